@@ -1,0 +1,27 @@
+"""The one list of backends, in the order in which they are asked; each says for itself why it cannot serve."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from torch import Tensor
+
+from regard.backends import reference
+from regard.backends import torch as torch_backend
+from regard.scores import Scores
+
+BACKENDS: dict[str, ModuleType] = {"torch": torch_backend, "reference": reference}
+
+
+def choose(name: str | None, scores: Scores, value: Tensor) -> ModuleType:
+    """The backend of that name, or the first that serves.
+
+    Raises ValueError where there is none of the name, or where it cannot serve, with all its reasons.
+    """
+    if name is None:
+        return next(backend for backend in BACKENDS.values() if not backend.reasons(scores, value))
+    if name not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}. Got {name!r}.")
+    if reasons := BACKENDS[name].reasons(scores, value):
+        raise ValueError(f"backend: {name!r} cannot serve: {'; '.join(reasons)}.")
+    return BACKENDS[name]

@@ -1,0 +1,86 @@
+"""Attention written down once, dense and in float64: the oracle of every test. Not for speed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regard.scores import Scores
+
+
+def attention(query, key, value, *, causal=False, window=(None, None), lengths=None, segments=None, mask=None,
+              bias=None, scale=None, softcap=None, sinks=None) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Output (B,H,Q,E), lse (B,H,Q) and weights (B,H,Q,K) of query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E).
+
+    s = bias + softcap(scale · q·k)      w = softmax(s)      output = Σ_j w_ij v_j      lse = log Σ_j exp(s_ij)
+    """
+    query, key, value = (tensor.double() for tensor in (query, key, value))
+    (batch, heads, queries, dim), (groups, keys) = query.shape, key.shape[1:3]
+    key, value = (tensor.repeat_interleave(heads // max(groups, 1), dim=1) for tensor in (key, value))
+    scores = query @ key.mT * (dim**-0.5 if scale is None else scale)  # (B, H, Q, K)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.double()
+
+    i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
+    query_ends, key_ends = segments or (torch.tensor([0, queries]), torch.tensor([0, keys]))
+    segment_i = (i >= query_ends.to(i.device)[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
+    segment_j = (j[:, None] >= key_ends.to(i.device)[1:]).sum(-1)
+    ahead = (j - key_ends.to(i.device)[segment_i + 1]) - (i - query_ends.to(i.device)[segment_i + 1])
+    visible = (segment_i == segment_j).expand(batch, heads, queries, keys)
+    if causal:
+        visible = visible & (ahead <= 0)
+    if window[0] is not None:
+        visible = visible & (ahead >= -window[0])
+    if window[1] is not None:
+        visible = visible & (ahead <= window[1])
+    if lengths is not None:
+        visible = visible & (j < lengths[:, None, None, None])
+    if mask is not None:
+        b, h = (torch.arange(n, device=i.device) for n in (batch, heads))
+        visible = visible & (mask if isinstance(mask, Tensor) else mask(b[:, None, None, None], h[:, None, None], i, j))
+
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if sinks is not None:  # a sink is one more key that everybody sees, and that has no value
+        sink = sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)
+        lse = torch.cat([scores, sink], -1).logsumexp(-1)
+    else:
+        lse = scores.logsumexp(-1)
+    hidden = scores == -torch.inf
+    weights = (scores - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp().masked_fill(hidden, 0)
+    if value.isfinite().all():
+        return weights @ value, lse, weights
+    products = (weights[..., None] * value[:, :, None]).masked_fill(hidden[..., None], 0)  # 0 · nan, unseen, is 0
+    return products.sum(-2), lse, weights
+
+
+def reasons(scores: Scores, value: Tensor) -> list[str]:
+    """Why this backend cannot serve: it always can, in N × N memory."""
+    return []
+
+
+def statistics(weights: Tensor, names) -> dict:
+    """The statistics that `collect` names, from dense weights."""
+    found = {}
+    for name in names:
+        if name == "entropy":
+            found[name] = torch.special.entr(weights).sum(-1)
+            continue
+        k = 1 if name == "max" else int(name.removeprefix("topk:"))
+        ordered = weights.sort(dim=-1, descending=True, stable=True)
+        pair = ordered.values[..., :k], ordered.indices[..., :k]
+        found[name] = tuple(part[..., 0] for part in pair) if name == "max" else pair
+    return found
+
+
+def run(scores: Scores, value: Tensor, sinks: Tensor | None, collect) -> tuple[Tensor, Tensor, dict]:
+    """Output, lse and statistics; all but the statistics differentiable, by torch's autograd."""
+    mask = scores.mask
+    output, lse, weights = attention(
+        scores.query, scores.key, value, causal=mask.causal, window=mask.window, lengths=mask.lengths,
+        segments=mask.segments, mask=mask.given, bias=scores.bias, scale=scores.scale, softcap=scores.softcap,
+        sinks=sinks,
+    )  # fmt: skip
+    found = statistics(weights.detach(), collect)
+    return output.to(value.dtype), lse.to(scores.dtype), found

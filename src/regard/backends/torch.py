@@ -1,0 +1,205 @@
+"""PyTorch's own attention where it is exact and yields the lse; streamed blocks where it is not, or cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from regard.backends import streaming
+from regard.mask import Mask
+from regard.scores import Scores
+
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+def reasons(scores: Scores, value: Tensor) -> list[str]:
+    """Why this backend cannot serve: it always can."""
+    return []
+
+
+def run(
+    scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
+) -> tuple[Tensor, Tensor, streaming.Statistics]:
+    """Output, lse and statistics; the first two differentiable in query, key, value, bias and sinks."""
+    wants_grad = [scores.query, scores.key, value, scores.bias, sinks]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in wants_grad):
+        statistics: streaming.Statistics = {}
+        output, lse = _Attention.apply(*wants_grad, scores, collect, statistics)
+        return output, lse, statistics
+    return _forward(scores, value, sinks, collect)
+
+
+def _forward(scores, value, sinks, collect):
+    if collect or not flash_serves(scores, value):
+        return streaming.forward(scores, value, sinks, collect)
+    output, lse = _by_segment(scores, value)
+    masked = scores.mask.bounded or scores.mask.given is not None
+    if masked and not output.isfinite().all():
+        return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
+    if sinks is not None:
+        with_sinks = lse.logaddexp(sinks.to(lse.dtype)[:, None])
+        output = (output * (lse - with_sinks).exp()[..., None]).to(output.dtype)
+        lse = with_sinks
+    return output, lse, {}
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, bias, sinks, scores, collect, statistics):
+        output, lse, found = _forward(scores, value, sinks, collect)
+        statistics.update(found)
+        ctx.save_for_backward(query, key, value, bias, sinks, output, lse)
+        ctx.scores = (scores.mask, scores.scale, scores.softcap)
+        ctx.set_materialize_grads(False)
+        return output, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output, grad_lse):
+        query, key, value, bias, sinks, output, lse = ctx.saved_tensors
+        mask, scale, softcap = ctx.scores
+        scores = Scores(query, key, mask, scale, bias, softcap)
+        if grad_output is None:
+            grad_output = torch.zeros_like(output)
+        if sinks is None and grad_lse is None and not ctx.needs_input_grad[3] and _in_one_call(scores, value):
+            grads = _FLASH_BACKWARD(
+                grad_output, *_ready(query, key, value), output, lse, 0.0, mask.causal, attn_mask=bias, scale=scale
+            )
+            return *grads, None, None, None, None, None
+        grads = streaming.backward(scores, value, sinks, output, grad_output, grad_lse, ctx.needs_input_grad[3])
+        inputs = (query, key, value, bias, sinks)
+        return *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True)), None, None, None
+
+
+# PyTorch's flash attention on the CPU
+
+
+def flash_serves(scores: Scores, value: Tensor) -> bool:
+    """Whether aten's flash attention for the CPU computes exactly this."""
+    mask = scores.mask
+    windowed = mask.window != (None, None)
+    if scores.query.device.type != "cpu" or scores.softcap is not None or windowed or 0 in scores.shape + value.shape:
+        return False
+    by_key = _hides_keys_alike(mask)
+    if mask.segments is not None:
+        return scores.bias is None and mask.lengths is None and mask.given is None
+    if scores.bias is not None:
+        same_dtype = scores.bias.dtype in (scores.query.dtype, torch.float32)
+        return mask.lengths is None and mask.given is None and same_dtype and bool(scores.bias.isfinite().all())
+    return by_key
+
+
+def _hides_keys_alike(mask: Mask) -> bool:
+    """Whether the given mask, if any, hides the same keys from every query: padding."""
+    return mask.given is None or (isinstance(mask.given, Tensor) and mask.given.shape[2] == 1)
+
+
+def _in_one_call(scores: Scores, value: Tensor) -> bool:
+    """Whether the forward pass was one call of the operator, so that its own backward serves."""
+    mask, (_, heads, queries, keys) = scores.mask, scores.shape
+    square = queries == keys or not mask.causal
+    unmasked = mask.segments is None and mask.lengths is None and mask.given is None
+    alike = scores.key.shape == value.shape and heads == scores.key.shape[1] and scores.key.dtype == value.dtype
+    return flash_serves(scores, value) and square and unmasked and alike
+
+
+def _by_segment(scores: Scores, value: Tensor) -> tuple[Tensor, Tensor]:
+    query, key, mask = scores.query, scores.key, scores.mask
+    if mask.segments is None:
+        visible = _visible_keys(mask, key.device)
+        if visible is None:
+            return _flash(query, key, value, mask.causal, scores.bias, scores.scale)
+        hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
+        return _flash(query, key, value, mask.causal, hidden, scores.scale)
+    output, lse = _nothing(query, value)
+    query_bounds, key_bounds = (bounds.tolist() for bounds in mask.segments)
+    for n in range(len(query_bounds) - 1):
+        rows, columns = slice(*query_bounds[n : n + 2]), slice(*key_bounds[n : n + 2])
+        inputs = query[:, :, rows], key[:, :, columns], value[:, :, columns]
+        output[:, :, rows], lse[:, :, rows] = _flash(*inputs, mask.causal, None, scores.scale)
+    return output, lse
+
+
+def _visible_keys(mask: Mask, device: torch.device) -> Tensor | None:
+    """Padding as one bool a key, (B|1,H|1,1,K)."""
+    visible = mask.given if isinstance(mask.given, Tensor) else None
+    if mask.lengths is not None:
+        within = (torch.arange(mask.keys, device=device) < mask.lengths[:, None])[:, None, None]
+        visible = within if visible is None else visible & within
+    return visible if visible is None else visible.expand(-1, -1, -1, mask.keys)
+
+
+def _nothing(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """What queries get that see no key."""
+    batch, heads, queries, _ = query.shape
+    lse_dtype = torch.promote_types(query.dtype, torch.float32)
+    output = value.new_zeros(batch, queries, heads, value.shape[-1]).transpose(1, 2)
+    return output, query.new_full((batch, heads, queries), -torch.inf, dtype=lse_dtype)
+
+
+def _flash(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Output and lse; causal means bottom-right aligned here, and upper-left in the operator."""
+    queries, keys = query.shape[2], key.shape[2]
+    if queries == 0 or keys == 0:
+        return _nothing(query, value)
+    ahead = keys - queries  # keys that even the first query sees, itself aside
+    if not causal or queries == 1 or ahead == 0:
+        return _call(query, key, value, causal and queries > 1, additive, scale)
+    if ahead < 0:  # the first queries see nothing, the others a square
+        output, lse = _nothing(query, value)
+        some = None if additive is None else _rows(additive, slice(-ahead, None))
+        output[:, :, -ahead:], lse[:, :, -ahead:] = _flash(query[:, :, -ahead:], key, value, True, some, scale)
+        return output, lse
+    past, present = slice(0, ahead), slice(ahead, None)
+    return merge(
+        *(
+            _call(query, key[:, :, part], value[:, :, part], square, _columns(additive, part), scale)
+            for part, square in ((past, False), (present, True))
+        )
+    )
+
+
+def _call(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    value_dim = value.shape[-1]
+    output, lse = _FLASH(*_ready(query, key, value), 0.0, causal, attn_mask=additive, scale=scale)
+    output = output[..., :value_dim]
+    if additive is not None and additive.shape[2] == 1:  # padding: the operator's lse of a row that sees nothing is 0
+        seen = additive > -torch.inf
+        first = torch.where(seen.any(-1), seen.int().argmax(-1), key.shape[2])  # (B|1, H|1, 1)
+        empty = torch.arange(query.shape[2]) + 1 <= first if causal else (first == key.shape[2])
+        if empty.any():
+            output, lse = output.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
+    return output, lse
+
+
+def _ready(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As the operator wants them: one head dim for all, filled up with zeros, numbers of a head side by side."""
+    dim = max(query.shape[-1], value.shape[-1])
+
+    def ready(tensor: Tensor) -> Tensor:
+        tensor = torch.nn.functional.pad(tensor, (0, dim - tensor.shape[-1])) if tensor.shape[-1] < dim else tensor
+        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+    return ready(query), ready(key), ready(value)
+
+
+def _rows(additive: Tensor, rows: slice) -> Tensor:
+    return additive if additive.shape[2] == 1 else additive[:, :, rows]
+
+
+def _columns(additive: Tensor | None, columns: slice) -> Tensor | None:
+    return additive if additive is None or additive.shape[3] == 1 else additive[..., columns]
+
+
+def merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Attention over all keys, from the output and lse over some of them and over the others."""
+    (output, lse), (other_output, other_lse) = one, other
+    total = lse.logaddexp(other_lse)
+    finite = total.masked_fill(total == -torch.inf, 0)
+    weight, other_weight = ((part - finite).exp()[..., None] for part in (lse, other_lse))
+    merged = output.to(total.dtype) * weight + other_output.to(total.dtype) * other_weight
+    return merged.to(output.dtype), total

@@ -1,0 +1,214 @@
+"""Who may see whom, as a rule: O(N) numbers, and an N × N tensor only if the caller gave one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+
+Index = slice | Tensor  # a run of positions with both ends written out, or positions one by one
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # rule(batch, head, query, key) → bool, on index tensors
+
+
+class Block(NamedTuple):
+    """A part of the (B,H,Q,K) matrix."""
+
+    batch: slice
+    heads: slice
+    rows: Index
+    columns: Index
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys each query may see: every rule that is given must allow it.
+
+    Apart from `given`, every rule leaves each query one run of keys, `start ≤ j < stop`, so 2·Q numbers say it all.
+    For four queries and six keys (1 = may look):
+
+        causal=True     1 1 1 0 0 0      window=(1, 0)   0 1 1 0 0 0      lengths=[4]   1 1 1 1 0 0
+                        1 1 1 1 0 0                      0 0 1 1 0 0                    1 1 1 1 0 0
+                        1 1 1 1 1 0                      0 0 0 1 1 0                    1 1 1 1 0 0
+                        1 1 1 1 1 1                      0 0 0 0 1 1                    1 1 1 1 0 0
+    """
+
+    queries: int
+    keys: int
+    causal: bool = False
+    window: tuple[int | None, int | None] = (None, None)
+    lengths: Int[Tensor, "B"] | None = None
+    segments: tuple[Int[Tensor, "n+1"], Int[Tensor, "n+1"]] | None = None
+    given: Bool[Tensor, "B|1 H|1 Q|1 K|1"] | Rule | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any rule but `given` hides anything."""
+        if self.causal and (self.queries > 1 or self.segments is not None):
+            return True  # a single query is the last one, and sees every key
+        return self.window != (None, None) or self.lengths is not None or self.segments is not None
+
+    @cached_property
+    def spans(self) -> tuple[Int[Tensor, "B|1 Q"], Int[Tensor, "B|1 Q"]]:
+        """The first key that each query may see and the one after the last; `start ≥ stop` where it sees none."""
+        tensors = [self.lengths, *(self.segments or ())]
+        query = torch.arange(self.queries, device=next((t.device for t in tensors if t is not None), None))
+        if self.segments is None:
+            start, stop = torch.zeros_like(query), torch.full_like(query, self.keys)
+            position = query + (self.keys - self.queries)  # in key coordinates: the last query meets the last key
+        else:
+            query_bounds, key_bounds = (bounds.long() for bounds in self.segments)
+            segment = torch.bucketize(query, query_bounds[1:], right=True)
+            start, stop = key_bounds[segment], key_bounds[segment + 1]
+            position = query - query_bounds[segment + 1] + stop
+        left, right = self.window
+        if left is not None:
+            start = start.maximum(position - left)
+        if right is not None:
+            stop = stop.minimum(position + right + 1)
+        if self.causal:
+            stop = stop.minimum(position + 1)
+        if self.lengths is None:
+            return start[None], stop[None]
+        stop = stop.minimum(self.lengths.long()[:, None])
+        return start.expand_as(stop), stop
+
+    def reach(self, batch: slice, rows: slice) -> slice:
+        """The run of keys that holds all that these queries may see; of one key at least, where there is one."""
+        if not self.bounded:
+            return slice(0, self.keys)
+        start, stop = (part(bound, batch, rows) for bound in self.spans)
+        seeing = start < stop
+        if not seeing.any():
+            return slice(0, min(1, self.keys))
+        return slice(int(start[seeing].min()), int(stop[seeing].max()))
+
+    def tile(self, at: Block, device: torch.device) -> Bool[Tensor, "b|1 h|1 q|1 k|1"] | None:
+        """May query i look at key j, for a part of the matrix; None where all may look at all."""
+        rows, columns = positions(at.rows, device), positions(at.columns, device)
+        visible = None
+        if self.bounded:
+            start, stop = (part(bound.to(device), at.batch, at.rows)[:, None, :, None] for bound in self.spans)
+            visible = (columns >= start) & (columns < stop)
+        if self.given is None:
+            return visible
+        if isinstance(self.given, Tensor):
+            given = part(self.given, *at)
+        else:
+            batch, heads = positions(at.batch, device), positions(at.heads, device)
+            given = self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
+        return given if visible is None else visible & given
+
+
+def positions(index: Index, device: torch.device) -> Int[Tensor, "n"]:
+    """The positions that an index names."""
+    return torch.arange(index.start, index.stop, device=device) if isinstance(index, slice) else index.to(device)
+
+
+def select(tensor: Tensor, dim: int, index: Index) -> Tensor:
+    """`tensor[..., index, ...]` at one dimension; a view where the index is a slice."""
+    if isinstance(index, slice):
+        return tensor.narrow(dim, index.start, index.stop - index.start)
+    return tensor.index_select(dim, index.to(tensor.device))
+
+
+def part(tensor: Tensor, *indices: Index) -> Tensor:
+    """The part of a broadcastable tensor, one index a leading dimension; dimensions of size 1 stay as they are."""
+    for dim, index in enumerate(indices):
+        if tensor.shape[dim] != 1:
+            tensor = select(tensor, dim, index)
+    return tensor
+
+
+def make_mask(
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+    *,
+    causal: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
+    segments: Tensor | Sequence[int] | tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | Rule | None = None,
+) -> Mask:
+    """The `Mask` that these options of `regard.attention` mean, for scores of this (B,H,Q,K) shape, all checked.
+
+    Raises ValueError or TypeError with the argument, what was expected and what was given.
+    """
+    batch, _, queries, keys = shape
+    if lengths is not None:
+        lengths = _integers("lengths", lengths, device)
+        if lengths.shape != (batch,):
+            raise ValueError(f"lengths: expected one number a sequence, ({batch},). Got {tuple(lengths.shape)}.")
+        if batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= keys:
+            raise ValueError(f"lengths: expected 0 to {keys}, the number of keys. Got {lengths.tolist()}.")
+    if isinstance(mask, Tensor):
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask: expected bool, True = may look. Got {mask.dtype}; to add numbers, use bias=.")
+        mask = broadcastable("mask", mask, shape, device)
+    elif mask is not None and not callable(mask):
+        raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {mask!r}.")
+    return Mask(
+        queries,
+        keys,
+        causal=bool(causal),
+        window=_window(window),
+        lengths=lengths,
+        segments=_segments(segments, queries, keys, device),
+        given=mask,
+    )
+
+
+def broadcastable(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """`tensor` with leading dimensions of size 1 so that it has four, checked against (B,H,Q,K); never expanded."""
+    fits = tensor.ndim <= 4 and all(
+        given in (1, full) for given, full in zip(reversed(tensor.shape), reversed(shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"{name}: expected a shape that broadcasts to (B,H,Q,K) = {shape}. Got {tuple(tensor.shape)}.")
+    if tensor.device != device:
+        raise ValueError(f"{name}: expected it on {device}, where the query is. Got {tensor.device}.")
+    return tensor[(None,) * (4 - tensor.ndim)]
+
+
+def _window(window: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    if window is None:
+        return None, None
+    expected = "window: expected (left, right), each a number of keys ≥ 0 or None for no bound"
+    if not isinstance(window, tuple | list) or len(window) != 2:
+        raise ValueError(f"{expected}. Got {window!r}.")
+    for side in window:
+        if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 0):
+            raise ValueError(f"{expected}. Got {window!r}.")
+    return window[0], window[1]
+
+
+def _segments(segments, queries: int, keys: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    if segments is None:
+        return None
+    pair = isinstance(segments, tuple) and len(segments) == 2 and not isinstance(segments[0], int)
+    both = segments if pair else (segments, segments)
+    query_bounds, key_bounds = (_integers("segments", bounds, device) for bounds in both)
+    for bounds, side, end in ((query_bounds, "queries", queries), (key_bounds, "keys", keys)):
+        if bounds.ndim != 1 or len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != end or (bounds.diff() < 0).any():
+            raise ValueError(
+                f"segments: expected rising boundaries from 0 to {end}, the number of {side}. Got {bounds.tolist()}."
+            )
+    if len(query_bounds) != len(key_bounds):
+        raise ValueError(
+            "segments: expected as many for the queries as for the keys. "
+            f"Got {len(query_bounds) - 1} and {len(key_bounds) - 1}."
+        )
+    return query_bounds, key_bounds
+
+
+def _integers(name: str, values, device: torch.device) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+        raise TypeError(f"{name}: expected integers. Got {tensor.dtype}.")
+    return tensor.to(device)

@@ -1,0 +1,96 @@
+"""The scores of attention as a rule: any part of the (B,H,Q,K) matrix, at any time, from q and k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from regard.mask import Block, Mask, part, select
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """s_ij = softcap(scale · q_i·k_j) + bias_ij, and −inf where the mask hides key j from query i.
+
+    B batch; H query heads; G key/value heads, H a multiple of G; Q queries; K keys; D dim per head.
+    """
+
+    query: Float[Tensor, "B H Q D"]
+    key: Float[Tensor, "B G K D"]
+    mask: Mask
+    scale: float
+    bias: Float[Tensor, "B|1 H|1 Q|1 K|1"] | None = None
+    softcap: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, Q, K)."""
+        batch, heads, queries, _ = self.query.shape
+        return batch, heads, queries, self.key.shape[2]
+
+    @property
+    def repeat(self) -> int:
+        """How many query heads share a key/value head: H / G."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the arithmetic is done in: float64 for float64 input, float32 for all others."""
+        return torch.promote_types(self.query.dtype, torch.float32)
+
+    def tile(self, at: Block) -> Float[Tensor, "b h q k"]:
+        """One part of the matrix. Its heads must make up whole groups, or lie in one."""
+        query = select(self.query[at.batch, at.heads], 2, at.rows).to(self.dtype) * self.scale
+        key = select(self.key[at.batch, self.groups(at.heads)], 2, at.columns).to(self.dtype)
+        scores = matmul(query, key.mT)
+        if self.softcap is not None:
+            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.bias is not None:
+            scores += part(self.bias, *at)
+        visible = self.mask.tile(at, scores.device)
+        return scores if visible is None else scores.masked_fill_(~visible, -torch.inf)
+
+    def groups(self, heads: slice) -> slice:
+        """The key/value heads that these query heads use."""
+        return slice(heads.start // self.repeat, -(-heads.stop // self.repeat))
+
+    def blocks(self, numbers: int | None = None) -> Iterator[Block]:
+        """Blocks that cover the matrix: runs of rows, each with all the keys that they may see.
+
+        `numbers` is about how many scores a block may have: few enough to stay in a cache, enough to keep a matrix
+        product busy. Memory is O(N): a row at least, however long.
+        """
+        batch, heads, queries, keys = self.shape
+        numbers = numbers or (1 << 21 if self.query.device.type == "cpu" else 1 << 26)
+        # Rows of a block share one run of keys; where a rule gives each row its own, tall blocks would compute in vain.
+        tallest = min(queries, 256) if self.mask.bounded else queries
+        rows = min(tallest, max(128, numbers // max(1, batch * heads * keys)))
+        rows = min(rows, max(1, numbers // max(1, self.repeat * keys)))
+        step_heads = self.repeat * min(max(1, numbers // max(1, rows * keys * self.repeat)), max(1, self.key.shape[1]))
+        step_batch = max(1, numbers // max(1, rows * keys * step_heads))
+        for some in _runs(batch, step_batch):
+            for row in _runs(queries, rows):
+                reach = self.mask.reach(some, row)
+                for head in _runs(heads, step_heads):
+                    yield Block(some, head, row, reach)
+
+
+def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "b g n p"]) -> Float[Tensor, "b h m p"]:
+    """Matrix product of h heads with g, a multiple of them: heads of one group share, and nothing is repeated."""
+    batch, heads, rows, inner = left.shape
+    groups = right.shape[1]
+    if groups in (0, heads):
+        return left @ right
+    folded = left.reshape(batch, groups, heads // groups * rows, inner) @ right
+    return folded.view(batch, heads, rows, right.shape[-1])
+
+
+def _runs(total: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, total)) for start in range(0, total, max(1, step)))
