@@ -1,6 +1,7 @@
 """Self-attention you can look inside."""
 
 from regard.attention import Attention, attention
+from regard.lens import Embeddings, Lens, Reading, Walk
 from regard.weights import Weights
 
-__all__ = ["Attention", "Weights", "attention"]
+__all__ = ["Attention", "Embeddings", "Lens", "Reading", "Walk", "Weights", "attention"]

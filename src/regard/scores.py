@@ -49,7 +49,10 @@ class Scores:
         """One part of the matrix. Its heads must make up whole groups, or lie in one."""
         query = select(self.query[at.batch, at.heads], 2, at.rows).to(self.dtype) * self.scale
         key = select(self.key[at.batch, self.groups(at.heads)], 2, at.columns).to(self.dtype)
-        scores = matmul(query, key.mT)
+        return self.finish(at, matmul(query, key.mT))
+
+    def finish(self, at: Block, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
+        """What comes after scaling, in place: softcap, bias, mask."""
         if self.softcap is not None:
             scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
         if self.bias is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from torch import Tensor
+from torch import Tensor, zeros
 
 from regard.backends import reference
 from regard.backends import torch as torch_backend
+from regard.mask import Mask
 from regard.scores import Scores
 
 BACKENDS: dict[str, ModuleType] = {"torch": torch_backend, "reference": reference}
@@ -25,3 +26,10 @@ def choose(name: str | None, scores: Scores, value: Tensor) -> ModuleType:
     if reasons := BACKENDS[name].reasons(scores, value):
         raise ValueError(f"backend: {name!r} cannot serve: {'; '.join(reasons)}.")
     return BACKENDS[name]
+
+
+def here() -> dict[str, list[str]]:
+    """Each backend's reasons for not serving a plain attention in float32 on this machine's processor."""
+    one = zeros(1, 1, 1, 1)
+    scores = Scores(one, one, Mask(queries=1, keys=1), scale=1.0)
+    return {name: backend.reasons(scores, one) for name, backend in BACKENDS.items()}

@@ -1,0 +1,221 @@
+"""The command line. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+app = typer.Typer(
+    help="Self-attention you can look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Level(StrEnum):
+    """What gets a vector."""
+
+    token = "token"
+    word = "word"
+    sentence = "sentence"
+
+
+class Pool(StrEnum):
+    """How tokens become a sentence."""
+
+    mean = "mean"
+    cls = "cls"
+    max = "max"
+
+
+Text = Annotated[str, typer.Argument(help="What to read.", show_default=False)]
+Layer = Annotated[int | None, typer.Option(help="A layer, from 0.", show_default=False)]
+Head = Annotated[int | None, typer.Option(help="A head, from 0.", show_default=False)]
+Nth = Annotated[int | None, typer.Option(help="Which, from 1, of words that are there twice.", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER", help="A model of the Hugging Face hub, or a folder.", show_default="embedded"),
+]
+Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Open pickled weights too, which can run code.")]
+Json = Annotated[bool, typer.Option("--json", help="Print numbers as JSON.")]
+Save = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Save as .html, .png, .svg or .json.", show_default=False)
+]
+
+
+@app.command(epilog='Example: regard explain "Time flies like an arrow" --word flies')
+def explain(
+    text: Text,
+    word: Annotated[str, typer.Option(help="The word to explain.", show_default=False)],
+    layer: Layer = None,
+    head: Head = None,
+    nth: Nth = None,
+    model: Model = None,
+    allow_pickle: Pickle = False,
+    as_json: Json = False,
+    save: Save = None,
+) -> None:
+    """How attention makes the new vector of a word, step by step, with the real numbers."""
+    from regard.lens import Lens
+
+    reading = Lens(model, allow_pickle=allow_pickle).read(text)
+    walk = reading.explain(word, layer, head, nth)
+    if save is not None:
+        from regard.view import save as save_reading
+
+        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head)
+    if as_json:
+        _print_json(walk.to_dict())
+    else:
+        from regard.view import terminal
+
+        _print(terminal.explain(walk))
+    _warn(reading.truncated)
+
+
+@app.command(epilog='Example: regard show "Time flies like an arrow" --layer 0 --head 2 --save flies.png')
+def show(
+    text: Text,
+    layer: Layer = None,
+    head: Head = None,
+    model: Model = None,
+    allow_pickle: Pickle = False,
+    as_json: Json = False,
+    save: Save = None,
+) -> None:
+    """The weights as a picture: which word looks at which."""
+    from regard.lens import Lens
+    from regard.view import numbers, terminal
+    from regard.view import save as save_reading
+
+    reading = Lens(model, allow_pickle=allow_pickle).read(text)
+    reading.check(layer, head)
+    if save is not None:
+        save_reading(reading, save, layer=layer, head=head)
+    if as_json:
+        _print_json(numbers(reading))
+    elif save is None:
+        console = _console()
+        console.print(terminal.heat_map(reading, layer, head, console.width), soft_wrap=True)
+    _warn(reading.truncated)
+
+
+@app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
+def compare(
+    texts: Annotated[list[str], typer.Argument(help="Two texts or more.", show_default=False)],
+    word: Annotated[str, typer.Option(help="A word that is in all of them.", show_default=False)],
+    nth: Nth = None,
+    model: Model = None,
+    allow_pickle: Pickle = False,
+    as_json: Json = False,
+) -> None:
+    """One word in several texts: how far the context moves it, layer by layer."""
+    from regard.lens import Lens
+    from regard.view import terminal
+
+    compared = Lens(model, allow_pickle=allow_pickle).compare(texts, word, nth)
+    if as_json:
+        _print_json(compared.to_dict())
+    else:
+        _print(terminal.similarity(compared))
+    for reading in compared.readings:
+        _warn(reading.truncated)
+
+
+@app.command(epilog="Example: regard embed sentences.txt --out sentences.parquet")
+def embed(
+    files: Annotated[list[Path], typer.Argument(help="Text files, a text a line; - is stdin.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .parquet to write.", show_default=False)],
+    level: Annotated[Level, typer.Option(help="A vector for each of these.")] = Level.sentence,
+    layers: Annotated[int, typer.Option(help="Which hidden states: 0 the static ones, -1 the last.")] = -1,
+    pool: Annotated[Pool, typer.Option(help="How a sentence is made of its tokens.")] = Pool.mean,
+    model: Model = None,
+    allow_pickle: Pickle = False,
+    as_json: Json = False,
+) -> None:
+    """Contextualised embeddings of texts, as Parquet."""
+    from regard.corpus import embed_files
+    from regard.lens import Lens
+
+    lens = Lens(model, allow_pickle=allow_pickle)
+    with _progress("texts") as advance:
+        counts = embed_files(files, out, lens, level.value, layers, pool.value, advance)
+    if as_json:
+        _print_json(counts)
+    else:
+        _print(f"{counts['texts']:,} texts, {counts['vectors']:,} vectors of {counts['dim']} numbers in {out}")
+    if counts["truncated"]:
+        _warn(f"{counts['truncated']:,} texts are longer than the model takes and were cut: column `truncated`.")
+
+
+@app.command(epilog="Example: regard backends")
+def backends(as_json: Json = False) -> None:
+    """Which backends serve here, and why the others do not."""
+    from regard.backends import here
+    from regard.view import terminal
+
+    rows = here()
+    if as_json:
+        _print_json([{"name": name, "serves": not reasons, "reasons": reasons} for name, reasons in rows.items()])
+    else:
+        _print(terminal.backends(rows))
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 could not (one line on stderr), 2 wrong usage."""
+    try:
+        app()
+    except (Exception, KeyboardInterrupt) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"regard: {message}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr, where that is a terminal: gives the function that moves it on."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} " + what), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done: progress.advance(task, done)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:  # a file or a pipe has no width; it gets whole lines
+        console.width = 120
+    return console
+
+
+def _print(what: RenderableType) -> None:
+    _console().print(what)
+
+
+def _print_json(what: object) -> None:
+    print(json.dumps(what, ensure_ascii=False))
+
+
+def _warn(message: str | None) -> None:
+    if message:
+        print(f"regard: {message}", file=sys.stderr)

@@ -1,0 +1,83 @@
+"""One word in several texts: how far the context moved it, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from regard.lens.reading import Reading, Word
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A word in n texts. similarity (L+1,n,n): the cosines of its vectors before the first layer and after each.
+
+    clusters: the two groups, as places in `readings`, into which the vectors after the last layer part.
+    """
+
+    word: str
+    readings: Sequence[Reading] = field(repr=False)
+    words: Sequence[Word] = field(repr=False)
+    similarity: Float[Tensor, "L+1 n n"] = field(repr=False)
+    clusters: tuple[list[int], list[int]]
+
+    def parting(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
+        """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text."""
+        first, second = self.clusters
+
+        def within(group: list[int]) -> Tensor:
+            return torch.stack([self.similarity[:, i, j] for i in group for j in group if i < j] or [self._nan()]).mean(
+                0
+            )
+
+        return within(first), within(second), self.similarity[:, first][:, :, second].mean((1, 2))
+
+    def _nan(self) -> Tensor:
+        return torch.full((len(self.similarity),), torch.nan)
+
+    def to_dict(self) -> dict:
+        """As plain lists, for JSON."""
+        return {
+            "word": self.word,
+            "model": self.readings[0].model,
+            "texts": [reading.text for reading in self.readings],
+            "similarity": self.similarity.tolist(),
+            "clusters": list(self.clusters),
+        }
+
+
+def comparison(word: str, readings: Sequence[Reading], words: Sequence[Word]) -> Comparison:
+    """Compare one word a reading."""
+    vectors = torch.stack([one.vectors for one in words], 1).double()  # (L+1, n, dim)
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    similarity = unit @ unit.mT
+    return Comparison(word, readings, words, similarity, two_clusters(similarity[-1]))
+
+
+def two_clusters(similarity: Float[Tensor, "n n"]) -> tuple[list[int], list[int]]:
+    """The two groups between which the similarity, as a share of each group's whole, is least: the normalised cut.
+
+    Shi & Malik 2000, https://doi.org/10.1109/34.868688: of the cuts of the order in which the second eigenvector of
+    the normalised Laplacian puts the texts, the best.
+
+    >>> two_clusters(torch.tensor([[1.0, 0.2, 0.9], [0.2, 1.0, 0.3], [0.9, 0.3, 1.0]]))
+    ([0, 2], [1])
+    """
+    weights = similarity.clamp(min=0).fill_diagonal_(0)
+    degrees = weights.sum(0)
+    inverse_root = degrees.clamp(min=1e-12).rsqrt()
+    order = (
+        inverse_root * torch.linalg.eigh(inverse_root[:, None] * weights * inverse_root).eigenvectors[:, -2]
+    ).argsort()
+    cuts = [(order[:cut], order[cut:]) for cut in range(1, len(order))]
+    costs = [weights[one][:, other].sum() * (1 / degrees[one].sum() + 1 / degrees[other].sum()) for one, other in cuts]
+    best = cuts[int(torch.stack(costs).nan_to_num(0).argmin())]
+    first, second = sorted(sorted(group.tolist()) for group in best)
+    return first, second

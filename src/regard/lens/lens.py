@@ -1,0 +1,146 @@
+"""Lens: text → `Reading`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+
+from regard.attention import Attention
+from regard.lens.compare import Comparison, comparison
+from regard.lens.embed import Embeddings, Level, Pool, embed
+from regard.lens.model import encode, open_model, token_spans
+from regard.lens.reading import Reading, Token
+from regard.lens.words import readable, units
+from regard.weights import Weights
+
+
+class Lens:
+    """A model to read texts with.
+
+    Args:
+        model: None, the embedded all-MiniLM-L6-v2; a folder or a name on the Hugging Face hub, opened by transformers;
+            or a pair of a transformers model and its tokenizer.
+        revision: of a model on the hub.
+        allow_pickle: open pickled weights too, which can run code.
+
+    Raises:
+        OSError: no such model, or it cannot be fetched. ImportError: the embedded model is not installed.
+        ValueError: its weights are pickled, or its attention cannot be seen, with the reason.
+
+    >>> lens = Lens()
+    >>> reading = lens.read("Time flies like an arrow")
+    >>> [word.text for word in reading.words]
+    ['Time', 'flies', 'like', 'an', 'arrow']
+    >>> reading.hidden.shape                      # before the first layer and after each of six, 5 words + [CLS], [SEP]
+    torch.Size([7, 7, 384])
+    >>> reading.attention[0].weights.shape
+    torch.Size([12, 7, 7])
+    >>> walk = reading.explain("flies", layer=3, head=10)
+    >>> walk.error < 1e-5                         # the walk arrives where the model does
+    True
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | tuple | None = None,
+        *,
+        revision: str | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._model = open_model(model, revision=revision, allow_pickle=allow_pickle)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._model.name
+
+    def __repr__(self) -> str:
+        return f"Lens({self.name!r})"
+
+    def read(self, text: str) -> Reading:
+        """Read a text: its contextualised embeddings, and the attention that made them.
+
+        A text that is longer than the model takes is cut, and `reading.truncated` says where.
+
+        Raises TypeError or ValueError for what is no text, or an empty one.
+        """
+        encoding, truncated = encode(self._model, text, self._model.limit, "read")
+        with torch.inference_mode():
+            hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None)
+        spans = token_spans(encoding)
+        tokens = [
+            Token(readable(token, text, span), *(span or (0, 0)), span is None)
+            for token, span in zip(encoding.tokens, spans, strict=True)
+        ]
+        return Reading(
+            text=text,
+            model=self.name,
+            tokens=tokens,
+            hidden=torch.stack([states[0] for states in hidden]),
+            attention=[_of_one(attention) for attention in attentions],
+            truncated=None if truncated is None else str(truncated),
+            _spans=units(text, spans),
+        )
+
+    def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:
+        """How far the context moved a word: the similarity of its vectors in several texts, layer by layer.
+
+        `word` is one for all texts, or one for each; `nth` as in `Reading.word`.
+        """
+        if isinstance(texts, str) or len(texts) < 2:
+            raise ValueError("compare: expected two texts or more.")
+        words = [word] * len(texts) if isinstance(word, str) else list(word)
+        if len(words) != len(texts):
+            raise ValueError(f"compare: expected one word, or one for each of {len(texts)} texts. Got {len(words)}.")
+        readings = [self.read(text) for text in texts]
+        found = []
+        for reading, one in zip(readings, words, strict=True):
+            try:
+                found.append(reading.word(one, nth))
+            except LookupError as error:
+                raise LookupError(f"In {reading.text!r}: {error}") from None
+        return comparison(words[0], readings, found)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        level: Level = "sentence",
+        layers: int | Sequence[int] = -1,
+        pool: Pool = "mean",
+        *,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> Embeddings:
+        """Contextualised embeddings of many texts.
+
+        Args:
+            texts: any number of them; cut where longer than the model takes, and `.truncated` says where.
+            level: a vector for each "token", "word" (the mean of its tokens) or "sentence".
+            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last; the mean of several.
+            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first) or "max".
+            progress: is told the number of texts done, batch by batch.
+
+        Sentence vectors have length 1 where the model's folder asks for it, as sentence-transformers reads it.
+
+        >>> vectors = Lens().embed(["A cat sat.", "A kitten rested.", "Stocks fell."]).vectors
+        >>> (vectors @ vectors.T).round(1)
+        array([[1. , 0.6, 0. ],
+               [0.6, 1. , 0.1],
+               [0. , 0.1, 1. ]], dtype=float32)
+        """
+        if isinstance(texts, str):
+            raise TypeError("embed: expected a list of texts. Got a str.")
+        if level not in ("token", "word", "sentence"):
+            raise ValueError(f"embed: level: expected 'token', 'word' or 'sentence'. Got {level!r}.")
+        if pool not in ("mean", "cls", "max"):
+            raise ValueError(f"embed: pool: expected 'mean', 'cls' or 'max'. Got {pool!r}.")
+        chosen = [layers] if isinstance(layers, int) else list(layers)
+        return embed(self._model, list(texts), level, chosen, pool, progress=progress)
+
+
+def _of_one(attention: Attention) -> Attention:
+    """The attention of a batch of one, without the batch."""
+    weights = attention.weights
+    alone = Weights(weights.scores, attention.lse, weights.sinks, leading=weights.shape[1:2])
+    return Attention(attention.output[0], attention.lse[0], alone, attention.value[0])
