@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from regard.attention import Attention, attention
 
@@ -131,7 +132,7 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"Encoder.from_pretrained({str(folder)!r}): expected BERT. Got {config.get('model_type')!r}."
             )
-        with torch.device("meta"):  # shapes alone: the numbers come from the file
+        with torch.device("meta"), _NoInitialisation():  # shapes alone: the numbers come from the file
             encoder = cls(
                 vocabulary=config["vocab_size"],
                 dim=config["hidden_size"],
@@ -152,6 +153,16 @@ class Encoder(nn.Module):
             raise ValueError(f"Encoder.from_pretrained({str(folder)!r}): the file lacks {', '.join(missing)}.")
         encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         return encoder.eval()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves out torch.nn.init, which on the meta device would import the compiler, and take a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.__module__ == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def serves(config: dict) -> bool:
