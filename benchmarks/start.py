@@ -1,0 +1,45 @@
+"""How long it takes to begin: `import regard` beside `import torch`, and the first command beside an import.
+
+python benchmarks/start.py
+"""
+
+from __future__ import annotations
+
+import sys
+
+from measure import in_turn, machine
+
+IMPORTS = {
+    "import torch": (sys.executable, "-c", "import torch"),
+    "import regard": (sys.executable, "-c", "import regard"),
+}
+COMMANDS = {
+    "import torch, transformers, AutoModel": (
+        sys.executable,
+        "-c",
+        "import torch, transformers; from transformers import AutoModel",
+    ),
+    'regard explain "Time flies like an arrow" --word flies': (
+        sys.executable,
+        "-c",
+        "from regard.cli import main; main()",
+        "explain",
+        "Time flies like an arrow",
+        "--word",
+        "flies",
+    ),
+}
+
+
+def main(rounds: int = 9) -> None:
+    print(machine())
+    for commands, goal in ((IMPORTS, 1.1), (COMMANDS, 1.3)):
+        medians = in_turn(commands, rounds)
+        for name, median in medians.items():
+            print(f"  {name:<56} {median:6.2f} s")
+        peer, ours = medians.values()
+        print(f"  ratio {ours / peer:.2f} (goal: at most {goal})")
+
+
+if __name__ == "__main__":
+    main()
