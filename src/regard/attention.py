@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,9 +91,7 @@ def attention(
     try:
         q, k, v = _four_dimensional(query, key, value)
         shape = (*q.shape[:3], k.shape[2])
-        rule = make_mask(
-            shape, q.device, causal=causal, window=window, lengths=lengths, segments=segments, mask=mask
-        )  # fmt: skip
+        rule = make_mask(shape, q.device, causal=causal, window=window, lengths=lengths, segments=segments, mask=mask)
         scores = Scores(q, k, rule, _scale(scale, q), _bias(bias, shape, q), _softcap(softcap))
         sinks = _sinks(sinks, q)
         names = [statistic(name, shape[3]) for name in _names(collect)]
@@ -113,6 +111,8 @@ def _four_dimensional(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor
             raise TypeError(f"{name}: expected a torch.Tensor. Got {type(tensor).__name__}; torch.as_tensor makes one.")
         if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
             raise TypeError(f"{name}: expected float32, bfloat16, float16 or float64. Got {tensor.dtype}.")
+        if tensor.is_meta:
+            raise ValueError(f"{name}: expected a tensor with numbers in it. Got one on the meta device.")
         if tensor.dtype != query.dtype or tensor.device != query.device:
             got, wanted = f"{tensor.dtype} on {tensor.device}", f"{query.dtype} on {query.device}"
             raise TypeError(f"{name}: expected {wanted}, as the query. Got {got}.")
@@ -178,8 +178,8 @@ def _sinks(sinks: Tensor | None, query: Tensor) -> Tensor | None:
     return sinks
 
 
-def _names(collect: Sequence[str]) -> Sequence[str]:
-    if isinstance(collect, str):
+def _names(collect: Iterable[str]) -> Iterable[str]:
+    if isinstance(collect, str) or not isinstance(collect, Iterable):
         raise TypeError(f'collect: expected several names, as in collect=("entropy",). Got {collect!r}.')
     return collect
 

@@ -26,7 +26,7 @@ class Block(NamedTuple):
     columns: Index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Which keys each query may see: every rule that is given must allow it.
 
@@ -63,7 +63,7 @@ class Mask:
             start, stop = torch.zeros_like(query), torch.full_like(query, self.keys)
             position = query + (self.keys - self.queries)  # in key coordinates: the last query meets the last key
         else:
-            query_bounds, key_bounds = (bounds.long() for bounds in self.segments)
+            query_bounds, key_bounds = self.segments
             segment = torch.bucketize(query, query_bounds[1:], right=True)
             start, stop = key_bounds[segment], key_bounds[segment + 1]
             position = query - query_bounds[segment + 1] + stop
@@ -76,7 +76,7 @@ class Mask:
             stop = stop.minimum(position + 1)
         if self.lengths is None:
             return start[None], stop[None]
-        stop = stop.minimum(self.lengths.long()[:, None])
+        stop = stop.minimum(self.lengths[:, None])
         return start.expand_as(stop), stop
 
     def reach(self, batch: slice, rows: slice) -> slice:
@@ -151,13 +151,13 @@ def make_mask(
         if mask.dtype != torch.bool:
             raise TypeError(f"mask: expected bool, True = may look. Got {mask.dtype}; to add numbers, use bias=.")
         mask = broadcastable("mask", mask, shape, device)
-    elif mask is not None and not callable(mask):
-        raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {mask!r}.")
+    elif mask is not None:
+        _try_rule(mask, shape, device)
     return Mask(
         queries,
         keys,
         causal=bool(causal),
-        window=_window(window),
+        window=_window(window, queries, keys, causal),
         lengths=lengths,
         segments=_segments(segments, queries, keys, device),
         given=mask,
@@ -176,7 +176,20 @@ def broadcastable(name: str, tensor: Tensor, shape: tuple[int, ...], device: tor
     return tensor[(None,) * (4 - tensor.ndim)]
 
 
-def _window(window: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+def _try_rule(rule: Rule, shape: tuple[int, ...], device: torch.device) -> None:
+    if not callable(rule):
+        raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {rule!r}.")
+    if 0 in shape:
+        return
+    first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+    answer = rule(first, first[0], first[0, 0], first[0, 0, 0])
+    if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
+        raise TypeError(f"mask: expected a rule that returns a bool tensor, True = may look. Got {answer!r}.")
+
+
+def _window(
+    window: tuple[int | None, int | None] | None, queries: int, keys: int, causal: bool
+) -> tuple[int | None, int | None]:
     if window is None:
         return None, None
     expected = "window: expected (left, right), each a number of keys ≥ 0 or None for no bound"
@@ -185,7 +198,12 @@ def _window(window: tuple[int | None, int | None] | None) -> tuple[int | None, i
     for side in window:
         if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 0):
             raise ValueError(f"{expected}. Got {window!r}.")
-    return window[0], window[1]
+    left, right = window
+    # A side that hides nothing is None, so that a model's long window costs a short text nothing.
+    return (
+        None if left is None or left >= keys - 1 else left,
+        None if right is None or right >= queries - 1 or causal else right,
+    )
 
 
 def _segments(segments, queries: int, keys: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
@@ -208,7 +226,10 @@ def _segments(segments, queries: int, keys: int, device: torch.device) -> tuple[
 
 
 def _integers(name: str, values, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(values)
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected integers. Got {values!r}.") from None
     if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
         raise TypeError(f"{name}: expected integers. Got {tensor.dtype}.")
-    return tensor.to(device)
+    return tensor.to(device, torch.long)

@@ -38,7 +38,7 @@ class Scores:
     @property
     def repeat(self) -> int:
         """How many query heads share a key/value head: H / G."""
-        return self.query.shape[1] // self.key.shape[1]
+        return self.query.shape[1] // max(1, self.key.shape[1])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,30 +70,37 @@ class Scores:
         `numbers` is about how many scores a block may have: few enough to stay in a cache, enough to keep a matrix
         product busy. Memory is O(N): a row at least, however long.
         """
-        batch, heads, queries, keys = self.shape
+        batch, heads, queries, _ = self.shape
         numbers = numbers or (1 << 21 if self.query.device.type == "cpu" else 1 << 26)
         # Rows of a block share one run of keys; where a rule gives each row its own, tall blocks would compute in vain.
-        tallest = min(queries, 256) if self.mask.bounded else queries
-        rows = min(tallest, max(128, numbers // max(1, batch * heads * keys)))
-        rows = min(rows, max(1, numbers // max(1, self.repeat * keys)))
-        step_heads = self.repeat * min(max(1, numbers // max(1, rows * keys * self.repeat)), max(1, self.key.shape[1]))
-        step_batch = max(1, numbers // max(1, rows * keys * step_heads))
-        for some in _runs(batch, step_batch):
-            for row in _runs(queries, rows):
-                reach = self.mask.reach(some, row)
-                for head in _runs(heads, step_heads):
-                    yield Block(some, head, row, reach)
+        for band in _runs(slice(0, queries), 256 if self.mask.bounded else queries):
+            reach = self.mask.reach(slice(0, batch), band)
+            keys = max(1, reach.stop - reach.start)
+            rows = max(128, numbers // max(1, batch * heads * keys))
+            rows = min(rows, max(1, numbers // max(1, self.repeat * keys)), band.stop - band.start)
+            step_heads = self.repeat * max(1, numbers // max(1, rows * keys * self.repeat))
+            step_batch = max(1, numbers // max(1, rows * keys * min(step_heads, heads)))
+            for some in _runs(slice(0, batch), step_batch):
+                for row in _runs(band, rows):
+                    reach = self.mask.reach(some, row)
+                    for head in _runs(slice(0, heads), step_heads):
+                        yield Block(some, head, row, reach)
 
 
 def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "b g n p"]) -> Float[Tensor, "b h m p"]:
-    """Matrix product of h heads with g, a multiple of them: heads of one group share, and nothing is repeated."""
+    """Matrix product of h heads with g, h a multiple of g: heads of one group share, and nothing is repeated.
+
+    In the precision of its inputs, under torch.autocast too: weights are promised in float32.
+    """
     batch, heads, rows, inner = left.shape
     groups = right.shape[1]
-    if groups in (0, heads):
-        return left @ right
-    folded = left.reshape(batch, groups, heads // groups * rows, inner) @ right
+    with torch.autocast(left.device.type, enabled=False):
+        if groups in (0, heads):
+            return left @ right
+        folded = left.reshape(batch, groups, heads // groups * rows, inner) @ right
     return folded.view(batch, heads, rows, right.shape[-1])
 
 
-def _runs(total: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, total)) for start in range(0, total, max(1, step)))
+def _runs(whole: slice, step: int) -> Iterator[slice]:
+    step = max(1, step)
+    return (slice(start, min(start + step, whole.stop)) for start in range(whole.start, whole.stop, step))

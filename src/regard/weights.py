@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.mask import Block, Index
+from regard.mask import Block, Index, select
 from regard.scores import Scores
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 DENSE_LIMIT = 1 << 30  # bytes
+BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
 
 
 class Top(NamedTuple):
@@ -32,9 +34,10 @@ class Weights:
 
     It has the shape (…,Q,K) of the matrix and none of its memory: a row, a tile or a statistic is computed from the
     scores when it is asked for, in O(N) memory. Whole rows are softmaxed afresh, so that they sum to one to the last
-    digit; parts of rows use the lse. The weights are constants: no gradient flows through them.
+    digit; large parts of rows use the lse. The weights are constants: no gradient flows through them.
 
-    Query and key are kept, not copied; if they are changed in place after that, asking raises RuntimeError.
+    Query, key and the other inputs are kept, not copied; if one is changed in place after that, asking raises
+    RuntimeError.
 
     np.asarray(w), torch's functions given a Weights, and the methods of torch.Tensor that this class does not have
     itself act on `dense()`, so that tools written for dense attentions go on working.
@@ -78,8 +81,9 @@ class Weights:
         """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
         if self._current_versions() != self._versions:
             raise RuntimeError(
-                "Weights: query, key or bias was changed in place after the attention was computed, so the weights "
-                "can no longer be had. Read them before, or hand attention() a clone."
+                f"Weights{tuple(self.shape)}: query, key, bias, sinks, mask, lengths, segments or lse was changed in "
+                "place after the attention was computed, so the weights can no longer be had. Read them before, or "
+                "hand attention() a clone."
             )
         return self._scores
 
@@ -106,45 +110,35 @@ class Weights:
 
         Raises IndexError past the end and ValueError where the part is larger than `dense()` allows.
         """
-        index = index if isinstance(index, tuple) else (index,)
-        named = [n for n, one in enumerate(index) if isinstance(one, list | Tensor) and not _is_integer(one)]
-        if len(named) > 1:
-            raise IndexError(f"Weights: expected at most one list or tensor in an index. Got {len(named)}.")
-        full = [slice(None)] * (4 - self.ndim) + self._spelled_out(index)
-        picked = [_pick(one, size, dim) for dim, (one, size) in enumerate(zip(full, self._scores.shape, strict=True))]
-        sizes = [len(positions) for positions in picked]
-        self._refuse_if_large(sizes, DENSE_LIMIT, "Ask for a smaller part")
-        tile = self._tile(*picked)
-        for dim in reversed(range(4)):
-            if _is_integer(full[dim]) or dim < 4 - self.ndim:
-                tile = tile.select(dim, 0)
-        return tile
-
-    def _spelled_out(self, index: tuple) -> list:
-        wanted = self.ndim - sum(1 for one in index if one is not Ellipsis)
-        if wanted < 0 or sum(1 for one in index if one is Ellipsis) > 1:
-            raise IndexError(f"Weights: expected at most {self.ndim} indices, one for each of {tuple(self.shape)}.")
-        if Ellipsis not in [one if one is Ellipsis else None for one in index]:
-            index = (*index, Ellipsis)
-        at = next(n for n, one in enumerate(index) if one is Ellipsis)
-        return [*index[:at], *([slice(None)] * wanted), *index[at + 1 :]]
+        # The call may have had fewer than four dimensions; the others are of size 1, and taken by number.
+        full = [0] * (4 - self.ndim) + _one_each(index, self.shape)
+        picked = [_pick(one, dim, self._scores.shape) for dim, one in enumerate(full, start=-4)]
+        if sum(one.ndim for one, given in zip(picked, full, strict=True) if not isinstance(given, slice)) > 1:
+            raise IndexError(f"Weights{tuple(self.shape)}: expected at most one list or tensor in an index.")
+        kept = [len(one) for one in picked if one.ndim]
+        self._refuse_if_large(kept, DENSE_LIMIT, "Ask for a smaller part")
+        return self._tile(*(one.reshape(-1) for one in picked)).view(kept)
 
     def _tile(self, batch: Tensor, heads: Tensor, rows: Tensor, columns: Tensor) -> Float[Tensor, "b h q k"]:
-        scores, out = self.scores, []
-        whole_rows = len(columns) == scores.shape[3] and bool((columns == torch.arange(len(columns))).all())
-        for b in batch.tolist():
-            for h in heads.tolist():
-                at = Block(slice(b, b + 1), slice(h, h + 1), _run(rows), _run(columns))
-                tile = scores.tile(at)
-                if whole_rows:
-                    out.append(streaming.softmax(tile, None if self._sinks is None else self._sinks[h : h + 1])[0])
-                else:
-                    lse = self._lse[b : b + 1, h : h + 1].index_select(2, rows.to(self.device))
-                    hidden = tile == -torch.inf
-                    out.append((tile - lse[..., None]).exp_().masked_fill_(hidden, 0))
-        if not out:
-            return self._lse.new_zeros(len(batch), len(heads), len(rows), len(columns))
-        return torch.cat(out).view(len(batch), len(heads), len(rows), len(columns))
+        scores, keys = self.scores, self._scores.shape[3]
+        # Whole rows where they are not too many: a softmax of its own is more exact than exp(s − lse).
+        whole = len(columns) == keys or len(rows) * keys <= BLOCK
+        reach = slice(0, keys) if whole else _run(columns)
+        step = max(1, BLOCK // max(1, keys if whole else len(columns)))
+        tile = self._lse.new_empty(len(batch), len(heads), len(rows), len(columns))
+        for (b, sequence), (h, head), start in product(
+            enumerate(batch.tolist()), enumerate(heads.tolist()), range(0, len(rows), step)
+        ):
+            at = Block(slice(sequence, sequence + 1), slice(head, head + 1), _run(rows[start : start + step]), reach)
+            some = scores.tile(at)
+            if whole:
+                sinks = None if self._sinks is None else self._sinks[at.heads]
+                some = select(streaming.softmax(some, sinks)[0], 3, _run(columns))
+            else:
+                lse = select(self._lse[at.batch, at.heads], 2, at.rows)[..., None]
+                some = (some - lse).exp_().masked_fill_(some == -torch.inf, 0)
+            tile[b, h, start : start + step] = some[0, 0]
+        return tile
 
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
         """The whole matrix. Raises ValueError where it takes more than `limit` bytes."""
@@ -167,35 +161,37 @@ class Weights:
 
     def entropy(self) -> Float[Tensor, "... Q"]:
         """−Σ_j w_ij ln w_ij, in nats: 0 for a query with one key, ln K for one that looks at K keys alike."""
-        return self._statistic("entropy")
+        return self._statistic("entropy")[0]
 
     def max(self) -> Top:
         """The largest weight of each query and its key; .values and .indices (…,Q)."""
-        return Top(*self._statistic("max"))
+        values, indices = self.topk(1)
+        return Top(values[..., 0], indices[..., 0])
 
     def topk(self, k: int) -> Top:
         """The k largest weights of each query and their keys, sorted, ties to the lower; (…,Q,k)."""
         name = statistic(f"topk:{k}", self.shape[-1])
-        for collected, found in self._collected.items():
-            if collected.startswith("topk:") and int(collected.removeprefix("topk:")) >= k:
-                return Top(*(self._shaped(part[..., :k]) for part in found))
-        return Top(*self._statistic(name))
+        larger = (one for one in self._collected if one.startswith("topk:") and int(one.removeprefix("topk:")) >= k)
+        values, indices = self._statistic(next(larger, name))
+        return Top(values[..., :k], indices[..., :k])
 
     def distance(self) -> Float[Tensor, "... Q"]:
         """Σ_j w_ij |i − j|: how far each query looks, in positions."""
-        return self._statistic("distance")
+        return self._statistic("distance")[0]
 
     def sink(self) -> Float[Tensor, "... Q"]:
         """The mass that the sink took from each row; 0 without sinks."""
         if self._sinks is None:
             return self._shaped(torch.zeros_like(self._lse))
-        return self._shaped((self._sinks.to(self._lse.dtype)[:, None] - self._lse).exp())
+        taken = (self._sinks.to(self._lse.dtype)[:, None] - self._lse).exp()
+        return self._shaped(taken.masked_fill_(self._lse == -torch.inf, 0))
 
-    def _statistic(self, name: str) -> Any:
+    def _statistic(self, name: str) -> tuple[Tensor, ...]:
         if name not in self._collected:
             self._collected.update(streaming.statistics(self.scores, self._sinks, [name]))
-        found = self._collected[name]
-        return self._shaped(found) if isinstance(found, Tensor) else tuple(self._shaped(part) for part in found)
+        return tuple(
+            self._shaped(part).clone() for part in self._collected[name]
+        )  # they stay right if changed in place
 
     # Reductions over the matrix
 
@@ -237,7 +233,7 @@ class Weights:
         if reduce not in ("mean", "max", "sum"):
             raise ValueError(f"{call}: reduce: expected 'mean', 'max' or 'sum'.")
         for name, count, size in (("rows", rows, queries), ("cols", cols, keys)):
-            if not 1 <= count <= size:
+            if not isinstance(count, int) or not 1 <= count <= size:
                 raise ValueError(f"{call}: {name}: expected 1 to {size}, as many as there are positions. Got {count}.")
         cell_of_row, cell_of_column = self._cells(queries, rows), self._cells(keys, cols)
         kind = "max" if reduce == "max" else "sum"
@@ -251,9 +247,12 @@ class Weights:
         return torch.bucketize(torch.arange(size, device=self.device), first, right=True) - 1
 
     def __matmul__(self, x: Float[Tensor, "... K F"]) -> Float[Tensor, "... Q F"]:
-        """w @ x: the weights applied to other vectors; x has one matrix a query head, a group, or for all."""
+        """w @ x: the weights applied to other vectors; x has one matrix a query head, a group, or for all.
+
+        Differentiable in x.
+        """
         x = self._vectors("w @ x", x, self._scores.shape[3])
-        return self._shaped(streaming.apply(self.scores, self._sinks, x))
+        return self._shaped(_Apply.apply(x, self, streaming.apply, streaming.apply_transposed))
 
     @property
     def T(self) -> Transposed:  # noqa: N802
@@ -267,10 +266,7 @@ class Weights:
 
     def _transposed_matmul(self, y: Float[Tensor, "... Q F"]) -> Float[Tensor, "... K F"]:
         y = self._vectors("w.T @ y", y, self._scores.shape[2])
-        heads = self._scores.shape[1]
-        if y.shape[1] not in (1, heads):
-            y = y.repeat_interleave(heads // y.shape[1], dim=1)
-        return self._shaped(streaming.apply_transposed(self.scores, self._sinks, y))
+        return self._shaped(_Apply.apply(y, self, streaming.apply_transposed, streaming.apply))
 
     def _vectors(self, call: str, x: Tensor, size: int) -> Tensor:
         batch, heads = self._scores.shape[:2]
@@ -297,7 +293,19 @@ class Weights:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(Tensor, name):
             raise AttributeError(f"'Weights' object has no attribute {name!r}")
+        if name in ("size", "dim", "numel", "nelement", "ndimension", "element_size", "is_floating_point"):
+            return getattr(torch.empty(self.shape, dtype=self.dtype, device="meta"), name)
+        if callable(getattr(Tensor, name)):
+            return lambda *args, **kwargs: getattr(self.dense(), name)(*args, **kwargs)  # asking for it costs nothing
         return getattr(self.dense(), name)
+
+    def __getstate__(self) -> dict:
+        _ = self.scores  # a copy of what was changed in place would be wrong, and could not know it
+        return self.__dict__
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._versions = self._current_versions()  # copies of tensors count from 0
 
     # Inside
 
@@ -306,8 +314,18 @@ class Weights:
         return tensor[(0,) * (2 - len(self._leading))]
 
     def _current_versions(self) -> list[int]:
-        tensors = (self._scores.query, self._scores.key, self._scores.bias)
-        return [t._version for t in tensors if t is not None and not t.is_inference()]
+        scores, mask = self._scores, self._scores.mask
+        tensors = (scores.query, scores.key, scores.bias, mask.given, mask.lengths, *(mask.segments or ()))
+        tensors += (self._sinks, self._lse)
+        return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
+
+
+def _operator(name: str) -> Callable[..., Tensor]:
+    return lambda weights, *other: getattr(weights.dense(), name)(*other)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "neg", "lt", "le", "gt", "ge"):
+    setattr(Weights, f"__{_name}__", _operator(f"__{_name}__"))  # found on the class only, and not by __getattr__
 
 
 class Transposed:
@@ -321,10 +339,26 @@ class Transposed:
         return self._weights._transposed_matmul(y)
 
 
+class _Apply(torch.autograd.Function):
+    """w @ x or w.T @ x, linear in x: each is the gradient of the other, and neither keeps the matrix."""
+
+    @staticmethod
+    def forward(ctx, x, weights, product, transposed_product):
+        ctx.shape, ctx.rest = x.shape, (weights, transposed_product, product)
+        return product(weights.scores, weights._sinks, x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = _Apply.apply(grad, *ctx.rest)
+        grad = grad.unflatten(1, (ctx.shape[1], -1)).sum(2)  # one for all heads, or for those of a group
+        return grad.sum_to_size(ctx.shape), None, None, None
+
+
 def statistic(name: str, keys: int) -> str:
-    """The name of a row statistic, checked: "entropy", "max" or "topk:k" with k from 1 to the number of keys."""
-    if name in ("entropy", "max"):
+    """The name of a row statistic, checked: "entropy", or "topk:k" with k from 1 to the number of keys, as max is."""
+    if name == "entropy":
         return name
+    name = "topk:1" if name == "max" else name
     kind, _, number = str(name).partition(":")
     if kind != "topk" or not number.isdecimal():
         raise ValueError(f'collect: expected "entropy", "max" or "topk:8". Got {name!r}.')
@@ -337,33 +371,26 @@ def _count(groups: Int[Tensor, "n"]) -> int:
     return int(groups.max()) + 1 if len(groups) else 0
 
 
-def _is_integer(index: Any) -> bool:
-    return isinstance(index, int) or (isinstance(index, Tensor) and index.ndim == 0) or hasattr(index, "__index__")
+def _one_each(index: Any, shape: torch.Size) -> list[Any]:
+    """An index for each dimension; `...`, and what is left out at the end, are whole dimensions."""
+    index = index if isinstance(index, tuple) else (index,)
+    dots = [n for n, one in enumerate(index) if one is Ellipsis]
+    given = len(index) - len(dots)
+    if len(dots) > 1 or given > len(shape):
+        raise IndexError(f"Weights{tuple(shape)}: expected at most {len(shape)} indices. Got {given}.")
+    at = dots[0] if dots else given
+    return [*index[:at], *[slice(None)] * (len(shape) - given), *index[at + 1 :]]
 
 
-def _pick(index: Any, size: int, dim: int) -> Int[Tensor, "n"]:
-    """The positions that one index names."""
-    if isinstance(index, slice):
-        return torch.arange(size)[index] if index.step is None or index.step > 0 else _no_step(index)
-    if isinstance(index, list | Tensor) and not _is_integer(index):
-        picked = torch.as_tensor(index)
-        if picked.dtype == torch.bool and picked.shape == (size,):
-            return picked.nonzero()[:, 0].cpu()
-        if picked.ndim == 1 and not picked.dtype.is_floating_point and picked.dtype != torch.bool:
-            picked = picked.long().cpu()
-        else:
-            raise IndexError(f"Weights: expected a list of integers, or {size} bools. Got {_described(picked)}.")
-    elif _is_integer(index):
-        picked = torch.tensor([int(index)])
-    else:
-        raise IndexError(f"Weights: expected integers, slices, `...`, a list or a tensor. Got {index!r}.")
-    if len(picked) and not (-size <= int(picked.min()) and int(picked.max()) < size):
-        raise IndexError(f"Weights: index {picked.tolist()} is out of range for dimension {dim} with size {size}.")
-    return torch.where(picked < 0, picked + size, picked)
-
-
-def _no_step(index: slice) -> Tensor:
-    raise ValueError(f"Weights: expected a slice with a step > 0. Got {index}.")
+def _pick(index: Any, dim: int, shape: Sequence[int]) -> Int[Tensor, "n"] | Int[Tensor, ""]:
+    """The positions that one index names; of no dimension where it is a number, as in torch."""
+    try:
+        picked = torch.arange(shape[dim])[index.cpu() if isinstance(index, Tensor) else index]
+    except (IndexError, TypeError, ValueError) as error:
+        raise IndexError(f"Weights: cannot take {index!r} from the {shape[dim]} of dimension {dim}: {error}") from None
+    if picked.ndim > 1:
+        raise IndexError(f"Weights: expected integers, slices, `...`, a list or a tensor of positions. Got {index!r}.")
+    return picked
 
 
 def _run(picked: Int[Tensor, "n"]) -> Index:

@@ -62,15 +62,14 @@ def reasons(scores: Scores, value: Tensor) -> list[str]:
 
 def statistics(weights: Tensor, names) -> dict:
     """The statistics that `collect` names, from dense weights."""
-    found = {}
+    found: dict[str, tuple[Tensor, ...]] = {}
     for name in names:
         if name == "entropy":
-            found[name] = torch.special.entr(weights).sum(-1)
-            continue
-        k = 1 if name == "max" else int(name.removeprefix("topk:"))
-        ordered = weights.sort(dim=-1, descending=True, stable=True)
-        pair = ordered.values[..., :k], ordered.indices[..., :k]
-        found[name] = tuple(part[..., 0] for part in pair) if name == "max" else pair
+            found[name] = (torch.special.entr(weights).sum(-1),)
+        else:
+            k = int(name.removeprefix("topk:"))
+            ordered = weights.sort(dim=-1, descending=True, stable=True)
+            found[name] = ordered.values[..., :k], ordered.indices[..., :k]
     return found
 
 
@@ -82,5 +81,5 @@ def run(scores: Scores, value: Tensor, sinks: Tensor | None, collect) -> tuple[T
         segments=mask.segments, mask=mask.given, bias=scores.bias, scale=scores.scale, softcap=scores.softcap,
         sinks=sinks,
     )  # fmt: skip
-    found = statistics(weights.detach(), collect)
+    found = statistics(weights.detach().to(scores.dtype), collect)
     return output.to(value.dtype), lse.to(scores.dtype), found

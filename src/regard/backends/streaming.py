@@ -17,27 +17,36 @@ from regard.scores import Scores, matmul
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-Statistics = dict[str, "Tensor | tuple[Tensor, Tensor]"]
+Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, indices) of "topk:k"
 
 
 def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) -> tuple[Tensor, Tensor]:
-    """Weights and lse of whole rows. A row of nothing but −inf gets weights 0 and lse −inf (or its sink)."""
-    if scores.shape[-1] == 0:
-        weights, lse = scores, scores.new_full(scores.shape[:-1], -torch.inf)
-    else:
-        weights = scores.softmax(-1)
-        largest = scores.amax(-1)
-        lse = largest - weights.amax(-1).log()  # the largest weight is exp(largest − lse)
-        empty = largest == -torch.inf
-        if empty.any():
-            weights = weights.masked_fill(empty[..., None], 0)
-            lse = lse.masked_fill(empty, -torch.inf)
-        if lse.isnan().any():
-            weights = weights.masked_fill(scores == -torch.inf, 0)  # nan goes where it was seen, and no further
-    if sinks is None:
-        return weights, lse
-    with_sink = lse.logaddexp(sinks.to(lse.dtype)[:, None])
-    return weights * (lse - with_sink).exp()[..., None], with_sink
+    """Weights and lse of whole rows. A row of nothing but −inf gets weights 0 and lse −inf (or its sink).
+
+    Not torch.softmax, whose rows of some thousand keys sum to one only within 4e-6 in float32.
+    """
+    shape = (*scores.shape[:-1], 1)
+    largest = scores.amax(-1, keepdim=True) if scores.shape[-1] else scores.new_full(shape, -torch.inf)
+    if sinks is not None:
+        sinks = sinks.to(scores.dtype)[:, None, None]
+        largest = largest.maximum(sinks)
+    largest = largest.masked_fill(largest == -torch.inf, 0)  # −inf − −inf would be nan
+    weights = (scores - largest).exp_()
+    total = weights.sum(-1, keepdim=True)  # 1 at least, but for rows that see nothing
+    if sinks is not None:
+        total += (sinks - largest).exp()
+    lse = largest + total.log()
+    weights /= total.clamp(min=1)
+    if lse.isnan().any():
+        weights.masked_fill_(scores == -torch.inf, 0)  # nan goes where it was seen, and no further
+    return weights, lse[..., 0]
+
+
+def with_sinks(output: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and lse of rows with sinks, from those without."""
+    total = lse.logaddexp(sinks.to(lse.dtype)[:, None])
+    kept = (lse - total).exp().masked_fill(lse == -torch.inf, 0)
+    return (output * kept[..., None]).to(output.dtype), total
 
 
 def weights_of(scores: Scores, sinks: Tensor | None) -> Iterator[tuple[Block, Tensor, Tensor]]:
@@ -67,67 +76,58 @@ def forward(
 ) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q"], Statistics]:
     """Output, lse, and the statistics asked for, in one pass over the matrix."""
     batch, heads, queries, _ = scores.shape
-    output = value.new_empty(batch, queries, heads, value.shape[-1]).transpose(
-        1, 2
-    )  # heads side by side, as models want
+    # Heads side by side in memory, as models want them.
+    output = value.new_empty(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     lse = value.new_empty(batch, heads, queries, dtype=scores.dtype)
-    gather = _Gather(scores, collect)
+    found = _room(scores, collect)
     for at in scores.blocks():
         tile = scores.tile(at)
         weights, row_lse = softmax(tile, None if sinks is None else sinks[at.heads])
         some = select(value[at.batch, scores.groups(at.heads)], 2, at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some, tile).to(output.dtype)
         lse[at.batch, at.heads, at.rows] = row_lse
-        gather.add(at, weights)
-    return output, lse, gather.statistics
+        _gather(found, at, weights, scores.shape[3])
+    return output, lse, found
 
 
 def statistics(scores: Scores, sinks: Tensor | None, names: Sequence[str]) -> Statistics:
-    """Row statistics by name: "entropy", "max", "topk:k", "distance"."""
-    gather = _Gather(scores, names)
+    """Row statistics by name: "entropy", "distance", "topk:k"."""
+    found = _room(scores, names)
     for at, weights, _ in weights_of(scores, sinks):
-        gather.add(at, weights)
-    return gather.statistics
+        _gather(found, at, weights, scores.shape[3])
+    return found
 
 
-class _Gather:
-    """Collects statistics of rows as the blocks go by."""
-
-    def __init__(self, scores: Scores, names: Sequence[str]) -> None:
-        self.keys = scores.shape[-1]
-        self.statistics: Statistics = {}
-        for name in names:
-            self.statistics[name] = self._empty(name, scores)
-
-    @staticmethod
-    def _empty(name: str, scores: Scores) -> Tensor | tuple[Tensor, Tensor]:
-        rows = scores.query.new_zeros(scores.shape[:3], dtype=scores.dtype)
-        if name == "max":
-            return rows, torch.zeros_like(rows, dtype=torch.long)
+def _room(scores: Scores, names: Sequence[str]) -> Statistics:
+    rows = scores.query.new_zeros(scores.shape[:3], dtype=scores.dtype)
+    found: Statistics = {}
+    for name in names:
         if name.startswith("topk:"):
-            values = rows[..., None].repeat(1, 1, 1, int(name.removeprefix("topk:")))
-            return values, torch.zeros_like(values, dtype=torch.long)
-        return rows
+            values = rows.new_zeros(*rows.shape, int(name.removeprefix("topk:")))
+            found[name] = values, torch.zeros_like(values, dtype=torch.long)
+        else:
+            found[name] = (torch.zeros_like(rows),)
+    return found
 
-    def add(self, at: Block, weights: Tensor) -> None:
-        for name, whole in self.statistics.items():
+
+def _gather(found: Statistics, at: Block, weights: Tensor, keys: int) -> None:
+    """Writes the statistics of the rows of one block."""
+    for name, whole in found.items():
+        if name == "entropy":
+            parts: tuple[Tensor, ...] = (entropy(weights),)
+        elif name == "distance":
+            parts = (distance(weights, at),)
+        else:
             first = at.columns.start if isinstance(at.columns, slice) else 0
-            if name == "entropy":
-                found: tuple[Tensor, ...] = (entropy(weights),)
-            elif name == "distance":
-                found = (distance(weights, at),)
-            else:
-                k = 1 if name == "max" else whole[0].shape[-1]
-                values, indices = topk(weights, k, first, self.keys)
-                found = (values[..., 0], indices[..., 0]) if name == "max" else (values, indices)
-            for target, part_found in zip(whole if isinstance(whole, tuple) else (whole,), found, strict=True):
-                target[at.batch, at.heads, at.rows] = part_found
+            parts = topk(weights, whole[0].shape[-1], first, keys)
+        for target, some in zip(whole, parts, strict=True):
+            target[at.batch, at.heads, at.rows] = some
 
 
 def entropy(weights: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q"]:
     """−Σ_j w ln w, in nats."""
-    tiny = torch.finfo(weights.dtype).tiny
-    return -(weights * weights.clamp(min=tiny).log()).sum(-1)
+    logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
+    return logs.mul_(weights).sum(-1).abs()  # never above 0 before the sign; −0 would read badly
 
 
 def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h q"]:
@@ -144,23 +144,35 @@ def topk(
     `weights` are those of the keys from `first` on; all the others of the `keys` weigh 0.
     """
     found = min(k, weights.shape[-1])
-    values, indices = weights.topk(found, dim=-1)
-    # torch.topk breaks ties as it likes. Inside the k: order by key, then stably by weight.
-    indices, order = indices.sort(-1)
-    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
-    indices = indices.gather(-1, again)
-    # At the edge: where more keys have the least of these weights than fit, take the first of them.
-    if found:
-        least = values[..., -1:]
-        wanted = (values == least).sum(-1)
-        tied = ((weights == least).sum(-1) > wanted) & (least[..., 0] > 0)
-        for b, h, q in tied.nonzero().tolist():
-            n = int(wanted[b, h, q])
-            indices[b, h, q, -n:] = (weights[b, h, q] == least[b, h, q]).nonzero()[:n, 0]
+    if found == 1:
+        values, indices = weights.max(-1, keepdim=True)  # the first of them
+    else:
+        values, indices = _topk(weights, found)
     values = torch.nn.functional.pad(values, (0, k - found))
     indices = torch.nn.functional.pad(indices + first, (0, k - found))
     if (values == 0).any():
         indices = _first_of_no_weight(values, indices)
+    return values, indices
+
+
+def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
+    """torch.topk with ties to the lower index, which torch breaks as it likes."""
+    values, indices = weights.topk(k, dim=-1)
+    # Inside the k: order by key, then stably by weight.
+    indices, order = indices.sort(-1)
+    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    indices = indices.gather(-1, again)
+    if k == 0:
+        return values, indices
+    # At the edge: where more keys have the least of these weights than fit, take the first of them.
+    least = values[..., -1:]
+    fit = (values == least).sum(-1)
+    tied = ((weights == least).sum(-1) > fit) & (least[..., 0] > 0)
+    if tied.any():
+        keys = torch.arange(weights.shape[-1], 0, -1, dtype=torch.int32, device=weights.device)
+        first = ((weights[tied] == least[tied]) * keys).topk(k).indices  # (rows, k): the lowest of the tied come first
+        nth = torch.arange(k, device=weights.device) - (k - fit[tied])[:, None]  # which of the tied a place is for
+        indices[tied] = torch.where(nth < 0, indices[tied], first.gather(-1, nth.clamp(min=0)))
     return values, indices
 
 
@@ -178,27 +190,31 @@ def _first_of_no_weight(values: Tensor, indices: Tensor) -> Tensor:
 # Reductions over queries, keys or both
 
 
-def apply(scores: Scores, sinks: Tensor | None, value: Float[Tensor, "B g K F"]) -> Float[Tensor, "B H Q F"]:
-    """w @ value."""
+def apply(scores: Scores, sinks: Tensor | None, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+    """w @ x."""
     batch, heads, queries, _ = scores.shape
-    output = scores.query.new_empty(batch, heads, queries, value.shape[-1], dtype=scores.dtype)
+    output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        shared = value.shape[1] not in (1, heads)  # one a group
-        some = value if value.shape[0] == 1 else value[at.batch]
-        some = some[:, scores.groups(at.heads)] if shared else some if value.shape[1] == 1 else some[:, at.heads]
-        some = select(some, 2, at.columns).to(scores.dtype).expand(weights.shape[0], -1, -1, -1)
+        some = part(x, at.batch, _heads(x, scores, at), at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some)
     return output
 
 
-def apply_transposed(scores: Scores, sinks: Tensor | None, y: Float[Tensor, "B|1 H|1 Q F"]) -> Float[Tensor, "B H K F"]:
+def apply_transposed(
+    scores: Scores, sinks: Tensor | None, y: Float[Tensor, "B|1 H|G|1 Q F"]
+) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = select(part(y, at.batch, at.heads), 2, at.rows).to(scores.dtype)
-        output[at.batch, at.heads, at.columns] += weights.mT @ some
+        some = part(y, at.batch, _heads(y, scores, at), at.rows).to(scores.dtype)
+        output[at.batch, at.heads, at.columns] += average(weights.mT, some)
     return output
+
+
+def _heads(vectors: Tensor, scores: Scores, at: Block) -> slice:
+    """The heads of `vectors`, one for each query head or for each group, that a block needs."""
+    return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
 
 
 def received(scores: Scores, sinks: Tensor | None) -> Float[Tensor, "B H K"]:
@@ -225,22 +241,24 @@ def grouped(
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        row, column = queries[at.rows], keys[at.columns]
-        narrow = _gather_last(weights, column, sizes[1], reduce)  # (b, h, rows, C)
-        target = cells[at.batch, at.heads].mT  # a view: adds to cells
-        found = _gather_last(narrow.mT, row, sizes[0], reduce)
-        target.copy_(target.maximum(found) if reduce == "max" else target + found)
+        # Long rows are summed in float64: added up one by one in float32, they would be off by 1e-5.
+        narrow = weights.new_zeros(*weights.shape[:3], sizes[1], dtype=torch.float64)
+        _put(narrow, -1, keys[at.columns], weights, reduce)
+        _put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
     return cells
 
 
-def _gather_last(tensor: Tensor, cell: Int[Tensor, "n"], cells: int, reduce: str) -> Tensor:
+def _put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
+    """Adds each slice of `tensor` to the slice of `target` that `cell` names, or takes the larger; −1 is left out."""
     if (cell < 0).any():
         kept = (cell >= 0).nonzero()[:, 0]
-        tensor, cell = tensor.index_select(-1, kept), cell[kept]
-    out = tensor.new_zeros(*tensor.shape[:-1], cells)
+        tensor, cell = tensor.index_select(dim, kept), cell[kept]
+    tensor = tensor.to(target.dtype)
     if reduce == "max":
-        return out.scatter_reduce_(-1, cell.expand_as(tensor), tensor, "amax")
-    return out.index_add_(-1, cell, tensor)
+        where = cell if dim == -1 else cell[:, None]
+        target.scatter_reduce_(dim, where.expand_as(tensor), tensor, "amax")
+    else:
+        target.index_add_(dim, cell, tensor)
 
 
 # The gradient
@@ -274,22 +292,28 @@ def backward(
         groups = scores.groups(at.heads)
         tile = scores.tile(at)
         weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
-        query = select(scores.query[at.batch, at.heads], 2, at.rows).to(scores.dtype)
-        key, some_value = (
-            select(tensor[at.batch, groups], 2, at.columns).to(scores.dtype) for tensor in (scores.key, value)
+        # What is not finite has made the weights or the outputs of those who see it nan; the others must not meet it.
+        query, key, some_value = (
+            _finite(select(tensor[at.batch, some], 2, index).to(scores.dtype))
+            for tensor, some, index in (
+                (scores.query, at.heads, at.rows),
+                (scores.key, groups, at.columns),
+                (value, groups, at.columns),
+            )
         )
         grad, taken = grad_output[at.batch, at.heads, at.rows], through[at.batch, at.heads, at.rows]
         grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.repeat)
         grad_tile = matmul(grad, some_value.mT).sub_(taken[..., None]).mul_(weights)
+        grad_tile.masked_fill_(weights == 0, 0)
         if grad_bias is not None:
             part(grad_bias, *at).add_(grad_tile.sum_to_size(part(grad_bias, *at).shape))
         if sinks is not None and grad_sinks is not None:
-            mass = (sinks[at.heads].to(lse.dtype)[:, None] - lse).exp()
+            mass = (sinks[at.heads].to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
             grad_sinks[at.heads] -= (mass * taken).sum((0, 2))
         if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
             if scores.bias is not None:
                 tile = tile - part(scores.bias, *at)
-            grad_tile = grad_tile * (1 - (tile / scores.softcap).square()).masked_fill(weights == 0, 0)
+            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(weights == 0, 0)
         grad_tile = grad_tile.mul_(scores.scale)
         grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
         grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, scores.repeat)
@@ -298,6 +322,10 @@ def backward(
 
 def _over_group(tile: Float[Tensor, "b h q k"], rows: Float[Tensor, "b h q f"], repeat: int) -> Tensor:
     """tileᵀ · rows, summed over the query heads of each group: (b,g,k,f)."""
-    batch, heads, _, columns = tile.shape
-    folded = tile.reshape(batch, heads // repeat, -1, columns).mT
-    return folded @ rows.reshape(batch, heads // repeat, -1, rows.shape[-1])
+    batch, heads, queries, columns = tile.shape
+    folded = (batch, heads // repeat, repeat * queries)
+    return matmul(tile.reshape(*folded, columns).mT, rows.reshape(*folded, rows.shape[-1]))
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return tensor if tensor.isfinite().all() else tensor.nan_to_num(0, 0, 0)

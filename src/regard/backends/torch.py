@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard.backends import streaming
 from regard.mask import Mask
@@ -37,13 +36,10 @@ def _forward(scores, value, sinks, collect):
     if collect or not flash_serves(scores, value):
         return streaming.forward(scores, value, sinks, collect)
     output, lse = _by_segment(scores, value)
-    masked = scores.mask.bounded or scores.mask.given is not None
-    if masked and not output.isfinite().all():
+    if not output.isfinite().all():
         return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
     if sinks is not None:
-        with_sinks = lse.logaddexp(sinks.to(lse.dtype)[:, None])
-        output = (output * (lse - with_sinks).exp()[..., None]).to(output.dtype)
-        lse = with_sinks
+        output, lse = streaming.with_sinks(output, lse, sinks)
     return output, lse, {}
 
 
@@ -58,14 +54,16 @@ class _Attention(torch.autograd.Function):
         return output, lse
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output, grad_lse):
+        if torch.is_grad_enabled():
+            raise RuntimeError("attention: there is no second derivative; take the gradient without create_graph=True.")
         query, key, value, bias, sinks, output, lse = ctx.saved_tensors
         mask, scale, softcap = ctx.scores
         scores = Scores(query, key, mask, scale, bias, softcap)
         if grad_output is None:
             grad_output = torch.zeros_like(output)
-        if sinks is None and grad_lse is None and not ctx.needs_input_grad[3] and _in_one_call(scores, value):
+        by_aten = sinks is None and grad_lse is None and not ctx.needs_input_grad[3] and _in_one_call(scores, value)
+        if by_aten and output.isfinite().all():
             grads = _FLASH_BACKWARD(
                 grad_output, *_ready(query, key, value), output, lse, 0.0, mask.causal, attn_mask=bias, scale=scale
             )
@@ -80,21 +78,17 @@ class _Attention(torch.autograd.Function):
 
 def flash_serves(scores: Scores, value: Tensor) -> bool:
     """Whether aten's flash attention for the CPU computes exactly this."""
-    mask = scores.mask
-    windowed = mask.window != (None, None)
-    if scores.query.device.type != "cpu" or scores.softcap is not None or windowed or 0 in scores.shape + value.shape:
+    mask, bias = scores.mask, scores.bias
+    if scores.query.device.type != "cpu" or scores.softcap is not None or 0 in scores.shape + value.shape:
         return False
-    by_key = _hides_keys_alike(mask)
+    if mask.window != (None, None):
+        return False
+    hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:
-        return scores.bias is None and mask.lengths is None and mask.given is None
-    if scores.bias is not None:
-        same_dtype = scores.bias.dtype in (scores.query.dtype, torch.float32)
-        return mask.lengths is None and mask.given is None and same_dtype and bool(scores.bias.isfinite().all())
-    return by_key
-
-
-def _hides_keys_alike(mask: Mask) -> bool:
-    """Whether the given mask, if any, hides the same keys from every query: padding."""
+        return not hides and bias is None
+    if bias is not None:
+        return not hides and bias.dtype in (scores.query.dtype, torch.float32) and bool(bias.isfinite().all())
+    # A mask may hide the same keys from every query: padding.
     return mask.given is None or (isinstance(mask.given, Tensor) and mask.given.shape[2] == 1)
 
 
@@ -173,6 +167,9 @@ def _call(query, key, value, causal: bool, additive: Tensor | None, scale: float
         empty = torch.arange(query.shape[2]) + 1 <= first if causal else (first == key.shape[2])
         if empty.any():
             output, lse = output.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
+    if (lse == 0).any():  # the operator may take a row of nothing but nan for one that sees nothing, and answer 0
+        unsure = (lse == 0) & ~output.any(-1)
+        output = output.masked_fill(unsure[..., None], torch.nan)  # not finite, so that it is streamed
     return output, lse
 
 

@@ -1,0 +1,512 @@
+"""attention() against the float64 reference, against PyTorch's own, and against bad input."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import regard
+from regard import backends
+from regard.backends import streaming
+from regard.backends import torch as torch_backend
+from regard.mask import Mask
+from regard.scores import Scores
+
+HALF = [torch.bfloat16, torch.float16]
+FULL = [torch.float32, torch.float64]
+
+# Of every row at most one, and "": not given.
+WINDOWS = ["", "left", "right", "window"]
+MASKS = ["", "padding", "full mask", "query mask", "rule"]
+SEGMENTS = ["", "segment pair", "segments"]
+ALL = [
+    "causal", "left", "right", "window", "lengths", "segments", "segment pair", "padding", "full mask", "key mask",
+    "query mask", "rule", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
+]  # fmt: skip
+
+
+def chosen(*names):
+    return [name for name in names if name]
+
+
+# The numbers
+
+
+@pytest.mark.parametrize("segments", SEGMENTS)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("causal", ["", "causal"])
+def test_all_options_crossed(kit, backend, causal, window, mask, segments):
+    query, key, value = kit.inputs(queries=11) if segments == "segments" else kit.inputs()
+    who = chosen(causal, window, mask, segments)
+    for count in range(4):
+        for more in combinations(["lengths", "bias", "softcap", "sinks"], count):
+            kit.check(query, key, value, backend=backend, **kit.options([*who, *more], query, key))
+
+
+SHAPES = [  # batch, heads, groups, queries, keys, dim, value_dim
+    (2, 6, 3, 5, 11, 7, 13),
+    (3, 5, 5, 13, 7, 11, 2),  # more queries than keys: the first of them see nothing if causal
+    (2, 7, 1, 3, 5, 13, 13),  # one group for all heads
+    (1, 3, 3, 300, 7, 5, 5),  # more rows than a block has
+    (1, 2, 2, 7, 700, 5, 3),  # more keys than the flash kernel takes at a time
+    (1, 1, 1, 1, 1, 1, 1),
+    (2, 3, 3, 1, 13, 5, 7),
+    (2, 3, 3, 13, 1, 5, 7),
+    (0, 3, 3, 5, 7, 11, 2),
+    (2, 0, 0, 5, 7, 11, 2),
+    (2, 0, 3, 5, 7, 11, 2),
+    (2, 3, 3, 0, 7, 11, 2),
+    (2, 3, 3, 5, 0, 11, 2),
+    (2, 3, 3, 0, 0, 11, 2),
+    (2, 3, 3, 5, 7, 11, 0),
+]
+
+
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=["B{}-H{}-G{}-Q{}-K{}-D{}-E{}".format(*shape) for shape in SHAPES])
+def test_every_shape_with_every_option(kit, backend, shape, dtype):
+    query, key, value = kit.inputs(*shape, dtype=dtype)
+    kit.check(query, key, value, backend=backend)
+    for name in ALL:
+        for with_causal in ([], ["causal"]):
+            if name == "segments" and query.shape[2] != key.shape[2]:
+                continue  # the same boundaries for both
+            kit.check(query, key, value, backend=backend, **kit.options([name, *with_causal], query, key))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("name", ["", *ALL])
+def test_half_precision_is_no_worse_than_plain_pytorch(kit, backend, name, dtype):
+    size = 67 if name == "segments" else 61
+    query, key, value = kit.inputs(queries=size, keys=67, dtype=dtype)
+    more = kit.options(chosen(name), query, key)
+    found = regard.attention(query, key, value, backend=backend, **more)
+    output, lse, weights = kit.oracle(query, key, value, **more)
+    kit.agree(found.lse, lse, 1e-4)  # float32 whatever the input, but PyTorch's kernel takes a quicker exp then
+    kit.agree(found.weights.dense(), weights)
+    if name == "softcap":  # of which PyTorch has no attention
+        logits = 0.8 * torch.tanh(query @ key.repeat_interleave(2, 1).mT * 7**-0.5 / 0.8)
+        plain = logits.softmax(-1) @ value.repeat_interleave(2, 1)
+    else:
+        plain = kit.plain(query, key, value, **more)
+    sees = lse > -torch.inf  # plain PyTorch gives nan to those who see nothing
+    kit.no_worse(found.output[sees], plain[sees], output[sees])
+    assert not found.output[~sees].any()
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_half_precision_merged_from_past_and_present(kit, dtype):
+    query, key, value = kit.inputs(queries=53, keys=131, dtype=dtype)
+    found = regard.attention(query, key, value, causal=True)
+    kit.no_worse(found.output, kit.plain(query, key, value, causal=True), kit.oracle(query, key, value, causal=True)[0])
+
+
+def test_half_precision_does_not_overflow_in_the_scores(kit):
+    large = torch.full((1, 1, 5, 64), 300.0, dtype=torch.float16)  # 300 · 300 is past the largest float16
+    for more in ({}, {"window": (2, 0)}):
+        found = regard.attention(large, large, large, **more)
+        assert torch.equal(found.output, large)
+        assert found.lse.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "softcap"])
+def test_the_peer_agrees(kit, backend, name, dtype):
+    query, key, value = kit.inputs(queries=11 if name == "segments" else 5, dtype=dtype)
+    more = kit.options([name], query, key)
+    found = regard.attention(query, key, value, backend=backend, **more)
+    sees = found.lse > -torch.inf
+    kit.agree(found.output[sees], kit.plain(query, key, value, **more)[sees])
+
+
+def test_the_peer_without_options(kit, backend):
+    query, key, value = (torch.randn(2, 3, 7, 5) for _ in range(3))
+    kit.agree(
+        regard.attention(query, key, value, backend=backend).output, F.scaled_dot_product_attention(query, key, value)
+    )
+    kit.agree(
+        regard.attention(query, key, value, causal=True, backend=backend).output,
+        F.scaled_dot_product_attention(query, key, value, is_causal=True),
+    )
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)], ids=["2d", "3d", "4d"])
+def test_as_many_dimensions_as_came_in(kit, backend, leading):
+    query, key, value = torch.randn(*leading, 5, 7), torch.randn(*leading, 11, 7), torch.randn(*leading, 11, 13)
+    found = kit.check(query, key, value, backend=backend, causal=True, collect=("entropy", "max", "topk:2"))
+    assert found.output.shape == (*leading, 5, 13)
+    assert found.lse.shape == found.weights.entropy().shape == found.weights.max().values.shape == (*leading, 5)
+    assert found.weights.shape == (*leading, 5, 11)
+    assert found.weights.topk(2).indices.shape == (*leading, 5, 2)
+    assert found.value is value
+
+
+# What the options mean, drawn
+
+
+@pytest.mark.parametrize(
+    ("option", "drawn"),
+    [
+        ({"causal": True}, "111000 111100 111110 111111"),
+        ({"window": (1, 0)}, "011000 001100 000110 000011"),
+        ({"window": (0, None)}, "001111 000111 000011 000001"),
+        ({"window": (None, 1)}, "111100 111110 111111 111111"),
+        ({"lengths": [4]}, "111100 111100 111100 111100"),
+        ({"lengths": [4], "causal": True}, "111000 111100 111100 111100"),
+        ({"segments": ([0, 1, 4], [0, 4, 6])}, "111100 000011 000011 000011"),
+        ({"segments": ([0, 1, 4], [0, 4, 6]), "causal": True}, "111100 000000 000010 000011"),
+        ({"segments": ([0, 2, 2, 4], [0, 3, 5, 6]), "window": (0, 0)}, "010000 001000 000000 000001"),
+        ({"mask": torch.tensor([True, False, True, False, True, False])}, "101010 101010 101010 101010"),
+        ({"mask": lambda b, h, q, k: q == k}, "100000 010000 001000 000100"),
+    ],
+)  # fmt: skip
+def test_who_sees_whom(option, drawn):
+    equal = torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 6, 2), torch.zeros(1, 1, 6, 2)
+    weights = regard.attention(*equal, **option).weights.dense()[0, 0]
+    assert " ".join("".join(str(int(seen)) for seen in row) for row in weights > 0) == drawn
+
+
+def test_a_window_past_the_ends_is_no_window(kit):
+    query, key, value = kit.inputs()
+    whole = regard.attention(query, key, value)
+    for side in (10, 1 << 40, 2**63 - 1, 10**30):
+        kit.agree(regard.attention(query, key, value, window=(side, side)).output, whole.output, 0)
+    kit.check(query, key, value, window=(9, 3))  # and one key less hides one
+
+
+def test_a_rule_is_asked_in_parts(kit):
+    asked = []
+
+    def rule(batch, head, query, key):
+        asked.append(len(query) * len(key))
+        return query >= key
+
+    query = torch.randn(1, 1, 2000, 4)
+    regard.attention(query, query, query, mask=rule)
+    assert max(asked) < 2000 * 2000
+
+
+# How the numbers lie in memory
+
+
+def test_memory_in_any_order(kit, backend):
+    projected = torch.randn(2, 11, 3, 7).transpose(1, 2)  # (B, K, H·D) as a model projects it
+    columns = torch.randn(2, 3, 7, 11).mT  # the last stride is not 1
+    shared = torch.randn(1, 3, 11, 7).expand(2, 3, 11, 7)  # one sequence for the whole batch
+    strided = torch.randn(2, 3, 22, 14)[:, :, ::2, ::2]
+    for one in (projected, columns, shared, strided):
+        for other in (projected, columns, shared, strided):
+            for more in ({}, {"causal": True}, {"window": (3, 0)}, {"lengths": [11, 4]}):
+                kit.check(one, other, one, backend=backend, **more)
+                kit.check(other, other, one, backend=backend, **more)
+
+
+def test_bias_in_any_order(kit, backend):
+    query, key, value = kit.inputs()
+    for bias in (
+        torch.randn(6, 11, 5).mT,
+        torch.randn(6, 10, 22)[:, ::2, ::2],
+        torch.randn(5, 1).expand(5, 11),
+        torch.randn(11).expand(2, 6, 5, 11),
+        torch.randn(5, 11).double(),
+    ):
+        kit.check(query, key, value, backend=backend, bias=bias, causal=True)
+
+
+def test_mask_in_any_order(kit, backend):
+    query, key, value = kit.inputs()
+    for mask in ((torch.rand(11, 2) < 0.5).T[:, None, None], (torch.rand(11, 5) < 0.5).T, torch.rand(2, 6, 1, 1) < 0.5):
+        kit.check(query, key, value, backend=backend, mask=mask)
+
+
+def test_bounds_of_any_integer_type(kit):
+    query, key, value = kit.inputs(queries=11)
+    for dtype in (torch.uint8, torch.int8, torch.int32, torch.int64):
+        bounds = torch.tensor([0, 4, 11], dtype=dtype)
+        kit.check(query, key, value, segments=bounds, lengths=torch.tensor([7, 9], dtype=dtype))
+        kit.check(query, key, value, segments=(bounds, bounds))
+
+
+def test_a_mask_is_kept_as_given(kit):
+    query, key, value = kit.inputs()
+    mask = torch.rand(2, 1, 1, 11) < 0.5
+    assert regard.attention(query, key, value, mask=mask).weights.scores.mask.given.data_ptr() == mask.data_ptr()
+
+
+# Rows at the edge
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+def test_rows_sum_to_one_less_the_sink(kit, sinks):
+    query, key, value = kit.inputs(1, 2, 2, 64, 3989, 64, 3)
+    for factor in (1, 10, 40):  # the last makes scores of ±200
+        more = {"sinks": torch.tensor([3.0, -1.0])} if sinks else {}
+        weights = regard.attention(query * factor, key, value, **more).weights
+        for matrix in (weights.dense(), weights[..., 7:19, :]):
+            rows = slice(7, 19) if matrix.shape[2] == 12 else slice(None)
+            kit.agree(matrix.double().sum(-1), 1 - weights.sink()[..., rows].double(), 1e-6)
+
+
+def test_large_scores(kit, backend):
+    query, key, value = kit.inputs(1, 2, 2, 64, 997, 16, 3)
+    scale = 100 / float((query @ key.mT).abs().max())  # scores of ±100
+    found = regard.attention(query, key, value, scale=scale, backend=backend)
+    output, lse, weights = kit.oracle(query, key, value, scale=scale)
+    kit.agree(found.lse / 100, lse / 100)
+    for matrix in (found.weights.dense(), found.weights[...]):
+        kit.agree(matrix, weights, 5e-5)  # of scores that float32 has to within 1e-5
+    kit.agree(found.weights[..., 3:9, 100:300], weights[..., 3:9, 100:300], 5e-5)
+    kit.agree(found.output, output, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        {"lengths": [0, 3]},
+        {"lengths": [0, 3], "window": (0, 0)},
+        {"mask": torch.zeros(5, 11, dtype=torch.bool)},
+        {"mask": torch.zeros(1, 11, dtype=torch.bool)},
+        {"bias": torch.full((5, 11), -torch.inf)},
+    ],
+    ids=lambda hide: "-".join(hide),
+)
+def test_queries_that_see_nothing(kit, backend, hide):
+    query, key, value = kit.inputs()
+    for collect in ((), ("entropy", "max", "topk:3")):
+        found = regard.attention(query, key, value, backend=backend, collect=collect, **hide)
+        one = found.lse[0]
+        assert (one == -torch.inf).all()
+        assert not found.output[0].any()
+        assert not found.weights[0].any()
+        assert not found.weights[..., 2:4][0].any()
+        assert not found.weights.entropy()[0].any()
+        assert not found.weights.sink()[0].any()
+        assert not found.weights.max().values[0].any()
+        assert found.weights.topk(3).indices[0].unique().tolist() == [0, 1, 2]
+
+
+def test_more_queries_than_keys_and_causal(kit, backend):
+    query, key, value = kit.inputs(queries=13, keys=11)
+    found = kit.check(query, key, value, backend=backend, causal=True)
+    assert not found.output[:, :, :2].any()  # bottom-right: the last query sees all, the first two none
+
+
+@pytest.mark.parametrize("sink", [-torch.inf, -1e4, 1e4])
+def test_sinks_of_any_size(kit, backend, sink):
+    query, key, value = kit.inputs()
+    for hide in ({"lengths": [0, 11]}, {"lengths": [0, 11], "window": (4, None)}):
+        found = kit.check(query, key, value, backend=backend, sinks=torch.full((6,), sink), **hide)
+        expected = torch.full((2, 6, 5), 1.0 if sink > 0 else 0.0)
+        expected[0] = 0.0 if sink == -torch.inf else 1.0  # it takes all where nothing else is seen
+        kit.agree(found.weights.sink(), expected)
+
+
+def test_float32_stays_float32_under_autocast(kit):
+    query, key, value = kit.inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(6)}):
+            found = kit.check(query, key, value, **more)
+            assert found.output.dtype == torch.float32
+
+
+# What is not finite reaches those who see it, and nobody else
+
+
+@pytest.mark.parametrize("evil", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", ["query", "key", "value"])
+@pytest.mark.parametrize("option", ["", "causal", "window", "lengths", "segment pair", "key mask", "full mask", "rule"])
+def test_not_finite(kit, backend, option, where, evil):
+    query, key, value = kit.inputs(queries=7, keys=7)
+    more = kit.options(chosen(option), query, key)
+    clean = regard.attention(query, key, value, **more)
+    sees = clean.weights.dense() > 0
+    tensors = {"query": query, "key": key, "value": value}
+    tensors[where][:, 0, 4] = evil
+    touched = torch.zeros(2, 6, 7, dtype=torch.bool)
+    if where == "query":
+        touched[:, 0, 4] = sees[:, 0, 4].any(-1)
+    else:
+        touched[:, :2] = sees[:, :2, :, 4]  # two query heads share a group
+    for sinks in (None, torch.full((6,), -30.0)):
+        found = regard.attention(query, key, value, sinks=sinks, backend=backend, **more)
+        kit.agree(found.output[~touched], clean.output[~touched])
+        if where == "value":
+            assert not found.output[touched].isfinite().any()
+            assert found.weights.dense().isfinite().all()
+        elif math.isnan(evil):
+            assert found.output[touched].isnan().all()
+            assert found.lse[touched].isnan().all()
+            dense = found.weights.dense()
+            assert torch.equal(dense.isnan(), sees & touched[..., None])
+            kit.agree(found.weights[..., 2:5], dense[..., 2:5])
+        assert not found.lse[~touched].isnan().any()
+
+
+def test_not_finite_on_both_paths(kit):
+    """The cases above take both: PyTorch's flash attention and the streamed blocks."""
+    query, key, value = kit.inputs(queries=7, keys=7)
+
+    def flash(**rules):
+        return torch_backend.flash_serves(Scores(query, key, Mask(7, 7, **rules), scale=1.0), value)
+
+    assert flash()
+    assert flash(causal=True)
+    assert flash(lengths=torch.tensor([3, 4]))
+    assert flash(given=torch.ones(1, 1, 1, 7, dtype=torch.bool))
+    assert not flash(window=(1, None))
+    assert not flash(given=torch.ones(1, 1, 7, 7, dtype=torch.bool))
+
+
+# Bad input
+
+
+def rejected(kit, match, error=ValueError, *, change=None, **more):
+    tensors = dict(zip(("query", "key", "value"), kit.inputs(), strict=True)) | (change or {})
+    with pytest.raises(error, match=match) as caught:
+        regard.attention(tensors["query"], tensors["key"], tensors["value"], **more)
+    message = str(caught.value)
+    assert message.startswith("attention(query "), message
+    for tensor in tensors.values():  # what was called, with what shapes
+        if isinstance(tensor, torch.Tensor):
+            assert f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "error", "match"),
+    [
+        ("query", [1.0], TypeError, "query: expected a torch.Tensor. Got list"),
+        ("query", torch.zeros(5), ValueError, r"query: expected \(positions, dim\).* Got 1"),
+        ("query", torch.zeros(1, 2, 6, 5, 7), ValueError, "query: expected .* Got 5"),
+        ("query", torch.zeros(2, 6, 5, 7).int(), TypeError, "query: expected float32, .* Got torch.int32"),
+        ("query", torch.zeros(2, 6, 5, 7, dtype=torch.complex64), TypeError, "query: .* Got torch.complex64"),
+        ("query", torch.zeros(2, 6, 5, 0), ValueError, "query: expected a dim of 1 at least"),
+        (
+            "query",
+            torch.zeros(2, 7, 5, 7),
+            ValueError,
+            "key: expected a number of heads that divides the query's 7. Got 3",
+        ),
+        ("key", torch.zeros(3, 11, 7), ValueError, "key: expected .* as many dimensions as the query. Got 3"),
+        ("key", torch.zeros(2, 3, 11, 7).double(), TypeError, "key: expected torch.float32 on cpu.* Got torch.float64"),
+        ("key", torch.zeros(2, 3, 11, 7, device="meta"), ValueError, "key: .* Got one on the meta device"),
+        ("key", torch.zeros(1, 3, 11, 7), ValueError, "key: expected batch = 2, as the query. Got 1"),
+        ("key", torch.zeros(2, 3, 11, 5), ValueError, "key: expected dim = 7, as the query. Got 5"),
+        ("key", torch.zeros(2, 0, 11, 7), ValueError, "value: expected heads = 0, as the key. Got 3"),
+        ("value", torch.zeros(2, 3, 11, 7).half(), TypeError, "value: expected torch.float32 .* Got torch.float16"),
+        ("value", torch.zeros(3, 3, 11, 7), ValueError, "value: expected batch = 2, as the key. Got 3"),
+        ("value", torch.zeros(2, 6, 11, 7), ValueError, "value: expected heads = 3, as the key. Got 6"),
+        ("value", torch.zeros(2, 3, 5, 7), ValueError, "value: expected keys = 11, as the key. Got 5"),
+    ],
+)
+def test_bad_tensors(kit, name, bad, error, match):
+    rejected(kit, match, error, change={name: bad})
+
+
+@pytest.mark.parametrize(
+    ("argument", "bad", "error", "match"),
+    [
+        ("window", (-1, 0), ValueError, r"window: expected \(left, right\), .* Got \(-1, 0\)"),
+        ("window", (True, 0), ValueError, r"window: .* Got \(True, 0\)"),
+        ("window", (1.5, None), ValueError, r"window: .* Got \(1.5, None\)"),
+        ("window", (1, 2, 3), ValueError, r"window: .* Got \(1, 2, 3\)"),
+        ("window", 4, ValueError, "window: .* Got 4"),
+        ("lengths", [3], ValueError, r"lengths: expected one number a sequence, \(2,\). Got \(1,\)"),
+        ("lengths", [[3, 4]], ValueError, r"lengths: .* Got \(1, 2\)"),
+        ("lengths", [3, 12], ValueError, r"lengths: expected 0 to 11, .* Got \[3, 12\]"),
+        ("lengths", [-1, 4], ValueError, r"lengths: expected 0 to 11, .* Got \[-1, 4\]"),
+        ("lengths", [3.0, 4.0], TypeError, "lengths: expected integers. Got torch.float32"),
+        ("lengths", [True, False], TypeError, "lengths: expected integers. Got torch.bool"),
+        ("lengths", [None, 2], TypeError, r"lengths: expected integers. Got \[None, 2\]"),
+        ("segments", [0, 11], ValueError, r"segments: .* from 0 to 5, the number of queries. Got \[0, 11\]"),
+        ("segments", ([0, 5], [0, 3, 2, 11]), ValueError, r"segments: expected rising .* 11, .* Got \[0, 3, 2, 11\]"),
+        ("segments", (torch.tensor([0, 5], dtype=torch.uint8), torch.tensor([0, 9, 2, 11], dtype=torch.uint8)),
+         ValueError, "segments: expected rising"),
+        ("segments", ([1, 5], [0, 11]), ValueError, r"segments: .* Got \[1, 5\]"),
+        ("segments", ([0, 5], [0, 10]), ValueError, r"segments: .* the number of keys. Got \[0, 10\]"),
+        ("segments", ([0, 5], [0, 3, 11]), ValueError, "segments: expected as many .* Got 1 and 2"),
+        ("segments", ([0.0, 5.0], [0, 11]), TypeError, "segments: expected integers. Got torch.float32"),
+        ("segments", ([0], [0]), ValueError, r"segments: .* Got \[0\]"),
+        ("mask", torch.zeros(5, 11), TypeError, "mask: expected bool, .* Got torch.float32; to add numbers, use bias="),
+        ("mask", torch.ones(11, 5).bool(), ValueError, r"mask: .* \(B,H,Q,K\) = \(2, 6, 5, 11\). Got \(11, 5\)"),
+        ("mask", torch.ones(1, 2, 6, 5, 11).bool(), ValueError, "mask: expected a shape that broadcasts"),
+        ("mask", torch.ones(5, 11, device="meta").bool(), ValueError, "mask: expected it on cpu, .* Got meta"),
+        ("mask", "causal", TypeError, "mask: expected a bool tensor or a rule.* Got 'causal'"),
+        ("mask", lambda b, h, q, k: True, TypeError, "mask: expected a rule that returns a bool tensor, .* Got True"),
+        ("mask", lambda b, h, q, k: q - k, TypeError, "mask: expected a rule that returns a bool tensor"),
+        ("bias", torch.ones(5, 11).bool(), TypeError, "bias: expected a float tensor. Got torch.bool; .* mask="),
+        ("bias", [0.0], TypeError, "bias: expected a float tensor. Got list"),
+        ("bias", torch.zeros(6, 11, 5), ValueError, r"bias: .* \(2, 6, 5, 11\). Got \(6, 11, 5\)"),
+        ("sinks", torch.zeros(3), ValueError, r"sinks: expected one logit a head, \(6,\), on cpu. Got \(3,\) on cpu"),
+        ("sinks", torch.zeros(6).int(), TypeError, "sinks: expected a float tensor. Got torch.int32"),
+        ("sinks", [0.0] * 6, TypeError, "sinks: expected a float tensor. Got list"),
+        ("scale", math.nan, ValueError, "scale: expected a finite number. Got nan"),
+        ("scale", math.inf, ValueError, "scale: expected a finite number. Got inf"),
+        ("scale", "1", ValueError, "scale: expected a finite number. Got '1'"),
+        ("scale", True, ValueError, "scale: expected a finite number. Got True"),
+        ("softcap", 0, ValueError, "softcap: expected a number > 0. Got 0"),
+        ("softcap", -2.0, ValueError, "softcap: expected a number > 0. Got -2.0"),
+        ("softcap", math.nan, ValueError, "softcap: expected a finite number. Got nan"),
+        ("collect", ("everything",), ValueError, 'collect: expected "entropy", "max" or "topk:8". Got \'everything\''),
+        ("collect", (8,), ValueError, "collect: .* Got 8"),
+        ("collect", "entropy", TypeError, "collect: expected several names, .* Got 'entropy'"),
+        ("collect", None, TypeError, "collect: expected several names, .* Got None"),
+        ("collect", ("topk:0",), ValueError, "topk: expected k from 1 to 11, the number of keys. Got 0"),
+        ("collect", ("topk:12",), ValueError, "topk: expected k from 1 to 11, the number of keys. Got 12"),
+        ("collect", ("topk:-1",), ValueError, "collect: .* Got 'topk:-1'"),
+        ("backend", "fast", ValueError, "backend: expected one of torch, .*reference. Got 'fast'"),
+    ],
+)  # fmt: skip
+def test_bad_options(kit, argument, bad, error, match):
+    rejected(kit, match, error, **{argument: bad})
+
+
+def test_a_forced_backend_that_cannot_serve_says_why(kit, monkeypatch):
+    reasons = ["no float32 here", "K = 11 is prime"]
+    monkeypatch.setattr(torch_backend, "reasons", lambda scores, value: reasons)
+    rejected(kit, "backend: 'torch' cannot serve: no float32 here; K = 11 is prime", backend="torch")
+    query, key, value = kit.inputs()
+    kit.agree(regard.attention(query, key, value).output, kit.oracle(query, key, value)[0])  # the next one serves
+    assert backends.here()["torch"] == reasons
+
+
+# The comparator
+
+
+def off(function):
+    """The same function, with its first result off by a thousandth."""
+
+    def corrupted(*arguments, **more):
+        first, *others = function(*arguments, **more)
+        return (first + 1e-3, *others)
+
+    return corrupted
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [
+        (streaming, "softmax", {"window": (1, 0)}),
+        (torch_backend, "_FLASH", {}),
+        (torch_backend, "_FLASH", {"causal": True}),
+        (torch_backend, "merge", {"causal": True}),
+        (streaming, "with_sinks", {"sinks": torch.zeros(6)}),
+    ],
+)
+def test_a_corrupted_kernel_is_found_out(kit, monkeypatch, module, name, options):
+    query, key, value = kit.inputs()
+    kit.check(query, key, value, **options)
+    monkeypatch.setattr(module, name, off(getattr(module, name)))
+    with pytest.raises(AssertionError, match="not close"):
+        kit.check(query, key, value, **options)
+
+
+def test_a_corrupted_precision_is_found_out(kit, monkeypatch):
+    query, key, value = kit.inputs(queries=61, keys=67, dtype=torch.float16)
+    plain, expected = kit.plain(query, key, value), kit.oracle(query, key, value)[0]
+    kit.no_worse(regard.attention(query, key, value).output, plain, expected)
+    monkeypatch.setattr(torch_backend, "_FLASH", off(torch_backend._FLASH))
+    with pytest.raises(AssertionError, match="plain PyTorch's"):
+        kit.no_worse(regard.attention(query, key, value).output, plain, expected)

@@ -1,0 +1,216 @@
+"""Gradients of query, key, value, bias and sinks, through output and lse, against autograd through the reference."""
+
+from itertools import combinations
+
+import pytest
+import torch
+
+import regard
+from regard.backends import streaming
+from regard.backends import torch as torch_backend
+
+
+def gradients(run, tensors, through, seed=1):
+    """Of some function of output and lse that weighs each of their numbers differently."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    output, lse = run(*leaves)
+    torch.manual_seed(seed)
+    total = 0.0
+    if "output" in through:
+        total = total + (output * torch.randn(output.shape, dtype=torch.float64)).sum()
+    if "lse" in through:
+        total = total + (lse.masked_fill(lse == -torch.inf, 0) * torch.randn(lse.shape, dtype=torch.float64)).sum()
+    return torch.autograd.grad(total, leaves, materialize_grads=True)
+
+
+def check(kit, query, key, value, *, through=("output", "lse"), tolerance=None, **more):
+    """Assert the gradients of the three, and of bias and sinks where they are given."""
+    learned = [name for name in ("bias", "sinks") if name in more]
+    tensors = [query, key, value, *(more[name] for name in learned)]
+
+    def ours(query, key, value, *others):
+        found = regard.attention(query, key, value, **more | dict(zip(learned, others, strict=True)))
+        return found.output, found.lse
+
+    def reference(query, key, value, *others):
+        return kit.oracle(query, key, value, **more | dict(zip(learned, others, strict=True)))[:2]
+
+    expected = gradients(reference, [tensor.double() for tensor in tensors], through)
+    for name, one, other in zip(
+        ["query", "key", "value", *learned], gradients(ours, tensors, through), expected, strict=True
+    ):
+        assert one.dtype == dict(zip(["query", "key", "value", *learned], tensors, strict=True))[name].dtype
+        kit.agree(one, other, tolerance)
+
+
+@pytest.mark.parametrize("causal", ["", "causal"])
+@pytest.mark.parametrize("window", ["", "left", "window"])
+@pytest.mark.parametrize("mask", ["", "padding", "full mask", "rule", "segment pair"])
+def test_options_crossed(kit, causal, window, mask):
+    query, key, value = kit.inputs(dtype=torch.float64)
+    for count in range(4):
+        for more in combinations(["bias", "softcap", "sinks"], count):
+            names = [name for name in (causal, window, mask, *more) if name]
+            check(kit, query, key, value, **kit.options(names, query, key), tolerance=1e-11)
+
+
+@pytest.mark.parametrize("through", [["output"], ["lse"], ["output", "lse"]], ids="+".join)
+@pytest.mark.parametrize("name", ["", "causal", "lengths", "key bias", "softcap", "sinks", "scale", "window"])
+def test_float32(kit, name, through):
+    query, key, value = kit.inputs()
+    more = kit.options([name] if name else [], query, key)
+    check(kit, query, key, value, **more, through=through, tolerance=1e-4)  # sums of a hundred products
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_operators_own_backward(kit, monkeypatch, causal, bias):
+    calls = []
+    aten = torch_backend._FLASH_BACKWARD
+    monkeypatch.setattr(torch_backend, "_FLASH_BACKWARD", lambda *a, **k: calls.append(1) or aten(*a, **k))
+    constant = torch.randn(11, 11) if bias else None
+
+    def ours(query, key, value):
+        found = regard.attention(query, key, value, causal=causal, bias=constant)
+        return found.output, found.lse
+
+    def reference(query, key, value):
+        return kit.oracle(query, key, value, causal=causal, bias=constant)[:2]
+
+    rows = torch.randn(2, 3, 11, 7)
+    for query, key, value in (
+        (rows, rows + 1, rows - 1),
+        (rows.transpose(1, 2).contiguous().transpose(1, 2), rows.mT.contiguous().mT, rows[:1].expand(2, 3, 11, 7)),
+    ):
+        expected = gradients(reference, [t.double() for t in (query, key, value)], ["output"])
+        for one, other in zip(gradients(ours, (query, key, value), ["output"]), expected, strict=True):
+            kit.agree(one, other, 1e-4)
+    assert len(calls) == 2
+
+
+def test_a_gradient_that_is_one_number_expanded(kit):
+    for causal in (False, True):
+        leaves = [torch.randn(2, 3, 11, 7).requires_grad_() for _ in range(3)]
+        ours = torch.autograd.grad(regard.attention(*leaves, causal=causal).output.sum(), leaves)
+        expected = torch.autograd.grad(kit.oracle(*leaves, causal=causal)[0].sum(), leaves)
+        for one, other in zip(ours, expected, strict=True):
+            kit.agree(one, other)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 300, 7, 3, 5), (1, 2, 2, 1, 1, 1, 1), (2, 3, 3, 5, 0, 2, 2)], ids=str)
+def test_shapes(kit, shape):
+    query, key, value = kit.inputs(*shape, dtype=torch.float64)
+    for names in ([], ["causal"], ["window", "sinks"], ["key bias", "softcap"]):
+        check(kit, query, key, value, **kit.options(names, query, key))
+
+
+@pytest.mark.parametrize("leading", [(), (3,)], ids=["2d", "3d"])
+def test_fewer_dimensions(kit, leading):
+    query, key, value = (torch.randn(*leading, *size, dtype=torch.float64) for size in ((5, 3), (7, 3), (7, 2)))
+    check(kit, query, key, value, causal=True)
+
+
+def test_gradcheck():
+    shapes = [(1, 2, 3, 2), (1, 1, 5, 2), (1, 1, 5, 3), (3, 5), (2,)]
+    leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def run(query, key, value, bias, sinks):
+        found = regard.attention(query, key, value, bias=bias, sinks=sinks, causal=True, softcap=0.9)
+        return found.output, found.lse
+
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+def test_blocks_add_up(kit, monkeypatch):
+    """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
+    monkeypatch.setattr(regard.scores.Scores.blocks, "__defaults__", (64,))
+    query, key, value = kit.inputs(queries=131, dtype=torch.float64)
+    check(kit, query, key, value, **kit.options(["left", "bias", "sinks"], query, key), tolerance=1e-11)
+
+
+def test_rows_that_see_nothing_pull_at_nothing():
+    query, key, value = (torch.randn(2, 3, 5, 7, requires_grad=True) for _ in range(3))
+    bias = torch.full((5, 5), -torch.inf, requires_grad=True)
+    for hide in ({"lengths": [0, 0]}, {"mask": torch.zeros(5, 5).bool()}, {"bias": bias}):
+        found = regard.attention(query, key, value, **hide)
+        leaves = [query, key, value, *([bias] if "bias" in hide else [])]
+        for one in torch.autograd.grad(found.output.sum() + found.lse.sum(), leaves):
+            assert not one.any()
+
+
+@pytest.mark.parametrize("more", [{}, {"softcap": 2.0}, {"window": (5, 0)}], ids=str)
+def test_what_is_not_finite_stays_where_it_is_seen(kit, more):
+    option = {"lengths": [9, 11]} | more
+    query, key, value = kit.inputs(queries=11)
+    clean = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+    key[0, :, 9:], value[0, :, 9:] = torch.nan, torch.inf  # padding, that nobody sees
+    evil = [tensor.requires_grad_() for tensor in (query, key, value)]
+    expected = torch.autograd.grad(regard.attention(*clean, **option).output.sum(), clean)
+    for one, other in zip(
+        torch.autograd.grad(regard.attention(*evil, **option).output.sum(), evil), expected, strict=True
+    ):
+        kit.agree(one, other)
+
+
+def test_a_nan_reaches_the_gradient_of_those_who_see_it(kit):
+    query, key, value = (torch.randn(1, 1, 7, 5).requires_grad_() for _ in range(3))
+    with torch.no_grad():
+        key[0, 0, 4] = torch.nan
+    output = regard.attention(query, key, value, causal=True).output  # rows 4, 5 and 6 see it
+    grad_query, _, _ = torch.autograd.grad(output[:, :, :4].sum() + output[:, :, 4:].sum(), (query, key, value))
+    assert grad_query[0, 0, :4].isfinite().all()
+    assert grad_query[0, 0, 4:].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("names", [[], ["causal"], ["window"], ["sinks"]], ids=str)
+def test_half_precision_is_no_worse_than_plain_pytorch(kit, names, dtype):
+    tensors = kit.inputs(groups=6, queries=61, keys=61, value_dim=7, dtype=dtype)
+    more = kit.options(names, *tensors[:2])
+
+    def through(run, tensors):
+        return gradients(lambda *leaves: (run(*leaves), None), tensors, ["output"])
+
+    expected = through(lambda *leaves: kit.oracle(*leaves, **more)[0], [tensor.double() for tensor in tensors])
+    plain = through(lambda *leaves: kit.plain(*leaves, **more), tensors)
+    for one, other, exact in zip(
+        through(lambda *leaves: regard.attention(*leaves, **more).output, tensors), plain, expected, strict=True
+    ):
+        kit.no_worse(one, other, exact)
+
+
+def test_weights_are_constants(kit):
+    query, key, value = (tensor.requires_grad_() for tensor in kit.inputs())
+    found = regard.attention(query, key, value, collect=("entropy",))
+    assert found.output.requires_grad
+    assert found.lse.requires_grad
+    for one in (found.weights.dense(), found.weights.entropy(), found.weights[0, 0], found.weights.received()):
+        assert not one.requires_grad
+
+
+def test_collecting_changes_no_gradient(kit):
+    query, key, value = kit.inputs(dtype=torch.float64)
+    check(kit, query, key, value)
+
+    def collecting(*leaves):
+        found = regard.attention(*leaves, collect=("entropy", "topk:3"))
+        return found.output, found.lse
+
+    ours = gradients(collecting, (query, key, value), ["output", "lse"])
+    expected = gradients(lambda *leaves: kit.oracle(*leaves)[:2], (query, key, value), ["output", "lse"])
+    for one, other in zip(ours, expected, strict=True):
+        kit.agree(one, other)
+
+
+def test_no_second_derivative():
+    query = torch.randn(1, 1, 3, 2, requires_grad=True)
+    output = regard.attention(query, query, query).output
+    with pytest.raises(RuntimeError, match="attention: there is no second derivative"):  # and not a graph that lacks it
+        torch.autograd.grad(output.sum(), query, create_graph=True)
+
+
+def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):
+    backward = streaming.backward
+    monkeypatch.setattr(streaming, "backward", lambda *a: (backward(*a)[0] + 1e-3, *backward(*a)[1:]))
+    with pytest.raises(AssertionError, match="not close"):
+        check(kit, *kit.inputs(dtype=torch.float64))
