@@ -267,7 +267,7 @@ def attend(
 
 
 def _light(weights: Weights) -> Weights:
-    """The same weights of one query, from its scores: far fewer numbers than the keys, of which each step has its own."""
+    """The same weights of one query, from its scores: they are far fewer numbers than the keys of every step."""
     scores = weights.scores
     block = Block(*(slice(0, size) for size in scores.shape))
     bias = scores.tile(block)
