@@ -21,25 +21,24 @@ Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, indices) of
 
 
 def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) -> tuple[Tensor, Tensor]:
-    """Weights and lse of whole rows. A row of nothing but −inf gets weights 0 and lse −inf (or its sink).
-
-    Not torch.softmax, whose rows of some thousand keys sum to one only within 4e-6 in float32.
-    """
-    shape = (*scores.shape[:-1], 1)
-    largest = scores.amax(-1, keepdim=True) if scores.shape[-1] else scores.new_full(shape, -torch.inf)
+    """Weights and lse of whole rows. A row of nothing but −inf gets weights 0 and lse −inf (or its sink)."""
+    if scores.shape[-1] == 0:
+        weights, lse = scores, scores.new_full(scores.shape[:-1], -torch.inf)
+    else:
+        weights = scores.softmax(-1)
+        weights /= weights.sum(-1, keepdim=True)  # torch's rows of some thousand keys sum to one only within 4e-6
+        largest = scores.amax(-1)
+        lse = largest - weights.amax(-1).log()  # the largest weight is exp(largest − lse)
+        empty = largest == -torch.inf
+        if empty.any():
+            weights.masked_fill_(empty[..., None], 0)
+            lse.masked_fill_(empty, -torch.inf)
     if sinks is not None:
-        sinks = sinks.to(scores.dtype)[:, None, None]
-        largest = largest.maximum(sinks)
-    largest = largest.masked_fill(largest == -torch.inf, 0)  # −inf − −inf would be nan
-    weights = (scores - largest).exp_()
-    total = weights.sum(-1, keepdim=True)  # 1 at least, but for rows that see nothing
-    if sinks is not None:
-        total += (sinks - largest).exp()
-    lse = largest + total.log()
-    weights /= total.clamp(min=1)
+        without, lse = lse, lse.logaddexp(sinks.to(lse.dtype)[:, None])
+        weights *= (without - lse).exp().masked_fill(without == -torch.inf, 0)[..., None]
     if lse.isnan().any():
         weights.masked_fill_(scores == -torch.inf, 0)  # nan goes where it was seen, and no further
-    return weights, lse[..., 0]
+    return weights, lse
 
 
 def with_sinks(output: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
