@@ -97,11 +97,13 @@ def test_a_gradient_that_is_one_number_expanded(kit):
             kit.agree(one, other)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1, 300, 7, 3, 5), (1, 2, 2, 1, 1, 1, 1), (2, 3, 3, 5, 0, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 2, 1, 300, 7, 3, 5), (1, 2, 2, 1, 1, 1, 1), (2, 3, 3, 5, 0, 2, 2),
+                                   (1, 2, 2, 5, 11, 3, 3), (1, 2, 2, 11, 5, 3, 3)], ids=str)  # fmt: skip
 def test_shapes(kit, shape):
     query, key, value = kit.inputs(*shape, dtype=torch.float64)
     for names in ([], ["causal"], ["window", "sinks"], ["key bias", "softcap"]):
         check(kit, query, key, value, **kit.options(names, query, key))
+        check(kit, query, key, value, **kit.options(names, query, key), through=["output"])
 
 
 @pytest.mark.parametrize("leading", [(), (3,)], ids=["2d", "3d"])
@@ -162,6 +164,16 @@ def test_a_nan_reaches_the_gradient_of_those_who_see_it(kit):
     assert grad_query[0, 0, 4:].isnan().all()
 
 
+def test_a_nan_reaches_no_key_that_those_who_see_it_do_not(kit):
+    query, key, value = (torch.randn(1, 1, 11, 5).requires_grad_() for _ in range(3))
+    with torch.no_grad():
+        value[0, 0, 4] = torch.nan  # seen by queries 4 and 5, which see keys 3 to 5
+    output = regard.attention(query, key, value, window=(1, 0)).output
+    grad_query, grad_key, _ = torch.autograd.grad(output.sum(), (query, key, value))
+    assert grad_query.isnan().any(-1)[0, 0].nonzero().flatten().tolist() == [4, 5]
+    assert grad_key.isnan().any(-1)[0, 0].nonzero().flatten().tolist() == [3, 4, 5]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("names", [[], ["causal"], ["window"], ["sinks"]], ids=str)
 def test_half_precision_is_no_worse_than_plain_pytorch(kit, names, dtype):
@@ -190,7 +202,6 @@ def test_weights_are_constants(kit):
 
 def test_collecting_changes_no_gradient(kit):
     query, key, value = kit.inputs(dtype=torch.float64)
-    check(kit, query, key, value)
 
     def collecting(*leaves):
         found = regard.attention(*leaves, collect=("entropy", "topk:3"))

@@ -61,7 +61,7 @@ def average(weights: Float[Tensor, "b h q k"], value: Float[Tensor, "b g k e"], 
     seen = (weights != 0 if scores is None else scores != -torch.inf).to(weights.dtype)
     weighed = (weights > 0).to(weights.dtype)
     output = matmul(weights, value.masked_fill(~value.isfinite(), 0))
-    plus, minus, nan = ((test).to(weights.dtype) for test in (value == torch.inf, value == -torch.inf, value.isnan()))
+    plus, minus, nan = (test.to(weights.dtype) for test in (value == torch.inf, value == -torch.inf, value.isnan()))
     output = output.masked_fill(matmul(weighed, plus) > 0, torch.inf)
     output = output + torch.zeros_like(output).masked_fill_(matmul(weighed, minus) > 0, -torch.inf)
     return output.masked_fill(matmul(seen, nan) + matmul(seen - weighed, plus + minus) > 0, torch.nan)
@@ -161,8 +161,6 @@ def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h
     indices, order = indices.sort(-1)
     values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
     indices = indices.gather(-1, again)
-    if k == 0:
-        return values, indices
     # At the edge: where more keys have the least of these weights than fit, take the first of them.
     least = values[..., -1:]
     fit = (values == least).sum(-1)
