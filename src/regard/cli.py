@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 app = typer.Typer(
     help="Self-attention you can look inside.",
@@ -70,7 +72,10 @@ def explain(
 ) -> None:
     """How attention makes the new vector of a word, step by step, with the real numbers."""
     from regard.lens import Lens
+    from regard.view import check_suffix
 
+    if save is not None:
+        check_suffix(save)
     reading = Lens(model, allow_pickle=allow_pickle).read(text)
     walk = reading.explain(word, layer, head, nth)
     if save is not None:
@@ -82,7 +87,7 @@ def explain(
     else:
         from regard.view import terminal
 
-        _print(terminal.explain(walk))
+        _print(lambda width: terminal.explain(walk, width))
     _warn(reading.truncated)
 
 
@@ -98,18 +103,19 @@ def show(
 ) -> None:
     """The weights as a picture: which word looks at which."""
     from regard.lens import Lens
-    from regard.view import numbers, terminal
+    from regard.view import check_suffix, numbers, terminal
     from regard.view import save as save_reading
 
+    if save is not None:
+        check_suffix(save)
     reading = Lens(model, allow_pickle=allow_pickle).read(text)
     reading.check(layer, head)
     if save is not None:
         save_reading(reading, save, layer=layer, head=head)
     if as_json:
-        _print_json(numbers(reading))
+        _print_json(numbers(reading, layer, head))
     elif save is None:
-        console = _console()
-        console.print(terminal.heat_map(reading, layer, head, console.width), soft_wrap=True)
+        _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
 
 
@@ -130,7 +136,7 @@ def compare(
     if as_json:
         _print_json(compared.to_dict())
     else:
-        _print(terminal.similarity(compared))
+        _print(lambda width: terminal.similarity(compared))
     for reading in compared.readings:
         _warn(reading.truncated)
 
@@ -156,7 +162,7 @@ def embed(
     if as_json:
         _print_json(counts)
     else:
-        _print(f"{counts['texts']:,} texts, {counts['vectors']:,} vectors of {counts['dim']} numbers in {out}")
+        print(f"{counts['texts']:,} texts, {counts['vectors']:,} vectors of {counts['dim']} numbers in {out}")
     if counts["truncated"]:
         _warn(f"{counts['truncated']:,} texts are longer than the model takes and were cut: column `truncated`.")
 
@@ -171,19 +177,47 @@ def backends(as_json: Json = False) -> None:
     if as_json:
         _print_json([{"name": name, "serves": not reasons, "reasons": reasons} for name, reasons in rows.items()])
     else:
-        _print(terminal.backends(rows))
+        _print(lambda width: terminal.backends(rows))
 
 
 def main() -> None:
     """Run the command line: exit code 0 done, 1 could not (one line on stderr), 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot write is no reason to stop
+    _hush()
     try:
-        app()
-    except (Exception, KeyboardInterrupt) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            message = f"{error.filename}: {error.strerror}"
-        print(f"regard: {message}", file=sys.stderr)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; what is left goes nowhere, at exit too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except SystemExit as done:
+        if done.code == 130:  # typer's, for Ctrl-C
+            _warn("stopped.")
+            raise SystemExit(1) from None
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        _warn(_line(error))
+        raise SystemExit(1) from None
+
+
+def _hush() -> None:
+    """Libraries keep to what was asked: one plain line on stderr where it could not be done, and no bars in a file."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped."
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -199,23 +233,23 @@ def _progress(what: str) -> Iterator[Callable[[int], object]]:
         yield lambda done: progress.advance(task, done)
 
 
-def _console() -> Console:
+def _print(draw: Callable[[int], RenderableType]) -> None:
+    """Print what is drawn for the width of the terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:  # a file or a pipe has no width; it gets whole lines
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a file or a pipe has no width
         console.width = 120
-    return console
-
-
-def _print(what: RenderableType) -> None:
-    _console().print(what)
+    console.print(draw(console.width))
 
 
 def _print_json(what: object) -> None:
-    print(json.dumps(what, ensure_ascii=False))
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(what, ensure_ascii=plain))
 
 
 def _warn(message: str | None) -> None:
     if message:
-        print(f"regard: {message}", file=sys.stderr)
+        from regard.lens.words import printable
+
+        print(f"regard: {printable(message)}", file=sys.stderr)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,24 +17,31 @@ def write(path: str | Path, fill: Callable[[IO[bytes]], object]) -> None:
     Raises OSError, the old file untouched, where the folder is missing, cannot be written to or is full.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
-        with open(target, "wb") as file:
-            fill(file)
-        return
-    beside = None
+    replaced = not target.exists() or target.is_file()  # a device or a pipe is written to, never replaced
+    beside = target.with_name(f".regard-{secrets.token_hex(8)}") if replaced else target
+    with _blaming(path, beside):
+        try:
+            with open(beside, "xb" if replaced else "wb") as file:
+                fill(file)
+                if replaced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if replaced:
+                if target.exists():
+                    shutil.copymode(target, beside)
+                os.replace(beside, target)
+        except BaseException:
+            if replaced:
+                beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _blaming(path: str | Path, beside: Path) -> Iterator[None]:
+    """Errors of the system name the file that was asked for, not the one beside it; those of other files stay."""
     try:
-        descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with open(descriptor, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)  # mkstemp's files are for the owner alone
-        os.replace(beside, target)
-    except BaseException as error:
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise type(error)(error.errno, error.strerror, str(path)) from None  # not the name of the one beside
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(beside)):
+            raise type(error)(error.errno, error.strerror, str(path)) from None
         raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from contextlib import ExitStack, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -41,51 +42,48 @@ def embed_files(
         raise ImportError("Parquet needs pyarrow: pip install 'regard[corpus]'.") from None
     if out.suffix != ".parquet":
         raise ValueError(f"Expected --out FILE.parquet. Got {str(out)!r}.")
-    texts = chain.from_iterable(_lines(file) for file in files)
     counts = {"texts": 0, "vectors": 0, "truncated": 0, "dim": 0}
 
     def fill(file: IO[bytes]) -> None:
         writer = None
-        for some in _in_batches(texts):
-            embeddings = lens.embed(some, level, layers, pool, progress=progress)
-            table = _table(some, embeddings, counts["texts"])
-            if writer is None:
-                about = {"model": lens.name, "level": level, "layers": str(layers), "pool": pool}
-                table = table.replace_schema_metadata({f"regard.{name}": value for name, value in about.items()})
-                writer = pq.ParquetWriter(file, table.schema)
-            writer.write_table(table.cast(writer.schema))
-            counts["texts"] += len(some)
-            counts["vectors"] += len(table)
-            counts["truncated"] += sum(cut is not None for cut in embeddings.truncated)
-            counts["dim"] = table.schema.field("vector").type.list_size
+        with ExitStack() as opened:
+            for names, texts in _in_batches(chain.from_iterable(_lines(file) for file in files)):
+                embeddings = lens.embed(texts, level, layers, pool, names=names, progress=progress)
+                table = _table(texts, embeddings, counts["texts"])
+                if writer is None:
+                    about = {"model": lens.name, "level": level, "layers": str(layers), "pool": pool}
+                    schema = table.schema.with_metadata({f"regard.{name}": value for name, value in about.items()})
+                    writer = opened.enter_context(pq.ParquetWriter(file, schema))
+                writer.write_table(table.cast(writer.schema))
+                counts["texts"] += len(texts)
+                counts["vectors"] += len(table)
+                counts["truncated"] += sum(cut is not None for cut in embeddings.truncated)
+                counts["dim"] = table.schema.field("vector").type.list_size
         if writer is None:
             raise ValueError(f"There is no text in {', '.join(map(str, files))}.")
-        writer.close()
 
     write(out, fill)
     return counts
 
 
-def _in_batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == TEXTS_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _in_batches(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
+    """(names, texts) of some lines at a time."""
+    while batch := list(islice(lines, TEXTS_AT_ONCE)):
+        names, texts = zip(*batch, strict=True)
+        yield list(names), list(texts)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with sys.stdin.buffer if str(path) == "-" else open(path, "rb") as file:
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(name, text) of each line that is not blank."""
+    with nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            name = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not UTF-8 at byte {error.start} of the line.") from None
+                raise ValueError(f"{name}: not UTF-8 at byte {error.start} of the line.") from None
             if text:
-                yield text
+                yield name, text
 
 
 def _table(texts: Sequence[str], embeddings: Embeddings, first: int) -> pa.Table:

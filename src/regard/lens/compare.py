@@ -33,14 +33,11 @@ class Comparison:
         first, second = self.clusters
 
         def within(group: list[int]) -> Tensor:
-            return torch.stack([self.similarity[:, i, j] for i in group for j in group if i < j] or [self._nan()]).mean(
-                0
-            )
+            pairs = [(i, j) for i in group for j in group if i < j]
+            return torch.stack([self.similarity[:, i, j] for i, j in pairs], 1).mean(1) if pairs else across * torch.nan
 
-        return within(first), within(second), self.similarity[:, first][:, :, second].mean((1, 2))
-
-    def _nan(self) -> Tensor:
-        return torch.full((len(self.similarity),), torch.nan)
+        across = self.similarity[:, first][:, :, second].mean((1, 2))
+        return within(first), within(second), across
 
     def to_dict(self) -> dict:
         """As plain lists, for JSON."""

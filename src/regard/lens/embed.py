@@ -16,6 +16,7 @@ from regard.lens.words import Span, units
 
 if TYPE_CHECKING:
     import numpy as np
+    from tokenizers import Encoding
 
 Level = Literal["token", "word", "sentence"]
 Pool = Literal["mean", "cls", "max"]
@@ -44,13 +45,15 @@ def embed(
     level: Level,
     layers: Sequence[int],
     pool: Pool,
+    names: Sequence[str],
     batch_tokens: int = 4096,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Embeddings:
     """Embed texts in batches of about one length, so that little is padded; in the order given."""
     limit = min(model.limit, _sentence_limit(model.folder)) if level == "sentence" else model.limit
-    encoded = [encode(model, text, limit, f"embed: text {n}") for n, text in enumerate(texts)]
+    encoded = [encode(model, text, limit, f"embed: {name}") for text, name in zip(texts, names, strict=True)]
     encodings = [encoding for encoding, _ in encoded]
+    cuts = [None if cut is None else cut.character for _, cut in encoded]
     vectors: Any = [None] * len(texts)
     spans: list[list[Span]] = [[] for _ in texts]
     normalised = level == "sentence" and _normalises(model.folder)
@@ -64,7 +67,9 @@ def embed(
             mixed = torch.stack([_hidden(hidden, layer) for layer in layers]).float().mean(0)
         for row, n in enumerate(batch):
             states = mixed[row, : lengths[row]]
-            vectors[n], spans[n] = _level(level, pool, states, encodings[n], texts[n])
+            cut = cuts[n]
+            read = len(texts[n]) if cut is None else cut
+            vectors[n], spans[n] = _level(level, pool, states, encodings[n], texts[n], read)
             if normalised:
                 vectors[n] = torch.nn.functional.normalize(vectors[n], dim=-1)
             vectors[n] = vectors[n].cpu()
@@ -73,7 +78,7 @@ def embed(
         vectors = torch.stack(vectors).numpy() if vectors else torch.zeros(0, 0).numpy()
     else:
         vectors = [each.numpy() for each in vectors]
-    return Embeddings(level, vectors, spans, [None if cut is None else cut.character for _, cut in encoded])
+    return Embeddings(level, vectors, spans, cuts)
 
 
 def _hidden(hidden: Sequence[Tensor], layer: int) -> Tensor:
@@ -82,20 +87,20 @@ def _hidden(hidden: Sequence[Tensor], layer: int) -> Tensor:
     return hidden[layer]
 
 
-def _level(level: Level, pool: Pool, states: Tensor, encoding: Any, text: str) -> tuple[Tensor, list[Span]]:
+def _level(
+    level: Level, pool: Pool, states: Tensor, encoding: Encoding, text: str, read: int
+) -> tuple[Tensor, list[Span]]:
     if level == "sentence":
         pooled = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0)}[pool]
-        return pooled, [(0, len(text))]
-    spans = token_spans(encoding)
-    if level == "token":
-        kept = [n for n, span in enumerate(spans) if span is not None]
-        return states[kept], [span for span in spans if span is not None]
-    words = [(span, tokens) for span, tokens in units(text, spans) if span is not None]
-    means = [states[tokens].mean(0) for _, tokens in words]
-    return torch.stack(means) if means else states[:0], [span for span, _ in words]
+        return pooled, [(0, read)]
+    spans = token_spans(encoding, text)
+    groups = [(span, [n]) for n, span in enumerate(spans)] if level == "token" else units(text, spans)
+    kept = [(span, tokens) for span, tokens in groups if span is not None]
+    means = [states[tokens].mean(0) for _, tokens in kept]
+    return torch.stack(means) if means else states[:0], [span for span, _ in kept]
 
 
-def _batches(encodings: Sequence[Any], batch_tokens: int) -> Iterator[list[int]]:
+def _batches(encodings: Sequence[Encoding], batch_tokens: int) -> Iterator[list[int]]:
     batch: list[int] = []
     for n in sorted(range(len(encodings)), key=lambda n: len(encodings[n].ids)):
         if batch and (len(batch) + 1) * len(encodings[n].ids) > batch_tokens:
@@ -109,9 +114,10 @@ def _batches(encodings: Sequence[Any], batch_tokens: int) -> Iterator[list[int]]
 def _sentence_limit(folder: Path | None) -> int:
     """The length to which a sentence encoder's folder says that it was trained."""
     file = folder / "sentence_bert_config.json" if folder else None
-    return json.loads(file.read_text())["max_seq_length"] if file is not None and file.is_file() else 1 << 30
+    config = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
+    return config.get("max_seq_length") or 1 << 30
 
 
 def _normalises(folder: Path | None) -> bool:
     file = folder / "modules.json" if folder else None
-    return file is not None and file.is_file() and ".Normalize" in file.read_text()
+    return file is not None and file.is_file() and ".Normalize" in file.read_text(encoding="utf-8")

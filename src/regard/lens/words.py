@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
 import regex
 
 Span = tuple[int, int]  # of characters: text[start:stop]
+
+_EDGES = regex.compile(r"(?V1w)\b")
+_SEEN = regex.compile(r"[^\s\p{Cc}\p{Cf}]")
+_BLANK = "".join(  # white space, and marks without width: of direction, of order, and those that join or part words
+    chr(code)
+    for code in (*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x61C, 0x1680, *range(0x2000, 0x200C),
+                 *range(0x200E, 0x2010), *range(0x2028, 0x2030), 0x205F, *range(0x2060, 0x2065),
+                 *range(0x2066, 0x206A), 0x3000, 0xFEFF)
+)  # fmt: skip
 
 
 def words(text: str) -> list[Span]:
@@ -20,50 +30,65 @@ def words(text: str) -> list[Span]:
     >>> [text[start:stop] for start, stop in words(text)]
     ["Don't", 'stop', ',', '3.14', '👍🏽', '!']
     """
-    edges = [match.start() for match in regex.finditer(r"(?V1w)\b", text)]
-    edges = sorted({0, *edges, len(text)})
-    pieces = (_trimmed(text, start, stop) for start, stop in pairwise(edges))
-    return [(start, stop) for start, stop in pieces if regex.search(r"[^\s\p{Cc}\p{Cf}]", text[start:stop])]
+    edges = sorted({0, *(match.start() for match in _EDGES.finditer(text)), len(text)})
+    return [trimmed(text, start, stop) for start, stop in pairwise(edges) if _SEEN.search(text, start, stop)]
 
 
 def units(text: str, tokens: Sequence[Span | None]) -> list[tuple[Span | None, list[int]]]:
-    """The words that tokens make up, in order: (span, its tokens). A token without a span stands alone.
+    """The words that tokens make up, in order: (span, its tokens).
 
-    `tokens` are the spans of the tokens, None for one that is not of the text. Words that share a token are one.
+    `tokens` are the spans of the tokens, None for one that is not of the text. Such a token, and one of white space,
+    stands alone and without a span; but a space before a word belongs to it, as tokenizers that mark the beginnings
+    of words have it. Words that share a token are one.
 
     >>> units("unbelievable!", [None, (0, 2), (2, 12), (12, 13), None])
     [(None, [0]), ((0, 12), [1, 2]), ((12, 13), [3]), (None, [4])]
     """
     found: list[tuple[Span | None, list[int]]] = []
-    spans, at = words(text), 0
+    seen = words(text)
+    stops = [stop for _, stop in seen]
     for token, span in enumerate(tokens):
-        if span is None:
-            found.append((None, [token]))
-            continue
-        start, stop = _trimmed(text, *span)
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        touched = [word for word in spans[at : at + max(1, stop - start)] if word[0] < max(stop, start + 1)]
-        whole = (min([start, *(word[0] for word in touched)]), max([stop, *(word[1] for word in touched)]))
-        last = found[-1][0] if found else None
-        if last is not None and whole[0] < last[1]:
-            found[-1] = ((last[0], max(last[1], whole[1])), [*found[-1][1], token])
-        else:
-            found.append((whole, [token]))
+        whole = None if span is None else _whole(text, seen, stops, *trimmed(text, *span))
+        members = [token]
+        while whole and found and (last := found[-1][0]) and whole[0] < last[1]:
+            whole = min(last[0], whole[0]), max(last[1], whole[1])
+            members = [*found.pop()[1], *members]
+        found.append((whole, members))
     return found
 
 
-def readable(token: str, text: str, span: Span | None) -> str:
-    """A token as it stands in the text, without the marks that tokenizers put (##, Ġ, ▁)."""
-    if span is None:
-        return token
-    start, stop = _trimmed(text, *span)
-    return text[start:stop] or text[slice(*span)] or token
+def _whole(text: str, seen: list[Span], stops: list[int], start: int, stop: int) -> Span | None:
+    """From the beginning of the first word that a token touches to the end of the last; None if there is none."""
+    first = last = bisect_right(stops, start)
+    if first < len(seen) and seen[first][0] == stop and not text[start:stop].strip(" "):
+        return seen[first]
+    while last < len(seen) and seen[last][0] < max(stop, start + 1):
+        last += 1
+    if first < last:
+        return min(start, seen[first][0]), max(stop, seen[last - 1][1])
+    return (start, stop) if _SEEN.search(text, start, stop) else None
 
 
-def _trimmed(text: str, start: int, stop: int) -> Span:
-    """Without white space, and directional marks, at the ends."""
+def trimmed(text: str, start: int, stop: int) -> Span:
+    """Without white space, and marks of no width, at the ends; what is nothing else is left as it is."""
     piece = text[start:stop]
-    left = len(piece) - len(regex.sub(r"^[\s\u200b\u200e\u200f\ufeff]+", "", piece))
-    right = len(regex.sub(r"[\s\u200b\u200e\u200f\ufeff]+$", "", piece))
-    return (start + left, start + right) if right > left else (start, stop)
+    left, right = len(piece) - len(piece.lstrip(_BLANK)), len(piece.rstrip(_BLANK))
+    return (start + left, start + right) if left < right else (start, stop)
+
+
+def printable(text: str) -> str:
+    """The text with a sign for each character that would move, hide or reverse the text around it.
+
+    >>> printable("a\\tb\\x1b[31m\\u202e")
+    'a⇥b␛[31m�'
+    """
+    return _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
+
+
+_UNPRINTABLE = regex.compile(r"[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _sign(character: str) -> str:
+    code = ord(character)
+    known = {"\n": "⏎", "\t": "⇥", "\u2028": "⏎", "\u2029": "⏎", "\x7f": "␡"}
+    return known.get(character) or (chr(0x2400 + code) if code < 0x20 else "\ufffd")

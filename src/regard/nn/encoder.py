@@ -32,6 +32,9 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(dim, epsilon)
 
     def forward(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N dim"]:
+        if ids.shape[1] > len(self.positions.weight):
+            most, got = len(self.positions.weight), ids.shape[1]
+            raise ValueError(f"Embeddings: expected {most} positions at most, as the model has learned. Got {got}.")
         here = torch.arange(ids.shape[1], device=ids.device)
         return self.norm(self.tokens(ids) + self.types.weight[0] + self.positions(here))
 
@@ -41,6 +44,8 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
+        if dim % heads:
+            raise ValueError(f"MultiHeadAttention: expected a dim that {heads} heads divide. Got {dim}.")
         self.heads = heads
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
 
@@ -124,35 +129,75 @@ class Encoder(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> Encoder:
         """The encoder in a folder with BERT's config.json and model.safetensors, in evaluation mode.
 
-        Raises ValueError where the folder holds another architecture, naming what does not fit.
+        Raises ValueError where the folder holds another architecture, or less than it says, naming what does not fit.
         """
-        folder = Path(folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not serves(config):
-            raise ValueError(
-                f"Encoder.from_pretrained({str(folder)!r}): expected BERT. Got {config.get('model_type')!r}."
-            )
-        with torch.device("meta"), _NoInitialisation():  # shapes alone: the numbers come from the file
-            encoder = cls(
-                vocabulary=config["vocab_size"],
-                dim=config["hidden_size"],
-                layers=config["num_hidden_layers"],
-                heads=config["num_attention_heads"],
-                inner=config["intermediate_size"],
-                positions=config["max_position_embeddings"],
-                types=config["type_vocab_size"],
-                epsilon=config["layer_norm_eps"],
-            )
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        folder = Path(folder)
+        call = f"Encoder.from_pretrained({str(folder)!r})"
+        if reason := cls.why_not(folder):
+            raise ValueError(f"{call}: {reason}")
+        config = _config(folder)
+        with torch.device("meta"), _NoInitialisation():  # shapes alone: the numbers come from the file
+            encoder = cls(**{ours: config[theirs] for ours, theirs in _SIZES.items()})
+        try:
+            file = load_file(folder / "model.safetensors")
+        except SafetensorError as error:
+            raise ValueError(f"{call}: model.safetensors is damaged: {error}.") from None
         wanted = encoder.state_dict()
-        tensors = {ours: tensor for name, tensor in load_file(folder / "model.safetensors").items()
-                   if (ours := our_name(name)) in wanted}  # fmt: skip
-        missing = sorted(wanted.keys() - tensors.keys())
-        if missing:
-            raise ValueError(f"Encoder.from_pretrained({str(folder)!r}): the file lacks {', '.join(missing)}.")
-        encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+        tensors = {our_name(name): tensor.float() for name, tensor in file.items() if our_name(name) in wanted}
+        if missing := sorted(wanted.keys() - tensors.keys()):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"{call}: model.safetensors lacks {missing[0]}{more}.")
+        for name, tensor in wanted.items():
+            if tensor.shape != tensors[name].shape:
+                expected, got = tuple(tensor.shape), tuple(tensors[name].shape)
+                raise ValueError(f"{call}: {name}: expected {expected}, by config.json. Got {got}.")
+        encoder.load_state_dict(tensors, assign=True)
         return encoder.eval()
+
+    @staticmethod
+    def why_not(folder: str | Path) -> str | None:
+        """Why `Encoder` does not compute what the model in a folder does; None if it does.
+
+        Raises OSError or ValueError where there is no config.json that can be read.
+        """
+        config = _config(Path(folder))
+        expected = {  # (expected, where the config says nothing)
+            "model_type": ("bert", None),
+            "hidden_act": ("gelu", None),
+            "position_embedding_type": ("absolute", "absolute"),
+            "is_decoder": (False, False),
+        }
+        for name, (value, default) in expected.items():
+            if config.get(name, default) != value:
+                return f"{name}: expected {value!r}. Got {config.get(name, default)!r}."
+        missing = [name for name in _SIZES.values() if name not in config]
+        return f"config.json lacks {', '.join(missing)}." if missing else None
+
+
+_SIZES = {
+    "vocabulary": "vocab_size",
+    "dim": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "inner": "intermediate_size",
+    "positions": "max_position_embeddings",
+    "types": "type_vocab_size",
+    "epsilon": "layer_norm_eps",
+}
+
+
+def _config(folder: Path) -> dict:
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}.") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is damaged: expected an object. Got {type(config).__name__}.")
+    return config
 
 
 class _NoInitialisation(TorchFunctionMode):
@@ -163,16 +208,6 @@ class _NoInitialisation(TorchFunctionMode):
         if getattr(function, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return function(*args, **kwargs)
-
-
-def serves(config: dict) -> bool:
-    """Whether `Encoder` computes what a checkpoint with this config.json does."""
-    return (
-        config.get("model_type") == "bert"
-        and config.get("hidden_act") == "gelu"
-        and config.get("position_embedding_type", "absolute") == "absolute"
-        and not config.get("is_decoder", False)
-    )
 
 
 _NAMES = (  # (in BERT checkpoints, here)

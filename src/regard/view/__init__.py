@@ -25,43 +25,53 @@ def save(
     with. The file is written beside and renamed: where that fails, with OSError, the old one is still there.
     """
     reading.check(layer, head)
-    suffix = Path(path).suffix.lower()
+    suffix = check_suffix(path)
     if suffix == ".html":
         from regard.view.html import page
 
         content = page(reading, word=None if word is None else word.index, layer=layer, head=head).encode()
-        write(path, lambda file: file.write(content))
-    elif suffix in (".png", ".svg"):
-        from regard.view.image import picture
-
-        figure = picture(reading, layer=layer, head=head)
-        write(path, lambda file: figure.savefig(file, format=suffix[1:]))
     elif suffix == ".json":
-        content = json.dumps(numbers(reading), ensure_ascii=False).encode()
-        write(path, lambda file: file.write(content))
+        content = json.dumps(numbers(reading, layer, head), ensure_ascii=False).encode()
     else:
+        from regard.view.image import drawn
+
+        content = drawn(reading, suffix[1:], layer=layer, head=head)
+    write(path, lambda file: file.write(content))
+
+
+def check_suffix(path: str | Path) -> str:
+    """What kind of file a reading is to be saved as. Raises ValueError for one that is not known."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".html", ".png", ".svg", ".json"):
         raise ValueError(f"Expected a file that ends in .html, .png, .svg or .json. Got {str(path)!r}.")
+    return suffix
 
 
-def numbers(reading: Reading) -> dict:
-    """A reading as plain lists: `attention[layer][head][i][j]` is the weight that unit i gives to unit j.
+def numbers(reading: Reading, layer: int | None = None, head: int | None = None) -> dict:
+    """A reading as plain lists: the weight that unit i gives to unit j is `attention[l][h][i][j]`.
 
-    Raises ValueError for one so long that the numbers would be of no use as text.
+    l and h are places in `layers` and `heads`: those asked for, or all. Raises ValueError for a reading so long that
+    the numbers would be of no use as text.
     """
+    reading.check(layer, head)
     units = reading.units
-    count = reading.layers * reading.heads * len(units) ** 2
+    layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
+    heads = list(range(reading.heads)) if head is None else [head % reading.heads]
+    count = len(layers) * len(heads) * len(units) ** 2
     if count > MOST_NUMBERS:
         raise ValueError(
-            f"{count:,} weights are too many for JSON (at most {MOST_NUMBERS:,}): save a .html, or take "
-            "reading.attention[layer].weights in Python."
+            f"{count:,} weights are too many for JSON (at most {MOST_NUMBERS:,}): choose a layer and a head, save a "
+            ".html, or take reading.attention[layer].weights in Python."
         )
     return {
         "text": reading.text,
         "model": reading.model,
         "truncated": reading.truncated,
         "units": [{"text": u.text, "start": u.start, "end": u.end, "special": u.special} for u in units],
+        "layers": layers,
+        "heads": heads,
         "attention": [
-            [[[round(w, 7) for w in row] for row in head] for head in reading.weights(layer).tolist()]
-            for layer in range(reading.layers)
+            [[[round(w, 7) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
+            for n in layers
         ],
     }

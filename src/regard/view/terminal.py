@@ -4,106 +4,163 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 
 import torch
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 from torch import Tensor
 
 from regard.lens.compare import Comparison
 from regard.lens.reading import Reading
 from regard.lens.walk import Walk
+from regard.lens.words import printable
 
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis, five stops
 
 
-def explain(walk: Walk) -> RenderableType:
+def explain(walk: Walk, width: int = 80) -> RenderableType:
     """The walk of a word: what query, key and value are for, the numbers, and what changed."""
-    reading, word = walk.reading, f"“{walk.word.text}”"
-    heads = f"{reading.model}: {reading.layers} layers × {reading.heads} heads"
+    reading, word = walk.reading, f"“{_short(walk.word.text, 32)}”"
     size, dim = len(walk.x[0]), len(walk.query[0])
-    share = _to_others(walk)
-    where = f"layer {walk.layer}, head {walk.head}"
-    if walk.chosen:
-        where += f", where {word} gives most of its weight, {share:.0%}, to other words"
-    several = len(walk.word.tokens) > 1
-    mean = f" {word} is {len(walk.word.tokens)} tokens; the numbers are their mean." if several else ""
-    scale = f"{walk.scale:.4g}" + (f" = 1/√{dim}" if math.isclose(walk.scale, dim**-0.5) else "")
+    several = len(walk.word.tokens)
+    mean = f" {word} is {several} tokens; the numbers are their mean." if several > 1 else ""
+    heads = f"{printable(reading.model)}: {reading.layers} layers × {reading.heads} heads"
+    into = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
     parts: list[RenderableType] = [
-        Text(f"“{reading.text}”" if len(reading.text) < 400 else f"“{reading.text[:397]}…”", style="bold"),
-        Text(f"{heads}; this is {where}.", style="dim"),
+        _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
+        _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
+        *([_Wrapped(reading.truncated, "yellow")] if reading.truncated else []),
         _step(
             "The word comes in",
-            f"as {size} numbers: at layer 0, much the same for every “{walk.word.text}” in any text. "
-            f"Attention will mix in what its neighbours know.{mean}",
+            f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
         ),
-        _numbers("x", walk.x.mean(0)),
+        _numbers("x", walk.x.mean(0), width),
         _step(
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
             "has a key, the label on its shelf, and a value, what you take home from there. "
-            f"Each is x times a matrix that the model has learned; here, {dim} numbers.",
+            f"Each is made of x by a matrix that the model has learned; here, {dim} numbers.",
         ),
-        _numbers("query", walk.query.mean(0)),
-        _numbers("key", walk.keys[walk.word.tokens[0]]),
-        _numbers("value", walk.values[walk.word.tokens[0]]),
+        _numbers("query", walk.query.mean(0), width),
+        _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
+        _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
         _step(
             "Scores, scaling, softmax",
-            f"The query meets every key: the dot product is large where they match. It is scaled by {scale}, so that "
-            "it stays small however long the vectors, and the softmax makes weights of it that sum to 1.",
+            f"The query meets every key: the dot product is large where they match. {_scaling(walk)}{_softmax(walk)}",
         ),
-        Padding(_scores(walk), (0, 0, 0, 3)),
+        _scores(walk, width),
+        *([_indented(_HABITS[walk.habit])] if walk.habit else []),
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
-        _numbers("context", walk.context.mean(0)),
-        _step("Check", f"The model itself arrives at the same numbers: the largest difference is {walk.error:.1e}."),
+        _numbers("context", walk.context.mean(0), width),
+        _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
         _step(
             "What changed",
             f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
         ),
-        Padding(_drift(walk), (0, 0, 0, 3)),
+        _drift(walk, width),
     ]
-    if reading.truncated:
-        parts.insert(2, Text(reading.truncated, style="yellow"))
     return Group(*parts)
 
 
-def _to_others(walk: Walk) -> float:
-    reading = walk.reading
-    weights = walk.word.attends_to(walk.layer, walk.head)
-    return sum(float(weights[u.index]) for u in reading.units if not u.special and u.index != walk.word.index)
+_HABITS = {
+    name: f"Here this head has a plain habit: every token gives more than 90% of its weight to {whom}. It tells where "
+    "words stand, not what they mean."
+    for name, whom in {
+        "previous": "the one before it",
+        "next": "the one after it",
+        "itself": "itself",
+        "first": "the first of the text",
+        "last": "the last of the text",
+    }.items()
+}
+
+
+def _where(walk: Walk, word: str) -> str:
+    where = f"layer {walk.layer}, head {walk.head}"
+    if not walk.chosen:
+        return where
+    share = float(walk.reading.to_others(walk.word, walk.layer, walk.head))
+    if share < 0.005:
+        return f"{where}: in none does {word} look at another word"
+    return f"{where}, where {word} gives most of its weight to other words: {share:.0%}"
+
+
+def _scaling(walk: Walk) -> str:
+    dim = len(walk.query[0])
+    if walk.scale == 1:
+        return "This model does not scale it; "
+    scale = f"{walk.scale:.4g}" + (f" = 1/√{dim}" if math.isclose(walk.scale, dim**-0.5) else "")
+    return f"It is scaled by {scale}, so that it stays small however long the vectors, and "
+
+
+def _softmax(walk: Walk) -> str:
+    """What follows the scaling, in this model."""
+    scores = walk.reading.attention[walk.layer].weights.scores
+    between = [
+        "a softcap keeps them within bounds" if scores.softcap is not None else "",
+        "the bias that the model has for the two places is added" if scores.bias is not None else "",
+        "what the model does not let it see is hidden" if walk.hidden.any() else "",
+    ]
+    steps = "".join(f"{step}; " for step in between if step)
+    rest = 1 - float(walk.weights.mean(0).sum())
+    last = "the softmax makes weights of it that sum to 1."
+    if walk.reading.attention[walk.layer].weights.sinks is not None:
+        last = f"the softmax makes weights of it that sum to 1, with {rest:.4f} that a sink takes."
+    return steps + last
+
+
+class _Wrapped:
+    """Text, wrapped at the width of the terminal and some spaces in; nothing pads its lines on the right."""
+
+    def __init__(self, text: str | Text, style: str = "", indent: int = 0) -> None:
+        self.text = Text(text, style) if isinstance(text, str) else text
+        self.indent = indent
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.text.wrap(console, max(8, options.max_width - self.indent)):
+            line.rstrip()
+            yield Text(" " * self.indent).append_text(line)
+
+
+def _indented(text: str | Text) -> RenderableType:
+    return _Wrapped(text, indent=3)
 
 
 def _step(title: str, text: str) -> RenderableType:
-    return Group(Text(), Text(title, style="bold cyan"), Padding(Text(text), (0, 0, 0, 3)))
+    return Group(Text(), Text(title, style="bold cyan"), _indented(text))
 
 
-def _numbers(name: str, vector: Tensor, most: int = 8) -> RenderableType:
+def _numbers(name: str, vector: Tensor, width: int) -> RenderableType:
+    most = max(1, min(8, (width - 3 - 8 - 14) // 7))
     shown = " ".join(f"{number:+.3f}" for number in vector[:most].tolist())
     more = f" … {len(vector)} in all" if len(vector) > most else ""
-    return Padding(Text.assemble((f"{name:<8}", "bold"), shown, (more, "dim")), (0, 0, 0, 3))
+    return _indented(Text.assemble((f"{name:<8}", "bold"), shown, (more, "dim")))
 
 
-def _scores(walk: Walk, most: int = 24) -> Table:
+def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
     weights = walk.weights.mean(0)
+    scores, scaled, hidden = walk.scores.mean(0).tolist(), walk.scaled.mean(0).tolist(), walk.hidden.tolist()
     shown = sorted(weights.argsort(descending=True, stable=True)[:most].tolist())
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("key of", "query·key", "scaled", "weight"):
-        table.add_column(title, justify="left" if title == "key of" else "right", no_wrap=True)
-    table.add_column("")
-    scores, scaled = walk.scores.mean(0).tolist(), walk.scaled.mean(0).tolist()
+    rows = [(Text("key of", "dim"), ["query·key", "scaled", "weight"], 0.0)]
     for place in shown:
         token, weight = walk.reading.tokens[place], float(weights[place])
-        style = "dim" if token.special else "bold" if place in walk.word.tokens else ""
-        bar = bar_of(weight)
-        table.add_row(
-            Text(token.text, style), f"{scores[place]:.2f}", f"{scaled[place]:.2f}", f"{weight:.4f}", Text(bar, "green")
-        )
+        style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
+        numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
+        rows.append((Text(_short(token.text, 16).strip() or "␣", style), numbers, weight))
     if len(shown) < len(weights):
-        rest = 1 - float(weights[shown].sum())
-        table.add_row(Text(f"{len(weights) - len(shown)} others", "dim"), "", "", f"{rest:.4f}", "")
-    return table
+        rest = float(weights.sum() - weights[shown].sum())
+        rows.append((Text(f"{len(weights) - len(shown)} others", "dim"), ["", "", f"{rest:.4f}"], rest))
+    margin = max(name.cell_len for name, _, _ in rows)
+    columns = [2 + max(len(numbers[n]) for _, numbers, _ in rows) for n in range(3)]
+    room = min(24, width - 3 - margin - sum(columns) - 3)
+    lines = []
+    for number, (name, numbers, weight) in enumerate(rows):
+        name.pad_right(margin - name.cell_len)
+        line = name.append("".join(map(str.rjust, numbers, columns)), "" if number else "dim")
+        lines.append(_indented(line.append("  " + bar_of(weight, room), "green") if room >= 4 else line))
+    return Group(*lines)
 
 
 def bar_of(share: float, width: int = 24) -> str:
@@ -115,17 +172,19 @@ def bar_of(share: float, width: int = 24) -> str:
 def _mixture(walk: Walk, most: int = 4) -> str:
     weights = walk.weights.mean(0)
     top = weights.argsort(descending=True, stable=True)[:most].tolist()
-    terms = [f"{weights[n]:.3f} × “{walk.reading.tokens[n].text}”" for n in top]
-    return " + ".join(terms) + (" + …" if len(weights) > most else "")
+    top = [n for n in top if weights[n] >= 0.0005] or top[:1]
+    terms = [f"{weights[n]:.3f} × “{_short(walk.reading.tokens[n].text, 16)}”" for n in top]
+    return " + ".join(terms) + (" + …" if len(weights) > len(top) else "")
 
 
-def _drift(walk: Walk) -> Table:
+def _drift(walk: Walk, width: int) -> RenderableType:
     vectors = walk.word.vectors.float()
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    lines = []
     for layer, vector in enumerate(vectors[1:]):
-        cosine = float(vector @ vectors[0] / (vector.norm() * vectors[0].norm()))
-        table.add_row(f"after layer {layer}", f"{cosine:.2f}", Text(bar_of(max(0.0, cosine)), "green"))
-    return table
+        cosine = float(torch.nn.functional.cosine_similarity(vector, vectors[0], dim=0))
+        bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
+        lines.append(_indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
+    return Group(*lines)
 
 
 def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) -> RenderableType:
@@ -134,29 +193,39 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     Rows look, columns are looked at. A text wider than the terminal is shown as far as it fits.
     """
     reading.check(layer, head)
-    layers = range(reading.layers) if layer is None else [layer]
-    by_layer = [reading.weights(n) for n in layers]
-    weights = torch.stack([heads.mean(0) if head is None else heads[head] for heads in by_layer]).mean(0)
-    of = "all layers" if layer is None else f"layer {layer}"
-    of += f", head {head}" if head is not None else ", mean of its heads" if layer is not None else " and heads, mean"
-    names = [_short(unit.text) for unit in reading.units]
-    margin = max(len(name) for name in names) + 1
-    columns = [max(4, _cells(name) + 1) for name in names]
-    fitting = sum(1 for n in range(len(names)) if margin + sum(columns[: n + 1]) <= width)
-    lines: list[RenderableType] = [Text(f"{of}: each row is where a word looks, in per cent", style="dim"), Text()]
+    layers = range(reading.layers) if layer is None else [layer % reading.layers]
+    of = "all layers" if layer is None else f"layer {layers[0]}"
+    if head is not None:
+        of += f", head {head % reading.heads}"
+    else:
+        of += " and heads, mean" if layer is None else ", mean of its heads"
+    names = [_short(unit.text, 12) for unit in reading.units]
+    margin = max(cell_len(name) for name in names[:width]) + 1
+    columns = [max(4, cell_len(name) + 1) for name in names]
+    fitting = max(1, sum(margin + total <= width for total in accumulate(columns)))
+    weights = torch.stack([_corner(reading, n, head, fitting) for n in layers]).mean(0)
+    lines: list[RenderableType] = [_Wrapped(f"{of}: each row is where a word looks, in per cent", "dim"), Text()]
     header = Text(" " * margin)
     for name, column in zip(names[:fitting], columns, strict=False):
-        header.append(" " * (column - _cells(name)) + name, style="bold")
+        header.append(" " * (column - cell_len(name)) + name, style="bold")
     lines.append(header)
-    for name, row in zip(names[:fitting], weights[:fitting].tolist(), strict=False):
-        line = Text(name + " " * (margin - _cells(name)), style="bold")
-        for weight, column in zip(row[:fitting], columns, strict=False):
+    for name, row in zip(names[:fitting], weights.tolist(), strict=True):
+        line = Text(name + " " * (margin - cell_len(name)), style="bold")
+        for weight, column in zip(row, columns, strict=False):
             per_cent = f"{100 * weight:.0f}" if weight >= 0.005 else "·"
             line.append(per_cent.rjust(column), style=_on_ramp(weight))
         lines.append(line)
     if fitting < len(names):
-        lines.append(Text(f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all", "dim"))
+        more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
+        lines.append(_Wrapped(more, "dim"))
     return Group(*lines)
+
+
+def _corner(reading: Reading, layer: int, head: int | None, count: int) -> Tensor:
+    """The weights between the first units: of a head, or the mean of all."""
+    groups = torch.where(reading.unit_of_token < count, reading.unit_of_token, -1)
+    heads = reading.attention[layer].weights.grouped(queries=groups, keys=groups).cpu()
+    return heads.mean(0) if head is None else heads[head]
 
 
 def similarity(comparison: Comparison) -> RenderableType:
@@ -165,36 +234,35 @@ def similarity(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = []
     sides = ["A" if place in comparison.clusters[0] else "B" for place in range(n)]
     for place, reading in enumerate(comparison.readings):
-        parts.append(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), reading.text))
-    within_a, within_b, across = comparison.parting()
+        text = _short(" ".join(reading.text.split()), 200)
+        parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
     for layer, matrix in enumerate(comparison.similarity):
         title = "before the first layer" if layer == 0 else f"after layer {layer - 1}"
-        table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold cyan")
-        table.add_column("")
-        for place in range(n):
-            table.add_column(f"{place + 1}", justify="right", header_style="bold")
+        parts += [Text(), Text(title, "bold cyan"), Text("  " + "".join(f"{m + 1:>6}" for m in range(n)), "bold")]
         for place, row in enumerate(matrix.tolist()):
-            cells = [Text(f"{cosine:.2f}", _on_ramp((cosine - 0.5) * 2)) for cosine in row]
-            table.add_row(Text(f"{place + 1}", "bold"), *cells)
-        parts += [Text(), table]
-    parts += [Text(), Text(_verdict(comparison, within_a, within_b, across))]
+            line = Text(f"{place + 1:<2}", "bold")
+            for cosine in row:
+                line.append(f"{cosine:6.2f}", _on_ramp((cosine - 0.5) * 2))
+            parts.append(line)
+    parts += [Text(), _Wrapped(_verdict(comparison))]
     return Group(*parts)
 
 
-def _verdict(comparison: Comparison, within_a: Tensor, within_b: Tensor, across: Tensor) -> str:
-    start, last = float(comparison.similarity[0].min()), len(across) - 1
+def _verdict(comparison: Comparison) -> str:
+    within_a, within_b, across = (one.tolist() for one in comparison.parting())
+    least = float(comparison.similarity[0].min())
+    word = _short(comparison.word, 32)
+    start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
+    if least >= 0.95:
+        start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]
-    within = [
-        f"{group[last]:.2f} within {name}"
-        for group, name in zip((within_a, within_b), names, strict=True)
-        if not math.isnan(float(group[last]))
-    ]
-    return (
-        f"Before the first layer every “{comparison.word}” is the same word ({start:.2f} to 1.00: only the position "
-        f"differs). After the last the texts part into A ({names[0]}) and B ({names[1]}): "
-        + ", ".join([*within, f"{across[last]:.2f} across"])
-        + "."
-    )
+    within = [(one[-1], name) for one, name in zip((within_a, within_b), names, strict=True) if not math.isnan(one[-1])]
+    if not within:
+        return f"{start}. After the last they are alike to {across[-1]:.2f}."
+    if sum(one for one, _ in within) / len(within) <= across[-1]:
+        return f"{start}. After the last they do not part into groups."
+    shares = ", ".join([*(f"{one:.2f} within {name}" for one, name in within), f"{across[-1]:.2f} across"])
+    return f"{start}. After the last the texts part into A ({names[0]}) and B ({names[1]}): {shares}."
 
 
 def _on_ramp(weight: float) -> str:
@@ -206,20 +274,17 @@ def _on_ramp(weight: float) -> str:
     return f"{ink} on rgb({red},{green},{blue})"
 
 
-def _short(text: str, most: int = 12) -> str:
-    text = text if len(text) <= most else text[: most - 1] + "…"
-    return text.replace("\n", " ")
+def _short(text: str, most: int) -> str:
+    """Text for a line: cut to so many columns, and nothing in it that a terminal would obey."""
+    text = printable(text)
+    return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
 
 
-def _cells(text: str) -> int:
-    return Text(text).cell_len
-
-
-def backends(rows: Mapping[str, list[str]]) -> Table:
+def backends(rows: Mapping[str, list[str]]) -> RenderableType:
     """Which backends serve here, and why the others do not."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    margin = max(map(len, rows)) + 2
+    lines = []
     for name, reasons in rows.items():
-        table.add_row(
-            Text(name, "bold"), Text("serves", "green") if not reasons else Text("; ".join(reasons), "yellow")
-        )
-    return table
+        why = Text("; ".join(reasons), "yellow") if reasons else Text("serves", "green")
+        lines.append(_Wrapped(Text(f"{name:<{margin}}", "bold").append_text(why)))
+    return Group(*lines)

@@ -1,0 +1,443 @@
+"""The command line: what it prints, where, in which width, and the exit codes."""
+
+import importlib.util
+import io
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+from rich.cells import cell_len
+
+import regard
+import regard.lens
+from regard import cli
+
+_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
+fixtures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fixtures)
+
+ARROW = "Time flies like an arrow"
+FLIES = [ARROW, "The bird flies over the house", "Fruit flies like a banana", "Swat the flies with a newspaper"]
+COMMANDS = ["explain", "show", "compare", "embed", "backends"]
+REGARD = [sys.executable, "-c", "from regard.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return regard.Lens()
+
+
+@pytest.fixture
+def run(lens, monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout and stderr. The embedded model is opened once for all."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    real = regard.lens.Lens
+    monkeypatch.setattr(regard.lens, "Lens", lambda model=None, **more: real(model, **more) if model else lens)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["regard", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = done.code or 0
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return command
+
+
+def done(result):
+    assert (result.code, result.err) == (0, "")
+    return result.out
+
+
+def could_not(result, message):
+    assert result.code == 1
+    assert result.out == ""
+    assert re.fullmatch(rf"regard: [^\n]*{message}[^\n]*\n", result.err), result.err
+    assert "Traceback" not in result.err
+
+
+# What it says
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_with_an_example(run, command):
+    out = done(run(command, "--help"))
+    assert f"Example: regard {command}" in out.replace("\n", " ")
+    assert done(run(command, "-h")) == out
+
+
+def test_help_names_every_command(run):
+    out = done(run("--help"))
+    assert all(command in out for command in COMMANDS)
+
+
+def test_explain(run):
+    out = done(run("explain", ARROW, "--word", "flies", "--layer", 5, "--head", 11))
+    assert out.startswith(f"“{ARROW}”\nall-MiniLM-L6-v2: 6 layers × 12 heads; this is layer 5, head 11.\n")
+    for title in ("The word comes in", "Query, key, value", "Scores, scaling, softmax", "The weighted sum", "Check"):
+        assert f"\n\n{title}\n" in out
+    assert "0.1768 = 1/√32" in out
+    assert re.search(r"\n   arrow +-?\d+\.\d\d +-?\d+\.\d\d  0\.5\d{3}  █+.?\n", out)
+    assert re.search(r"“flies” takes home each value times its weight: 0\.5\d\d × “arrow” \+", out)
+    assert float(re.search(r"the largest difference is (\S+)\.\n", out)[1]) < 1e-5
+    assert len(re.findall(r"after layer \d", out)) == 6
+    assert not re.search(r"[ \t]\n", out)  # nothing but lines
+    assert "habit" not in out
+
+
+def test_explain_says_that_and_why_it_chose_the_head(run):
+    out = " ".join(done(run("explain", ARROW, "--word", "flies")).split())
+    assert re.search(r"this is layer \d, head \d+, where “flies” gives most of its weight to other words: \d+%\.", out)
+    out = done(run("explain", "Hi", "--word", "Hi"))
+    assert "layer 0, head 0: in none does “Hi” look at another word." in out
+
+
+def test_explain_tells_a_habit_of_position(run):
+    out = " ".join(done(run("explain", ARROW, "--word", "flies", "--layer", 0, "--head", 2)).split())
+    habit = "every token gives more than 90% of its weight to the one before it. It tells where words stand, not what"
+    assert habit in out
+
+
+def test_explain_a_word_of_several_tokens(run):
+    out = done(run("explain", "An antidisestablishmentarianism", "--word", "antidisestablishmentarianism"))
+    assert re.search(r"“antidisestablishmentarianism” is \d+ tokens; the numbers are their mean", " ".join(out.split()))
+
+
+def test_explain_a_decoder(run, tmp_path):
+    folder = fixtures.saved("llama", tmp_path / "llama")
+    out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
+    assert "what the model does not let it see is hidden; the softmax" in " ".join(out.split())
+    assert re.search(r"\n   s +-?\d+\.\d\d +-?\d+\.\d\d  hidden\n", out)
+    folder = fixtures.saved("gpt-oss", tmp_path / "gpt-oss")
+    out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
+    assert re.search(r"that sum to 1, with 0\.\d{4} that a sink takes\.", " ".join(out.split()))
+    folder = fixtures.saved("t5", tmp_path / "t5")
+    out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
+    assert "This model does not scale it; the bias that the model has for the two places is added" in " ".join(
+        out.split()
+    )
+
+
+def test_explain_json(run):
+    out = done(run("explain", ARROW, "--word", "flies", "--layer", 3, "--head", 10, "--json"))
+    numbers = json.loads(out)
+    assert set(numbers) == set(
+        "text model tokens words word layer head query keys scores scaled weights context error".split()  # noqa: SIM905
+    )
+    assert numbers["tokens"] == ["[CLS]", *ARROW.split(), "[SEP]"]
+    assert numbers["words"] == ARROW.split()
+    assert [numbers[name] for name in ("text", "word", "layer", "head")] == [ARROW, "flies", 3, 10]
+    assert all(len(numbers[name]) == 7 for name in ("keys", "scores", "scaled", "weights"))
+    assert sum(numbers["weights"]) == pytest.approx(1, abs=1e-6)
+    for key, score in zip(numbers["keys"], numbers["scores"], strict=True):
+        assert sum(q * k for q, k in zip(numbers["query"], key, strict=True)) == pytest.approx(score, abs=1e-4)
+    assert 0 <= numbers["error"] < 1e-5
+
+
+def test_show(run):
+    out = done(run("show", ARROW, "--layer", 5, "--head", 11))
+    assert out.startswith("layer 5, head 11: each row is where a word looks, in per cent\n")
+    assert re.search(r"\nflies +21 +3 +5 +3 +4 +58 +6\n", out)
+    assert "all layers and heads, mean" in done(run("show", ARROW))
+    assert "layer 5, mean of its heads" in done(run("show", ARROW, "--layer", -1))
+    assert "all layers, head 11:" in done(run("show", ARROW, "--head", -1))
+    numbers = json.loads(done(run("show", ARROW, "--layer", 5, "--head", 11, "--json")))
+    assert (numbers["layers"], numbers["heads"]) == ([5], [11])
+    assert numbers["attention"][0][0][2][5] == pytest.approx(0.58, abs=0.005)
+
+
+def test_show_what_fits(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    out = done(run("show", "the cat sat on the mat and " * 60, "--layer", 1))
+    assert "… the first 13 of 422; --save map.png or map.html shows all" in out
+    assert max(map(cell_len, out.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".json", ".html"])
+@pytest.mark.parametrize("command", [["show"], ["explain", "--word", "flies"]], ids=["show", "explain"])
+def test_save(run, tmp_path, command, suffix):
+    path = tmp_path / f"a{suffix}"
+    result = run(*command, ARROW, "--layer", 1, "--head", 2, "--save", path)
+    assert (result.code, result.err) == (0, "")
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".json": b"{", ".html": b"<!"}
+    assert path.read_bytes()[:9].lower().startswith(starts[suffix].lower())
+
+
+def test_compare(run):
+    out = done(run("compare", *FLIES, "--word", "flies"))
+    assert out.startswith("1 A Time flies like an arrow\n2 A The bird")
+    assert "before the first layer" in out
+    assert all(f"after layer {n}\n" in out for n in range(6))
+    last = " ".join(out.split())
+    assert "every “flies” is the same word (0.98 to 1.00: only the place differs)" in last
+    assert re.search(r"part into A \(1 and 2\) and B \(3 and 4\): 0\.62 within 1 and 2, 0\.89 within 3 and 4", last)
+    numbers = json.loads(done(run("compare", *FLIES, "--word", "flies", "--json")))
+    assert numbers["clusters"] == [[0, 1], [2, 3]]
+    assert len(numbers["similarity"]) == 7
+
+
+def test_compare_says_nothing_that_is_not_so(run):
+    out = " ".join(done(run("compare", FLIES[0], FLIES[2], "--word", "flies")).split())
+    assert out.endswith("After the last they are alike to 0.63.")
+    out = " ".join(done(run("compare", ARROW, ARROW, ARROW, "--word", "flies")).split())
+    assert out.endswith("After the last they do not part into groups.")
+
+
+def test_embed(run, tmp_path, monkeypatch):
+    file, out = tmp_path / "lines.txt", tmp_path / "out.parquet"
+    file.write_text("One line.\n\nAnother line.\n")
+    assert done(run("embed", file, "--out", out)) == f"2 texts, 2 vectors of 384 numbers in {out}\n"
+    assert pq.read_table(out).num_rows == 2
+    result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json"))
+    assert json.loads(result) == {"texts": 4, "vectors": 12, "truncated": 0, "dim": 384}
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
+    result = run("embed", "-", "--out", out, "--pool", "cls")
+    assert result.code == 0
+    assert result.err == "regard: 1 texts are longer than the model takes and were cut: column `truncated`.\n"
+    assert pq.read_table(out)["truncated"].to_pylist() == [True]
+
+
+def test_backends(run):
+    out = done(run("backends"))
+    assert "serves" in out
+    rows = json.loads(done(run("backends", "--json")))
+    assert all(set(row) == {"name", "serves", "reasons"} for row in rows)
+    assert any(row["serves"] for row in rows)
+    assert all(row["serves"] or row["reasons"] for row in rows)
+
+
+def test_what_was_cut_is_said_on_stderr(run):
+    for command in (
+        ["explain", "--word", "7", "--nth", "1"],
+        ["show"],
+        ["show", "--layer", "0", "--head", "0", "--json"],
+    ):
+        result = run(*command, "7 dogs " * 300)
+        assert result.code == 0
+        assert re.fullmatch(r"regard: The text has 602 tokens and the model takes 512: from [^\n]*\n", result.err)
+    result = run("compare", "7 dogs " + "and " * 600, "7 dogs", "--word", "dogs")
+    assert result.err.count("it was not read") == 1
+
+
+# How it looks
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal(run, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for text, word in ((ARROW, "flies"), ("我爱北京天安门 and 👍🏽 antidisestablishmentarianism!", "and")):
+        out = done(run("explain", text, "--word", word, "--layer", 3, "--head", 10))
+        out += done(run("show", text))
+        assert max(map(cell_len, out.splitlines())) <= width
+        assert re.search(r"\d\.\d{4}", out)  # no number loses its end
+        rows = re.findall(r"^   \S+.*?(-?\d+\.\d\d) +(-?\d+\.\d\d) +(\d\.\d{4})(?: |$)", out, re.MULTILINE)
+        assert len(rows) == len(json.loads(done(run("explain", text, "--word", word, "--json")))["tokens"])
+
+
+def test_columns_line_up_in_wide_scripts(run):
+    out = done(run("show", "我爱 abc 👍🏽", "--layer", 0, "--head", 0))
+    rows = out.splitlines()[2:]
+    assert len({cell_len(row) for row in rows}) == 1
+
+
+def test_control_characters_do_not_reach_the_terminal(run):
+    text = "red \x1b[31malert\x07 \u202ebidi\u202c tab\tnew\nline \x9b5m"
+    for command in (["explain", "--word", "alert"], ["show"], ["explain", "--word", "no\x1b[0mne"]):
+        result = run(*command, text)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", result.out + result.err), ascii(result)
+    result = run("compare", text, text, "--word", "alert")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", result.out + result.err)
+    assert run("explain", "a\x00b", "--word", "a\x00b").code == 0
+
+
+def in_a_terminal(*arguments, **environment):
+    """What a command writes to a terminal of 100 columns."""
+    near, far = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {**inherited, "COLUMNS": "100", "TERM": "xterm-256color", **environment}
+    with subprocess.Popen([*REGARD, *arguments], stdout=far, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(far)
+        written = b""
+        try:
+            while some := os.read(near, 1 << 16):
+                written += some
+        except OSError:  # the other end is closed
+            pass
+        assert process.wait(60) == 0, process.stderr.read()
+    os.close(near)
+    return written.decode()
+
+
+def test_colour_where_there_is_colour(run):
+    plain = done(run("show", ARROW, "--layer", 0))
+    assert "\x1b" not in plain
+    coloured = in_a_terminal("show", ARROW, "--layer", "0")
+    assert "\x1b[" in coloured
+    assert "\x1b[" not in in_a_terminal("show", ARROW, "--layer", "0", TERM="dumb")
+    quiet = in_a_terminal("show", ARROW, "--layer", "0", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*[34]8;", quiet)  # bold is no colour
+    for shown in (coloured, quiet):
+        assert re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n") == plain
+
+
+# What bad input gets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "", "--word", "a"], "read: the text is empty."),
+        (["show", " \n "], "read: the text is empty."),
+        (["show", "\udcff"], "read: the text is not valid Unicode at character 0."),
+        (["explain", ARROW, "--word", "fly"], "There is no word 'fly' in the text. The nearest: flies, "),
+        (["explain", ARROW, "--word", ""], "The word to look for is empty."),
+        (["explain", ARROW, "--word", "\udcff"], r"There is no word '\\udcff' in the text\."),
+        (["explain", "the end of the day", "--word", "the"], r"'the' is there 2 times: .*\(--nth\)"),
+        (["explain", ARROW, "--word", "flies", "--nth", "0"], "'flies' has no nth=0: it is there 1 time."),
+        (["explain", ARROW, "--word", "flies", "--layer", "6"], "There is no layer 6: .* has layers 0 to 5."),
+        (["explain", ARROW, "--word", "flies", "--head", "-13"], "There is no head -13: .* has heads 0 to 11."),
+        (["show", ARROW, "--layer", "99"], "There is no layer 99: all-MiniLM-L6-v2 has layers 0 to 5."),
+        (["show", ARROW, "--save", "a.pdf"], "Expected a file that ends in .html, .png, .svg or .json. Got 'a.pdf'."),
+        (["explain", ARROW, "--word", "flies", "--save", "a"], "Expected a file that ends in .html, .png,"),
+        (["show", ARROW, "--save", "no/such/folder/a.json"], "no/such/folder/a.json: No such file or directory"),
+        (["compare", ARROW, "--word", "flies"], "compare: expected two texts or more."),
+        (["compare", *FLIES, "--word", "time"], "In 'The bird flies over the house': There is no word 'time'"),
+        (["embed", "no-such.txt", "--out", "a.parquet"], "no-such.txt: No such file or directory"),
+        (["embed", "no-such.txt", "--out", "a.csv"], "Expected --out FILE.parquet. Got 'a.csv'."),
+        (["embed", ".", "--out", "a.parquet"], ".: Is a directory"),
+        (["show", ARROW, "--model", "./nowhere"], "There is no folder './nowhere'."),
+        (["show", ARROW, "--model", "."], "is not a model: it has no config.json."),
+    ],
+    ids=lambda case: (
+        " ".join(case[:1] + case[-2:]).encode("ascii", "replace").decode() if isinstance(case, list) else ""
+    ),
+)
+def test_what_could_not_be_done(run, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    could_not(run(*arguments), message)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["explain"],
+        ["explain", ARROW],
+        ["explain", ARROW, "--word", "flies", "--layer", "x"],
+        ["show", ARROW, "--no-such-option"],
+        ["show", ARROW, "more"],
+        ["embed", "a.txt"],
+        ["embed", "a.txt", "--out", "a.parquet", "--level", "page"],
+    ],
+    ids=lambda case: " ".join(case[:1] + case[-1:]),
+)
+def test_wrong_usage(run, arguments):
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", ["mamba", "resnet"])
+def test_a_model_without_attention(run, tmp_path, name):
+    could_not(run("show", ARROW, "--model", fixtures.saved(name, tmp_path)), "it has no attention, or one that")
+
+
+def test_damaged_and_pickled_models(run, tmp_path):
+    folder = fixtures.saved("gpt2", tmp_path)
+    assert run("show", ARROW, "--model", folder).code == 0
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    could_not(run("show", ARROW, "--model", folder), "cannot be opened: ")
+    weights.rename(folder / "pytorch_model.bin")
+    could_not(run("show", ARROW, "--model", folder), r"its weights are pickled .* insist .*\(--allow-pickle\)\.")
+    could_not(run("show", ARROW, "--model", folder, "--allow-pickle"), "cannot be opened: ")
+    (folder / "config.json").write_text("{")
+    (folder / "pytorch_model.bin").unlink()
+    could_not(run("show", ARROW, "--model", folder), "config.json is damaged: ")
+
+
+def test_a_name_offline(run, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    could_not(
+        run("show", ARROW, "--model", "regard-tests/no-such-model"),
+        "neither a folder nor in the local cache, and the hub",
+    )
+
+
+def test_files_that_are_no_text(run, tmp_path):
+    file = tmp_path / "in.txt"
+    file.write_bytes(b"good\n\xff\n")
+    (tmp_path / "out.parquet").write_bytes(b"old")
+    could_not(run("embed", file, "--out", tmp_path / "out.parquet"), r"in\.txt, line 2: not UTF-8 at byte 0")
+    assert (tmp_path / "out.parquet").read_bytes() == b"old"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk(run, tmp_path):
+    for suffix in (".json", ".png", ".svg", ".html"):
+        (tmp_path / f"full{suffix}").symlink_to("/dev/full")
+        could_not(run("show", ARROW, "--layer", 0, "--save", tmp_path / f"full{suffix}"), "No space left on device")
+    file = tmp_path / "in.txt"
+    file.write_text("a line")
+    (tmp_path / "full.parquet").symlink_to("/dev/full")
+    could_not(run("embed", file, "--out", tmp_path / "full.parquet"), "No space left on device")
+
+
+# In a process of its own
+
+
+def test_a_closed_pipe():
+    """As in `regard show … | head -1`; the reader goes before anything is written, or in the middle."""
+    for arguments in (["show", ARROW], ["show", ARROW, "--json"], ["backends"]):
+        with subprocess.Popen([*REGARD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait(60) in (0, 1)
+
+
+def test_stopped_by_the_user(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "out.parquet").write_bytes(b"old")
+    command = [*REGARD, "embed", str(fifo), "--out", str(tmp_path / "out.parquet")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with open(fifo, "wb"):  # it has opened the file and waits for lines
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 1
+        assert process.stderr.read() == "regard: stopped.\n"
+    assert (tmp_path / "out.parquet").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "out.parquet"]
+
+
+def test_a_terminal_that_knows_only_ascii():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for arguments in (["explain", "我 爱 arrow", "--word", "爱"], ["explain", "我 爱", "--word", "爱", "--json"]):
+        result = subprocess.run([*REGARD, *arguments], capture_output=True, env=environment, timeout=60, check=True)
+        assert result.stderr == b""
+        assert result.stdout.isascii()
+    assert json.loads(result.stdout)["word"] == "爱"
+
+
+def test_transformers_keeps_quiet(tmp_path):
+    folder = fixtures.saved("gpt2", tmp_path)
+    command = [*REGARD, "show", "the cat sat", "--model", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stderr == ""
+    assert "cat" in result.stdout

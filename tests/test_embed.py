@@ -1,0 +1,328 @@
+"""Contextualised embeddings of texts: by token, word and sentence; and of files, as Parquet."""
+
+import csv
+import errno
+import importlib.util
+import io
+import os
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import regard
+from regard.corpus import embed_files, parquet
+
+_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
+fixtures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fixtures)
+
+LONG = "Attention is a weighted average of what the words around bring with them. " * 30
+ODD = [
+    "Don't stop!",
+    "a\u0301 naïve 👍🏽",
+    "我爱北京。",
+    "שלום עולם",
+    "[SEP] typed",
+    "x",
+    "two  words\n\nand  more",
+    "1/2 = 0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return regard.Lens()
+
+
+@pytest.fixture(scope="module")
+def varied():
+    """64 texts of all lengths, some longer than the 256 tokens that the model makes sentence vectors of."""
+    chance = random.Random(0)
+    words = ["time", "flies", "like", "an", "arrow", "the", "newspaper", "antidisestablishmentarianism", "42", "isn't"]
+    lengths = [1, 2, 3, 5, 8, 13, 21, 34, 55, 8, 3, 89, 5, 2, 13, 1, 300]
+    texts = [" ".join(chance.choices(words, k=lengths[n % len(lengths)])) + chance.choice(".?!") for n in range(54)]
+    return [*texts, *ODD, LONG, LONG[:-30]]
+
+
+# Sentences
+
+
+@pytest.mark.filterwarnings("default")  # of sentence-transformers and what it stands on
+def test_sentences_are_those_of_sentence_transformers(lens, varied):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(fixtures.EMBEDDED), device="cpu")
+    expected = model.encode(varied, batch_size=16, show_progress_bar=False)
+    found = lens.embed(varied)
+    assert len(varied) == len(found) == 64
+    assert found.vectors.shape == (64, 384)
+    assert found.vectors.dtype == np.float32
+    cosines = (found.vectors * expected).sum(-1) / np.linalg.norm(expected, axis=-1)
+    assert cosines.min() > 0.99999
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=-1), 1, atol=1e-6)
+    long = [cut is not None for cut in found.truncated]
+    assert sum(long) >= 4
+    assert all(0 < cut < len(text) for cut, text in zip(found.truncated, varied, strict=True) if cut is not None)
+    assert found.spans == [[(0, cut or len(text))] for cut, text in zip(found.truncated, varied, strict=True)]
+
+
+def test_sts_benchmark(lens):
+    file = fixtures.SHARED / "evaluation" / "sts-dev.csv"
+    if not file.is_file():
+        pytest.skip("needs ../shared/evaluation/sts-dev.csv beside the checkout")
+    with open(file, encoding="utf-8", newline="") as lines:
+        rows = [row[4:7] for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    assert len(rows) == 1500
+    texts = list(dict.fromkeys(text for row in rows for text in row[1:]))
+    vector = dict(zip(texts, torch.from_numpy(lens.embed(texts).vectors).double(), strict=True))
+    scores = torch.tensor([[float(score), float(vector[one] @ vector[other])] for score, one, other in rows])
+    assert spearman(*scores.double().T) == pytest.approx(0.867, abs=0.001)
+
+
+def spearman(one, other):
+    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
+
+
+def ranks(numbers):
+    """From the least on; those that are equal share the mean of their ranks."""
+    _, groups, counts = numbers.unique(return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0).double()
+    return (ends - (counts - 1) / 2)[groups]
+
+
+def test_spearman():
+    one = torch.tensor([1.0, 2, 2, 4, 5])
+    assert ranks(one).tolist() == [1, 2.5, 2.5, 4, 5]
+    assert spearman(one, one.exp()) == pytest.approx(1)
+    assert spearman(one, -one) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "max"])
+def test_how_a_sentence_is_made_of_its_tokens(lens, pool):
+    states = lens.read(ODD[0]).hidden[-1]
+    expected = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0)}[pool]
+    found = torch.from_numpy(lens.embed(ODD[:1], pool=pool).vectors[0])
+    torch.testing.assert_close(found, expected / expected.norm(), atol=1e-5, rtol=0)
+
+
+def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path):
+    lens = regard.Lens(fixtures.saved("llama", tmp_path))
+    text = "the cat sat"
+    found = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
+    torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
+    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    found = regard.Lens(tmp_path).embed([text])
+    assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
+    assert found.truncated == [6]  # <s> ▁the ▁ c a
+    (tmp_path / "sentence_bert_config.json").write_text("{}")
+    assert regard.Lens(tmp_path).embed([text]).truncated == [None]
+
+
+# Tokens and words
+
+
+def test_tokens_and_words_are_those_of_the_reading(lens):
+    for text in (*ODD, LONG):
+        reading = lens.read(text)
+        tokens, words = (lens.embed([text], level=level) for level in ("token", "word"))
+        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if not t.special]
+        assert words.spans[0] == [(word.start, word.end) for word in reading.words]
+        of_text = reading.hidden[-1][[not t.special for t in reading.tokens]]
+        np.testing.assert_allclose(tokens.vectors[0], of_text, atol=1e-5)
+        of_words = torch.stack([word.vectors[-1] for word in reading.words])
+        np.testing.assert_allclose(words.vectors[0], of_words, atol=1e-5)
+        assert tokens.truncated == words.truncated == [None]
+        assert all(text[a:b].strip() == text[a:b] != "" for a, b in tokens.spans[0] + words.spans[0])
+
+
+def test_words_of_a_long_text_are_cut_where_the_model_ends(lens):
+    found = lens.embed([LONG * 2], level="word")
+    assert found.truncated == [found.spans[0][-1][1]]
+    assert found.vectors[0].shape == (len(found.spans[0]), 384)
+
+
+def test_layers(lens):
+    states = lens.read(ODD[0]).hidden
+    for layers, expected in ((0, states[0]), (-1, states[6]), (3, states[3]), ([1, -1], (states[1] + states[6]) / 2)):
+        found = lens.embed(ODD[:1], level="token", layers=layers)
+        np.testing.assert_allclose(found.vectors[0], expected[1:-1], atol=1e-5)
+    assert lens.embed(ODD[:1], layers=np.int64(2)).vectors.shape == (1, 384)
+    for layer in (7, -8):
+        with pytest.raises(
+            IndexError, match=rf"^embed: layers: expected 0 \(static\) to 6 \(the last\)\. Got {layer}\.$"
+        ):
+            lens.embed(ODD, layers=layer)
+
+
+@pytest.mark.parametrize("name", ["embedded", "llama", "gpt2", "bert", "t5"])
+def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, name):
+    other = lens if name == "embedded" else regard.Lens(fixtures.saved(name, tmp_path))
+    texts = ["the", "the cat sat on the mat", "Fruit flies like", "a", "banana, isn't it", "👍🏽 the"]
+    for level in ("token", "word", "sentence"):
+        together = other.embed(texts, level=level)
+        alone = [other.embed([text], level=level) for text in texts]
+        for found, one, spans in zip(together.vectors, alone, together.spans, strict=True):
+            np.testing.assert_allclose(found, one.vectors[0], atol=1e-5)
+            assert spans == one.spans[0]
+
+
+def test_a_few_tokens_at_a_time(lens, varied, monkeypatch):
+    from regard.lens import embed
+
+    found = lens.embed(varied[:20])
+    names, done = [""] * 20, []
+    few = embed.embed(lens._model, varied[:20], "sentence", [-1], "mean", names, batch_tokens=300, progress=done.append)
+    assert len(done) > 3
+    assert sum(done) == 20
+    np.testing.assert_allclose(found.vectors, few.vectors, atol=1e-5)
+
+
+def test_no_texts(lens):
+    for level in ("token", "word", "sentence"):
+        assert len(lens.embed([], level=level)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"texts": "one"}, TypeError, "^embed: expected a list of texts. Got a str.$"),
+        ({"texts": ["a", ""]}, ValueError, "^embed: text 1: the text is empty.$"),
+        ({"texts": ["a", None]}, TypeError, "^embed: text 1: expected a str. Got NoneType.$"),
+        ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
+        ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
+        ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
+        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls' or 'max'. Got 'sum'.$"),
+        ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
+    ],
+    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
+)
+def test_what_cannot_be_embedded(lens, arguments, error, message):
+    with pytest.raises(error, match=message):
+        lens.embed(**{"texts": ["a text"], **arguments})
+
+
+# Files
+
+
+@pytest.fixture
+def lines(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_bytes("\ufeffDon't stop!\r\n\n   \nunbelievable 👍🏽\n".encode() + (LONG * 2).encode())
+    return file
+
+
+TEXTS = ["Don't stop!", "unbelievable 👍🏽", (LONG * 2).strip()]
+
+
+def test_sentences_as_parquet(lens, lines, tmp_path):
+    out, done = tmp_path / "out.parquet", []
+    counts = embed_files([lines, lines], out, lens, "sentence", -1, "mean", done.append)
+    assert counts == {"texts": 6, "vectors": 6, "truncated": 2, "dim": 384}
+    assert sum(done) == 6
+    table = pq.read_table(out)
+    assert table.schema.remove_metadata() == pa.schema(
+        [
+            ("text_id", pa.int64()),
+            ("text", pa.string()),
+            ("truncated", pa.bool_()),
+            ("vector", pa.list_(pa.float32(), 384)),
+        ]
+    )
+    about = {"model": "all-MiniLM-L6-v2", "level": "sentence", "layers": "-1", "pool": "mean"}
+    assert table.schema.metadata == {f"regard.{name}".encode(): value.encode() for name, value in about.items()}
+    assert table["text_id"].to_pylist() == [0, 1, 2, 3, 4, 5]
+    assert table["text"].to_pylist() == TEXTS * 2
+    assert table["truncated"].to_pylist() == [False, False, True] * 2
+    np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), lens.embed(TEXTS * 2).vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["token", "word"])
+def test_tokens_and_words_as_parquet(lens, lines, tmp_path, level, monkeypatch):
+    monkeypatch.setattr(parquet, "TEXTS_AT_ONCE", 2)  # more than one row group
+    out = tmp_path / "out.parquet"
+    counts = embed_files([lines], out, lens, level, 2, "mean")
+    table = pq.read_table(out)
+    expected = lens.embed(TEXTS, level=level, layers=2)
+    assert table.column_names == ["text_id", "index", "start", "end", level, "vector"]
+    assert table.schema.metadata[b"regard.layers"] == b"2"
+    assert counts == {"texts": 3, "vectors": sum(map(len, expected.spans)), "truncated": 1, "dim": 384}
+    rows = table.drop_columns("vector").to_pylist()
+    assert [row["text_id"] for row in rows] == [n for n, spans in enumerate(expected.spans) for _ in spans]
+    assert [row["index"] for row in rows] == [n for spans in expected.spans for n, _ in enumerate(spans)]
+    assert all(TEXTS[row["text_id"]][row["start"] : row["end"]] == row[level] for row in rows)
+    if level == "word":
+        assert [row["word"] for row in rows[:5]] == ["Don't", "stop", "!", "unbelievable", "👍🏽"]
+    np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), np.concatenate(expected.vectors), atol=1e-5)
+
+
+def test_from_stdin(lens, tmp_path, monkeypatch):
+    stdin = io.BytesIO(b"one text\nand another\n")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
+    counts = embed_files([Path("-")], tmp_path / "out.parquet", lens, "sentence", -1, "mean")
+    assert counts["texts"] == 2
+    assert not stdin.closed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"good\nb\xffd\n", r"^.*in\.txt, line 2: not UTF-8 at byte 1 of the line\.$"),
+        ("one\ntwo\n".encode("utf-16"), r"^.*in\.txt, line 1: not UTF-8 at byte 0 of the line\.$"),
+        (b"good\n\nx\n\x00\n", r"^embed: .*in\.txt, line 4: all-MiniLM-L6-v2 sees no token in '\\x00'\.$"),
+        (b"", r"^There is no text in .*in\.txt\.$"),
+        (b"\xef\xbb\xbf\n \n\n", r"^There is no text in .*in\.txt\.$"),
+    ],
+    ids=["a byte", "utf-16", "no token", "empty", "blank"],
+)
+def test_files_that_are_no_text(lens, tmp_path, content, message):
+    file, out = tmp_path / "in.txt", tmp_path / "out.parquet"
+    file.write_bytes(content)
+    out.write_bytes(b"old")
+    with pytest.raises(ValueError, match=message):
+        embed_files([file], out, lens, "sentence", -1, "mean")
+    assert out.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["in.txt", "out.parquet"]
+
+
+def test_a_file_that_is_not_there_is_the_one_that_is_named(lens, tmp_path, lines):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(FileNotFoundError) as error:
+        embed_files([lines, tmp_path / "none.txt"], out, lens, "sentence", -1, "mean")
+    assert error.value.filename == str(tmp_path / "none.txt")
+    assert not out.exists()
+
+
+class FullDisk(io.FileIO):
+    def write(self, content):
+        if self.tell() > 100:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(content)
+
+
+def test_a_full_disk(lens, tmp_path, lines, monkeypatch):
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"old")
+    monkeypatch.setattr("regard.files.open", FullDisk, raising=False)
+    with pytest.raises(OSError, match="No space left on device"):
+        embed_files([lines], out, lens, "sentence", -1, "mean")
+    assert out.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["lines.txt", "out.parquet"]
+
+
+def test_out_is_a_parquet_file(lens, tmp_path, lines):
+    with pytest.raises(ValueError, match=r"^Expected --out FILE\.parquet\. Got 'out\.csv'\.$"):
+        embed_files([lines], Path("out.csv"), lens, "sentence", -1, "mean")
+
+
+def test_without_pyarrow(lens, tmp_path, lines, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r"^Parquet needs pyarrow: pip install 'regard\[corpus\]'\.$"):
+        embed_files([lines], tmp_path / "out.parquet", lens, "sentence", -1, "mean")

