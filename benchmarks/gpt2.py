@@ -18,8 +18,9 @@ from measure import PeakMemory, in_process, machine
 
 def forward(implementation: str, tokens: int) -> dict:
     """One forward pass: seconds, and the peak of memory above the model's own, attentions kept where there are any."""
-    import regard.hf  # noqa: F401  registers "regard"
     import transformers
+
+    import regard.hf  # noqa: F401  registers "regard"
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
