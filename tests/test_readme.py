@@ -14,16 +14,17 @@ from regard.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True)[1:]
-    for block in re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    for language, block in BLOCKS
     for line in block.splitlines()
-    if line.startswith("regard ")
+    if not language and line.startswith("regard ")
 ]
 
 
 def test_the_python_of_the_readme_runs_and_prints_what_it_says():
-    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in BLOCKS if language == "python"]
     assert len(blocks) >= 4
     torch.manual_seed(0)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
