@@ -263,12 +263,12 @@ def test_control_characters_do_not_reach_the_terminal(run):
     assert run("explain", "a\x00b", "--word", "a\x00b").code == 0
 
 
-def in_a_terminal(*arguments, **environment):
-    """What a command writes to a terminal of 100 columns."""
+def test_colour_where_there_is_colour(run):
+    """In a terminal of 100 columns."""
     near, far = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    environment = {**inherited, "COLUMNS": "100", "TERM": "xterm-256color", **environment}
-    with subprocess.Popen([*REGARD, *arguments], stdout=far, stderr=subprocess.PIPE, env=environment) as process:
+    environment = {**inherited, "COLUMNS": "100", "TERM": "xterm-256color"}
+    with subprocess.Popen([*REGARD, "show", ARROW], stdout=far, stderr=subprocess.PIPE, env=environment) as process:
         os.close(far)
         written = b""
         try:
@@ -278,19 +278,30 @@ def in_a_terminal(*arguments, **environment):
             pass
         assert process.wait(60) == 0, process.stderr.read()
     os.close(near)
-    return written.decode()
-
-
-def test_colour_where_there_is_colour(run):
-    plain = done(run("show", ARROW, "--layer", 0))
+    plain = done(run("show", ARROW))
     assert "\x1b" not in plain
-    coloured = in_a_terminal("show", ARROW, "--layer", "0")
-    assert "\x1b[" in coloured
-    assert "\x1b[" not in in_a_terminal("show", ARROW, "--layer", "0", TERM="dumb")
-    quiet = in_a_terminal("show", ARROW, "--layer", "0", NO_COLOR="1")
-    assert not re.search(r"\x1b\[[0-9;]*[34]8;", quiet)  # bold is no colour
-    for shown in (coloured, quiet):
-        assert re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n") == plain
+    assert COLOUR.search(written.decode())
+    assert STYLE.sub("", written.decode()).replace("\r\n", "\n") == plain
+
+
+STYLE, COLOUR = re.compile(r"\x1b\[[0-9;]*m"), re.compile(r"\x1b\[(?:[0-9;]*;)?[34][0-8](?:;[0-9;]*)?m")
+
+
+@pytest.mark.parametrize("command", [["show"], ["explain", "--word", "flies"]], ids=["show", "explain"])
+def test_readable_without_colour(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "100")
+    plain = done(run(*command, ARROW))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = done(run(*command, ARROW))
+    assert COLOUR.search(coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    quiet = done(run(*command, ARROW))
+    assert not COLOUR.search(quiet)  # bold is no colour
+    assert STYLE.sub("", coloured) == STYLE.sub("", quiet) == plain
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not COLOUR.search(done(run(*command, ARROW)))
 
 
 # What bad input gets
@@ -404,7 +415,7 @@ def test_a_full_disk(run, tmp_path):
 
 def test_a_closed_pipe():
     """As in `regard show … | head -1`; the reader goes before anything is written, or in the middle."""
-    for arguments in (["show", ARROW], ["show", ARROW, "--json"], ["backends"]):
+    for arguments in (["show", ARROW, "--json"], ["backends"]):
         with subprocess.Popen([*REGARD, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.close()
             assert process.stderr.read() == b""

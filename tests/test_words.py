@@ -103,7 +103,7 @@ def test_the_tokens_of_a_word(name):
 
 
 def test_long_texts_take_time_in_proportion():
-    text = "".join(random.Random(0).choice("ab ,") for _ in range(100_000)) + "x" + "\u0301" * 10_000
+    text = "".join(random.Random(0).choice("ab ,") for _ in range(50_000)) + "x" + "\u0301" * 10_000
     start = time.perf_counter()
     spans = words(text)
     assert len(units(text, spans)) == len(spans)

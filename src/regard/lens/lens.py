@@ -127,9 +127,9 @@ class Lens:
 
         >>> vectors = Lens().embed(["A cat sat.", "A kitten rested.", "Stocks fell."]).vectors
         >>> (vectors @ vectors.T).round(1)
-        array([[1. , 0.6, 0. ],
+        array([[1. , 0.6, 0.1],
                [0.6, 1. , 0.1],
-               [0. , 0.1, 1. ]], dtype=float32)
+               [0.1, 0.1, 1. ]], dtype=float32)
         """
         if isinstance(texts, str):
             raise TypeError("embed: expected a list of texts. Got a str.")
