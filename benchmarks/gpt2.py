@@ -2,7 +2,8 @@
 
     python benchmarks/gpt2.py [--tokens 4096] [--rounds 3] [--without-eager]
 
-Each is a process of its own, in turn; the weights of the model are random, their shape is GPT-2's.
+Times are taken in one process, in turn, A B A B …; memory in a process of its own each. The weights of the model are
+random, their shape is GPT-2's.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import torch
 from measure import PeakMemory, in_process, machine
 
 
-def forward(implementation: str, tokens: int) -> dict:
-    """One forward pass: seconds, and the peak of memory above the model's own, attentions kept where there are any."""
+def model_and_ids(tokens: int):
     import transformers
 
     import regard.hf  # noqa: F401  registers "regard"
@@ -25,18 +25,18 @@ def forward(implementation: str, tokens: int) -> dict:
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
     config = transformers.GPT2Config(n_positions=tokens)
-    model = transformers.AutoModel.from_config(config, attn_implementation=implementation).eval()
-    ids = torch.randint(config.vocab_size, (1, tokens))
-    with torch.inference_mode():
-        model(ids[:, :64])
-        with PeakMemory() as peak:
-            start = time.perf_counter()
-            out = model(ids, output_attentions=implementation != "sdpa")
-            taken = time.perf_counter() - start
-    kept = len(out.attentions or ())
-    return {"seconds": taken, "bytes": peak.bytes, "attentions": kept}
+    return transformers.AutoModel.from_config(config).eval(), torch.randint(config.vocab_size, (1, tokens))
 
 
+def forward(model, ids, implementation: str) -> tuple[float, int]:
+    """One forward pass, its attentions kept where there are any: seconds, and how many attentions."""
+    model.set_attn_implementation(implementation)
+    start = time.perf_counter()
+    out = model(ids, output_attentions=implementation != "sdpa")
+    return time.perf_counter() - start, len(out.attentions or ())
+
+
+@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, default=4096)
@@ -45,23 +45,24 @@ def main() -> None:
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(forward(options.only, options.tokens)))
+        model, ids = model_and_ids(options.tokens)
+        forward(model, ids[:, :64], options.only)
+        with PeakMemory() as peak:
+            forward(model, ids, options.only)
+        print(json.dumps(peak.bytes))
         return
     print(machine())
     names = ["sdpa", "regard"] + ([] if options.without_eager else ["eager"])
-    found: dict[str, list[dict]] = {name: [] for name in names}
-    for _ in range(options.rounds):
-        for name in names:
-            found[name].append(in_process(__file__, "--only", name, "--tokens", str(options.tokens)))
-    medians = {
-        name: {what: statistics.median(run[what] for run in runs) for what in runs[0]} for name, runs in found.items()
-    }
-    for name, median in medians.items():
-        per = {what: median[what] / medians["sdpa"][what] for what in ("seconds", "bytes")}
+    memory = {name: in_process(__file__, "--only", name, "--tokens", str(options.tokens)) for name in names}
+    model, ids = model_and_ids(options.tokens)
+    runs = [{name: forward(model, ids, name) for name in names} for _ in range(options.rounds)]
+    for name in names:
+        taken = statistics.median(run[name][0] for run in runs)
+        ratio = statistics.median(run[name][0] / run["sdpa"][0] for run in runs)
         print(
-            f"  {name:<7} {median['seconds']:6.2f} s  {median['bytes'] / 2**30:6.2f} GiB  "
-            f"{median['attentions']:2.0f} attentions kept   ratio to sdpa: time {per['seconds']:.2f}, "
-            f"memory {per['bytes']:.2f}" + (" (goals: at most 1.1 and 2)" if name == "regard" else "")
+            f"  {name:<7} {taken:6.2f} s  {memory[name] / 2**30:6.2f} GiB  {runs[0][name][1]:2.0f} attentions kept   "
+            f"ratio to sdpa: time {ratio:.2f}, memory {memory[name] / memory['sdpa']:.2f}"
+            + (" (goals: at most 1.1 and 2)" if name == "regard" else "")
         )
 
 

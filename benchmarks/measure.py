@@ -36,7 +36,7 @@ def in_turn(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, float]
     return {name: statistics.median(taken[1:]) for name, taken in times.items()}
 
 
-def in_process(file: str, *arguments: str) -> dict:
+def in_process(file: str, *arguments: str) -> int:
     """Run a Python file by itself and read the JSON that it prints last: memory is measured in a process of its own."""
     done = subprocess.run([sys.executable, file, *arguments], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
