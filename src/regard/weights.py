@@ -43,12 +43,12 @@ class Weights:
     itself act on `dense()`, so that tools written for dense attentions go on working.
 
     >>> import regard
-    >>> q = torch.randn(2, 3, 5, 7)
+    >>> q = torch.ones(2, 3, 5, 7)
     >>> w = regard.attention(q, q, q, causal=True).weights
     >>> w.shape
     torch.Size([2, 3, 5, 5])
     >>> w[0, 2, 1]                                    # whom query 1 looks at in head 2 of the first sequence
-    tensor([..., ..., 0.0000, 0.0000, 0.0000])
+    tensor([0.5000, 0.5000, 0.0000, 0.0000, 0.0000])
     >>> w[..., 1:3, 2:].shape                         # a tile
     torch.Size([2, 3, 2, 3])
     """

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.lens.reading import Reading, Word
 from regard.mask import Block
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+
+    from regard.lens.reading import Reading, Word
 
 
 @dataclass(frozen=True, eq=False)
