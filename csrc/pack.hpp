@@ -1,0 +1,153 @@
+// Rows of any type and stride, brought into the order in which the register tile reads them: in cells, padded with zeros
+// to whole vectors.
+
+#pragma once
+
+namespace regard::REGARD_ISA {
+namespace {
+
+constexpr int64_t panel_keys = Float::tile_vectors * Float::width;  // keys side by side in a panel
+
+inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+template <class T>
+inline T least(T a, T b) { return a < b ? a : b; }
+template <class T>
+inline T most(T a, T b) { return a > b ? a : b; }
+
+inline const char* at(const void* data, Type type, int64_t offset) {
+  return static_cast<const char*>(data) + offset * (type == Type::float32 ? 4 : 2);
+}
+
+// n numbers of a type as floats.
+inline void to_floats(const void* from, Type type, float* to, int64_t n) {
+  if (type == Type::float32) {
+    __builtin_memcpy(to, from, n * sizeof(float));
+    return;
+  }
+  const auto* half = static_cast<const uint16_t*>(from);
+  const bool brain = type == Type::bfloat16;
+  int64_t i = 0;
+  for (; i + Float::width <= n; i += Float::width) store(to + i, brain ? load_bfloat16(half + i) : load_float16(half + i));
+  if (i < n) {
+    uint16_t rest[Float::width] = {};
+    float wide[Float::width];
+    __builtin_memcpy(rest, half + i, (n - i) * sizeof(uint16_t));
+    store(wide, brain ? load_bfloat16(rest) : load_float16(rest));
+    __builtin_memcpy(to + i, wide, (n - i) * sizeof(float));
+  }
+}
+
+// n floats as numbers of a type.
+inline void from_floats(const float* from, Type type, void* to, int64_t n) {
+  if (type == Type::float32) {
+    __builtin_memcpy(to, from, n * sizeof(float));
+    return;
+  }
+  auto* half = static_cast<uint16_t*>(to);
+  const bool brain = type == Type::bfloat16;
+  int64_t i = 0;
+  for (; i + Float::width <= n; i += Float::width) {
+    brain ? store_bfloat16(half + i, load(from + i)) : store_float16(half + i, load(from + i));
+  }
+  if (i < n) {
+    uint16_t rest[Float::width];
+    float wide[Float::width] = {};
+    __builtin_memcpy(wide, from + i, (n - i) * sizeof(float));
+    brain ? store_bfloat16(rest, load(wide)) : store_float16(rest, load(wide));
+    __builtin_memcpy(half + i, rest, (n - i) * sizeof(uint16_t));
+  }
+}
+
+template <class Cell>
+constexpr int64_t cells_of(int64_t n) { return (n + Cell::per_cell - 1) / Cell::per_cell; }
+
+// One row of n numbers as cells: bfloat16 stay what they are where a cell is a pair.
+template <class Cell>
+inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t cells) {
+  if constexpr (Cell::per_cell == 2) {
+    __builtin_memcpy(to, from, n * sizeof(uint16_t));
+    __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0, cells * sizeof(float) - n * sizeof(uint16_t));
+  } else {
+    to_floats(from, type, to, n);
+    __builtin_memset(to + n, 0, (cells - n) * sizeof(float));
+  }
+}
+
+// Rows as panels: panel p holds `panel_keys` rows side by side, [cell][row], `cells` steps; rows past the end are zeros.
+template <class Cell>
+inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
+  const int64_t cells = cells_of<Cell>(n), width = round_up(cells, Float::width);
+  const bool ready = cells == width && n % Cell::per_cell == 0 && (Cell::per_cell == 2 || type == Type::float32);
+  const int64_t row_cells = stride / Cell::per_cell;
+  for (int64_t first = 0; first < rows; first += Float::width) {
+    float* panel = to + first / panel_keys * panel_keys * cells + first % panel_keys;
+    const float* from = reinterpret_cast<const float*>(at(data, type, first * stride));
+    int64_t step = row_cells;
+    if (!ready || rows - first < Float::width || stride % Cell::per_cell != 0) {
+      for (int64_t r = 0; r < Float::width; r++) {
+        const int64_t row = first + r;
+        if (row < rows) pack_row<Cell>(at(data, type, row * stride), type, n, scratch + r * width, width);
+        else __builtin_memset(scratch + r * width, 0, width * sizeof(float));
+      }
+      from = scratch, step = width;
+    }
+    float block[Float::width * Float::width];
+    for (int64_t c = 0; c < cells; c += Float::width) {
+      if (cells - c >= Float::width) {
+        transpose(from + c, step, panel + c * panel_keys, panel_keys);
+      } else {
+        transpose(from + c, step, block, Float::width);
+        for (int64_t i = 0; i < cells - c; i++) store(panel + (c + i) * panel_keys, load(block + i * Float::width));
+      }
+    }
+  }
+  const int64_t filled = round_up(rows, Float::width);
+  for (int64_t first = filled; first % panel_keys != 0; first += Float::width) {
+    float* panel = to + first / panel_keys * panel_keys * cells + first % panel_keys;
+    for (int64_t c = 0; c < cells; c++) store(panel + c * panel_keys, broadcast(0.0f));
+  }
+}
+
+// Rows as they are summed over, [row cell][column]: `per_cell` rows to a cell, `width` columns, zeros beyond n and rows.
+// Returns whether all numbers are finite.
+template <class Cell>
+inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, int64_t width) {
+  bool finite = true;
+#ifdef REGARD_PAIRS
+  if constexpr (Cell::per_cell == 2) {
+    uint16_t even[Float::width], odd[Float::width];
+    for (int64_t row = 0; row < rows; row += 2) {
+      const auto* one = reinterpret_cast<const uint16_t*>(at(data, type, row * stride));
+      const auto* other = one + stride;
+      const bool last = row + 1 == rows;
+      float* line = to + row / 2 * width;
+      int64_t i = 0;
+      for (; i < width; i += Float::width) {
+        const uint16_t *a = one + i, *b = other + i;
+        const int64_t count = least<int64_t>(Float::width, n - i);
+        if (last || count < Float::width) {
+          __builtin_memset(even, 0, sizeof even);
+          __builtin_memset(odd, 0, sizeof odd);
+          if (count > 0) {
+            __builtin_memcpy(even, a, count * sizeof(uint16_t));
+            if (!last) __builtin_memcpy(odd, b, count * sizeof(uint16_t));
+          }
+          a = even, b = odd;
+        }
+        finite = finite && all_finite(load_bfloat16(a)) && all_finite(load_bfloat16(b));
+        interleave(a, b, line + i);
+      }
+    }
+    return finite;
+  }
+#endif
+  for (int64_t row = 0; row < rows; row++) {
+    float* line = to + row * width;
+    pack_row<Single>(at(data, type, row * stride), type, n, line, width);
+    for (int64_t i = 0; i < width; i += Float::width) finite = finite && all_finite(load(line + i));
+  }
+  return finite;
+}
+
+}  // namespace
+}  // namespace regard::REGARD_ISA

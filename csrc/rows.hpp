@@ -1,0 +1,126 @@
+// Rows of scores: who sees what, and what comes between the product q·k and the softmax.
+
+#pragma once
+
+namespace regard::REGARD_ISA {
+namespace {
+
+constexpr int64_t block_keys = 256;  // so many keys, and their values, stay in the second-level cache
+constexpr int64_t block_rows = 192;  // that many rows use them before the next
+constexpr int tile_rows = Float::tile_rows;
+
+// The query heads that read one head of keys, row after row: row r is query r / repeat of head first + r % repeat.
+struct Sharing {
+  int64_t batch, group, first, repeat;
+};
+
+struct Row {
+  int64_t query, head;
+  int64_t start, stop;  // of the keys that it may see: none where start ≥ stop
+};
+
+inline Row row_of(const Scores& s, const Sharing& sharing, int64_t r) {
+  Row row{r / sharing.repeat, sharing.first + r % sharing.repeat, 0, s.keys};
+  if (s.start) {
+    const int64_t at = sharing.batch * s.span_batch + row.query;
+    row.start = most<int64_t>(s.start[at], 0), row.stop = least(s.stop[at], s.keys);
+  }
+  return row;
+}
+
+// A run of keys.
+struct Range {
+  int64_t from, to;
+};
+
+// The run that holds all the keys that some rows may see.
+inline Range reach(const Row* rows, int64_t count) {
+  Range keys{INT64_MAX, 0};
+  for (int64_t r = 0; r < count; r++) {
+    if (rows[r].start >= rows[r].stop) continue;
+    keys.from = least(keys.from, rows[r].start), keys.to = most(keys.to, rows[r].stop);
+  }
+  return keys.from < keys.to ? keys : Range{0, 0};
+}
+
+// Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing.
+inline bool stays_raw(const Scores& s) { return s.scale > 0 && s.softcap == 0 && !s.bias.data; }
+
+// What raw products, or else scores, are multiplied by to be powers of two.
+inline float to_powers(const Scores& s) { return stays_raw(s) ? s.scale * log2_e : log2_e; }
+
+// Scale, softcap, bias and mask for keys first … first + count of one row.
+inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score) {
+  if (!stays_raw(s)) {
+    if (s.softcap != 0) {
+      const Float inner = broadcast(s.scale / s.softcap), outer = broadcast(s.softcap);
+      for (int64_t j = 0; j < count; j += Float::width) store(score + j, outer * tanh(inner * load(score + j)));
+    } else {
+      for (int64_t j = 0; j < count; j++) score[j] *= s.scale;
+    }
+  }
+  const int64_t known = least(count, s.keys - first);  // the others fill up the panel
+  if (s.bias.data) {
+    const int64_t offset = batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
+    const char* bias = at(s.bias.data, s.bias_type, offset);
+    if (s.bias.column == 1) {
+      float some[64];
+      for (int64_t j = 0; j < known; j += 64) {
+        const int64_t n = least<int64_t>(64, known - j);
+        to_floats(at(bias, s.bias_type, j), s.bias_type, some, n);
+        for (int64_t i = 0; i < n; i++) score[j + i] += some[i];
+      }
+    } else {
+      float one;
+      to_floats(bias, s.bias_type, &one, 1);
+      for (int64_t j = 0; j < known; j++) {
+        if (s.bias.column != 0) to_floats(at(bias, s.bias_type, j * s.bias.column), s.bias_type, &one, 1);
+        score[j] += one;
+      }
+    }
+  }
+  if (s.mask.data) {
+    const auto* mask = reinterpret_cast<const uint8_t*>(s.mask.data) + batch * s.mask.batch + row.head * s.mask.head +
+                       row.query * s.mask.row + first * s.mask.column;
+    if (s.mask.column == 1) {
+      for (int64_t j = 0; j < known; j++) score[j] = mask[j] ? score[j] : -infinity;
+    } else {
+      for (int64_t j = 0; j < known; j++) score[j] = mask[j * s.mask.column] ? score[j] : -infinity;
+    }
+  }
+  for (int64_t j = 0, before = least(count, row.start - first); j < before; j++) score[j] = -infinity;
+  for (int64_t j = most<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
+}
+
+// Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
+// the largest of each row.
+template <class Cell, int rows>
+inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, const float* panels,
+                  int64_t first, Range keys, float* scores, int64_t stride, float (&top)[tile_rows]) {
+  constexpr int vectors = Float::tile_vectors;
+  Float tops[rows];
+  for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
+  for (int64_t key = keys.from; key < keys.to; key += panel_keys) {
+    Float sums[rows][vectors];
+    for (int r = 0; r < rows; r++)
+      for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
+    multiply<Cell, rows, vectors>(Left{query, cells, 1}, Right{panels + key * cells, panel_keys}, cells, sums);
+    for (int r = 0; r < rows; r++) {
+      for (int n = 0; n < vectors; n++) {
+        store(scores + r * stride + key + n * Float::width, sums[r][n]);
+        tops[r] = larger(tops[r], sums[r][n]);
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    if (!stays_raw(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
+      finish_row(s, batch, row[r], first + keys.from, keys.to - keys.from, scores + r * stride + keys.from);
+      tops[r] = broadcast(-infinity);
+      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(scores + r * stride + j));
+    }
+    top[r] = largest(tops[r]);
+  }
+}
+
+}  // namespace
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,121 @@
+// The width type of AVX-512: sixteen floats. What every width type must have stands here, once, with its meaning.
+
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace regard::REGARD_ISA {
+namespace {
+
+struct Float {
+  static constexpr int width = 16;       // floats in a vector
+  static constexpr int tile_rows = 6;    // of the register tile: 6 × 4 accumulators, 4 columns and a broadcast in 32
+  static constexpr int tile_vectors = 4;
+  __m512 v;
+};
+
+inline Float load(const float* from) { return {_mm512_loadu_ps(from)}; }
+inline void store(float* to, Float x) { _mm512_storeu_ps(to, x.v); }
+inline Float broadcast(float x) { return {_mm512_set1_ps(x)}; }
+inline Float broadcast(const float* from) { return {_mm512_set1_ps(*from)}; }  // the bits as they are
+inline Float counting() { return {_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)}; }
+
+inline Float operator+(Float a, Float b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Float operator-(Float a, Float b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Float operator*(Float a, Float b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Float operator/(Float a, Float b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Float multiply_add(Float a, Float b, Float c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // a·b + c, once rounded
+inline Float absolute(Float a) { return {_mm512_abs_ps(a.v)}; }
+
+// The larger; b where either is nan.
+inline Float larger(Float a, Float b) { return {_mm512_max_ps(a.v, b.v)}; }
+
+// b where a ≤ limit, c elsewhere.
+inline Float where_at_most(Float a, Float limit, Float b, Float c) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, limit.v, _CMP_LE_OQ), c.v, b.v)};
+}
+
+// One bit a lane: a > b.
+inline uint32_t greater(Float a, Float b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+
+// Whether all are finite numbers.
+inline bool all_finite(Float a) { return _mm512_fpclass_ps_mask(a.v, 0x99) == 0; }
+
+inline float sum(Float a) { return _mm512_reduce_add_ps(a.v); }
+inline float largest(Float a) { return _mm512_reduce_max_ps(a.v); }
+
+// a · 2^n for whole n; 0 for n far below the range of floats.
+inline Float scale_by_power(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+// Half precision, `width` numbers at a time; to memory rounded to the nearest, ties to even.
+inline Float load_bfloat16(const uint16_t* from) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16))};
+}
+inline Float load_float16(const uint16_t* from) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
+}
+inline void store_bfloat16(uint16_t* to, Float x) {
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x.v));
+#else
+  const __m512i bits = _mm512_castps_si512(x.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(1 << 22));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+#endif
+}
+inline void store_float16(uint16_t* to, Float x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+// `width` rows of `width` floats, `stride` apart, become columns, `step` apart.
+inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {
+  __m512 a[16], b[16];
+  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps(from + i * stride);
+  for (int i = 0; i < 16; i += 2) {  // pairs of rows, 32 bits
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {  // four rows, 64 bits
+    a[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2])));
+    a[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2])));
+    a[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[i + 1]), _mm512_castps_pd(b[i + 3])));
+    a[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[i + 1]), _mm512_castps_pd(b[i + 3])));
+  }
+  for (int i = 0; i < 16; i += 8) {  // eight rows, quarters of a vector
+    for (int j = 0; j < 4; j++) {
+      b[i + j] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0x88);
+      b[i + j + 4] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0xdd);
+    }
+  }
+  for (int j = 0; j < 8; j++) {  // all sixteen: b[j] has columns j and j + 8, b[j + 4] those four later
+    a[j] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0x88);
+    a[j + 8] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0xdd);
+  }
+  for (int i = 0; i < 16; i++) _mm512_storeu_ps(to + i * step, a[i]);
+}
+
+#ifdef __AVX512BF16__
+// Two bfloat16 in the room of a float: what makes bfloat16 twice as fast. Other instruction sets leave this out,
+// and compute bfloat16 in float32.
+#define REGARD_PAIRS 1
+
+// c + a₀·b₀ + a₁·b₁, for pairs of bfloat16.
+inline Float multiply_add_pairs(Float a, Float b, Float c) {
+  return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)};
+}
+
+// Rows of bfloat16 side by side as pairs, element for element: `width` pairs.
+inline void interleave(const uint16_t* even, const uint16_t* odd, float* to) {
+  const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)));
+  const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd)));
+  _mm512_storeu_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
+#endif
+
+}  // namespace
+}  // namespace regard::REGARD_ISA

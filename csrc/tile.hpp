@@ -1,0 +1,78 @@
+// The register tile: a few rows of A times some vectors of B, all sums in registers. Every product of the kernel is
+// made of it. A *cell* is 32 bits: one float, or a pair of bfloat16 that are multiplied and added in one step.
+
+#pragma once
+
+namespace regard::REGARD_ISA {
+namespace {
+
+struct Single {  // a cell is a float
+  static constexpr int per_cell = 1;
+  static Float multiply_add(Float a, Float b, Float c) { return REGARD_ISA::multiply_add(a, b, c); }
+};
+
+#ifdef REGARD_PAIRS
+struct Pair {  // a cell is two bfloat16
+  static constexpr int per_cell = 2;
+  static Float multiply_add(Float a, Float b, Float c) { return multiply_add_pairs(a, b, c); }
+};
+#endif
+
+// A as it is read: row r, step k at data[r · row + k · step]. B as it is read: step k at data[k · step], vectors in turn.
+struct Left {
+  const float* data;
+  int64_t row, step;
+};
+struct Right {
+  const float* data;
+  int64_t step;
+};
+
+// sums[r][n] += Σ_k A[r,k] · B[k,n]
+template <class Cell, int rows, int vectors>
+inline __attribute__((always_inline)) void multiply(Left a, Right b, int64_t steps, Float (&sums)[rows][vectors]) {
+  for (int64_t k = 0; k < steps; k++) {
+    Float column[vectors];
+#pragma GCC unroll 8
+    for (int n = 0; n < vectors; n++) column[n] = load(b.data + k * b.step + n * Float::width);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+      const Float row = broadcast(a.data + r * a.row + k * a.step);
+#pragma GCC unroll 8
+      for (int n = 0; n < vectors; n++) sums[r][n] = Cell::multiply_add(row, column[n], sums[r][n]);
+    }
+  }
+}
+
+// Calls work.template operator()<n>() for a number 1 ≤ n ≤ most that is known only at run time.
+template <int most, class Work>
+inline __attribute__((always_inline)) void with_constant(int n, Work&& work) {
+  if constexpr (most == 1) {
+    work.template operator()<1>();
+  } else {
+    if (n >= most) return work.template operator()<most>();
+    with_constant<most - 1>(n, work);
+  }
+}
+
+// C[r, …] = factor[r] · C[r, …] + Σ_k A[r,k] · B[k, …] for `columns` columns, a whole number of vectors.
+template <class Cell, int rows>
+inline void accumulate(Left a, Right b, int64_t steps, const float* factor, float* c, int64_t stride, int64_t columns) {
+  constexpr int most = Float::tile_vectors;
+  for (int64_t at = 0; at < columns; at += most * Float::width) {
+    const Right some{b.data + at, b.step};
+    with_constant<most>(int((columns - at) / Float::width), [&]<int vectors>() {
+      Float sums[rows][vectors];
+      for (int r = 0; r < rows; r++) {
+        const Float scale = broadcast(factor[r]);
+        for (int n = 0; n < vectors; n++) sums[r][n] = scale * load(c + r * stride + at + n * Float::width);
+      }
+      multiply<Cell, rows, vectors>(a, some, steps, sums);
+      for (int r = 0; r < rows; r++)
+        for (int n = 0; n < vectors; n++) store(c + r * stride + at + n * Float::width, sums[r][n]);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace regard::REGARD_ISA
