@@ -77,63 +77,33 @@ inline void rescale(State& state, float max, float shift, float keep) {
   state.max = max, state.shift = max == -infinity ? -infinity : shift;
 }
 
-// One pass of some rows over some keys.
+// What happens to the scores of some rows.
 template <class Cell>
 struct Pass {
   const Scores& s;
   const Forward& f;
-  int64_t cells = cells_of<Cell>(s.dim);                        // of a query or key
-  int64_t width = round_up(f.value_dim, Float::width);          // of a value, in floats or pairs
+  Blocks<Cell> blocks{s};
+  int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
   float factor = to_powers(s);
 
-  // What a thread works on, one after the other in its scratch memory.
-  int64_t query_size() const { return block_rows * cells; }
-  int64_t panels_size() const { return block_keys * cells; }
-  int64_t values_size() const { return cells_of<Cell>(block_keys) * width; }
-  int64_t staging_size() const { return Float::width * round_up(cells, Float::width); }
-  int64_t scratch_size() const { return query_size() + panels_size() + values_size() + staging_size() + 64; }
+  int64_t scratch_size() const { return blocks.size() + cells_of<Cell>(block_keys) * width; }
 
-  void run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar, float* scratch) const {
-    Row rows[block_rows];
-    float *query = scratch, *panels = query + query_size(), *values = panels + panels_size();
-    float* staging = values + values_size();
-    for (int64_t r = 0; r < count; r++) {
-      rows[r] = row_of(s, sharing, first_row + r);
-      const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
-      pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
-      rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
-    }
-    const Range seen = reach(rows, count);
-    for (int64_t first = seen.from; first < seen.to; first += block_keys) {
-      const int64_t some = least(block_keys, seen.to - first);
-      const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
-      pack_panels<Cell>(at(s.key.data, s.type, key), s.type, s.key.row, some, s.dim, panels, staging);
-      bool finite = true;
-      if (f.output.data) {
-        const int64_t head = f.value_heads == s.heads ? sharing.first : sharing.group;
-        const int64_t value = sharing.batch * f.value.batch + head * f.value.head + first * f.value.row;
-        finite = pack_values<Cell>(at(f.value.data, s.type, value), s.type, f.value.row, some, f.value_dim, values, width);
-      }
-      for (int64_t r = 0; r < count; r += tile_rows) {
-        with_constant<tile_rows>(int(least<int64_t>(tile_rows, count - r)), [&]<int n>() {
-          tile<n>(sharing.batch, rows + r, query + r * cells, panels, first, some, values, finite, sofar, r);
-        });
-      }
-    }
+  void run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar, float* memory) const {
+    float* values = memory + blocks.size();
+    bool finite = true;
+    auto prepare = [&](int64_t first, int64_t known) {
+      if (!f.output.data) return;
+      const int64_t head = f.value_heads == s.heads ? sharing.first : sharing.group;
+      const int64_t value = sharing.batch * f.value.batch + head * f.value.head + first * f.value.row;
+      finite = pack_values<Cell>(at(f.value.data, s.type, value), s.type, f.value.row, known, f.value_dim, values, width);
+    };
+    blocks.visit(sharing, first_row, count, keys, memory, prepare,
+                 [&]<int n>(const Scored& tile) { add<n>(tile, values, finite, sofar); });
   }
 
   template <int n>
-  void tile(int64_t batch, const Row* rows, const float* query, const float* panels, int64_t first, int64_t some,
-            const float* values, bool finite, Accumulated sofar, int64_t r) const {
-    Range keys = reach(rows, n);
-    keys.from = most<int64_t>(0, keys.from - first) / panel_keys * panel_keys;
-    keys.to = least(round_up(some, panel_keys), round_up(keys.to - first, panel_keys));
-    if (keys.from >= keys.to) return;
-
-    alignas(64) float scores[tile_rows * block_keys];
-    float top[tile_rows];
-    score<Cell, n>(s, batch, rows, query, cells, panels, first, keys, scores, block_keys, top);
-
+  void add(const Scored& tile, const float* values, bool finite, Accumulated sofar) const {
+    const auto [rows, r, first, known, keys, scores, top] = tile;
     // How much of what the rows have so far is left under their new largest scores.
     alignas(64) float keep[16] = {}, shift[16] = {};
     for (int i = 0; i < n; i++) {
@@ -167,11 +137,11 @@ struct Pass {
     if (!f.output.data) return;
     float* output = sofar.output + r * width;
     if (finite) {
-      const int64_t steps = cells_of<Cell>(least(keys.to, some) - keys.from);
+      const int64_t steps = cells_of<Cell>(least(keys.to, known) - keys.from);
       const Left weights{scores + keys.from / Cell::per_cell, block_keys, 1};
       accumulate<Cell, n>(weights, Right{values + keys.from / Cell::per_cell * width, width}, steps, keep, output, width, width);
     } else {
-      for (int i = 0; i < n; i++) average_seen(scores + i * block_keys, hidden[i], {keys.from, least(keys.to, some)}, values, keep[i], output + i * width);
+      for (int i = 0; i < n; i++) average_seen(scores + i * block_keys, hidden[i], {keys.from, least(keys.to, known)}, values, keep[i], output + i * width);
     }
   }
 
@@ -268,11 +238,9 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   const Pass<Cell> pass{s, f};
   // Query heads that share keys and values are rows of one block; each has its own where the values differ.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
-  const int64_t heads_each = s.groups > 0 ? s.heads / s.groups : 1;
-  const int64_t repeat = shared ? heads_each : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
+  const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
   if (rows == 0 || sharings == 0) return;
-  const int64_t blocks = (rows + block_rows - 1) / block_rows;
-  const int64_t block = round_up((rows + blocks - 1) / blocks, tile_rows);
+  const auto [blocks, block] = Cut(rows);
   // Few rows and many keys: the keys are split too. That depends on the shapes alone, so that the bits do.
   const int64_t wanted = (64 + sharings * blocks - 1) / (sharings * blocks);
   const int64_t splits = most<int64_t>(1, least(wanted, s.keys / (4 * block_keys)));
@@ -286,10 +254,6 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     float* top = memory + block * (state_floats + 2 * f.top);
     return Accumulated{state, top + block * f.top, top, indices};
   };
-  auto sharing_of = [&](int64_t n) {
-    const int64_t per_batch = s.heads / repeat, head = n % per_batch * repeat;
-    return Sharing{n / per_batch, head / heads_each, head, repeat};
-  };
   auto begin = [&](Accumulated a) {
     for (int64_t r = 0; r < block; r++) a.state[r] = State{};
     __builtin_memset(a.output, 0, block * pass.width * sizeof(float));
@@ -300,7 +264,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   Memory parts(splits > 1 ? sharings * blocks * splits * each : 0);
   for_each(sharings * blocks * splits, threads, [&](int64_t item) {
     const int64_t part = item % splits, n = item / splits % sharings, last_first = blocks - 1 - item / splits / sharings;
-    const Sharing sharing = sharing_of(n);
+    const Sharing sharing = sharing_of(s, n, repeat);
     const int64_t first = last_first * block, count = least(block, rows - first);
     if (count <= 0) return;
     float* scratch = thread_memory(pass.scratch_size() + each);
@@ -318,15 +282,8 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
       const Accumulated b = accumulated(parts.data + (item * splits + part) * each);
       for (int64_t r = 0; r < count; r++) pass.merge(a, r, b, r);
     }
-    finish(sharing_of(n), first, count, a);
+    finish(sharing_of(s, n, repeat), first, count, a);
   });
-}
-
-inline void forward(const Scores& s, const Forward& f, int threads) {
-#ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16) return forward_in<Pair>(s, f, threads);
-#endif
-  forward_in<Single>(s, f, threads);
 }
 
 }  // namespace

@@ -51,3 +51,49 @@ inline float* thread_memory(int64_t floats) {
 #include "pack.hpp"
 #include "rows.hpp"
 #include "forward.hpp"
+#include "cells.hpp"
+#include "backward.hpp"
+#include "ceiling.hpp"
+
+namespace regard {
+namespace REGARD_ISA {
+namespace {
+
+// Pairs where the scores are bfloat16 and the instruction set has them; floats otherwise.
+template <class Work>
+void with_cell(const Scores& s, Work&& work) {
+#ifdef REGARD_PAIRS
+  if (s.type == Type::bfloat16) return work.template operator()<Pair>();
+#endif
+  work.template operator()<Single>();
+}
+
+void forward(const Scores& s, const Forward& f, int threads) {
+  with_cell(s, [&]<class Cell>() { forward_in<Cell>(s, f, threads); });
+}
+void cells(const Scores& s, const Cells& c, int threads) {
+  with_cell(s, [&]<class Cell>() { cells_in<Cell>(s, c, threads); });
+}
+void tile(const Scores& s, const Tile& t, int threads) {
+  with_cell(s, [&]<class Cell>() { tile_in<Cell>(s, t, threads); });
+}
+void transposed(const Scores& s, const Transposed& t, int threads) {
+  with_cell(s, [&]<class Cell>() { transposed_in<Cell>(s, t, threads); });
+}
+void backward(const Scores& s, const Backward& b, int threads) {
+  with_cell(s, [&]<class Cell>() { backward_in<Cell>(s, b, threads); });
+}
+
+}  // namespace
+}  // namespace REGARD_ISA
+
+#define REGARD_TEXT_OF(name) #name
+#define REGARD_TEXT(name) REGARD_TEXT_OF(name)
+#define REGARD_JOIN_OF(a, b) a##b
+#define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
+
+extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,    REGARD_ISA::cells, REGARD_ISA::tile,
+                                              REGARD_ISA::transposed,  REGARD_ISA::backward, REGARD_ISA::flops, REGARD_ISA::bytes};
+
+}  // namespace regard

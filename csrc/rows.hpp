@@ -49,12 +49,18 @@ inline bool stays_raw(const Scores& s) { return s.scale > 0 && s.softcap == 0 &&
 // What raw products, or else scores, are multiplied by to be powers of two.
 inline float to_powers(const Scores& s) { return stays_raw(s) ? s.scale * log2_e : log2_e; }
 
-// Scale, softcap, bias and mask for keys first … first + count of one row.
-inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score) {
+// Scale, softcap, bias and mask for keys first … first + count of one row. Where softcap has bent a score, `slope` gets
+// the derivative.
+inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
+                       float* slope) {
   if (!stays_raw(s)) {
     if (s.softcap != 0) {
-      const Float inner = broadcast(s.scale / s.softcap), outer = broadcast(s.softcap);
-      for (int64_t j = 0; j < count; j += Float::width) store(score + j, outer * tanh(inner * load(score + j)));
+      const Float inner = broadcast(s.scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
+      for (int64_t j = 0; j < count; j += Float::width) {
+        const Float bent = tanh(inner * load(score + j));
+        store(score + j, outer * bent);
+        if (slope) store(slope + j, one - bent * bent);
+      }
     } else {
       for (int64_t j = 0; j < count; j++) score[j] *= s.scale;
     }
@@ -96,7 +102,7 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
 // the largest of each row.
 template <class Cell, int rows>
 inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, const float* panels,
-                  int64_t first, Range keys, float* scores, int64_t stride, float (&top)[tile_rows]) {
+                  int64_t first, Range keys, float* scores, int64_t stride, float* top, float* slopes = nullptr) {
   constexpr int vectors = Float::tile_vectors;
   Float tops[rows];
   for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
@@ -114,13 +120,82 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   }
   for (int r = 0; r < rows; r++) {
     if (!stays_raw(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
-      finish_row(s, batch, row[r], first + keys.from, keys.to - keys.from, scores + r * stride + keys.from);
+      float* some = scores + r * stride + keys.from;
+      finish_row(s, batch, row[r], first + keys.from, keys.to - keys.from, some,
+                 slopes ? slopes + r * stride + keys.from : nullptr);
       tops[r] = broadcast(-infinity);
       for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(scores + r * stride + j));
     }
     top[r] = largest(tops[r]);
   }
 }
+
+// A tile of scores, as it is handed on: of some rows, row `at` of their block the first, and the keys first + keys.from …
+// first + keys.to; `known` of the keys from first on are there.
+struct Scored {
+  const Row* rows;
+  int64_t at, first, known;
+  Range keys;
+  float* scores;  // block_keys apart
+  float* top;     // the largest of each row
+};
+
+// All scores of `count` rows and some keys, tile by tile: for each block of keys that anybody may see prepare(first,
+// count), then visit.operator()<rows>(tile) for its rows.
+template <class Cell>
+struct Blocks {
+  const Scores& s;
+  int64_t cells = cells_of<Cell>(s.dim);  // of a query or key
+
+  int64_t panels_at() const { return block_rows * cells; }
+  int64_t staging_at() const { return panels_at() + block_keys * cells; }
+  int64_t size() const { return round_up(staging_at() + Float::width * round_up(cells, Float::width), 16); }
+
+  template <class Prepare, class Visit>
+  void visit(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
+             Visit&& visit) const {
+    Row rows[block_rows];
+    float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
+    for (int64_t r = 0; r < count; r++) {
+      rows[r] = row_of(s, sharing, first_row + r);
+      const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
+      pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
+      rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
+    }
+    const Range seen = reach(rows, count);
+    for (int64_t first = seen.from; first < seen.to; first += block_keys) {
+      const int64_t known = least(block_keys, seen.to - first);
+      const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
+      pack_panels<Cell>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, panels, staging);
+      prepare(first, known);
+      for (int64_t r = 0; r < count; r += tile_rows) {
+        with_constant<tile_rows>(int(least<int64_t>(tile_rows, count - r)), [&]<int n>() {
+          Range some = reach(rows + r, n);
+          some.from = most<int64_t>(0, some.from - first) / panel_keys * panel_keys;
+          some.to = least(round_up(known, panel_keys), round_up(some.to - first, panel_keys));
+          if (some.from >= some.to) return;
+          alignas(64) float scores[tile_rows * block_keys];
+          float top[tile_rows];
+          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, panels, first, some, scores, block_keys, top);
+          visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
+        });
+      }
+    }
+  }
+};
+
+// The heads of one sequence that share keys, one after the other over all sequences.
+inline Sharing sharing_of(const Scores& s, int64_t n, int64_t repeat) {
+  const int64_t per_batch = s.heads / repeat, head = n % per_batch * repeat;
+  return {n / per_batch, s.groups ? head / (s.heads / s.groups) : 0, head, repeat};
+}
+
+// Rows in blocks that are as large as one another, in whole tiles.
+struct Cut {
+  int64_t blocks, size;
+  explicit Cut(int64_t rows, int64_t largest = block_rows)
+      : blocks((rows + largest - 1) / largest), size(blocks ? round_up((rows + blocks - 1) / blocks, tile_rows) : 0) {}
+};
 
 }  // namespace
 }  // namespace regard::REGARD_ISA

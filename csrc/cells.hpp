@@ -1,0 +1,149 @@
+// The weights themselves, from scores and lse, in a second pass: parts of the matrix, and the matrix gathered into cells.
+
+#pragma once
+
+namespace regard::REGARD_ISA {
+namespace {
+
+// exp(score − lse) in place: 0 where the score is −∞, which a row that is nan elsewhere must be told.
+inline void weigh(float* score, Range keys, float factor, double lse) {
+  const double power = lse == -infinity ? 0 : lse / ln_2;
+  const float near = float(power);  // and what is left of it, so that a large lse loses no digits
+  const Float scale = broadcast(factor), less = broadcast(-near), rest = broadcast(float(near - power));
+  if (power != power) {
+    for (int64_t j = keys.from; j < keys.to; j++) score[j] = score[j] == -infinity ? 0 : float(power);
+    return;
+  }
+  for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+    store(score + j, exp2(bounded(multiply_add(load(score + j), scale, less) + rest)));
+  }
+}
+
+template <class Cell>
+void tile_in(const Scores& s, const Tile& t, int threads) {
+  const Blocks<Cell> blocks{s};
+  const auto [count, block] = Cut(t.rows);
+  const int64_t pairs = s.batch * s.heads;
+  if (t.columns == 0) return;
+  for_each(count * pairs, threads, [&](int64_t item) {
+    const int64_t pair = item % pairs, first_row = item / pairs * block, rows = least(block, t.rows - first_row);
+    if (rows <= 0) return;
+    const Sharing sharing = sharing_of(s, pair, 1);
+    float* weights = t.weights + (pair * t.rows + first_row) * t.columns;
+    __builtin_memset(weights, 0, rows * t.columns * sizeof(float));
+    const double* lse = t.lse + pair * s.queries + t.first_row + first_row;
+    const Range columns{t.first_column, t.first_column + t.columns};
+    blocks.visit(sharing, t.first_row + first_row, rows, columns, thread_memory(blocks.size()), [](int64_t, int64_t) {},
+                 [&]<int n>(const Scored& tile) {
+                   const Range keys{tile.keys.from, least(tile.keys.to, tile.known)};
+                   for (int r = 0; r < n; r++) {
+                     float* score = tile.scores + r * block_keys;
+                     weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
+                     float* to = weights + (tile.at + r) * t.columns + tile.first - t.first_column;
+                     __builtin_memcpy(to + keys.from, score + keys.from, (keys.to - keys.from) * sizeof(float));
+                   }
+                 });
+  });
+}
+
+// nan stays.
+inline double larger_or_nan(double a, double b) { return b > a || b != b ? b : a; }
+
+// Rows of one cell that follow one another are added up key by key, and only then their sums into the cells.
+struct Column {
+  const Cells& c;
+  double* cells;       // the first is of row cell `first_cell`
+  int64_t first_cell;
+  int64_t cell = -1, first = 0;
+  Range filled{block_keys, 0};
+  alignas(64) float sums[block_keys];
+  Column(const Cells& c, double* cells, int64_t first_cell) : c(c), cells(cells), first_cell(first_cell) {}
+
+  void begin(int64_t first_key) {
+    flush();
+    first = first_key;
+    for (float& sum : sums) sum = 0;
+  }
+
+  void add(int64_t row_cell, const float* weights, Range keys, int64_t known) {
+    if (row_cell != cell) flush();
+    cell = row_cell;
+    if (cell < 0) return;
+    filled = {least(filled.from, keys.from), most(filled.to, least(keys.to, known))};
+    for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+      const Float so_far = load(sums + j), weight = load(weights + j);
+      if (!c.largest) store(sums + j, so_far + weight);
+      else store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan in either stays
+    }
+  }
+
+  void flush() {
+    double* row = cells + (cell - first_cell) * c.columns;
+    for (int64_t j = filled.from; j < filled.to; j++) {
+      const int64_t column = c.column_cell[first + j];
+      if (column >= 0) row[column] = c.largest ? larger_or_nan(row[column], sums[j]) : row[column] + sums[j];
+      sums[j] = 0;
+    }
+    filled = {block_keys, 0};
+  }
+};
+
+template <class Cell>
+void cells_in(const Scores& s, const Cells& c, int threads) {
+  const Blocks<Cell> blocks{s};
+  const int64_t pairs = s.batch * s.heads, size = c.rows * c.columns;
+  for (int64_t i = 0; i < pairs * size; i++) c.cells[i] = 0;
+  if (pairs == 0 || size == 0 || s.queries == 0) return;
+
+  // Bands of rows side by side, each with cells of its own, from the least of its row cells to the largest, which are
+  // added up in order: the same bits for any number of threads. Where that takes too much memory, one band.
+  constexpr int64_t most_bands = 16, most_memory = int64_t(1) << 24;
+  const auto [wanted, wanted_rows] = Cut(s.queries, most((s.queries * pairs + 31) / 32, block_rows));
+  int64_t bands = least(wanted, most_bands), band = round_up((s.queries + bands - 1) / bands, tile_rows);
+  int64_t lowest[most_bands], offset[most_bands + 1] = {};
+  for (int64_t n = 0; n < bands; n++) {
+    int64_t low = c.rows, high = 0;
+    for (int64_t r = n * band; r < least(s.queries, (n + 1) * band); r++) {
+      if (c.row_cell[r] >= 0) low = least(low, c.row_cell[r]), high = most(high, c.row_cell[r] + 1);
+    }
+    lowest[n] = low, offset[n + 1] = offset[n] + most<int64_t>(0, high - low) * c.columns;
+  }
+  const bool apart = bands > 1 && pairs * offset[bands] <= most_memory;
+  if (!apart) bands = 1, band = s.queries;
+  Memory parts(apart ? 2 * pairs * offset[bands] : 0);
+  auto* own = reinterpret_cast<double*>(parts.data);
+
+  for_each(pairs * bands, threads, [&](int64_t item) {
+    const int64_t pair = item % pairs, at = bands - 1 - item / pairs;
+    double* cells = apart ? own + pair * offset[bands] + offset[at] : c.cells + pair * size;
+    for (int64_t i = 0; apart && i < offset[at + 1] - offset[at]; i++) cells[i] = 0;
+    Column column(c, cells, apart ? lowest[at] : 0);
+    for (int64_t row = at * band; row < least(s.queries, (at + 1) * band); row += block_rows) {
+      const int64_t rows = least(block_rows, least(s.queries, (at + 1) * band) - row);
+      const double* lse = c.lse + pair * s.queries + row;
+      blocks.visit(sharing_of(s, pair, 1), row, rows, {0, s.keys}, thread_memory(blocks.size()),
+                   [&](int64_t first, int64_t) { column.begin(first); },
+                   [&]<int n>(const Scored& tile) {
+                     for (int r = 0; r < n; r++) {
+                       float* score = tile.scores + r * block_keys;
+                       weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
+                       column.add(c.row_cell[tile.rows[r].query], score, tile.keys, tile.known);
+                     }
+                   });
+      column.flush();
+    }
+  });
+  if (!apart) return;
+  for_each(pairs, threads, [&](int64_t pair) {
+    for (int64_t at = 0; at < bands; at++) {
+      const double* from = own + pair * offset[bands] + offset[at];
+      double* to = c.cells + pair * size + lowest[at] * c.columns;
+      for (int64_t i = 0; i < offset[at + 1] - offset[at]; i++) {
+        to[i] = c.largest ? larger_or_nan(to[i], from[i]) : to[i] + from[i];
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace regard::REGARD_ISA
