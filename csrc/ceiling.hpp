@@ -37,9 +37,10 @@ inline void keep(const T& x) {
 
 template <class Cell>
 double flops_of(int threads) {
-  constexpr int sums = Float::tile_rows * Float::tile_vectors, steps = 1 << 18;
+  constexpr int sums = Float::tile_rows * Float::tile_vectors, steps = 1 << 17;
+  const int64_t items = 8 * threads;  // several for each, so that none waits for another
   const double time = least_time([&] {
-    for_each(threads, threads, [&](int64_t) {
+    for_each(items, threads, [&](int64_t) {
       Float a = broadcast(0.5f), b = broadcast(0.25f), sum[sums];
       keep(a), keep(b);
       for (Float& one : sum) one = broadcast(0.0f);
@@ -50,7 +51,7 @@ double flops_of(int threads) {
       keep(sum);
     });
   });
-  return 2.0 * Cell::per_cell * Float::width * sums * steps * threads / time;
+  return 2.0 * Cell::per_cell * Float::width * sums * steps * double(items) / time;
 }
 
 // Multiplications and additions per second, for what the kernel makes of numbers of a type.
@@ -66,7 +67,7 @@ double bytes(int threads) {
   constexpr int64_t piece = 1 << 18;  // floats
   int64_t pieces = 256;
 #ifdef _SC_LEVEL3_CACHE_SIZE
-  const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE), floor = 4 * cache / int64_t(piece * sizeof(float));
+  const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE), floor = 2 * cache / int64_t(piece * sizeof(float));
   if (floor > pieces) pieces = floor;
 #endif
   Memory memory(pieces * piece);
