@@ -56,7 +56,7 @@ struct Strip {
         keys.to = most<int64_t>(keys.from, least(end, round_up(keys.to - first, panel_keys)));
         float top[tile_rows], *some = weights + r * line, *slope = slopes ? slopes + r * line : nullptr;
         if (keys.from < keys.to) {
-          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, panels, first, keys, some, line, top, slope);
+          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, {panels, nullptr}, first, known, keys, some, line, top, slope);
         }
         for (int i = 0; i < n; i++) {
           float* weight = some + i * line;

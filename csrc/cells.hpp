@@ -21,7 +21,7 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
 
 template <class Cell>
 void tile_in(const Scores& s, const Tile& t, int threads) {
-  const Blocks<Cell> blocks{s};
+  const Blocks<Cell> blocks{s, few(s)};
   const auto [count, block] = Cut(t.rows);
   const int64_t pairs = s.batch * s.heads;
   if (t.columns == 0) return;
@@ -90,7 +90,7 @@ struct Column {
 
 template <class Cell>
 void cells_in(const Scores& s, const Cells& c, int threads) {
-  const Blocks<Cell> blocks{s};
+  const Blocks<Cell> blocks{s, few(s)};
   const int64_t pairs = s.batch * s.heads, size = c.rows * c.columns;
   for (int64_t i = 0; i < pairs * size; i++) c.cells[i] = 0;
   if (pairs == 0 || size == 0 || s.queries == 0) return;

@@ -10,38 +10,81 @@ namespace {
 struct State {
   float max = -infinity, shift = -infinity;
   double sum = 0, entropy = 0, distance = 0;
-  int64_t found = 0;  // of the largest scores
 };
+
+// A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is less
+// than all of them.
+using Ranked = uint64_t;
+
+inline Ranked ranked(float score, int64_t key) {
+  uint32_t bits;
+  score += 0.0f;  // −0 is as much as 0
+  __builtin_memcpy(&bits, &score, 4);
+  bits = bits >> 31 ? ~bits : bits | uint32_t(1) << 31;
+  return Ranked(bits) << 32 | uint32_t(~key);
+}
+inline float score_of(Ranked one) {
+  uint32_t bits = uint32_t(one >> 32);
+  bits = bits >> 31 ? bits & ~(uint32_t(1) << 31) : ~bits;
+  float score;
+  __builtin_memcpy(&score, &bits, 4);
+  return score;
+}
+inline int64_t key_of(Ranked one) { return uint32_t(~one); }
+
+// Into a falling list of a multiple of eight, whose last one falls out. What stands at place i then is the larger of
+// what stood there and the lesser of the newcomer and what stood before: no branch, as nobody can foretell the place.
+inline void insert(Ranked one, Ranked* list, int64_t count) {
+  using Eight = Ranked __attribute__((vector_size(64), aligned(8)));
+  for (int64_t i = count - 8; i >= 0; i -= 8) {
+    Eight some = *reinterpret_cast<Eight*>(list + i);
+    Eight before = __builtin_shufflevector(some, some, 0, 0, 1, 2, 3, 4, 5, 6);
+    before[0] = i > 0 ? list[i - 1] : ~Ranked(0);
+    before = before < one ? before : one;
+    *reinterpret_cast<Eight*>(list + i) = some > before ? some : before;
+  }
+}
+
+// A score that `count` or more of some keys reach: the count-th of the largest in each lane.
+inline float reached_by(const float* score, Range keys, int64_t count) {
+  if (count > Float::width) return -infinity;
+  Float lanes = load(score + keys.from);
+  for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
+  float each[Float::width], reached = infinity;
+  store(each, lanes);
+  for (float one : each) {
+    if (__builtin_popcount(greater(lanes, broadcast(one))) < count) reached = least(reached, one);
+  }
+  return reached;
+}
+
+// Of keys first + keys.from … whose largest score is `top`, those into the list that belong there.
+inline void keep_largest(const float* score, Range keys, int64_t first, float top, Ranked* list, int64_t count,
+                         int64_t room) {
+  const bool full = list[count - 1] != 0;
+  float limit = full ? score_of(list[count - 1]) : reached_by(score, keys, count);
+  if (full && top <= limit) return;
+  if (!full && limit > -infinity) limit = score_of(ranked(limit, 0) - (Ranked(1) << 32));  // they need not be above it
+  for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
+    uint64_t bits = 0;
+    for (int64_t i = 0; i < panel_keys; i += Float::width) {
+      bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
+    }
+    if (!bits) continue;
+    for (; bits; bits &= bits - 1) {
+      const int64_t key = j + __builtin_ctzll(bits);
+      insert(ranked(score[key], first + key), list, room);
+    }
+    if (list[count - 1]) limit = most(limit, score_of(list[count - 1]));
+  }
+}
 
 // The states of some rows, and what they have of a whole row each.
 struct Accumulated {
   State* state;
-  float* output;        // (rows, width)
-  float* top_scores;    // (rows, top), falling
-  int64_t* top_indices;
+  Ranked* largest;  // (rows, room), falling
+  float* output;    // (rows, width)
 };
-
-// Puts a score among the largest of its row; of equal scores the one that came first stays before.
-inline void insert(float score, int64_t key, int64_t top, State& state, float* scores, int64_t* indices) {
-  int64_t place = state.found < top ? state.found++ : top - 1;
-  for (; place > 0 && scores[place - 1] < score; place--) {
-    scores[place] = scores[place - 1], indices[place] = indices[place - 1];
-  }
-  scores[place] = score, indices[place] = key;
-}
-
-inline void keep_largest(const float* score, Range keys, int64_t first, int64_t top, State& state, float* scores,
-                         int64_t* indices) {
-  float least_kept = state.found < top ? -infinity : scores[top - 1];
-  for (int64_t j = keys.from; j < keys.to; j += Float::width) {
-    for (uint32_t bits = greater(load(score + j), broadcast(least_kept)); bits; bits &= bits - 1) {
-      const int64_t key = j + __builtin_ctz(bits);
-      if (score[key] <= least_kept) continue;
-      insert(score[key], first + key, top, state, scores, indices);
-      if (state.found == top) least_kept = scores[top - 1];
-    }
-  }
-}
 
 // exp of one row of scores, in place, as cells; what they sum up to is added to the state.
 template <class Cell, bool entropy, bool distance>
@@ -77,39 +120,54 @@ inline void rescale(State& state, float max, float shift, float keep) {
   state.max = max, state.shift = max == -infinity ? -infinity : shift;
 }
 
+// The values of a block of keys: packed or, where rows are few, as they lie.
+struct Values {
+  float* packed;
+  const char* direct;
+  bool finite;
+};
+
 // What happens to the scores of some rows.
 template <class Cell>
 struct Pass {
   const Scores& s;
   const Forward& f;
-  Blocks<Cell> blocks{s};
+  bool direct;
+  Blocks<Cell> blocks{s, direct};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
+  int64_t room = round_up(f.top, 8);  // for the largest of a row
   float factor = to_powers(s);
 
   int64_t scratch_size() const { return blocks.size() + cells_of<Cell>(block_keys) * width; }
 
-  void run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar, float* memory) const {
-    float* values = memory + blocks.size();
+  // False where something was not finite that would have to be: rows that are few then take the way of many.
+  bool run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar, float* memory) const {
+    Values values{memory + blocks.size(), nullptr, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
       if (!f.output.data) return;
       const int64_t head = f.value_heads == s.heads ? sharing.first : sharing.group;
       const int64_t value = sharing.batch * f.value.batch + head * f.value.head + first * f.value.row;
-      finite = pack_values<Cell>(at(f.value.data, s.type, value), s.type, f.value.row, known, f.value_dim, values, width);
+      const char* from = at(f.value.data, s.type, value);
+      values.direct = direct ? from : nullptr;
+      if (direct) return;
+      values.finite = pack_values<Cell>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
     blocks.visit(sharing, first_row, count, keys, memory, prepare,
-                 [&]<int n>(const Scored& tile) { add<n>(tile, values, finite, sofar); });
+                 [&]<int n>(const Scored& tile) { finite &= add<n>(tile, values, sofar); });
+    return finite;
   }
 
   template <int n>
-  void add(const Scored& tile, const float* values, bool finite, Accumulated sofar) const {
+  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
     const auto [rows, r, first, known, keys, scores, top] = tile;
     // How much of what the rows have so far is left under their new largest scores.
-    alignas(64) float keep[16] = {}, shift[16] = {};
+    alignas(64) float keep[16] = {};
+    float max[n], shift[n];
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
-      const float max = top[i] = most(state.max, top[i]);
-      shift[i] = max == -infinity ? 0 : max * factor;
+      max[i] = most(state.max, top[i]);
+      shift[i] = max[i] == -infinity ? 0 : max[i] * factor;
       keep[i] = state.shift - shift[i];
     }
     for (int i = 0; i < n; i += Float::width) store(keep + i, exp2(bounded(load(keep + i))));
@@ -118,11 +176,11 @@ struct Pass {
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
-      rescale(state, top[i], shift[i], keep[i]);
+      rescale(state, max[i], shift[i], keep[i]);
       if (f.top) {
-        keep_largest(row, keys, first, f.top, state, sofar.top_scores + (r + i) * f.top, sofar.top_indices + (r + i) * f.top);
+        keep_largest(row, keys, first, top[i], sofar.largest + (r + i) * room, f.top, room);
       }
-      if (!finite) {
+      if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
       const float position = float(rows[i].query - first);
@@ -134,15 +192,27 @@ struct Pass {
                   : exponentiate<Cell, false, false>(row, keys, factor, shift[i], position, state);
       }
     }
-    if (!f.output.data) return;
+    if (!f.output.data) return true;
     float* output = sofar.output + r * width;
-    if (finite) {
-      const int64_t steps = cells_of<Cell>(least(keys.to, known) - keys.from);
-      const Left weights{scores + keys.from / Cell::per_cell, block_keys, 1};
-      accumulate<Cell, n>(weights, Right{values + keys.from / Cell::per_cell * width, width}, steps, keep, output, width, width);
-    } else {
-      for (int i = 0; i < n; i++) average_seen(scores + i * block_keys, hidden[i], {keys.from, least(keys.to, known)}, values, keep[i], output + i * width);
+    const int64_t count = least(keys.to, known) - keys.from;
+    if (values.direct) {
+      bool finite = true;
+      with_type(s.type, [&]<Type type>() {
+        finite = average<type, n>(scores + keys.from, block_keys, count, at(values.direct, type, keys.from * f.value.row), f.value.row,
+                                  width, keep, output);
+      });
+      return finite;
     }
+    if (values.finite) {
+      const int64_t steps = cells_of<Cell>(count);
+      const Left weights{scores + keys.from / Cell::per_cell, block_keys, 1};
+      accumulate<Cell, n>(weights, Right{values.packed + keys.from / Cell::per_cell * width, width}, steps, keep, output, width, width);
+    } else {
+      for (int i = 0; i < n; i++) {
+        average_seen(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i], output + i * width);
+      }
+    }
+    return true;
   }
 
   // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 · nan.
@@ -181,11 +251,7 @@ struct Pass {
       const float theirs = b.output[j * width + e];
       mine = (keep[0] == 0 ? 0 : keep[0] * mine) + (keep[1] == 0 ? 0 : keep[1] * theirs);
     }
-    for (int64_t k = 0; k < other.found; k++) {
-      const float score = b.top_scores[j * f.top + k];
-      if (one.found == f.top && score <= a.top_scores[(i + 1) * f.top - 1]) break;
-      insert(score, b.top_indices[j * f.top + k], f.top, one, a.top_scores + i * f.top, a.top_indices + i * f.top);
-    }
+    for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * room + k], a.largest + i * room, room);
   }
 
   // Writes what is asked for of a row that has met all its keys.
@@ -194,22 +260,29 @@ struct Pass {
     const int64_t place = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
     const double alone = empty ? -infinity : state.shift * ln_2 + __builtin_log(state.sum);
-    double lse = alone;
+    double lse = alone, share = empty ? 0 : 1 / state.sum;  // of a weight, in what was summed up
     if (s.sinks) {
       const double sink = s.sinks[row.head], larger = most(sink, alone);
       lse = larger == -infinity ? larger : larger + __builtin_log(__builtin_exp(sink - larger) + __builtin_exp(alone - larger));
+      if (!empty) share *= __builtin_exp(alone - lse);
     }
     if (f.lse) f.lse[place] = lse;
-    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight, in what was summed up
     if (f.entropy) {
       const double entropy = share * (state.sum * (lse - state.shift * ln_2) - state.entropy * ln_2);
       f.entropy[place] = empty ? 0 : float(__builtin_fabs(entropy));
     }
     if (f.distance) f.distance[place] = float(share * state.distance);
-    for (int64_t k = 0; k < f.top; k++) {
-      const double power = k < state.found ? double(sofar.top_scores[r * f.top + k]) * factor - state.shift : -infinity;
-      f.top_values[place * f.top + k] = float(share * __builtin_exp2(power));
-      f.top_indices[place * f.top + k] = k < state.found ? sofar.top_indices[r * f.top + k] : unlisted(sofar, r, k);
+    if (f.top) {
+      const Ranked* largest = sofar.largest + r * room;
+      alignas(64) float values[largest_top + Float::width];
+      for (int64_t k = 0; k < f.top; k++) {
+        values[k] = largest[k] ? float(double(score_of(largest[k])) * factor - state.shift) : -infinity;
+        f.top_indices[place * f.top + k] = largest[k] ? key_of(largest[k]) : unlisted(largest, k);
+      }
+      for (int64_t k = 0; k < f.top; k += Float::width) {
+        store(values + k, exp2(bounded(load(values + k))) * broadcast(float(share)));
+      }
+      __builtin_memcpy(f.top_values + place * f.top, values, f.top * sizeof(float));
     }
     if (!f.output.data) return;
     float* output = sofar.output + r * width;
@@ -221,21 +294,21 @@ struct Pass {
     from_floats(output, f.output_type, const_cast<char*>(at(f.output.data, f.output_type, offset)), f.value_dim);
   }
 
-  // Where a row has fewer keys than the largest asked for, the first keys that it does not have follow.
-  int64_t unlisted(Accumulated sofar, int64_t r, int64_t k) const {
-    const int64_t found = sofar.state[r].found, *listed = sofar.top_indices + r * f.top;
-    int64_t missing = k - found, key = 0;
-    for (;; key++) {
-      bool taken = false;
-      for (int64_t i = 0; i < found; i++) taken = taken || listed[i] == key;
-      if (!taken && missing-- == 0) return key;
+  // Where a row has fewer keys than the largest asked for, the first keys that are not listed follow.
+  static int64_t unlisted(const Ranked* largest, int64_t k) {
+    int64_t found = 0, key = 0;
+    while (largest[found]) found++;
+    for (int64_t missing = k - found;; key++) {
+      bool listed = false;
+      for (int64_t i = 0; i < found; i++) listed = listed || key_of(largest[i]) == key;
+      if (!listed && missing-- == 0) return key;
     }
   }
 };
 
 template <class Cell>
 void forward_in(const Scores& s, const Forward& f, int threads) {
-  const Pass<Cell> pass{s, f};
+  const Pass<Cell> pass{s, f, few(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
   // Query heads that share keys and values are rows of one block; each has its own where the values differ.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
   const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
@@ -246,16 +319,16 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   const int64_t splits = most<int64_t>(1, least(wanted, s.keys / (4 * block_keys)));
   const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);
 
-  const int64_t state_floats = sizeof(State) / sizeof(float);
-  const int64_t each = round_up(block * (state_floats + pass.width + 3 * f.top), 16);  // floats; an index is two
+  const int64_t bytes = block * (sizeof(State) + pass.room * sizeof(Ranked) + pass.width * sizeof(float));
+  const int64_t each = round_up(bytes / sizeof(float), 16);
   auto accumulated = [&](float* memory) {
     auto* state = reinterpret_cast<State*>(memory);
-    auto* indices = reinterpret_cast<int64_t*>(memory + block * state_floats);
-    float* top = memory + block * (state_floats + 2 * f.top);
-    return Accumulated{state, top + block * f.top, top, indices};
+    auto* largest = reinterpret_cast<Ranked*>(state + block);
+    return Accumulated{state, largest, reinterpret_cast<float*>(largest + block * pass.room)};
   };
   auto begin = [&](Accumulated a) {
     for (int64_t r = 0; r < block; r++) a.state[r] = State{};
+    for (int64_t i = 0; i < block * pass.room; i++) a.largest[i] = 0;
     __builtin_memset(a.output, 0, block * pass.width * sizeof(float));
   };
   auto finish = [&](const Sharing& sharing, int64_t first, int64_t count, Accumulated a) {
@@ -263,14 +336,16 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   };
   Memory parts(splits > 1 ? sharings * blocks * splits * each : 0);
   for_each(sharings * blocks * splits, threads, [&](int64_t item) {
-    const int64_t part = item % splits, n = item / splits % sharings, last_first = blocks - 1 - item / splits / sharings;
+    const int64_t part = item % splits, n = item / splits % sharings;
     const Sharing sharing = sharing_of(s, n, repeat);
-    const int64_t first = last_first * block, count = least(block, rows - first);
+    const int64_t first = (blocks - 1 - item / splits / sharings) * block;  // the last rows see most, if causal
+    const int64_t count = least(block, rows - first);
     if (count <= 0) return;
     float* scratch = thread_memory(pass.scratch_size() + each);
     Accumulated a = accumulated(splits > 1 ? parts.data + item * each : scratch + round_up(pass.scratch_size(), 16));
+    const Range keys{part * split, least(s.keys, (part + 1) * split)};
     begin(a);
-    pass.run(sharing, first, count, {part * split, least(s.keys, (part + 1) * split)}, a, scratch);
+    if (!pass.run(sharing, first, count, keys, a, scratch)) begin(a), careful.run(sharing, first, count, keys, a, scratch);
     if (splits == 1) finish(sharing, first, count, a);
   });
   if (splits == 1) return;

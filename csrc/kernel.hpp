@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <type_traits>
 
 #include "attention.hpp"
 #include "parallel.hpp"
@@ -49,6 +50,7 @@ inline float* thread_memory(int64_t floats) {
 #include "tile.hpp"
 #include "exponential.hpp"
 #include "pack.hpp"
+#include "few.hpp"
 #include "rows.hpp"
 #include "forward.hpp"
 #include "cells.hpp"
@@ -59,11 +61,11 @@ namespace regard {
 namespace REGARD_ISA {
 namespace {
 
-// Pairs where the scores are bfloat16 and the instruction set has them; floats otherwise.
+// Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
 template <class Work>
 void with_cell(const Scores& s, Work&& work) {
 #ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16) return work.template operator()<Pair>();
+  if (s.type == Type::bfloat16 && !few(s)) return work.template operator()<Pair>();
 #endif
   work.template operator()<Single>();
 }

@@ -134,7 +134,7 @@ inline bool pack_values(const void* data, Type type, int64_t stride, int64_t row
           }
           a = even, b = odd;
         }
-        finite = finite && all_finite(load_bfloat16(a)) && all_finite(load_bfloat16(b));
+        finite &= all_finite(load_bfloat16(a)) & all_finite(load_bfloat16(b));
         interleave(a, b, line + i);
       }
     }
@@ -143,8 +143,14 @@ inline bool pack_values(const void* data, Type type, int64_t stride, int64_t row
 #endif
   for (int64_t row = 0; row < rows; row++) {
     float* line = to + row * width;
-    pack_row<Single>(at(data, type, row * stride), type, n, line, width);
-    for (int64_t i = 0; i < width; i += Float::width) finite = finite && all_finite(load(line + i));
+    const char* from = at(data, type, row * stride);
+    const bool ready = type == Type::float32 && n == width;
+    if (!ready) pack_row<Single>(from, type, n, line, width);
+    for (int64_t i = 0; i < width; i += Float::width) {
+      const Float some = load((ready ? reinterpret_cast<const float*>(from) : line) + i);
+      finite &= all_finite(some);
+      if (ready) store(line + i, some);
+    }
   }
   return finite;
 }

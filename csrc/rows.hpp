@@ -98,19 +98,36 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
   for (int64_t j = most<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
 }
 
+// Where the keys of a block are: packed as panels or, where rows are few, as they lie.
+struct Keys {
+  const float* panels;
+  const char* direct;
+};
+
 // Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
-// the largest of each row.
+// the largest of each row. `known` keys are there.
 template <class Cell, int rows>
-inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, const float* panels,
-                  int64_t first, Range keys, float* scores, int64_t stride, float* top, float* slopes = nullptr) {
+inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, Keys block,
+                  int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top, float* slopes = nullptr) {
   constexpr int vectors = Float::tile_vectors;
   Float tops[rows];
   for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
-  for (int64_t key = keys.from; key < keys.to; key += panel_keys) {
+  if (block.direct) {
+    with_type(s.type, [&]<Type type>() {
+      products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row, least(known, keys.to) - keys.from,
+                           s.dim, scores + keys.from, stride);
+    });
+    for (int r = 0; r < rows; r++) {
+      float* some = scores + r * stride;
+      for (int64_t j = round_up(least(known, keys.to), Float::width); j < keys.to; j += Float::width) store(some + j, tops[r]);
+      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(some + j));
+    }
+  }
+  for (int64_t key = block.direct ? keys.to : keys.from; key < keys.to; key += panel_keys) {
     Float sums[rows][vectors];
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
-    multiply<Cell, rows, vectors>(Left{query, cells, 1}, Right{panels + key * cells, panel_keys}, cells, sums);
+    multiply<Cell, rows, vectors>(Left{query, cells, 1}, Right{block.panels + key * cells, panel_keys}, cells, sums);
     for (int r = 0; r < rows; r++) {
       for (int n = 0; n < vectors; n++) {
         store(scores + r * stride + key + n * Float::width, sums[r][n]);
@@ -145,6 +162,7 @@ struct Scored {
 template <class Cell>
 struct Blocks {
   const Scores& s;
+  bool direct;  // for few rows: keys as they lie
   int64_t cells = cells_of<Cell>(s.dim);  // of a query or key
 
   int64_t panels_at() const { return block_rows * cells; }
@@ -159,14 +177,17 @@ struct Blocks {
     for (int64_t r = 0; r < count; r++) {
       rows[r] = row_of(s, sharing, first_row + r);
       const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
-      pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
+      if (direct) pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * few_cells(s.type, s.dim));
+      else pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
       rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
     }
     const Range seen = reach(rows, count);
     for (int64_t first = seen.from; first < seen.to; first += block_keys) {
       const int64_t known = least(block_keys, seen.to - first);
       const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
-      pack_panels<Cell>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, panels, staging);
+      const char* from = at(s.key.data, s.type, key);
+      if (!direct) pack_panels<Cell>(from, s.type, s.key.row, known, s.dim, panels, staging);
+      const Keys block{panels, direct ? from : nullptr};
       prepare(first, known);
       for (int64_t r = 0; r < count; r += tile_rows) {
         with_constant<tile_rows>(int(least<int64_t>(tile_rows, count - r)), [&]<int n>() {
@@ -176,7 +197,7 @@ struct Blocks {
           if (some.from >= some.to) return;
           alignas(64) float scores[tile_rows * block_keys];
           float top[tile_rows];
-          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, panels, first, some, scores, block_keys, top);
+          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, block, first, known, some, scores, block_keys, top);
           visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
         });
       }
