@@ -92,14 +92,13 @@ template <class Cell>
 void cells_in(const Scores& s, const Cells& c, int threads) {
   const Blocks<Cell> blocks{s, few(s)};
   const int64_t pairs = s.batch * s.heads, size = c.rows * c.columns;
-  for (int64_t i = 0; i < pairs * size; i++) c.cells[i] = 0;
-  if (pairs == 0 || size == 0 || s.queries == 0) return;
+  if (pairs == 0 || size == 0) return;
 
   // Bands of rows side by side, each with cells of its own, from the least of its row cells to the largest, which are
   // added up in order: the same bits for any number of threads. Where that takes too much memory, one band.
   constexpr int64_t most_bands = 16, most_memory = int64_t(1) << 24;
   const auto [wanted, wanted_rows] = Cut(s.queries, most((s.queries * pairs + 31) / 32, block_rows));
-  int64_t bands = least(wanted, most_bands), band = round_up((s.queries + bands - 1) / bands, tile_rows);
+  int64_t bands = most<int64_t>(1, least(wanted, most_bands)), band = round_up((s.queries + bands - 1) / bands, tile_rows);
   int64_t lowest[most_bands], offset[most_bands + 1] = {};
   for (int64_t n = 0; n < bands; n++) {
     int64_t low = c.rows, high = 0;
@@ -116,7 +115,7 @@ void cells_in(const Scores& s, const Cells& c, int threads) {
   for_each(pairs * bands, threads, [&](int64_t item) {
     const int64_t pair = item % pairs, at = bands - 1 - item / pairs;
     double* cells = apart ? own + pair * offset[bands] + offset[at] : c.cells + pair * size;
-    for (int64_t i = 0; apart && i < offset[at + 1] - offset[at]; i++) cells[i] = 0;
+    __builtin_memset(cells, 0, (apart ? offset[at + 1] - offset[at] : size) * sizeof(double));
     Column column(c, cells, apart ? lowest[at] : 0);
     for (int64_t row = at * band; row < least(s.queries, (at + 1) * band); row += block_rows) {
       const int64_t rows = least(block_rows, least(s.queries, (at + 1) * band) - row);
@@ -135,6 +134,7 @@ void cells_in(const Scores& s, const Cells& c, int threads) {
   });
   if (!apart) return;
   for_each(pairs, threads, [&](int64_t pair) {
+    __builtin_memset(c.cells + pair * size, 0, size * sizeof(double));
     for (int64_t at = 0; at < bands; at++) {
       const double* from = own + pair * offset[bands] + offset[at];
       double* to = c.cells + pair * size + lowest[at] * c.columns;

@@ -313,7 +313,9 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   const bool shared = f.value_heads != s.heads && s.groups > 0;
   const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
   if (rows == 0 || sharings == 0) return;
-  const auto [blocks, block] = Cut(rows);
+  // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
+  const bool half = sharings * rows < 32 * block_rows || most(s.dim, f.value_dim) > 128;
+  const auto [blocks, block] = Cut(rows, half ? block_rows / 2 : block_rows);
   // Few rows and many keys: the keys are split too. That depends on the shapes alone, so that the bits do.
   const int64_t wanted = (64 + sharings * blocks - 1) / (sharings * blocks);
   const int64_t splits = most<int64_t>(1, least(wanted, s.keys / (4 * block_keys)));

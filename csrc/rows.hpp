@@ -6,7 +6,7 @@ namespace regard::REGARD_ISA {
 namespace {
 
 constexpr int64_t block_keys = 256;  // so many keys, and their values, stay in the second-level cache
-constexpr int64_t block_rows = 192;  // that many rows use them before the next
+constexpr int64_t block_rows = 384;  // that many rows, at most, use them before the next
 constexpr int tile_rows = Float::tile_rows;
 
 // The query heads that read one head of keys, row after row: row r is query r / repeat of head first + r % repeat.
