@@ -253,7 +253,7 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
       const int64_t part = turns ? item : item / sharings;
       float* grad_query = parts.data + (n * splits + part) * size;
       __builtin_memset(grad_query, 0, size * sizeof(float));
-      gradient.add(sharing_of(s, n * gradient.repeat, gradient.repeat), {part * split, least(s.keys, (part + 1) * split)},
+      gradient.add(sharing_of(s, n, gradient.repeat), {part * split, least(s.keys, (part + 1) * split)},
                    grad_query);
     }
   });
