@@ -1,13 +1,19 @@
-# make demo   the main job: one sentence, its contextualised embeddings and the attention behind them
-# make test   format, lint, types, tests
-# make bench  the figures of the README, measured here
-# make        both of the first two
+# make demo      the main job: one sentence, its contextualised embeddings and the attention behind them
+# make test      format, lint, types, tests
+# make bench     the figures of the README, measured here
+# make           both of the first two
+# make sanitize  the kernel alone, under AddressSanitizer and UndefinedBehaviorSanitizer
+# make neon      the kernel alone, for 64-bit ARM, emulated
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp)
 
-.PHONY: all demo test bench format clean
+# Where there is a compiler, a kernel that does not compile is an error; where there is none, regard does without.
+EDITABLE := $(if $(shell command -v $${CXX:-c++}),REGARD_KERNEL=1) $(INSTALL) --no-build-isolation --editable
+
+.PHONY: all demo test bench sanitize neon format clean
 
 all: demo test
 
@@ -17,6 +23,7 @@ demo: .venv/demo
 	@echo "The same, to click on: flies.html"
 
 test: .venv/test
+	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -27,22 +34,47 @@ bench: .venv/test
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/gpt2.py
 
+sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
+  -DCMAKE_CXX_FLAGS="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+sanitize: build/sanitize/driver
+	$<
+
+neon: CMAKE_FLAGS := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+neon: build/neon/driver
+	qemu-aarch64 $< 0 200
+
+build/neon/driver: | cross-compiler
+.PHONY: cross-compiler
+cross-compiler:
+	@command -v aarch64-linux-gnu-g++ qemu-aarch64 > /dev/null || \
+	  { echo "make neon needs a compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
+
+build/%/driver: $(KERNEL) .venv/build
+	PATH=$(BIN):$$PATH cmake -G Ninja -S . -B $(@D) $(CMAKE_FLAGS)
+	PATH=$(BIN):$$PATH cmake --build $(@D)
+
 format: .venv/test
+	$(BIN)/clang-format -i $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv flies.html
+	rm -rf .venv build flies.html
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "regard needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/demo: .venv/bin/python pyproject.toml constraints.txt
-	$(INSTALL) '.[model,plot]'
+.venv/build: .venv/bin/python constraints.txt
+	$(INSTALL) cmake ninja nanobind scikit-build-core
 	@touch $@
 
-.venv/test: .venv/bin/python pyproject.toml constraints.txt
-	$(INSTALL) '.[model,plot,corpus,bench,dev]'
+.venv/demo: .venv/build pyproject.toml constraints.txt $(KERNEL)
+	$(EDITABLE) '.[model,plot]'
+	@touch $@
+
+.venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
+	$(EDITABLE) '.[model,plot,corpus,bench,dev]'
 	@touch $@
