@@ -5,20 +5,6 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// exp(score − lse) in place: 0 where the score is −∞, which a row that is nan elsewhere must be told.
-inline void weigh(float* score, Range keys, float factor, double lse) {
-  const double power = lse == -infinity ? 0 : lse / ln_2;
-  const float near = float(power);  // and what is left of it, so that a large lse loses no digits
-  const Float scale = broadcast(factor), less = broadcast(-near), rest = broadcast(float(near - power));
-  if (power != power) {
-    for (int64_t j = keys.from; j < keys.to; j++) score[j] = score[j] == -infinity ? 0 : float(power);
-    return;
-  }
-  for (int64_t j = keys.from; j < keys.to; j += Float::width) {
-    store(score + j, exp2(bounded(multiply_add(load(score + j), scale, less) + rest)));
-  }
-}
-
 template <class Cell>
 void tile_in(const Scores& s, const Tile& t, int threads) {
   const Blocks<Cell> blocks{s, few(s)};

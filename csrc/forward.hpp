@@ -64,7 +64,7 @@ inline void keep_largest(const float* score, Range keys, int64_t first, float to
   const bool full = list[count - 1] != 0;
   float limit = full ? score_of(list[count - 1]) : reached_by(score, keys, count);
   if (full && top <= limit) return;
-  if (!full && limit > -infinity) limit = score_of(ranked(limit, 0) - (Ranked(1) << 32));  // they need not be above it
+  if (!full) limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // a little less, as they need not be above it
   for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
     uint64_t bits = 0;
     for (int64_t i = 0; i < panel_keys; i += Float::width) {
@@ -276,12 +276,10 @@ struct Pass {
       const Ranked* largest = sofar.largest + r * room;
       alignas(64) float values[largest_top + Float::width];
       for (int64_t k = 0; k < f.top; k++) {
-        values[k] = largest[k] ? float(double(score_of(largest[k])) * factor - state.shift) : -infinity;
+        values[k] = largest[k] ? score_of(largest[k]) : -infinity;
         f.top_indices[place * f.top + k] = largest[k] ? key_of(largest[k]) : unlisted(largest, k);
       }
-      for (int64_t k = 0; k < f.top; k += Float::width) {
-        store(values + k, exp2(bounded(load(values + k))) * broadcast(float(share)));
-      }
+      weigh(values, {0, f.top}, factor, lse);
       __builtin_memcpy(f.top_values + place * f.top, values, f.top * sizeof(float));
     }
     if (!f.output.data) return;
@@ -308,11 +306,11 @@ struct Pass {
 
 template <class Cell>
 void forward_in(const Scores& s, const Forward& f, int threads) {
+  if (s.batch * s.heads * s.queries == 0) return;
   const Pass<Cell> pass{s, f, few(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
   // Query heads that share keys and values are rows of one block; each has its own where the values differ.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
   const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
-  if (rows == 0 || sharings == 0) return;
   // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
   const bool half = sharings * rows < 32 * block_rows || most(s.dim, f.value_dim) > 128;
   const auto [blocks, block] = Cut(rows, half ? block_rows / 2 : block_rows);

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 
 import regard
 from regard import backends
-from regard.backends import streaming
+from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 from regard.mask import Mask
 from regard.scores import Scores
@@ -83,7 +83,7 @@ def test_half_precision_is_no_worse_than_plain_pytorch(kit, backend, name, dtype
     size = 67 if name == "segments" else 61
     query, key, value = kit.inputs(queries=size, keys=67, dtype=dtype)
     more = kit.options(chosen(name), query, key)
-    found = regard.attention(query, key, value, backend=backend, **more)
+    found = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
     output, lse, weights = kit.oracle(query, key, value, **more)
     kit.agree(found.lse, lse, 1e-4)  # float32 whatever the input, but PyTorch's kernel takes a quicker exp then
     kit.agree(found.weights.dense(), weights)
@@ -117,7 +117,7 @@ def test_half_precision_does_not_overflow_in_the_scores(kit):
 def test_the_peer_agrees(kit, backend, name, dtype):
     query, key, value = kit.inputs(queries=11 if name == "segments" else 5, dtype=dtype)
     more = kit.options([name], query, key)
-    found = regard.attention(query, key, value, backend=backend, **more)
+    found = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
     sees = found.lse > -torch.inf
     kit.agree(found.output[sees], kit.plain(query, key, value, **more)[sees])
 
@@ -332,6 +332,7 @@ def test_float32_stays_float32_under_autocast(kit):
 def test_not_finite(kit, backend, option, where, evil):
     query, key, value = kit.inputs(queries=7, keys=7)
     more = kit.options(chosen(option), query, key)
+    backend = kit.forced(backend, query, key, value, **more)
     clean = regard.attention(query, key, value, **more)
     sees = clean.weights.dense() > 0
     tensors = {"query": query, "key": key, "value": value}
@@ -467,7 +468,7 @@ def test_bad_tensors(kit, name, bad, error, match):
         ("collect", ("topk:0",), ValueError, "topk: expected k from 1 to 11, the number of keys. Got 0"),
         ("collect", ("topk:12",), ValueError, "topk: expected k from 1 to 11, the number of keys. Got 12"),
         ("collect", ("topk:-1",), ValueError, "collect: .* Got 'topk:-1'"),
-        ("backend", "fast", ValueError, "backend: expected one of torch, .*reference. Got 'fast'"),
+        ("backend", "fast", ValueError, "backend: expected one of cpu, torch, reference. Got 'fast'"),
     ],
 )  # fmt: skip
 def test_bad_options(kit, argument, bad, error, match):
@@ -499,6 +500,7 @@ def off(function):
 @pytest.mark.parametrize(
     ("module", "name", "options"),
     [
+        (cpu, "_attention", {}),
         (streaming, "softmax", {"window": (1, 0)}),
         (torch_backend, "_FLASH", {}),
         (torch_backend, "_FLASH", {"causal": True}),
@@ -508,16 +510,17 @@ def off(function):
 )
 def test_a_corrupted_kernel_is_found_out(kit, monkeypatch, module, name, options):
     query, key, value = kit.inputs()
-    kit.check(query, key, value, **options)
+    backend = "cpu" if module is cpu else "torch"
+    kit.check(query, key, value, backend=backend, **options)
     monkeypatch.setattr(module, name, off(getattr(module, name)))
     with pytest.raises(AssertionError, match="not close"):
-        kit.check(query, key, value, **options)
+        kit.check(query, key, value, backend=backend, **options)
 
 
 def test_a_corrupted_precision_is_found_out(kit, monkeypatch):
     query, key, value = kit.inputs(queries=61, keys=67, dtype=torch.float16)
     plain, expected = kit.plain(query, key, value), kit.oracle(query, key, value)[0]
-    kit.no_worse(regard.attention(query, key, value).output, plain, expected)
+    kit.no_worse(regard.attention(query, key, value, backend="torch").output, plain, expected)
     monkeypatch.setattr(torch_backend, "_FLASH", off(torch_backend._FLASH))
     with pytest.raises(AssertionError, match="plain PyTorch's"):
-        kit.no_worse(regard.attention(query, key, value).output, plain, expected)
+        kit.no_worse(regard.attention(query, key, value, backend="torch").output, plain, expected)

@@ -101,7 +101,7 @@ def attention(
     output, lse, collected = chosen.run(scores, v, sinks, names)
     weights = Weights(scores, lse, sinks, leading=query.shape[:-2], collected=collected)
     given = (0,) * (4 - query.ndim)  # as many dimensions as came in
-    return Attention(output[given], lse[given], weights, value)
+    return Attention(output[given], lse.to(scores.dtype)[given], weights, value)
 
 
 def _four_dimensional(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,6 +85,14 @@ class Scores:
                     reach = self.mask.reach(some, row)
                     for head in _runs(slice(0, heads), step_heads):
                         yield Block(some, head, row, reach)
+
+
+class Softmax(NamedTuple):
+    """What makes weights of scores: w_ij = exp(s_ij − lse_i). sinks (H,) have gone into the lse (B,H,Q)."""
+
+    scores: Scores
+    sinks: Tensor | None
+    lse: Float[Tensor, "B H Q"]
 
 
 def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "b g n p"]) -> Float[Tensor, "b h m p"]:

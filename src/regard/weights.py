@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from regard import backends
 from regard.backends import streaming
 from regard.mask import Block, Index, select
-from regard.scores import Scores
+from regard.scores import Scores, Softmax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +92,7 @@ class Weights:
     @property
     def lse(self) -> Float[Tensor, "... Q"]:
         """log Σ_j exp(s_ij), sinks included; −inf for a query that sees nothing."""
-        return self._shaped(self._lse)
+        return self._shaped(self._lse.to(self.dtype))
 
     @property
     def sinks(self) -> Float[Tensor, "H"] | None:
@@ -125,7 +127,7 @@ class Weights:
         whole = len(columns) == keys or len(rows) * keys <= BLOCK
         reach = slice(0, keys) if whole else _run(columns)
         step = max(1, BLOCK // max(1, keys if whole else len(columns)))
-        tile = self._lse.new_empty(len(batch), len(heads), len(rows), len(columns))
+        tile = self._lse.new_empty(len(batch), len(heads), len(rows), len(columns), dtype=self.dtype)
         for (b, sequence), (h, head), start in product(
             enumerate(batch.tolist()), enumerate(heads.tolist()), range(0, len(rows), step)
         ):
@@ -143,11 +145,7 @@ class Weights:
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
         """The whole matrix. Raises ValueError where it takes more than `limit` bytes."""
         self._refuse_if_large(self.shape, limit, "Ask for a tile, pool it, or call dense(limit=…)")
-        scores = self.scores
-        weights = self._lse.new_zeros(scores.shape)
-        for at, tile, _ in streaming.weights_of(scores, self._sinks):
-            weights[at.batch, at.heads, at.rows, at.columns] = tile
-        return self._shaped(weights)
+        return self._shaped(self._by.dense(self._softmax))
 
     def _refuse_if_large(self, shape: Sequence[int], limit: int, what_to_do: str) -> None:
         size = torch.Size(shape).numel() * self.dtype.itemsize
@@ -182,13 +180,13 @@ class Weights:
     def sink(self) -> Float[Tensor, "... Q"]:
         """The mass that the sink took from each row; 0 without sinks."""
         if self._sinks is None:
-            return self._shaped(torch.zeros_like(self._lse))
+            return self._shaped(torch.zeros_like(self._lse, dtype=self.dtype))
         taken = (self._sinks.to(self._lse.dtype)[:, None] - self._lse).exp()
-        return self._shaped(taken.masked_fill_(self._lse == -torch.inf, 0))
+        return self._shaped(taken.masked_fill_(self._lse == -torch.inf, 0).to(self.dtype))
 
     def _statistic(self, name: str) -> tuple[Tensor, ...]:
         if name not in self._collected:
-            self._collected.update(streaming.statistics(self.scores, self._sinks, [name]))
+            self._collected.update(self._by.statistics(self._softmax, [name]))
         return tuple(
             self._shaped(part).clone() for part in self._collected[name]
         )  # they stay right if changed in place
@@ -197,7 +195,7 @@ class Weights:
 
     def received(self) -> Float[Tensor, "... K"]:
         """Σ_i w_ij: the attention that each key gets, from all queries."""
-        return self._shaped(streaming.received(self.scores, self._sinks))
+        return self._shaped(self._by.received(self._softmax))
 
     def grouped(
         self, queries: Int[Tensor, "Q"] | None = None, keys: Int[Tensor, "K"] | None = None
@@ -211,7 +209,7 @@ class Weights:
         query_groups, key_groups = self._groups("queries", queries, rows), self._groups("keys", keys, columns)
         sizes = _count(query_groups), _count(key_groups)
         self._refuse_if_large((*self._leading, *sizes), DENSE_LIMIT, "Make fewer groups")
-        total = streaming.grouped(self.scores, self._sinks, query_groups, key_groups, sizes, "sum")
+        total = self._by.grouped(self._softmax, query_groups, key_groups, sizes, "sum")
         members = torch.bincount(query_groups[query_groups >= 0], minlength=sizes[0]).clamp(min=1)
         return self._shaped(total / members[:, None])
 
@@ -237,7 +235,7 @@ class Weights:
                 raise ValueError(f"{call}: {name}: expected 1 to {size}, as many as there are positions. Got {count}.")
         cell_of_row, cell_of_column = self._cells(queries, rows), self._cells(keys, cols)
         kind = "max" if reduce == "max" else "sum"
-        cells = streaming.grouped(self.scores, self._sinks, cell_of_row, cell_of_column, (rows, cols), kind)
+        cells = self._by.grouped(self._softmax, cell_of_row, cell_of_column, (rows, cols), kind)
         if reduce == "mean":
             cells /= cell_of_row.bincount()[:, None] * cell_of_column.bincount()
         return self._shaped(cells)
@@ -252,7 +250,7 @@ class Weights:
         Differentiable in x.
         """
         x = self._vectors("w @ x", x, self._scores.shape[3])
-        return self._shaped(_Apply.apply(x, self, streaming.apply, streaming.apply_transposed))
+        return self._shaped(_Apply.apply(x, self, self._by.apply, self._by.apply_transposed))
 
     @property
     def T(self) -> Transposed:  # noqa: N802
@@ -266,7 +264,7 @@ class Weights:
 
     def _transposed_matmul(self, y: Float[Tensor, "... Q F"]) -> Float[Tensor, "... K F"]:
         y = self._vectors("w.T @ y", y, self._scores.shape[2])
-        return self._shaped(_Apply.apply(y, self, streaming.apply_transposed, streaming.apply))
+        return self._shaped(_Apply.apply(y, self, self._by.apply_transposed, self._by.apply))
 
     def _vectors(self, call: str, x: Tensor, size: int) -> Tensor:
         batch, heads = self._scores.shape[:2]
@@ -309,6 +307,14 @@ class Weights:
 
     # Inside
 
+    @property
+    def _softmax(self) -> Softmax:
+        return Softmax(self.scores, self._sinks, self._lse)
+
+    @property
+    def _by(self) -> ModuleType:
+        return backends.reductions(self._softmax)
+
     def _shaped(self, tensor: Tensor) -> Tensor:
         """From (B,H,…) to the leading dimensions of the call."""
         return tensor[(0,) * (2 - len(self._leading))]
@@ -345,7 +351,7 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights, product, transposed_product):
         ctx.shape, ctx.rest = x.shape, (weights, transposed_product, product)
-        return product(weights.scores, weights._sinks, x)
+        return product(weights._softmax, x)
 
     @staticmethod
     def backward(ctx, grad):

@@ -6,12 +6,12 @@ from types import ModuleType
 
 from torch import Tensor, zeros
 
-from regard.backends import reference
+from regard.backends import cpu, reference, streaming
 from regard.backends import torch as torch_backend
 from regard.mask import Mask
-from regard.scores import Scores
+from regard.scores import Scores, Softmax
 
-BACKENDS: dict[str, ModuleType] = {"torch": torch_backend, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "torch": torch_backend, "reference": reference}
 
 
 def choose(name: str | None, scores: Scores, value: Tensor) -> ModuleType:
@@ -26,6 +26,11 @@ def choose(name: str | None, scores: Scores, value: Tensor) -> ModuleType:
     if reasons := BACKENDS[name].reasons(scores, value):
         raise ValueError(f"backend: {name!r} cannot serve: {'; '.join(reasons)}.")
     return BACKENDS[name]
+
+
+def reductions(softmax: Softmax) -> ModuleType:
+    """Who computes statistics of the weights: the kernel where their lse is its own, streamed blocks elsewhere."""
+    return cpu if cpu.serves(softmax) else streaming
 
 
 def here() -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from regard.mask import Block, part, positions, select
-from regard.scores import Scores, matmul
+from regard.scores import Scores, Softmax, matmul
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -89,8 +89,9 @@ def forward(
     return output, lse, found
 
 
-def statistics(scores: Scores, sinks: Tensor | None, names: Sequence[str]) -> Statistics:
+def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
+    scores, sinks, _ = softmax
     found = _room(scores, names)
     for at, weights, _ in weights_of(scores, sinks):
         _gather(found, at, weights, scores.shape[3])
@@ -187,8 +188,9 @@ def _first_of_no_weight(values: Tensor, indices: Tensor) -> Tensor:
 # Reductions over queries, keys or both
 
 
-def apply(scores: Scores, sinks: Tensor | None, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
+    scores, sinks, _ = softmax
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -197,10 +199,9 @@ def apply(scores: Scores, sinks: Tensor | None, x: Float[Tensor, "B|1 H|G|1 K F"
     return output
 
 
-def apply_transposed(
-    scores: Scores, sinks: Tensor | None, y: Float[Tensor, "B|1 H|G|1 Q F"]
-) -> Float[Tensor, "B H K F"]:
+def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
+    scores, sinks, _ = softmax
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -214,8 +215,18 @@ def _heads(vectors: Tensor, scores: Scores, at: Block) -> slice:
     return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
 
 
-def received(scores: Scores, sinks: Tensor | None) -> Float[Tensor, "B H K"]:
+def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+    """All of the matrix."""
+    scores, sinks, _ = softmax
+    weights = scores.query.new_zeros(scores.shape, dtype=scores.dtype)
+    for at, some, _ in weights_of(scores, sinks):
+        weights[at.batch, at.heads, at.rows, at.columns] = some
+    return weights
+
+
+def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
     """Σ_i w_ij, summed in float64."""
+    scores, sinks, _ = softmax
     batch, heads, _, keys = scores.shape
     total = scores.query.new_zeros(batch, heads, keys, dtype=torch.float64)
     for at, weights, _ in weights_of(scores, sinks):
@@ -224,17 +235,13 @@ def received(scores: Scores, sinks: Tensor | None) -> Float[Tensor, "B H K"]:
 
 
 def grouped(
-    scores: Scores,
-    sinks: Tensor | None,
-    queries: Int[Tensor, "Q"],
-    keys: Int[Tensor, "K"],
-    sizes: tuple[int, int],
-    reduce: str,
+    softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
 ) -> Float[Tensor, "B H R C"]:
     """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
     reduce: "sum" or "max" of the weights that fall into a cell.
     """
+    scores, sinks, _ = softmax
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):

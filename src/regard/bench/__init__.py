@@ -1,0 +1,1 @@
+"""How fast attention is on this machine, with the peers side by side: `regard bench attention`."""
