@@ -1,0 +1,519 @@
+// Tests of the kernel without Python, to be run under sanitizers and emulators: every function of every kernel that this
+// machine has, on random and awkward shapes and options, in buffers that end where their numbers end.
+//
+//     driver [FIRST LAST]    the cases of these numbers, each of which is the same whenever it is run
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "attention.hpp"
+#include "naive.hpp"
+#include "parallel.hpp"
+
+using namespace regard;
+using naive::number;
+
+namespace {
+
+std::string subject;  // what is being tested
+
+[[noreturn]] void fail(const std::string& what) {
+  std::fprintf(stderr, "%s: %s\n", subject.c_str(), what.c_str());
+  std::exit(1);
+}
+
+struct Random {
+  std::mt19937_64 bits;
+  int64_t below(int64_t n) { return int64_t(bits() % uint64_t(n)); }
+  bool chance(double p) { return double(below(1 << 20)) < p * (1 << 20); }
+  template <class T>
+  T one_of(std::initializer_list<T> some) {
+    return some.begin()[below(int64_t(some.size()))];
+  }
+  // A multiple of 1/64, which every type can hold, and whose products a float sums up without rounding.
+  float number() { return float(below(255) - 127) / 64; }
+};
+
+// An array on the heap without a byte to spare, that begins anywhere: AddressSanitizer then sees the first step too far.
+struct Array {
+  std::unique_ptr<char[]> memory;
+  char* data = nullptr;
+  int64_t bytes = 0;
+
+  Array() = default;
+  Array(Random& random, int64_t count, int64_t size) : bytes(count * size) {
+    const int64_t shift = random.below(4) * size;
+    memory.reset(new char[shift + bytes]);
+    data = memory.get() + shift;
+    std::fill_n(data, bytes, char(0x5a));
+  }
+  template <class T>
+  T* as() {
+    return reinterpret_cast<T*>(data);
+  }
+};
+
+enum class Layout { contiguous, by_row, with_gaps, repeated };
+
+// A (B,H,N,D) tensor of random numbers.
+template <class T>
+Array make_strided(Random& random, Strided<T>& x, Type type, int64_t batch, int64_t heads, int64_t rows, int64_t n,
+                   bool writable = false) {
+  const auto layout = Layout(random.below(writable ? 3 : 4));
+  const int64_t gap = layout == Layout::with_gaps ? random.below(5) : 0;
+  x.row = n + gap, x.head = rows * x.row + gap, x.batch = heads * x.head + gap;
+  if (layout == Layout::by_row) x.head = n, x.row = heads * n, x.batch = rows * x.row;
+  if (layout == Layout::repeated) (random.chance(0.5) ? x.batch : x.head) = 0;
+  const bool empty = batch * heads * rows * n == 0;
+  const int64_t count = empty ? 0 : (batch - 1) * x.batch + (heads - 1) * x.head + (rows - 1) * x.row + n;
+  Array memory(random, count, naive::size_of(type));
+  x.data = reinterpret_cast<T*>(memory.data);
+  for (int64_t i = 0; i < count && !writable; i++) naive::set_number(memory.data, type, i, random.number());
+  return memory;
+}
+
+// The strides of a (B,H,Q,K) tensor that is repeated along some dimensions; returns how many numbers it has.
+template <class T>
+int64_t make_broadcast(Random& random, Broadcast<T>& x, const Scores& s) {
+  int64_t* const strides[] = {&x.column, &x.row, &x.head, &x.batch};
+  const int64_t sizes[] = {s.keys, s.queries, s.heads, s.batch};
+  int order[] = {0, 1, 2, 3};
+  if (random.chance(0.3)) std::swap(order[0], order[1]);
+  int64_t count = 1;
+  for (int dimension : order) {
+    if (random.chance(0.4)) continue;
+    *strides[dimension] = count;
+    count *= sizes[dimension];
+  }
+  return count;
+}
+
+// One set of shapes and options, and what it must come to.
+struct Case {
+  Random random;
+  Scores s;
+  int64_t value_dim = 0;
+  Strided<const void> value;
+  Array query_memory, key_memory, value_memory, start_memory, stop_memory, mask_memory, bias_memory, sinks_memory;
+  std::unique_ptr<naive::Dense> dense;
+  Array lse;  // (B,H,Q)
+
+  explicit Case(int64_t seed) : random{std::mt19937_64(uint64_t(seed))} {
+    choose_shape();
+    key_memory = make_strided(random, s.key, s.type, s.batch, s.groups, s.keys, s.dim);
+    query_memory = make_strided(random, s.query, s.type, s.batch, s.heads, s.queries, s.dim);
+    value_memory = make_strided(random, value, s.type, s.batch, s.groups, s.keys, value_dim);
+    if (random.chance(0.1)) put(NAN, random.chance(0.5) ? query_memory : key_memory);
+    if (random.chance(0.1)) put(random.one_of({NAN, INFINITY, -INFINITY}), value_memory);
+    choose_options();
+    dense = std::make_unique<naive::Dense>(s);
+    lse = Array(random, rows(), sizeof(double));
+    std::copy(dense->lse.begin(), dense->lse.end(), lse.as<double>());
+  }
+
+  bool finite = true;  // all the numbers
+
+  int64_t rows() const { return s.batch * s.heads * s.queries; }
+  bool any_bias() const { return s.bias.data != nullptr; }
+
+  std::string text() const {
+    const auto n = [](int64_t x) { return std::to_string(x); };
+    return "B" + n(s.batch) + " H" + n(s.heads) + " G" + n(s.groups) + " Q" + n(s.queries) + " K" + n(s.keys) + " D" +
+           n(s.dim) + " E" + n(value_dim) + " type " + n(int64_t(s.type)) + " scale " + std::to_string(s.scale) +
+           (s.start ? " spans" : "") + (s.mask.data ? " mask" : "") + (any_bias() ? " bias" : "") +
+           (s.sinks ? " sinks" : "") + (s.softcap != 0 ? " softcap" : "") + (finite ? "" : " not finite");
+  }
+
+ private:
+  void put(float x, Array& where) {
+    if (where.bytes == 0) return;
+    naive::set_number(where.data, s.type, random.below(where.bytes / naive::size_of(s.type)), x);
+    finite = false;
+  }
+
+  int64_t choose_dim() {
+    if (random.chance(0.5)) return random.one_of<int64_t>({8, 16, 32, 48, 64, 80, 96, 128, 256});
+    return random.one_of<int64_t>({0, 1, 2, 3, 5, 7, 13, 17, 31, 33, 63, 65, 127, 129, 255, largest_dim});
+  }
+  int64_t choose_length() {
+    if (random.chance(0.4)) return random.one_of<int64_t>({0, 1, 2, 3, 4, 5, 6, 7});
+    if (random.chance(0.5)) return random.one_of<int64_t>({15, 16, 17, 31, 63, 64, 65, 95, 96, 97, 127, 128, 129});
+    return random.one_of<int64_t>({191, 192, 193, 255, 256, 257, 300, 511, 512, 513, 769});
+  }
+
+  void choose_shape() {
+    do {
+      s.type = random.one_of({Type::float32, Type::bfloat16, Type::float16});
+      s.batch = random.one_of<int64_t>({1, 1, 2, 3, 0});
+      s.groups = random.one_of<int64_t>({1, 1, 2, 3});
+      s.heads = s.groups * random.one_of<int64_t>({1, 1, 2, 3, 7});
+      s.queries = choose_length(), s.keys = choose_length();
+      if (random.chance(0.1)) s.queries = 1 + random.below(3), s.keys = 2000 + random.below(3000);  // as in decoding
+      s.dim = choose_dim(), value_dim = choose_dim();
+    } while (s.batch * s.heads * s.queries * s.keys * (s.dim + value_dim + 16) > 1000000);
+  }
+
+  void choose_options() {
+    s.scale = random.one_of({1 / std::sqrt(float(std::max<int64_t>(s.dim, 1))), 0.3f, 1.0f, 0.0f, -0.7f});
+    if (random.chance(0.2)) s.softcap = random.one_of({0.8f, 20.0f});
+    if (random.chance(0.5)) choose_spans();
+    if (random.chance(0.3)) {
+      mask_memory = Array(random, make_broadcast(random, s.mask, s), 1);
+      const double share = random.one_of({0.1, 0.6, 0.95});
+      for (int64_t i = 0; i < mask_memory.bytes; i++) mask_memory.as<bool>()[i] = random.chance(share);
+      s.mask.data = mask_memory.as<bool>();
+    }
+    if (random.chance(0.3)) {
+      s.bias_type = random.one_of({s.type, Type::float32});
+      const int64_t count = make_broadcast(random, s.bias, s);
+      bias_memory = Array(random, count, naive::size_of(s.bias_type));
+      const double hidden = random.one_of({0.0, 0.0, 0.3});
+      for (int64_t i = 0; i < count; i++) {
+        naive::set_number(bias_memory.data, s.bias_type, i, random.chance(hidden) ? -INFINITY : random.number());
+      }
+      s.bias.data = bias_memory.data;
+    }
+    if (random.chance(0.2)) {
+      sinks_memory = Array(random, s.heads, sizeof(float));
+      for (int64_t h = 0; h < s.heads; h++) sinks_memory.as<float>()[h] = random.number();
+      s.sinks = sinks_memory.as<float>();
+    }
+  }
+
+  // Causal, a window, or anything; some beyond the keys, some of nothing.
+  void choose_spans() {
+    s.span_batch = random.chance(0.5) ? s.queries : 0;
+    const int64_t count = s.span_batch ? s.batch * s.queries : s.queries;
+    start_memory = Array(random, count, sizeof(int64_t)), stop_memory = Array(random, count, sizeof(int64_t));
+    const int64_t kind = random.below(3), left = random.below(40), right = random.below(40);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t at = (s.span_batch ? i % s.queries : i) + s.keys - s.queries;
+      int64_t start = kind == 0 ? 0 : at - left, stop = kind == 0 ? at + 1 : at + right;
+      if (kind == 2) start = random.below(s.keys + 5) - 2, stop = random.below(s.keys + 5) - 2;
+      start_memory.as<int64_t>()[i] = start, stop_memory.as<int64_t>()[i] = stop;
+    }
+    s.start = start_memory.as<int64_t>(), s.stop = stop_memory.as<int64_t>();
+  }
+};
+
+void expect(const char* what, int64_t i, double found, double expected, double tolerance) {
+  if (found == expected || (std::isnan(found) && std::isnan(expected))) return;
+  if (std::abs(found - expected) <= tolerance * (1 + std::abs(expected))) return;
+  fail(std::string(what) + "[" + std::to_string(i) + "]: expected " + std::to_string(expected) + ". Got " +
+       std::to_string(found) + ".");
+}
+
+constexpr double exact = 3e-5;  // of what is computed in float32 throughout
+
+// Of a weighted sum: where bfloat16 are multiplied in pairs, the weights are rounded to it as well.
+double rounding(Type type) { return type == Type::float32 ? exact : type == Type::bfloat16 ? 2e-2 : 2e-3; }
+
+// Results of a function, which must be the same for any number of threads, and stay within their buffers' numbers.
+struct Results {
+  std::vector<Array*> arrays;
+  template <class Call>
+  void compute(Call&& call) {
+    std::vector<std::string> before, once;
+    for (Array* one : arrays) before.emplace_back(one->data, one->bytes);
+    call(1);
+    for (size_t i = 0; i < arrays.size(); i++) {
+      once.emplace_back(arrays[i]->data, arrays[i]->bytes);
+      std::copy(before[i].begin(), before[i].end(), arrays[i]->data);
+    }
+    call(3);
+    for (size_t i = 0; i < arrays.size(); i++) {
+      if (std::memcmp(once[i].data(), arrays[i]->data, once[i].size()) != 0) fail("other bits on three threads");
+    }
+  }
+};
+
+void check_largest(const Case& c, const Forward& f) {
+  // Scores of numbers with few digits are exact as long as nothing is added to them: then so is the order.
+  const bool ordered = c.s.scale > 0 && c.s.softcap == 0 && !c.any_bias();
+  std::vector<int64_t> keys(c.s.keys);
+  for (int64_t row = 0; row < c.rows(); row++) {
+    if (std::isnan(c.dense->lse[row])) continue;
+    const double* weights = c.dense->weights.data() + row * c.s.keys;
+    std::iota(keys.begin(), keys.end(), 0);
+    std::stable_sort(keys.begin(), keys.end(), [&](int64_t a, int64_t b) { return weights[a] > weights[b]; });
+    for (int64_t k = 0; k < f.top; k++) {
+      const int64_t at = row * f.top + k, key = f.top_indices[at];
+      if (key < 0 || key >= c.s.keys) fail("top_indices beyond the keys");
+      if (ordered && key != keys[k]) fail("top_indices out of order");
+      expect("top_values", at, f.top_values[at], weights[keys[k]], exact);
+      expect("top_values' weights", at, f.top_values[at], weights[key], exact);
+    }
+  }
+}
+
+void check_forward(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  Forward f;
+  f.value_dim = c.value_dim, f.value = c.value, f.value_heads = s.groups;
+  f.output_type = c.random.one_of({s.type, Type::float32});
+  f.top = c.random.chance(0.5) ? std::min(s.keys, c.random.one_of<int64_t>({1, 2, 8, 9, 63, largest_top})) : 0;
+  Array output = make_strided(c.random, f.output, f.output_type, s.batch, s.heads, s.queries, f.value_dim, true);
+  Array lse(c.random, c.rows(), sizeof(double)), top_values(c.random, c.rows() * f.top, sizeof(float));
+  Array top_indices(c.random, c.rows() * f.top, sizeof(int64_t));
+  Array entropy(c.random, c.rows(), sizeof(float)), distance(c.random, c.rows(), sizeof(float));
+  if (c.random.chance(0.2)) f.output.data = nullptr, f.value_dim = 0;
+  f.lse = lse.as<double>();
+  if (c.random.chance(0.5)) f.entropy = entropy.as<float>();
+  if (c.random.chance(0.3)) f.distance = distance.as<float>();
+  f.top_values = top_values.as<float>(), f.top_indices = top_indices.as<int64_t>();
+  Results{{&output, &lse, &entropy, &distance, &top_values, &top_indices}}.compute(
+      [&](int threads) { kernel.forward(s, f, threads); });
+
+  for (int64_t row = 0; row < c.rows(); row++) {
+    const int64_t b = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries;
+    const double* weights = c.dense->weights.data() + row * s.keys;
+    expect("lse", row, f.lse[row], c.dense->lse[row], exact);
+    double entropies = 0, distances = 0;
+    for (int64_t j = 0; j < s.keys; j++) {
+      if (weights[j] != 0) entropies -= weights[j] * std::log(weights[j]);
+      distances += weights[j] * double(std::abs(i - j));
+    }
+    if (f.entropy) expect("entropy", row, f.entropy[row], entropies, exact);
+    if (f.distance) expect("distance", row, f.distance[row], distances, exact);
+    for (int64_t e = 0; e < f.value_dim; e++) {
+      double expected = 0;
+      for (int64_t j = 0; j < s.keys; j++) {
+        if (weights[j] != 0) expected += weights[j] * number(f.value.data, s.type, naive::place(f.value, b, h / (s.heads / s.groups), j) + e);
+      }
+      const double found = number(f.output.data, f.output_type, naive::place(f.output, b, h, i) + e);
+      expect("output", row * f.value_dim + e, found, expected, rounding(s.type));
+    }
+  }
+  check_largest(c, f);
+}
+
+void check_cells(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  Cells cells;
+  cells.lse = c.lse.as<double>();
+  cells.rows = c.random.below(std::min<int64_t>(s.queries, 20) + 1);
+  cells.columns = c.random.below(std::min<int64_t>(s.keys, 20) + 1);
+  cells.largest = c.random.chance(0.5);
+  Array row_cell(c.random, s.queries, sizeof(int64_t)), column_cell(c.random, s.keys, sizeof(int64_t));
+  const bool in_order = c.random.chance(0.5);
+  const auto assign = [&](Array& to, int64_t count, int64_t parts) {
+    for (int64_t i = 0; i < count; i++) {
+      to.as<int64_t>()[i] = in_order && parts > 0 ? i * parts / count : c.random.below(parts + 1) - 1;
+    }
+  };
+  assign(row_cell, s.queries, cells.rows), assign(column_cell, s.keys, cells.columns);
+  cells.row_cell = row_cell.as<int64_t>(), cells.column_cell = column_cell.as<int64_t>();
+  const int64_t each = cells.rows * cells.columns;
+  Array found(c.random, s.batch * s.heads * each, sizeof(double));
+  cells.cells = found.as<double>();
+  Results{{&found}}.compute([&](int threads) { kernel.cells(s, cells, threads); });
+
+  std::vector<double> expected(s.batch * s.heads * each);
+  for (int64_t row = 0; row < c.rows(); row++) {
+    for (int64_t j = 0; j < s.keys; j++) {
+      const int64_t r = cells.row_cell[row % s.queries], column = cells.column_cell[j];
+      if (r < 0 || column < 0) continue;
+      double& one = expected[row / s.queries * each + r * cells.columns + column];
+      const double weight = c.dense->weights[row * s.keys + j];
+      one = cells.largest ? std::max(one, weight) : one + weight;
+    }
+  }
+  for (size_t i = 0; i < expected.size() && c.finite; i++) expect("cells", int64_t(i), cells.cells[i], expected[i], exact);
+}
+
+void check_tile(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  Tile tile;
+  tile.lse = c.lse.as<double>();
+  tile.first_row = c.random.below(s.queries + 1), tile.rows = c.random.below(s.queries - tile.first_row + 1);
+  tile.first_column = c.random.below(s.keys + 1), tile.columns = c.random.below(s.keys - tile.first_column + 1);
+  Array found(c.random, s.batch * s.heads * tile.rows * tile.columns, sizeof(float));
+  tile.weights = found.as<float>();
+  Results{{&found}}.compute([&](int threads) { kernel.tile(s, tile, threads); });
+  for (int64_t i = 0; i < s.batch * s.heads * tile.rows * tile.columns; i++) {
+    const int64_t j = tile.first_column + i % tile.columns, r = i / tile.columns;
+    const int64_t row = r / tile.rows * s.queries + tile.first_row + r % tile.rows;
+    expect("weights", i, tile.weights[i], c.dense->weights[row * s.keys + j], exact);
+  }
+}
+
+void check_transposed(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  Transposed t;
+  t.lse = c.lse.as<double>();
+  t.width = c.random.one_of<int64_t>({0, 1, 5, 16, 33, 64});
+  Strided<const void> vectors;
+  const Array memory = make_strided(c.random, vectors, Type::float32, s.batch, s.heads, s.queries, t.width);
+  t.vectors = {static_cast<const float*>(vectors.data), vectors.batch, vectors.head, vectors.row};
+  Array found(c.random, s.batch * s.heads * s.keys * t.width, sizeof(float));
+  t.output = found.as<float>();
+  Results{{&found}}.compute([&](int threads) { kernel.transposed(s, t, threads); });
+  std::vector<double> expected(s.batch * s.heads * s.keys * t.width), sizes(expected.size());
+  for (int64_t row = 0; row < c.rows(); row++) {
+    const int64_t pair = row / s.queries, b = pair / s.heads, h = pair % s.heads;
+    for (int64_t n = 0; n < s.keys * t.width; n++) {
+      const int64_t from = naive::place(t.vectors, b, h, row % s.queries) + n % t.width;
+      const double term = c.dense->weights[row * s.keys + n / t.width] * t.vectors.data[from];
+      expected[pair * s.keys * t.width + n] += term, sizes[pair * s.keys * t.width + n] += std::abs(term);
+    }
+  }
+  for (size_t i = 0; i < expected.size(); i++) {
+    expect("output", int64_t(i), t.output[i], expected[i], exact * (1 + sizes[i]));
+  }
+}
+
+void check_backward(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  const int64_t values = c.value_dim, repeat = s.heads / s.groups;
+  Backward b;
+  b.lse = c.lse.as<double>(), b.value_dim = values, b.value = c.value;
+  const Array grad_memory = make_strided(c.random, b.grad_output, s.type, s.batch, s.heads, s.queries, values);
+  Array through(c.random, c.rows(), sizeof(float));
+  for (int64_t row = 0; row < c.rows(); row++) through.as<float>()[row] = c.random.number();
+  b.through = through.as<float>();
+  const bool bias = c.any_bias() && c.random.chance(0.7);
+  const int64_t queries = c.rows() * s.dim, keys = s.batch * s.groups * s.keys;
+  const int64_t biases = bias ? c.bias_memory.bytes / naive::size_of(s.bias_type) : 0;
+  Array found[] = {{c.random, queries, 4}, {c.random, keys * s.dim, 4}, {c.random, keys * values, 4}, {c.random, biases, 4}};
+  for (Array& one : found) std::fill_n(one.data, one.bytes, 0);
+  b.grad_query = found[0].as<float>(), b.grad_key = found[1].as<float>(), b.grad_value = found[2].as<float>();
+  if (bias) b.grad_bias = {found[3].as<float>(), s.bias.batch, s.bias.head, s.bias.row, s.bias.column};
+  Results{{&found[0], &found[1], &found[2], &found[3]}}.compute([&](int threads) { kernel.backward(s, b, threads); });
+
+  if (!c.finite) return;
+  // Each sum with the sum of its terms' sizes, which its error is measured against.
+  std::vector<double> expected[4], sizes[4];
+  for (int n = 0; n < 4; n++) expected[n].resize(found[n].bytes / 4), sizes[n].resize(found[n].bytes / 4);
+  const auto add = [&](int which, int64_t at, double term) { expected[which][at] += term, sizes[which][at] += std::abs(term); };
+  for (int64_t row = 0; row < c.rows(); row++) {
+    const int64_t n = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries, group = h / repeat;
+    for (int64_t j = 0; j < s.keys; j++) {
+      const double weight = c.dense->weights[row * s.keys + j];
+      if (weight == 0) continue;
+      const int64_t key = (n * s.groups + group) * s.keys + j;
+      double product = 0, size = 0;
+      for (int64_t e = 0; e < values; e++) {
+        const double grad = number(b.grad_output.data, s.type, naive::place(b.grad_output, n, h, i) + e);
+        const double term = grad * number(b.value.data, s.type, naive::place(b.value, n, group, j) + e);
+        product += term, size += std::abs(term);
+        add(2, key * values + e, weight * grad);
+      }
+      const double grad = weight * (product - b.through[row]), scaled = grad * c.dense->slopes[row * s.keys + j] * s.scale;
+      if (bias) add(3, naive::place(b.grad_bias, n, h, i, j), grad), sizes[3][naive::place(b.grad_bias, n, h, i, j)] += size;
+      for (int64_t d = 0; d < s.dim; d++) {
+        const double query = number(s.query.data, s.type, naive::place(s.query, n, h, i) + d);
+        add(0, row * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
+        add(1, key * s.dim + d, scaled * query);
+      }
+    }
+  }
+  const char* names[] = {"grad_query", "grad_key", "grad_value", "grad_bias"};
+  for (int n = 0; n < 4; n++) {
+    for (size_t i = 0; i < expected[n].size(); i++) {
+      expect(names[n], int64_t(i), found[n].as<float>()[i], expected[n][i], exact * (1 + sizes[n][i]));
+    }
+  }
+}
+
+// One key alone has all the weight: its value comes back, whatever it is, as it was. Only what is less than the least
+// normal float may become 0: the processor's product of bfloat16 does so.
+void check_every_half(const Kernel& kernel) {
+  for (const Type type : {Type::bfloat16, Type::float16}) {
+    subject = std::string(kernel.name) + ", every number of type " + std::to_string(int(type));
+    std::vector<uint16_t> zero(1), halves(1 << 16), same(1 << 16);
+    std::vector<float> wide(1 << 16);
+    std::iota(halves.begin(), halves.end(), uint16_t(0));
+    Scores s;
+    s.type = type, s.batch = 1, s.heads = s.groups = 256, s.queries = s.keys = s.dim = 1;
+    s.query = s.key = {zero.data(), 0, 0, 0};
+    Forward f;
+    f.value_dim = 256, f.value = {halves.data(), 0, 256, 0}, f.value_heads = 256;
+    f.output = {same.data(), 0, 256, 0}, f.output_type = type;
+    kernel.forward(s, f, 1);
+    f.output.data = wide.data(), f.output_type = Type::float32;
+    kernel.forward(s, f, 1);
+    for (int64_t i = 0; i < 1 << 16; i++) {
+      const double expected = number(halves.data(), type, i);
+      expect("half", i, number(same.data(), type, i), expected, 0x1p-126);
+      expect("float", i, wide[i], expected, 0x1p-126);
+    }
+  }
+}
+
+void check_ceilings(const Kernel& kernel) {
+  subject = std::string(kernel.name) + ", ceilings";
+  if (!(kernel.flops(Type::float32, 2) > 0 && kernel.flops(Type::bfloat16, 2) > 0)) fail("flops: none");
+  if (!(kernel.bytes(2) > 0)) fail("bytes: none");
+}
+
+void check_all(const Kernel& kernel, int64_t seed) {
+  Case c(seed);
+  const auto call = [&](const char* function, auto check) {
+    subject = std::string(kernel.name) + ", case " + std::to_string(seed) + " (" + c.text() + "), " + function;
+    check(kernel, c);
+  };
+  call("forward", check_forward);
+  call("cells", check_cells);
+  call("tile", check_tile);
+  call("transposed", check_transposed);
+  call("backward", check_backward);
+}
+
+void check_threads() {
+  subject = "for_each";
+  bool caught = false;
+  try {
+    for_each(1000, 4, [](int64_t item) {
+      if (item == 500) throw std::runtime_error("500");
+    });
+  } catch (const std::runtime_error&) {
+    caught = true;
+  }
+  if (!caught) fail("an exception was lost");
+
+  subject = "several threads at once";
+  const auto some_cases = [](int64_t first) {
+    for (int64_t seed = first; seed < first + 20; seed++) {
+      Case c(seed);
+      check_forward(*kernel(nullptr), c);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int n = 0; n < 4; n++) threads.emplace_back(some_cases, 20 * n);
+  for (std::thread& one : threads) one.join();
+
+  subject = "the child of a fork";
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);  // ends a child that hangs
+    some_cases(0);
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (status != 0) fail("it hangs, or is wrong");
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int64_t first = count > 2 ? std::atoll(arguments[1]) : 0, last = count > 2 ? std::atoll(arguments[2]) : 2000;
+  for (const Kernel* const* kernel = kernels(); *kernel; kernel++) {
+    for (int64_t seed = first; seed < last; seed++) check_all(**kernel, seed);
+    check_every_half(**kernel);
+    check_ceilings(**kernel);
+    std::printf("%s: %ld cases agree\n", (*kernel)->name, long(last - first));
+  }
+  check_threads();
+  std::puts("threads, exceptions and fork: as they should be");
+}
