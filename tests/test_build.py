@@ -1,0 +1,83 @@
+"""How the kernel is built: for each instruction set alone, with torch's threads, and not at all without a compiler."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "csrc", "src"
+
+
+def build_without_compiler(folder, **environment):
+    """Run `pip wheel` on a copy of the sources where no compiler can be found."""
+    pytest.importorskip("scikit_build_core")
+    for name in SOURCES:
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    without = os.environ | {"CXX": "/nowhere/c++", "REGARD_KERNEL": ""} | environment
+    return subprocess.run([*pip, folder], env=without, capture_output=True, text=True)
+
+
+def test_without_a_compiler_the_package_has_no_kernel_and_says_so(tmp_path):
+    built = build_without_compiler(tmp_path)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "package")
+    # -S leaves out the editable install's own way of finding regard.
+    paths = [str(tmp_path / "package"), sysconfig.get_path("purelib")]
+    ask = f"import sys; sys.path += {paths!r}; from regard.cli import main; main()"
+    asked = subprocess.run([sys.executable, "-IS", "-c", ask, "backends", "--json"], capture_output=True, text=True)
+    found = {row["name"]: row for row in json.loads(asked.stdout)}
+    assert found["torch"]["serves"]
+    assert not found["cpu"]["serves"]
+    assert "compiler" in found["cpu"]["reasons"][0]
+
+
+def test_a_kernel_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path):
+    built = build_without_compiler(tmp_path, REGARD_KERNEL="1")
+    assert built.returncode != 0
+    assert "CMake configuration failed" in built.stdout + built.stderr
+
+
+def objects():
+    """What was compiled for each instruction set, where the build's folder is still there."""
+    return sorted(ROOT.glob("build/cp*/CMakeFiles/kernel.dir/csrc/isa/*.o"))
+
+
+@pytest.mark.skipif(not (shutil.which("nm") and objects()), reason="needs nm and the folder of the build")
+@pytest.mark.parametrize("compiled", objects(), ids=lambda path: path.name.split(".")[0])
+def test_an_instruction_set_gives_the_linker_nothing_but_its_kernel(compiled):
+    # Else the linker could take a function compiled for one processor for that of another.
+    listed = subprocess.run(
+        ["nm", "--extern-only", "--defined-only", compiled], capture_output=True, text=True, check=True
+    )
+    names = [line.split()[-1] for line in listed.stdout.splitlines()]
+    functions = [name for name in names if not name.startswith("DW.ref.")]  # the unwinder's, data
+    assert len(functions) == 1
+    assert compiled.name.split(".")[0] in functions[0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the threads in /proc")
+def test_the_kernel_works_with_torchs_threads():
+    pytest.importorskip("regard._kernel")
+    count = """
+import os, torch, regard
+torch.set_num_threads(2)
+def threads(): return len(os.listdir("/proc/self/task"))
+alone = threads()
+torch.ones(2000, 2000) + 1
+with_torch = threads()
+regard.attention(*torch.randn(3, 8, 256, 64), backend="cpu")
+print(alone, with_torch, threads())
+"""
+    told = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    alone, with_torch, with_regard = map(int, told.stdout.split())
+    assert alone < with_torch == with_regard
