@@ -6,7 +6,7 @@ PyTorch meets it as one operator, torch.ops.regard.attention, and the operator o
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,8 +67,7 @@ def run(
     """Output, lse in float64 and statistics; the first two differentiable in query, key, value, bias and sinks."""
     top = max((_count(name) for name in collect if _count(name) <= LARGEST_TOP), default=0)
     arguments = _arguments(scores, value, sinks)
-    operator: Any = torch.ops.regard.attention if _recorded(scores, value, sinks) else _attention
-    output, lse, entropy, values, indices = operator(*arguments, "entropy" in collect, top)
+    output, lse, entropy, values, indices = _way_in(scores, value, sinks)(*arguments, "entropy" in collect, top)
     found: streaming.Statistics = {}
     for name in collect:
         if name == "entropy":
@@ -84,13 +83,18 @@ def _count(name: str) -> int:
     return int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
 
 
-def _recorded(scores: Scores, value: Tensor, sinks: Tensor | None) -> bool:
-    """Whether anybody follows the computation: autograd, torch.func or torch.compile."""
+def _way_in(scores: Scores, value: Tensor, sinks: Tensor | None) -> Callable[..., tuple[Tensor, ...]]:
+    """The operator where autograd or torch.compile follows the computation, the kernel itself where nobody does."""
     tensors = [t for t in (scores.query, scores.key, value, scores.bias, sinks) if t is not None]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return True
+    if _functorch():
+        return _Attention.apply
+    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     plain = all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
-    return not plain or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.ops.regard.attention if recorded or not plain or torch.compiler.is_compiling() else _attention
+
+
+def _functorch() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _arguments(scores: Scores, value: Tensor, sinks: Tensor | None) -> tuple[Any, ...]:
@@ -301,7 +305,8 @@ def _differentiate(ctx, grad_output, grad_lse, *_):
     if grad_output is None:
         grad_output = torch.zeros_like(output)
     wants_bias = bias is not None and ctx.needs_input_grad[6]
-    grads = torch.ops.regard.attention_backward(grad_output, grad_lse, output, lse, *tensors, *ctx.numbers, wants_bias)
+    backward = _AttentionBackward.apply if _functorch() else torch.ops.regard.attention_backward
+    grads = backward(grad_output, grad_lse, output, lse, *tensors, *ctx.numbers, wants_bias)
     grad_query, grad_key, grad_value, grad_bias, grad_sinks = grads
     return (
         *(grad_query, grad_key, grad_value, None, None, None),
@@ -330,6 +335,21 @@ def _one_by_one(operator):
 
     return rule
 
+
+def _function(operator, setup, differentiate) -> type[torch.autograd.Function]:
+    """An operator for torch.func, which looks for its gradient there and not where operators register it."""
+
+    def forward(*arguments):
+        with torch.no_grad():
+            return operator(*arguments)
+
+    methods = {"forward": forward, "setup_context": setup, "backward": differentiate}
+    members: dict[str, Any] = {name: staticmethod(method) for name, method in methods.items()}
+    return type("Attention", (torch.autograd.Function,), {"generate_vmap_rule": True} | members)
+
+
+_Attention = _function(torch.ops.regard.attention, _setup, _differentiate)
+_AttentionBackward = _function(torch.ops.regard.attention_backward, lambda *_: None, _no_second_derivative)
 
 _OPERATOR.register_vmap(_one_by_one(_OPERATOR))
 _BACKWARD.register_vmap(_one_by_one(_BACKWARD))

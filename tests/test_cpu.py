@@ -1,0 +1,404 @@
+"""The native kernel: every instruction set that this machine has, every layout, every way in."""
+
+import random
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+
+import regard
+from regard.backends import cpu, here, streaming
+from regard.scores import Softmax
+
+if cpu._missing:
+    pytest.skip(f"the kernel is not installed: {cpu._missing}", allow_module_level=True)
+
+_kernel = cpu._kernel
+SETS = _kernel.kernels()
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+OPTIONS = [
+    "", "causal", "left", "right", "window", "lengths", "segment pair", "padding", "full mask", "key mask",
+    "query mask", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
+]  # fmt: skip
+
+
+@pytest.fixture(params=SETS)
+def isa(request, monkeypatch):
+    """Each instruction set of this machine in turn."""
+    monkeypatch.setenv("REGARD_ISA", request.param)
+    return request.param
+
+
+# The numbers
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_in_every_instruction_set(kit, isa, option, dtype):
+    for queries, keys, dim, value_dim in ((5, 11, 7, 13), (67, 131, 64, 64), (2, 401, 32, 48), (401, 13, 65, 16)):
+        query, key, value = kit.inputs(queries=queries, keys=keys, dim=dim, value_dim=value_dim, dtype=dtype)
+        more = kit.options([option] if option else [], query, key)
+        found = regard.attention(query, key, value, backend="cpu", collect=("entropy", "topk:3"), **more)
+        output, lse, weights = kit.oracle(query, key, value, **more)
+        kit.agree(found.output, output, TOLERANCE[dtype])
+        kit.agree(found.lse, lse, 1e-5)
+        kit.agree(found.weights.dense(), weights, 1e-5)
+        kit.agree(found.weights.entropy(), torch.special.entr(weights).sum(-1), 2e-5)
+        kit.agree(found.weights.topk(3).values, weights.sort(dim=-1, descending=True).values[..., :3], 1e-5)
+
+
+@pytest.mark.parametrize("option", ["", "causal", "segment pair", "bias", "sinks"])
+def test_every_reduction_in_every_instruction_set(kit, isa, option):
+    query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)
+    more = kit.options([option] if option else [], query, key)
+    found = regard.attention(query, key, value, backend="cpu", **more).weights
+    assert found._by is cpu
+    weights = kit.oracle(query, key, value, **more)[2]
+    ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
+    x, y = torch.randn(2, 3, 131, 300), torch.randn(2, 6, 67, 5)
+    groups = torch.randint(-1, 7, (131,))
+    members = torch.nn.functional.one_hot(groups + 1, 8)[:, 1:].double()
+    kit.agree(found.received(), weights.sum(-2), 2e-5)
+    kit.agree(found.grouped(keys=groups), weights @ members, 1e-5)
+    kit.agree(found.pool(5, 7, "max")[..., 0, 0], weights[..., : 67 // 5, : 131 // 7].amax((-1, -2)), 1e-5)
+    kit.agree(found.distance(), (weights * ahead).sum(-1), 1e-3)
+    kit.agree(found @ x, weights @ x.double().repeat_interleave(2, 1), 5e-5)
+    kit.agree(found.T @ y, weights.mT @ y.double(), 5e-5)
+
+
+@pytest.mark.parametrize("option", ["", "causal", "window", "full mask", "bias", "key bias", "softcap", "sinks"])
+def test_the_gradient_in_every_instruction_set(kit, isa, option):
+    tensors = kit.inputs(queries=101, keys=263, dim=17, value_dim=32)
+    more = kit.options([option] if option else [], *tensors[:2])
+    for name in ("bias", "sinks"):
+        if name in more:
+            more[name].requires_grad_()
+    grads = []
+    for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
+        leaves = [t.to(dtype).requires_grad_() for t in tensors]
+        extra = [more[name] for name in ("bias", "sinks") if name in more]
+        found = regard.attention(*leaves, backend=backend, **more)
+        seen = found.lse > -torch.inf
+        loss = (found.output * torch.linspace(-1, 1, 32)).sum() + found.lse[seen].sum()
+        grads.append(torch.autograd.grad(loss, leaves + extra))
+    for one, other in zip(*grads, strict=True):
+        kit.agree(one, other, 1e-4 * max(1, float(other.abs().max())))
+
+
+def inputs_of(kind, dtype):
+    shape = 2, 3, 257, 64
+    query, key, value = (torch.randn(shape) for _ in range(3))
+    if kind == "large":  # scores to ±100
+        query, key = (F.normalize(t, dim=-1) * 800**0.5 for t in (query, key))
+    if kind == "constant":
+        query, key = torch.full(shape, 0.5), torch.full(shape, 0.25)
+    if kind == "one-hot":
+        query, key = (8.0 * F.one_hot(torch.randint(64, shape[:3]), 64) for _ in range(2))
+    return (t.to(dtype) for t in (query, key, value))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", ["random", "large", "constant", "one-hot"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_less_accurate_than_pytorch(kit, isa, kind, dtype, causal):
+    """Against float64: float32 within 1.5 times the error of PyTorch's own, half precision within 1.1 times."""
+    query, key, value = inputs_of(kind, dtype)
+    exact = kit.oracle(query, key, value, causal=causal)[0]
+    plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    found = regard.attention(query, key, value, causal=causal, backend="cpu").output
+    error, peer = ((one.double() - exact).abs().square().mean().sqrt() for one in (found, plain))
+    least = exact.abs().max() * torch.finfo(dtype).eps / 8  # below the last digit nobody is more exact than another
+    times = 1.5 if dtype == torch.float32 else 1.1
+    if isa == "portable":
+        times *= 1.5  # it rounds products and sums apart
+    assert error <= times * max(peer, least), f"{error:.2g}, PyTorch's {peer:.2g}"
+
+
+@given(st.data())
+def test_the_whole_space_of_options(kit, data):
+    groups, repeat = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+    batch, queries, keys = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 70)), data.draw(st.integers(0, 150))
+    dim, value_dim = data.draw(st.integers(1, 70)), data.draw(st.integers(0, 70))
+    tensors = kit.inputs(batch, groups * repeat, groups, queries, keys, dim, value_dim)
+    drawn = data.draw(st.lists(st.sampled_from(OPTIONS[1:]), max_size=4, unique=True))
+    names = [n for i, n in enumerate(drawn) if not any(clash(n, other) for other in drawn[:i])]
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    kit.check(*tensors, backend="cpu", **kit.options(names, *tensors[:2]))
+
+
+def clash(one, other):
+    """Whether two options are the same argument of attention()."""
+    same = ({"left", "right", "window"}, {"bias", "key bias", "hiding bias"})
+    same += ({"padding", "full mask", "key mask", "query mask"},)
+    return any({one, other} <= names for names in same)
+
+
+# Layouts
+
+
+def test_strided_inputs_are_read_where_they_lie(kit, isa, monkeypatch):
+    def fail(*_):
+        raise AssertionError("copied")
+
+    packed = torch.randn(2, 37, 3, 4, 16)  # (batch, positions, query|key|value, heads, dim)
+    projections = [packed[:, :, n].transpose(1, 2) for n in range(3)]
+    expanded = [torch.randn(1, 4, 37, 16).expand(2, -1, -1, -1) for _ in range(3)]
+    offset = [torch.randn(2 * 4 * 37 * 16 + 1)[1:].view(2, 4, 37, 16) for _ in range(3)]
+    for tensors in (projections, expanded, offset, [t[..., 3:14] for t in projections]):
+        assert all(t.stride(-1) == 1 for t in tensors)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "contiguous", fail)
+            found = regard.attention(*tensors, backend="cpu")
+        kit.agree(found.output, kit.oracle(*tensors)[0])
+        assert found.output.transpose(1, 2).is_contiguous()  # heads side by side, as models want them
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_unaligned_halves(kit, isa, dtype):
+    for size, heads in ((1, 2), (37, 2), (1, 6)):
+        base = [torch.randn(2 * heads * n * 64 + 1).to(dtype)[1:].view(2, heads, n, 64) for n in (size, 300, 300)]
+        odd = [torch.randn(2, heads, n, 65).to(dtype)[..., 1:] for n in (size, 300, 300)]
+        for tensors in (base, odd):
+            kit.agree(regard.attention(*tensors, backend="cpu").output, kit.oracle(*tensors)[0], TOLERANCE[dtype])
+
+
+def test_columns_side_by_side_in_memory(kit, isa):
+    tensors = [torch.randn(2, 3, 16, 29).mT for _ in range(3)]
+    kit.agree(regard.attention(*tensors, backend="cpu").output, kit.oracle(*tensors)[0])
+
+
+# What is not finite
+
+
+@pytest.mark.parametrize("evil", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("queries", [300, 2])  # many rows, few rows
+def test_a_value_that_is_not_finite_reaches_those_who_see_it(kit, isa, evil, queries):
+    query, key, value = kit.inputs(heads=2, groups=2, queries=queries, keys=300, dim=32, value_dim=32)
+    more = {"causal": True, "mask": torch.rand(300) < 0.9} if queries == 300 else {"lengths": torch.tensor([200, 130])}
+    clean = regard.attention(query, key, value, backend="cpu", **more)
+    value[:, 1, 150, 3] = evil
+    found = regard.attention(query, key, value, backend="cpu", **more)
+    sees = clean.weights[:, 1, :, 150] > 0
+    assert not found.output[:, 1, :, 3][sees].isfinite().any()
+    kit.agree(found.output[:, 0], clean.output[:, 0])
+    kit.agree(found.output[:, 1, :, 3][~sees], clean.output[:, 1, :, 3][~sees])
+    kit.agree(found.output[:, 1, :, 4:], clean.output[:, 1, :, 4:])
+
+
+# The same bits whoever computes
+
+
+SHAPES = [(1, 1, 1, 1200, 1200, 32), (3, 6, 2, 67, 131, 16), (1, 8, 2, 1, 5000, 64), (2, 4, 4, 300, 40, 24)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_same_bits_for_any_number_of_threads(kit, isa, shape):
+    batch, heads, groups, queries, keys, dim = shape
+    query, key, value = (t.requires_grad_() for t in kit.inputs(batch, heads, groups, queries, keys, dim, dim))
+    bias = torch.randn(1, 1, queries, keys, requires_grad=True)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            found = regard.attention(
+                query, key, value, bias=bias, causal=queries > 1, collect=("entropy",), backend="cpu"
+            )
+            weights = found.weights
+            results.append([found.output, found.lse, weights.entropy(), weights.received(), weights.pool(1, 5)])
+            results[-1] += [
+                weights.T @ query.detach(),
+                *torch.autograd.grad(found.output.square().sum(), (query, key, value, bias)),
+            ]
+        finally:
+            torch.set_num_threads(1)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_from_several_python_threads_at_once(kit, isa):
+    tensors = kit.inputs(queries=211, keys=307, dim=32, value_dim=32)
+    expected = regard.attention(*tensors, backend="cpu").output
+    found = [None] * 4
+
+    def work(n):
+        for _ in range(10):
+            found[n] = regard.attention(*tensors, backend="cpu").output
+
+    torch.set_num_threads(2)
+    try:
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(one, expected) for one in found)
+
+
+def test_in_the_child_of_a_fork():
+    program = """
+import os, torch, regard
+torch.set_num_threads(2)
+x = torch.randn(1, 4, 300, 32)
+before = regard.attention(x, x, x, backend="cpu").output
+child = os.fork()
+if child == 0:
+    again = regard.attention(x, x, x, backend="cpu").output
+    torch.set_num_threads(1)  # torch's own operators would wait for threads that stayed with the parent
+    os._exit(0 if torch.equal(again, before) else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_ten_thousand_calls_keep_no_memory():
+    random.seed(0)
+    after = []
+    for n in range(10_000):
+        groups, repeat, queries, keys, dim = (random.randint(1, most) for most in (2, 3, 20, 40, 20))
+        query = torch.randn(1, groups * repeat, queries, dim)
+        key, value = torch.randn(2, 1, groups, keys, dim)
+        found = regard.attention(query, key, value, causal=bool(n % 2), collect=("topk:1",), backend="cpu")
+        if n % 10 == 0:
+            found.weights.received()
+        if n in (2_000, 9_999):
+            after.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB
+    assert after[1] - after[0] < 4096
+
+
+# The operator, as PyTorch sees it
+
+
+def arguments(kit, **more):
+    query, key, value = (t.requires_grad_() for t in kit.inputs(dim=8, value_dim=8))
+    scores = regard.attention(query.detach(), key.detach(), value.detach(), **more).weights.scores
+    return [*cpu._arguments(scores, value, more.get("sinks")), True, 2]
+
+
+@pytest.mark.parametrize("name", ["", "causal", "full mask", "bias", "sinks", "softcap"])
+def test_opcheck(kit, name):
+    given = kit.inputs(dim=8, value_dim=8)
+    full = arguments(kit, **kit.options([name] if name else [], *given[:2]))
+    torch.library.opcheck(torch.ops.regard.attention.default, full)
+    output, lse, *_ = torch.ops.regard.attention(*(t.detach() if isinstance(t, torch.Tensor) else t for t in full))
+    tensors = [t.detach() if isinstance(t, torch.Tensor) else t for t in full[:10]]
+    grads = [torch.randn_like(output), torch.randn_like(lse)]
+    tests = ["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"]  # it has no gradient of its own
+    backward = torch.ops.regard.attention_backward.default
+    torch.library.opcheck(backward, [*grads, output, lse, *tensors, name == "bias"], test_utils=tests)
+
+
+def test_torch_func(kit):
+    query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
+
+    def loss(query, key, value):
+        return regard.attention(query, key, value, causal=True, backend="cpu").output.square().sum()
+
+    def plain(query, key, value):
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True).square().sum()
+
+    for one, other in zip(
+        torch.func.grad(loss, (0, 1, 2))(query, key, value),
+        torch.func.grad(plain, (0, 1, 2))(query, key, value),
+        strict=True,
+    ):
+        kit.agree(one, other)
+    each = torch.func.vmap(torch.func.grad(loss))(query, key, value)
+    kit.agree(each, torch.stack([torch.func.grad(loss)(*one) for one in zip(query, key, value, strict=True)]))
+    small = query[:1, :1, :2]
+    jacobian = torch.func.jacrev(lambda q: regard.attention(q, key[:1, :1], value[:1, :1], backend="cpu").output)(small)
+    expected = torch.func.jacrev(lambda q: (q @ key[:1, :1].mT / 2).softmax(-1) @ value[:1, :1])(small)
+    kit.agree(jacobian, expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's own, where a graph breaks
+def test_torch_compile(kit):
+    query, key, value = (torch.randn(1, 2, 7, 8, requires_grad=True) for _ in range(3))
+
+    def function(query, key, value):
+        return regard.attention(query * 2, key, value, causal=True, backend="cpu").output.sum(-1)
+
+    compiled = torch.compile(function, backend="aot_eager")
+    kit.agree(compiled(query, key, value), function(query, key, value))
+    one, other = (torch.autograd.grad(f(query, key, value).sum(), query)[0] for f in (compiled, function))
+    kit.agree(one, other)
+
+
+# Refusals
+
+
+def test_a_forced_instruction_set_that_is_not_there(kit, monkeypatch):
+    monkeypatch.setenv("REGARD_ISA", "mmx")
+    assert here()["cpu"][0].startswith(f"REGARD_ISA: expected one of {', '.join(SETS)}")
+    with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
+        regard.attention(*kit.inputs(), backend="cpu")
+    kit.check(*kit.inputs())  # the next backend serves
+
+
+def test_dims_that_are_too_large(kit):
+    query, key, value = kit.inputs(dim=257)
+    with pytest.raises(ValueError, match="'cpu' cannot serve: a dim of 257 is more than 256"):
+        regard.attention(query, key, value, backend="cpu")
+    kit.check(query, key, value)
+
+
+def test_more_of_the_largest_than_the_kernel_keeps(kit):
+    found = regard.attention(*kit.inputs(keys=101), collect=("topk:3", "topk:80"), backend="cpu").weights
+    kit.agree(found.topk(80).values[..., :3], found.topk(3).values, 1e-6)
+
+
+def test_the_binding_checks_again(kit):
+    query, key, value = kit.inputs(dim=8, value_dim=8)
+    call = cpu._Call(query, key, None, None, None, None, None, 1.0, 0.0)
+    kind, sizes, *rest = call.scores
+    room = torch.empty(2, 6, 5, 8)
+    ready = [8, cpu.strided(value), 3, cpu.strided(room), 0, 0, 0, 0, 0, 0, 0, SETS[0], 1]
+
+    def forward(scores=call.scores, **changes):
+        changed = [changes.get(str(n), argument) for n, argument in enumerate(ready)]
+        _kernel.forward(scores, *changed)
+
+    forward()
+    for match, scores in {
+        "type from 0 to 2": (7, sizes, *rest),
+        "sizes of 0 or more": (kind, (-1, *sizes[1:]), *rest),
+        "dim from 1 to 256": (kind, (*sizes[:5], 300), *rest),
+        "heads in groups": (kind, (2, 6, 4, 5, 11, 8), *rest),
+        "query: an address": (kind, sizes, (0, 1, 1, 1), *rest[1:]),
+        "start and stop": (kind, sizes, *rest[:2], (1, 0, 0), *rest[3:]),
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            forward(scores)
+    for match, changes in {
+        "value_dim": {"0": 300},
+        "value: an address": {"1": (0, 0, 0, 0)},
+        "value_heads": {"2": 4},
+        "output: an address": {"3": (0, 0, 0, 0)},
+        "output: the scores' type": {"4": 1},
+        "top: 0 to 64": {"8": 65},
+        "top_values: an address": {"8": 3},
+        "isa: one of": {"11": "mmx"},
+        "threads": {"12": 0},
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            forward(**changes)
+    with pytest.raises(TypeError):
+        _kernel.forward("scores")
+
+
+def test_streamed_blocks_agree_with_the_kernel(kit, isa):
+    """The two that compute reductions, side by side."""
+    query, key, value = kit.inputs(queries=67, keys=131)
+    scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._softmax
+    streamed = Softmax(scores.scores, scores.sinks, scores.lse.float())
+    for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
+        one, other = (getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed)))
+        kit.agree(one, other)
