@@ -40,9 +40,9 @@ sanitize: build/sanitize/driver
 	$<
 
 neon: CMAKE_FLAGS := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 neon: build/neon/driver
-	qemu-aarch64 $< 0 200
+	qemu-aarch64 -L /usr/aarch64-linux-gnu $< 0 200 emulated
 
 build/neon/driver: | cross-compiler
 .PHONY: cross-compiler
