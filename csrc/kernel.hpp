@@ -61,6 +61,11 @@ namespace regard {
 namespace REGARD_ISA {
 namespace {
 
+// Of so few products that waking other threads would take longer.
+inline int threads_for(const Scores& s, int threads) {
+  return s.batch * s.heads * s.queries * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
+}
+
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
 template <class Work>
 void with_cell(const Scores& s, Work&& work) {
@@ -71,19 +76,19 @@ void with_cell(const Scores& s, Work&& work) {
 }
 
 void forward(const Scores& s, const Forward& f, int threads) {
-  with_cell(s, [&]<class Cell>() { forward_in<Cell>(s, f, threads); });
+  with_cell(s, [&]<class Cell>() { forward_in<Cell>(s, f, threads_for(s, threads)); });
 }
 void cells(const Scores& s, const Cells& c, int threads) {
-  with_cell(s, [&]<class Cell>() { cells_in<Cell>(s, c, threads); });
+  with_cell(s, [&]<class Cell>() { cells_in<Cell>(s, c, threads_for(s, threads)); });
 }
 void tile(const Scores& s, const Tile& t, int threads) {
-  with_cell(s, [&]<class Cell>() { tile_in<Cell>(s, t, threads); });
+  with_cell(s, [&]<class Cell>() { tile_in<Cell>(s, t, threads_for(s, threads)); });
 }
 void transposed(const Scores& s, const Transposed& t, int threads) {
-  with_cell(s, [&]<class Cell>() { transposed_in<Cell>(s, t, threads); });
+  with_cell(s, [&]<class Cell>() { transposed_in<Cell>(s, t, threads_for(s, threads)); });
 }
 void backward(const Scores& s, const Backward& b, int threads) {
-  with_cell(s, [&]<class Cell>() { backward_in<Cell>(s, b, threads); });
+  with_cell(s, [&]<class Cell>() { backward_in<Cell>(s, b, threads_for(s, threads)); });
 }
 
 }  // namespace

@@ -214,7 +214,8 @@ def test_backends(run):
     out = done(run("backends"))
     assert "serves" in out
     rows = json.loads(done(run("backends", "--json")))
-    assert all(set(row) == {"name", "serves", "reasons"} for row in rows)
+    assert all(set(row) == {"name", "serves", "reasons", "what"} for row in rows)
+    assert all(bool(row["what"]) == row["serves"] for row in rows)
     assert any(row["serves"] for row in rows)
     assert all(row["serves"] or row["reasons"] for row in rows)
 

@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench = typer.Typer(help="This machine, with the peers side by side.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
 
 
 class Level(StrEnum):
@@ -170,14 +172,58 @@ def embed(
 @app.command(epilog="Example: regard backends")
 def backends(as_json: Json = False) -> None:
     """Which backends serve here, and why the others do not."""
-    from regard.backends import here
+    from regard.backends import here, what
     from regard.view import terminal
 
-    rows = here()
+    rows = {name: (reasons, "" if reasons else what(name)) for name, reasons in here().items()}
     if as_json:
-        _print_json([{"name": name, "serves": not reasons, "reasons": reasons} for name, reasons in rows.items()])
+        keys = ("name", "serves", "reasons", "what")
+        _print_json([dict(zip(keys, (name, not one[0], *one), strict=True)) for name, one in rows.items()])
     else:
         _print(lambda width: terminal.backends(rows))
+
+
+@bench.command("attention", epilog="Example: regard bench attention --quick --save speed.png")
+def bench_attention(
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the lengths, few rounds, only SDPA.")] = False,
+    peers: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME,…", help="Of sdpa, eager, flex, jax, onnx.", show_default="all")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often each is timed, in turn.", show_default="7, quick 3")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Rows with this in their name: causal, short, …")
+    ] = None,
+    as_json: Json = False,
+    save: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Save as .png, .svg or .json; more than once for several.")
+    ] = None,
+) -> None:
+    """How fast attention is here: regard and its peers in turn, against what the machine can do.
+
+    Some minutes; Ctrl-C ends it, and what was measured until then is shown.
+    """
+    from regard.bench import attention
+    from regard.bench.save import check
+    from regard.bench.save import save as save_report
+    from regard.bench.table import table
+
+    rows = attention.choose(quick, only)
+    names = attention.names_of_peers(peers.split(",") if peers is not None else ["sdpa"] if quick else None)
+    for path in save or ():
+        check(path, rows)
+    with _progress(f"of {len(rows)} rows") as advance:
+        report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print(lambda width: table(report))
+    _warn(None if report.complete else f"stopped after {len(report.results)} of {len(rows)} rows.")
+    for path in save or ():
+        save_report(report, path)
+    if not report.complete:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -38,3 +38,11 @@ def here() -> dict[str, list[str]]:
     one = zeros(1, 1, 1, 1)
     scores = Scores(one, one, Mask(queries=1, keys=1), scale=1.0)
     return {name: backend.reasons(scores, one) for name, backend in BACKENDS.items()}
+
+
+def what(name: str) -> str:
+    """What a backend that serves here is; for the kernel, its instruction set and the others that REGARD_ISA can force."""
+    if name != "cpu":
+        return (BACKENDS[name].__doc__ or "").partition(".")[0]
+    used, *others = sorted(cpu.instruction_sets(), key=lambda one: one != cpu.instruction_set())
+    return f"the native kernel, {used}" + (f" (REGARD_ISA can force {', '.join(others)})" if others else "")

@@ -29,12 +29,17 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 LARGEST_DIM, LARGEST_TOP = 256, 64
 
 
+def instruction_sets() -> list[str]:
+    """Those of the kernel's instruction sets that this machine has, the best first."""
+    return _kernel.kernels()
+
+
 def instruction_set() -> str:
     """The instruction set in use: the best that this machine has, or what REGARD_ISA forces.
 
     Raises ValueError where it has none of that name.
     """
-    there = _kernel.kernels()
+    there = instruction_sets()
     forced = os.environ.get("REGARD_ISA")
     if forced and forced not in there:
         raise ValueError(f"REGARD_ISA: expected one of {', '.join(there)}, which this machine has. Got {forced!r}.")

@@ -280,11 +280,11 @@ def _short(text: str, most: int) -> str:
     return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
 
 
-def backends(rows: Mapping[str, list[str]]) -> RenderableType:
-    """Which backends serve here, and why the others do not."""
+def backends(rows: Mapping[str, tuple[list[str], str]]) -> RenderableType:
+    """Which backends serve here, as what, and why the others do not."""
     margin = max(map(len, rows)) + 2
     lines = []
-    for name, reasons in rows.items():
-        why = Text("; ".join(reasons), "yellow") if reasons else Text("serves", "green")
+    for name, (reasons, what) in rows.items():
+        why = Text("; ".join(reasons), "yellow") if reasons else Text("serves", "green").append(f"  {what}", "none")
         lines.append(_Wrapped(Text(f"{name:<{margin}}", "bold").append_text(why)))
     return Group(*lines)
