@@ -13,9 +13,9 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 BESIDE_PEERS = {
     "attention": "Attention",
     "short": "Short sequences",
-    "ragged": "Short sequences of unequal length: regard packed, the others padded",
+    "ragged": "Short sequences, packed; the others padded",
     "window": "Window",
-    "bias": "Bias of a number for each query and key, as ALiBi's",
+    "bias": "Bias for each query and key, as ALiBi's",
     "decoding": "Decoding: one query",
     "backward": "Forward and backward",
 }

@@ -1,0 +1,44 @@
+"""All that one may ask of the weights of one head over N tokens: how much memory it takes, in a process of its own.
+
+python -m regard.bench.memory N
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import NamedTuple
+
+import torch
+
+import regard
+from regard.bench.measure import PeakMemory, in_process
+
+
+class Used(NamedTuple):
+    """Bytes above those of the idle process, and seconds."""
+
+    bytes: int
+    seconds: float
+
+
+def used(n: int, dim: int = 64) -> Used:
+    """Attention + entropy + top-8 + received + pool(512, 512), query, key, value and output included."""
+    return Used(**in_process("-m", __name__, str(n), str(dim), str(torch.get_num_threads())))
+
+
+def _here(n: int, dim: int, threads: int) -> Used:
+    torch.set_num_threads(threads)
+    cells = min(512, n)
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        query, key, value = (torch.randn(n, dim) for _ in range(3))
+        weights = regard.attention(query, key, value, collect=("entropy", "topk:8")).weights
+        weights.entropy(), weights.topk(8), weights.received(), weights.pool(cells, cells)
+        taken = time.perf_counter() - start
+    return Used(peak.bytes, taken)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_here(*map(int, sys.argv[1:]))._asdict()))

@@ -1,0 +1,255 @@
+"""Those that compute attention too. Each takes a problem and gives a function to time, or says why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import regard
+from regard.bench.grid import Row
+from regard.bench.measure import cores
+
+Call = Callable[[], tuple[Tensor, ...]]  # the output, or the gradients of query, key and value
+LARGEST_MATRIX = 1 << 30  # bytes of N × N numbers, for those that write them down
+
+
+class Refused(Exception):  # noqa: N818  it is an answer
+    """A peer does not take part; its text says why."""
+
+
+class Problem:
+    """One row's tensors: (B,H,Q,D) queries, (B,G,K,D) keys and values, normally distributed; always the same."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self._random = torch.Generator().manual_seed(0)
+        self.query = self._randn(row.batch, row.heads, row.queries, row.dim)
+        self.key, self.value = (self._randn(row.batch, row.groups, row.keys, row.dim) for _ in range(2))
+
+    def _randn(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._random).to(self.row.dtype)
+
+    @cached_property
+    def grad(self) -> Tensor:
+        """The gradient of the output."""
+        return self._randn(*self.query.shape)
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """(H,Q,K): less for keys farther away, each head in its own measure."""
+        if self.row.kind != "bias":
+            return None
+        distance = (torch.arange(self.row.queries)[:, None] - torch.arange(self.row.keys)).abs()
+        slopes = 2.0 ** (-8 * torch.arange(1, self.row.heads + 1) / self.row.heads)
+        return (-slopes[:, None, None] * distance).to(self.row.dtype)
+
+    @cached_property
+    def lengths(self) -> Tensor | None:
+        """(B,), where sequences are padded."""
+        return torch.tensor(self.row.lengths, dtype=torch.int32) if self.row.lengths else None
+
+    @cached_property
+    def real(self) -> Tensor:
+        """(B,N): which positions are no padding."""
+        if self.lengths is None:
+            return torch.ones(self.row.batch, self.row.queries, dtype=torch.bool)
+        return torch.arange(self.row.queries) < self.lengths[:, None]
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """Who may look, for those that know no other way to say it; broadcastable to (B,H,Q,K)."""
+        if self.lengths is not None:
+            return self.real[:, None, None]
+        if self.row.window:
+            keys = torch.arange(self.row.keys)
+            return (keys <= keys[:, None]) & (keys > keys[:, None] - self.row.window)
+        return None
+
+    def packed(self, tensor: Tensor) -> Tensor:
+        """(B,H,N,D) as (1,H,all positions that are no padding,D)."""
+        return tensor.transpose(1, 2)[self.real].transpose(0, 1)[None]
+
+    def differentiated(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Call:
+        """A function of query, key and value to call; with its gradient where the row wants it."""
+        tensors = (self.query, self.key, self.value)
+        if not self.row.gradient:
+            return lambda: (function(*tensors),)
+        leaves = [tensor.requires_grad_() for tensor in tensors]
+        return lambda: torch.autograd.grad(function(*leaves), leaves, self.grad)
+
+    def refuse_matrix(self) -> None:
+        """For those that write N × N numbers down."""
+        row = self.row
+        size = row.batch * row.heads * row.queries * row.keys * row.dtype.itemsize
+        if size > LARGEST_MATRIX:
+            raise Refused("N × N is too large")
+
+
+def ours(problem: Problem, **options: Any) -> Call:
+    """regard.attention, with the options that the problem is made for."""
+    row = problem.row
+    options |= {"causal": row.causal, "bias": problem.bias}
+    if row.window:
+        options["window"] = (row.window - 1, 0)
+    if problem.lengths is None:
+        return problem.differentiated(lambda *tensors: regard.attention(*tensors, **options).output)
+    bounds = functional.pad(problem.lengths.cumsum(0), (1, 0))
+    tensors = [problem.packed(tensor) for tensor in (problem.query, problem.key, problem.value)]
+    return lambda: (regard.attention(*tensors, segments=bounds, **options).output,)
+
+
+def sdpa(problem: Problem) -> Call:
+    """torch.nn.functional.scaled_dot_product_attention, whose causal is regard's where Q = K."""
+    row = problem.row
+    options: dict[str, Any] = {"is_causal": row.causal, "enable_gqa": row.groups != row.heads}
+    options["attn_mask"] = problem.mask if problem.bias is None else problem.bias[None]
+    return problem.differentiated(partial(functional.scaled_dot_product_attention, **options))
+
+
+def eager(problem: Problem) -> Call:
+    """Three lines of PyTorch, as in most models: the weights are written down, and can be looked at."""
+    row = problem.row
+    problem.refuse_matrix()
+    mask = problem.mask
+    if row.causal:
+        mask = torch.ones(row.queries, row.keys, dtype=torch.bool).tril()
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        key, value = (tensor.repeat_interleave(row.heads // row.groups, 1) for tensor in (key, value))
+        scores = query @ key.mT * row.dim**-0.5
+        if problem.bias is not None:
+            scores = scores + problem.bias
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+    return problem.differentiated(attend)
+
+
+def flex(problem: Problem) -> Call:
+    """torch.nn.attention.flex_attention, compiled for the row's shape."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    row, bias, lengths = problem.row, problem.bias, problem.lengths
+    if row.gradient:
+        raise Refused("no gradient on the CPU")
+    options: dict[str, Any] = {"enable_gqa": row.groups != row.heads}
+    if row.causal or row.window or lengths is not None:
+
+        def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            if lengths is not None:
+                return key < lengths[batch]
+            return (key <= query) & (key > query - (row.window or row.keys))
+
+        batch = None if lengths is None else row.batch
+        options["block_mask"] = create_block_mask(seen, batch, None, row.queries, row.keys, device="cpu")
+    if bias is not None:
+        options["score_mod"] = lambda score, batch, head, query, key: score + bias[head, query, key]
+    torch._dynamo.reset()  # after some shapes it would go on without compiling
+    compiled = torch.compile(flex_attention, fullgraph=True, dynamic=False)
+    return problem.differentiated(lambda *tensors: compiled(*tensors, **options))
+
+
+def jax(problem: Problem) -> Call:
+    """jax.nn.dot_product_attention, compiled; its tensors are (B,N,H,D)."""
+    jax = _installed("jax")
+    row = problem.row
+    if torch.get_num_threads() != cores():
+        raise Refused(f"always takes all {cores()} cores")
+    if row.dtype == torch.float16:
+        raise Refused("no float16 on the CPU")
+    problem.refuse_matrix()
+
+    def given(tensor: Tensor) -> Any:
+        return jax.dlpack.from_dlpack(tensor.detach().contiguous())
+
+    options: dict[str, Any] = {"is_causal": row.causal}
+    if row.window:
+        options["local_window_size"] = (row.window - 1, 0)
+    if problem.lengths is not None:
+        options["key_value_seq_lengths"] = given(problem.lengths)
+    if problem.bias is not None:
+        options["bias"] = given(problem.bias[None])
+    attend = partial(jax.nn.dot_product_attention, **options)
+    tensors = [given(tensor.transpose(1, 2)) for tensor in (problem.query, problem.key, problem.value)]
+    if row.gradient:
+        tensors.append(given(problem.grad.transpose(1, 2)))
+
+    def backward(query: Any, key: Any, value: Any, grad: Any) -> Any:
+        return jax.vjp(attend, query, key, value)[1](grad)
+
+    compiled = jax.jit(backward if row.gradient else attend)
+
+    def call() -> tuple[Tensor, ...]:
+        found = jax.block_until_ready(compiled(*tensors))
+        return tuple(torch.from_dlpack(one).transpose(1, 2) for one in (found if row.gradient else [found]))
+
+    return call
+
+
+def onnx(problem: Problem) -> Call:
+    """ONNX Runtime's MultiHeadAttention, whose tensors are (B,N,H·D)."""
+    runtime, make = _installed("onnxruntime"), _installed("onnx").helper
+    row = problem.row
+    refusals = {
+        "no gradient": row.gradient,
+        "no bfloat16 on the CPU": row.dtype == torch.bfloat16,
+        "no grouped heads": row.groups != row.heads,
+        "no window": bool(row.window),
+    }
+    if reasons := [reason for reason, holds in refusals.items() if holds]:
+        raise Refused(reasons[0])
+    inputs = {name: getattr(problem, name).transpose(1, 2).flatten(2) for name in ("query", "key", "value")}
+    names = [*inputs]
+    if problem.lengths is not None:
+        inputs["lengths"] = problem.lengths
+        names += ["", "lengths"]
+    if problem.bias is not None:
+        inputs["bias"] = problem.bias[None]
+        names += ["", "", "bias"]
+    if row.causal or len(names) > 3:
+        problem.refuse_matrix()
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+
+    def typed(name: str, like: str) -> Any:
+        return make.make_tensor_value_info(name, make.np_dtype_to_tensor_dtype(arrays[like].dtype), None)
+
+    node = make.make_node(
+        *("MultiHeadAttention", names, ["output"]),
+        **{"domain": "com.microsoft", "num_heads": row.heads, "unidirectional": int(row.causal)},
+    )
+    graph = make.make_graph([node], "attention", [typed(name, name) for name in arrays], [typed("output", "query")])
+    versions = [make.make_opsetid("", 20), make.make_opsetid("com.microsoft", 1)]
+    model = make.make_model(graph, opset_imports=versions, ir_version=10)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while others are timed
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def call() -> tuple[Tensor, ...]:
+        output = torch.from_numpy(session.run(None, arrays)[0])
+        return (output.unflatten(2, (row.heads, -1)).transpose(1, 2),)
+
+    return call
+
+
+def _installed(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise Refused("not installed") from None
+
+
+PEERS: dict[str, tuple[str, Callable[[Problem], Call]]] = {
+    "sdpa": ("SDPA", sdpa),
+    "eager": ("eager", eager),
+    "flex": ("Flex", flex),
+    "jax": ("JAX", jax),
+    "onnx": ("ONNX", onnx),
+}

@@ -1,0 +1,351 @@
+"""`regard bench attention`: the grid, every kind of row at a tiny size, what is printed and saved. Nothing is timed."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+from rich.console import Console
+
+from regard import cli
+from regard.bench import attention, ceilings, measure, picture, table
+from regard.bench.grid import BESIDE_PEERS, LOOKING, Row, grid
+from regard.bench.peers import PEERS, Problem, Refused, ours, sdpa
+
+TINY = 64  # the grid, so many times shorter
+
+
+@pytest.fixture(scope="module")
+def report():
+    return attention.measure(grid(TINY), ["sdpa", "eager"], 1, 0.0)
+
+
+@pytest.fixture
+def known_ceilings(monkeypatch):
+    """Measuring them takes some seconds."""
+    flops = dict.fromkeys(("float32", "bfloat16", "float16"), 1e12)
+    monkeypatch.setattr(attention, "ceilings", lambda dtypes: ceilings.Ceilings(flops, 1e11, "the tests"))
+
+
+# The grid
+
+
+def test_the_grid_has_every_kind_of_row_and_each_once():
+    rows = grid()
+    assert {row.kind for row in rows} == BESIDE_PEERS.keys() | LOOKING.keys()
+    assert len({row.name for row in rows}) == len(rows)
+    assert sum(row.kind == "attention" for row in rows) == 3 * 2 * 6
+    assert [row.keys for row in rows if row.kind == "memory"] == [131_072]
+    assert [(row.kind, row.dtype, row.heads) for row in grid(4)] == [(row.kind, row.dtype, row.heads) for row in rows]
+
+
+@pytest.mark.parametrize("row", grid(TINY), ids=lambda row: row.name)
+def test_pairs_are_those_that_meet(row):
+    if row.kind == "memory":
+        return
+    with torch.inference_mode():
+        problem = Problem(row)
+        seen = torch.ones(row.batch, 1, row.queries, row.keys, dtype=torch.bool)
+        seen &= True if problem.mask is None else problem.mask
+        if row.causal:
+            seen = seen.tril()
+        seen &= problem.real[:, None, :, None] if row.lengths else True
+    assert row.pairs == seen.sum()
+
+
+def test_flops_and_bytes():
+    row = Row("attention", torch.float32, 12, 512)
+    assert row.flops == 4 * 512 * 512 * 64 * 12
+    assert Row("backward", torch.float32, 12, 512).flops == 3.5 * row.flops
+    row = Row("decoding", torch.bfloat16, 32, 1000, 128, groups=8, queries=1)
+    assert (row.bound, row.bytes) == ("bytes", 2 * 8 * 1000 * 128 * 2)
+
+
+def test_some_of_the_rows():
+    assert {row.causal for row in attention.choose(only="CAUSAL")} == {True}
+    assert {row.kind for row in attention.choose(quick=True, only="short")} == {"short"}
+    with pytest.raises(ValueError, match=r"^No row has 'long' in its name; one is 'attention float32 H 12 N 512 D 64'"):
+        attention.choose(only="long")
+    assert attention.names_of_peers() == list(PEERS)
+    with pytest.raises(ValueError, match=r"^peers: expected some of sdpa, eager, flex, jax, onnx\. Got 'x'\.$"):
+        attention.names_of_peers(["sdpa", "x"])
+
+
+# Measuring
+
+
+def test_every_row_is_measured(report):
+    assert report.complete
+    for result in report.results:
+        kind = result.row.kind
+        if kind == "threads":  # the tests have one
+            assert result.refused == {"one thread": "there is no more than one"}
+            continue
+        expected = {"regard", "sdpa", "eager"} if kind in BESIDE_PEERS else {"regard", "forward"}
+        assert result.seconds.keys() == (expected if kind != "memory" else {"regard"})
+        assert all(seconds > 0 for seconds in result.seconds.values())
+        assert not result.refused
+        assert result.backend
+        assert (result.bytes is not None) == (kind == "memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process has taken")
+def test_memory(report):
+    assert 4 * 4 * 2048 * 64 <= report.results[-1].bytes < 1 << 29
+
+
+def test_threads(known_ceilings):
+    torch.set_num_threads(2)
+    try:
+        row = next(row for row in grid(TINY) if row.kind == "threads")
+        result = attention.measure([row], [], 1, 0.0).results[0]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert result.seconds.keys() == {"regard", "one thread"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peers
+@pytest.mark.parametrize("kind", ["attention", "ragged", "window", "bias", "backward"])
+@pytest.mark.parametrize("name", ["jax", "onnx"])
+def test_a_peer_agrees_or_says_why_it_does_not_take_part(known_ceilings, name, kind):
+    row = next(row for row in grid(TINY) if row.kind == kind)
+    result = attention.measure([row], [name], 1, 0.0).results[0]
+    there = name in result.seconds
+    assert there or re.match("not installed|always takes all|no window|no gradient", result.refused[name])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_flex_attention(known_ceilings):
+    row = Row("window", torch.float32, 2, 192, window=37)
+    result = attention.measure([row], ["flex"], 1, 0.0).results[0]
+    assert "flex" in result.seconds, result.refused
+
+
+def test_nobody_times_a_wrong_answer(known_ceilings, monkeypatch):
+    def wrong(problem):
+        call = sdpa(problem)
+        return lambda: (call()[0] + 0.1,)
+
+    def failing(problem):
+        raise RuntimeError("out of\nluck")
+
+    monkeypatch.setitem(PEERS, "jax", ("JAX", wrong))
+    monkeypatch.setitem(PEERS, "onnx", ("ONNX", failing))
+    result = attention.measure([grid(TINY)[0]], ["sdpa", "jax", "onnx"], 1, 0.0).results[0]
+    assert result.seconds.keys() == {"regard", "sdpa"}
+    assert re.match(r"its result differs from regard's by 0\.\d+ of its size", result.refused["jax"])
+    assert result.refused["onnx"] == "out of"
+
+
+def test_a_matrix_that_is_too_large_is_refused():
+    problem = SimpleNamespace(row=Row("attention", torch.float32, 8, 8192))
+    with pytest.raises(Refused, match=r"^N × N is too large$"):
+        Problem.refuse_matrix(problem)
+
+
+def test_gradients_are_those_of_autograd():
+    problem = Problem(Row("backward", torch.float32, 2, 13, 7))
+    found, expected = ours(problem)(), sdpa(problem)()
+    assert len(found) == 3
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_in_turn():
+    order = []
+    runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    medians = measure.in_turn(runs, 2)
+    assert order == ["a", "b", "a", "b", "a", "b"]
+    assert medians.keys() == {"a", "b"}
+    order.clear()
+    measure.in_turn({"a": lambda: order.append("a")}, 1, at_least=0.001)
+    assert len(order) > 3
+
+
+def test_ceilings(report, monkeypatch):
+    found = report.ceilings
+    assert found.flops.keys() == {"float32", "bfloat16", "float16"}
+    assert all(speed > 1e8 for speed in (*found.flops.values(), found.bytes))
+    monkeypatch.setattr(ceilings, "here", lambda: {"cpu": ["there is no kernel"]})
+    found = ceilings.ceilings([torch.float32])
+    assert found.source == "torch's matrix product and sum, for want of regard's kernel"
+    assert all(speed > 1e8 for speed in (found.flops["float32"], found.bytes))
+
+
+def test_ratios_and_means(report):
+    first, second = Row("attention", torch.float32, 1, 8), Row("attention", torch.float32, 1, 16)
+    results = [
+        attention.Result(first, "cpu", {"regard": 1.0, "sdpa": 2.0, "jax": 3.0}),
+        attention.Result(second, "cpu", {"regard": 1.0, "sdpa": 8.0}),
+    ]
+    assert attention.means(results) == pytest.approx({"sdpa": 4, "jax": 3})
+    assert attention.means(results[:1]) == {}
+    assert attention.sections(results) == {"float32": results}
+    assert results[0].share(report.ceilings, "sdpa") == first.flops / 2 / report.ceilings.flops["float32"]
+
+
+# What is shown
+
+
+def drawn(report, width):
+    console = Console(width=width, file=io.StringIO(), highlight=False, markup=False, emoji=False)
+    console.print(table.table(report))
+    return console.file.getvalue()
+
+
+def test_table(report):
+    out = drawn(report, 120)
+    for title in (*list(BESIDE_PEERS.values())[1:], "float32", "bfloat16, causal", "What looking costs"):
+        assert f"\n{title}" in out
+    assert "At most " in out
+    assert f"(by {report.ceilings.source})" in " ".join(out.split())
+    assert re.search(r"\n +regard +of ceiling +× SDPA +× eager *\n", out)
+    assert re.search(r"\n  H 12 N 32 D 64 +[\d.]+ GF/s +\d+% +\d+\.\d\d +\d+\.\d\d *\n", out)
+    assert re.search(r"\n  H 32 G 8 Q 1 K 512 D 128 float32 +[\d.]+ GB/s ", out)
+    assert len(re.findall(r"\n  geometric mean +\d+\.\d\d +\d+\.\d\d", out)) == 6
+    assert re.search(r"\n  received\(\), in a second pass: H 12 N 32 D 64 float32 +\d+\.\d\d × +the time of the", out)
+    assert re.search(r"\n  forward .* N 2,048 D 64 float32 +\d+ MB +above the idle process, in [\d.]+ s", out)
+    assert out.rstrip().endswith("Without one thread: there is no more than one (2 rows).")
+    assert max(map(len, out.splitlines())) <= 120
+    narrow = drawn(report, 60)
+    assert re.search(r"[\d.]+ GF/s +\d+% +\d+\.\d\d +\d+\.\d\d", narrow)
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
+def test_json(report):
+    found = json.loads(json.dumps(report.to_dict()))
+    assert found["complete"] is True
+    assert set(found["machine"]) >= {"processor", "cores", "threads", "system", "python", "torch", "regard"}
+    assert len(found["rows"]) == len(report.results)
+    first = found["rows"][0]
+    assert first["ratio"]["sdpa"] == pytest.approx(first["seconds"]["sdpa"] / first["seconds"]["regard"])
+    assert first["share"].keys() == first["seconds"].keys()
+    assert found["rows"][-1]["memory"] > 0
+    assert found["means"].keys() == {name + more for name in found["ceilings"]["flops"] for more in ("", ", causal")}
+    assert found["means"]["float32"].keys() == {"sdpa", "eager"}
+
+
+def test_picture(report):
+    figure = picture.picture(report)
+    FigureCanvasAgg(figure).draw()
+    assert len(figure.axes) == 6
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["float32", "bfloat16"]
+    for axes in figure.axes:
+        assert {line.get_label() for line in axes.get_lines()} == {"regard", "SDPA", "eager"}
+        assert all(list(line.get_xdata()) == [8, 32, 64, 128, 256] for line in axes.get_lines())
+
+
+def test_a_picture_of_one_type(report):
+    some = [result for result in report.results if result.row.name.startswith("attention float16 causal")]
+    figure = picture.picture(attention.Report(report.ceilings, 6, 1, results=some))
+    assert [axes.get_title() for axes in figure.axes] == ["float16, causal"]
+
+
+# The command
+
+
+@pytest.fixture
+def run(known_ceilings, monkeypatch, capsys):
+    monkeypatch.setattr(attention, "grid", lambda shrink: grid(TINY))
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["regard", "bench", "attention", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = done.code or 0
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return command
+
+
+def test_help_with_an_example(run):
+    result = run("--help")
+    assert (result.code, result.err) == (0, "")
+    assert "Example: regard bench attention" in result.out.replace("\n", " ")
+
+
+def test_printed_and_saved(run, tmp_path):
+    files = [tmp_path / name for name in ("a.png", "a.svg", "a.json")]
+    saves = [argument for file in files for argument in ("--save", file)]
+    result = run("--quick", "--only", "attention float32", *saves)
+    assert (result.code, result.err) == (0, "")
+    assert "Medians of 3, in turn." in result.out
+    assert "× SDPA" in result.out
+    assert "× eager" not in result.out
+    with Image.open(files[0]) as image:
+        assert min(image.size) > 400
+    assert files[1].read_bytes().startswith(b"<?xml")
+    assert len(json.loads(files[2].read_text("utf-8"))["rows"]) == 12
+
+
+def test_printed_as_json(run):
+    result = run("--only", "attention float16 H 1 N", "--peers", "sdpa,eager", "--rounds", 1, "--json")
+    assert (result.code, result.err) == (0, "")
+    found = json.loads(result.out)
+    assert found["rounds"] == 1
+    assert [row["seconds"].keys() for row in found["rows"]] == [{"regard", "sdpa", "eager"}]
+
+
+def test_stopped_by_the_user(run, monkeypatch, tmp_path):
+    times = iter(range(3))
+
+    def in_turn(runs, rounds, at_least):
+        if next(times) == 2:
+            raise KeyboardInterrupt
+        return dict.fromkeys(runs, 1.0)
+
+    monkeypatch.setattr(attention, "in_turn", in_turn)
+    result = run("--quick", "--save", tmp_path / "a.json")
+    assert (result.code, result.err) == (1, f"regard: stopped after 2 of {len(grid())} rows.\n")
+    assert len(re.findall(r" GF/s +\d+% +1\.00", result.out)) == 2
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"))["complete"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--only", "nothing"], 1, "No row has 'nothing' in its name; one is "),
+        (["--peers", "sdpa,x"], 1, r"peers: expected some of sdpa, eager, flex, jax, onnx\. Got 'x'\."),
+        (["--save", "a.html"], 1, r"Expected a file that ends in \.png, \.svg or \.json\. Got 'a\.html'\."),
+        (["--save", "no/folder/a.png"], 1, "no/folder/a.png: No such file or directory"),
+        (["--only", "memory", "--save", "a.png"], 1, "There is no picture of these rows: it shows those of "),
+        (["--rounds", "0"], 2, "--rounds"),
+        (["--rounds", "x"], 2, "--rounds"),
+        (["more"], 2, "more"),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, list) else "",
+)
+def test_what_could_not_be_done(run, arguments, code, message):
+    result = run(*arguments)
+    assert (result.code, result.out) == (code, "")
+    if code == 1:
+        assert re.fullmatch(rf"regard: {message}[^\n]*\n", result.err)
+    assert message in result.err or code == 1
+    assert "Traceback" not in result.err
+
+
+def test_without_matplotlib(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run("--save", "a.png")
+    assert (result.code, result.err) == (1, "regard: Pictures need matplotlib: pip install 'regard[plot]'.\n")
+
+
+def test_peers_are_imported_when_they_are_asked():
+    program = (
+        "import sys\nimport regard.cli, regard.bench.attention, regard.bench.table, regard.bench.save\n"
+        "print({'jax', 'onnx', 'onnxruntime', 'matplotlib', 'torch._inductor'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
