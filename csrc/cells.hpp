@@ -64,11 +64,16 @@ struct Column {
   }
 
   void flush() {
+    if (filled.from >= filled.to) return;
     double* row = cells + (cell - first_cell) * c.columns;
-    for (int64_t j = filled.from; j < filled.to; j++) {
+    for (int64_t j = filled.from; j < filled.to;) {  // a run of columns of one cell at a time
       const int64_t column = c.column_cell[first + j];
-      if (column >= 0) row[column] = c.largest ? larger_or_nan(row[column], sums[j]) : row[column] + sums[j];
-      sums[j] = 0;
+      double gathered = 0;
+      do {
+        gathered = c.largest ? larger_or_nan(gathered, sums[j]) : gathered + sums[j];
+        sums[j++] = 0;
+      } while (j < filled.to && c.column_cell[first + j] == column);
+      if (column >= 0) row[column] = c.largest ? larger_or_nan(row[column], gathered) : row[column] + gathered;
     }
     filled = {block_keys, 0};
   }
