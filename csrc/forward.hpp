@@ -92,7 +92,7 @@ inline void exponentiate(float* score, Range keys, float factor, float less, flo
   const Float scale = broadcast(factor), shift = broadcast(-less);
   Float sums = broadcast(0.0f), entropies = sums, distances = sums;
   Float ahead = counting() + broadcast(float(keys.from) - position);
-  for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+  const auto weigh_next = [&](int64_t j) {
     const Float power = bounded(multiply_add(load(score + j), scale, shift)), weight = exp2(power);
     sums = sums + weight;
     if constexpr (entropy) entropies = multiply_add(weight, power, entropies);
@@ -100,11 +100,17 @@ inline void exponentiate(float* score, Range keys, float factor, float less, flo
       distances = multiply_add(weight, absolute(ahead), distances);
       ahead = ahead + broadcast(float(Float::width));
     }
+    return weight;
+  };
+  for (int64_t j = keys.from; j < keys.to; j += 2 * Float::width) {
+    const Float low = weigh_next(j), high = weigh_next(j + Float::width);
+#ifdef REGARD_PAIRS
     if constexpr (Cell::per_cell == 2) {
-      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, weight);
-    } else {
-      store(score + j, weight);
+      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, high);
+      continue;
     }
+#endif
+    store(score + j, low), store(score + j + Float::width, high);
   }
   state.sum += sum(sums);
   if constexpr (entropy) state.entropy += sum(entropies);

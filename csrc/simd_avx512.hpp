@@ -109,6 +109,11 @@ inline Float multiply_add_pairs(Float a, Float b, Float c) {
   return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)};
 }
 
+// Twice `width` numbers to memory as bfloat16, the faster way.
+inline void store_bfloat16(uint16_t* to, Float low, Float high) {
+  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high.v, low.v));
+}
+
 // Rows of bfloat16 side by side as pairs, element for element: `width` pairs.
 inline void interleave(const uint16_t* even, const uint16_t* odd, float* to) {
   const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)));
