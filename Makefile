@@ -33,11 +33,12 @@ bench: .venv/test
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/gpt2.py
+	$(BIN)/python benchmarks/exact.py
 
 sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
-  -DCMAKE_CXX_FLAGS="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 sanitize: build/sanitize/driver
-	$<
+	$< 0 500
 
 neon: CMAKE_FLAGS := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++

@@ -1,5 +1,5 @@
-// The ceilings that the kernel is measured against: how fast this machine multiplies in registers and reads memory, with
-// this width type and all threads at once.
+// The ceilings that the kernel is measured against: how fast this machine multiplies in registers and reads memory,
+// with this width type and all threads at once.
 
 #pragma once
 

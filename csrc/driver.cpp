@@ -1,5 +1,5 @@
-// Tests of the kernel without Python, to be run under sanitizers and emulators: every function of every kernel that this
-// machine has, on random and awkward shapes and options, in buffers that end where their numbers end.
+// Tests of the kernel without Python, to be run under sanitizers and emulators: every function of every kernel that
+// this machine has, on random and awkward shapes and options, in buffers that end where their numbers end.
 //
 //     driver [FIRST LAST [emulated]]
 //
@@ -48,7 +48,7 @@ struct Random {
   float number() { return float(below(255) - 127) / 64; }
 };
 
-// An array on the heap without a byte to spare, that begins anywhere: AddressSanitizer then sees the first step too far.
+// An array on the heap without a byte to spare, that begins anywhere: AddressSanitizer sees the first step too far.
 struct Array {
   std::unique_ptr<char[]> memory;
   char* data = nullptr;
@@ -292,7 +292,9 @@ void check_forward(const Kernel& kernel, Case& c) {
     for (int64_t e = 0; e < f.value_dim; e++) {
       double expected = 0;
       for (int64_t j = 0; j < s.keys; j++) {
-        if (weights[j] != 0) expected += weights[j] * number(f.value.data, s.type, naive::place(f.value, b, h / (s.heads / s.groups), j) + e);
+        if (weights[j] == 0) continue;
+        const int64_t value = naive::place(f.value, b, h / (s.heads / s.groups), j) + e;
+        expected += weights[j] * number(f.value.data, s.type, value);
       }
       const double found = number(f.output.data, f.output_type, naive::place(f.output, b, h, i) + e);
       expect("output", row * f.value_dim + e, found, expected, rounding(s.type));
@@ -332,7 +334,8 @@ void check_cells(const Kernel& kernel, Case& c) {
       one = cells.largest ? std::max(one, weight) : one + weight;
     }
   }
-  for (size_t i = 0; i < expected.size() && c.finite; i++) expect("cells", int64_t(i), cells.cells[i], expected[i], exact);
+  if (!c.finite) return;
+  for (size_t i = 0; i < expected.size(); i++) expect("cells", int64_t(i), cells.cells[i], expected[i], exact);
 }
 
 void check_tile(const Kernel& kernel, Case& c) {
@@ -388,8 +391,12 @@ void check_backward(const Kernel& kernel, Case& c) {
   const bool bias = c.any_bias() && c.random.chance(0.7);
   const int64_t queries = c.rows() * s.dim, keys = s.batch * s.groups * s.keys;
   const int64_t biases = bias ? c.bias_memory.bytes / naive::size_of(s.bias_type) : 0;
-  Array found[] = {{c.random, queries, 4}, {c.random, keys * s.dim, 4}, {c.random, keys * values, 4}, {c.random, biases, 4}};
-  for (Array& one : found) std::fill_n(one.data, one.bytes, 0);
+  Array found[4];
+  const int64_t counts[] = {queries, keys * s.dim, keys * values, biases};
+  for (int n = 0; n < 4; n++) {
+    found[n] = Array(c.random, counts[n], sizeof(float));
+    std::fill_n(found[n].data, found[n].bytes, 0);
+  }
   b.grad_query = found[0].as<float>(), b.grad_key = found[1].as<float>(), b.grad_value = found[2].as<float>();
   if (bias) b.grad_bias = {found[3].as<float>(), s.bias.batch, s.bias.head, s.bias.row, s.bias.column};
   Results{{&found[0], &found[1], &found[2], &found[3]}}.compute([&](int threads) { kernel.backward(s, b, threads); });
@@ -397,10 +404,13 @@ void check_backward(const Kernel& kernel, Case& c) {
   if (!c.finite) return;
   // Each sum with the sum of its terms' sizes, which its error is measured against.
   std::vector<double> expected[4], sizes[4];
-  for (int n = 0; n < 4; n++) expected[n].resize(found[n].bytes / 4), sizes[n].resize(found[n].bytes / 4);
-  const auto add = [&](int which, int64_t at, double term) { expected[which][at] += term, sizes[which][at] += std::abs(term); };
+  for (int n = 0; n < 4; n++) expected[n].resize(counts[n]), sizes[n].resize(counts[n]);
+  const auto add = [&](int which, int64_t at, double term) {
+    expected[which][at] += term, sizes[which][at] += std::abs(term);
+  };
   for (int64_t row = 0; row < c.rows(); row++) {
-    const int64_t n = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries, group = h / repeat;
+    const int64_t n = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries;
+    const int64_t group = h / repeat;
     for (int64_t j = 0; j < s.keys; j++) {
       const double weight = c.dense->weights[row * s.keys + j];
       if (weight == 0) continue;
@@ -412,8 +422,12 @@ void check_backward(const Kernel& kernel, Case& c) {
         product += term, size += std::abs(term);
         add(2, key * values + e, weight * grad);
       }
-      const double grad = weight * (product - b.through[row]), scaled = grad * c.dense->slopes[row * s.keys + j] * s.scale;
-      if (bias) add(3, naive::place(b.grad_bias, n, h, i, j), grad), sizes[3][naive::place(b.grad_bias, n, h, i, j)] += size;
+      const double grad = weight * (product - b.through[row]);
+      const double scaled = grad * c.dense->slopes[row * s.keys + j] * s.scale;
+      if (bias) {
+        const int64_t at = naive::place(b.grad_bias, n, h, i, j);
+        add(3, at, grad), sizes[3][at] += size;
+      }
       for (int64_t d = 0; d < s.dim; d++) {
         const double query = number(s.query.data, s.type, naive::place(s.query, n, h, i) + d);
         add(0, row * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
@@ -429,8 +443,8 @@ void check_backward(const Kernel& kernel, Case& c) {
   }
 }
 
-// The average of a number with itself is that number, whatever it is; with its neighbour it lies between the two, and is
-// rounded to the even one. Only what is less than the least normal float may become 0: the processor's product of
+// The average of a number with itself is that number, whatever it is; with its neighbour it lies between the two, and
+// is rounded to the even one. Only what is less than the least normal float may become 0: the processor's product of
 // bfloat16 does so.
 void check_every_half(const Kernel& kernel) {
   constexpr int64_t count = 1 << 16;

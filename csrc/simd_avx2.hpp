@@ -52,7 +52,8 @@ inline float largest(Float a) {
 // The exponent's bits: those of 2^−127 are 0, and what would be less than the smallest normal number is 0.
 inline Float scale_by_power(Float a, Float n) {
   const __m256i power = _mm256_cvtps_epi32(_mm256_max_ps(n.v, _mm256_set1_ps(-127)));
-  return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(power, _mm256_set1_epi32(127)), 23)))};
+  const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(power, _mm256_set1_epi32(127)), 23);
+  return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(exponent))};
 }
 
 inline Float load_bfloat16(const uint16_t* from) {
@@ -63,7 +64,8 @@ inline Float load_float16(const uint16_t* from) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
 }
 inline void store_bfloat16(uint16_t* to, Float x) {
-  const __m256i bits = _mm256_castps_si256(x.v), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i bits = _mm256_castps_si256(x.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(1 << 22));  // nan stays nan
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));

@@ -79,8 +79,8 @@ inline void store_bfloat16(uint16_t* to, Float x) {
   store_halves(to, choose((Bits)(x.v == x.v), rounded, bits | 1u << 22) >> 16);  // nan stays nan
 }
 
-// Half precision has 5 bits of exponent and 10 of mantissa where a float has 8 and 23. Its bits, taken as a float's, are
-// the number times 2^−112, those of infinity and nan excepted, whose exponent is full.
+// Half precision has 5 bits of exponent and 10 of mantissa where a float has 8 and 23. Its bits, taken as a float's,
+// are the number times 2^−112, those of infinity and nan excepted, whose exponent is full.
 inline Float load_float16(const uint16_t* from) {
   const Bits half = load_halves(from), full = (Bits)((half & 0x7c00) == 0x7c00) & 0x7f800000u;
   const Float size = of_bits((half & 0x7fff) << 13) * broadcast(0x1p112f);
@@ -97,7 +97,8 @@ inline void store_float16(uint16_t* to, Float x) {
 }
 
 inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {
-  const Floats a = load(from).v, b = load(from + stride).v, c = load(from + 2 * stride).v, d = load(from + 3 * stride).v;
+  const Floats a = load(from).v, b = load(from + stride).v;
+  const Floats c = load(from + 2 * stride).v, d = load(from + 3 * stride).v;
   store(to, {Floats{a[0], b[0], c[0], d[0]}});
   store(to + step, {Floats{a[1], b[1], c[1], d[1]}});
   store(to + 2 * step, {Floats{a[2], b[2], c[2], d[2]}});
