@@ -36,13 +36,13 @@ struct Scores {
   Strided<const void> query, key;
   // Who may see whom: query i sees the keys start[i] ≤ j < stop[i], (B|1, Q); null where all see all.
   const int64_t *start = nullptr, *stop = nullptr;
-  int64_t span_batch = 0;            // the stride of both: Q, or 0 where all sequences are alike
-  Broadcast<const bool> mask;        // and, where given, those where it is true
+  int64_t span_batch = 0;      // the stride of both: Q, or 0 where all sequences are alike
+  Broadcast<const bool> mask;  // and, where given, those where it is true
   Broadcast<const void> bias;
   Type bias_type = Type::float32;
-  const float* sinks = nullptr;      // (H)
+  const float* sinks = nullptr;  // (H)
   float scale = 1;
-  float softcap = 0;                 // 0: none
+  float softcap = 0;  // 0: none
 };
 
 // Output, the normaliser of each row, and statistics of the rows in the same pass. Null is not computed.
@@ -62,40 +62,40 @@ struct Forward {
 
 // Weights gathered into cells: w_ij goes to cell (row_cell[i], column_cell[j]); −1 is left out.
 struct Cells {
-  const double* lse = nullptr;          // (B,H,Q)
-  const int64_t* row_cell = nullptr;    // (Q)
-  const int64_t* column_cell = nullptr; // (K)
+  const double* lse = nullptr;           // (B,H,Q)
+  const int64_t* row_cell = nullptr;     // (Q)
+  const int64_t* column_cell = nullptr;  // (K)
   int64_t rows = 0, columns = 0;
-  bool largest = false;                 // the largest weight of a cell, not their sum
-  double* cells = nullptr;              // (B,H,rows,columns)
+  bool largest = false;     // the largest weight of a cell, not their sum
+  double* cells = nullptr;  // (B,H,rows,columns)
 };
 
 // Part of the matrix itself: rows first_row … + rows, columns first_column … + columns, of all heads.
 struct Tile {
-  const double* lse = nullptr;       // (B,H,Q)
+  const double* lse = nullptr;  // (B,H,Q)
   int64_t first_row = 0, rows = 0, first_column = 0, columns = 0;
-  float* weights = nullptr;          // (B,H,rows,columns)
+  float* weights = nullptr;  // (B,H,rows,columns)
 };
 
 // wᵀ y for float32 y: (B,H,Q,F) to (B,H,K,F), both by query head.
 struct Transposed {
-  const double* lse = nullptr;       // (B,H,Q)
-  int64_t width = 0;                 // F
-  Strided<const float> vectors;      // (B,H,Q,F)
-  float* output = nullptr;           // (B,H,K,F)
+  const double* lse = nullptr;   // (B,H,Q)
+  int64_t width = 0;             // F
+  Strided<const float> vectors;  // (B,H,Q,F)
+  float* output = nullptr;       // (B,H,K,F)
 };
 
 // Gradients in float32, contiguous, zeroed by the caller. through_i = Σ_e grad_ie output_ie − (gradient of lse_i).
 struct Backward {
-  const double* lse = nullptr;           // (B,H,Q)
-  int64_t value_dim = 0;                 // E
-  Strided<const void> value;             // (B,G,K,E)
-  Strided<const void> grad_output;       // (B,H,Q,E), of the scores' type
-  const float* through = nullptr;        // (B,H,Q)
-  float* grad_query = nullptr;           // (B,H,Q,D)
-  float* grad_key = nullptr;             // (B,G,K,D)
-  float* grad_value = nullptr;           // (B,G,K,E)
-  Broadcast<float> grad_bias;            // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
+  const double* lse = nullptr;      // (B,H,Q)
+  int64_t value_dim = 0;            // E
+  Strided<const void> value;        // (B,G,K,E)
+  Strided<const void> grad_output;  // (B,H,Q,E), of the scores' type
+  const float* through = nullptr;   // (B,H,Q)
+  float* grad_query = nullptr;      // (B,H,Q,D)
+  float* grad_key = nullptr;        // (B,G,K,D)
+  float* grad_value = nullptr;      // (B,G,K,E)
+  Broadcast<float> grad_bias;       // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
 };
 
 // One instruction set's kernel. Every function gives the same bits whatever the number of threads.

@@ -9,8 +9,9 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-constexpr int64_t short_rows = 96;                  // rows of a block here: their weights and gradients are kept too
-constexpr int64_t line = block_keys + Float::width;  // apart; no power of two, or the cache would take columns for one line
+constexpr int64_t short_rows = 96;  // rows of a block here: their weights and gradients are kept too
+// Apart; no power of two, or the cache would take columns for one line.
+constexpr int64_t line = block_keys + Float::width;
 
 // Weights of some rows, and what belongs to them, for one block of keys.
 template <class Cell>
@@ -27,7 +28,8 @@ struct Strip {
   // The keys that all rows to come are met with.
   void take_keys(const Sharing& sharing, int64_t first, int64_t known, float* memory) const {
     const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
-    pack_panels<Cell>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, memory + panels_at(), memory + staging_at());
+    pack_panels<Cell>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, memory + panels_at(),
+                      memory + staging_at());
   }
 
   // Looks up the rows; whether anybody sees any of the keys.
@@ -56,7 +58,8 @@ struct Strip {
         keys.to = most<int64_t>(keys.from, least(end, round_up(keys.to - first, panel_keys)));
         float top[tile_rows], *some = weights + r * line, *slope = slopes ? slopes + r * line : nullptr;
         if (keys.from < keys.to) {
-          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, {panels, nullptr}, first, known, keys, some, line, top, slope);
+          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, {panels, nullptr}, first, known, keys,
+                         some, line, top, slope);
         }
         for (int i = 0; i < n; i++) {
           float* weight = some + i * line;
@@ -73,7 +76,8 @@ struct Strip {
 constexpr float ones[tile_rows] = {1, 1, 1, 1, 1, 1};
 
 // sums[j, …] += Σ_r left[r,j] · right[r, …] for the first `keys` columns of left.
-inline void accumulate_columns(const float* left, const float* right, int64_t rows, int64_t keys, float* sums, int64_t width) {
+inline void accumulate_columns(const float* left, const float* right, int64_t rows, int64_t keys, float* sums,
+                               int64_t width) {
   for (int64_t j = 0; j < keys; j += tile_rows) {
     with_constant<tile_rows>(int(least<int64_t>(tile_rows, keys - j)), [&]<int n>() {
       accumulate<Single, n>(Left{left + j, 1, line}, Right{right, width}, rows, ones, sums + j * width, width, width);
@@ -91,14 +95,16 @@ void transposed_in(const Scores& s, const Transposed& t, int threads) {
     const Sharing sharing = sharing_of(s, pair, 1);
     Strip<Cell> strip(s);
     float* memory = thread_memory(strip.size() + short_rows * (line + width) + block_keys * width);
-    float *weights = memory + strip.size(), *vectors = weights + short_rows * line, *sums = vectors + short_rows * width;
+    float *weights = memory + strip.size(), *vectors = weights + short_rows * line,
+          *sums = vectors + short_rows * width;
     strip.take_keys(sharing, first, known, memory);
     __builtin_memset(sums, 0, block_keys * width * sizeof(float));
     for (int64_t row = 0; row < s.queries; row += short_rows) {
       const int64_t count = least(short_rows, s.queries - row);
       if (!strip.take_rows(sharing, row, count, first, known)) continue;
       strip.weigh_rows(sharing, count, first, known, t.lse, memory, weights);
-      const float* from = t.vectors.data + sharing.batch * t.vectors.batch + sharing.first * t.vectors.head + row * t.vectors.row;
+      const float* from =
+          t.vectors.data + sharing.batch * t.vectors.batch + sharing.first * t.vectors.head + row * t.vectors.row;
       if (pack_values<Single>(from, Type::float32, t.vectors.row, count, t.width, vectors, width)) {
         accumulate_columns(weights, vectors, count, known, sums, width);
         continue;
@@ -151,7 +157,8 @@ struct Gradient {
       // What is not finite has made the weights or the outputs of those who see it nan; the others must not meet it.
       pack_values<Single>(at(s.key.data, s.type, key_at), s.type, s.key.row, known, s.dim, key, dims);
       forget_what_is_not_finite(key, known * dims);
-      pack_panels<Single>(at(b.value.data, s.type, value_at), s.type, b.value.row, known, b.value_dim, value_panels, staging);
+      pack_panels<Single>(at(b.value.data, s.type, value_at), s.type, b.value.row, known, b.value_dim, value_panels,
+                          staging);
       forget_what_is_not_finite(value_panels, round_up(known, panel_keys) * b.value_dim);
       __builtin_memset(grad_key, 0, block_keys * dims * sizeof(float));
       __builtin_memset(grad_value, 0, block_keys * value_dims * sizeof(float));
@@ -161,9 +168,11 @@ struct Gradient {
         strip.weigh_rows(sharing, count, first, known, b.lse, memory, weights, s.softcap != 0 ? slopes : nullptr);
         for (int64_t r = 0; r < count; r++) {
           const Row& one = strip.rows[r];
-          const int64_t grad_at = sharing.batch * b.grad_output.batch + one.head * b.grad_output.head + one.query * b.grad_output.row;
+          const int64_t grad_at =
+              sharing.batch * b.grad_output.batch + one.head * b.grad_output.head + one.query * b.grad_output.row;
           const int64_t query_at = sharing.batch * s.query.batch + one.head * s.query.head + one.query * s.query.row;
-          pack_row<Single>(at(b.grad_output.data, s.type, grad_at), s.type, b.value_dim, grad_output + r * value_dims, value_dims);
+          pack_row<Single>(at(b.grad_output.data, s.type, grad_at), s.type, b.value_dim, grad_output + r * value_dims,
+                           value_dims);
           pack_row<Single>(at(s.query.data, s.type, query_at), s.type, s.dim, query + r * dims, dims);
         }
         forget_what_is_not_finite(query, count * dims);
@@ -172,8 +181,8 @@ struct Gradient {
         accumulate_columns(grads, query, count, known, grad_key, dims);
         for (int64_t r = 0; r < count; r += tile_rows) {
           with_constant<tile_rows>(int(least<int64_t>(tile_rows, count - r)), [&]<int n>() {
-            accumulate<Single, n>(Left{grads + r * line, line, 1}, Right{key, dims}, known, ones, grad_query + (row + r) * dims,
-                                  dims, dims);
+            accumulate<Single, n>(Left{grads + r * line, line, 1}, Right{key, dims}, known, ones,
+                                  grad_query + (row + r) * dims, dims, dims);
           });
         }
       }
@@ -222,7 +231,8 @@ struct Gradient {
       }
       for (int64_t j = 0; j < all.to; j += Float::width) {
         Float one = load(grad + j) * scale;
-        if (s.softcap != 0) one = where_at_most(absolute(load(grad + j)), zero, zero, one * load(slopes + r * line + j));
+        if (s.softcap != 0)
+          one = where_at_most(absolute(load(grad + j)), zero, zero, one * load(slopes + r * line + j));
         store(grad + j, one);
       }
     }
@@ -239,7 +249,8 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   // Ranges of keys side by side, each with a gradient of the queries of its own, which are added up in order: the same
   // bits for any number of threads. Where sequences or heads share a bias whose gradient is wanted, they take turns.
   const auto& bias = b.grad_bias;
-  const bool turns = bias.data && ((bias.batch == 0 && s.batch > 1) || (bias.head == 0 && s.heads > 1) || bias.column == 0);
+  const bool turns =
+      bias.data && ((bias.batch == 0 && s.batch > 1) || (bias.head == 0 && s.heads > 1) || bias.column == 0);
   constexpr int64_t most_memory = int64_t(1) << 25;
   int64_t splits = turns ? 16 : (15 + sharings) / sharings;
   splits = most<int64_t>(1, least(splits, least(blocks, most_memory / most<int64_t>(1, sharings * size))));
@@ -253,8 +264,7 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
       const int64_t part = turns ? item : item / sharings;
       float* grad_query = parts.data + (n * splits + part) * size;
       __builtin_memset(grad_query, 0, size * sizeof(float));
-      gradient.add(sharing_of(s, n, gradient.repeat), {part * split, least(s.keys, (part + 1) * split)},
-                   grad_query);
+      gradient.add(sharing_of(s, n, gradient.repeat), {part * split, least(s.keys, (part + 1) * split)}, grad_query);
     }
   });
   for_each(sharings, threads, [&](int64_t n) {

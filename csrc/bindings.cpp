@@ -24,7 +24,8 @@ namespace {
 using Address = uintptr_t;
 using StridedArgument = std::array<int64_t, 4>;    // address; strides of batch, head, row
 using BroadcastArgument = std::array<int64_t, 5>;  // address; strides of batch, head, row, column
-// type; B H G Q K D; query; key; start, stop and their batch stride; mask; bias; type of the bias; sinks; scale; softcap
+// type; B H G Q K D; query; key; start, stop and their batch stride; mask; bias; type of the bias; sinks; scale;
+// softcap
 using ScoresArgument = std::tuple<int, std::array<int64_t, 6>, StridedArgument, StridedArgument, std::array<int64_t, 3>,
                                   BroadcastArgument, BroadcastArgument, int, Address, double, double>;
 
@@ -102,8 +103,8 @@ std::vector<std::string> kernel_names() {
 }
 
 void forward(const ScoresArgument& scores, int64_t value_dim, const StridedArgument& value, int64_t value_heads,
-             const StridedArgument& output, int output_type, Address lse, Address entropy, Address distance, int64_t top,
-             Address top_values, Address top_indices, const std::string& isa, int threads) {
+             const StridedArgument& output, int output_type, Address lse, Address entropy, Address distance,
+             int64_t top, Address top_values, Address top_indices, const std::string& isa, int threads) {
   const Scores s = scores_of(scores);
   Forward f;
   const int64_t rows = s.batch * s.heads * s.queries;
@@ -124,8 +125,8 @@ void forward(const ScoresArgument& scores, int64_t value_dim, const StridedArgum
   kernel_of(isa, threads).forward(s, f, threads);
 }
 
-void cells(const ScoresArgument& scores, Address lse, Address row_cell, Address column_cell, int64_t rows, int64_t columns,
-           bool largest, Address to, const std::string& isa, int threads) {
+void cells(const ScoresArgument& scores, Address lse, Address row_cell, Address column_cell, int64_t rows,
+           int64_t columns, bool largest, Address to, const std::string& isa, int threads) {
   const Scores s = scores_of(scores);
   expect(rows >= 0 && columns >= 0, "rows, columns: 0 or more");
   Cells c;
@@ -134,7 +135,8 @@ void cells(const ScoresArgument& scores, Address lse, Address row_cell, Address 
   c.row_cell = required<const int64_t>(row_cell, s.queries, "row_cell");
   c.column_cell = required<const int64_t>(column_cell, s.keys, "column_cell");
   c.cells = required<double>(to, s.batch * s.heads * rows * columns, "cells");
-  for (int64_t i = 0; i < s.queries; i++) expect(c.row_cell[i] >= -1 && c.row_cell[i] < rows, "row_cell: −1 to rows − 1");
+  for (int64_t i = 0; i < s.queries; i++)
+    expect(c.row_cell[i] >= -1 && c.row_cell[i] < rows, "row_cell: −1 to rows − 1");
   for (int64_t j = 0; j < s.keys; j++) {
     expect(c.column_cell[j] >= -1 && c.column_cell[j] < columns, "column_cell: −1 to columns − 1");
   }
@@ -142,8 +144,8 @@ void cells(const ScoresArgument& scores, Address lse, Address row_cell, Address 
   kernel_of(isa, threads).cells(s, c, threads);
 }
 
-void tile(const ScoresArgument& scores, Address lse, int64_t first_row, int64_t rows, int64_t first_column, int64_t columns,
-          Address weights, const std::string& isa, int threads) {
+void tile(const ScoresArgument& scores, Address lse, int64_t first_row, int64_t rows, int64_t first_column,
+          int64_t columns, Address weights, const std::string& isa, int threads) {
   const Scores s = scores_of(scores);
   expect(first_row >= 0 && rows >= 0 && first_row + rows <= s.queries, "rows: within the queries");
   expect(first_column >= 0 && columns >= 0 && first_column + columns <= s.keys, "columns: within the keys");
@@ -155,8 +157,8 @@ void tile(const ScoresArgument& scores, Address lse, int64_t first_row, int64_t 
   kernel_of(isa, threads).tile(s, t, threads);
 }
 
-void transposed(const ScoresArgument& scores, Address lse, int64_t width, const StridedArgument& vectors, Address output,
-                const std::string& isa, int threads) {
+void transposed(const ScoresArgument& scores, Address lse, int64_t width, const StridedArgument& vectors,
+                Address output, const std::string& isa, int threads) {
   const Scores s = scores_of(scores);
   expect(width >= 0 && width <= largest_dim, "width: 0 to 256");
   Transposed t;
@@ -169,8 +171,8 @@ void transposed(const ScoresArgument& scores, Address lse, int64_t width, const 
 }
 
 void backward(const ScoresArgument& scores, Address lse, int64_t value_dim, const StridedArgument& value,
-              const StridedArgument& grad_output, Address through, Address grad_query, Address grad_key, Address grad_value,
-              const BroadcastArgument& grad_bias, const std::string& isa, int threads) {
+              const StridedArgument& grad_output, Address through, Address grad_query, Address grad_key,
+              Address grad_value, const BroadcastArgument& grad_bias, const std::string& isa, int threads) {
   const Scores s = scores_of(scores);
   const int64_t rows = s.batch * s.heads * s.queries, keys = s.batch * s.groups * s.keys;
   expect(value_dim >= 0 && value_dim <= largest_dim, "value_dim: 0 to 256");

@@ -1,4 +1,5 @@
-// The weights themselves, from scores and lse, in a second pass: parts of the matrix, and the matrix gathered into cells.
+// The weights themselves, from scores and lse, in a second pass: parts of the matrix, and the matrix gathered into
+// cells.
 
 #pragma once
 
@@ -19,16 +20,17 @@ void tile_in(const Scores& s, const Tile& t, int threads) {
     __builtin_memset(weights, 0, rows * t.columns * sizeof(float));
     const double* lse = t.lse + pair * s.queries + t.first_row + first_row;
     const Range columns{t.first_column, t.first_column + t.columns};
-    blocks.visit(sharing, t.first_row + first_row, rows, columns, thread_memory(blocks.size()), [](int64_t, int64_t) {},
-                 [&]<int n>(const Scored& tile) {
-                   const Range keys{tile.keys.from, least(tile.keys.to, tile.known)};
-                   for (int r = 0; r < n; r++) {
-                     float* score = tile.scores + r * block_keys;
-                     weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
-                     float* to = weights + (tile.at + r) * t.columns + tile.first - t.first_column;
-                     __builtin_memcpy(to + keys.from, score + keys.from, (keys.to - keys.from) * sizeof(float));
-                   }
-                 });
+    blocks.visit(
+        sharing, t.first_row + first_row, rows, columns, thread_memory(blocks.size()), [](int64_t, int64_t) {},
+        [&]<int n>(const Scored& tile) {
+          const Range keys{tile.keys.from, least(tile.keys.to, tile.known)};
+          for (int r = 0; r < n; r++) {
+            float* score = tile.scores + r * block_keys;
+            weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
+            float* to = weights + (tile.at + r) * t.columns + tile.first - t.first_column;
+            __builtin_memcpy(to + keys.from, score + keys.from, (keys.to - keys.from) * sizeof(float));
+          }
+        });
   });
 }
 
@@ -38,7 +40,7 @@ inline double larger_or_nan(double a, double b) { return b > a || b != b ? b : a
 // Rows of one cell that follow one another are added up key by key, and only then their sums into the cells.
 struct Column {
   const Cells& c;
-  double* cells;       // the first is of row cell `first_cell`
+  double* cells;  // the first is of row cell `first_cell`
   int64_t first_cell;
   int64_t cell = -1, first = 0;
   Range filled{block_keys, 0};
@@ -58,8 +60,10 @@ struct Column {
     filled = {least(filled.from, keys.from), most(filled.to, least(keys.to, known))};
     for (int64_t j = keys.from; j < keys.to; j += Float::width) {
       const Float so_far = load(sums + j), weight = load(weights + j);
-      if (!c.largest) store(sums + j, so_far + weight);
-      else store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan in either stays
+      if (!c.largest)
+        store(sums + j, so_far + weight);
+      else
+        store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan in either stays
     }
   }
 
@@ -89,7 +93,8 @@ void cells_in(const Scores& s, const Cells& c, int threads) {
   // added up in order: the same bits for any number of threads. Where that takes too much memory, one band.
   constexpr int64_t most_bands = 16, most_memory = int64_t(1) << 24;
   const auto [wanted, wanted_rows] = Cut(s.queries, most((s.queries * pairs + 31) / 32, block_rows));
-  int64_t bands = most<int64_t>(1, least(wanted, most_bands)), band = round_up((s.queries + bands - 1) / bands, tile_rows);
+  int64_t bands = most<int64_t>(1, least(wanted, most_bands)),
+          band = round_up((s.queries + bands - 1) / bands, tile_rows);
   int64_t lowest[most_bands], offset[most_bands + 1] = {};
   for (int64_t n = 0; n < bands; n++) {
     int64_t low = c.rows, high = 0;
@@ -111,15 +116,16 @@ void cells_in(const Scores& s, const Cells& c, int threads) {
     for (int64_t row = at * band; row < least(s.queries, (at + 1) * band); row += block_rows) {
       const int64_t rows = least(block_rows, least(s.queries, (at + 1) * band) - row);
       const double* lse = c.lse + pair * s.queries + row;
-      blocks.visit(sharing_of(s, pair, 1), row, rows, {0, s.keys}, thread_memory(blocks.size()),
-                   [&](int64_t first, int64_t) { column.begin(first); },
-                   [&]<int n>(const Scored& tile) {
-                     for (int r = 0; r < n; r++) {
-                       float* score = tile.scores + r * block_keys;
-                       weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
-                       column.add(c.row_cell[tile.rows[r].query], score, tile.keys, tile.known);
-                     }
-                   });
+      blocks.visit(
+          sharing_of(s, pair, 1), row, rows, {0, s.keys}, thread_memory(blocks.size()),
+          [&](int64_t first, int64_t) { column.begin(first); },
+          [&]<int n>(const Scored& tile) {
+            for (int r = 0; r < n; r++) {
+              float* score = tile.scores + r * block_keys;
+              weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
+              column.add(c.row_cell[tile.rows[r].query], score, tile.keys, tile.known);
+            }
+          });
       column.flush();
     }
   });

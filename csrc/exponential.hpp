@@ -14,7 +14,7 @@ inline Float bounded(Float x) { return larger(broadcast(-1000.0f), x); }
 
 // 2^x within 1.6e-7 of itself, for x from −1000 to 127; 0 below −150.
 inline Float exp2(Float x) {
-  const Float round = broadcast(0x1.8p23f);  // added, it leaves no digits behind the point
+  const Float round = broadcast(0x1.8p23f);                   // added, it leaves no digits behind the point
   const Float whole = (x + round) - round, rest = x - whole;  // −½ ≤ rest ≤ ½
   // Of the polynomials of degree 5 that are 1 at 0, the one with the least relative error.
   Float y = multiply_add(broadcast(0x1.5bba14p-10f), rest, broadcast(0x1.3cea88p-7f));

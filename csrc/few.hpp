@@ -45,8 +45,8 @@ inline void pack_few(const void* from, Type type, int64_t n, float* to) {
   with_type(type, [&]<Type t>() { pack_row<Product<t>>(from, type, n, to, cells_of<Product<t>>(n)); });
 }
 
-// Products of rows of queries with keys, at most block_keys of them; `width` keys at a time, the last one again and again
-// where there are no more.
+// Products of rows of queries with keys, at most block_keys of them; `width` keys at a time, the last one again and
+// again where there are no more.
 template <Type type, int rows>
 inline void products(const float* query, const char* key, int64_t stride, int64_t keys, int64_t dim, float* scores,
                      int64_t scores_stride) {
@@ -66,8 +66,10 @@ inline void products(const float* query, const char* key, int64_t stride, int64_
 #pragma GCC unroll 8
         for (int i = 0; i < together; i++) {
           Float some;
-          if constexpr (Cell::per_cell == 2) some = load(reinterpret_cast<const float*>(one[i]) + c);
-          else some = load_as<type>(one[i], c);
+          if constexpr (Cell::per_cell == 2)
+            some = load(reinterpret_cast<const float*>(one[i]) + c);
+          else
+            some = load_as<type>(one[i], c);
 #pragma GCC unroll 8
           for (int r = 0; r < rows; r++) sum[i][r] = Cell::multiply_add(load(query + r * cells + c), some, sum[i][r]);
         }
@@ -86,7 +88,8 @@ inline void products(const float* query, const char* key, int64_t stride, int64_
 }
 
 // output[r, …] = keep[r] · output[r, …] + Σ_j weights[r,j] · values[j, …]; whether all of it is finite. Some keys at a
-// time, two rows after the other: the first two bring the values from memory, in order, the others find them in the cache.
+// time, two rows after the other: the first two bring the values from memory, in order, the others find them in the
+// cache.
 template <Type type, int rows>
 inline bool average(const float* weights, int64_t weights_stride, int64_t keys, const char* values, int64_t stride,
                     int64_t n, const float* keep, float* output) {
@@ -120,7 +123,8 @@ inline bool average(const float* weights, int64_t weights_stride, int64_t keys, 
     for (int64_t r = 0; r < rows; r += 2) {
       for (int64_t e = 0; e < n; e += wide * Float::width) {
         with_constant<wide>(int((n - e) / Float::width), [&]<int vectors>() {
-          r + 1 < rows ? add.template operator()<2, vectors>(first, r, e) : add.template operator()<1, vectors>(first, r, e);
+          r + 1 < rows ? add.template operator()<2, vectors>(first, r, e)
+                       : add.template operator()<1, vectors>(first, r, e);
         });
       }
     }

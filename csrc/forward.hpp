@@ -12,8 +12,8 @@ struct State {
   double sum = 0, entropy = 0, distance = 0;
 };
 
-// A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is less
-// than all of them.
+// A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is
+// less than all of them.
 using Ranked = uint64_t;
 
 inline Ranked ranked(float score, int64_t key) {
@@ -141,13 +141,14 @@ struct Pass {
   bool direct;
   Blocks<Cell> blocks{s, direct};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
-  int64_t room = round_up(f.top, 8);  // for the largest of a row
+  int64_t room = round_up(f.top, 8);                    // for the largest of a row
   float factor = to_powers(s);
 
   int64_t scratch_size() const { return blocks.size() + cells_of<Cell>(block_keys) * width; }
 
   // False where something was not finite that would have to be: rows that are few then take the way of many.
-  bool run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar, float* memory) const {
+  bool run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
+           float* memory) const {
     Values values{memory + blocks.size(), nullptr, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
@@ -204,25 +205,29 @@ struct Pass {
     if (values.direct) {
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
-        finite = average<type, n>(scores + keys.from, block_keys, count, at(values.direct, type, keys.from * f.value.row), f.value.row,
-                                  width, keep, output);
+        finite = average<type, n>(scores + keys.from, block_keys, count,
+                                  at(values.direct, type, keys.from * f.value.row), f.value.row, width, keep, output);
       });
       return finite;
     }
     if (values.finite) {
       const int64_t steps = cells_of<Cell>(count);
       const Left weights{scores + keys.from / Cell::per_cell, block_keys, 1};
-      accumulate<Cell, n>(weights, Right{values.packed + keys.from / Cell::per_cell * width, width}, steps, keep, output, width, width);
+      accumulate<Cell, n>(weights, Right{values.packed + keys.from / Cell::per_cell * width, width}, steps, keep,
+                          output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
-        average_seen(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i], output + i * width);
+        average_seen(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
+                     output + i * width);
       }
     }
     return true;
   }
 
-  // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 · nan.
-  void average_seen(const float* weights, const bool* hidden, Range keys, const float* values, float keep, float* output) const {
+  // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 ·
+  // nan.
+  void average_seen(const float* weights, const bool* hidden, Range keys, const float* values, float keep,
+                    float* output) const {
     for (int64_t e = 0; e < f.value_dim; e++) {
       float total = keep == 0 ? 0 : keep * output[e];
       for (int64_t j = keys.from; j < keys.to; j++) {
@@ -269,7 +274,8 @@ struct Pass {
     double lse = alone, share = empty ? 0 : 1 / state.sum;  // of a weight, in what was summed up
     if (s.sinks) {
       const double sink = s.sinks[row.head], larger = most(sink, alone);
-      lse = larger == -infinity ? larger : larger + __builtin_log(__builtin_exp(sink - larger) + __builtin_exp(alone - larger));
+      lse = larger == -infinity ? larger
+                                : larger + __builtin_log(__builtin_exp(sink - larger) + __builtin_exp(alone - larger));
       if (!empty) share *= __builtin_exp(alone - lse);
     }
     if (f.lse) f.lse[place] = lse;
@@ -316,7 +322,8 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   const Pass<Cell> pass{s, f, few(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
   // Query heads that share keys and values are rows of one block; each has its own where the values differ.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
-  const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat, rows = s.queries * repeat;
+  const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat,
+                rows = s.queries * repeat;
   // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
   const bool half = sharings * rows < 32 * block_rows || most(s.dim, f.value_dim) > 128;
   const auto [blocks, block] = Cut(rows, half ? block_rows / 2 : block_rows);
@@ -351,12 +358,14 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     Accumulated a = accumulated(splits > 1 ? parts.data + item * each : scratch + round_up(pass.scratch_size(), 16));
     const Range keys{part * split, least(s.keys, (part + 1) * split)};
     begin(a);
-    if (!pass.run(sharing, first, count, keys, a, scratch)) begin(a), careful.run(sharing, first, count, keys, a, scratch);
+    if (!pass.run(sharing, first, count, keys, a, scratch))
+      begin(a), careful.run(sharing, first, count, keys, a, scratch);
     if (splits == 1) finish(sharing, first, count, a);
   });
   if (splits == 1) return;
   for_each(sharings * blocks, threads, [&](int64_t item) {
-    const int64_t n = item % sharings, first = (blocks - 1 - item / sharings) * block, count = least(block, rows - first);
+    const int64_t n = item % sharings, first = (blocks - 1 - item / sharings) * block,
+                  count = least(block, rows - first);
     if (count <= 0) return;
     const Accumulated a = accumulated(parts.data + item * splits * each);
     for (int64_t part = 1; part < splits; part++) {

@@ -100,7 +100,8 @@ void backward(const Scores& s, const Backward& b, int threads) {
 #define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
-const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,    REGARD_ISA::cells, REGARD_ISA::tile,
-                                              REGARD_ISA::transposed,  REGARD_ISA::backward, REGARD_ISA::flops, REGARD_ISA::bytes};
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,    REGARD_ISA::cells,
+                                              REGARD_ISA::tile,        REGARD_ISA::transposed, REGARD_ISA::backward,
+                                              REGARD_ISA::flops,       REGARD_ISA::bytes};
 
 }  // namespace regard

@@ -1,5 +1,5 @@
-// Rows of any type and stride, brought into the order in which the register tile reads them: in cells, padded with zeros
-// to whole vectors.
+// Rows of any type and stride, brought into the order in which the register tile reads them: in cells, padded with
+// zeros to whole vectors.
 
 #pragma once
 
@@ -10,9 +10,13 @@ constexpr int64_t panel_keys = Float::tile_vectors * Float::width;  // keys side
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 template <class T>
-inline T least(T a, T b) { return a < b ? a : b; }
+inline T least(T a, T b) {
+  return a < b ? a : b;
+}
 template <class T>
-inline T most(T a, T b) { return a > b ? a : b; }
+inline T most(T a, T b) {
+  return a > b ? a : b;
+}
 
 inline const char* at(const void* data, Type type, int64_t offset) {
   return static_cast<const char*>(data) + offset * (type == Type::float32 ? 4 : 2);
@@ -27,7 +31,8 @@ inline void to_floats(const void* from, Type type, float* to, int64_t n) {
   const auto* half = static_cast<const uint16_t*>(from);
   const bool brain = type == Type::bfloat16;
   int64_t i = 0;
-  for (; i + Float::width <= n; i += Float::width) store(to + i, brain ? load_bfloat16(half + i) : load_float16(half + i));
+  for (; i + Float::width <= n; i += Float::width)
+    store(to + i, brain ? load_bfloat16(half + i) : load_float16(half + i));
   if (i < n) {
     uint16_t rest[Float::width] = {};
     float wide[Float::width];
@@ -59,23 +64,28 @@ inline void from_floats(const float* from, Type type, void* to, int64_t n) {
 }
 
 template <class Cell>
-constexpr int64_t cells_of(int64_t n) { return (n + Cell::per_cell - 1) / Cell::per_cell; }
+constexpr int64_t cells_of(int64_t n) {
+  return (n + Cell::per_cell - 1) / Cell::per_cell;
+}
 
 // One row of n numbers as cells: bfloat16 stay what they are where a cell is a pair.
 template <class Cell>
 inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t cells) {
   if constexpr (Cell::per_cell == 2) {
     __builtin_memcpy(to, from, n * sizeof(uint16_t));
-    __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0, cells * sizeof(float) - n * sizeof(uint16_t));
+    __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0,
+                     cells * sizeof(float) - n * sizeof(uint16_t));
   } else {
     to_floats(from, type, to, n);
     __builtin_memset(to + n, 0, (cells - n) * sizeof(float));
   }
 }
 
-// Rows as panels: panel p holds `panel_keys` rows side by side, [cell][row], `cells` steps; rows past the end are zeros.
+// Rows as panels: panel p holds `panel_keys` rows side by side, [cell][row], `cells` steps; rows past the end are
+// zeros.
 template <class Cell>
-inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
+inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+                        float* scratch) {
   const int64_t cells = cells_of<Cell>(n), width = round_up(cells, Float::width);
   const bool ready = cells == width && n % Cell::per_cell == 0 && (Cell::per_cell == 2 || type == Type::float32);
   const int64_t row_cells = stride / Cell::per_cell;
@@ -86,8 +96,10 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
     if (!ready || rows - first < Float::width || stride % Cell::per_cell != 0) {
       for (int64_t r = 0; r < Float::width; r++) {
         const int64_t row = first + r;
-        if (row < rows) pack_row<Cell>(at(data, type, row * stride), type, n, scratch + r * width, width);
-        else __builtin_memset(scratch + r * width, 0, width * sizeof(float));
+        if (row < rows)
+          pack_row<Cell>(at(data, type, row * stride), type, n, scratch + r * width, width);
+        else
+          __builtin_memset(scratch + r * width, 0, width * sizeof(float));
       }
       from = scratch, step = width;
     }
@@ -108,10 +120,11 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
   }
 }
 
-// Rows as they are summed over, [row cell][column]: `per_cell` rows to a cell, `width` columns, zeros beyond n and rows.
-// Returns whether all numbers are finite.
+// Rows as they are summed over, [row cell][column]: `per_cell` rows to a cell, `width` columns, zeros beyond n and
+// rows. Returns whether all numbers are finite.
 template <class Cell>
-inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, int64_t width) {
+inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+                        int64_t width) {
   bool finite = true;
 #ifdef REGARD_PAIRS
   if constexpr (Cell::per_cell == 2) {

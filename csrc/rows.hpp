@@ -67,7 +67,8 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
   }
   const int64_t known = least(count, s.keys - first);  // the others fill up the panel
   if (s.bias.data) {
-    const int64_t offset = batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
+    const int64_t offset =
+        batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
     const char* bias = at(s.bias.data, s.bias_type, offset);
     if (s.bias.column == 1) {
       float some[64];
@@ -108,18 +109,20 @@ struct Keys {
 // the largest of each row. `known` keys are there.
 template <class Cell, int rows>
 inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, Keys block,
-                  int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top, float* slopes = nullptr) {
+                  int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top,
+                  float* slopes = nullptr) {
   constexpr int vectors = Float::tile_vectors;
   Float tops[rows];
   for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
   if (block.direct) {
     with_type(s.type, [&]<Type type>() {
-      products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row, least(known, keys.to) - keys.from,
-                           s.dim, scores + keys.from, stride);
+      products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row,
+                           least(known, keys.to) - keys.from, s.dim, scores + keys.from, stride);
     });
     for (int r = 0; r < rows; r++) {
       float* some = scores + r * stride;
-      for (int64_t j = round_up(least(known, keys.to), Float::width); j < keys.to; j += Float::width) store(some + j, tops[r]);
+      for (int64_t j = round_up(least(known, keys.to), Float::width); j < keys.to; j += Float::width)
+        store(some + j, tops[r]);
       for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(some + j));
     }
   }
@@ -141,7 +144,8 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
       finish_row(s, batch, row[r], first + keys.from, keys.to - keys.from, some,
                  slopes ? slopes + r * stride + keys.from : nullptr);
       tops[r] = broadcast(-infinity);
-      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(scores + r * stride + j));
+      for (int64_t j = keys.from; j < keys.to; j += Float::width)
+        tops[r] = larger(tops[r], load(scores + r * stride + j));
     }
     top[r] = largest(tops[r]);
   }
@@ -161,8 +165,8 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
   }
 }
 
-// A tile of scores, as it is handed on: of some rows, row `at` of their block the first, and the keys first + keys.from …
-// first + keys.to; `known` of the keys from first on are there.
+// A tile of scores, as it is handed on: of some rows, row `at` of their block the first, and the keys first + keys.from
+// … first + keys.to; `known` of the keys from first on are there.
 struct Scored {
   const Row* rows;
   int64_t at, first, known;
@@ -176,7 +180,7 @@ struct Scored {
 template <class Cell>
 struct Blocks {
   const Scores& s;
-  bool direct;  // for few rows: keys as they lie
+  bool direct;                            // for few rows: keys as they lie
   int64_t cells = cells_of<Cell>(s.dim);  // of a query or key
 
   int64_t panels_at() const { return block_rows * cells; }
@@ -191,8 +195,10 @@ struct Blocks {
     for (int64_t r = 0; r < count; r++) {
       rows[r] = row_of(s, sharing, first_row + r);
       const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
-      if (direct) pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * few_cells(s.type, s.dim));
-      else pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
+      if (direct)
+        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * few_cells(s.type, s.dim));
+      else
+        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
       rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
     }
     const Range seen = reach(rows, count);
@@ -211,7 +217,8 @@ struct Blocks {
           if (some.from >= some.to) return;
           alignas(64) float scores[tile_rows * block_keys];
           float top[tile_rows];
-          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, block, first, known, some, scores, block_keys, top);
+          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, block, first, known, some, scores,
+                         block_keys, top);
           visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
         });
       }

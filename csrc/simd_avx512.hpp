@@ -10,8 +10,8 @@ namespace regard::REGARD_ISA {
 namespace {
 
 struct Float {
-  static constexpr int width = 16;       // floats in a vector
-  static constexpr int tile_rows = 6;    // of the register tile: 6 × 4 accumulators, 4 columns and a broadcast in 32
+  static constexpr int width = 16;     // floats in a vector
+  static constexpr int tile_rows = 6;  // of the register tile: 6 × 4 accumulators, 4 columns and a broadcast in 32
   static constexpr int tile_vectors = 4;
   __m512 v;
 };
@@ -26,7 +26,9 @@ inline Float operator+(Float a, Float b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Float operator-(Float a, Float b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Float operator*(Float a, Float b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Float operator/(Float a, Float b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline Float multiply_add(Float a, Float b, Float c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }  // a·b + c, once rounded
+inline Float multiply_add(Float a, Float b, Float c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}  // a·b + c, once rounded
 inline Float absolute(Float a) { return {_mm512_abs_ps(a.v)}; }
 
 // The larger; b where either is nan.
@@ -51,8 +53,8 @@ inline Float scale_by_power(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.
 
 // Half precision, `width` numbers at a time; to memory rounded to the nearest, ties to even.
 inline Float load_bfloat16(const uint16_t* from) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16))};
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))), 16))};
 }
 inline Float load_float16(const uint16_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};

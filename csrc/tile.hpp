@@ -18,7 +18,8 @@ struct Pair {  // a cell is two bfloat16
 };
 #endif
 
-// A as it is read: row r, step k at data[r · row + k · step]. B as it is read: step k at data[k · step], vectors in turn.
+// A as it is read: row r, step k at data[r · row + k · step]. B as it is read: step k at data[k · step], vectors in
+// turn.
 struct Left {
   const float* data;
   int64_t row, step;
