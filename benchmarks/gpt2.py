@@ -14,7 +14,8 @@ import statistics
 import time
 
 import torch
-from measure import PeakMemory, in_process, machine
+
+from regard.bench.measure import PeakMemory, described, in_process
 
 
 def model_and_ids(tokens: int):
@@ -51,7 +52,7 @@ def main() -> None:
             forward(model, ids, options.only)
         print(json.dumps(peak.bytes))
         return
-    print(machine())
+    print(described())
     names = ["sdpa", "regard"] + ([] if options.without_eager else ["eager"])
     memory = {name: in_process(__file__, "--only", name, "--tokens", str(options.tokens)) for name in names}
     model, ids = model_and_ids(options.tokens)

@@ -5,9 +5,12 @@ python benchmarks/start.py
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 
-from measure import in_turn, machine
+from regard.bench.measure import described, in_turn
 
 IMPORTS = {
     "import torch": (sys.executable, "-c", "import torch"),
@@ -31,10 +34,14 @@ COMMANDS = {
 }
 
 
+def run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def main(rounds: int = 9) -> None:
-    print(machine())
+    print(described())
     for commands, goal in ((IMPORTS, 1.1), (COMMANDS, 1.3)):
-        medians = in_turn(commands, rounds)
+        medians = in_turn({name: partial(run, command) for name, command in commands.items()}, rounds)
         for name, median in medians.items():
             print(f"  {name:<56} {median:6.2f} s")
         peer, ours = medians.values()

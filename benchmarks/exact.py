@@ -1,0 +1,137 @@
+"""How exact it is: every figure is the largest difference found, and the tests hold regard to its limit.
+
+python benchmarks/exact.py
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+import transformers
+
+import regard
+import regard.hf
+from regard.backends import BACKENDS
+from regard.bench.measure import described
+
+TESTS = Path(__file__).parents[1] / "tests"
+STS = TESTS.parents[1] / "shared/evaluation/sts-dev.csv"
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FIGURES = ("output", "weights", "sum of rows", "entropy", "received", "pool", "topk")
+
+
+def tests(name: str) -> ModuleType:
+    """A file of the tests, for its inputs, options, models and oracle."""
+    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def against_the_reference() -> None:
+    """Each backend and type, every option alone and every two together, and a long row."""
+    kit, options = tests("conftest"), tests("test_attention").ALL
+    print("\nthe largest error against the float64 reference:")
+    print(f"  {'':<20}" + "".join(f"{name:>12}" for name in FIGURES))
+    for backend in BACKENDS:
+        for dtype in TYPES:
+            largest: dict[str, float] = defaultdict(float)
+            torch.manual_seed(0)
+            inputs = kit.inputs(queries=67, keys=67, dtype=dtype)
+            cases = [(inputs, kit.options(names, *inputs[:2])) for n in (1, 2) for names in combinations(options, n)]
+            cases.append((kit.inputs(1, 2, 2, 64, 16_001, 64, 3, dtype), {}))
+            served = sum(measured(kit, backend, *case, largest) for case in cases)
+            figures = "".join(f"{largest[name]:12.1e}" for name in FIGURES) if served else "    cannot serve"
+            print(f"  {backend + ', ' + str(dtype).removeprefix('torch.'):<20}{figures}")
+
+
+def measured(kit: ModuleType, backend: str, inputs, options, largest: dict[str, float]) -> bool:
+    """Whether the backend serves; and its errors, where they are larger than those known."""
+    try:
+        found = regard.attention(*inputs, backend=backend, collect=("entropy", "topk:3"), **options)
+    except ValueError:
+        return False
+    output, _, dense = kit.oracle(*inputs, **options)
+    weights = found.weights
+    rows, columns = ([cell * size // 7 for cell in range(7)] for size in dense.shape[2:])
+    pooled = np.add.reduceat(np.add.reduceat(dense.numpy(), rows, 2), columns, 3)
+    pairs = {
+        "output": (found.output, output),
+        "weights": (weights.dense(), dense),
+        "sum of rows": (weights.dense().double().sum(-1), dense.sum(-1)),
+        "entropy": (weights.entropy(), torch.special.entr(dense).sum(-1)),
+        "received": (weights.received(), dense.sum(-2)),
+        "pool": (weights.pool(7, 7, "sum"), torch.from_numpy(pooled)),
+        "topk": (weights.topk(3).values, dense.sort(dim=-1, descending=True).values[..., :3]),
+    }
+    for name, (one, other) in pairs.items():
+        largest[name] = float(np.maximum(largest[name], (one.double() - other).abs().max()))  # nan is the largest
+    return True
+
+
+def walks() -> None:
+    reading = regard.Lens().read("Time flies like an arrow")
+    errors = [reading.explain("flies", n, h).error for n in range(reading.layers) for h in range(reading.heads)]
+    print(f"\nthe walk of “flies” over {len(errors)} heads against the model: {np.max(errors):.1e}")
+
+
+@torch.no_grad()
+def against_eager() -> None:
+    """Tiny models of each family, with padding on the left."""
+    hf, differences = tests("test_hf"), {}
+    stacks = {**hf.hf_models.ENCODERS, **hf.hf_models.DECODERS}
+    for name, family in {**stacks, **hf.hf_models.SEQ2SEQ, "vit": hf.hf_models.VIT}.items():
+        model, real = hf.make(family), None
+        inputs, names = hf.batch("left"), ["attentions"]
+        if name in hf.hf_models.SEQ2SEQ:
+            inputs, _, real = hf.seq2seq_inputs(family, "left")
+            names = ["decoder_attentions", "cross_attentions"]
+        elif name == "vit":
+            inputs = {"pixel_values": torch.randn(2, 3, 12, 12)}
+        else:
+            real = inputs["attention_mask"]
+        eager, ours = hf.both(model, lambda model=model, inputs=inputs: model(**inputs, output_attentions=True))
+        rows = 1 if real is None else real[:, None, :, None]
+        pairs = [pair for each in names for pair in zip(eager[each], ours[each], strict=True)]
+        differences[name] = np.max([((one - other.dense()) * rows).abs().max() for one, other in pairs])
+    print("\noutput_attentions of regard against transformers' eager, by family:")
+    print("\n".join(f"  {name:<16}{difference:.1e}" for name, difference in differences.items()))
+
+
+def sentences() -> None:
+    embed, lens = tests("test_embed"), regard.Lens()
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        print("\nsentences against sentence-transformers: skipped, it is not installed")
+    else:
+        lines = (TESTS.parent / "README.md").read_text(encoding="utf-8").splitlines()
+        texts = [line for line in lines if line.strip()] + embed.ODD
+        theirs = SentenceTransformer(str(embed.fixtures.EMBEDDED), device="cpu").encode(texts, show_progress_bar=False)
+        cosines = (lens.embed(texts).vectors * theirs).sum(-1) / np.linalg.norm(theirs, axis=-1)
+        print(f"\n{len(texts)} texts against sentence-transformers: cosines of {cosines.min():.7f} at least")
+    if not STS.is_file():
+        print("STS-B, development set: skipped, there is no sts-dev.csv")
+        return
+    with open(STS, encoding="utf-8", newline="") as file:
+        rows = [row[4:7] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    one, other = (torch.from_numpy(lens.embed([row[n] for row in rows]).vectors).double() for n in (1, 2))
+    scores = torch.tensor([float(row[0]) for row in rows]).double()
+    print(f"STS-B, development set: Spearman correlation {embed.spearman(scores, (one * other).sum(-1)):.4f}")
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    print(described())
+    against_the_reference()
+    walks()
+    against_eager()
+    sentences()
