@@ -41,7 +41,7 @@ def here() -> dict[str, list[str]]:
 
 
 def what(name: str) -> str:
-    """What a backend that serves here is; for the kernel, its instruction set and the others that REGARD_ISA can force."""
+    """What a backend that serves here is; of the kernel, its instruction set and those that REGARD_ISA can force."""
     if name != "cpu":
         return (BACKENDS[name].__doc__ or "").partition(".")[0]
     used, *others = sorted(cpu.instruction_sets(), key=lambda one: one != cpu.instruction_set())
