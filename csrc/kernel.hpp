@@ -18,8 +18,7 @@ namespace {
 struct Memory {
   float* data = nullptr;
   explicit Memory(int64_t floats) {
-    if (floats == 0) return;
-    data = static_cast<float*>(std::aligned_alloc(64, size_t(floats + 15) / 16 * 64));
+    data = static_cast<float*>(std::aligned_alloc(64, size_t(floats / 16 + 1) * 64));
     if (!data) throw std::bad_alloc();
   }
   Memory(const Memory&) = delete;
@@ -34,10 +33,10 @@ inline float* thread_memory(int64_t floats) {
     ~Kept() { std::free(data); }
   };
   static thread_local Kept kept;
-  if (kept.size < floats) {
+  if (!kept.data || kept.size < floats) {
     std::free(kept.data);
     kept.size = 0;
-    kept.data = static_cast<float*>(std::aligned_alloc(64, size_t(floats + 15) / 16 * 64));
+    kept.data = static_cast<float*>(std::aligned_alloc(64, size_t(floats / 16 + 1) * 64));
     if (!kept.data) throw std::bad_alloc();
     kept.size = floats;
   }
@@ -68,7 +67,7 @@ inline int threads_for(const Scores& s, int threads) {
 
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
 template <class Work>
-void with_cell(const Scores& s, Work&& work) {
+void with_cell([[maybe_unused]] const Scores& s, Work&& work) {
 #ifdef REGARD_PAIRS
   if (s.type == Type::bfloat16 && !few(s)) return work.template operator()<Pair>();
 #endif
