@@ -13,6 +13,10 @@
 #include <tuple>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "attention.hpp"
 
 namespace nb = nanobind;
@@ -190,11 +194,23 @@ void backward(const ScoresArgument& scores, Address lse, int64_t value_dim, cons
   kernel_of(isa, threads).backward(s, b, threads);
 }
 
+// 2 MiB at a time instead of 4 KiB: of the time that large results take, a quarter goes into getting fresh pages.
+void in_large_pages(Address data, uint64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uint64_t page = uint64_t(2) << 20;
+  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
+  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: it may be ignored
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
 }  // namespace
 
 NB_MODULE(_kernel, m) {
   m.doc() = "Attention, its statistics and its gradient, on the CPU. For regard.backends.cpu.";
   m.def("kernels", &kernel_names, "The instruction sets that this machine can run, the best first.");
+  m.def("in_large_pages", &in_large_pages, "data"_a, "bytes"_a, "Asks the system for large pages, for fresh memory.");
   m.def("forward", &forward);
   m.def("cells", &cells);
   m.def("tile", &tile);

@@ -43,6 +43,14 @@ inline Range reach(const Row* rows, int64_t count) {
   return keys.from < keys.to ? keys : Range{0, 0};
 }
 
+// Where the rows end that share keys with those before them, as all do unless there are segments. A segment is thus
+// computed in the same way wherever it lies.
+inline int64_t together(const Row* rows, int64_t from, int64_t count) {
+  int64_t to = from, stop = 0;
+  while (to < count && (to == from || rows[to].start < stop)) stop = most(stop, rows[to++].stop);
+  return to;
+}
+
 // Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing.
 inline bool stays_raw(const Scores& s) { return s.scale > 0 && s.softcap == 0 && !s.bias.data; }
 
@@ -53,38 +61,35 @@ inline float to_powers(const Scores& s) { return stays_raw(s) ? s.scale * log2_e
 // the derivative.
 inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
                        float* slope) {
-  if (!stays_raw(s)) {
-    if (s.softcap != 0) {
-      const Float inner = broadcast(s.scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
-      for (int64_t j = 0; j < count; j += Float::width) {
-        const Float bent = tanh(inner * load(score + j));
-        store(score + j, outer * bent);
-        if (slope) store(slope + j, one - bent * bent);
-      }
-    } else {
-      for (int64_t j = 0; j < count; j++) score[j] *= s.scale;
+  float scale = stays_raw(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
+  if (s.softcap != 0) {
+    const Float inner = broadcast(scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
+    for (int64_t j = 0; j < count; j += Float::width) {
+      const Float bent = tanh(inner * load(score + j));
+      store(score + j, outer * bent);
+      if (slope) store(slope + j, one - bent * bent);
     }
+    scale = 1;
   }
   const int64_t known = least(count, s.keys - first);  // the others fill up the panel
   if (s.bias.data) {
     const int64_t offset =
         batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
     const char* bias = at(s.bias.data, s.bias_type, offset);
-    if (s.bias.column == 1) {
-      float some[64];
-      for (int64_t j = 0; j < known; j += 64) {
-        const int64_t n = least<int64_t>(64, known - j);
-        to_floats(at(bias, s.bias_type, j), s.bias_type, some, n);
-        for (int64_t i = 0; i < n; i++) score[j + i] += some[i];
+    with_type(s.bias_type, [&]<Type type>() {
+      int64_t j = 0;
+      if (s.bias.column == 1) {
+        for (; j + Float::width <= known; j += Float::width)
+          store(score + j, multiply_add(load(score + j), broadcast(scale), load_as<type>(bias, j)));
       }
-    } else {
-      float one;
-      to_floats(bias, s.bias_type, &one, 1);
-      for (int64_t j = 0; j < known; j++) {
-        if (s.bias.column != 0) to_floats(at(bias, s.bias_type, j * s.bias.column), s.bias_type, &one, 1);
-        score[j] += one;
+      for (; j < known; j++) {
+        float one;
+        to_floats(at(bias, type, j * s.bias.column), type, &one, 1);
+        score[j] = score[j] * scale + one;
       }
-    }
+    });
+  } else if (scale != 1) {
+    for (int64_t j = 0; j < count; j++) score[j] *= scale;
   }
   if (s.mask.data) {
     const auto* mask = reinterpret_cast<const uint8_t*>(s.mask.data) + batch * s.mask.batch + row.head * s.mask.head +
@@ -201,26 +206,28 @@ struct Blocks {
         pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
       rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
     }
-    const Range seen = reach(rows, count);
-    for (int64_t first = seen.from; first < seen.to; first += block_keys) {
-      const int64_t known = least(block_keys, seen.to - first);
-      const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
-      const char* from = at(s.key.data, s.type, key);
-      if (!direct) pack_panels<Cell>(from, s.type, s.key.row, known, s.dim, panels, staging);
-      const Keys block{panels, direct ? from : nullptr};
-      prepare(first, known);
-      for (int64_t r = 0; r < count; r += tile_rows) {
-        with_constant<tile_rows>(int(least<int64_t>(tile_rows, count - r)), [&]<int n>() {
-          Range some = reach(rows + r, n);
-          some.from = most<int64_t>(0, some.from - first) / panel_keys * panel_keys;
-          some.to = least(round_up(known, panel_keys), round_up(some.to - first, panel_keys));
-          if (some.from >= some.to) return;
-          alignas(64) float scores[tile_rows * block_keys];
-          float top[tile_rows];
-          score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, block, first, known, some, scores,
-                         block_keys, top);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
-        });
+    for (int64_t from = 0, to; from < count; from = to) {
+      to = together(rows, from, count);
+      const Range seen = reach(rows + from, to - from);
+      for (int64_t first = seen.from; first < seen.to; first += block_keys) {
+        const int64_t known = least(block_keys, seen.to - first);
+        const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
+        const char* lying = at(s.key.data, s.type, key);
+        if (!direct) pack_panels<Cell>(lying, s.type, s.key.row, known, s.dim, panels, staging);
+        prepare(first, known);
+        for (int64_t r = from; r < to; r += tile_rows) {
+          with_constant<tile_rows>(int(least<int64_t>(tile_rows, to - r)), [&]<int n>() {
+            Range some = reach(rows + r, n);
+            some.from = most<int64_t>(0, some.from - first) / panel_keys * panel_keys;
+            some.to = least(round_up(known, panel_keys), round_up(some.to - first, panel_keys));
+            if (some.from >= some.to) return;
+            alignas(64) float scores[tile_rows * block_keys];
+            float top[tile_rows];
+            score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, Keys{panels, direct ? lying : nullptr},
+                           first, known, some, scores, block_keys, top);
+            visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
+          });
+        }
       }
     }
   }

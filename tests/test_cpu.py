@@ -222,6 +222,18 @@ def test_the_same_bits_for_any_number_of_threads(kit, isa, shape):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_segment_gets_the_same_bits_wherever_it_lies(isa, dtype):
+    lengths = [7, 130, 8, 300, 64, 61]
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, sum(lengths), 32).to(dtype)
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    output = regard.attention(query, key, value, segments=bounds).output
+    for start, stop in bounds.unfold(0, 2, 1).tolist():
+        alone = regard.attention(*(tensor[:, :, start:stop] for tensor in (query, key, value))).output
+        assert torch.equal(output[:, :, start:stop], alone)
+
+
 def test_from_several_python_threads_at_once(kit, isa):
     tensors = kit.inputs(queries=211, keys=307, dim=32, value_dim=32)
     expected = regard.attention(*tensors, backend="cpu").output

@@ -5,6 +5,7 @@ Broadcast = tuple[int, ...]  # address; strides of batch, head, row, column
 Scores = tuple[int, Strided, Strided, Strided, Strided, Broadcast, Broadcast, int, int, float, float]
 
 def kernels() -> list[str]: ...
+def in_large_pages(data: int, bytes: int) -> None: ...
 def forward(
     scores: Scores,
     value_dim: int,

@@ -191,6 +191,7 @@ def _attention(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     call, value = _Call(query, key, start, stop, mask, bias, sinks, scale, softcap), _rows(value)
     output, lse, entropies, values, indices = _room(query, value, entropy, top)
+    _kernel.in_large_pages(output.data_ptr(), output.nbytes)
     _kernel.forward(
         call.scores,
         value.shape[3],
@@ -447,6 +448,7 @@ def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
     """All of the matrix."""
     call = _Call.of(softmax)
     weights = torch.empty(softmax.scores.shape, dtype=torch.float32)
+    _kernel.in_large_pages(weights.data_ptr(), weights.nbytes)
     _, _, queries, keys = softmax.scores.shape
     _kernel.tile(call.scores, softmax.lse.data_ptr(), 0, queries, 0, keys, weights.data_ptr(), *_how())
     return weights
