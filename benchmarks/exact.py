@@ -72,7 +72,8 @@ def measured(kit: ModuleType, backend: str, inputs, options, largest: dict[str, 
         "topk": (weights.topk(3).values, dense.sort(dim=-1, descending=True).values[..., :3]),
     }
     for name, (one, other) in pairs.items():
-        largest[name] = float(np.maximum(largest[name], (one.double() - other).abs().max()))  # nan is the largest
+        error = float((one.double() - other).abs().max())
+        largest[name] = float(np.maximum(largest[name], error))  # nan is the largest
     return True
 
 

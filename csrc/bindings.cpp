@@ -194,12 +194,13 @@ void backward(const ScoresArgument& scores, Address lse, int64_t value_dim, cons
   kernel_of(isa, threads).backward(s, b, threads);
 }
 
-// 2 MiB at a time instead of 4 KiB: of the time that large results take, a quarter goes into getting fresh pages.
+// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
+// that short sequences take, a quarter would go into getting pages.
 void in_large_pages(Address data, uint64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uint64_t page = uint64_t(2) << 20;
   const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
-  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: it may be ignored
+  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
 #else
   (void)data, (void)bytes;
 #endif
