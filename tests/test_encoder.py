@@ -9,8 +9,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from regard.nn import Encoder
-from regard.nn.encoder import our_name
+from regard import checkpoint
+from regard.nn import Embeddings, Encoder, MaskedLanguageModel
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -19,9 +19,8 @@ _spec.loader.exec_module(fixtures)
 LENGTHS = (11, 7, 1, 5)
 
 
-@pytest.fixture
-def bert():
-    config = transformers.BertConfig(
+CONFIGS = {
+    "bert": transformers.BertConfig(
         vocab_size=41,
         hidden_size=15,
         num_hidden_layers=3,
@@ -30,14 +29,35 @@ def bert():
         max_position_embeddings=13,
         type_vocab_size=3,
         layer_norm_eps=1e-7,
-        attn_implementation="eager",
-    )
+    ),
+    "roberta": transformers.RobertaConfig(
+        vocab_size=41,
+        hidden_size=15,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        intermediate_size=17,
+        max_position_embeddings=15,
+        type_vocab_size=1,
+        hidden_act="gelu_new",
+    ),
+    "distilbert": transformers.DistilBertConfig(
+        vocab_size=41, dim=15, n_layers=3, n_heads=5, hidden_dim=17, max_position_embeddings=13, activation="relu"
+    ),
+}
+
+
+def random_model(name):
     torch.manual_seed(1)
-    model = transformers.BertModel(config).eval()
+    model = transformers.AutoModel.from_config(CONFIGS[name], attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.5)
     return model
+
+
+@pytest.fixture
+def bert():
+    return random_model("bert")
 
 
 @pytest.fixture
@@ -62,9 +82,10 @@ def change_tensors(folder, change):
 
 
 def agree(encoder, bert):
-    ids = torch.randint(0, 41, (len(LENGTHS), max(LENGTHS)))
+    ids = torch.randint(3, 41, (len(LENGTHS), max(LENGTHS)))
     lengths = torch.tensor(LENGTHS)
     mask = (torch.arange(max(LENGTHS)) < lengths[:, None]).long()
+    ids = ids.where(mask.bool(), bert.config.pad_token_id)
     with torch.no_grad():
         expected = bert(ids, attention_mask=mask, output_hidden_states=True, output_attentions=True)
         hidden, attentions = encoder(ids, lengths)
@@ -81,10 +102,22 @@ def agree(encoder, bert):
             assert not weights[..., length:].any()
 
 
-def test_as_saved(folder, bert):
-    encoder = Encoder.from_pretrained(folder)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_as_saved(name, tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    model = random_model(name)
+    model.save_pretrained(tmp_path)
+    encoder = Encoder.from_pretrained(tmp_path)
     assert not encoder.training
-    agree(encoder, bert)
+    agree(encoder, model)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_below_the_head_of_a_masked_language_model(name, tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForMaskedLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
+    model.save_pretrained(tmp_path)
+    agree(Encoder.from_pretrained(str(tmp_path)), model.base_model)
 
 
 def test_with_the_prefix_of_a_model_with_a_head(folder, bert):
@@ -121,7 +154,7 @@ def test_the_embedded_model():
 
 
 def test_it_can_be_trained():
-    encoder = Encoder(vocabulary=11, dim=6, layers=2, heads=3, inner=8, positions=5)
+    encoder = Encoder(Embeddings(11, 6, 5), 2, dim=6, heads=3, inner=8)
     hidden, _ = encoder(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
     hidden[-1].square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
@@ -130,15 +163,20 @@ def test_it_can_be_trained():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type: expected 'bert'. Got 'roberta'."),
-        ({"model_type": ...}, "model_type: expected 'bert'. Got None."),
-        ({"hidden_act": "relu"}, "hidden_act: expected 'gelu'. Got 'relu'."),
+        ({"model_type": "gpt2"}, "expected one of bert, roberta, xlm-roberta, camembert, distilbert. Got 'gpt2'."),
+        ({"model_type": ...}, "camembert, distilbert. Got None."),
+        ({"model_type": "distilbert"}, "config.json lacks dim, n_layers, n_heads, hidden_dim, activation."),
+        ({"hidden_act": "silu"}, "hidden_act: expected one of gelu, gelu_new, relu. Got 'silu'."),
         ({"is_decoder": True}, "is_decoder: expected False. Got True."),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute'. Got 'relative_key'."),
         ({"hidden_size": ..., "vocab_size": ...}, "config.json lacks vocab_size, hidden_size."),
         ({"hidden_size": 20}, "embeddings.tokens.weight: expected (41, 20), by config.json. Got (41, 15)."),
         ({"num_attention_heads": 4}, "expected a dim that 4 heads divide. Got 15."),
         ({"num_hidden_layers": 4}, "model.safetensors lacks layers.3.attention.key.bias and 15 more."),
+        (
+            {"num_hidden_layers": 2},
+            "has what such a model does not: encoder.layer.2.attention.output.LayerNorm.bias and 15 more.",
+        ),
     ],
     ids=lambda case: next(iter(case), "") if isinstance(case, dict) else "",
 )
@@ -173,15 +211,26 @@ def test_missing_and_damaged_files(folder):
         Encoder.from_pretrained(folder)
 
 
-def test_more_positions_than_it_has_learned():
-    encoder = Encoder(vocabulary=11, dim=6, layers=1, heads=3, inner=8, positions=5)
-    with pytest.raises(
-        ValueError, match=r"^Embeddings: expected 5 positions at most, as the model has learned\. Got 6\.$"
-    ):
-        encoder(torch.zeros(1, 6, dtype=torch.long))
+def test_no_such_model(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match=r"There is no folder './nowhere'"):
+        Encoder.from_pretrained("./nowhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"^nobody/nothing is neither a folder nor in the local cache"):
+        Encoder.from_pretrained("nobody/nothing")
 
 
-def test_our_names_are_those_of_the_encoder(bert):
-    encoder = Encoder(vocabulary=41, dim=15, layers=3, heads=5, inner=17, positions=13, types=3)
-    ours = {our_name(name) for name in bert.state_dict() if not name.startswith("pooler")}
-    assert ours == set(encoder.state_dict())
+def test_what_is_saved_is_what_transformers_opens(tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    model = MaskedLanguageModel(Encoder(Embeddings(41, 15, 13, 2), 3, dim=15, heads=5, inner=17, epsilon=1e-12), 15)
+    sizes = {"vocabulary": 41, "dim": 15, "layers": 3, "heads": 5, "inner": 17, "positions": 13, "types": 2}
+    sizes |= {"epsilon": 1e-12, "activation": "gelu"}
+    checkpoint.save(tmp_path, model.state_dict(), sizes, pad_token_id=0)
+    theirs, about = transformers.AutoModelForMaskedLM.from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not about["missing_keys"]
+    assert not about["unexpected_keys"]
+    ids, at = torch.randint(41, (2, 9)), torch.rand(2, 9) < 0.5
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(ids, at), theirs(ids).logits[at], atol=1e-5, rtol=0)
+    agree(Encoder.from_pretrained(tmp_path), theirs.bert)

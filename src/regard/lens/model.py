@@ -116,13 +116,14 @@ def token_spans(encoding: Encoding, text: str) -> list[Span | None]:
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
-    from regard.nn.encoder import Encoder
+    from regard import checkpoint
+    from regard.nn.layers import ACTIVATIONS
 
     if not (folder / "config.json").is_file():
         raise OSError(f"{folder} is not a model: it has no config.json.")
     _refuse_pickle(sorted(path.name for path in folder.iterdir()), str(folder), allow_pickle)
     files = "tokenizer.json", "model.safetensors"
-    if Encoder.why_not(folder) is None and all((folder / file).is_file() for file in files):
+    if checkpoint.why_not(folder, ACTIVATIONS) is None and all((folder / file).is_file() for file in files):
         return _own(folder, folder.resolve().name)
     return _from_hub(str(folder), None, allow_pickle)
 
@@ -144,7 +145,7 @@ def _embedded_folder() -> Path:
 def _own(folder: Path, name: str) -> Model:
     from tokenizers import Tokenizer
 
-    from regard.nn.encoder import Encoder
+    from regard.nn import Encoder
 
     encoder = Encoder.from_pretrained(folder)
     file = str(folder / "tokenizer.json")
@@ -152,7 +153,7 @@ def _own(folder: Path, name: str) -> Model:
         tokenizer = Tokenizer.from_file(file)
     except Exception as error:  # tokenizers raises nothing more precise
         raise ValueError(f"{file} is damaged: {error}.") from None
-    return Model(name, _whole(tokenizer), encoder, encoder.embeddings.positions.num_embeddings, folder=folder)
+    return Model(name, _whole(tokenizer), encoder, encoder.embeddings.limit, folder=folder)
 
 
 def _whole(tokenizer: Tokenizer) -> Tokenizer:

@@ -1,5 +1,15 @@
-"""The Transformer from scratch, on `regard.attention`."""
+"""The Transformer from scratch, on `regard.attention`, and the recurrent attention that it replaced."""
 
-from regard.nn.encoder import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from regard.nn.attention import AttentionHead, MultiHeadAttention, SelfAttention
+from regard.nn.embeddings import Embeddings, SinusoidalEmbeddings, SinusoidalPositions
+from regard.nn.layers import DecoderLayer, EncoderLayer, FeedForward
+from regard.nn.recurrent import BahdanauAttention, LuongAttention, RecurrentTranslator
+from regard.nn.transformer import Decoder, Encoder, MaskedLanguageModel, SequenceClassifier, Transformer
+from regard.nn.writing import beam, greedy, smoothed_loss, warm_up
 
-__all__ = ["Encoder", "EncoderLayer", "FeedForward", "MultiHeadAttention"]
+__all__ = [
+    "AttentionHead", "BahdanauAttention", "Decoder", "DecoderLayer", "Embeddings", "Encoder", "EncoderLayer",
+    "FeedForward", "LuongAttention", "MaskedLanguageModel", "MultiHeadAttention", "RecurrentTranslator",
+    "SelfAttention", "SequenceClassifier", "SinusoidalEmbeddings", "SinusoidalPositions", "Transformer", "beam",
+    "greedy", "smoothed_loss", "warm_up",
+]  # fmt: skip

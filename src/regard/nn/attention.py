@@ -1,0 +1,86 @@
+"""Attention as modules: as it is, one head, many heads. Each gives its output and the `regard.Attention` behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from regard.attention import Attention, attention
+from regard.nn.shapes import KeysAndValues, Memory, Vectors
+
+
+class SelfAttention(nn.Module):
+    """x̄_i = Σ_j w_ij x_j with w = softmax(x xᵀ / √dim): each word the weighted average of all. Nothing is learned.
+
+    x (B,N,dim) → (B,N,dim). Options are those of `regard.attention`: causal, lengths, segments, …
+
+    >>> import torch
+    >>> output, attended = SelfAttention()(torch.eye(3)[None])
+    >>> attended.weights[0, 0, 2]
+    tensor([0.2645, 0.2645, 0.4711])
+    """
+
+    def forward(self, x: Vectors, **options: Any) -> tuple[Vectors, Attention]:
+        x = x[:, None]
+        attended = attention(x, x, x, **options)
+        return attended.output[:, 0], attended
+
+
+class AttentionHead(nn.Module):
+    """attention(x W_q, x W_k, x W_v): what it looks for, what it is found by and what it gives are learned.
+
+    x (B,N,dim) → (B,N,head_dim). Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1.
+    """
+
+    def __init__(self, dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(dim, head_dim) for _ in range(3))
+
+    def forward(self, x: Vectors, **options: Any) -> tuple[Tensor, Attention]:
+        query, key, value = (project(x)[:, None] for project in (self.query, self.key, self.value))
+        attended = attention(query, key, value, **options)
+        return attended.output[:, 0], attended
+
+
+class MultiHeadAttention(nn.Module):
+    """concat_h(attention(x W_q, m W_k, m W_v)) W_o: every head looks with its own query, key and value.
+
+    x (B,Q,dim) looks at itself or, in cross-attention, at a memory m (B,K,dim), which may also be given as its
+    `keys_and_values`. Fewer `groups` than heads share keys and values (Ainslie et al. 2023,
+    https://arxiv.org/abs/2305.13245). Section 3.2.2 of the paper.
+
+    >>> import torch
+    >>> output, attended = MultiHeadAttention(8, heads=2)(torch.randn(1, 5, 8), causal=True)
+    >>> output.shape, attended.weights.shape
+    (torch.Size([1, 5, 8]), torch.Size([1, 2, 5, 5]))
+    """
+
+    def __init__(self, dim: int, heads: int, groups: int | None = None, bias: bool = True) -> None:
+        super().__init__()
+        groups = heads if groups is None else groups
+        if heads < 1 or dim % heads:
+            raise ValueError(f"MultiHeadAttention: expected a dim that {heads} heads divide. Got {dim}.")
+        if groups < 1 or heads % groups:
+            raise ValueError(f"MultiHeadAttention: expected groups that divide the {heads} heads. Got {groups}.")
+        self.heads, self.groups = heads, groups
+        self.query = nn.Linear(dim, dim, bias)
+        self.key, self.value = (nn.Linear(dim, dim // heads * groups, bias) for _ in range(2))
+        self.output = nn.Linear(dim, dim, bias)
+
+    def keys_and_values(self, memory: Memory) -> KeysAndValues:
+        """By group: what a decoder keeps of the words it has written."""
+        key, value = self.key(memory), self.value(memory)
+        return _by_head(key, self.groups), _by_head(value, self.groups)
+
+    def forward(
+        self, x: Vectors, memory: Memory | KeysAndValues | None = None, **options: Any
+    ) -> tuple[Vectors, Attention]:
+        if not isinstance(memory, tuple):
+            memory = self.keys_and_values(x if memory is None else memory)
+        attended = attention(_by_head(self.query(x), self.heads), *memory, **options)
+        return self.output(attended.output.transpose(1, 2).flatten(2)), attended
+
+
+def _by_head(x: Vectors, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,65 @@
+"""What goes into the first layer: what the words are, and where they stand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from regard.nn.shapes import Ids, Vectors
+
+
+class Embeddings(nn.Module):
+    """x_i = norm(token_i + position_i + type_0), all of them learned; ids (B,N) → (B,N,dim).
+
+    Devlin et al. 2019, https://arxiv.org/abs/1810.04805. `start` is the place of the first id; `first` the row of place
+    0 in the table of positions, in which RoBERTa leaves the first ones out.
+    """
+
+    def __init__(
+        self, vocabulary: int, dim: int, positions: int, types: int = 0, *, first: int = 0, epsilon: float = 1e-12,
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(positions, dim)
+        self.types = nn.Embedding(types, dim) if types else None
+        self.norm, self.dropout, self.first = nn.LayerNorm(dim, epsilon), nn.Dropout(dropout), first
+
+    @property
+    def limit(self) -> int:
+        """How many places it has learned."""
+        return self.positions.num_embeddings - self.first
+
+    def forward(self, ids: Ids, start: int = 0) -> Vectors:
+        stop = start + ids.shape[1]
+        if stop > self.limit:
+            raise ValueError(f"Embeddings: expected {self.limit} positions at most, as it has learned. Got {stop}.")
+        x = self.tokens(ids) + self.positions.weight[self.first + start : self.first + stop]
+        return self.dropout(self.norm(x if self.types is None else x + self.types.weight[0]))
+
+
+class SinusoidalPositions(nn.Module):
+    """x_i + p_i with p_(i, 2d) = sin(i / 10000^(2d/dim)) and p_(i, 2d+1) = cos of the same: a place for any i.
+
+    (B,N,dim) → (B,N,dim); `start` is the place of the first. Nothing is learned. Vaswani et al. 2017, section 3.5.
+    """
+
+    def forward(self, x: Vectors, start: int = 0) -> Vectors:
+        places, dim = torch.arange(start, start + x.shape[1], device=x.device), x.shape[2]
+        angles = places[:, None] * torch.exp(torch.arange(0, dim, 2, device=x.device) * (-math.log(10_000) / dim))
+        return x + torch.stack((angles.sin(), angles.cos()), -1).flatten(1)[:, :dim]
+
+
+class SinusoidalEmbeddings(nn.Module):
+    """x_i = √dim · token_i + p_i, for texts of any length; ids (B,N) → (B,N,dim). Section 3.4 of the same paper."""
+
+    def __init__(self, vocabulary: int, dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, dim)
+        nn.init.normal_(self.tokens.weight, std=dim**-0.5)
+        self.positions, self.dropout = SinusoidalPositions(), nn.Dropout(dropout)
+
+    def forward(self, ids: Ids, start: int = 0) -> Vectors:
+        x = self.tokens(ids) * math.sqrt(self.tokens.embedding_dim)
+        return self.dropout(self.positions(x, start))

@@ -1,0 +1,151 @@
+"""Whole models: the encoder, the decoder, both as in "Attention Is All You Need", and heads on an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard import checkpoint
+from regard.attention import Attention
+from regard.nn.embeddings import Embeddings, SinusoidalEmbeddings
+from regard.nn.layers import ACTIVATIONS, DecoderLayer, EncoderLayer
+from regard.nn.shapes import Ids, Lengths, Logits, Memory, Past, Source, Vectors
+
+
+class _Layers(nn.Module):
+    """Embeddings, any module from ids to vectors, and layers on them; the norm at the end belongs to pre_norm."""
+
+    layer: Any
+
+    def __init__(self, embeddings: Any, layers: int, *, dim: int, final_norm: bool | None = None, **layer: Any) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.layers: Any = nn.ModuleList(self.layer(dim, **layer) for _ in range(layers))
+        wanted = layer.get("pre_norm", False) if final_norm is None else final_norm
+        self.norm = nn.LayerNorm(dim, layer.get("epsilon", 1e-5)) if wanted else nn.Identity()
+
+
+class Encoder(_Layers):
+    """Embeddings and layers: token ids (B,N) → the L + 1 hidden states (B,N,dim) and the L attentions.
+
+    `layer` are the keyword arguments of `EncoderLayer`.
+
+    >>> encoder = Encoder(Embeddings(vocabulary=11, dim=6, positions=5), layers=2, dim=6, heads=3, inner=8)
+    >>> hidden, attentions = encoder(torch.tensor([[1, 2, 3]]))
+    >>> len(hidden), hidden[-1].shape, attentions[0].weights.shape
+    (3, torch.Size([1, 3, 6]), torch.Size([1, 3, 3, 3]))
+    """
+
+    layer = EncoderLayer
+
+    def forward(self, ids: Ids, lengths: Lengths = None) -> tuple[list[Vectors], list[Attention]]:
+        hidden, attentions = [self.embeddings(ids)], []
+        for layer in self.layers:
+            x, attended = layer(hidden[-1], lengths=lengths)
+            hidden.append(x)
+            attentions.append(attended)
+        hidden[-1] = self.norm(hidden[-1])
+        return hidden, attentions
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path) -> Encoder:
+        """BERT, RoBERTa, DistilBERT, MiniLM and the like, in evaluation mode: a folder, or a name on the hub.
+
+        Raises ValueError for another architecture, naming what does not fit; OSError where there is no such model.
+        """
+        folder = checkpoint.find(model)
+        sizes = checkpoint.sizes(folder, ACTIVATIONS)
+        with torch.device("meta"), checkpoint.NoInitialisation():  # shapes alone: the numbers come from the file
+            words = {name: sizes.pop(name) for name in ("vocabulary", "positions", "types", "first")}
+            encoder = cls(Embeddings(dim=sizes["dim"], epsilon=sizes["epsilon"], **words), **sizes)
+        encoder.load_state_dict(checkpoint.tensors(folder, encoder.state_dict()), assign=True)
+        return encoder.eval()
+
+
+class Decoder(_Layers):
+    """Embeddings and layers that see only what is already written: ids (B,N) → hidden states, attentions, past.
+
+    The past is one for each layer: `begin(memory)` at first. All of a text at once, or a word at a time, it is the
+    same. `layer` are the keyword arguments of `DecoderLayer`.
+    """
+
+    layer = DecoderLayer
+
+    def begin(self, memory: Memory) -> list[Past]:
+        return [layer.begin(memory) for layer in self.layers]
+
+    def forward(
+        self, ids: Ids, past: list[Past], lengths: Lengths = None
+    ) -> tuple[list[Vectors], list[tuple[Attention, Attention]], list[Past]]:
+        hidden, attentions, later = [self.embeddings(ids, past[0][0].shape[2])], [], []
+        for layer, known in zip(self.layers, past, strict=True):
+            x, attended, known = layer(hidden[-1], known, lengths)
+            hidden.append(x)
+            attentions.append(attended)
+            later.append(known)
+        hidden[-1] = self.norm(hidden[-1])
+        return hidden, attentions, later
+
+
+class Transformer(nn.Module):
+    """From one sequence to another: source ids (B,M) and target ids (B,N) → logits (B,N,vocabulary), alignments.
+
+    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the sizes are those of its base model. One table of words
+    serves source, target and output. The alignments are the attentions (B,H,N,M) of each layer to the source.
+    """
+
+    def __init__(self, vocabulary: int, layers: int = 6, *, dim: int = 512, dropout: float = 0.1, **layer: Any) -> None:
+        super().__init__()
+        sizes: dict[str, Any] = {"heads": 8, "inner": 4 * dim, "activation": "relu", "dropout": dropout} | layer
+        embeddings = SinusoidalEmbeddings(vocabulary, dim, dropout=dropout)
+        self.encoder = Encoder(embeddings, layers, dim=dim, **sizes)
+        self.decoder = Decoder(embeddings, layers, dim=dim, **sizes)
+
+    def forward(self, source: Source, target: Ids, lengths: Lengths = None) -> tuple[Logits, list[Attention]]:
+        memory = self.encoder(source, lengths)[0][-1]
+        hidden, attentions, _ = self.decoder(target, self.decoder.begin(memory), lengths)
+        return hidden[-1] @ self.decoder.embeddings.tokens.weight.T, [crossed for _, crossed in attentions]
+
+    def begin(self, source: Source, lengths: Lengths = None) -> list[Tensor]:
+        """The state from which `step` writes the first token; of each tensor the first dim is the batch."""
+        lengths = torch.full_like(source[:, 0], source.shape[1]) if lengths is None else lengths
+        past = self.decoder.begin(self.encoder(source, lengths)[0][-1])
+        return [lengths, *(tensor for known in past for tensor in known)]
+
+    def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The logits of what follows these tokens, and the state after them."""
+        lengths, *flat = state
+        past = [(flat[n], flat[n + 1], flat[n + 2], flat[n + 3]) for n in range(0, len(flat), 4)]
+        hidden, _, past = self.decoder(tokens[:, None], past, lengths)
+        logits = hidden[-1][:, -1] @ self.decoder.embeddings.tokens.weight.T
+        return logits, [lengths, *(tensor for known in past for tensor in known)]
+
+
+class SequenceClassifier(nn.Module):
+    """What kind of text it is, by the first token's last vector: ids (B,N) → logits (B,classes)."""
+
+    def __init__(self, encoder: Encoder, dim: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.dropout, self.output = encoder, nn.Dropout(dropout), nn.Linear(dim, classes)
+
+    def forward(self, ids: Ids, lengths: Lengths = None) -> Tensor:
+        return self.output(self.dropout(self.encoder(ids, lengths)[0][-1][:, 0]))
+
+
+class MaskedLanguageModel(nn.Module):
+    """Which word belongs where `at` is True: ids (B,N) → logits (number of such places, vocabulary).
+
+    norm(gelu(x W + b)) Eᵀ + c, with E the encoder's own table of words. Devlin et al. 2019, section 3.1.
+    """
+
+    def __init__(self, encoder: Encoder, dim: int, epsilon: float = 1e-12) -> None:
+        super().__init__()
+        self.encoder, self.dense, self.norm = encoder, nn.Linear(dim, dim), nn.LayerNorm(dim, epsilon)
+        self.bias = nn.Parameter(torch.zeros(encoder.embeddings.tokens.num_embeddings))
+
+    def forward(self, ids: Ids, at: Tensor, lengths: Lengths = None) -> Tensor:
+        x = self.norm(nn.functional.gelu(self.dense(self.encoder(ids, lengths)[0][-1][at])))
+        return nn.functional.linear(x, self.encoder.embeddings.tokens.weight, self.bias)
