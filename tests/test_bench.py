@@ -344,7 +344,7 @@ def test_without_matplotlib(run, monkeypatch):
 
 def test_peers_are_imported_when_they_are_asked():
     program = (
-        "import sys\nimport regard.cli, regard.bench.attention, regard.bench.table, regard.bench.save\n"
+        "import sys\nimport regard.cli, regard.bench.attention, regard.bench.table, regard.bench.picture\n"
         "print({'jax', 'onnx', 'onnxruntime', 'matplotlib', 'torch._inductor'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

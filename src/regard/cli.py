@@ -45,6 +45,14 @@ class Pool(StrEnum):
     max = "max"
 
 
+class RaceTask(StrEnum):
+    """What is to be learned."""
+
+    reverse = "reverse"
+    dates = "dates"
+    numbers = "numbers"
+
+
 Text = Annotated[str, typer.Argument(help="What to read.", show_default=False)]
 Layer = Annotated[int | None, typer.Option(help="A layer, from 0.", show_default=False)]
 Head = Annotated[int | None, typer.Option(help="A head, from 0.", show_default=False)]
@@ -183,6 +191,48 @@ def backends(as_json: Json = False) -> None:
         _print(lambda width: terminal.backends(rows))
 
 
+@app.command(epilog="Example: regard race --task reverse --save race.png")
+def race(
+    task: Annotated[
+        list[RaceTask] | None,
+        typer.Option(help="What is to be learned; more than once for several.", show_default="all"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, for each.")] = 2000,
+    dim: Annotated[int, typer.Option(min=2, help="Of the Transformer; the other gets as many parameters.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of weights and examples.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Lengths up to 256, few steps: it learns little.")] = False,
+    as_json: Json = False,
+    save: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Save as .png, .svg or .json; more than once for several.")
+    ] = None,
+) -> None:
+    """Attention over a recurrent network against self-attention: as many parameters, the same data, the same steps.
+
+    First the time of a training step and of a written token, by length; then tasks with a right answer. Some minutes
+    for each task; Ctrl-C ends it, and what was measured until then is shown.
+    """
+    from regard import figures
+    from regard.race import report as racing
+    from regard.race.picture import picture
+    from regard.race.table import table
+
+    for path in save or ():
+        figures.check(path)
+    tasks = [one.value for one in task] if task else [one.value for one in RaceTask]
+    steps, lengths = (min(steps, 100), racing.LENGTHS[:4]) if quick else (steps, racing.LENGTHS)
+    with _progress(f"of {2 * steps * len(tasks) + len(lengths):,} steps") as advance:
+        report = racing.race(tasks, steps=steps, lengths=lengths, dim=dim, seed=seed, advance=advance)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print(lambda width: table(report))
+    for path in save or ():
+        figures.save(path, report.to_dict, lambda: picture(report))
+    if not report.complete:
+        _warn("stopped before the end.")
+        raise typer.Exit(1)
+
+
 @bench.command("attention", epilog="Example: regard bench attention --quick --save speed.png")
 def bench_attention(
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the lengths, few rounds, only SDPA.")] = False,
@@ -204,15 +254,16 @@ def bench_attention(
 
     Some minutes; Ctrl-C ends it, and what was measured until then is shown.
     """
-    from regard.bench import attention
-    from regard.bench.save import check
-    from regard.bench.save import save as save_report
+    from regard import figures
+    from regard.bench import attention, picture
     from regard.bench.table import table
 
     rows = attention.choose(quick, only)
     names = attention.names_of_peers(peers.split(",") if peers is not None else ["sdpa"] if quick else None)
     for path in save or ():
-        check(path, rows)
+        figures.check(path)
+        if path.suffix.lower() != ".json":
+            picture.check(rows)
     with _progress(f"of {len(rows)} rows") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
@@ -221,7 +272,7 @@ def bench_attention(
         _print(lambda width: table(report))
     _warn(None if report.complete else f"stopped after {len(report.results)} of {len(rows)} rows.")
     for path in save or ():
-        save_report(report, path)
+        figures.save(path, report.to_dict, lambda: picture.picture(report))
     if not report.complete:
         raise typer.Exit(1)
 

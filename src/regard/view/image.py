@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from regard import figures
+from regard.figures import INK
 from regard.lens.reading import Reading
 from regard.lens.words import printable
 
@@ -21,20 +21,11 @@ if TYPE_CHECKING:
 MOST_LABELS = 64
 MOST_NUMBERED = 16  # units up to which each cell carries its number
 MOST_CELLS = {"one": 512, "grid": 96}  # in a row; beyond, a cell is the largest of the weights that it stands for
-_INK = "#333333"
 
 
 def drawn(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
-    """The `picture` as the bytes of a file. The text of an SVG is text: it can be searched, and uses a page's fonts."""
-    figure = picture(reading, layer=layer, head=head)
-    from matplotlib import rc_context
-
-    content = io.BytesIO()
-    metadata = {"Date": None} if file_format == "svg" else None  # the same picture is the same file
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "regard"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # no font here has it: a box is drawn
-        figure.savefig(content, format=file_format, metadata=metadata, bbox_inches="tight", pad_inches=0.12)
-    return content.getvalue()
+    """The `picture` as the bytes of a file."""
+    return figures.content(picture(reading, layer=layer, head=head), file_format)
 
 
 def picture(reading: Reading, *, layer: int | None = None, head: int | None = None) -> Figure:
@@ -44,22 +35,18 @@ def picture(reading: Reading, *, layer: int | None = None, head: int | None = No
 
     Raises ImportError, with what to install, where matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("Pictures need matplotlib: pip install 'regard[plot]'.") from None
     reading.check(layer, head)
     layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     if len(layers) == len(heads) == 1:
         weights, names = _cells(reading, layers[0], MOST_CELLS["one"])
         square = min(11.0, max(2.6, 0.34 * len(names)))
-        figure = Figure(figsize=(square + 2.4, square + 2.2), layout="constrained", dpi=160)
+        figure = figures.figure(square + 2.4, square + 2.2)
         _title(figure, reading)
         _one(figure, weights[heads[0]], names, f"{reading.model}, layer {layers[0]}, head {heads[0]}")
     else:
         size = max(5.2, 0.6 + 1.05 * len(heads)), 1.2 + 1.05 * len(layers)
-        figure = Figure(figsize=size, layout="constrained", dpi=160)
+        figure = figures.figure(*size)
         _title(figure, reading)
         _grid(figure, reading, layers, heads)
     return figure
@@ -76,21 +63,21 @@ def _cells(reading: Reading, layer: int, most: int) -> tuple[Float[Tensor, "H n 
 
 def _one(figure: Figure, weights: Float[Tensor, "n n"], names: list[str], about: str) -> None:
     axes = figure.add_subplot(anchor="N")
-    axes.set_title(_short(about, int(figure.get_figwidth() * 11)), fontsize=9, color=_INK, pad=8, parse_math=False)
+    axes.set_title(_short(about, int(figure.get_figwidth() * 11)), fontsize=9, color=INK, pad=8, parse_math=False)
     image = _map(axes, weights)
     places = range(0, len(names), -(-len(names) // MOST_LABELS))
     labels = [_short(names[n], 18) for n in places]
     size = 9 if len(places) <= 40 else 7.5
     text: dict[str, Any] = {
         "fontsize": size,
-        "color": _INK,
+        "color": INK,
         "parse_math": False,
         "fontfamily": _families("".join(labels)),
     }
     axes.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", **text)
     axes.set_yticks(places, labels, **text)
-    axes.set_xlabel("… looks at this one", color=_INK, fontsize=9)
-    axes.set_ylabel("This word …", color=_INK, fontsize=9)
+    axes.set_xlabel("… looks at this one", color=INK, fontsize=9)
+    axes.set_ylabel("This word …", color=INK, fontsize=9)
     if len(names) <= MOST_NUMBERED:
         for i, row in enumerate(weights.tolist()):
             for j, weight in enumerate(row):
@@ -100,7 +87,7 @@ def _one(figure: Figure, weights: Float[Tensor, "n n"], names: list[str], about:
     bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.03, 1)))
     ticks = [0, 0.01, 0.05, 0.2, 0.5, 1]
     bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=_INK)
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
     bar.outline.set_visible(False)
 
 
@@ -113,11 +100,11 @@ def _grid(figure: Figure, reading: Reading, layers: list[int], heads: list[int])
             _map(axes, weights[h])
             axes.set(xticks=[], yticks=[])
             if n == layers[0]:
-                axes.set_title(f"head {h}" if h == heads[0] else f"{h}", fontsize=8, color=_INK, pad=3)
+                axes.set_title(f"head {h}" if h == heads[0] else f"{h}", fontsize=8, color=INK, pad=3)
             if h == heads[0]:
-                axes.set_ylabel(f"layer {n}" if n == layers[0] else f"{n}", fontsize=8, color=_INK, labelpad=3)
+                axes.set_ylabel(f"layer {n}" if n == layers[0] else f"{n}", fontsize=8, color=INK, labelpad=3)
     about = f"{reading.model}: each row of a square is where a word looks"
-    figure.supxlabel(_short(about, int(figure.get_figwidth() * 13)), fontsize=8, color=_INK, parse_math=False)
+    figure.supxlabel(_short(about, int(figure.get_figwidth() * 13)), fontsize=8, color=INK, parse_math=False)
 
 
 def _map(axes: Axes, weights: Float[Tensor, "n n"]) -> Any:

@@ -1,0 +1,1 @@
+"""Recurrent attention against self-attention: the same tasks, the same number of parameters, the same steps."""

@@ -1,0 +1,74 @@
+"""The race as a picture: time against length, accuracy against length, and who looks where, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from regard import figures
+from regard.figures import INK
+from regard.race.report import Report
+from regard.race.tasks import TASKS
+from regard.race.training import NAMES, Learned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = {"recurrent": "#e08214", "transformer": "#440154"}
+
+
+def picture(report: Report) -> Figure:
+    """As far as it was measured. Raises ImportError where matplotlib is missing."""
+    tasks = [name for name, each in report.learned.items() if len(each) == len(NAMES)]
+    figure = figures.figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
+    rows = figure.subfigures(1 + len(tasks), 1, height_ratios=[1] + [1.1] * len(tasks), squeeze=False)[:, 0]
+    left, right = rows[0].subplots(1, 2)
+    _times(left, report.times.step, 1e3, "Milliseconds of a training step on 2,048 tokens")
+    _times(right, report.times.token, 1e3, "Milliseconds of a decoded token")
+    left.legend(frameon=False, fontsize=9, labelcolor=INK)
+    for row, name in zip(rows[1:], tasks, strict=True):
+        panels = row.subplots(1, 3, width_ratios=[1, 1, 1])
+        _accuracy(panels[0], report.learned[name], f"{name.capitalize()}: exact, by length of the source")
+        for axes, who in zip(panels[1:], NAMES, strict=True):
+            _alignment(axes, report.learned[name][who], TASKS[name].example, NAMES[who])
+    about = f"{report.machine['processor']}, {report.machine['threads']} threads; {report.steps:,} steps of training"
+    figure.suptitle("Recurrent attention and self-attention", fontsize=13, color=INK)
+    figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
+    return figure
+
+
+def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: str) -> None:
+    figures.plain(axes, title)
+    for name, shown in NAMES.items():
+        if times:
+            axes.plot(
+                list(times), [each[name] * unit for each in times.values()], "o-", label=shown, color=_COLOURS[name]
+            )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(list(times), [f"{length:,}" for length in times])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+    axes.set_xlabel("length", fontsize=9, color=INK)
+
+
+def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
+    figures.plain(axes, title)
+    for name in NAMES:
+        points = learned[name].by_length
+        shares = [share for share, _ in points.values()]
+        style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
+        axes.plot(list(points), shares, "o-", **style)
+    axes.set_ylim(0, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _alignment(axes: Axes, learned: Learned, source: list[str], name: str) -> None:
+    figures.plain(axes, name)
+    axes.grid(visible=False)
+    axes.imshow(learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    text: dict[str, Any] = {"fontsize": 7, "color": INK, "parse_math": False}
+    axes.set_xticks(range(len(source)), source, **text)
+    axes.set_yticks(range(len(learned.alignment)), [*learned.written, "end"][: len(learned.alignment)], **text)
+    axes.set_xlabel("looks at", fontsize=8, color=INK)
+    axes.set_ylabel("writes", fontsize=8, color=INK)

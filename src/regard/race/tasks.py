@@ -1,0 +1,205 @@
+"""Tasks with a right answer, from one sequence to another; a tenth of all examples is held out."""
+
+from __future__ import annotations
+
+import calendar
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from string import ascii_letters, ascii_lowercase, digits
+
+import torch
+from torch import Tensor
+
+PAD, FIRST, LAST = range(3)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned: `make(random)` draws an example, and `answer(source)` is the one right target.
+
+    `example` is the source whose alignment is shown; `tokens` all there are in sources and targets.
+    """
+
+    name: str
+    about: str
+    make: Callable[[random.Random], list[str]]
+    answer: Callable[[list[str]], list[str]]
+    tokens: tuple[str, ...]
+    example: list[str]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Each token's."""
+        return {token: n for n, token in enumerate(self.tokens, LAST + 1)}
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are, with those that mark beginning and end."""
+        return len(self.tokens) + LAST + 1
+
+    def written(self, numbers: list[int]) -> list[str]:
+        """Tokens by number, up to the end."""
+        numbers = numbers[: numbers.index(LAST)] if LAST in numbers else numbers
+        return [self.tokens[n - LAST - 1] if n > LAST else "?" for n in numbers]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """source (B,M), its lengths (B,), target (B,N) from FIRST on, label (B,N) up to LAST; −100 where it is padded."""
+
+    source: Tensor
+    lengths: Tensor
+    target: Tensor
+    label: Tensor
+
+
+def batch(task: Task, examples: list[list[str]]) -> Batch:
+    """Sources with their answers, as tensors."""
+    sources = [[task.numbers[token] for token in source] for source in examples]
+    answers = [[task.numbers[token] for token in task.answer(source)] for source in examples]
+    return Batch(
+        _padded(sources, PAD),
+        torch.tensor([len(source) for source in sources]),
+        _padded([[FIRST, *answer] for answer in answers], PAD),
+        _padded([[*answer, LAST] for answer in answers], -100),
+    )
+
+
+def _padded(rows: list[list[int]], fill: int) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+
+
+def draw(task: Task, count: int, seed: str, held_out: bool) -> list[list[str]]:
+    """So many sources of the held-out tenth, or of the others: always the same for a seed."""
+    generator = random.Random(seed)
+    found: list[list[str]] = []
+    while len(found) < count:
+        source = task.make(generator)
+        if (zlib.crc32("".join(source).encode()) % 10 == 0) == held_out:
+            found.append(source)
+    return found
+
+
+# Reversing a string
+
+
+def _letters(generator: random.Random, most: int = 32) -> list[str]:
+    return generator.choices(ascii_lowercase, k=max(generator.randint(1, most), generator.randint(1, most)))
+
+
+# Dates
+
+_MONTHS = list(calendar.month_name)
+_FORMS = (
+    "the {day}{th} of {month} {year}",
+    "{day} {month} {year}",
+    "{day}{th} {month} {year}",
+    "{month} {day}, {year}",
+    "{short} {day}, {year}",
+    "{weekday}, {day} {month} {year}",
+    "{day}.{number}.{year}",
+    "{number}/{day}/{year}",
+)
+
+
+def _date(generator: random.Random) -> list[str]:
+    year, month = generator.randint(1600, 2199), generator.randint(1, 12)
+    day = generator.randint(1, calendar.monthrange(year, month)[1])
+    about = {
+        "th": "th" if 10 < day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th"),
+        "month": _MONTHS[month],
+        "short": _MONTHS[month][:3],
+        "weekday": calendar.day_name[calendar.weekday(year, month, day)],
+    }
+    return list(generator.choice(_FORMS).format(day=day, number=month, year=year, **about))
+
+
+def _normalised(source: list[str]) -> list[str]:
+    """As YYYY-MM-DD."""
+    text = "".join(source).partition("day, ")[2] or "".join(source)
+    numbers = "".join(c if c in digits else " " for c in text).split()
+    year = int(numbers[-1])
+    if "/" in text:
+        month, day = int(numbers[0]), int(numbers[1])
+    elif "." in text:
+        day, month = int(numbers[0]), int(numbers[1])
+    else:
+        day, month = int(numbers[0]), next(n for n in range(1, 13) if _MONTHS[n][:3] in text)
+    return list(f"{year:04}-{month:02}-{day:02}")
+
+
+# Numbers in words
+
+_SMALL = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+
+
+def _number(generator: random.Random) -> list[str]:
+    return list(str(generator.randrange(10 ** generator.randint(1, 9))))
+
+
+def _in_words(source: list[str]) -> list[str]:
+    """As it is said in English: 1,987 is one thousand nine hundred and eighty seven."""
+    number = int("".join(source))
+    words: list[str] = []
+    for size, name in ((10**6, "million"), (1000, "thousand")):
+        if number >= size:
+            words += [*_below_thousand(number // size), name]
+            number %= size
+    if words and 0 < number < 100:
+        words.append("and")
+    return words + _below_thousand(number) if number or not words else words
+
+
+def _below_thousand(number: int) -> list[str]:
+    words = []
+    if number >= 100:
+        words += [_SMALL[number // 100], "hundred"]
+        number %= 100
+        if not number:
+            return words
+        words.append("and")
+    if number >= 20:
+        words.append(_TENS[number // 10 - 2])
+        number %= 10
+        if not number:
+            return words
+    return [*words, _SMALL[number]]
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "reverse",
+            "a string of up to 32 letters, reversed",
+            _letters,
+            lambda source: source[::-1],
+            tuple(ascii_lowercase),
+            list("timeflieslikeanarrow"),
+        ),
+        Task(
+            "dates",
+            "a written date, as YYYY-MM-DD",
+            _date,
+            _normalised,
+            (*ascii_letters, *digits, *" ,./-"),
+            list("the 3rd of March 1987"),
+        ),
+        Task(
+            "numbers",
+            "a number, in English words",
+            _number,
+            _in_words,
+            (*digits, *_SMALL, *_TENS, "hundred", "thousand", "million", "and"),
+            list("19870303"),
+        ),
+    )
+}

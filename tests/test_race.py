@@ -1,0 +1,239 @@
+"""The race: tasks with the right answers, equal models, and a conclusion that follows from the numbers."""
+
+import datetime
+import json
+import random
+import re
+import sys
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from regard import cli
+from regard.race import report as racing
+from regard.race import timing, training
+from regard.race.picture import picture
+from regard.race.report import Report
+from regard.race.tasks import FIRST, LAST, TASKS, batch, draw
+from regard.race.training import NAMES, Learned
+
+# Tasks
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_tenth_is_held_out_and_never_learned(task):
+    learned = {"".join(source) for source in draw(task, 500, "0 1", held_out=False)}
+    held_out = {"".join(source) for source in draw(task, 500, "0 1", held_out=True)}
+    assert not learned & held_out
+    assert draw(task, 5, "0 1", held_out=False) == draw(task, 5, "0 1", held_out=False)
+    assert draw(task, 5, "0 1", held_out=False) != draw(task, 5, "0 2", held_out=False)
+    share = sum(source in held_out for source in held_out | learned) / len(held_out | learned)
+    assert 0.3 < share < 0.7
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_token_has_a_number(task):
+    sources = [task.example, *draw(task, 300, "x", held_out=False)]
+    some = batch(task, sources)
+    assert some.source.max() < task.vocabulary
+    assert (some.target[:, 0] == FIRST).all()
+    for row, source, length in zip(some.label, sources, some.lengths, strict=True):
+        written = row[row >= 0].tolist()
+        assert written[-1] == LAST
+        assert task.written(written) == task.answer(source)
+        assert length == len(source)
+
+
+def test_reversing():
+    generator = random.Random(0)
+    lengths = [len(TASKS["reverse"].make(generator)) for _ in range(5000)]
+    assert (min(lengths), max(lengths)) == (1, 32)
+    assert TASKS["reverse"].answer(list("flies")) == list("seilf")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the 3rd of March 1987", "3 March 1987", "3rd March 1987", "March 3, 1987", "Mar 3, 1987",
+        "Tuesday, 3 March 1987", "3.3.1987", "3/3/1987",
+    ],
+)  # fmt: skip
+def test_a_date_in_every_form(text):
+    assert "".join(TASKS["dates"].answer(list(text))) == "1987-03-03"
+
+
+def test_dates_are_dates():
+    for source in draw(TASKS["dates"], 500, "d", held_out=False):
+        date = datetime.date.fromisoformat("".join(TASKS["dates"].answer(source)))
+        text = "".join(source)
+        assert f"{date.year}" in text
+        assert re.search(rf"\b{date.day}(st|nd|rd|th|\b)", text)
+        if "day, " in text:
+            assert text.startswith(f"{date:%A}")
+        if re.search(r"\d(st|nd|rd|th)", text):
+            ending = "th" if date.day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10, "th")
+            assert f"{date.day}{ending}" in text
+    assert "".join(TASKS["dates"].answer(list("12/3/1987"))) == "1987-12-03"
+    assert "".join(TASKS["dates"].answer(list("12.3.1987"))) == "1987-03-12"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("0", "zero"),
+        ("7", "seven"),
+        ("19", "nineteen"),
+        ("80", "eighty"),
+        ("87", "eighty seven"),
+        ("100", "one hundred"),
+        ("115", "one hundred and fifteen"),
+        ("1000", "one thousand"),
+        ("1987", "one thousand nine hundred and eighty seven"),
+        ("2001", "two thousand and one"),
+        ("100020", "one hundred thousand and twenty"),
+        ("1000000", "one million"),
+        ("3000100", "three million one hundred"),
+        ("999999999", "nine hundred and ninety nine million nine hundred and ninety nine thousand "
+                      "nine hundred and ninety nine"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(number, words):
+    assert " ".join(TASKS["numbers"].answer(list(number))) == words
+
+
+# Models
+
+
+@pytest.mark.parametrize("dim", [32, 64, 128])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_both_have_as_many_parameters(task, dim):
+    sizes = [training.size(training.make(name, task.vocabulary, dim)) for name in NAMES]
+    assert abs(sizes[0] - sizes[1]) <= 0.05 * sizes[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_and_what_it_looks_at_are_weights(name):
+    task = TASKS["numbers"]
+    model = training.make(name, task.vocabulary, 32, layers=1)
+    learned = training.teach(model, task, 60, 16, 1e-2, 0, lambda done: None)
+    training.examine(model, task, learned, 60, 0)
+    assert len(learned.losses) == 60
+    assert sum(learned.losses[-5:]) < 0.7 * sum(learned.losses[:5])
+    assert sum(count for _, count in learned.by_length.values()) == 60
+    assert learned.alignment.shape == (len(learned.written) + 1, len(task.example))
+    torch.testing.assert_close(learned.alignment.sum(1), torch.ones(len(learned.written) + 1))
+
+
+def test_the_same_seed_teaches_the_same():
+    task = TASKS["reverse"]
+    losses = []
+    for seed in (0, 0, 1):
+        model = training.make("recurrent", task.vocabulary, 16, layers=1, seed=seed)
+        losses.append(training.teach(model, task, 3, 4, 1e-3, seed, lambda done: None).losses)
+    assert losses[0] == losses[1] != losses[2]
+
+
+# What follows from the numbers
+
+
+def known(accuracies=(1.0, 0.5)):
+    report = Report(100, 0, (32, 512, 2048), ["reverse"])
+    report.times.step = {
+        32: {"recurrent": 1.0, "transformer": 2.0},
+        512: {"recurrent": 8.0, "transformer": 2.0},
+        2048: {"recurrent": 30.0, "transformer": 3.0},
+    }
+    report.times.token = {n: {"recurrent": 0.002, "transformer": 0.001} for n in (32, 512, 2048)}
+    report.learned["reverse"] = {
+        name: Learned(9, [1.0], 5.0, {1: (accuracy, 3), 2: (accuracy, 1)}, ["a"], torch.eye(2, 19))
+        for name, accuracy in zip(NAMES, accuracies, strict=True)
+    }
+    return report
+
+
+def test_the_conclusion_is_computed():
+    report = known()
+    (length, who), *others = timing.overtakes(report.times.step)
+    assert (who, others) == ("transformer", [])
+    assert length == pytest.approx(32 * 16 ** (1 / 3))  # a third of the way from ½ to 4, in logarithms
+    text = "\n".join(report.conclusion())
+    assert "takes 30.0 × as long as at 32 with recurrent attention, 1.5 × with the Transformer" in text
+    assert "recurrent attention, 2.0 × at 32; the Transformer, 4.0 × at 512; the Transformer, 10.0 × at 2,048" in text
+    assert "from length 81 on Transformer" in text
+    assert "That does not change in between." in text
+    assert text.endswith(
+        "recurrent attention 100.0% in 5 s, Transformer 50.0% in 5 s: only recurrent attention solves it."
+    )
+    assert known((1.0, 0.995)).conclusion()[-1].endswith("both solve it.")
+    assert known((0.0, 0.2)).conclusion()[-1].endswith("neither solves it.")
+    assert timing.overtakes({1: {"recurrent": 2.0, "transformer": 1.0}}) == []
+
+
+def test_the_picture():
+    figure = picture(known())
+    FigureCanvasAgg(figure).draw()
+    titles = [axes.get_title() for axes in figure.findobj(lambda one: hasattr(one, "get_xlim"))]
+    assert [title for title in titles if title in NAMES.values()] == list(NAMES.values())
+
+
+# The command
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(racing, "LENGTHS", (4, 8))
+    monkeypatch.setattr(timing, "TOKENS", 16)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["regard", "race", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        out, err = capsys.readouterr()
+        return done.value.code or 0, out, err
+
+    return command
+
+
+def test_a_race(run, tmp_path):
+    files = [tmp_path / "race.png", tmp_path / "race.svg", tmp_path / "race.json"]
+    saved = [word for file in files for word in ("--save", file)]
+    code, out, err = run("--task", "numbers", "--steps", 2, "--dim", 16, *saved)
+    assert (code, err) == (0, "")
+    assert "recurrent attention" in out
+    assert "neither solves it." in out
+    assert all(file.stat().st_size > 500 for file in files)
+    found = json.loads(files[2].read_text())
+    assert found["complete"]
+    assert set(found["seconds_per_step"]) == set(found["seconds_per_token"]) == {"4", "8"}
+    assert found["tasks"]["numbers"]["transformer"]["example"] == "19870303"
+    assert found["conclusion"] == [line for line in out.splitlines() if line][-len(found["conclusion"]) :]
+
+
+def test_stopped_before_the_end(run, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "teach", stop)
+    code, out, err = run("--task", "reverse", "--json")
+    assert (code, err) == (1, "regard: stopped before the end.\n")
+    assert json.loads(out)["seconds_per_step"].keys() == {"4", "8"}
+    assert json.loads(out)["tasks"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "chess"], 2, "'chess' is not one of 'reverse', 'dates', 'numbers'"),
+        (["--steps", "0"], 2, "should be greater than or equal to 1"),
+        (["--save", "race.pdf"], 1, "Expected a file that ends in .png, .svg or .json. Got 'race.pdf'."),
+        (["--save", "nowhere/race.png"], 1, "nowhere/race.png: No such file or directory"),
+        (["--dim", "100"], 1, "expected a dim that 3 heads divide. Got 100."),
+    ],
+)
+def test_wrong_usage(run, arguments, code, message):
+    found, out, err = run(*arguments)
+    assert found == code
+    assert message in " ".join(err.replace("│", " ").split())
+    assert out == ""
