@@ -138,7 +138,7 @@ def test_the_same_seed_teaches_the_same():
 
 
 def known(accuracies=(1.0, 0.5)):
-    report = Report(100, 0, (32, 512, 2048), ["reverse"])
+    report = Report({"reverse": 100}, 0, (32, 512, 2048))
     report.times.step = {
         32: {"recurrent": 1.0, "transformer": 2.0},
         512: {"recurrent": 8.0, "transformer": 2.0},

@@ -197,7 +197,9 @@ def race(
         list[RaceTask] | None,
         typer.Option(help="What is to be learned; more than once for several.", show_default="all"),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of training, for each.")] = 2000,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of training, for each.", show_default="as many as the task takes")
+    ] = None,
     dim: Annotated[int, typer.Option(min=2, help="Of the Transformer; the other gets as many parameters.")] = 128,
     seed: Annotated[int, typer.Option(help="Of weights and examples.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Lengths up to 256, few steps: it learns little.")] = False,
@@ -215,13 +217,15 @@ def race(
     from regard.race import report as racing
     from regard.race.picture import picture
     from regard.race.table import table
+    from regard.race.tasks import TASKS
 
     for path in save or ():
         figures.check(path)
-    tasks = [one.value for one in task] if task else [one.value for one in RaceTask]
-    steps, lengths = (min(steps, 100), racing.LENGTHS[:4]) if quick else (steps, racing.LENGTHS)
-    with _progress(f"of {2 * steps * len(tasks) + len(lengths):,} steps") as advance:
-        report = racing.race(tasks, steps=steps, lengths=lengths, dim=dim, seed=seed, advance=advance)
+    names = dict.fromkeys(one.value for one in task or RaceTask)
+    each = {name: steps or (100 if quick else TASKS[name].steps) for name in names}
+    lengths = racing.LENGTHS[:4] if quick else racing.LENGTHS
+    with _progress(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
+        report = racing.race(each, lengths=lengths, dim=dim, seed=seed, advance=advance)
     if as_json:
         _print_json(report.to_dict())
     else:

@@ -28,16 +28,20 @@ def picture(report: Report) -> Figure:
     left.legend(frameon=False, fontsize=9, labelcolor=INK)
     for row, name in zip(rows[1:], tasks, strict=True):
         panels = row.subplots(1, 3, width_ratios=[1, 1, 1])
-        _accuracy(panels[0], report.learned[name], f"{name.capitalize()}: exact, by length of the source")
+        _accuracy(
+            panels[0], report.learned[name], f"{name.capitalize()}, {report.steps[name]:,} steps: exact by length"
+        )
         for axes, who in zip(panels[1:], NAMES, strict=True):
             _alignment(axes, report.learned[name][who], TASKS[name].example, NAMES[who])
-    about = f"{report.machine['processor']}, {report.machine['threads']} threads; {report.steps:,} steps of training"
+    about = f"{report.machine['processor']}, {report.machine['threads']} threads"
     figure.suptitle("Recurrent attention and self-attention", fontsize=13, color=INK)
     figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
     return figure
 
 
 def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: str) -> None:
+    from matplotlib.ticker import LogLocator
+
     figures.plain(axes, title)
     for name, shown in NAMES.items():
         if times:
@@ -47,18 +51,22 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(list(times), [f"{length:,}" for length in times])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}")
     axes.minorticks_off()
     axes.set_xlabel("length", fontsize=9, color=INK)
 
 
 def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     figures.plain(axes, title)
     for name in NAMES:
         points = learned[name].by_length
         shares = [share for share, _ in points.values()]
         style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
         axes.plot(list(points), shares, "o-", **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
 
@@ -66,9 +74,12 @@ def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
 def _alignment(axes: Axes, learned: Learned, source: list[str], name: str) -> None:
     figures.plain(axes, name)
     axes.grid(visible=False)
-    axes.imshow(learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    axes.imshow(
+        learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
+    )
     text: dict[str, Any] = {"fontsize": 7, "color": INK, "parse_math": False}
-    axes.set_xticks(range(len(source)), source, **text)
+    axes.set_xticks(range(len(source)), source, va="baseline", **text)
+    axes.tick_params(axis="x", pad=9)
     axes.set_yticks(range(len(learned.alignment)), [*learned.written, "end"][: len(learned.alignment)], **text)
     axes.set_xlabel("looks at", fontsize=8, color=INK)
     axes.set_ylabel("writes", fontsize=8, color=INK)

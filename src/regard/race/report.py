@@ -20,10 +20,9 @@ SOLVED = 0.99
 class Report:
     """What was measured: complete, or as far as it went."""
 
-    steps: int
+    steps: dict[str, int]  # by task
     seed: int
     lengths: Sequence[int]
-    tasks: Sequence[str]
     machine: dict[str, Any] = field(default_factory=machine)
     learned: dict[str, dict[str, Learned]] = field(default_factory=dict)  # by task, by architecture
     times: Times = field(default_factory=Times)
@@ -31,7 +30,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether it went to the end."""
-        whole = all(len(self.learned.get(name, {})) == len(NAMES) for name in self.tasks)
+        whole = all(len(self.learned.get(name, {})) == len(NAMES) for name in self.steps)
         return whole and len(self.times.token) == len(self.lengths)
 
     def conclusion(self) -> list[str]:
@@ -63,7 +62,7 @@ class Report:
             shares = ", ".join(f"{NAMES[who]} {each[who].accuracy:.1%} in {each[who].seconds:.0f} s" for who in NAMES)
             solved = [NAMES[who] for who in NAMES if each[who].accuracy >= SOLVED]
             who = {0: "neither solves it", 1: f"only {''.join(solved)} solves it", 2: "both solve it"}[len(solved)]
-            found.append(f"{name.capitalize()}, after {self.steps:,} steps: {shares}: {who}.")
+            found.append(f"{name.capitalize()}, after {self.steps[name]:,} steps: {shares}: {who}.")
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,9 +101,8 @@ def _faster(ratio: float) -> str:
 
 
 def race(
-    tasks: Sequence[str],
+    steps: dict[str, int],
     *,
-    steps: int,
     lengths: Sequence[int] = LENGTHS,
     rounds: int = 3,
     dim: int = 128,
@@ -114,16 +112,16 @@ def race(
     seed: int = 0,
     advance: Callable[[int], object] = lambda done: None,
 ) -> Report:
-    """Speed first, then task by task; Ctrl-C ends it before its time. `advance` is told of steps and of lengths."""
-    report = Report(steps, seed, lengths, tasks)
+    """Speed first, then task by task, each with its steps; Ctrl-C ends it early. `advance` is told of each step."""
+    report = Report(steps, seed, lengths)
     with suppress(KeyboardInterrupt):
         models = {name: training.make(name, TASKS["dates"].vocabulary, dim, seed=seed) for name in NAMES}
         timing.measure(models, TASKS["dates"].vocabulary, lengths, rounds, advance, report.times)
-        for name in tasks:
+        for name, count in steps.items():
             task = TASKS[name]
             for who in NAMES:
                 model = training.make(who, task.vocabulary, dim, seed=seed)
-                learned = training.teach(model, task, steps, batch, rate, seed, advance)
+                learned = training.teach(model, task, count, batch, rate, seed, advance)
                 training.examine(model, task, learned, held_out, seed)
                 report.learned.setdefault(name, {})[who] = learned
     return report

@@ -20,7 +20,8 @@ PAD, FIRST, LAST = range(3)
 class Task:
     """What is to be learned: `make(random)` draws an example, and `answer(source)` is the one right target.
 
-    `example` is the source whose alignment is shown; `tokens` all there are in sources and targets.
+    `tokens` are all there are in sources and targets; `example` is the source whose alignment is shown; `steps` of
+    training are enough for both architectures to learn it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Task:
     answer: Callable[[list[str]], list[str]]
     tokens: tuple[str, ...]
     example: list[str]
+    steps: int
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -184,6 +186,7 @@ TASKS = {
             lambda source: source[::-1],
             tuple(ascii_lowercase),
             list("timeflieslikeanarrow"),
+            1500,
         ),
         Task(
             "dates",
@@ -192,6 +195,7 @@ TASKS = {
             _normalised,
             (*ascii_letters, *digits, *" ,./-"),
             list("the 3rd of March 1987"),
+            600,
         ),
         Task(
             "numbers",
@@ -200,6 +204,7 @@ TASKS = {
             _in_words,
             (*digits, *_SMALL, *_TENS, "hundred", "thousand", "million", "and"),
             list("19870303"),
+            2000,
         ),
     )
 }
