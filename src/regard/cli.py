@@ -6,11 +6,12 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -191,6 +192,53 @@ def backends(as_json: Json = False) -> None:
         _print(lambda width: terminal.backends(rows))
 
 
+@app.command(epilog="Example: regard train book.txt --out model")
+def train(
+    files: Annotated[list[Path], typer.Argument(help="Plain text; - is stdin.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
+    layers: Annotated[int, typer.Option(min=1)] = 4,
+    dim: Annotated[int, typer.Option(min=1, help="Of the vectors.")] = 256,
+    heads: Annotated[int, typer.Option(min=1, help="A number that divides dim.")] = 4,
+    vocabulary: Annotated[int, typer.Option(min=10, help="Tokens at most.")] = 8000,
+    length: Annotated[int, typer.Option(min=4, help="Tokens that the model can read at once.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, at most.")] = 1500,
+    batch: Annotated[int, typer.Option(min=1, help="Blocks of so many tokens in a step.")] = 16,
+    rate: Annotated[float, typer.Option(min=0, help="Of learning, at its highest.")] = 1e-3,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.0,
+    every: Annotated[
+        int, typer.Option(min=1, help="So many steps comes a look at held-out text, and a checkpoint.")
+    ] = 100,
+    patience: Annotated[int, typer.Option(min=1, help="Stops after so many looks without progress.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, as if never stopped.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """A contextual encoder of your own, from plain text: it learns to find out masked words.
+
+    The folder can be opened by regard.Lens and by transformers. A twentieth of the text is held out, to see how well it
+    does.
+    """
+    from regard.train import run
+
+    options = run.Options(layers, dim, heads, vocabulary, length, steps, batch, rate, dropout, every, patience, seed)
+    try:
+        with _training(steps) as show:
+            report = run.train(files, out, options, resume=resume, progress=show)
+    except KeyboardInterrupt:
+        _warn("stopped. regard train … --resume goes on from the last checkpoint.")
+        raise typer.Exit(1) from None
+    if as_json:
+        _print_json(report)
+        return
+    best = report["best"]
+    print(f"{report['steps']:,} steps in {report['seconds']:,.0f} s; {report['ended']}.")
+    found = f"{best['accuracy']:.1%} (loss {best['loss']:.2f}, at step {best['step']:,})"
+    print(f"Of masked words in held-out text it finds {found}.")
+    print(f"regard.Lens({str(out)!r}) opens it; {out / 'losses.png'} shows how it learned.")
+
+
 @app.command(epilog="Example: regard race --task reverse --save race.png")
 def race(
     task: Annotated[
@@ -332,6 +380,27 @@ def _progress(what: str) -> Iterator[Callable[[int], object]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def _training(steps: int) -> Iterator[Callable[[Any], object]]:
+    """A bar on stderr, where that is a terminal, with the loss, tokens a second and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console, start = Console(stderr=True), time.perf_counter()
+    about = TextColumn(
+        "loss {task.fields[loss]:.2f}, held out {task.fields[found]:.1%}, {task.fields[speed]:,.0f} tokens/s"
+    )
+    columns = MofNCompleteColumn(), BarColumn(), about, TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=steps, loss=0.0, found=0.0, speed=0.0)
+
+        def show(progress: Any) -> None:
+            speed = progress.tokens / (time.perf_counter() - start)
+            bar.update(task, completed=progress.step, loss=progress.loss, found=progress.accuracy, speed=speed)
+
+        yield show
 
 
 def _print(draw: Callable[[int], RenderableType]) -> None:

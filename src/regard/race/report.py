@@ -106,7 +106,7 @@ def race(
     lengths: Sequence[int] = LENGTHS,
     rounds: int = 3,
     dim: int = 128,
-    batch: int = 64,
+    batch: int = 32,
     rate: float = 1e-3,
     held_out: int = 1000,
     seed: int = 0,

@@ -76,13 +76,16 @@ def _padded(rows: list[list[int]], fill: int) -> Tensor:
 
 
 def draw(task: Task, count: int, seed: str, held_out: bool) -> list[list[str]]:
-    """So many sources of the held-out tenth, or of the others: always the same for a seed."""
+    """So many sources of the held-out tenth, all different, or of the others: always the same for a seed."""
     generator = random.Random(seed)
     found: list[list[str]] = []
+    seen: set[str] = set()
     while len(found) < count:
         source = task.make(generator)
-        if (zlib.crc32("".join(source).encode()) % 10 == 0) == held_out:
+        text = "".join(source)
+        if (zlib.crc32(text.encode()) % 10 == 0) == held_out and not (held_out and text in seen):
             found.append(source)
+            seen.add(text)
     return found
 
 
@@ -186,7 +189,7 @@ TASKS = {
             lambda source: source[::-1],
             tuple(ascii_lowercase),
             list("timeflieslikeanarrow"),
-            1500,
+            2500,
         ),
         Task(
             "dates",
@@ -195,7 +198,7 @@ TASKS = {
             _normalised,
             (*ascii_letters, *digits, *" ,./-"),
             list("the 3rd of March 1987"),
-            600,
+            1000,
         ),
         Task(
             "numbers",
@@ -204,7 +207,7 @@ TASKS = {
             _in_words,
             (*digits, *_SMALL, *_TENS, "hundred", "thousand", "million", "and"),
             list("19870303"),
-            2000,
+            4000,
         ),
     )
 }

@@ -1,0 +1,109 @@
+"""An encoder trained from plain text against a trigram model: held-out masked tokens that each finds.
+
+python benchmarks/train.py [--steps N] [--kills N]
+"""
+
+import argparse
+import ast
+import sysconfig
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from regard.bench.measure import described
+from regard.train import text as texts
+from regard.train.run import Options, held_out_masks, train
+
+EVALUATION = Path(__file__).resolve().parents[2] / "shared" / "evaluation" / "en_ewt-ud-dev.conllu"
+
+
+def corpus() -> str:
+    """Sentences of the web, where the data is there, and the documentation strings of Python's standard library."""
+    lines = []
+    if EVALUATION.exists():
+        for line in EVALUATION.read_text(encoding="utf-8").splitlines():
+            if line.startswith("# text = "):
+                lines.append(line.removeprefix("# text = "))
+    else:
+        print("  without the sentences of en_ewt-ud-dev.conllu, which is not here")
+    for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        if "site-packages" in file.parts or "test" in file.parts or "tests" in file.parts:
+            continue
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError):
+            continue
+        kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+        docs = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+        lines += [line for doc in docs if doc for line in doc.splitlines()]
+    return "\n".join(lines)
+
+
+class Trigrams:
+    """Counts of three tokens, of two and of one, in the order of reading: the most frequent continuation known.
+
+    `both` also looks ahead: it takes the token that is most frequent between the two neighbours, where it was seen.
+    """
+
+    def __init__(self, blocks):
+        self.after_two, self.after_one, self.between = (defaultdict(Counter) for _ in range(3))
+        self.most = Counter()
+        for row in blocks.tolist():
+            for a, b, c in zip(row, row[1:], row[2:], strict=False):
+                self.after_two[a, b][c] += 1
+                self.after_one[b][c] += 1
+                self.between[a, c][b] += 1
+                self.most[c] += 1
+
+    def guess(self, row, n, both):
+        tables = [(self.after_two, (row[n - 2], row[n - 1]) if n > 1 else None), (self.after_one, row[n - 1])]
+        if both and n + 1 < len(row):
+            tables.insert(0, (self.between, (row[n - 1], row[n + 1])))
+        for table, context in tables:
+            if context in table:
+                return table[context].most_common(1)[0][0]
+        return self.most.most_common(1)[0][0]
+
+    def accuracy(self, changed, ids, at, both):
+        right = total = 0
+        for row, true, here in zip(changed.tolist(), ids.tolist(), at.tolist(), strict=True):
+            for n, asked in enumerate(here):
+                if asked:
+                    total += 1
+                    right += self.guess(row, n, both) == true[n]
+        return right / total
+
+
+def compare(steps: int | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder) / "text.txt", Path(folder) / "model"
+        file.write_text(corpus(), encoding="utf-8")
+        options = Options() if steps is None else Options(steps=steps)
+
+        def show(progress):
+            if progress.step % options.every == 0:
+                print(
+                    f"    step {progress.step:5}  loss {progress.loss:.2f}  found {progress.accuracy:.1%}", flush=True
+                )
+
+        report = train([file], out, options, progress=show)
+        tokenizer, text = texts.load_tokenizer(out), texts.read([file])
+        learned = texts.blocks(tokenizer, text.learned, options.length)
+        held_out = texts.blocks(tokenizer, text.held_out, options.length)
+        changed, at = held_out_masks(held_out, tokenizer.get_vocab_size())
+        counts = Trigrams(learned)
+    before, between = (counts.accuracy(changed, held_out, at, both) for both in (False, True))
+    found = report["best"]["accuracy"]
+    print(f"  {learned.numel():,} tokens, {report['parameters']:,} parameters, {report['seconds']:.0f} s of training")
+    print(
+        f"  held-out masked tokens found: {found:.1%}   trigrams: {before:.1%}, with the token after it: {between:.1%}"
+    )
+    print(f"  {100 * (found - before):.1f} points above the trigram model (goal: at least 5)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int)
+    arguments = parser.parse_args()
+    print(described())
+    compare(arguments.steps)

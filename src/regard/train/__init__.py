@@ -1,0 +1,1 @@
+"""A contextual encoder of one's own, from plain text."""

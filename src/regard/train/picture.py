@@ -1,0 +1,35 @@
+"""The losses as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regard import figures
+from regard.figures import INK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from regard.train.run import History
+
+
+def picture(history: History) -> Figure:
+    """Loss by step, of what is learned from and of what is held out, and the share of held-out tokens found."""
+    figure = figures.figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    figures.plain(left, "Loss, in nats a token")
+    figures.plain(right, "Held-out tokens found")
+    smooth, mean = [], history.losses[0]
+    for loss in history.losses:
+        mean += 0.05 * (loss - mean)
+        smooth.append(mean)
+    steps = [step for step, _, _ in history.held_out]
+    left.plot(range(1, len(smooth) + 1), smooth, color="#21918c", linewidth=1.2, label="learned from")
+    left.plot(steps, [loss for _, loss, _ in history.held_out], "o-", color="#440154", markersize=4, label="held out")
+    right.plot(steps, [accuracy for _, _, accuracy in history.held_out], "o-", color="#440154", markersize=4)
+    right.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=9, labelcolor=INK)
+    for axes in (left, right):
+        axes.set_xlabel("step", fontsize=9, color=INK)
+    return figure

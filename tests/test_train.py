@@ -1,0 +1,310 @@
+"""Training from plain text: what comes out is a model that others open, and a kill loses nothing."""
+
+import errno
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import transformers
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+import regard
+from regard import cli, files
+from regard.train import run as training
+from regard.train import text as texts
+from regard.train.picture import picture
+from regard.train.run import History, Options, train
+
+TINY = Options(layers=1, dim=16, heads=2, vocabulary=60, length=16, steps=12, batch=4, every=4)
+WORDS = "time flies like an arrow fruit flies like a banana the cat sat on the mat".split()  # noqa: SIM905
+
+
+def sentences(count=400, seed=0):
+    """Text in which a word tells the next: it goes round."""
+    generator, lines = random.Random(seed), []
+    for _ in range(count):
+        first, length = generator.randrange(len(WORDS)), generator.randint(4, 12)
+        lines.append(" ".join(WORDS[(first + n) % len(WORDS)] for n in range(length)) + ".")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(sentences(), encoding="utf-8")
+    return path
+
+
+# Text
+
+
+def test_every_twentieth_section_is_held_out_and_nothing_is_lost(file):
+    text = texts.read([file])
+    assert sorted("".join(text.learned + text.held_out)) == sorted(sentences())
+    assert 0.03 < len(text.held_out) / (len(text.learned) + len(text.held_out)) < 0.08
+    assert texts.read([file, file]).digest != text.digest
+
+
+def test_blocks_hold_all_tokens_in_turn(file):
+    text = texts.read([file])
+    tokenizer = texts.make_tokenizer(text, 60, 16)
+    found = texts.blocks(tokenizer, text.learned, 16)
+    assert (found[:, 0] == texts.CLS).all()
+    assert (found[:, -1] == texts.SEP).all()
+    tokens = [number for section in text.learned for number in tokenizer.encode(section, add_special_tokens=False).ids]
+    assert found[:, 1:-1].flatten().tolist() == tokens[: found.shape[0] * 14]
+    assert len(tokens) - found.shape[0] * 14 < 14
+
+
+def test_the_same_text_makes_the_same_tokenizer(file):
+    text = texts.read([file])
+    made = {texts.make_tokenizer(text, 60, 16).to_str() for _ in range(5)}
+    assert len(made) == 1
+
+
+def test_masks():
+    ids = torch.randint(5, 1000, (2000, 42))
+    ids[:, 0], ids[:, -1] = texts.CLS, texts.SEP
+    changed, at = texts.masked(ids, 1000, torch.Generator().manual_seed(1))
+    assert at.sum(1).tolist() == [6] * 2000  # 15 % of 40
+    assert not at[:, [0, -1]].any()
+    assert (changed == ids)[~at].all()
+    share = {"mask": changed[at] == texts.MASK, "same": changed[at] == ids[at]}
+    assert share["mask"].float().mean() == pytest.approx(0.8, abs=0.01)
+    assert share["same"].float().mean() == pytest.approx(0.1, abs=0.01)
+    assert not (changed[at] < texts.MASK).any()
+    assert at[:, 1:-1].float().mean(0).sub(0.15).abs().max() < 0.03  # every place as often
+
+
+def test_all_blocks_in_turn():
+    options = Options(batch=3, seed=5)
+    seen = torch.cat([training._order(7, step, options) for step in range(7)])
+    for epoch in seen.view(3, 7):
+        assert sorted(epoch.tolist()) == list(range(7))
+    assert not torch.equal(seen[:7], seen[7:14])
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "text.txt").write_text(sentences(1500), encoding="utf-8")
+    options = Options(layers=1, dim=64, heads=2, vocabulary=100, length=16, steps=400, batch=32, rate=3e-3, every=100)
+    seen = []
+    report = train([folder / "text.txt"], folder / "model", options, progress=seen.append)
+    return folder / "model", report, seen
+
+
+def test_it_learns_what_words_tell_of_one_another(trained):
+    _, report, seen = trained
+    assert report["ended"] == "all steps are done"
+    assert report["best"]["accuracy"] > 0.5  # the most frequent token is an eighth of all
+    assert [one.step for one in seen] == list(range(1, 401))
+    assert seen[-1].tokens == 400 * 32 * 16
+    assert seen[-1].loss == report["final_loss"] < 0.7 * seen[0].loss
+
+
+def test_regard_and_transformers_open_it(trained):
+    folder, _, _ = trained
+    reading = regard.Lens(folder).read("time flies like an arrow")
+    assert [word.text for word in reading.words] == WORDS[:5]
+    transformers.utils.logging.disable_progress_bar()
+    model, about = transformers.AutoModelForMaskedLM.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not about["missing_keys"]
+    assert not about["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    given = tokenizer("Time flies like an arrow", return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        theirs = model.bert(**given, output_hidden_states=True).hidden_states
+    assert torch.cat(theirs).sub(reading.hidden).abs().max() < 1e-5
+    masked = tokenizer("time flies [MASK] an arrow", return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        logits = model(**masked).logits[0]
+    guess = logits[masked["input_ids"][0] == tokenizer.mask_token_id].argmax(-1)
+    assert tokenizer.convert_ids_to_tokens(guess) == ["like"]
+    assert tokenizer.model_max_length == 16
+
+
+def test_the_best_is_kept_and_it_stops_early(file, tmp_path, monkeypatch):
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.2, 1.0])
+    kept = []
+    monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(training, "_export", lambda *_: kept.append(True))
+    options = Options(**{**vars(TINY), "steps": 100, "every": 2, "patience": 3})
+    report = train([file], tmp_path / "model", options)
+    assert report["ended"] == "no better on held-out text in 3 evaluations"
+    assert (report["steps"], report["best"]["step"], len(kept)) == (10, 4, 2)
+
+
+def test_the_picture():
+    figure = picture(History([3.0, 2.0, 1.0], [(2, 2.0, 0.1), (3, 1.5, 0.2)]))
+    FigureCanvasAgg(figure).draw()
+    assert [axes.get_title() for axes in figure.axes] == ["Loss, in nats a token", "Held-out tokens found"]
+
+
+# Nothing lost
+
+
+def same(one, other):
+    kept = ("final_loss", "best", "held_out", "steps")
+    return [one[name] for name in kept] == [other[name] for name in kept]
+
+
+def test_stopped_anywhere_and_gone_on_with_it_is_the_same_run(file, tmp_path):
+    options = Options(**{**vars(TINY), "dropout": 0.1})
+    whole = train([file], tmp_path / "whole", options)
+    for stop in (1, 4, 6, 11):
+
+        def interrupt(progress, stop=stop):
+            if progress.step == stop:
+                raise KeyboardInterrupt
+
+        out = tmp_path / f"stopped at {stop}"
+        with pytest.raises(KeyboardInterrupt):
+            train([file], out, options, progress=interrupt)
+        assert same(train([file], out, options, resume=True), whole)
+        assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert same(train([file], tmp_path / "whole", options, resume=True), whole)  # there was nothing left to do
+
+
+def test_killed(file, tmp_path):
+    """In a process of its own, by a signal that nobody can catch."""
+    options = ["--layers", "1", "--dim", "16", "--heads", "2", "--vocabulary", "60", "--length", "16", "--batch", "4"]
+    command = [
+        sys.executable,
+        "-c",
+        "from regard.cli import main; main()",
+        "train",
+        str(file),
+        *options,
+        "--steps",
+        "300",
+        "--every",
+        "10",
+    ]
+
+    def ended(out, *more):
+        done = subprocess.run([*command, "--out", str(out), "--json", *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    whole = ended(tmp_path / "whole")
+    out = tmp_path / "killed"
+    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / training.STATE).exists():
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert same(ended(out, "--resume"), whole)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(file, tmp_path, monkeypatch):
+    fsync, count = files.os.fsync, iter(range(1000))
+
+    def full(descriptor):
+        if next(count) >= 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        train([file], tmp_path / "model", TINY)
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    assert not [path for path in (tmp_path / "model").iterdir() if path.name.startswith(".")]
+    assert same(train([file], tmp_path / "model", TINY, resume=True), train([file], tmp_path / "whole", TINY))
+
+
+# Wrong input
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path, file):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["regard", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        out, err = capsys.readouterr()
+        return done.value.code or 0, out, err
+
+    return run
+
+
+SMALL = ["--layers", 1, "--dim", 16, "--heads", 2, "--vocabulary", 60, "--length", 16, "--steps", 2, "--batch", 2]
+
+
+def test_the_command(command, tmp_path):
+    code, out, err = command("text.txt", "--out", "model", *SMALL)
+    assert (code, err) == (0, "")
+    assert "2 steps" in out
+    assert "regard.Lens('model')" in out
+    assert (tmp_path / "model" / "losses.png").stat().st_size > 1000
+    code, out, err = command("text.txt", "--out", "model", *SMALL)
+    assert (code, err) == (1, "regard: model holds a run already: --resume goes on with it.\n")
+    code, out, err = command("text.txt", "--out", "model", *SMALL, "--seed", 1, "--resume")
+    assert (code, err) == (1, "regard: model holds a run with --seed 0. Got --seed 1.\n")
+    (tmp_path / "text.txt").write_text(sentences(seed=1))
+    code, out, err = command("text.txt", "--out", "model", *SMALL, "--resume")
+    assert (code, err) == (1, "regard: model holds a run on another text.\n")
+
+
+def test_ctrl_c(command, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_step", stop)
+    code, _, err = command("text.txt", "--out", "model", *SMALL)
+    assert (code, err) == (1, "regard: stopped. regard train … --resume goes on from the last checkpoint.\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (b"", [], "There is no text in bad.txt."),
+        (b" \n\n", [], "There is no text in bad.txt."),
+        (b"two words", [], "Too little text: 10 characters, and blocks of 16 tokens need about "),
+        (b"some text \xff and more", [], "bad.txt: not UTF-8 at byte 10."),
+        (sentences().encode(), ["--heads", 3], "expected a dim that 3 heads divide. Got 16."),
+        (sentences().encode(), ["--resume"], "model holds no run to go on with: there is no training.pt."),
+        (sentences().encode(), ["--out", "text.txt"], "text.txt is not an empty folder."),
+        (sentences().encode(), ["--out", "."], ". is not an empty folder."),
+        (None, [], "bad.txt: No such file or directory"),
+    ],
+)
+def test_wrong_input(command, tmp_path, content, more, message):
+    if content is not None:
+        (tmp_path / "bad.txt").write_bytes(content)
+    code, out, err = command("bad.txt", "--out", "model", *SMALL, *more)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_how_much_text_is_needed_is_enough(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(sentences(3))
+    with pytest.raises(ValueError, match="Too little text") as error:
+        train([path], tmp_path / "model", TINY)
+    needed = int(str(error.value).split(" need about ")[1].split()[0].rstrip(".").replace(",", ""))
+    path.write_text(sentences(2000)[:needed])
+    assert train([path], tmp_path / "enough", TINY)["steps"] == TINY.steps
+
+
+def test_a_damaged_checkpoint(command, tmp_path):
+    command("text.txt", "--out", "model", *SMALL)
+    state = tmp_path / "model" / training.STATE
+    state.write_bytes(state.read_bytes()[:1000])
+    code, _, err = command("text.txt", "--out", "model", *SMALL, "--resume")
+    assert code == 1
+    assert err.startswith("regard: model/training.pt is damaged: ")
