@@ -1,0 +1,125 @@
+"""The pictures of from-scratch.md.
+
+python docs/pictures.py [FOLDER]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import regard
+from regard import figures
+from regard import nn as ours
+from regard.figures import INK
+
+COLOURS = {"line": "#440154", "other": "#e08214", "map": "viridis"}
+
+
+def scaling():
+    """The largest weight of 200 random scores against the dim."""
+    dims, found = [2**n for n in range(1, 12)], {"as they are": [], "divided by √dim": []}
+    for dim in dims:
+        scores = torch.randn(200, dim) @ torch.randn(200, dim).T
+        for name, scale in zip(found, (1, dim**0.5), strict=True):
+            found[name].append((scores / scale).softmax(-1).max(-1).values.mean().item())
+    figure = figures.figure(6.4, 3.2, dpi=110)
+    axes = figure.subplots()
+    figures.plain(axes, "The largest of 200 weights, of scores …")
+    for (name, shares), colour in zip(found.items(), (COLOURS["other"], COLOURS["line"]), strict=True):
+        axes.plot(dims, shares, "o-", label=name, color=colour, markersize=4)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(dims, [f"{dim:,}" for dim in dims])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("dim of query and key", fontsize=9, color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def positions():
+    """Sines and cosines of 64 places."""
+    places = ours.SinusoidalPositions()(torch.zeros(1, 64, 48))[0]
+    figure = figures.figure(6.4, 3.2, dpi=110)
+    axes = figure.subplots()
+    figures.plain(axes, "What is added to a word at each place")
+    axes.grid(visible=False)
+    image = axes.imshow(places.T.numpy(), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_xlabel("place", fontsize=9, color=INK)
+    axes.set_ylabel("number", fontsize=9, color=INK)
+    bar = figure.colorbar(image, ticks=[-1, 0, 1])
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def masks():
+    """Who may look at whom."""
+    x = torch.zeros(1, 1, 12, 4)
+    kinds = {
+        "all": {},
+        "causal": {"causal": True},
+        "lengths=9": {"lengths": [9]},
+        "window=(2, 2)": {"window": (2, 2)},
+        "segments 5, 4, 3": {"segments": torch.tensor([0, 5, 9, 12])},
+    }
+    figure = figures.figure(10, 2.5, dpi=110)
+    for axes, (name, options) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
+        figures.plain(axes, name)
+        axes.grid(visible=False)
+        seen = regard.attention(x, x, x, **options).weights.dense()[0, 0] > 0
+        axes.imshow(seen.numpy(), cmap=COLOURS["map"], vmin=-0.3, vmax=1.2, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel("looked at", fontsize=8, color=INK)
+    figure.axes[0].set_ylabel("looks", fontsize=8, color=INK)
+    return figure
+
+
+def alignment():
+    """The Transformer of the last section, and where it looked."""
+    first, last, letters = 1, 2, "abcdefghij"
+    model = ours.Transformer(13, layers=1, dim=64, heads=4, dropout=0.0, pre_norm=True)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(300):
+        source = torch.randint(3, 13, (64, 5))
+        start, stop = torch.full((64, 1), first), torch.full((64, 1), last)
+        logits, _ = model(source, torch.cat((start, source.flip(1)), 1))
+        loss = ours.smoothed_loss(logits, torch.cat((source.flip(1), stop), 1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    source = torch.tensor([[5, 3, 8, 4, 10]])
+    written = ours.greedy(model.eval(), source, first=first, last=last, most=6)
+    _, looked = model(source, torch.cat((torch.tensor([[first]]), written[:, :-1]), 1))
+    weights = looked[0].weights.dense()[0].mean(0).detach()
+    figure = figures.figure(3.6, 3.4, dpi=110)
+    axes = figure.subplots()
+    figures.plain(axes, "Reversing")
+    axes.grid(visible=False)
+    axes.imshow(weights.sqrt().numpy(), cmap=COLOURS["map"], vmin=0, vmax=1, interpolation="nearest")
+    names = [letters[n - 3] for n in source[0].tolist()]
+    axes.set_xticks(range(5), names, color=INK)
+    axes.set_yticks(range(6), [letters[n - 3] if n > last else "end" for n in written[0].tolist()], color=INK)
+    axes.set_xlabel("looks at", fontsize=9, color=INK)
+    axes.set_ylabel("writes", fontsize=9, color=INK)
+    return figure
+
+
+def flies():
+    """A head of the embedded model."""
+    from regard.view.image import picture
+
+    return picture(regard.Lens().read("Time flies like an arrow"), layer=5, head=11)
+
+
+PICTURES = [flies, scaling, positions, masks, alignment]
+
+
+def main(folder: Path) -> None:
+    """All of them, into a folder."""
+    for draw in PICTURES:
+        torch.manual_seed(0)
+        (folder / f"{draw.__name__}.png").write_bytes(figures.content(draw(), "png"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
