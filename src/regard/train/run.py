@@ -90,7 +90,7 @@ def train(
     """
     text = texts.read(files)
     before = _before(out, options, text, resume)
-    tokenizer = _tokenizer(out, text, options)
+    tokenizer = _new_tokenizer(out, text, options) if before is None else texts.load_tokenizer(out)
     learned, held_out = (
         texts.blocks(tokenizer, sections, options.length) for sections in (text.learned, text.held_out)
     )
@@ -130,17 +130,18 @@ def train(
 
 
 def make(options: Options, vocabulary: int) -> MaskedLanguageModel:
-    """The model before the first step: BERT's, with its initialisation."""
+    """The model before the first step, of BERT's shape; its matrices larger than BERT's, which small ones learn by."""
     torch.manual_seed(options.seed)
     sizes: dict[str, Any] = {"heads": options.heads, "inner": 4 * options.dim}
     sizes |= {"epsilon": 1e-12, "dropout": options.dropout}
     embeddings = Embeddings(vocabulary, options.dim, options.length, 2, dropout=options.dropout)
     model = MaskedLanguageModel(Encoder(embeddings, options.layers, dim=options.dim, **sizes), options.dim)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.02)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
     return model
 
 
@@ -207,10 +208,17 @@ def held_out_masks(held_out: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
 def _before(out: Path, options: Options, text: Text, resume: bool) -> dict[str, Any] | None:
     """The state to go on from; None at the beginning. Raises ValueError where `out` holds something else."""
     state = out / STATE
-    if not resume:
+    there: set[str] = set()
+    for path in out.iterdir() if out.is_dir() else ():
+        if path.name.startswith(".regard-"):  # what a killed run was writing
+            path.unlink()
+        else:
+            there.add(path.name)
+    begun = out.is_dir() and there <= {"tokenizer.json", "tokenizer_config.json"}  # without a first checkpoint
+    if begun or not resume:
         if state.exists():
             raise ValueError(f"{out} holds a run already: --resume goes on with it.")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not begun:
             raise ValueError(f"{out} is not an empty folder.")
         out.mkdir(parents=True, exist_ok=True)
         return None
@@ -229,16 +237,13 @@ def _before(out: Path, options: Options, text: Text, resume: bool) -> dict[str, 
     return found
 
 
-def _tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
-    """That of the run, or a new one, which is written first."""
-    file = out / "tokenizer.json"
-    if file.exists():
-        return texts.load_tokenizer(out)
+def _new_tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
+    """Written before all else."""
     tokenizer = texts.make_tokenizer(text, options.vocabulary, options.length)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": options.length, "do_lower_case": True}
     about |= {f"{name[1:-1].lower()}_token": name for name in texts.SPECIAL}
     write(out / "tokenizer_config.json", lambda f: f.write(json.dumps(about, indent=2).encode()))
-    write(file, lambda f: f.write(tokenizer.to_str(pretty=True).encode()))
+    write(out / "tokenizer.json", lambda f: f.write(tokenizer.to_str(pretty=True).encode()))
     return tokenizer
 
 
