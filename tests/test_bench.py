@@ -337,7 +337,7 @@ def test_what_could_not_be_done(run, arguments, code, message):
 
 
 def test_without_matplotlib(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("--save", "a.png")
     assert (result.code, result.err) == (1, "regard: Pictures need matplotlib: pip install 'regard[plot]'.\n")
 

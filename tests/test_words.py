@@ -85,6 +85,7 @@ UNITS = {
     "▁ before the text": ("the", [(0, 1), (0, 3)], [("the", [0, 1])]),
     "no width, before": ("the end", [(0, 0), (0, 3), (4, 7)], [("the", [0, 1]), ("end", [2])]),
     "no width, inside": ("the end", [(0, 3), (5, 5), (4, 7)], [("the", [0]), ("end", [1, 2])]),
+    "no width, where tokens overlap": ("abc\x1bd", [(0, 2), (1, 4), (3, 3), (3, 5)], [("abc\x1bd", [0, 1, 2, 3])]),
     "no width, after": ("the end", [(0, 3), (4, 7), (7, 7)], [("the", [0]), ("end", [1]), (None, [2])]),
     "two words, one token": ("New York is", [(0, 8), (9, 11)], [("New York", [0]), ("is", [1])]),
     "a word cut in two by a token": ("ab cd", [(0, 1), (1, 4), (4, 5)], [("ab cd", [0, 1, 2])]),

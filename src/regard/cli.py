@@ -196,18 +196,18 @@ def backends(as_json: Json = False) -> None:
 def train(
     files: Annotated[list[Path], typer.Argument(help="Plain text; - is stdin.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
-    layers: Annotated[int, typer.Option(min=1)] = 4,
-    dim: Annotated[int, typer.Option(min=1, help="Of the vectors.")] = 256,
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    dim: Annotated[int, typer.Option(min=1, help="Of the vectors.")] = 128,
     heads: Annotated[int, typer.Option(min=1, help="A number that divides dim.")] = 4,
     vocabulary: Annotated[int, typer.Option(min=10, help="Tokens at most.")] = 8000,
     length: Annotated[int, typer.Option(min=4, help="Tokens that the model can read at once.")] = 128,
-    steps: Annotated[int, typer.Option(min=1, help="Of training, at most.")] = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="Blocks of so many tokens in a step.")] = 16,
-    rate: Annotated[float, typer.Option(min=0, help="Of learning, at its highest.")] = 1e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Of training, at most.")] = 12_000,
+    batch: Annotated[int, typer.Option(min=1, help="Blocks of so many tokens in a step.")] = 8,
+    rate: Annotated[float, typer.Option(min=0, help="Of learning, at its highest.")] = 2e-3,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.0,
     every: Annotated[
         int, typer.Option(min=1, help="So many steps comes a look at held-out text, and a checkpoint.")
-    ] = 100,
+    ] = 500,
     patience: Annotated[int, typer.Option(min=1, help="Stops after so many looks without progress.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     resume: Annotated[

@@ -50,6 +50,8 @@ def units(text: str, tokens: Sequence[Span | None]) -> list[tuple[Span | None, l
     for token, span in enumerate(tokens):
         whole = None if span is None else _whole(text, seen, stops, *trimmed(text, *span))
         members = [token]
+        if span and not whole and found and (last := found[-1][0]) and span[0] < last[1]:
+            whole = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
         while whole and found and (last := found[-1][0]) and whole[0] < last[1]:
             whole = min(last[0], whole[0]), max(last[1], whole[1])
             members = [*found.pop()[1], *members]

@@ -30,16 +30,16 @@ STATE = "training.pt"
 class Options:
     """What a run is: with the same options and text it is the same run, to the bit."""
 
-    layers: int = 4
-    dim: int = 256
+    layers: int = 2
+    dim: int = 128
     heads: int = 4
     vocabulary: int = 8000
     length: int = 128
-    steps: int = 1500
-    batch: int = 16
-    rate: float = 1e-3
+    steps: int = 12_000
+    batch: int = 8
+    rate: float = 2e-3
     dropout: float = 0.0
-    every: int = 100
+    every: int = 500
     patience: int = 5
     seed: int = 0
 
