@@ -71,7 +71,7 @@ def option(name, query, key):
         "bias": lambda: {"bias": torch.randn(heads, queries, keys, dtype=query.dtype)},
         "key bias": lambda: {"bias": torch.randn(batch, 1, 1, keys, dtype=query.dtype)},
         "hiding bias": lambda: {"bias": torch.where(torch.rand(queries, keys) < 0.4, -torch.inf, 0.5)},
-        "scale": lambda: {"scale": -0.7},
+        "scale": lambda: {"scale": -1.8 / query.shape[-1] ** 0.5},  # further apart than by default, and turned round
         "softcap": lambda: {"softcap": 0.8},
         "sinks": lambda: {"sinks": torch.randn(heads, dtype=query.dtype)},
     }  # fmt: skip
