@@ -34,6 +34,8 @@ bench: .venv/test
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/gpt2.py
 	$(BIN)/python benchmarks/exact.py
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/train.py
 
 sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
   -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"

@@ -167,6 +167,10 @@ def test_the_conclusion_is_computed():
     )
     assert known((1.0, 0.995)).conclusion()[-1].endswith("both solve it.")
     assert known((0.0, 0.2)).conclusion()[-1].endswith("neither solves it.")
+    report.times.step[128] = {"recurrent": 3.0, "transformer": 1.0}
+    assert (
+        "at length 2,048 takes 10.0 × as long as at 128 with recurrent attention, 3.0 × with" in report.conclusion()[0]
+    )
     assert timing.overtakes({1: {"recurrent": 2.0, "transformer": 1.0}}) == []
 
 

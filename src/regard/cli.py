@@ -200,9 +200,9 @@ def train(
     dim: Annotated[int, typer.Option(min=1, help="Of the vectors.")] = 128,
     heads: Annotated[int, typer.Option(min=1, help="A number that divides dim.")] = 4,
     vocabulary: Annotated[int, typer.Option(min=10, help="Tokens at most.")] = 8000,
-    length: Annotated[int, typer.Option(min=4, help="Tokens that the model can read at once.")] = 128,
+    length: Annotated[int, typer.Option(min=4, help="Tokens that the model can read at once.")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Of training, at most.")] = 12_000,
-    batch: Annotated[int, typer.Option(min=1, help="Blocks of so many tokens in a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Blocks of so many tokens in a step.")] = 16,
     rate: Annotated[float, typer.Option(min=0, help="Of learning, at its highest.")] = 2e-3,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.0,
     every: Annotated[

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"recurrent": "#e08214", "transformer": "#440154"}
+_FEW = 5  # a share of fewer examples says nothing
 
 
 def picture(report: Report) -> Figure:
@@ -51,7 +52,7 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(list(times), [f"{length:,}" for length in times])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}")
     axes.minorticks_off()
     axes.set_xlabel("length", fontsize=9, color=INK)
@@ -62,10 +63,9 @@ def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
 
     figures.plain(axes, title)
     for name in NAMES:
-        points = learned[name].by_length
-        shares = [share for share, _ in points.values()]
+        points = {length: share for length, (share, count) in learned[name].by_length.items() if count >= _FEW}
         style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
-        axes.plot(list(points), shares, "o-", **style)
+        axes.plot(list(points), list(points.values()), "o-", **style)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])

@@ -42,13 +42,14 @@ class Report:
         for what, times in (("A training step", self.times.step), ("A decoded token", self.times.token)):
             if not times:
                 continue
-            short, long = min(times), max(times)
+            long = max(times)
+            short = 128 if 128 in times and long > 128 else min(times)  # below that, it is overhead that counts
             growth = {name: times[long][name] / times[short][name] for name in NAMES}
             found.append(
                 f"{what} at length {long:,} takes {growth['recurrent']:.1f} × as long as at {short} with recurrent "
                 f"attention, {growth['transformer']:.1f} × with the Transformer."
             )
-            ratios = [_faster(self.times.ratio(times, n)) + f" at {n:,}" for n in (short, 512, long) if n in times]
+            ratios = [_faster(self.times.ratio(times, n)) + f" at {n:,}" for n in (min(times), 512, long) if n in times]
             found.append(f"The faster one there: {'; '.join(dict.fromkeys(ratios))}.")
             crossings = [f"from length {length:.0f} on {NAMES[who]}" for length, who in overtakes(times)]
             found.append(f"It changes: {', '.join(crossings)}." if crossings else "That does not change in between.")

@@ -34,9 +34,9 @@ class Options:
     dim: int = 128
     heads: int = 4
     vocabulary: int = 8000
-    length: int = 128
+    length: int = 64
     steps: int = 12_000
-    batch: int = 8
+    batch: int = 16
     rate: float = 2e-3
     dropout: float = 0.0
     every: int = 500
