@@ -92,9 +92,9 @@ struct Backward {
   Strided<const void> value;        // (B,G,K,E)
   Strided<const void> grad_output;  // (B,H,Q,E), of the scores' type
   const float* through = nullptr;   // (B,H,Q)
-  float* grad_query = nullptr;      // (B,H,Q,D)
-  float* grad_key = nullptr;        // (B,G,K,D)
-  float* grad_value = nullptr;      // (B,G,K,E)
+  float* grad_query = nullptr;      // (B,Q,H,D), as projections want it
+  float* grad_key = nullptr;        // (B,K,G,D)
+  float* grad_value = nullptr;      // (B,K,G,E)
   Broadcast<float> grad_bias;       // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
 };
 

@@ -187,7 +187,7 @@ struct Gradient {
         }
       }
       for (int64_t j = 0; j < known; j++) {
-        const int64_t place = (sharing.batch * s.groups + sharing.group) * s.keys + first + j;
+        const int64_t place = (sharing.batch * s.keys + first + j) * s.groups + sharing.group;
         __builtin_memcpy(b.grad_key + place * s.dim, grad_key + j * dims, s.dim * sizeof(float));
         __builtin_memcpy(b.grad_value + place * b.value_dim, grad_value + j * value_dims, b.value_dim * sizeof(float));
       }
@@ -271,7 +271,7 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
     const float* from = parts.data + n * splits * size;
     for (int64_t r = 0; r < gradient.rows; r++) {
       const int64_t head = n % s.groups * gradient.repeat + r % gradient.repeat;
-      float* to = b.grad_query + (((n / s.groups) * s.heads + head) * s.queries + r / gradient.repeat) * s.dim;
+      float* to = b.grad_query + ((n / s.groups * s.queries + r / gradient.repeat) * s.heads + head) * s.dim;
       for (int64_t part = 0; part < splits; part++) {
         for (int64_t d = 0; d < s.dim; d++) to[d] += from[part * size + r * gradient.dims + d];
       }

@@ -410,11 +410,11 @@ void check_backward(const Kernel& kernel, Case& c) {
   };
   for (int64_t row = 0; row < c.rows(); row++) {
     const int64_t n = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries;
-    const int64_t group = h / repeat;
+    const int64_t group = h / repeat, query_at = (n * s.queries + i) * s.heads + h;  // by position
     for (int64_t j = 0; j < s.keys; j++) {
       const double weight = c.dense->weights[row * s.keys + j];
       if (weight == 0) continue;
-      const int64_t key = (n * s.groups + group) * s.keys + j;
+      const int64_t key = (n * s.keys + j) * s.groups + group;
       double product = 0, size = 0;
       for (int64_t e = 0; e < values; e++) {
         const double grad = number(b.grad_output.data, s.type, naive::place(b.grad_output, n, h, i) + e);
@@ -430,7 +430,7 @@ void check_backward(const Kernel& kernel, Case& c) {
       }
       for (int64_t d = 0; d < s.dim; d++) {
         const double query = number(s.query.data, s.type, naive::place(s.query, n, h, i) + d);
-        add(0, row * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
+        add(0, query_at * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
         add(1, key * s.dim + d, scaled * query);
       }
     }

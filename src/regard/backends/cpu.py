@@ -223,6 +223,12 @@ def _room(query: Tensor, value: Tensor, entropy: bool, top: int) -> tuple[Tensor
     )
 
 
+def _by_position(like: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty (B,H,N,D) that lies in memory as (B,N,H,D): a projection's gradient takes it without a copy."""
+    batch, heads, rows, dim = like.shape
+    return like.new_empty((batch, rows, heads, dim), dtype=dtype).transpose(1, 2)
+
+
 def _attention_backward(
     grad_output: Tensor,
     grad_lse: Tensor | None,
@@ -249,7 +255,7 @@ def _attention_backward(
     if grad_lse is not None:
         through = through - grad_lse.float()
     through = through.contiguous()
-    grad_query, grad_key, grad_value = (torch.zeros(t.shape, dtype=torch.float32) for t in (query, key, value))
+    grad_query, grad_key, grad_value = (_by_position(t, torch.float32).zero_() for t in (query, key, value))
     grad_bias = torch.zeros(bias.shape if wants_bias and bias is not None else (0, 0, 0, 0), dtype=torch.float32)
     _kernel.backward(
         call.scores,
@@ -293,7 +299,7 @@ def _(
     grad_output, grad_lse, output, lse, query, key, value, start, stop, mask, bias, sinks, scale, softcap, wants_bias
 ):
     grad_bias = query.new_empty(bias.shape, dtype=bias.dtype) if wants_bias else query.new_empty((0, 0, 0, 0))
-    grads = (query.new_empty(t.shape) for t in (query, key, value))
+    grads = (_by_position(t, t.dtype) for t in (query, key, value))
     return *grads, grad_bias, query.new_empty(0) if sinks is None else sinks.new_empty(sinks.shape)
 
 
