@@ -98,6 +98,30 @@ struct Backward {
   Broadcast<float> grad_bias;       // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
 };
 
+enum class Activation : int32_t { none, gelu, gelu_tanh, relu };
+
+// A matrix whose rows' numbers lie side by side.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t row = 0;  // the stride
+};
+
+// y = norm(activation(x Wᵀ + bias) + residual), of vectors each on its own. Null is left out.
+struct Linear {
+  Type type = Type::float32;  // of x, W, residual and y
+  int64_t rows = 0, inputs = 0, outputs = 0;
+  Rows<const void> x;             // (rows,inputs)
+  const float* weight = nullptr;  // W (outputs,inputs), as pack_linear leaves it
+  const float* bias = nullptr;    // (outputs)
+  Activation activation = Activation::none;
+  Rows<const void> residual;                      // (rows,outputs)
+  const float *gain = nullptr, *shift = nullptr;  // of the norm, (outputs)
+  float epsilon = 0;
+  float* sums = nullptr;  // (rows,outputs), to work in, where a norm follows and the type is not float32
+  Rows<void> output;      // (rows,outputs)
+};
+
 // One instruction set's kernel. Every function gives the same bits whatever the number of threads.
 struct Kernel {
   const char* name;
@@ -106,6 +130,10 @@ struct Kernel {
   void (*tile)(const Scores&, const Tile&, int threads);
   void (*transposed)(const Scores&, const Transposed&, int threads);
   void (*backward)(const Scores&, const Backward&, int threads);
+  void (*linear)(const Linear&, int threads);
+  // W (outputs,inputs) of a type as `linear` reads it, in linear_size() floats.
+  void (*pack_linear)(Type, int64_t outputs, int64_t inputs, const void* weight, float* to);
+  int64_t (*linear_size)(Type, int64_t outputs, int64_t inputs);
   // Ceilings of the machine: multiply-adds in registers for a type, and reading memory; per second, of all threads.
   double (*flops)(Type, int threads);
   double (*bytes)(int threads);

@@ -194,6 +194,49 @@ void backward(const ScoresArgument& scores, Address lse, int64_t value_dim, cons
   kernel_of(isa, threads).backward(s, b, threads);
 }
 
+using RowsArgument = std::array<int64_t, 2>;  // address; stride
+
+template <class T>
+Rows<T> rows_of(const RowsArgument& a, int64_t numbers, const char* name) {
+  return {required<T>(Address(a[0]), numbers, name), a[1]};
+}
+
+void linear(int type, const std::array<int64_t, 3>& sizes, const RowsArgument& x, Address weight, Address bias,
+            int activation, const RowsArgument& residual, Address gain, Address shift, double epsilon, Address sums,
+            const RowsArgument& output, const std::string& isa, int threads) {
+  Linear l;
+  l.type = type_of(type, "type");
+  std::tie(l.rows, l.inputs, l.outputs) = std::tuple_cat(sizes);
+  expect(l.rows >= 0 && l.inputs >= 1 && l.outputs >= 1, "sizes: 0 or more rows, 1 or more inputs and outputs");
+  l.x = rows_of<const void>(x, l.rows, "x");
+  l.weight = required<const float>(weight, 1, "weight");
+  l.bias = required<const float>(bias, 1, "bias");
+  expect(activation >= 0 && activation <= 3, "activation: 0 to 3");
+  l.activation = Activation(activation);
+  l.residual = {pointer<const void>(Address(residual[0])), residual[1]};
+  l.gain = optional<const float>(gain), l.shift = optional<const float>(shift), l.epsilon = float(epsilon);
+  expect((gain == 0) == (shift == 0), "gain, shift: both, or none");
+  l.sums = optional<float>(sums);
+  expect(gain == 0 || sums != 0 || l.rows == 0 || l.type == Type::float32,
+         "sums: an address, for a norm of half precision");
+  l.output = rows_of<void>(output, l.rows, "output");
+  nb::gil_scoped_release release;
+  kernel_of(isa, threads).linear(l, threads);
+}
+
+int64_t linear_size(int type, int64_t outputs, int64_t inputs, const std::string& isa) {
+  expect(outputs >= 1 && inputs >= 1, "sizes: 1 or more");
+  return kernel_of(isa, 1).linear_size(type_of(type, "type"), outputs, inputs);
+}
+
+void pack_linear(int type, int64_t outputs, int64_t inputs, Address weight, Address to, const std::string& isa) {
+  expect(outputs >= 1 && inputs >= 1, "sizes: 1 or more");
+  const auto* from = required<const void>(weight, 1, "weight");
+  auto* packed = required<float>(to, 1, "to");
+  nb::gil_scoped_release release;
+  kernel_of(isa, 1).pack_linear(type_of(type, "type"), outputs, inputs, from, packed);
+}
+
 // For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
 // that short sequences take, a quarter would go into getting pages.
 void in_large_pages(Address data, uint64_t bytes) {
@@ -209,7 +252,7 @@ void in_large_pages(Address data, uint64_t bytes) {
 }  // namespace
 
 NB_MODULE(_kernel, m) {
-  m.doc() = "Attention, its statistics and its gradient, on the CPU. For regard.backends.cpu.";
+  m.doc() = "Attention, its statistics and its gradient, and linear layers, on the CPU. For regard.backends.";
   m.def("kernels", &kernel_names, "The instruction sets that this machine can run, the best first.");
   m.def("in_large_pages", &in_large_pages, "data"_a, "bytes"_a, "Asks the system for large pages, for fresh memory.");
   m.def("forward", &forward);
@@ -217,6 +260,9 @@ NB_MODULE(_kernel, m) {
   m.def("tile", &tile);
   m.def("transposed", &transposed);
   m.def("backward", &backward);
+  m.def("linear", &linear);
+  m.def("linear_size", &linear_size);
+  m.def("pack_linear", &pack_linear);
   m.def(
       "flops",
       [](int type, const std::string& isa, int threads) {

@@ -476,6 +476,80 @@ void check_every_half(const Kernel& kernel) {
   }
 }
 
+// A layer of random sizes and strides, with or without what may follow it; the same bits by one row and by three
+// threads.
+void check_linear(const Kernel& kernel, int64_t seed) {
+  Random random{std::mt19937_64(uint64_t(seed))};
+  Linear l;
+  l.type = random.one_of({Type::float32, Type::bfloat16, Type::float16});
+  const int64_t size = naive::size_of(l.type);
+  const auto some = [&](int64_t most) { return 1 + random.below(random.chance(0.1) ? 10 * most : most); };
+  l.rows = some(30) - 1, l.inputs = some(40), l.outputs = some(100);
+  l.activation = Activation(random.below(4));
+  subject = std::string(kernel.name) + ", layer " + std::to_string(seed) + " (type " + std::to_string(int(l.type)) +
+            ", " + std::to_string(l.rows) + " × " + std::to_string(l.inputs) + " → " + std::to_string(l.outputs) +
+            ", activation " + std::to_string(int(l.activation)) + ")";
+  const auto numbers = [&](int64_t count, Type type) {
+    Array array(random, count, naive::size_of(type));
+    for (int64_t i = 0; i < count; i++) naive::set_number(array.data, type, i, random.number());
+    return array;
+  };
+  l.x.row = l.inputs + random.below(3), l.residual.row = l.outputs + random.below(3);
+  l.output.row = l.outputs + random.below(3);
+  const auto room = [&](int64_t row, int64_t width) { return l.rows ? (l.rows - 1) * row + width : 0; };
+  const Array x = numbers(room(l.x.row, l.inputs), l.type), weight = numbers(l.outputs * l.inputs, l.type);
+  Array bias = numbers(l.outputs, Type::float32), gain = numbers(l.outputs, Type::float32);
+  Array shift = numbers(l.outputs, Type::float32), sums(random, l.rows * l.outputs, 4);
+  const Array residual = numbers(room(l.residual.row, l.outputs), l.type);
+  Array packed(random, kernel.linear_size(l.type, l.outputs, l.inputs), 4);
+  kernel.pack_linear(l.type, l.outputs, l.inputs, weight.data, packed.as<float>());
+  l.x.data = x.data, l.weight = packed.as<float>(), l.bias = bias.as<float>();
+  if (random.chance(0.5)) l.residual.data = residual.data;
+  if (random.chance(0.5)) {
+    l.gain = gain.as<float>(), l.shift = shift.as<float>(), l.epsilon = 0.01f;
+    if (l.type != Type::float32) l.sums = sums.as<float>();
+  }
+  Array output(random, room(l.output.row, l.outputs), size), again(random, room(l.output.row, l.outputs), size);
+  l.output.data = output.data;
+  kernel.linear(l, 3);
+  l.output.data = again.data;
+  Linear one = l;
+  one.rows = 1;
+  for (int64_t r = 0; r < l.rows; r++) {
+    one.x.data = x.data + r * l.x.row * size, one.output.data = again.data + r * l.output.row * size;
+    if (l.residual.data) one.residual.data = residual.data + r * l.residual.row * size;
+    kernel.linear(one, 1);
+  }
+  const double digits = l.type == Type::float32 ? 4e-6 : l.type == Type::bfloat16 ? 1.0 / 128 : 1.0 / 1024;
+  std::vector<double> y(l.outputs);
+  for (int64_t r = 0; r < l.rows; r++) {
+    double mean = 0, variance = 0, largest = 1;
+    for (int64_t n = 0; n < l.outputs; n++) {
+      double sum = bias.as<float>()[n];
+      for (int64_t k = 0; k < l.inputs; k++)
+        sum += number(x.data, l.type, r * l.x.row + k) * number(weight.data, l.type, n * l.inputs + k);
+      largest = std::max(largest, std::abs(sum));
+      if (l.activation == Activation::gelu) sum = sum / 2 * (1 + std::erf(sum / std::sqrt(2.0)));
+      if (l.activation == Activation::gelu_tanh)
+        sum = sum / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (sum + 0.044715 * sum * sum * sum)));
+      if (l.activation == Activation::relu) sum = std::max(sum, 0.0);
+      y[n] = sum + (l.residual.data ? number(residual.data, l.type, r * l.residual.row + n) : 0);
+      mean += y[n] / double(l.outputs);
+    }
+    for (const double each : y) variance += (each - mean) * (each - mean) / double(l.outputs);
+    const double deviation = l.gain ? std::sqrt(variance + l.epsilon) : 1;
+    for (int64_t n = 0; n < l.outputs; n++) {
+      const double normal = (y[n] - mean) / deviation * gain.as<float>()[n] + shift.as<float>()[n];
+      const double expected = l.gain ? normal : y[n], found = number(output.data, l.type, r * l.output.row + n);
+      const double error = 4e-6 * (largest + std::abs(y[n])) / deviation + digits * std::abs(expected) + digits / 64;
+      expect("y", r * l.outputs + n, found, expected, error);
+      if (std::memcmp(output.data + (r * l.output.row + n) * size, again.data + (r * l.output.row + n) * size,
+                      size_t(size)) != 0)
+        fail("another row beside it, or another thread, changed row " + std::to_string(r));
+    }
+  }
+}
+
 void check_ceilings(const Kernel& kernel) {
   subject = std::string(kernel.name) + ", ceilings";
   if (!(kernel.flops(Type::float32, 2) > 0 && kernel.flops(Type::bfloat16, 2) > 0)) fail("flops: none");
@@ -536,7 +610,7 @@ void check_threads(bool emulated) {
 int main(int count, char** arguments) {
   const int64_t first = count > 2 ? std::atoll(arguments[1]) : 0, last = count > 2 ? std::atoll(arguments[2]) : 2000;
   for (const Kernel* const* kernel = kernels(); *kernel; kernel++) {
-    for (int64_t seed = first; seed < last; seed++) check_all(**kernel, seed);
+    for (int64_t seed = first; seed < last; seed++) check_all(**kernel, seed), check_linear(**kernel, seed);
     check_every_half(**kernel);
     check_ceilings(**kernel);
     std::printf("%s: %ld cases agree\n", (*kernel)->name, long(last - first));

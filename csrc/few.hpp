@@ -6,10 +6,12 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// Whether all the rows that share keys fit into one register tile, and a key is a whole number of vectors.
+// Whether all the rows that share keys fit into one register tile, and a key is a whole number of vectors. A short text
+// that looks at itself is not meant: it would get other last digits alone than as a segment among others.
 inline bool few(const Scores& s) {
   const int64_t vector = s.type == Type::float32 ? Float::width : 2 * Float::width;
-  return s.groups > 0 && s.queries * (s.heads / s.groups) <= Float::tile_rows && s.dim % vector == 0;
+  return s.groups > 0 && s.queries < s.keys && s.queries * (s.heads / s.groups) <= Float::tile_rows &&
+         s.dim % vector == 0;
 }
 
 template <Type type>

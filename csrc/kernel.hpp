@@ -54,6 +54,7 @@ inline float* thread_memory(int64_t floats) {
 #include "forward.hpp"
 #include "cells.hpp"
 #include "backward.hpp"
+#include "linear.hpp"
 #include "ceiling.hpp"
 
 namespace regard {
@@ -89,6 +90,21 @@ void transposed(const Scores& s, const Transposed& t, int threads) {
 void backward(const Scores& s, const Backward& b, int threads) {
   with_cell(s, [&]<class Cell>() { backward_in<Cell>(s, b, threads_for(s, threads)); });
 }
+void linear(const Linear& l, int threads) {
+  const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
+  with_type(l.type, [&]<Type type>() { linear_in<Product<type>, type>(l, little ? 1 : threads); });
+}
+int64_t linear_size(Type type, int64_t outputs, int64_t inputs) {
+  int64_t floats = 0;
+  with_type(type, [&]<Type type>() { floats = round_up(outputs, panel_keys) * cells_of<Product<type>>(inputs); });
+  return floats;
+}
+void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight, float* to) {
+  with_type(type, [&]<Type type>() {
+    float* scratch = thread_memory(Float::width * round_up(cells_of<Product<type>>(inputs), Float::width));
+    pack_panels<Product<type>>(weight, type, inputs, outputs, inputs, to, scratch);
+  });
+}
 
 }  // namespace
 }  // namespace REGARD_ISA
@@ -99,8 +115,9 @@ void backward(const Scores& s, const Backward& b, int threads) {
 #define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
-const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,    REGARD_ISA::cells,
-                                              REGARD_ISA::tile,        REGARD_ISA::transposed, REGARD_ISA::backward,
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::cells,
+                                              REGARD_ISA::tile,        REGARD_ISA::transposed,  REGARD_ISA::backward,
+                                              REGARD_ISA::linear,      REGARD_ISA::pack_linear, REGARD_ISA::linear_size,
                                               REGARD_ISA::flops,       REGARD_ISA::bytes};
 
 }  // namespace regard

@@ -29,11 +29,15 @@ struct Right {
   int64_t step;
 };
 
-// sums[r][n] += Σ_k A[r,k] · B[k,n]
-template <class Cell, int rows, int vectors>
+// sums[r][n] += Σ_k A[r,k] · B[k,n]; where B comes from memory, it is asked for so many steps ahead.
+template <class Cell, int rows, int vectors, int ahead = 0>
 inline __attribute__((always_inline)) void multiply(Left a, Right b, int64_t steps, Float (&sums)[rows][vectors]) {
   for (int64_t k = 0; k < steps; k++) {
     Float column[vectors];
+    if constexpr (ahead > 0) {
+#pragma GCC unroll 8
+      for (int n = 0; n < vectors; n++) __builtin_prefetch(b.data + (k + ahead) * b.step + n * Float::width);
+    }
 #pragma GCC unroll 8
     for (int n = 0; n < vectors; n++) column[n] = load(b.data + k * b.step + n * Float::width);
 #pragma GCC unroll 8

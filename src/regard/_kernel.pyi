@@ -60,5 +60,23 @@ def backward(
     isa: str,
     threads: int,
 ) -> None: ...
+def linear(
+    type: int,
+    sizes: tuple[int, int, int],
+    x: tuple[int, int],
+    weight: int,
+    bias: int,
+    activation: int,
+    residual: tuple[int, int],
+    gain: int,
+    shift: int,
+    epsilon: float,
+    sums: int,
+    output: tuple[int, int],
+    isa: str,
+    threads: int,
+) -> None: ...
+def linear_size(type: int, outputs: int, inputs: int, isa: str) -> int: ...
+def pack_linear(type: int, outputs: int, inputs: int, weight: int, to: int, isa: str) -> None: ...
 def flops(type: int, isa: str, threads: int) -> float: ...
 def bytes(isa: str, threads: int) -> float: ...

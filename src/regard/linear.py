@@ -1,0 +1,98 @@
+"""Linear layers for inference, with what follows them in an encoder: by the native kernel where it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from regard.backends import cpu
+
+try:
+    from regard import _kernel
+except ImportError:
+    _kernel = None  # type: ignore[assignment]
+
+ACTIVATIONS = {"": 0, "gelu": 1, "gelu_new": 2, "relu": 3}  # in the kernel's numbers
+_TORCH = {"": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+
+
+def fastest() -> torch.dtype:
+    """The type in which this processor computes fastest: bfloat16 where it has the instructions for that."""
+    fast = _kernel is not None and cpu.instruction_set() == "avx512bf16"
+    return torch.bfloat16 if fast else torch.float32
+
+
+class Linear:
+    """y = norm(activation(x Wᵀ + b) + residual), (rows,inputs) → (rows,outputs), each row on its own.
+
+    Several layers with the same inputs make one, their outputs side by side. In the kernel the sums, the activation and
+    the norm are in float32 whatever the type, and a row's last digits do not depend on the rows beside it.
+
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> x = torch.randn(5, 3)
+    >>> torch.allclose(Linear([layer])(x), layer(x), atol=1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Linear],
+        activation: str = "",
+        norm: nn.LayerNorm | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        weight = torch.cat([layer.weight.detach() for layer in layers]).to(dtype)
+        self.outputs, self.inputs = weight.shape
+        self.bias = torch.cat([layer.bias.detach().float() for layer in layers])
+        self.activation, self.dtype = activation, dtype
+        self.norm = None
+        if norm is not None:
+            self.norm = norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
+        self.isa = None if _kernel is None or weight.device.type != "cpu" else cpu.instruction_set()
+        if self.isa is None:
+            self.weight = weight
+        else:
+            size = cpu.TYPES[dtype], self.outputs, self.inputs
+            self.weight = torch.empty(_kernel.linear_size(*size, self.isa))
+            _kernel.pack_linear(*size, weight.contiguous().data_ptr(), self.weight.data_ptr(), self.isa)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if self.isa is None:
+            return self._by_torch(x, residual)
+        rows = x.shape[0]
+        output = torch.empty(rows, self.outputs, dtype=self.dtype)
+        sums = torch.empty(rows, self.outputs) if self.norm and self.dtype != torch.float32 else None
+        gain, shift, epsilon = self.norm or (None, None, 0.0)
+        _kernel.linear(
+            cpu.TYPES[self.dtype],
+            (rows, self.inputs, self.outputs),
+            _rows(x),
+            self.weight.data_ptr(),
+            self.bias.data_ptr(),
+            ACTIVATIONS[self.activation],
+            (0, 0) if residual is None else _rows(residual),
+            0 if gain is None else gain.data_ptr(),
+            0 if shift is None else shift.data_ptr(),
+            epsilon,
+            0 if sums is None else sums.data_ptr(),
+            _rows(output),
+            self.isa,
+            torch.get_num_threads(),
+        )
+        return output
+
+    def _by_torch(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        y = _TORCH[self.activation](F.linear(x, self.weight, self.bias.to(self.dtype)))
+        y = y if residual is None else y + residual
+        if self.norm:
+            gain, shift, epsilon = self.norm
+            y = F.layer_norm(y.float(), (self.outputs,), gain, shift, epsilon).to(self.dtype)
+        return y
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    """Address and stride of rows whose numbers lie side by side."""
+    return x.data_ptr(), x.stride(0)
