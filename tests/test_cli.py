@@ -204,7 +204,7 @@ def test_embed(run, tmp_path, monkeypatch):
     result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json"))
     assert json.loads(result) == {"texts": 4, "vectors": 12, "truncated": 0, "dim": 384}
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
-    result = run("embed", "-", "--out", out, "--pool", "cls")
+    result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut")
     assert result.code == 0
     assert result.err == "regard: 1 texts are longer than the model takes and were cut: column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]

@@ -4,6 +4,7 @@ import csv
 import errno
 import importlib.util
 import io
+import json
 import os
 import random
 import sys
@@ -60,7 +61,7 @@ def test_sentences_are_those_of_sentence_transformers(lens, varied):
 
     model = SentenceTransformer(str(fixtures.EMBEDDED), device="cpu")
     expected = model.encode(varied, batch_size=16, show_progress_bar=False)
-    found = lens.embed(varied)
+    found = lens.embed(varied, truncation="cut")
     assert len(varied) == len(found) == 64
     assert found.vectors.shape == (64, 384)
     assert found.vectors.dtype == np.float32
@@ -119,7 +120,7 @@ def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path)
     torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
     (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
-    found = regard.Lens(tmp_path).embed([text])
+    found = regard.Lens(tmp_path).embed([text], truncation="cut")
     assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
     assert found.truncated == [6]  # <s> ▁the ▁ c a
     (tmp_path / "sentence_bert_config.json").write_text("{}")
@@ -144,7 +145,7 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
 
 
 def test_words_of_a_long_text_are_cut_where_the_model_ends(lens):
-    found = lens.embed([LONG * 2], level="word")
+    found = lens.embed([LONG * 2], level="word", truncation="cut")
     assert found.truncated == [found.spans[0][-1][1]]
     assert found.vectors[0].shape == (len(found.spans[0]), 384)
 
@@ -174,15 +175,195 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
             assert spans == one.spans[0]
 
 
-def test_a_few_tokens_at_a_time(lens, varied, monkeypatch):
-    from regard.lens import embed
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
+    from regard.lens import model, packed
 
-    found = lens.embed(varied[:20])
-    names, done = [""] * 20, []
-    few = embed.embed(lens._model, varied[:20], "sentence", [-1], "mean", names, batch_tokens=300, progress=done.append)
-    assert len(done) > 3
-    assert sum(done) == 20
-    np.testing.assert_allclose(found.vectors, few.vectors, atol=1e-5)
+    lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
+    found = lens.embed(texts, "token")
+    monkeypatch.setattr(model, "TOKENS_AT_ONCE", 12)
+    monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
+    few = lens.embed(texts, "token", progress=done.append)
+    assert sum(done) == len(texts)
+    for one, other in zip(found.vectors, few.vectors, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# Longer texts than the model takes
+
+
+def by_hand(lens, text, size):
+    """(before + tokens + after,dim), each token from the window in which it is farthest from both ends."""
+    model = lens._model
+    ids = model.tokenizer.encode(text, add_special_tokens=False).ids
+    step, before = size // 2, len(model.before)
+    starts = [*range(0, len(ids) - size, step), len(ids) - size]
+    read = [
+        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None)[0][-1][0]
+        for at in starts
+    ]
+    best = [
+        max(range(len(starts)), key=lambda n: min(i - starts[n], starts[n] + size - 1 - i)) for i in range(len(ids))
+    ]
+    last = len(starts) - 1
+    states = [read[n][before + i - starts[n]] for i, n in enumerate(best)]
+    return torch.stack([*read[0][:before], *states, *read[last][before + size :]])
+
+
+@pytest.mark.parametrize("name", ["embedded", "bert", "gpt2"])
+def test_long_texts_are_read_in_windows(lens, tmp_path, name):
+    other = lens if name == "embedded" else regard.Lens(fixtures.saved(name, tmp_path))
+    model = other._model
+    text = LONG * 3 if name == "embedded" else "the cat sat on the mat, unbelievable, isn't it? " * 9
+    special = len(model.before) + len(model.after)
+    found = other.embed([text], level="token")
+    expected = by_hand(other, text, model.limit - special)
+    assert found.truncated == [None]
+    assert found.windows[0] > 2
+    assert found.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
+    inner = expected[len(model.before) : len(expected) - len(model.after)]
+    np.testing.assert_allclose(found.vectors[0], inner.detach().numpy(), atol=2e-5)
+    size = min(model.limit, model.sentences.limit) - special
+    for pool in ("mean", "cls", "max", "last"):
+        states = by_hand(other, text, size)
+        wanted = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0), "last": states[-1]}[pool]
+        wanted = wanted / wanted.norm() if model.sentences.normalised else wanted
+        sentence = other.embed([text], pool=pool)
+        np.testing.assert_allclose(sentence.vectors[0], wanted.detach().numpy(), atol=2e-5)
+        assert sentence.spans == [[(0, len(text))]]
+
+
+def test_too_long_is_an_error_where_that_is_asked(lens):
+    message = r"^embed: text 1: it has 302 tokens, and all-MiniLM-L6-v2 takes 256 at once\.$"
+    with pytest.raises(ValueError, match=message):
+        lens.embed(["short", "word " * 300], truncation="error")
+    assert lens.embed(["word " * 300], level="word", truncation="error").windows == [1]
+
+
+# How vectors are made
+
+
+def test_layers_mixed(lens):
+    states = lens.read(ODD[0]).hidden[:, 1:-1]
+    for layers, mix, expected in (
+        ([1, -1], "mean", (states[1] + states[6]) / 2),
+        ([1, -1], "concatenate", torch.cat((states[1], states[6]), 1)),
+        ("all", "mean", states.mean(0)),
+        ("all", "concatenate", states.transpose(0, 1).flatten(1)),
+    ):
+        found = lens.embed(ODD[:1], level="token", layers=layers, mix=mix)
+        np.testing.assert_allclose(found.vectors[0], expected, atol=1e-5)
+
+
+def test_words_of_several_tokens(lens):
+    text = "unhappinesses antidisestablishmentarianism"
+    tokens = lens.embed([text], level="token").vectors[0]
+    ends = [len([1 for start, _ in lens.embed([text], level="token").spans[0] if start < 13])]
+    one, other = np.split(tokens, ends)
+    assert len(one) > 1
+    assert len(other) > 2
+    for subwords, expected in (
+        ("mean", [one.mean(0), other.mean(0)]),
+        ("first", [one[0], other[0]]),
+        ("last", [one[-1], other[-1]]),
+        ("first-last", [np.concatenate((one[0], one[-1])), np.concatenate((other[0], other[-1]))]),
+    ):
+        found = lens.embed([text], level="word", subwords=subwords)
+        np.testing.assert_allclose(found.vectors[0], np.stack(expected), atol=1e-5)
+
+
+def test_parts_have_seen_the_whole(lens):
+    text = "Berlin is the capital of Germany. The city has 3.7 million inhabitants."
+    parts = [(0, 33), (34, len(text))]
+    found = lens.embed([text, "One more."], parts=[parts, []])
+    assert found.spans == [parts, []]
+    assert [each.shape for each in found.vectors] == [(2, 384), (0, 384)]
+    tokens = lens.embed([text], level="token")
+    starts = np.array([start for start, _ in tokens.spans[0]])
+    for vector, (start, end) in zip(found.vectors[0], parts, strict=True):
+        expected = tokens.vectors[0][(start <= starts) & (starts < end)].mean(0)
+        np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
+    alone = lens.embed([text[34:]]).vectors[0]
+    assert found.vectors[0][1] @ lens.embed(["Berlin"]).vectors[0] > alone @ lens.embed(["Berlin"]).vectors[0]
+    with pytest.raises(ValueError, match=r"^embed: text 0: no token begins between the characters 6 and 7\.$"):
+        lens.embed([text], parts=[[(6, 7)]])
+
+
+def test_bfloat16(lens, varied):
+    if lens._model.fastest != torch.bfloat16:
+        pytest.skip("this processor has no instructions for bfloat16")
+    exact, found = (lens.embed(varied, dtype=dtype).vectors for dtype in ("float32", "auto"))
+    assert (exact * found).sum(-1).min() > 0.999
+    np.testing.assert_array_equal(found, lens.embed(varied, dtype="bfloat16").vectors)
+    assert np.abs(exact - found).max() > 1e-4
+
+
+def test_to_the_bit_whatever_is_beside_it(lens, varied):
+    if lens._model.fastest != torch.bfloat16 and regard.linear._kernel is None:
+        pytest.skip("regard was installed without its kernel")
+    together = lens.embed(varied).vectors
+    for n in range(0, len(varied), 5):
+        np.testing.assert_array_equal(lens.embed([varied[n]]).vectors[0], together[n])
+    np.testing.assert_array_equal(lens.embed(varied[::-1]).vectors[::-1], together)
+
+
+def describing(folder, pooling, prompts=None, **about):
+    """A folder that says as sentence-transformers' do how sentence vectors are made."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for n, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 24, **pooling}))
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 30, "do_lower_case": False} | about)
+    )
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts or {}))
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cls_token": "[CLS]", "sep_token": "[SEP]"}))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("pooling", "more"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, {}),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, {}),
+        ({"pooling_mode": "lasttoken"}, {}),
+        ({"pooling_mode": "mean"}, {"prompts": {"query": "the mat: ", "plain": ""}, "default_prompt_name": "query"}),
+        (
+            {"pooling_mode": "mean", "include_prompt": False},
+            {"prompts": {"query": "the mat: "}, "default_prompt_name": "query"},
+        ),
+    ],
+    ids=["cls", "max", "last", "prompt", "prompt left out"],
+)
+def test_as_the_folder_says(tmp_path, pooling, more):
+    from sentence_transformers import SentenceTransformer
+
+    describing(fixtures.saved("bert", tmp_path), pooling, more)
+    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(fixtures.TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(regard.Lens(tmp_path).embed(fixtures.TEXTS).vectors, expected, atol=1e-5)
+    if "prompts" in more and "plain" in more["prompts"]:
+        lens, model = regard.Lens(tmp_path), SentenceTransformer(str(tmp_path), device="cpu")
+        expected = model.encode(fixtures.TEXTS, prompt_name="plain", show_progress_bar=False)
+        np.testing.assert_allclose(lens.embed(fixtures.TEXTS, prompt="plain").vectors, expected, atol=1e-5)
+
+
+def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
+    describing(fixtures.saved("bert", tmp_path), {"pooling_mode_weightedmean_tokens": True})
+    lens = regard.Lens(tmp_path)
+    with pytest.raises(
+        ValueError, match="makes sentence vectors by pooling by weightedmean, which is not known here; choose"
+    ):
+        lens.embed(["the cat"])
+    assert lens.embed(["the cat"], pool="mean").vectors.shape == (1, 24)
+    assert lens.embed(["the cat"], level="word").vectors[0].shape == (2, 24)
+    (tmp_path / "modules.json").write_text("[")
+    with pytest.raises(ValueError, match=r"modules\.json is damaged"):
+        regard.Lens(tmp_path)
 
 
 def test_no_texts(lens):
@@ -199,7 +380,15 @@ def test_no_texts(lens):
         ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
         ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
         ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
-        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls' or 'max'. Got 'sum'.$"),
+        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', 'max' or 'last'. Got 'sum'.$"),
+        ({"mix": "sum"}, ValueError, "^embed: mix: expected 'mean' or 'concatenate'. Got 'sum'.$"),
+        ({"subwords": "sum"}, ValueError, "^embed: subwords: expected 'mean', 'first', 'last' or 'first-last'. Got"),
+        ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'cut' or 'error'. Got 'no'.$"),
+        ({"dtype": "int8"}, ValueError, "^embed: dtype: expected 'float32', 'bfloat16' or 'auto'. Got 'int8'.$"),
+        ({"layers": "some"}, ValueError, "^embed: layers: expected numbers or 'all'. Got 'some'.$"),
+        ({"prompt": "query"}, ValueError, r"^embed: prompt: expected one that all-MiniLM-L6-v2 knows \(none\). Got"),
+        ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
+        ({"parts": []}, ValueError, "^embed: parts: expected level 'sentence', and some for each of 1 texts.$"),
         ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
     ],
     ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
@@ -224,8 +413,8 @@ TEXTS = ["Don't stop!", "unbelievable 👍🏽", (LONG * 2).strip()]
 
 def test_sentences_as_parquet(lens, lines, tmp_path):
     out, done = tmp_path / "out.parquet", []
-    counts = embed_files([lines, lines], out, lens, "sentence", -1, "mean", done.append)
-    assert counts == {"texts": 6, "vectors": 6, "truncated": 2, "dim": 384}
+    counts = embed_files([lines, lines], out, lens, "sentence", -1, "mean", progress=done.append)
+    assert counts == {"texts": 6, "vectors": 6, "truncated": 0, "dim": 384}
     assert sum(done) == 6
     table = pq.read_table(out)
     assert table.schema.remove_metadata() == pa.schema(
@@ -240,7 +429,7 @@ def test_sentences_as_parquet(lens, lines, tmp_path):
     assert table.schema.metadata == {f"regard.{name}".encode(): value.encode() for name, value in about.items()}
     assert table["text_id"].to_pylist() == [0, 1, 2, 3, 4, 5]
     assert table["text"].to_pylist() == TEXTS * 2
-    assert table["truncated"].to_pylist() == [False, False, True] * 2
+    assert table["truncated"].to_pylist() == [False] * 6
     np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), lens.embed(TEXTS * 2).vectors, atol=1e-5)
 
 
@@ -253,7 +442,7 @@ def test_tokens_and_words_as_parquet(lens, lines, tmp_path, level, monkeypatch):
     expected = lens.embed(TEXTS, level=level, layers=2)
     assert table.column_names == ["text_id", "index", "start", "end", level, "vector"]
     assert table.schema.metadata[b"regard.layers"] == b"2"
-    assert counts == {"texts": 3, "vectors": sum(map(len, expected.spans)), "truncated": 1, "dim": 384}
+    assert counts == {"texts": 3, "vectors": sum(map(len, expected.spans)), "truncated": 0, "dim": 384}
     rows = table.drop_columns("vector").to_pylist()
     assert [row["text_id"] for row in rows] == [n for n, spans in enumerate(expected.spans) for _ in spans]
     assert [row["index"] for row in rows] == [n for spans in expected.spans for n, _ in enumerate(spans)]

