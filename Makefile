@@ -79,5 +79,5 @@ clean:
 	@touch $@
 
 .venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,plot,corpus,bench,dev]'
+	$(EDITABLE) '.[model,plot,corpus,ray,bench,dev]'
 	@touch $@

@@ -201,10 +201,11 @@ def test_embed(run, tmp_path, monkeypatch):
     file.write_text("One line.\n\nAnother line.\n")
     assert done(run("embed", file, "--out", out)) == f"2 texts, 2 vectors of 384 numbers in {out}\n"
     assert pq.read_table(out).num_rows == 2
-    result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json"))
-    assert json.loads(result) == {"texts": 4, "vectors": 12, "truncated": 0, "dim": 384}
+    could_not(run("embed", file, "--out", out), "out.parquet is there already: choose another name, or --overwrite.")
+    result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json", "--overwrite"))
+    assert json.loads(result) == {"texts": 4, "vectors": 12, "tokens": 20, "truncated": 0, "bad": 0, "dim": 384}
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
-    result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut")
+    result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut", "--overwrite")
     assert result.code == 0
     assert result.err == "regard: 1 texts are longer than the model takes and were cut: column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]
@@ -328,8 +329,14 @@ def test_readable_without_colour(run, monkeypatch, command):
         (["compare", ARROW, "--word", "flies"], "compare: expected two texts or more."),
         (["compare", *FLIES, "--word", "time"], "In 'The bird flies over the house': There is no word 'time'"),
         (["embed", "no-such.txt", "--out", "a.parquet"], "no-such.txt: No such file or directory"),
-        (["embed", "no-such.txt", "--out", "a.csv"], "Expected --out FILE.parquet. Got 'a.csv'."),
-        (["embed", ".", "--out", "a.parquet"], ".: Is a directory"),
+        (
+            ["embed", "no-such.txt", "--out", "a.csv"],
+            "Expected --out FILE.parquet, or the name of a folder. Got",
+        ),
+        (["embed", ".", "--out", "a.parquet"], r".: no file in this folder has a known format \(\.txt, "),
+        (["embed", "-", "--out", "a.parquet", "--layers", "9"], r"expected 0 \(static\) to 6 \(the last\). Got 9."),
+        (["embed", "-", "--out", "a.parquet", "--on", "mars"], "expected 'local', 'ray' or 'ray=ADDRESS'. Got 'mars'."),
+        (["embed", "-", "--out", "no/such/folder/a"], "no/such/folder/a.parts: No such file or directory"),
         (["show", ARROW, "--model", "./nowhere"], "There is no folder './nowhere'."),
         (["show", ARROW, "--model", "."], "is not a model: it has no config.json."),
     ],
@@ -355,6 +362,7 @@ def test_what_could_not_be_done(run, arguments, message, tmp_path, monkeypatch):
         ["show", ARROW, "more"],
         ["embed", "a.txt"],
         ["embed", "a.txt", "--out", "a.parquet", "--level", "page"],
+        ["embed", "a.txt", "--out", "a.parquet", "--layers", "last"],
     ],
     ids=lambda case: " ".join(case[:1] + case[-1:]),
 )
@@ -395,9 +403,11 @@ def test_a_name_offline(run, monkeypatch):
 def test_files_that_are_no_text(run, tmp_path):
     file = tmp_path / "in.txt"
     file.write_bytes(b"good\n\xff\n")
-    (tmp_path / "out.parquet").write_bytes(b"old")
     could_not(run("embed", file, "--out", tmp_path / "out.parquet"), r"in\.txt, line 2: not UTF-8 at byte 0")
-    assert (tmp_path / "out.parquet").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["in.txt"]
+    result = run("embed", file, "--out", tmp_path / "out.parquet", "--on-error", "skip")
+    assert result.code == 0
+    assert re.fullmatch(r"regard: .*line 2: not UTF-8 .*\nregard: 1 records were left out\.\n", result.err)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
@@ -405,10 +415,6 @@ def test_a_full_disk(run, tmp_path):
     for suffix in (".json", ".png", ".svg", ".html"):
         (tmp_path / f"full{suffix}").symlink_to("/dev/full")
         could_not(run("show", ARROW, "--layer", 0, "--save", tmp_path / f"full{suffix}"), "No space left on device")
-    file = tmp_path / "in.txt"
-    file.write_text("a line")
-    (tmp_path / "full.parquet").symlink_to("/dev/full")
-    could_not(run("embed", file, "--out", tmp_path / "full.parquet"), "No space left on device")
 
 
 # In a process of its own
@@ -426,16 +432,14 @@ def test_a_closed_pipe():
 def test_stopped_by_the_user(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    (tmp_path / "out.parquet").write_bytes(b"old")
     command = [*REGARD, "embed", str(fifo), "--out", str(tmp_path / "out.parquet")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with open(fifo, "wb"):  # it has opened the file and waits for lines
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
-        assert process.stderr.read() == "regard: stopped.\n"
-    assert (tmp_path / "out.parquet").read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["fifo", "out.parquet"]
+        assert process.stderr.read() == "regard: stopped. The same command goes on from here.\n"
+    assert os.listdir(tmp_path) == ["fifo"]
 
 
 def test_a_terminal_that_knows_only_ascii():

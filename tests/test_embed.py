@@ -1,24 +1,16 @@
 """Contextualised embeddings of texts: by token, word and sentence; and of files, as Parquet."""
 
 import csv
-import errno
 import importlib.util
-import io
 import json
-import os
 import random
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 import regard
-from regard.corpus import embed_files, parquet
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -183,7 +175,7 @@ def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
     found = lens.embed(texts, "token")
     monkeypatch.setattr(model, "TOKENS_AT_ONCE", 12)
     monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
-    few = lens.embed(texts, "token", progress=done.append)
+    few = lens.embed(texts, "token", progress=lambda texts, tokens: done.append(texts))
     assert sum(done) == len(texts)
     for one, other in zip(found.vectors, few.vectors, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
@@ -289,6 +281,17 @@ def test_parts_have_seen_the_whole(lens):
         lens.embed([text], parts=[[(6, 7)]])
 
 
+def test_words_that_are_given(lens):
+    texts = ["Don't stop \u200b me", "no words given"]
+    given = [[(0, 2), (2, 5), (6, 10), (11, 12)], None]  # Do n't stop, and a sign that is no token
+    found = lens.embed(texts, "word", parts=given)
+    assert found.spans == [given[0][:3], [(0, 2), (3, 8), (9, 14)]]
+    tokens = lens.embed(texts, "token")
+    assert tokens.spans[0] == [(0, 3), (3, 4), (4, 5), (6, 10), (13, 15)]
+    expected = tokens.vectors[0]
+    np.testing.assert_allclose(found.vectors[0], [expected[0], expected[:3].mean(0), expected[3]], atol=1e-6)
+
+
 def test_bfloat16(lens, varied):
     if lens._model.fastest != torch.bfloat16:
         pytest.skip("this processor has no instructions for bfloat16")
@@ -388,7 +391,7 @@ def test_no_texts(lens):
         ({"layers": "some"}, ValueError, "^embed: layers: expected numbers or 'all'. Got 'some'.$"),
         ({"prompt": "query"}, ValueError, r"^embed: prompt: expected one that all-MiniLM-L6-v2 knows \(none\). Got"),
         ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
-        ({"parts": []}, ValueError, "^embed: parts: expected level 'sentence', and some for each of 1 texts.$"),
+        ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
         ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
     ],
     ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
@@ -396,122 +399,3 @@ def test_no_texts(lens):
 def test_what_cannot_be_embedded(lens, arguments, error, message):
     with pytest.raises(error, match=message):
         lens.embed(**{"texts": ["a text"], **arguments})
-
-
-# Files
-
-
-@pytest.fixture
-def lines(tmp_path):
-    file = tmp_path / "lines.txt"
-    file.write_bytes("\ufeffDon't stop!\r\n\n   \nunbelievable 👍🏽\n".encode() + (LONG * 2).encode())
-    return file
-
-
-TEXTS = ["Don't stop!", "unbelievable 👍🏽", (LONG * 2).strip()]
-
-
-def test_sentences_as_parquet(lens, lines, tmp_path):
-    out, done = tmp_path / "out.parquet", []
-    counts = embed_files([lines, lines], out, lens, "sentence", -1, "mean", progress=done.append)
-    assert counts == {"texts": 6, "vectors": 6, "truncated": 0, "dim": 384}
-    assert sum(done) == 6
-    table = pq.read_table(out)
-    assert table.schema.remove_metadata() == pa.schema(
-        [
-            ("text_id", pa.int64()),
-            ("text", pa.string()),
-            ("truncated", pa.bool_()),
-            ("vector", pa.list_(pa.float32(), 384)),
-        ]
-    )
-    about = {"model": "all-MiniLM-L6-v2", "level": "sentence", "layers": "-1", "pool": "mean"}
-    assert table.schema.metadata == {f"regard.{name}".encode(): value.encode() for name, value in about.items()}
-    assert table["text_id"].to_pylist() == [0, 1, 2, 3, 4, 5]
-    assert table["text"].to_pylist() == TEXTS * 2
-    assert table["truncated"].to_pylist() == [False] * 6
-    np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), lens.embed(TEXTS * 2).vectors, atol=1e-5)
-
-
-@pytest.mark.parametrize("level", ["token", "word"])
-def test_tokens_and_words_as_parquet(lens, lines, tmp_path, level, monkeypatch):
-    monkeypatch.setattr(parquet, "TEXTS_AT_ONCE", 2)  # more than one row group
-    out = tmp_path / "out.parquet"
-    counts = embed_files([lines], out, lens, level, 2, "mean")
-    table = pq.read_table(out)
-    expected = lens.embed(TEXTS, level=level, layers=2)
-    assert table.column_names == ["text_id", "index", "start", "end", level, "vector"]
-    assert table.schema.metadata[b"regard.layers"] == b"2"
-    assert counts == {"texts": 3, "vectors": sum(map(len, expected.spans)), "truncated": 0, "dim": 384}
-    rows = table.drop_columns("vector").to_pylist()
-    assert [row["text_id"] for row in rows] == [n for n, spans in enumerate(expected.spans) for _ in spans]
-    assert [row["index"] for row in rows] == [n for spans in expected.spans for n, _ in enumerate(spans)]
-    assert all(TEXTS[row["text_id"]][row["start"] : row["end"]] == row[level] for row in rows)
-    if level == "word":
-        assert [row["word"] for row in rows[:5]] == ["Don't", "stop", "!", "unbelievable", "👍🏽"]
-    np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), np.concatenate(expected.vectors), atol=1e-5)
-
-
-def test_from_stdin(lens, tmp_path, monkeypatch):
-    stdin = io.BytesIO(b"one text\nand another\n")
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
-    counts = embed_files([Path("-")], tmp_path / "out.parquet", lens, "sentence", -1, "mean")
-    assert counts["texts"] == 2
-    assert not stdin.closed
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"good\nb\xffd\n", r"^.*in\.txt, line 2: not UTF-8 at byte 1 of the line\.$"),
-        ("one\ntwo\n".encode("utf-16"), r"^.*in\.txt, line 1: not UTF-8 at byte 0 of the line\.$"),
-        (b"good\n\nx\n\x00\n", r"^embed: .*in\.txt, line 4: all-MiniLM-L6-v2 sees no token in '\\x00'\.$"),
-        (b"", r"^There is no text in .*in\.txt\.$"),
-        (b"\xef\xbb\xbf\n \n\n", r"^There is no text in .*in\.txt\.$"),
-    ],
-    ids=["a byte", "utf-16", "no token", "empty", "blank"],
-)
-def test_files_that_are_no_text(lens, tmp_path, content, message):
-    file, out = tmp_path / "in.txt", tmp_path / "out.parquet"
-    file.write_bytes(content)
-    out.write_bytes(b"old")
-    with pytest.raises(ValueError, match=message):
-        embed_files([file], out, lens, "sentence", -1, "mean")
-    assert out.read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["in.txt", "out.parquet"]
-
-
-def test_a_file_that_is_not_there_is_the_one_that_is_named(lens, tmp_path, lines):
-    out = tmp_path / "out.parquet"
-    with pytest.raises(FileNotFoundError) as error:
-        embed_files([lines, tmp_path / "none.txt"], out, lens, "sentence", -1, "mean")
-    assert error.value.filename == str(tmp_path / "none.txt")
-    assert not out.exists()
-
-
-class FullDisk(io.FileIO):
-    def write(self, content):
-        if self.tell() > 100:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(content)
-
-
-def test_a_full_disk(lens, tmp_path, lines, monkeypatch):
-    out = tmp_path / "out.parquet"
-    out.write_bytes(b"old")
-    monkeypatch.setattr("regard.files.open", FullDisk, raising=False)
-    with pytest.raises(OSError, match="No space left on device"):
-        embed_files([lines], out, lens, "sentence", -1, "mean")
-    assert out.read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["lines.txt", "out.parquet"]
-
-
-def test_out_is_a_parquet_file(lens, tmp_path, lines):
-    with pytest.raises(ValueError, match=r"^Expected --out FILE\.parquet\. Got 'out\.csv'\.$"):
-        embed_files([lines], Path("out.csv"), lens, "sentence", -1, "mean")
-
-
-def test_without_pyarrow(lens, tmp_path, lines, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"^Parquet needs pyarrow: pip install 'regard\[corpus\]'\.$"):
-        embed_files([lines], tmp_path / "out.parquet", lens, "sentence", -1, "mean")

@@ -55,6 +55,57 @@ class Truncation(StrEnum):
     error = "error"
 
 
+class Mix(StrEnum):
+    """How several layers make one vector."""
+
+    mean = "mean"
+    concatenate = "concatenate"
+
+
+class Subwords(StrEnum):
+    """How a word's tokens make one vector."""
+
+    mean = "mean"
+    first = "first"
+    last = "last"
+    first_last = "first-last"
+
+
+class Format(StrEnum):
+    """What a file holds."""
+
+    lines = "lines"
+    paragraphs = "paragraphs"
+    jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+    parquet = "parquet"
+    conllu = "conllu"
+
+
+class Computed(StrEnum):
+    """In which numbers a model is computed."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    auto = "auto"
+
+
+class Stored(StrEnum):
+    """In which numbers vectors are kept."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
+class OnError(StrEnum):
+    """What becomes of a run at a record that cannot be embedded."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 class RaceTask(StrEnum):
     """What is to be learned."""
 
@@ -163,10 +214,20 @@ def compare(
 
 @app.command(epilog="Example: regard embed sentences.txt --out sentences.parquet")
 def embed(
-    files: Annotated[list[Path], typer.Argument(help="Text files, a text a line; - is stdin.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The .parquet to write.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Text by line, .jsonl, .csv, .tsv, .parquet, .conllu, also .gz or .zst; folders of these; - is stdin.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The .parquet to write, or a folder for many.", show_default=False)],
     level: Annotated[Level, typer.Option(help="A vector for each of these.")] = Level.sentence,
-    layers: Annotated[int, typer.Option(help="Which hidden states: 0 the static ones, -1 the last.")] = -1,
+    layers: Annotated[
+        str, typer.Option(metavar="N,N,…|all", help="Which hidden states: 0 the static ones, -1 the last.")
+    ] = "-1",
+    mix: Annotated[Mix, typer.Option(help="How several layers make one vector.")] = Mix.mean,
+    subwords: Annotated[Subwords, typer.Option(help="How a word is made of its tokens.")] = Subwords.mean,
     pool: Annotated[
         Pool | None,
         typer.Option(help="How a sentence is made of its tokens.", show_default="as the model's folder says"),
@@ -175,25 +236,72 @@ def embed(
         Truncation,
         typer.Option(help="Longer texts than the model takes: read in overlapping windows, cut, or refused."),
     ] = Truncation.windows,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of the model's prompts to put before.", show_default=False)
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="What the files hold.", show_default="as their names say")
+    ] = None,
+    column: Annotated[str, typer.Option(metavar="NAME", help="Which column has the text.")] = "text",
+    id: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which column has the text_id.", show_default="a number")
+    ] = None,
+    dtype: Annotated[Computed, typer.Option(help="Of the computation; auto: the fastest here.")] = Computed.float32,
+    store: Annotated[Stored, typer.Option(help="Of the numbers written.")] = Stored.float32,
+    on_error: Annotated[OnError, typer.Option(help="What becomes of the run at a bad record.")] = OnError.stop,
+    on: Annotated[str, typer.Option(metavar="local|ray|ray=ADDRESS", help="Here, or on a Ray cluster.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on the cluster.", show_default="one a processor")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there, or was begun.")] = False,
     model: Model = None,
+    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.", show_default=False)] = None,
     allow_pickle: Pickle = False,
     as_json: Json = False,
 ) -> None:
-    """Contextualised embeddings of texts, as Parquet."""
-    from regard.corpus import embed_files
-    from regard.lens import Lens
+    """Contextualised embeddings of texts, as Parquet.
 
-    lens = Lens(model, allow_pickle=allow_pickle)
-    with _progress("texts") as advance:
-        counts = embed_files(
-            files, out, lens, level.value, layers, None if pool is None else pool.value, truncation.value, advance
-        )
+    What is done is kept: a run that was stopped goes on when the same command is given again.
+    """
+    from regard.corpus import Recipe, Source, embed_files
+
+    source = Source(files, None if format is None else format.value, column, id)
+    recipe = Recipe(
+        model, revision, allow_pickle, level.value, _numbers(layers), None if pool is None else pool.value, mix.value,
+        subwords.value, truncation.value, prompt, dtype.value, store.value,
+    )  # fmt: skip
+    told = 0
+
+    def warn(message: str) -> None:
+        nonlocal told
+        told += 1
+        if told <= 20:
+            _warn(message)
+
+    options: Any = {"on_error": on_error.value, "on": on, "workers": workers, "overwrite": overwrite}
+    try:
+        with _embedding() as show:
+            counts = embed_files(source, out, recipe, **options, progress=show, warn=warn)
+    except KeyboardInterrupt:
+        _warn("stopped. The same command goes on from here.")
+        raise typer.Exit(1) from None
     if as_json:
         _print_json(counts)
     else:
         print(f"{counts['texts']:,} texts, {counts['vectors']:,} vectors of {counts['dim']} numbers in {out}")
     if counts["truncated"]:
         _warn(f"{counts['truncated']:,} texts are longer than the model takes and were cut: column `truncated`.")
+    if counts["bad"]:
+        _warn(f"{counts['bad']:,} records were left out" + (", of which 20 are named above." if told > 20 else "."))
+
+
+def _numbers(layers: str) -> list[int] | str:
+    if layers == "all":
+        return layers
+    try:
+        return [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as -1 or 2,3, or all. Got {layers!r}.") from None
 
 
 @app.command(epilog="Example: regard backends")
@@ -417,6 +525,37 @@ def _training(steps: int) -> Iterator[Callable[[Any], object]]:
         def show(progress: Any) -> None:
             speed = progress.tokens / (time.perf_counter() - start)
             bar.update(task, completed=progress.step, loss=progress.loss, found=progress.accuracy, speed=speed)
+
+        yield show
+
+
+@contextmanager
+def _embedding() -> Iterator[Callable[[int, int, float | None], object]]:
+    """A bar on stderr, where that is a terminal, with texts and tokens a second, and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console, start = Console(stderr=True), time.perf_counter()
+    about = TextColumn("{task.fields[about]}")
+    columns = BarColumn(), about, TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, about="opening the model")
+        done, first = [0, 0], None
+
+        def show(texts: int, tokens: int, share: float | None) -> None:
+            nonlocal start, first
+            if first is None:  # what another run did is no measure of this one's speed
+                start, first = time.perf_counter(), share
+            if not texts:
+                first = share
+            done[0] += texts
+            done[1] += tokens
+            seconds = max(time.perf_counter() - start, 1e-3)
+            said = f"{done[0]:,} texts, {done[0] / seconds:,.0f}/s, {done[1] / seconds:,.0f} tokens/s"
+            if share is not None and share > (first or 0) and seconds > 1:
+                left = seconds * (1 - share) / (share - (first or 0))
+                said += f", {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02} left"
+            bar.update(task, total=None if share is None else 1, completed=share or 0, about=said)
 
         yield show
 

@@ -1,5 +1,6 @@
 """Many texts → Parquet."""
 
-from regard.corpus.parquet import embed_files
+from regard.corpus.read import Source
+from regard.corpus.run import Recipe, embed_files
 
-__all__ = ["embed_files"]
+__all__ = ["Recipe", "Source", "embed_files"]

@@ -31,7 +31,7 @@ class Embeddings:
 
     vectors: (texts,dim) for sentences; else, and for parts of texts, a list of (tokens, words or parts,dim). spans: the
     characters that each vector stands for, (start, end). truncated: for each text None, or the character from which on
-    it was not read. windows: in how many pieces it was read.
+    it was not read. windows: in how many pieces it was read. tokens: of each text, special ones counted.
     """
 
     level: Level
@@ -39,9 +39,18 @@ class Embeddings:
     spans: list[list[Span]] = field(repr=False)
     truncated: list[int | None] = field(repr=False)
     windows: list[int] = field(repr=False)
+    tokens: list[int] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.spans)
+
+
+class RefusedError(ValueError):
+    """Texts that cannot be embedded: {number of the text: why}, and why the first of them."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -125,17 +134,17 @@ def embed(
     texts: Sequence[str],
     options: Options,
     names: Sequence[str],
-    parts: Sequence[Sequence[Span]] | None = None,
-    progress: Callable[[int], object] = lambda done: None,
+    parts: Sequence[Sequence[Span] | None] | None = None,
+    progress: Callable[[int, int], object] = lambda texts, tokens: None,
 ) -> Embeddings:
-    """Embed texts, some at a time."""
+    """Embed texts, some at a time. Raises `RefusedError`, or TypeError for what is no text."""
     vectors: Any = [None] * len(texts)
     spans: list[list[Span]] = [[] for _ in texts]
     truncated: list[int | None] = [None] * len(texts)
-    windows = [1] * len(texts)
+    windows, tokens = [1] * len(texts), [0] * len(texts)
     for first in range(0, len(texts), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
-        on_their_way = _tokenized(model, texts[some], names[some], options)
+        on_their_way = _tokenized(model, texts[some], names[some], options, first)
         pieces = [(n, window) for n, each in enumerate(on_their_way) for window in range(len(each.starts))]
         ids = [_piece(model, on_their_way[n], window) for n, window in pieces]
         for piece, states in model.states(ids, options.layers, options.dtype):
@@ -148,43 +157,51 @@ def embed(
             found, spans[at] = _level(model, each, options, None if parts is None else parts[at])
             vectors[at] = found.cpu().numpy()
             truncated[at], windows[at] = each.truncated, len(each.starts)
+            tokens[at] = sum(map(len, each.states.values()))
             each.states.clear()
-            progress(1)
+            progress(1, tokens[at])
     if options.level == "sentence" and parts is None:
         import numpy as np
 
         vectors = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
-    return Embeddings(options.level, vectors, spans, truncated, windows)
+    return Embeddings(options.level, vectors, spans, truncated, windows, tokens)
 
 
 # Tokens and windows
 
 
-def _tokenized(model: Model, texts: Sequence[str], names: Sequence[str], options: Options) -> list[_Text]:
-    """Raises TypeError or ValueError, with the name of the text, for what is no text, an empty one, or too long."""
-    for text, name in zip(texts, names, strict=True):
-        check_text(text, f"embed: {name}")
+def _tokenized(model: Model, texts: Sequence[str], names: Sequence[str], options: Options, first: int) -> list[_Text]:
+    """The texts' tokens. `first` is the number of the first text, in `RefusedError`."""
+    refused: dict[int, str] = {}
+    for n, (text, name) in enumerate(zip(texts, names, strict=True), first):
+        try:
+            check_text(text, f"embed: {name}")
+        except ValueError as error:
+            refused[n] = str(error)
     sentences = options.level == "sentence"
     limit = min(model.limit, model.sentences.limit) if sentences else model.limit
     size = limit - len(model.before) - len(model.after)
     if size < 1:
         raise ValueError(f"embed: {model.name} takes {limit} tokens, and all of them are special ones.")
-    lowered = [_lower(text) for text in texts] if sentences and model.sentences.lower else texts
+    readable = ["" if n in refused else text for n, text in enumerate(texts, first)]
+    lowered = [_lower(text) for text in readable] if sentences and model.sentences.lower else readable
     found = []
     encoded = model.tokenizer.encode_batch([options.prompt + text for text in lowered], add_special_tokens=False)
-    for text, name, encoding in zip(texts, names, encoded, strict=True):
+    for n, (text, name, encoding) in enumerate(zip(texts, names, encoded, strict=True), first):
         ids, offsets = encoding.ids, encoding.offsets
-        if not ids:
-            raise ValueError(f"embed: {name}: {model.name} sees no token in {text[:60]!r}.")
         cut = None
-        if len(ids) > size and options.truncation != "windows":
-            if options.truncation == "error":
-                tokens = len(ids) + limit - size
-                raise ValueError(f"embed: {name}: it has {tokens:,} tokens, and {model.name} takes {limit:,} at once.")
+        if len(ids) > size and options.truncation == "cut":
             ids, offsets = ids[:size], offsets[:size]
             cut = max(max(stop for _, stop in offsets) - len(options.prompt), 0)
+        if not ids and n not in refused:
+            refused[n] = f"embed: {name}: {model.name} sees no token in {text[:60]!r}."
+        elif len(ids) > size and options.truncation == "error":
+            tokens = len(ids) + limit - size
+            refused[n] = f"embed: {name}: it has {tokens:,} tokens, and {model.name} takes {limit:,} at once."
         spans = [(start - len(options.prompt), stop - len(options.prompt)) for start, stop in offsets]
         found.append(_Text(text, name, ids, spans, _starts(len(ids), size), size, cut, len(options.prompt)))
+    if refused:
+        raise RefusedError(refused)
     return found
 
 
@@ -249,9 +266,11 @@ def _level(model: Model, text: _Text, options: Options, parts: Sequence[Span] | 
     own = [trimmed(text.text, *span) for span in text.spans]
     if options.level == "token":
         return of_text, own
-    kept = [(span, tokens) for span, tokens in units(text.text, own) if span is not None]
+    known = units(text.text, own) if parts is None else [(part, _touching(own, part)) for part in parts]
+    kept = [(span, tokens) for span, tokens in known if span is not None and tokens]
     found = [_word(of_text[tokens[0] : tokens[-1] + 1], options.subwords) for _, tokens in kept]
-    return torch.stack(found) if found else of_text[:0], [span for span, _ in kept]
+    empty = of_text.new_zeros(0, of_text.shape[1] * (2 if options.subwords == "first-last" else 1))
+    return torch.stack(found) if found else empty, [span for span, _ in kept]
 
 
 def _pooled(states: Tensor, pool: Pool) -> Tensor:
@@ -272,3 +291,7 @@ def _within(text: _Text, part: Span) -> list[int]:
     if not tokens:
         raise ValueError(f"embed: {text.name}: no token begins between the characters {part[0]} and {part[1]}.")
     return tokens
+
+
+def _touching(spans: Sequence[Span], word: Span) -> list[int]:
+    return [n for n, (start, stop) in enumerate(spans) if start < word[1] and stop > word[0]]

@@ -57,6 +57,16 @@ class Lens:
         """The model's name."""
         return self._model.name
 
+    @property
+    def revision(self) -> str:
+        """Which version of it: the commit on the hub, or the SHA-256 of its weights; "" for a model from memory."""
+        return self._model.revision()
+
+    @property
+    def pool(self) -> str:
+        """How it makes a sentence's vector of its tokens', if not told otherwise."""
+        return self._model.sentences.pool
+
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
 
@@ -113,12 +123,12 @@ class Lens:
         *,
         mix: Mix = "mean",
         subwords: Subwords = "mean",
-        parts: Sequence[Sequence[tuple[int, int]]] | None = None,
+        parts: Sequence[Sequence[tuple[int, int]] | None] | None = None,
         truncation: Truncation = "windows",
         prompt: str | None = None,
         dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         names: Sequence[str] | None = None,
-        progress: Callable[[int], object] = lambda done: None,
+        progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
         """Contextualised embeddings of many texts.
 
@@ -132,13 +142,14 @@ class Lens:
             subwords: how a word's vector is made of its tokens': "mean", "first", "last", or "first-last" (Akbik et al.
                 2018: both, one after the other).
             parts: for each text (start, end) of some parts: a vector for each, from the tokens that begin in it, which
-                have seen the whole text. Günther et al. 2024, https://arxiv.org/abs/2409.04701.
+                have seen the whole text. Günther et al. 2024, https://arxiv.org/abs/2409.04701. At level "word": where
+                the words of a text lie, or None; those that have no token are left out.
             truncation: of a text longer than the model takes: read in "windows" that overlap by half, each token in the
                 one where it has most context on both sides; "cut", and `.truncated` says where; or "error".
             prompt: the name of one that the model's folder knows, to be put before each text.
             dtype: of the computation: "bfloat16" is faster where the processor has it; "auto" takes it only there.
             names: what errors call the texts; "text 0" and so on if not given.
-            progress: is told the number of texts done.
+            progress: is told, again and again, how many more texts are done, and how many tokens they had.
 
         Sentence vectors have length 1 where the model's folder asks for it. What comes of a text does not depend on the
         texts beside it: not in the last bit, where the native kernel serves a model of BERT's family.
@@ -153,8 +164,8 @@ class Lens:
             raise TypeError("embed: expected a list of texts. Got a str.")
         texts = list(texts)
         options = check(self._model, level, layers, mix, pool, subwords, truncation, prompt, dtype)
-        if parts is not None and (level != "sentence" or len(parts) != len(texts)):
-            raise ValueError(f"embed: parts: expected level 'sentence', and some for each of {len(texts)} texts.")
+        if parts is not None and (level == "token" or len(parts) != len(texts)):
+            raise ValueError(f"embed: parts: not for tokens, and some for each of {len(texts)} texts.")
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self._model, texts, options, names, parts, progress)
 

@@ -40,6 +40,7 @@ class Model:
     the L + 1 hidden states (B,N,dim) and, by layer, the attentions. `states(pieces, layers, dtype)` gives, of many
     lists of ids, the number and {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model
     takes; `before` and `after` are the special tokens around a text. `fastest` is the type for those in a hurry.
+    `revision()` tells this version of the model from others.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Model:
     limit: int
     sentences: Sentences = field(default_factory=Sentences)
     fastest: torch.dtype = torch.float32
+    revision: Callable[[], str] = lambda: ""
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -195,7 +197,17 @@ def _own(folder: Path, name: str) -> Model:
         return packed(dtype).states(pieces, layers)
 
     limit, about = encoder.embeddings.limit, sentences(folder)
-    return Model(name, _whole(tokenizer), encoder, states, len(encoder.layers), limit, about, fastest())
+    revision = functools.partial(_digest, folder)
+    return Model(name, _whole(tokenizer), encoder, states, len(encoder.layers), limit, about, fastest(), revision)
+
+
+def _digest(folder: Path) -> str:
+    """Of the weights in a folder: the file's, or one of all the files'."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+        with open(path, "rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return "sha256:" + (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())
 
 
 def _whole(tokenizer: Tokenizer) -> Tokenizer:
@@ -306,7 +318,13 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
                 yield n, {layer: hidden[layer][row, : lengths[row]] for layer in layers}
 
     backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
-    return Model(name, backend, forward, states, config.num_hidden_layers, limit, sentences(folder))
+    revision = functools.partial(_revision, model.config, folder)
+    layers, about = config.num_hidden_layers, sentences(folder)
+    return Model(name, backend, forward, states, layers, limit, about, revision=revision)
+
+
+def _revision(config: Any, folder: Path | None) -> str:
+    return getattr(config, "_commit_hash", None) or ("" if folder is None else _digest(folder))
 
 
 def _batches(pieces: Sequence[Sequence[int]]) -> Iterator[list[int]]:
