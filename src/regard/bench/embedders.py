@@ -1,0 +1,153 @@
+"""Those that make sentence vectors too: each opens a model's folder and gives a function from texts to vectors."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from regard.bench.measure import cores
+from regard.lens.sentence import Sentences, sentences
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+
+PADDED = 2048  # tokens of a batch of texts of about one length
+
+
+def ours(folder: Path, dtype: str) -> Embed:
+    """Lens.embed; long texts are cut, as the others do it."""
+    from regard import Lens
+
+    lens = Lens(folder)
+    return lambda texts: np.asarray(lens.embed(texts, truncation="cut", dtype=dtype).vectors)  # type: ignore[arg-type]
+
+
+def sentence_transformers(folder: Path, dtype: str) -> Embed:
+    """SentenceTransformer.encode, as it comes: batches of 32, sorted by length."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
+    return lambda texts: model.encode(list(texts), show_progress_bar=False, convert_to_tensor=True).float().numpy()
+
+
+def transformers(folder: Path, dtype: str, compiled: bool = False) -> Embed:
+    """AutoModel with torch's scaled dot products, sorted by length and padded."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+    forward = torch.compile(model, dynamic=True) if compiled else model
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            states = forward(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+        return states.last_hidden_state.float().numpy()
+
+    return _padded(folder, run, by_length=True)
+
+
+def onnx(folder: Path, dtype: str, optimised: bool = True) -> Embed:
+    """ONNX Runtime and its optimiser, texts sorted by length; or, as in fastembed, batches of 256 as they come."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    made = tempfile.TemporaryDirectory()
+    file = str(Path(made.name) / "model.onnx")
+    dim, heads = _export(folder, file)
+    if optimised:
+        from onnxruntime.transformers import optimizer
+
+        better = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
+        better.save_model_to_file(file)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+    embed = _padded(folder, run, by_length=optimised)
+    weakref.finalize(embed, made.cleanup)
+    return embed
+
+
+def _export(folder: Path, file: str) -> tuple[int, int]:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+    class States(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    names = ["input_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "length"} for name in [*names, "states"]}
+    ones = torch.ones(2, 7, dtype=torch.long)
+    torch.onnx.export(
+        States(), (ones, ones), file, input_names=names, output_names=["states"], dynamic_axes=axes, dynamo=False
+    )
+    return model.config.hidden_size, model.config.num_attention_heads
+
+
+def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], by_length: bool) -> Embed:
+    """Texts → tokens → padded batches → states → vectors, as the model's folder says."""
+    from tokenizers import Tokenizer
+
+    tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(says.limit, 512))
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+        found: Any = [None] * len(ids)
+        for batch in _batches([len(each) for each in ids], by_length):
+            longest = max(len(ids[n]) for n in batch)
+            padded, mask = np.zeros((2, len(batch), longest), np.int64)
+            for row, n in enumerate(batch):
+                padded[row, : len(ids[n])], mask[row, : len(ids[n])] = ids[n], 1
+            for n, vector in zip(batch, _pooled(run(padded, mask), mask, says), strict=True):
+                found[n] = vector
+        return np.stack(found)
+
+    return embed
+
+
+def _batches(sizes: Sequence[int], by_length: bool) -> Iterator[list[int]]:
+    if not by_length:
+        yield from (list(range(n, min(n + 256, len(sizes)))) for n in range(0, len(sizes), 256))
+        return
+    batch: list[int] = []
+    for n in sorted(range(len(sizes)), key=lambda n: sizes[n]):
+        if batch and (len(batch) + 1) * sizes[n] > PADDED:
+            yield batch
+            batch = []
+        batch.append(n)
+    yield batch
+
+
+def _pooled(states: np.ndarray, mask: np.ndarray, says: Sentences) -> np.ndarray:
+    mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+    vectors = states[:, 0] if says.pool == "cls" else mean
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if says.normalised else vectors
+
+
+# Name: (what the table calls it, the type, how it is opened)
+EMBEDDERS: dict[str, tuple[str, str, Callable[[Path], Embed]]] = {
+    "regard": ("regard", "float32", lambda folder: ours(folder, "float32")),
+    "regard-bf16": ("regard", "bfloat16", lambda folder: ours(folder, "bfloat16")),
+    "st": ("sentence-transformers", "float32", lambda folder: sentence_transformers(folder, "float32")),
+    "st-bf16": ("sentence-transformers", "bfloat16", lambda folder: sentence_transformers(folder, "bfloat16")),
+    "transformers": ("transformers, SDPA", "float32", lambda folder: transformers(folder, "float32")),
+    "compile": ("torch.compile", "float32", lambda folder: transformers(folder, "float32", compiled=True)),
+    "onnx": ("ONNX Runtime", "float32", lambda folder: onnx(folder, "float32")),
+    "fastembed": ("ONNX Runtime as in fastembed", "float32", lambda folder: onnx(folder, "float32", optimised=False)),
+}
