@@ -63,6 +63,11 @@ class Lens:
         return self._model.revision()
 
     @property
+    def layers(self) -> int:
+        """How many it has."""
+        return self._model.layers
+
+    @property
     def pool(self) -> str:
         """How it makes a sentence's vector of its tokens', if not told otherwise."""
         return self._model.sentences.pool

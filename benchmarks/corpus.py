@@ -1,0 +1,148 @@
+"""regard embed on a corpus: its rate beside Lens.embed's, its memory, what kill -9 does to it, and two Ray workers.
+
+python benchmarks/corpus.py rate | memory [--lines 1_000_000] | kills [--kills 100] | ray
+"""
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import regard
+from regard.bench.embed import prose
+from regard.bench.measure import described, in_turn
+from regard.corpus import Recipe, Source, embed_files
+
+REGARD = [sys.executable, "-c", "from regard.cli import main; main()"]
+
+
+def command(texts, out, *more):
+    return [*REGARD, "embed", str(texts), "--out", str(out), "--overwrite", *more]
+
+
+def rate(folder, arguments):
+    """The whole command, from the start of the process to the file, and Lens.embed with the model open."""
+    texts = prose(6000)
+    file, lens = folder / "texts.txt", regard.Lens()
+    file.write_text("\n".join(texts), encoding="utf-8")
+    lens.embed(texts[:100])
+    runs = {
+        "Lens.embed": lambda: lens.embed(texts),
+        "regard embed": lambda: subprocess.run(
+            command(file, folder / "out.parquet"), check=True, stdout=subprocess.DEVNULL
+        ),
+    }
+    taken = in_turn(runs, 3, warm=True)
+    ratio = taken["Lens.embed"] / taken["regard embed"]
+    print(f"  {len(texts):,} texts: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in taken.items()))
+    print(f"  the command has {ratio:.2f} of the rate (goal: 0.9 at least)")
+
+
+def memory(folder, arguments):
+    """Resident memory while a million short lines are embedded, read ten times a second."""
+    file = folder / "lines.txt"
+    chance, words = random.Random(0), " ".join(prose(300)).split()
+    with open(file, "w", encoding="utf-8") as lines:
+        for _ in range(arguments.lines):
+            lines.write(" ".join(chance.choices(words, k=2)) + "\n")
+    used, start = [], time.perf_counter()
+    with subprocess.Popen(command(file, folder / "out.parquet"), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            fields = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").split("VmRSS:")
+            used.append((time.perf_counter() - start, int(fields[1].split()[0]) * 1024 if len(fields) > 1 else 0))
+            if len(fields) > 1:
+                peak = int(fields[0].split("VmHWM:")[1].split()[0]) * 1024
+            time.sleep(0.1)
+    assert process.returncode == 0
+    parts = [(when, size) for when, size in used if when > 5]  # the model is open
+    tenth = len(parts) // 10
+    first, last = (statistics.mean(size for _, size in some) for some in (parts[:tenth], parts[-tenth:]))
+    seconds = used[-1][0]
+    print(f"  {arguments.lines:,} lines in {seconds:,.0f} s: {arguments.lines / seconds:,.0f} texts/s")
+    print(
+        f"  at most {peak / 1e6:,.0f} MB (goal: 700); the last tenth {last / first - 1:+.1%} of the first (goal: ± 3 %)"
+    )
+
+
+def kills(folder, arguments):
+    """kill -9 at random moments, and the same command again; the file is that of a run that nobody killed."""
+    file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
+    file.write_text("\n".join(prose(12_000)), encoding="utf-8")
+    more = ["--level", "word", "--layers", "1"]
+    subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
+    chance, killed, finished, same = random.Random(0), 0, 0, 0
+    while killed < arguments.kills:
+        again = [each for each in command(file, out, *more) if each != "--overwrite"]
+        with subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            try:
+                process.wait(chance.uniform(0.5, 6))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                continue
+            assert process.returncode == 0, process.stderr.read()
+        finished += 1
+        same += out.read_bytes() == whole.read_bytes()
+        out.unlink()
+    if not (folder / "out.parquet.parts").exists():
+        finished += 1
+    else:
+        subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
+        finished, same = finished + 1, same + (out.read_bytes() == whole.read_bytes())
+    print(f"  killed {killed} times on the way to {finished} files: {same} of them the same, byte for byte")
+    assert same == finished
+
+
+def ray(folder, arguments):
+    """Two workers of one thread each on two processors, and one process with two threads."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    file = folder / "texts.txt"
+    file.write_text("\n".join(prose(16_384)), encoding="utf-8")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+
+    def run(on):
+        """Seconds from the first part done to the last: workers that open models are not the matter."""
+        told = []
+        embed_files(
+            Source([file]), folder / "out.parquet", Recipe(), on=on, overwrite=True,
+            progress=lambda texts, tokens, share: told.append((time.perf_counter(), texts)),
+        )  # fmt: skip
+        parts = [told[0]]
+        for when, texts in told[1:]:
+            parts.append((when, parts[-1][1] + texts))
+        begun = next(n for n, (_, texts) in enumerate(parts) if texts >= 2048)
+        return (parts[-1][1] - parts[begun][1]) / (parts[-1][0] - parts[begun][0])
+
+    rates = {"local": [], f"ray={cluster.address}": []}
+    for _ in range(3):
+        for on, found in rates.items():
+            found.append(run(on))
+    one, two = (statistics.median(found) for found in rates.values())
+    cluster.shutdown()
+    print(f"  one process {one:,.0f} texts/s, two Ray workers {two:,.0f}: {two / one:.2f} × (goal: 0.85 at least)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("rate", "memory", "kills", "ray"))
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--kills", type=int, default=100)
+    arguments = parser.parse_args()
+    print(described())
+    with tempfile.TemporaryDirectory() as folder:
+        globals()[arguments.what](Path(folder), arguments)
+
+
+if __name__ == "__main__":
+    main()
