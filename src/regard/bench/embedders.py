@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from regard import checkpoint
 from regard.bench.measure import cores
 from regard.lens.sentence import Sentences, sentences
+from regard.nn.layers import ACTIVATIONS
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 
@@ -104,7 +106,8 @@ def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], b
 
     tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(min(says.limit, 512))
+    sizes = checkpoint.sizes(folder, ACTIVATIONS)
+    tokenizer.enable_truncation(min(says.limit, sizes["positions"] - sizes["first"]))
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
