@@ -36,6 +36,9 @@ bench: .venv/test
 	$(BIN)/python benchmarks/exact.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/regard bench embed
+	$(BIN)/python benchmarks/base.py
+	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
 
 sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
   -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"

@@ -10,28 +10,19 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from regard.corpus import table as tables
-from regard.corpus.read import Source
-from regard.corpus.run import Part, Progress, Recipe, make, parts
+from regard.corpus.run import Job, Part, Progress, parts
 from regard.lens import Lens
 
 
 def embed_there(
-    undone: Iterator[Part],
-    source: Source,
-    files: Sequence[Path],
-    recipe: Recipe,
-    folder: Path,
-    about: dict[str, str],
-    address: str,
-    workers: int | None,
-    progress: Progress,
+    job: Job, undone: Iterator[Part], address: str, workers: int | None, progress: Progress
 ) -> Iterator[dict[str, str]]:
     """Embed parts on the cluster at `address`, or one for this run alone where that is "".
 
@@ -41,14 +32,17 @@ def embed_there(
     """
     import ray
 
-    if any(str(path) == "-" for path in files):
+    if any(str(path) == "-" for path in job.files):
         raise ValueError("embed: on ray, stdin cannot be read: give files that every node sees.")
-    left = {part.number: (part.digest(about), len(part.records)) for part in undone}
+    left = {part.number: (part.digest(job.about), len(part.records)) for part in undone}
     total, done = sum(texts for _, texts in left.values()), 0
     ours = not ray.is_initialized()
     if ours and left:
         _connect(address)
-    job = source, [path.resolve() for path in files], recipe, folder, about
+    model = job.recipe.model
+    if model is not None and Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().resolve())  # workers begin in folders of their own
+    job = replace(job, files=[path.resolve() for path in job.files], recipe=replace(job.recipe, model=model))
     try:
         fruitless = 0
         while left:
@@ -87,7 +81,7 @@ def _connect(address: str) -> None:
         raise ConnectionError(f"embed: no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
 
 
-def _round(numbers: list[int], job: tuple, workers: int | None) -> Iterator[dict[str, Any]]:
+def _round(numbers: list[int], job: Job, workers: int | None) -> Iterator[dict[str, Any]]:
     """What workers say of parts, in any order. What was a lost worker's is missing, and is left to another round."""
     import ray
     import ray.data
@@ -105,7 +99,7 @@ def _round(numbers: list[int], job: tuple, workers: int | None) -> Iterator[dict
         warnings.simplefilter("ignore")
         # A lost worker is not waited for: others, or a new one, take over. Ray would wait for its node.
         done = blocks.map_batches(
-            _Worker, fn_constructor_args=job, batch_size=1, num_cpus=1, compute=pool, max_restarts=0
+            _Worker, fn_constructor_args=(job,), batch_size=1, num_cpus=1, compute=pool, max_restarts=0
         )
     for row in done.iter_rows():
         yield json.loads(row["row"])
@@ -114,10 +108,8 @@ def _round(numbers: list[int], job: tuple, workers: int | None) -> Iterator[dict
 class _Worker:
     """One process of the cluster, with the model open, that reads forward to the parts it is given."""
 
-    def __init__(
-        self, source: Source, files: Sequence[Path], recipe: Recipe, folder: Path, about: dict[str, str]
-    ) -> None:
-        self.source, self.files, self.recipe, self.folder, self.about = source, files, recipe, folder, about
+    def __init__(self, job: Job) -> None:
+        self.job = job
         self.lens: Lens | None = None
         self.parts: Iterator[Part] = iter(())
         self.at = 0  # the number of the next part
@@ -134,14 +126,11 @@ class _Worker:
     def _embed(self, number: int) -> dict[str, str]:
         if self.lens is None:
             torch.set_num_threads(1)
-            self.lens = self.recipe.open()
+            self.lens = self.job.recipe.open()
         if number < self.at or self.at == 0:
-            self.parts = parts(self.source, self.files)
+            self.parts = parts(self.job.source, self.job.files)
         part = next((part for part in self.parts if part.number == number), None)
         self.at = number + 1
         if part is None:
-            raise FileNotFoundError(f"{self.files} end before part {number}.")
-        said = tables.about(self.folder / part.file)  # another worker's, lost after it had written
-        if said.get("digest") == part.digest(self.about):
-            return said
-        return make(part, self.recipe, self.lens, self.folder, self.about)
+            raise FileNotFoundError(f"the files end before part {number}.")
+        return self.job.done(part) or self.job.make(part, self.lens)  # done by one that was lost after that

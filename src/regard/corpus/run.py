@@ -155,8 +155,8 @@ def embed_files(
 
     with _working(folder):
         lens = recipe.open()
-        about = recipe.about(lens)
-        _begin(folder, about, overwrite)
+        job = Job(source, files, recipe, folder, recipe.about(lens))
+        _begin(job, overwrite)
         names = []
 
         def undone() -> Iterator[Part]:
@@ -164,8 +164,7 @@ def embed_files(
                 names.append(part.file)
                 for bad in part.bad:
                     tell(bad)
-                said = tables.about(folder / part.file)
-                if said.get("digest") == part.digest(about):
+                if said := job.done(part):
                     count(said)
                     progress(0, 0, part.share and part.share[1])
                 else:
@@ -174,12 +173,12 @@ def embed_files(
         if where == "ray":
             from regard.corpus.cluster import embed_there
 
-            done = embed_there(undone(), source, files, recipe, folder, about, address, workers, progress)
+            made = embed_there(job, undone(), address, workers, progress)
         else:
-            done = _embed_here(undone(), recipe, lens, folder, about, progress)
-        for said in done:
+            made = _embed_here(job, undone(), lens, progress)
+        for said in made:
             count(said)
-        counts["dim"] = _finish(folder, out, names, about, source)
+        counts["dim"] = _finish(job, out, names)
     return counts
 
 
@@ -257,42 +256,51 @@ def _without_doubles(found: Iterator[Record | Bad]) -> Iterator[Record | Bad]:
             seen.close()
 
 
-def make(
-    part: Part,
-    recipe: Recipe,
-    lens: Lens,
-    folder: Path,
-    about: dict[str, str],
-    progress: Callable[[int, int], object] = lambda texts, tokens: None,
-) -> dict[str, str]:
-    """Embed a part and write its file. Gives what the file's metadata says."""
-    refused: list[tuple[str, str]] = []
-    kept = list(zip(part.numbers, part.records, strict=True))
-    while True:
-        try:
-            embeddings = recipe.embed(lens, [record for _, record in kept], progress)
-            break
-        except RefusedError as error:
-            for n, why in error.reasons.items():
-                place = kept[n][1].place
-                refused.append((place, why.removeprefix(f"embed: {place}: ")))
-            kept = [each for n, each in enumerate(kept) if n not in error.reasons]
-    table = tables.table([record for _, record in kept], embeddings, [number for number, _ in kept], recipe.store)
-    said = {
-        "texts": str(len(kept)),
-        "vectors": str(len(table)),
-        "tokens": str(sum(embeddings.tokens)),
-        "truncated": str(sum(at is not None for at in embeddings.truncated)),
-        "refused": json.dumps(refused),
-        "digest": part.digest(about),
-    }
-    tables.save(folder / part.file, [table], about | said)
-    return said
+@dataclass(frozen=True)
+class Job:
+    """All that one needs to know to make a part. about: what the files' metadata says of how it was made."""
+
+    source: Source
+    files: Sequence[Path]
+    recipe: Recipe
+    folder: Path
+    about: dict[str, str]
+
+    def done(self, part: Part) -> dict[str, str]:
+        """What the metadata of its file says, if it is there and is this part, made by this recipe; or nothing."""
+        said = tables.about(self.folder / part.file)
+        return said if said.get("digest") == part.digest(self.about) else {}
+
+    def make(
+        self, part: Part, lens: Lens, progress: Callable[[int, int], object] = lambda texts, tokens: None
+    ) -> dict[str, str]:
+        """Embed a part and write its file. Gives what the metadata says."""
+        refused: list[tuple[str, str]] = []
+        kept = list(zip(part.numbers, part.records, strict=True))
+        while True:
+            try:
+                embeddings = self.recipe.embed(lens, [record for _, record in kept], progress)
+                break
+            except RefusedError as error:
+                for n, why in error.reasons.items():
+                    place = kept[n][1].place
+                    refused.append((place, why.removeprefix(f"embed: {place}: ")))
+                kept = [each for n, each in enumerate(kept) if n not in error.reasons]
+        numbers, records = [number for number, _ in kept], [record for _, record in kept]
+        table = tables.table(records, embeddings, numbers, self.recipe.store)
+        said = {
+            "texts": str(len(kept)),
+            "vectors": str(len(table)),
+            "tokens": str(sum(embeddings.tokens)),
+            "truncated": str(sum(at is not None for at in embeddings.truncated)),
+            "refused": json.dumps(refused),
+            "digest": part.digest(self.about),
+        }
+        tables.save(self.folder / part.file, [table], self.about | said)
+        return said
 
 
-def _embed_here(
-    undone: Iterator[Part], recipe: Recipe, lens: Lens, folder: Path, about: dict[str, str], progress: Progress
-) -> Iterator[dict[str, str]]:
+def _embed_here(job: Job, undone: Iterator[Part], lens: Lens, progress: Progress) -> Iterator[dict[str, str]]:
     for part in undone:
         done = 0
 
@@ -303,7 +311,7 @@ def _embed_here(
             share = before + (after - before) * done / len(part.records)
             progress(texts, tokens, share if part.share else None)
 
-        yield make(part, recipe, lens, folder, about, tell)
+        yield job.make(part, lens, tell)
 
 
 # The folder of a run
@@ -341,9 +349,9 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _begin(folder: Path, about: dict[str, str], overwrite: bool) -> None:
+def _begin(job: Job, overwrite: bool) -> None:
     """Write down what the run makes, or see that it is what was begun."""
-    file = folder / ABOUT
+    file, about = job.folder / ABOUT, job.about
     try:
         begun = json.loads(file.read_text(encoding="utf-8")) if file.exists() and not overwrite else about
     except ValueError:
@@ -351,23 +359,24 @@ def _begin(folder: Path, about: dict[str, str], overwrite: bool) -> None:
     for key in sorted(begun.keys() | about.keys()):
         if (theirs := begun.get(key)) != (ours := about.get(key)):
             raise FileExistsError(
-                f"{folder} was begun by another run ({key}: {theirs}, here {ours}): "
+                f"{job.folder} was begun by another run ({key}: {theirs}, here {ours}): "
                 "finish that one, choose another name, or --overwrite."
             )
     write(file, lambda opened: opened.write(json.dumps(about, indent=1).encode()))
 
 
-def _finish(folder: Path, out: Path, names: Sequence[str], about: dict[str, str], source: Source) -> int:
+def _finish(job: Job, out: Path, names: Sequence[str]) -> int:
     """Parts → `out`. Gives the dim of the vectors."""
     import pyarrow.parquet as pq
 
+    folder = job.folder
     sizes = {name: pq.read_metadata(folder / name).num_rows for name in names}
     filled = [name for name in names if sizes[name]]
     if not filled:
         shutil.rmtree(folder)
-        raise ValueError(f"There is no text in {', '.join(map(str, source.files))}.")
+        raise ValueError(f"There is no text in {', '.join(map(str, job.source.files))}.")
     if out.suffix:
-        tables.save(folder / WHOLE, (pq.read_table(folder / name) for name in filled), about)
+        tables.save(folder / WHOLE, (pq.read_table(folder / name) for name in filled), job.about)
         os.replace(folder / WHOLE, out)
         shutil.rmtree(folder)
     else:
