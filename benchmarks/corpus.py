@@ -73,7 +73,7 @@ def memory(folder, arguments):
 def kills(folder, arguments):
     """kill -9 at random moments, and the same command again; the file is that of a run that nobody killed."""
     file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
-    file.write_text("\n".join(prose(12_000)), encoding="utf-8")
+    file.write_text("\n".join(prose(5000)), encoding="utf-8")
     more = ["--level", "word", "--layers", "1"]
     subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
     chance, killed, finished, same = random.Random(0), 0, 0, 0
@@ -105,7 +105,7 @@ def ray(folder, arguments):
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     file = folder / "texts.txt"
-    file.write_text("\n".join(prose(16_384)), encoding="utf-8")
+    file.write_text("\n".join(prose(8192)), encoding="utf-8")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
@@ -125,7 +125,7 @@ def ray(folder, arguments):
         return (parts[-1][1] - parts[begun][1]) / (parts[-1][0] - parts[begun][0])
 
     rates = {"local": [], f"ray={cluster.address}": []}
-    for _ in range(3):
+    for _ in range(arguments.rounds):
         for on, found in rates.items():
             found.append(run(on))
     one, two = (statistics.median(found) for found in rates.values())
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("what", choices=("rate", "memory", "kills", "ray"))
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3, help="of ray")
     arguments = parser.parse_args()
     print(described())
     with tempfile.TemporaryDirectory() as folder:
