@@ -69,7 +69,6 @@ def embed_there(
 
 def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would tell its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     host, colon, port = address.removeprefix("ray://").rpartition(":")
