@@ -73,15 +73,16 @@ def memory(folder, arguments):
 def kills(folder, arguments):
     """kill -9 at random moments, and the same command again; the file is that of a run that nobody killed."""
     file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
-    file.write_text("\n".join(prose(5000)), encoding="utf-8")
-    more = ["--level", "word", "--layers", "1"]
+    words = " ".join(prose(3000)).split()[:36_000]
+    file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")
+    more = ["--level", "word"]
     subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
     chance, killed, finished, same = random.Random(0), 0, 0, 0
     while killed < arguments.kills:
         again = [each for each in command(file, out, *more) if each != "--overwrite"]
         with subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                process.wait(chance.uniform(0.5, 6))
+                process.wait(chance.uniform(0.5, 8))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 killed += 1

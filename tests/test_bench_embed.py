@@ -67,8 +67,8 @@ def test_what_is_counted(report, tiny):
 
 def test_onnx_runtime(tiny):
     """Both ways of it, where it and onnx are installed."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    for name in ("onnx", "onnxruntime"):
+        pytest.importorskip(name, reason=f"the peer ONNX Runtime needs {name}")
     expected = embedders.ours(tiny, "float32")(TEXTS)
     for optimised in (True, False):
         np.testing.assert_allclose(embedders.onnx(tiny, "float32", optimised)(TEXTS), expected, atol=1e-4)
@@ -147,7 +147,8 @@ def test_the_command(tiny, tmp_path, monkeypatch, capsys):
         (["--peers", "bert"], "peers: expected some of regard, regard-bf16, st, "),
         (["--save", "a.txt"], "Expected a file that ends in .png, .svg or .json"),
         ([tmp_path / "none.txt"], "No such file or directory"),
-        (["--model", tmp_path], "is not a model: it has no config.json"),
+        (["--model", tmp_path], "No such file or directory"),
+        (["--model", fixtures.saved("gpt2", tmp_path / "gpt2")], "is no model of BERT's family: model_type: expected"),
     ):
         result = run(*arguments)
         assert result.code == 1

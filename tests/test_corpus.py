@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -422,6 +423,7 @@ def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
     ("more", "error", "message"),
     [
         ({"on": "mars"}, ValueError, "on: expected 'local', 'ray' or 'ray=ADDRESS'"),
+        ({"workers": 2}, ValueError, "workers: only with on='ray'"),
         ({"recipe": Recipe(level="page")}, ValueError, "level: expected"),
         ({"recipe": Recipe(layers=[9])}, IndexError, "layers: expected 0"),
         ({"recipe": Recipe("./nowhere")}, OSError, "There is no folder"),
@@ -443,11 +445,23 @@ def test_what_cannot_be_done(tmp_path, tiny, monkeypatch, more, error, message):
     assert os.listdir(".") == ["a.txt"]
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_target(tmp_path, tiny, lines):
-    (tmp_path / "closed").mkdir(mode=0o555)
-    with pytest.raises(PermissionError):
-        embed_files(Source([lines]), tmp_path / "closed" / "out.parquet", Recipe(tiny))
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_read_only_target(tiny):
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder, "a.txt")
+        texts.write_text("a text")
+        os.chmod(folder, 0o555)
+        root = os.geteuid() == 0  # who may write everywhere
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError, match=r"out\.parquet\.parts"):
+                embed_files(Source([texts]), Path(folder, "out.parquet"), Recipe(tiny))
+        finally:
+            if root:
+                os.seteuid(0)
+        assert os.listdir(folder) == ["a.txt"]
+        os.chmod(folder, 0o755)
 
 
 class FullDisk(io.FileIO):

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from regard.files import write
+from regard.files import read_json, write
 
 
 @dataclass(frozen=True)
@@ -224,14 +224,7 @@ def _some(names: list[str]) -> str:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}.") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} is damaged: expected an object. Got {type(config).__name__}.")
-    return config
+    return read_json(folder / "config.json")
 
 
 class NoInitialisation(TorchFunctionMode):

@@ -6,14 +6,14 @@ import io
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from regard import bars
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,83 +30,18 @@ bench = typer.Typer(help="This machine, with the peers side by side.", no_args_i
 app.add_typer(bench, name="bench")
 
 
-class Level(StrEnum):
-    """What gets a vector."""
-
-    token = "token"
-    word = "word"
-    sentence = "sentence"
-
-
-class Pool(StrEnum):
-    """How tokens become a sentence."""
-
-    mean = "mean"
-    cls = "cls"
-    max = "max"
-    last = "last"
+Level = Literal["token", "word", "sentence"]
+Pool = Literal["mean", "cls", "max", "last"]
+Truncation = Literal["windows", "cut", "error"]
+Mix = Literal["mean", "concatenate"]
+Subwords = Literal["mean", "first", "last", "first-last"]
+Computed = Literal["float32", "bfloat16", "auto"]
+Stored = Literal["float32", "float16", "int8"]
+OnError = Literal["stop", "skip"]
+Format = Literal["lines", "paragraphs", "jsonl", "csv", "tsv", "parquet", "conllu"]
 
 
-class Truncation(StrEnum):
-    """What becomes of a text that is longer than the model takes."""
-
-    windows = "windows"
-    cut = "cut"
-    error = "error"
-
-
-class Mix(StrEnum):
-    """How several layers make one vector."""
-
-    mean = "mean"
-    concatenate = "concatenate"
-
-
-class Subwords(StrEnum):
-    """How a word's tokens make one vector."""
-
-    mean = "mean"
-    first = "first"
-    last = "last"
-    first_last = "first-last"
-
-
-class Format(StrEnum):
-    """What a file holds."""
-
-    lines = "lines"
-    paragraphs = "paragraphs"
-    jsonl = "jsonl"
-    csv = "csv"
-    tsv = "tsv"
-    parquet = "parquet"
-    conllu = "conllu"
-
-
-class Computed(StrEnum):
-    """In which numbers a model is computed."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    auto = "auto"
-
-
-class Stored(StrEnum):
-    """In which numbers vectors are kept."""
-
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-
-
-class OnError(StrEnum):
-    """What becomes of a run at a record that cannot be embedded."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-class RaceTask(StrEnum):
+class RaceTask(StrEnum):  # typer takes no list of literals
     """What is to be learned."""
 
     reverse = "reverse"
@@ -222,12 +157,12 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The .parquet to write, or a folder for many.", show_default=False)],
-    level: Annotated[Level, typer.Option(help="A vector for each of these.")] = Level.sentence,
+    level: Annotated[Level, typer.Option(help="A vector for each of these.")] = "sentence",
     layers: Annotated[
         str, typer.Option(metavar="N,N,…|all", help="Which hidden states: 0 the static ones, -1 the last.")
     ] = "-1",
-    mix: Annotated[Mix, typer.Option(help="How several layers make one vector.")] = Mix.mean,
-    subwords: Annotated[Subwords, typer.Option(help="How a word is made of its tokens.")] = Subwords.mean,
+    mix: Annotated[Mix, typer.Option(help="How several layers make one vector.")] = "mean",
+    subwords: Annotated[Subwords, typer.Option(help="How a word is made of its tokens.")] = "mean",
     pool: Annotated[
         Pool | None,
         typer.Option(help="How a sentence is made of its tokens.", show_default="as the model's folder says"),
@@ -235,7 +170,7 @@ def embed(
     truncation: Annotated[
         Truncation,
         typer.Option(help="Longer texts than the model takes: read in overlapping windows, cut, or refused."),
-    ] = Truncation.windows,
+    ] = "windows",
     prompt: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which of the model's prompts to put before.", show_default=False)
     ] = None,
@@ -246,9 +181,11 @@ def embed(
     id: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which column has the text_id.", show_default="a number")
     ] = None,
-    dtype: Annotated[Computed, typer.Option(help="Of the computation; auto: the fastest here.")] = Computed.float32,
-    store: Annotated[Stored, typer.Option(help="Of the numbers written.")] = Stored.float32,
-    on_error: Annotated[OnError, typer.Option(help="What becomes of the run at a bad record.")] = OnError.stop,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "auto"], typer.Option(help="Of the computation; auto: the fastest here.")
+    ] = "float32",
+    store: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of the numbers written.")] = "float32",
+    on_error: Annotated[OnError, typer.Option(help="What becomes of the run at a bad record.")] = "stop",
     on: Annotated[str, typer.Option(metavar="local|ray|ray=ADDRESS", help="Here, or on a Ray cluster.")] = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on the cluster.", show_default="one a processor")
@@ -265,11 +202,10 @@ def embed(
     """
     from regard.corpus import Recipe, Source, embed_files
 
-    source = Source(files, None if format is None else format.value, column, id)
+    source = Source(files, format, column, id)
     recipe = Recipe(
-        model, revision, allow_pickle, level.value, _numbers(layers), None if pool is None else pool.value, mix.value,
-        subwords.value, truncation.value, prompt, dtype.value, store.value,
-    )  # fmt: skip
+        model, revision, allow_pickle, level, _numbers(layers), pool, mix, subwords, truncation, prompt, dtype, store
+    )
     told = 0
 
     def warn(message: str) -> None:
@@ -278,10 +214,19 @@ def embed(
         if told <= 20:
             _warn(message)
 
-    options: Any = {"on_error": on_error.value, "on": on, "workers": workers, "overwrite": overwrite}
     try:
-        with _embedding() as show:
-            counts = embed_files(source, out, recipe, **options, progress=show, warn=warn)
+        with bars.embedding() as show:
+            counts = embed_files(
+                source,
+                out,
+                recipe,
+                on_error=on_error,
+                on=on,
+                workers=workers,
+                overwrite=overwrite,
+                progress=show,
+                warn=warn,
+            )
     except KeyboardInterrupt:
         _warn("stopped. The same command goes on from here.")
         raise typer.Exit(1) from None
@@ -350,7 +295,7 @@ def train(
 
     options = run.Options(layers, dim, heads, vocabulary, length, steps, batch, rate, dropout, every, patience, seed)
     try:
-        with _training(steps) as show:
+        with bars.training(steps) as show:
             report = run.train(files, out, options, resume=resume, progress=show)
     except KeyboardInterrupt:
         _warn("stopped. regard train … --resume goes on from the last checkpoint.")
@@ -398,7 +343,7 @@ def race(
     names = dict.fromkeys(one.value for one in task or RaceTask)
     each = {name: steps or (100 if quick else TASKS[name].steps) for name in names}
     lengths = racing.LENGTHS[:4] if quick else racing.LENGTHS
-    with _progress(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
+    with bars.counting(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
         report = racing.race(each, lengths=lengths, dim=dim, seed=seed, advance=advance)
     if as_json:
         _print_json(report.to_dict())
@@ -442,7 +387,7 @@ def bench_attention(
         figures.check(path)
         if path.suffix.lower() != ".json":
             picture.check(rows)
-    with _progress(f"of {len(rows)} rows") as advance:
+    with bars.counting(f"of {len(rows)} rows") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
         _print_json(report.to_dict())
@@ -492,7 +437,7 @@ def bench_embed(
         figures.check(path)
     texts = measured.texts_of(files) if files else measured.prose(150 if quick else 1500)
     folder = embedded_folder() if model is None else model
-    with _progress("of 3 parts: agreement, speed, first vectors and memory") as advance:
+    with bars.counting("of 3 parts: agreement, speed, first vectors and memory") as advance:
         report = measured.measure(texts, folder, names, rounds or (1 if quick else 3), not quick, advance)
     if as_json:
         _print_json(report.to_dict())
@@ -540,71 +485,6 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, where that is a terminal: gives the function that moves it on."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} " + what), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done: progress.advance(task, done)
-
-
-@contextmanager
-def _training(steps: int) -> Iterator[Callable[[Any], object]]:
-    """A bar on stderr, where that is a terminal, with the loss, tokens a second and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console, start = Console(stderr=True), time.perf_counter()
-    about = TextColumn(
-        "loss {task.fields[loss]:.2f}, held out {task.fields[found]:.1%}, {task.fields[speed]:,.0f} tokens/s"
-    )
-    columns = MofNCompleteColumn(), BarColumn(), about, TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=steps, loss=0.0, found=0.0, speed=0.0)
-
-        def show(progress: Any) -> None:
-            speed = progress.tokens / (time.perf_counter() - start)
-            bar.update(task, completed=progress.step, loss=progress.loss, found=progress.accuracy, speed=speed)
-
-        yield show
-
-
-@contextmanager
-def _embedding() -> Iterator[Callable[[int, int, float | None], object]]:
-    """A bar on stderr, where that is a terminal, with texts and tokens a second, and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console, start = Console(stderr=True), time.perf_counter()
-    about = TextColumn("{task.fields[about]}")
-    columns = BarColumn(), about, TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, about="opening the model")
-        done, first = [0, 0], None
-
-        def show(texts: int, tokens: int, share: float | None) -> None:
-            nonlocal start, first
-            if first is None:  # what another run did is no measure of this one's speed
-                start, first = time.perf_counter(), share
-            if not texts:
-                first = share
-            done[0] += texts
-            done[1] += tokens
-            seconds = max(time.perf_counter() - start, 1e-3)
-            said = f"{done[0]:,} texts, {done[0] / seconds:,.0f}/s, {done[1] / seconds:,.0f} tokens/s"
-            if share is not None and share > (first or 0) and seconds > 1:
-                left = seconds * (1 - share) / (share - (first or 0))
-                said += f", {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02} left"
-            bar.update(task, total=None if share is None else 1, completed=share or 0, about=said)
-
-        yield show
 
 
 def _print(draw: Callable[[int], RenderableType]) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What a file of JSON holds. Raises ValueError where it is damaged, or holds another kind of thing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+    if not isinstance(content, kind):
+        expected = "an object" if kind is dict else "a list"
+        raise ValueError(f"{path} is damaged: expected {expected}. Got {type(content).__name__}.")
+    return content
 
 
 def write(path: str | Path, fill: Callable[[IO[bytes]], object]) -> None:

@@ -28,28 +28,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from regard import checkpoint
 from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.embedders import EMBEDDERS, Embed
 from regard.bench.measure import in_turn, machine, most_memory
+from regard.nn.layers import ACTIVATIONS
 
 USUAL = ("st", "st-bf16", "transformers", "onnx")  # the others take minutes more
 SHORT = ["Time flies like an arrow"]
-AGREES = 0.99  # the least cosine to those of "st" with which one is timed
+AGREES = 0.99  # the least cosine to regard's vectors with which a peer is timed
 
 
 @dataclass
 class Result:
-    """What was measured of one embedder. seconds: for all texts; short: for a short one, warm, in a process of its own;
-
-    first: from the start of that process to its first vector.
-    """
+    """What was measured of one embedder: of all, and then in a process of its own."""
 
     name: str
-    seconds: float
+    seconds: float  # for all texts
     cosine: float  # to the vectors of "st", or, if it is not there, of "regard": the least of all texts
-    short: float | None = None
-    first: float | None = None
-    bytes: int | None = None  # the most memory of a process that does nothing else
+    short: float | None = None  # seconds for one short text, warm
+    first: float | None = None  # seconds from the start of the process to its first vector
+    bytes: int | None = None  # of memory, at most
 
 
 @dataclass
@@ -144,7 +143,12 @@ def measure(
     alone: bool = True,
     advance: Callable[[int], object] = lambda done: None,
 ) -> Report:
-    """Open all, see that they agree, time them in turn; `alone`: each in a process of its own too."""
+    """Open all, see that they agree, time them in turn; `alone`: each in a process of its own too.
+
+    Raises OSError or ValueError where there is no model of BERT's family in the folder.
+    """
+    if reason := checkpoint.why_not(folder, ACTIVATIONS):
+        raise ValueError(f"bench embed: {folder} is no model of BERT's family: {reason}")
     types = dict.fromkeys(getattr(torch, EMBEDDERS[name][1]) for name in names)
     tokens, flops = _work(texts, folder)
     report = Report(ceilings(types), rounds, len(texts), tokens, flops)
@@ -176,6 +180,8 @@ def _open(
                 raise ValueError(f"its vectors differ from regard's: a cosine of {cosine:.3f}")
             opened[name], vectors[name] = embed, found
         except Exception as error:  # a peer that fails is one that does not take part
+            if name.startswith("regard"):
+                raise
             report.refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     return opened, vectors
 
@@ -187,9 +193,7 @@ def _cosine(some: np.ndarray, others: np.ndarray) -> float:
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
     """Tokens, cut as the model's folder says, and floating-point operations of the layers."""
-    from regard import checkpoint
     from regard.lens.model import open_model
-    from regard.nn.layers import ACTIVATIONS
 
     model = open_model(folder)
     limit = min(model.limit, model.sentences.limit)

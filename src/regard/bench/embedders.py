@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,25 +56,22 @@ def onnx(folder: Path, dtype: str, optimised: bool = True) -> Embed:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
-    made = tempfile.TemporaryDirectory()
-    file = str(Path(made.name) / "model.onnx")
-    dim, heads = _export(folder, file)
-    if optimised:
-        from onnxruntime.transformers import optimizer
-
-        better = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
-        better.save_model_to_file(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as made:
+        file = str(Path(made) / "model.onnx")
+        dim, heads = _export(folder, file)
+        if optimised:
+            from onnxruntime.transformers import optimizer
+
+            better = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
+            better.save_model_to_file(file)
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
-    embed = _padded(folder, run, by_length=optimised)
-    weakref.finalize(embed, made.cleanup)
-    return embed
+    return _padded(folder, run, by_length=optimised)
 
 
 def _export(folder: Path, file: str) -> tuple[int, int]:

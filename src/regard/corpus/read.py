@@ -88,8 +88,9 @@ def find(source: Source, but: Sequence[Path] = ()) -> list[Path]:
                 raise ValueError(f"{path}: no file in this folder has a known format ({', '.join(_FORMATS)}).")
             found += known
         else:
-            if path.stat() and path.is_file():
-                open(path, "rb").close()  # may it be read? A pipe can be opened only once
+            path.stat()  # is it there?
+            if path.is_file():  # a pipe can be opened only once
+                open(path, "rb").close()
             found.append(path)
     for path in found:
         if source.id is not None and _format(source, path) in ("lines", "paragraphs"):

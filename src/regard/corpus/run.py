@@ -124,6 +124,8 @@ def embed_files(
     where, _, address = on.partition("=")
     if where not in ("local", "ray") or (where == "local" and address):
         raise ValueError(f"embed: on: expected 'local', 'ray' or 'ray=ADDRESS'. Got {on!r}.")
+    if workers is not None and where == "local":
+        raise ValueError("embed: workers: only with on='ray' (--on ray); here all threads of one process work.")
     for name, extra in (("pyarrow", "corpus"), ("ray", "ray")):
         if name in ("pyarrow", where) and find_spec(name) is None:
             raise ImportError(f"This needs {name}: pip install 'regard[{extra}]'.")

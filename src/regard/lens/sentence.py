@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from regard.files import read_json
 
 FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json")
 POOLS = ("mean", "cls", "max", "last")
@@ -73,12 +74,4 @@ def sentences(folder: Path | None) -> Sentences:
 
 def _read(folder: Path, name: str, kind: type = dict) -> Any:
     file = folder / name
-    if not file.is_file():
-        return kind()
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}.") from None
-    if not isinstance(content, kind):
-        raise ValueError(f"{file} is damaged: expected {kind.__name__}. Got {type(content).__name__}.")
-    return content
+    return read_json(file, kind) if file.is_file() else kind()
