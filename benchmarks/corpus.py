@@ -6,6 +6,7 @@ python benchmarks/corpus.py rate | memory [--lines 1_000_000] | kills [--kills 1
 import argparse
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -77,25 +78,22 @@ def kills(folder, arguments):
     file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")
     more = ["--level", "word"]
     subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
+    again = [each for each in command(file, out, *more) if each != "--overwrite"]
     chance, killed, finished, same = random.Random(0), 0, 0, 0
-    while killed < arguments.kills:
-        again = [each for each in command(file, out, *more) if each != "--overwrite"]
+    while killed < arguments.kills or finished == 0:
         with subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                process.wait(chance.uniform(0.5, 8))
+                process.wait(chance.uniform(0.5, 8) if killed < arguments.kills else None)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
-                continue
-            assert process.returncode == 0, process.stderr.read()
-        finished += 1
-        same += out.read_bytes() == whole.read_bytes()
-        out.unlink()
-    if not (folder / "out.parquet.parts").exists():
-        finished += 1
-    else:
-        subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
-        finished, same = finished + 1, same + (out.read_bytes() == whole.read_bytes())
+            else:
+                assert process.returncode == 0, process.stderr.read()
+        if out.exists():  # some are killed when it is done
+            finished += 1
+            same += out.read_bytes() == whole.read_bytes()
+            out.unlink()
+            shutil.rmtree(out.with_name(out.name + ".parts"), ignore_errors=True)
     print(f"  killed {killed} times on the way to {finished} files: {same} of them the same, byte for byte")
     assert same == finished
 
