@@ -132,13 +132,11 @@ class Weights:
             enumerate(batch.tolist()), enumerate(heads.tolist()), range(0, len(rows), step)
         ):
             at = Block(slice(sequence, sequence + 1), slice(head, head + 1), _run(rows[start : start + step]), reach)
-            some = scores.tile(at)
             if whole:
                 sinks = None if self._sinks is None else self._sinks[at.heads]
-                some = select(streaming.softmax(some, sinks)[0], 3, _run(columns))
+                some = select(streaming.softmax(scores.tile(at), sinks)[0], 3, _run(columns))
             else:
-                lse = select(self._lse[at.batch, at.heads], 2, at.rows)[..., None]
-                some = (some - lse).exp_().masked_fill_(some == -torch.inf, 0)
+                some = self._by.tile(self._softmax, at)
             tile[b, h, start : start + step] = some[0, 0]
         return tile
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
+from regard.mask import Block, part
 from regard.scores import Scores, Softmax
 
 try:
@@ -452,11 +453,24 @@ def grouped(
 
 def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
     """All of the matrix."""
-    call = _Call.of(softmax)
-    weights = torch.empty(softmax.scores.shape, dtype=torch.float32)
+    return tile(softmax, Block(*(slice(0, size) for size in softmax.scores.shape)))
+
+
+def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
+    """A part of the matrix, whose heads make up whole groups or lie in one."""
+    if not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
+        return streaming.tile(softmax, at)
+    scores, lse = softmax.scores, softmax.lse[at.batch, at.heads].contiguous()
+    query, key, _, start, stop, mask, bias, sinks, *numbers = _arguments(scores, scores.key, softmax.sinks)
+    start, stop = (t if t is None else part(t, at.batch) for t in (start, stop))
+    mask, bias = (t if t is None else part(t, at.batch, at.heads) for t in (mask, bias))
+    query, key = query[at.batch, at.heads], key[at.batch, scores.groups(at.heads)]
+    call = _Call(query, key, start, stop, mask, bias, None if sinks is None else sinks[at.heads], *numbers)
+    rows, columns = at.rows.stop - at.rows.start, at.columns.stop - at.columns.start
+    weights = torch.empty(*call.rows[:2], rows, columns, dtype=torch.float32)
     _kernel.in_large_pages(weights.data_ptr(), weights.nbytes)
-    _, _, queries, keys = softmax.scores.shape
-    _kernel.tile(call.scores, softmax.lse.data_ptr(), 0, queries, 0, keys, weights.data_ptr(), *_how())
+    where = at.rows.start, rows, at.columns.start, columns
+    _kernel.tile(call.scores, lse.data_ptr(), *where, weights.data_ptr(), *_how())
     return weights
 
 

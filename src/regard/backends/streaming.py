@@ -224,6 +224,14 @@ def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
     return weights
 
 
+def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
+    """A part of the matrix, whose heads make up whole groups or lie in one."""
+    scores, _, lse = softmax
+    some = scores.tile(at)
+    lse = select(lse[at.batch, at.heads], 2, at.rows)[..., None]
+    return (some - lse).exp_().masked_fill_(some == -torch.inf, 0)
+
+
 def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
     """Σ_i w_ij, summed in float64."""
     scores, sinks, _ = softmax
