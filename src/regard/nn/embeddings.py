@@ -11,10 +11,11 @@ from regard.nn.shapes import Ids, Vectors
 
 
 class Embeddings(nn.Module):
-    """x_i = norm(token_i + position_i + type_0), all of them learned; ids (B,N) → (B,N,dim).
+    """x_i = norm(token_i + position_i + type_i), all of them learned; ids (B,N) → (B,N,dim).
 
     Devlin et al. 2019, https://arxiv.org/abs/1810.04805. `start` is the place of the first id; `first` the row of place
-    0 in the table of positions, in which RoBERTa leaves the first ones out.
+    0 in the table of positions, in which RoBERTa leaves the first ones out. `types` (B,N) tell the second text of a
+    pair, 1, from the first, 0; not given, all are 0.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Embeddings(nn.Module):
         """How many places it has learned."""
         return self.positions.num_embeddings - self.first
 
-    def forward(self, ids: Ids, start: int = 0) -> Vectors:
+    def forward(self, ids: Ids, start: int = 0, types: Ids | None = None) -> Vectors:
         stop = start + ids.shape[1]
         if stop > self.limit:
             raise ValueError(f"Embeddings: expected {self.limit} positions at most, as it has learned. Got {stop}.")
         x = self.tokens(ids) + self.positions.weight[self.first + start : self.first + stop]
-        return self.dropout(self.norm(x if self.types is None else x + self.types.weight[0]))
+        if self.types is not None:
+            x = x + (self.types.weight[0] if types is None else self.types(types))
+        return self.dropout(self.norm(x))
 
 
 class SinusoidalPositions(nn.Module):

@@ -31,7 +31,7 @@ class _Layers(nn.Module):
 class Encoder(_Layers):
     """Embeddings and layers: token ids (B,N) → the L + 1 hidden states (B,N,dim) and the L attentions.
 
-    `layer` are the keyword arguments of `EncoderLayer`.
+    `types` (B,N) is for `Embeddings` that have learned them. `layer` are the keyword arguments of `EncoderLayer`.
 
     >>> encoder = Encoder(Embeddings(vocabulary=11, dim=6, positions=5), layers=2, dim=6, heads=3, inner=8)
     >>> hidden, attentions = encoder(torch.tensor([[1, 2, 3]]))
@@ -41,8 +41,10 @@ class Encoder(_Layers):
 
     layer = EncoderLayer
 
-    def forward(self, ids: Ids, lengths: Lengths = None) -> tuple[list[Vectors], list[Attention]]:
-        hidden, attentions = [self.embeddings(ids)], []
+    def forward(
+        self, ids: Ids, lengths: Lengths = None, types: Ids | None = None
+    ) -> tuple[list[Vectors], list[Attention]]:
+        hidden, attentions = [self.embeddings(ids) if types is None else self.embeddings(ids, types=types)], []
         for layer in self.layers:
             x, attended = layer(hidden[-1], lengths=lengths)
             hidden.append(x)
