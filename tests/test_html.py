@@ -16,7 +16,7 @@ import torch
 
 import regard
 from regard.lens.reading import Reading, Token
-from regard.view.html import SCRIPTS, page
+from regard.view.html import BITS, MODULES, asset, joined, page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
@@ -94,7 +94,7 @@ def carried(text):
 
 
 def unpacked(tensor):
-    """The inverse of _exact and _packed, as decode() in weights.js does it."""
+    """The inverse of _exact and _packed, as decode() in frozen.js does it."""
     if "float32" in tensor:
         return np.frombuffer(base64.b64decode(tensor["float32"]), "<f4").reshape(tensor["shape"])
     raw = zlib.decompress(base64.b64decode(tensor["packed"]), -zlib.MAX_WBITS)
@@ -107,7 +107,7 @@ def unpacked(tensor):
 
 
 def weights_of(data, layer):
-    """The weights between units that follow from what the page carries, as weights() in weights.js does it."""
+    """The weights between units that follow from what the page carries, as matrix() in frozen.js does it."""
     rule = data["layers"][layer]
     if "weights" in rule:
         return torch.tensor(unpacked(rule["weights"]))
@@ -123,9 +123,10 @@ def weights_of(data, layer):
         sinks = torch.tensor(rule["sinks"])[:, None, None].expand(-1, scores.shape[1], 1)
         scores = torch.cat([scores, sinks], -1)
     weights = scores.softmax(-1).nan_to_num(0)[..., : k.shape[1]]
-    member = torch.zeros(len(data["units"]), k.shape[1], dtype=torch.double)
-    for index, unit in enumerate(data["units"]):
-        member[index, unit["tokens"]] = 1
+    first = [*data["card"]["first"], k.shape[1]]
+    member = torch.zeros(len(first) - 1, k.shape[1], dtype=torch.double)
+    for index, (start, stop) in enumerate(pairwise(first)):
+        member[index, start:stop] = 1
     return (member / member.sum(1, keepdim=True)) @ weights @ member.T
 
 
@@ -145,14 +146,14 @@ def test_they_follow_in_a_longer_text_to_the_third_decimal(options):
     longer = {name: value for name, value in options.items() if name not in ("bias", "mask", "segments", "lengths")}
     reading = made(" ".join(["word"] * 60), heads=6, dim=48, layers=9, **longer)
     data = carried(page(reading))
-    assert data["bits"] == 14
+    assert data["bits"] == BITS
     assert worst(reading, data) < ROUNDED
 
 
 def test_a_word_of_several_tokens_is_one_unit():
     data = carried(page(made("a bb ccc")))
-    assert [unit["tokens"] for unit in data["units"]] == [[0], [1], [2, 3], [4]]
-    assert [unit["text"] for unit in data["units"]] == ["[S]", "a", "bb", "ccc"]
+    assert data["card"]["first"] == [0, 1, 2, 4]
+    assert data["card"]["units"] == ["[S]", "a", "bb", "ccc"]
 
 
 def test_what_is_not_a_number_reaches_the_reader():
@@ -162,7 +163,7 @@ def test_what_is_not_a_number_reaches_the_reader():
         return drawn
 
     data = carried(page(made(" ".join(["word"] * 60), dim=48, layers=9, draw=draw)))
-    assert data["bits"] == 14
+    assert data["bits"] == BITS
     key = unpacked(data["layers"][0]["key"])
     assert np.argwhere(np.isnan(key)).tolist() == [[0, 3, 1]]
 
@@ -202,7 +203,7 @@ def test_no_data_make_it_larger():
 def test_a_text_between_them_keeps_its_values(lens):
     reading = lens.read("The bank of the river was steep, and the bank was closed. " * 8)
     data = carried(page(reading))
-    assert data["bits"] == 14
+    assert data["bits"] == BITS
     assert {"value", "hidden"} <= data["layers"][0].keys()
     value = torch.tensor(unpacked(data["layers"][2]["value"]))
     assert (value - reading.attention[2].value).abs().max() < ROUNDED
@@ -236,10 +237,10 @@ def test_text_stays_text():
     parsed = Parser(text)
     ours = Parser(page(made()))
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in ours.elements]
-    assert parsed.texts["h1"].startswith("</script><img/src=x/onerror=alert(1)>")
+    assert parsed.texts["title"].startswith("</script><img/src=x/onerror=alert(1)>")
     inside = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
     assert not set("<>&\u2028\u2029") & set(inside)
-    assert "".join(unit["text"] for unit in carried(text)["units"][1:]) == HOSTILE.replace(" ", "")
+    assert "".join(carried(text)["card"]["units"][1:]) == HOSTILE.replace(" ", "")
 
 
 def test_nothing_is_fetched():
@@ -252,19 +253,18 @@ def test_nothing_is_fetched():
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert "http" not in policy
-    namespace = "http://www.w3.org/2000/svg"  # a name, not an address
-    script = Parser(text).texts["script"].replace(namespace, "")
-    assert not re.findall(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|import\(|@import", script
-    )
+    script = "".join(asset(name) for name in MODULES)
+    assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|import\(|@import", script)
+    assert script.count("fetch(") == 1  # a server's page asks its server
     assert not re.findall(r"url\(", Parser(text).texts["style"])
 
 
 def test_the_scripts_can_stand_in_a_page():
     text = page(made())
-    assert text.count("</script>") == 2
+    assert text.count("</script>") == 3
     assert text.count("<!--") == 0
-    assert len(SCRIPTS) == len(set(SCRIPTS))
+    assert "import {" not in joined("")
+    assert not re.findall(r"^export ", joined(""), re.MULTILINE)
 
 
 def test_a_choice_that_is_not_there_is_refused():
@@ -275,7 +275,8 @@ def test_a_choice_that_is_not_there_is_refused():
         page(reading, head=6)
     with pytest.raises(IndexError, match="There is no word 6: the text has units 0 to 5"):
         page(reading, word=6)
-    assert carried(page(reading, word=-1, layer=-1, head=-1))["open"] == {"word": 5, "layer": 1, "head": 5}
+    opened = {"word": 5, "layer": 1, "head": 5, "heads": [5]}
+    assert carried(page(reading, word=-1, layer=-1, head=-1))["open"] == opened
 
 
 # In a browser
@@ -378,3 +379,55 @@ def test_the_browser_leaves_text_alone(tmp_path):
     for view in ("sentence", "walk", "map"):
         dom = Page(tmp_path, page(made(HOSTILE))).open(f"view={view}&word=1")
         assert "<img" not in dom
+
+
+# Texts too long for all of their queries and keys
+
+
+def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
+    def noise(*shape):
+        return 2 * torch.rand(shape) - 1
+
+    words = " ".join(f"w{n}" for n in range(1400))
+    reading = made(words, layers=6, heads=12, groups=12, dim=32, hidden=8, draw=noise)
+    assert len(reading.tokens) >= 2048
+    text = page(reading, layer=3, head=7)
+    data = carried(text)
+    print(f"{len(reading.tokens)} tokens of noise: {len(text.encode()) / 1e6:.2f} MB")
+    assert len(text.encode()) < 10e6
+    kept = [data["layers"][layer]["heads"] for layer in range(6)]
+    assert kept[3] == list(range(12))  # the layer that was asked for
+    assert 12 < sum(map(len, kept)) < 72
+    level, side = data["pictures"]["level"], data["pictures"]["side"]
+    assert side == -(-len(reading.units) // (1 << level))
+    raw = zlib.decompress(base64.b64decode(data["pictures"]["cells"]["logarithms"]), -zlib.MAX_WBITS)
+    low, high = np.frombuffer(raw, np.uint8).reshape(2, -1).astype(int)
+    picture = (2.0 ** ((low + 256 * high - 65535) / 2048)).reshape(6, 12, side, side)[2, 5]
+    width = 1 << level
+    weights = reading.weights(2, 5)
+    for row, column in ((0, 0), (3, side - 1), (side - 1, side - 1)):
+        cell = weights[row * width : (row + 1) * width, column * width : (column + 1) * width].double().mean()
+        assert picture[row, column] == pytest.approx(float(cell), rel=1e-3)
+    if CHROMIUM:
+        opened = Page(tmp_path, text)
+        dom = opened.open("view=walk&layer=3&head=7&word=100")
+        assert "softmax" in steps(dom)
+        dom = opened.open("view=walk&layer=5&head=7&word=100")
+        assert "the file holds the numbers of some heads only" in dom
+        for view in ("map", "heads", "sentence"):
+            opened.open(f"view={view}&layer=5&head=7")
+
+
+def test_a_comparison_travels_along(lens):
+    from regard.view.desk import Desk, Question
+
+    desk = Desk({"m": lambda: lens}, first=lens.read("a bank"))
+    same = {"word": "bank", "texts": ["The bank lent.", "A river bank."]}
+    answer = {"working": 0}
+    while "working" in answer:
+        answer, _ = desk.ask({"what": "page", **desk._first, "layer": 0, "head": 0, "same": same})
+    compared = carried(answer["html"])["compared"]
+    assert [place["text"] for place in compared["places"]] == same["texts"]
+    _, arrays = desk._compare(Question(same))
+    np.testing.assert_allclose(unpacked(compared["similarity"]), arrays["similarity"], atol=1e-6)
+    desk.close()

@@ -11,7 +11,7 @@ import torch
 from regard.attention import Attention
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation, check, embed
-from regard.lens.model import encode, encode_pair, open_model, token_spans
+from regard.lens.model import encode, encode_pair, open_model, telling, token_spans
 from regard.lens.reading import Reading, Token
 from regard.lens.words import units
 from regard.weights import Weights
@@ -75,10 +75,11 @@ class Lens:
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
 
-    def read(self, text: str, pair: str | None = None) -> Reading:
+    def read(self, text: str, pair: str | None = None, *, progress: Callable[[float], None] | None = None) -> Reading:
         """Read a text, or a pair of them together: their contextualised embeddings, and the attention that made them.
 
-        A text that is longer than the model takes is cut, and `reading.truncated` says where.
+        A text that is longer than the model takes is cut, and `reading.truncated` says where. `progress` is told the
+        share that is done, layer by layer; what it raises ends the reading.
 
         Raises TypeError or ValueError for what is no text, or an empty one.
         """
@@ -90,7 +91,7 @@ class Lens:
             encoding, truncated = encode_pair(self._model, text, pair, self._model.limit)
             types, second = torch.tensor([encoding.type_ids]), len(text) + 1
             text = f"{text}\n{pair}"
-        with torch.inference_mode():
+        with torch.inference_mode(), telling(self._model.blocks, progress):
             hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None, types)
         spans = token_spans(encoding, text, second or 0)
         tokens = [

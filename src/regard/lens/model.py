@@ -6,7 +6,9 @@ import copy
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from inspect import signature
@@ -42,7 +44,7 @@ class Model:
     tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
     {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
     the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
-    the model from others.
+    the model from others. `blocks` are the modules of its layers.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Model:
     sentences: Sentences = field(default_factory=Sentences)
     fastest: torch.dtype = torch.float32
     revision: Callable[[], str] = lambda: ""
+    blocks: Sequence[torch.nn.Module] = ()
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -160,6 +163,26 @@ class Cut:
         )
 
 
+@contextmanager
+def telling(blocks: Sequence[torch.nn.Module], progress: Callable[[float], None] | None) -> Iterator[None]:
+    """While it lasts, `progress` is told the share of the layers that this thread has run."""
+    if progress is None:
+        yield
+        return
+    thread, handles = threading.get_ident(), []
+
+    def tell(share: float) -> Callable[..., None]:
+        return lambda *_: progress(share) if threading.get_ident() == thread else None
+
+    try:
+        for n, block in enumerate(blocks, 1):
+            handles.append(block.register_forward_hook(tell(n / len(blocks))))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
     for text in ("a", "1", ".", "\u4e2d"):  # any that has a token
@@ -234,7 +257,8 @@ def _own(folder: Path, name: str) -> Model:
 
     limit, about = encoder.embeddings.limit, sentences(folder)
     revision = functools.partial(_digest, folder)
-    return Model(name, _whole(tokenizer), encoder, states, len(encoder.layers), limit, about, fastest(), revision)
+    tokenizer, blocks = _whole(tokenizer), list(encoder.layers)
+    return Model(name, tokenizer, encoder, states, len(blocks), limit, about, fastest(), revision, blocks)
 
 
 def _digest(folder: Path) -> str:
@@ -361,7 +385,9 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
     backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
     revision = functools.partial(_revision, model.config, folder)
     layers, about = config.num_hidden_layers, sentences(folder)
-    return Model(name, backend, forward, states, layers, limit, about, revision=revision)
+    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers)
+    blocks = list(next(lists, ()))
+    return Model(name, backend, forward, states, layers, limit, about, revision=revision, blocks=blocks)
 
 
 def _revision(config: Any, folder: Path | None) -> str:

@@ -1,7 +1,10 @@
-"""A reading as one HTML file: sentence, heads, map and walk, with nothing to fetch and nothing to install.
+"""The viewer's page: served, in a notebook, or as one HTML file with nothing to fetch and nothing to install.
 
-The weights are a function, not an array, in the page as well: it holds query and key, and computes in the browser any
-row that it shows. The dense weights of 512 tokens in 6 × 12 heads are 75 MB; their queries and keys are 5.4 MB here.
+One script and one style serve all three: the modules of assets/, joined. The file carries what the answers of
+view/desk.py follow from, and answers them in the browser (assets/frozen.js). The weights are a function, not an array,
+there as well: it holds query and key, and computes any row that it shows. The dense weights of 512 tokens in 6 × 12
+heads are 75 MB; their queries and keys are 5 MB here. A text so long that these too are many gets pictures of all
+heads, and query and key of as many heads as there is room for.
 """
 
 from __future__ import annotations
@@ -10,8 +13,12 @@ import base64
 import hashlib
 import html
 import json
+import re
 import zlib
+from collections.abc import Callable
+from functools import cache
 from importlib import resources
+from math import isnan
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -19,67 +26,201 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.lens.habits import HABITS, NAMED, habits
+from regard.view.tiles import Matrix
+
 if TYPE_CHECKING:
-    from regard.attention import Attention
     from regard.lens import Reading
 
-# One module, in this order; kept apart because each file tells one story.
-SCRIPTS = ("weights.js", "paint.js", "sentence.js", "maps.js", "walk.js", "reading.js")
+# In this order: a module uses those before it when it is read, and any of them when it runs.
+MODULES = (
+    *("dom.js", "colour.js", "source.js", "frozen.js", "openseadragon.js"),
+    *("sentence.js", "heads.js", "map.js", "walk.js", "compare.js", "export.js", "viewer.js"),
+)
+LIBRARY = "openseadragon/openseadragon.min.js"
 
 BITS = 14  # of a packed number
 EXACT = 1_000_000  # characters: a reading that takes no more travels as float32, with the outputs to check against
-WHOLE = 5_700_000  # one that takes no more packed travels with its values; beyond, what the weights need
+WHOLE = 5_300_000  # one that takes no more packed travels with its values; beyond, what the weights need
+MOST = 9_000_000  # one whose queries and keys take more gets pictures, and of these as many heads as fit
+PICTURES = 3_000_000  # characters that the pictures may take
+FINE = 4096  # units of the longest text whose weights the page maps one by one
+
+Progress = Callable[[float], None]
 
 
-def page(reading: Reading, *, word: int | None = None, layer: int | None = None, head: int | None = None) -> str:
+def page(
+    reading: Reading,
+    *,
+    word: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    compared: dict[str, Any] | None = None,
+    progress: Progress = lambda share: None,
+) -> str:
     """The viewer for one reading, as the text of an HTML file that works offline and asks the network for nothing.
 
     `word` is the index in `reading.units` of the word chosen at opening, `layer` and `head` what is shown first. A
-    layer counts from 0, a head too; negative numbers count from the end. Short readings travel exactly, in float32.
-    Longer ones are rounded to 14 bits, which moves a weight of a trained model by less than 0.001; the longest leave
-    out all but query and key, and their walk ends at the weights.
+    layer counts from 0, a head too; negative numbers count from the end. `compared` is an answer of the desk, for the
+    view that compares. Short readings travel exactly, in float32. Longer ones are rounded to 14 bits, which moves a
+    weight of a trained model by less than 0.001; the longest leave out all but query and key, and their walk ends at
+    the weights; beyond some thousand tokens, a picture of each head stands for most of them, and the file stays below
+    10 MB.
 
     Raises IndexError where the reading has no such word, layer or head.
     """
     reading.check(layer, head)
     if word is not None and not -len(reading.units) <= word < len(reading.units):
         raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
-    opening = {
+    opening: dict[str, Any] = {
         "word": None if word is None else word % len(reading.units),
         "layer": None if layer is None else layer % reading.layers,
         "head": None if head is None else head % reading.heads,
+        "heads": None if head is None else [head % reading.heads],
     }
-    style, script = _asset("reading.css"), "\n".join(map(_asset, SCRIPTS))
-    return Template(_asset("reading.html")).substitute(
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
+    style, script, library = asset("viewer.css"), joined(_FILE, carried=True), _library()
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)} {_hash(library)}; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    data = _json({"open": opening, **_carried(reading, opening, compared, progress)})
+    return Template(asset("page.html")).substitute(
+        head=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
         title=html.escape(_shortened(reading.text, 80)),
-        text=html.escape(_shortened(reading.text, 300)),
-        style=style,
-        script=script,
-        data=_json({"open": opening, **_carried(reading)}),
+        view=asset("viewer.html"),
+        noscript=html.escape(_shortened(reading.text, 300)),
+        foot=f'<script type="application/json" id="data">{data}</script>\n'
+        f'<script type="text/plain" id="library">{_deflated(library.encode())}</script>\n'
+        f'<script type="module">{script}</script>',
     )
 
 
-def _carried(reading: Reading) -> dict[str, Any]:
-    """What the page knows: tokens, units, and per layer the numbers that its weights are a function of."""
-    tensors = [_tensors(reading, layer) for layer in range(reading.layers)]
-    numbers = sum(tensor.numel() for layer in tensors for tensor in layer.values())
-    exact = numbers * 32 / 6 <= EXACT  # a character of base64 carries six bits
-    whole = numbers * BITS / 6 <= WHOLE
-    carry = _exact if exact else _packed
-    names = {"query", "key", "weights"} | ({"value", "hidden"} if whole else set()) | ({"output"} if exact else set())
+def served() -> tuple[str, dict[str, tuple[bytes, str]]]:
+    """The page of a server, and its files by name: (content, media type)."""
+    page = Template(asset("page.html")).substitute(
+        head='<link rel="stylesheet" href="assets/viewer.css">',
+        title="regard",
+        view=asset("viewer.html"),
+        noscript="",
+        foot='<script type="module" src="assets/viewer.js"></script>',
+    )
+    script = joined("mount(document, httpSource(), { address: true, reads: true });")
+    return page, {
+        "viewer.js": (script.encode(), "text/javascript; charset=utf-8"),
+        "viewer.css": (asset("viewer.css").encode(), "text/css; charset=utf-8"),
+        "openseadragon-license.txt": (asset("openseadragon/LICENSE.txt").encode(), "text/plain; charset=utf-8"),
+    }
+
+
+_FILE = """
+const held = document.getElementById("data");
+const file = `<!doctype html>\\n${document.documentElement.outerHTML}`; // as it came, to be saved again
+const data = JSON.parse(held.textContent);
+mount(document, frozenSource(data), { address: true, reads: false, frozen: file, opening: data.open });
+"""
+
+
+@cache
+def joined(entry: str, carried: bool = False) -> str:
+    """The modules as one, and at the end the statements that begin it.
+
+    Each keeps a scope of its own; what it exports is known to all. The library is in it, or `carried` beside it.
+    """
+    parts = []
+    for name in MODULES:
+        text = asset(name) if carried or name != "openseadragon.js" else _INSIDE.replace("$library", _library())
+        text = re.sub(r'^import \{[^}]*\} from "\./[\w.]+";\n', "", text, flags=re.MULTILINE)
+        exported = re.findall(r"^export (?:async )?(?:function|const) (\w+)", text, re.MULTILINE)
+        text = re.sub(r"^export (?=async |function |const )", "", text, flags=re.MULTILINE)
+        names = ", ".join(exported)
+        parts.append(f"const {{ {names} }} = (() => {{\n{text}\nreturn {{ {names} }};\n}})();\n")
+    return "\n".join((*parts, entry))
+
+
+_INSIDE = """
+let made = null;
+export const openSeadragon = () => made;
+export async function loadSeadragon() {
+made ??= (function (define, module, exports) {
+$library
+return OpenSeadragon;
+}).call({});
+}
+"""
+
+
+@cache
+def _library() -> str:
+    """OpenSeadragon, without the style sheet that it would put into the page: our policy forbids that."""
+    text = asset(LIBRARY).replace("//# sourceMappingURL=openseadragon.min.js.map", "")
+    return text.replace("""!document.querySelector("style[data-openseadragon-mobile-css]")""", "false")
+
+
+def asset(name: str) -> str:
+    """A file of the viewer, as text."""
+    return resources.files(__package__).joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
+
+
+def card(reading: Reading) -> dict[str, Any]:
+    """What a viewer must know of a reading before it asks for numbers."""
+    units = reading.units
+    words = [unit.index for unit in units if not unit.special]
+    second = None if reading.second is None else next((n for n in words if units[n].start >= reading.second), None)
     return {
         "model": reading.model,
+        "text": reading.text[:2000],
         "truncated": reading.truncated,
-        "bits": 32 if exact else BITS,
+        "layers": reading.layers,
         "heads": reading.heads,
-        "tokens": [{"text": token.text, "special": token.special} for token in reading.tokens],
-        "units": [{"text": unit.text, "tokens": list(unit.tokens), "special": unit.special} for unit in reading.units],
-        "layers": [
-            _rule(attention) | {name: carry(tensor) for name, tensor in some.items() if name in names}
-            for attention, some in zip(reading.attention, tensors, strict=True)
-        ],
+        "units": [unit.text for unit in units],
+        "special": [unit.index for unit in units if unit.special],
+        "first": [unit.tokens[0] for unit in units],
+        "tokens": [token.text for token in reading.tokens],
+        "second": second,
+    }
+
+
+# What the file carries
+
+
+def _carried(
+    reading: Reading, opening: dict[str, Any], compared: dict[str, Any] | None, progress: Progress
+) -> dict[str, Any]:
+    """The card, and per layer the numbers that its weights are a function of."""
+    tensors = [_tensors(reading, layer) for layer in range(reading.layers)]
+    numbers = [{name: tensor.numel() for name, tensor in layer.items()} for layer in tensors]
+    total = sum(sum(layer.values()) for layer in numbers)
+    needed = sum(count for layer in numbers for name, count in layer.items() if name in ("query", "key", "weights"))
+    exact = total * 32 / 6 <= EXACT  # a character of base64 carries six bits
+    whole = total * BITS / 6 <= WHOLE
+    fits = needed * BITS / 6 <= MOST and len(reading.units) <= FINE
+    carry = _exact if exact else _packed
+    names = {"query", "key", "weights"} | ({"value", "hidden"} if whole else set()) | ({"output"} if exact else set())
+    pictures: Any = None
+    kept: list[Any] = [None] * reading.layers
+    if not fits:
+        pictures = _pictures(reading, progress)
+        kept = _heads_kept(reading, numbers, opening, len(pictures["cells"]["logarithms"]))
+    layers = []
+    for layer, some in enumerate(tensors):
+        heads = kept[layer]
+        arrays = some if heads is None else _of_heads(some, heads, reading.heads)
+        carried = {name: carry(tensor) for name, tensor in arrays.items() if name in names}
+        shares = [
+            [None if isnan(share) else round(share, 4) for share in row] for row in habits(reading, layer).tolist()
+        ]
+        layers.append({**_rule(reading, layer), **carried, "heads": heads, "shares": shares})
+    rounded = (
+        f"numbers rounded to {BITS} bits" if fits else f"pictures of {pictures['side']} × {pictures['side']} cells"
+    )
+    return {
+        "card": {**card(reading), "reading": "frozen", "exactness": "" if exact else rounded},
+        "bits": 32 if exact else BITS,
+        "habits": HABITS,
+        "named": NAMED,
+        "layers": layers,
+        "pictures": pictures,
+        "compared": compared,
     }
 
 
@@ -100,9 +241,10 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     }
 
 
-def _rule(attention: Attention) -> dict[str, Any]:
+def _rule(reading: Reading, layer: int) -> dict[str, Any]:
     """How the weights of a layer follow from its queries and keys."""
-    scores, sinks = attention.weights.scores, attention.weights.sinks
+    weights = reading.attention[layer].weights
+    scores, sinks = weights.scores, weights.sinks
     rule: dict[str, Any] = {
         "scale": float(scores.scale),
         "softcap": None if scores.softcap is None else float(scores.softcap),
@@ -112,6 +254,54 @@ def _rule(attention: Attention) -> dict[str, Any]:
     if scores.mask.bounded:
         rule["spans"] = [bound[0].tolist() for bound in scores.mask.spans]
     return rule
+
+
+def _pictures(reading: Reading, progress: Progress) -> dict[str, Any]:
+    """All heads as pictures of side × side cells, each the mean of its 2^level × 2^level weights."""
+    most = int((PICTURES * 6 / 16 / (reading.layers * reading.heads)) ** 0.5)
+    level = max(0, (-(-len(reading.units) // min(most, 256)) - 1).bit_length())
+    cells = []
+    for n in range(reading.layers * reading.heads):
+        progress(n / (reading.layers * reading.heads))
+        matrix = Matrix(reading, *divmod(n, reading.heads))
+        cells.append(matrix.whole(level))
+    drawn = torch.stack(cells)
+    fine = len(reading.units) <= FINE
+    return {"level": level, "side": drawn.shape[-1], "fine": fine, "cells": _logarithms(drawn)}
+
+
+def _heads_kept(
+    reading: Reading, numbers: list[dict[str, int]], opening: dict[str, Any], taken: int
+) -> list[list[int]]:
+    """The heads whose query and key there is room for, by layer: the one shown first, its layer, then the others."""
+    room, chosen = MOST - taken, (opening["layer"] or 0, opening["head"] or 0)
+    order = sorted(
+        ((layer, head) for layer in range(reading.layers) for head in range(reading.heads)),
+        key=lambda one: (one != chosen, one[0] != chosen[0], one),
+    )
+    kept: list[list[int]] = [[] for _ in range(reading.layers)]
+    for layer, head in order:
+        each = (
+            2 * numbers[layer]["query"] // reading.heads
+            if "query" in numbers[layer]
+            else numbers[layer]["weights"] // reading.heads
+        )
+        room -= round(each * BITS / 6)
+        if room < 0:
+            break
+        kept[layer].append(head)
+    return [sorted(heads) for heads in kept]
+
+
+def _of_heads(tensors: dict[str, Tensor], heads: list[int], count: int) -> dict[str, Tensor]:
+    """Query and key, or the weights, of some heads, each with a key of its own."""
+    if not heads:
+        return {}
+    return {
+        name: tensor[[head * len(tensor) // count for head in heads]]
+        for name, tensor in tensors.items()
+        if name in ("query", "key", "weights")
+    }
 
 
 def _exact(tensor: Tensor) -> dict[str, Any]:
@@ -131,10 +321,24 @@ def _packed(tensor: Tensor) -> dict[str, Any]:
     if not np.isfinite(step).all():
         return _exact(tensor)  # NaN and inf have no place on a grid, and must reach the reader
     codes = np.rint(array / np.where(step > 0, step, 1)).clip(-largest, largest).astype("<i2")
-    planes = codes.reshape(-1, 1).view(np.uint8).T  # low bytes, then high bytes
+    return {"shape": list(tensor.shape), "packed": _deflated(step.astype("<f4").tobytes() + _planes(codes))}
+
+
+def _logarithms(tensor: Tensor) -> dict[str, Any]:
+    """Weights from 2⁻³² to 1 by their logarithms, in steps of 0.03 %: 16 bits each, in two planes, deflated."""
+    logarithms = np.log2(np.maximum(_numpy(tensor), 2.0**-33))
+    codes = np.rint(65535 + 2048 * logarithms).clip(0, 65535).astype("<u2")
+    return {"shape": list(tensor.shape), "logarithms": _deflated(_planes(codes))}
+
+
+def _planes(codes: np.ndarray) -> bytes:
+    """The low bytes of numbers of 16 bits, then the high ones."""
+    return codes.reshape(-1, 1).view(np.uint8).T.tobytes()
+
+
+def _deflated(data: bytes) -> str:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)  # raw: no header
-    data = deflate.compress(step.astype("<f4").tobytes() + planes.tobytes()) + deflate.flush()
-    return {"shape": list(tensor.shape), "packed": _base64(data)}
+    return _base64(deflate.compress(data) + deflate.flush())
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -149,10 +353,6 @@ def _json(value: object) -> str:
     """JSON that may stand inside <script>: no character in it means anything to an HTML parser."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate({ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -1,0 +1,140 @@
+"""What the viewer keeps, within bounds, and what takes long to make."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+
+PATIENCE = 10.0  # seconds after which work that nobody asks for is given up
+QUEUE = 64  # kinds of work that may be under way or waiting
+
+
+class Shelf:
+    """Things by key, the latest used last, together at most `limit` bytes; the last one put is kept in any case."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._things: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        with self._lock:
+            return sum(size for _, size in self._things.values())
+
+    def get(self, key: Hashable) -> Any:
+        """What was put there, or None."""
+        with self._lock:
+            if key not in self._things:
+                return None
+            self._things.move_to_end(key)
+            return self._things[key][0]
+
+    def put(self, key: Hashable, thing: Any, size: int) -> None:
+        """Keeps a thing of `size` bytes, and lets go of those that were not used for longest."""
+        with self._lock:
+            self._things[key] = thing, size
+            self._things.move_to_end(key)
+            used = sum(size for _, size in self._things.values())
+            while used > self.limit and len(self._things) > 1:
+                used -= self._things.popitem(last=False)[1][1]
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys, the least used first."""
+        with self._lock:
+            return iter(list(self._things))
+
+
+def size_of(tensors: Iterable[Tensor | None]) -> int:
+    """The bytes that tensors hold: each storage once, and all of it, also where only a part is looked at."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    return sum(storages.values())
+
+
+class Working(Exception):  # noqa: N818  not an error: an answer
+    """It is not done yet: `share` of it is, or None while it waits for other work. `job` is its number."""
+
+    def __init__(self, share: float | None, job: int) -> None:
+        super().__init__(share, job)
+        self.share, self.job = share, job
+
+
+class Cancelled(Exception):  # noqa: N818
+    """Nobody wants it any more."""
+
+
+class Jobs:
+    """Work that takes long, one after the other in one thread, and shared by all who ask for the same."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(1, "regard-long")
+        self._jobs: dict[Hashable, _Job] = {}
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def result(self, key: Hashable, work: Callable[[Callable[[float], None]], Any], wait: float) -> Any:
+        """What `work` gives, which is told whom to tell its progress.
+
+        Raises Working where it is not done within `wait` seconds: ask again; OverflowError where too much waits;
+        Cancelled; and what the work raises.
+        """
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is None:
+                if len(self._jobs) >= QUEUE:
+                    raise OverflowError("Too much is being computed at once: try again in a moment.")
+                self._last += 1
+                job = self._jobs[key] = _Job(self._last)
+                job.future = self._worker.submit(job.run, work)
+        job.asked = time.monotonic()
+        try:
+            found = job.future.result(wait)
+        except TimeoutError:
+            if not job.future.done():
+                raise Working(job.share, job.number) from None
+            raise
+        finally:
+            if job.future.done():
+                with self._lock:
+                    if self._jobs.get(key) is job:
+                        del self._jobs[key]
+        return found
+
+    def cancel(self, number: int | None) -> int:
+        """Gives up the job of this number, or all of them; how many it were."""
+        with self._lock:
+            found = [key for key, job in self._jobs.items() if number in (None, job.number)]
+            for key in found:
+                self._jobs.pop(key).cancelled = True
+        return len(found)
+
+    def close(self) -> None:
+        """Gives up everything."""
+        self.cancel(None)
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+
+class _Job:
+    future: Future
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.share: float | None = None
+        self.asked = time.monotonic()
+        self.cancelled = False
+
+    def run(self, work: Callable[[Callable[[float], None]], Any]) -> Any:
+        self.progress(0.0)
+        return work(self.progress)
+
+    def progress(self, share: float) -> None:
+        self.share = share
+        if self.cancelled or time.monotonic() - self.asked > PATIENCE:
+            raise Cancelled

@@ -1,0 +1,187 @@
+"""The map's tiles against the weights themselves, and what the viewer keeps."""
+
+import gc
+import importlib.util
+import threading
+import time
+import weakref
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regard.view import tiles
+from regard.view.shelf import Cancelled, Jobs, Shelf, Working, size_of
+from regard.view.tiles import Matrix
+
+_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
+_readings = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_readings)
+made = _readings.made
+
+
+def expected(matrix, level):
+    """All cells of a level, one by one."""
+    shown = [unit.index for unit in matrix.reading.units if not (matrix.hide and unit.special)]
+    weights = matrix.reading.weights(matrix.layer, matrix.head)[shown][:, shown]
+    width = 1 << level
+    cells = range(0, len(shown), width)
+    reduce = torch.Tensor.mean if matrix.reduce == "mean" else torch.Tensor.max
+    found = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
+    return torch.tensor(found)
+
+
+def assembled(matrix, level, overview=None):
+    """All tiles of a level, put together."""
+    cells = -(-matrix.size // (1 << level))
+    count = -(-cells // tiles.TILE)
+    rows = [torch.cat([matrix.tile(level, y, x, overview) for x in range(count)], 1) for y in range(count)]
+    return torch.cat(rows)
+
+
+@given(
+    words=st.integers(1, 60),
+    reduce=st.sampled_from(["mean", "max"]),
+    hide=st.booleans(),
+    tile=st.sampled_from([3, 8, 256]),
+    block=st.sampled_from([1, 5, 16, 1024]),
+    rule=st.sampled_from(["plain", "causal", "softcap, scale and sinks"]),
+)
+def test_every_cell_of_every_level(words, reduce, hide, tile, block, rule):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE", tile)
+        patch.setattr(tiles, "BLOCK", block)
+        patch.setattr(tiles, "BASE", 1)
+        reading = made(" ".join(f"w{n}" for n in range(words)), **_readings.RULES[rule])
+        matrix = Matrix(reading, 1, 4, reduce, hide)
+        assert matrix.size == words + (not hide)
+        assert -(-matrix.size // (1 << matrix.top)) <= tile
+        told = []
+        overview = matrix.overview(told.append) if matrix.needs_overview else None
+        assert told == sorted(told)
+        for level in range(matrix.top + 1):
+            torch.testing.assert_close(assembled(matrix, level), expected(matrix, level), atol=1e-6, rtol=0)
+            torch.testing.assert_close(assembled(matrix, level, overview), expected(matrix, level), atol=1e-6, rtol=0)
+
+
+def test_a_tile_that_is_not_there():
+    matrix = Matrix(made("a b c"), 0, 0)
+    for level, row, column in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, 0, -1), (2**70, 0, 0)):
+        with pytest.raises(IndexError, match=f"There is no tile {row}, {column} of level {level}"):
+            matrix.tile(level, row, column)
+
+
+@pytest.mark.parametrize("whole", [10, 2048])
+def test_a_thumb_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole):
+    monkeypatch.setattr(tiles, "WHOLE", whole)
+    monkeypatch.setattr(tiles, "THUMB", 8)
+    matrix = Matrix(made(" ".join(f"w{n}" for n in range(30))), 0, 1, "max")
+    weights = matrix.reading.weights(0, 1)
+    rows = weights if whole > 31 else torch.zeros_like(weights).index_copy(0, torch.arange(0, 31, 4), weights[::4])
+    cells = [[rows[i : i + 4, j : j + 4].max() for j in range(0, 31, 4)] for i in range(0, 31, 4)]
+    torch.testing.assert_close(matrix.thumb(), torch.tensor(cells))
+
+
+def test_a_layout_does_not_keep_its_reading():
+    reading = made("a b c")
+    Matrix(reading, 0, 0).tile(0, 0, 0)
+    gone = weakref.ref(reading)
+    del reading
+    gc.collect()
+    assert gone() is None
+
+
+# The shelf
+
+
+def test_a_shelf_lets_go_of_the_least_used():
+    shelf = Shelf(100)
+    for key in "abc":
+        shelf.put(key, key.upper(), 40)
+    assert (list(shelf), shelf.used) == (["b", "c"], 80)
+    assert shelf.get("b") == "B"
+    shelf.put("d", "D", 40)
+    assert list(shelf) == ["b", "d"]
+    shelf.put("b", "B", 90)  # the same again, larger
+    assert (list(shelf), shelf.used) == (["b"], 90)
+    shelf.put("e", "E", 1000)  # too large, and the only one
+    assert (shelf.get("e"), shelf.get("b")) == ("E", None)
+
+
+def test_sizes_count_each_storage_once():
+    whole = torch.zeros(100)
+    assert size_of([whole, whole[:10], None, whole.view(10, 10)]) == 400
+
+
+def test_work_is_shared_told_and_cancelled():
+    jobs, go, told = Jobs(), threading.Event(), []
+
+    def work(progress):
+        told.append("begun")
+        progress(0.25)
+        go.wait(10)
+        progress(0.75)
+        return "done"
+
+    with pytest.raises(Working) as working:
+        jobs.result("a", work, 0.1)
+    assert working.value.share == 0.25
+    with pytest.raises(Working) as waiting:
+        jobs.result("b", lambda progress: "b", 0.01)
+    assert waiting.value.share is None
+    go.set()
+    assert [jobs.result(key, work, 10) for key in "ab"] == ["done", "b"]
+    assert told == ["begun"]
+    go.clear()
+    with pytest.raises(Working):
+        jobs.result("c", work, 0.1)
+    assert jobs.cancel(3) == 1
+    go.set()
+    assert jobs.result("d", lambda progress: "the next", 10) == "the next"
+    jobs.close()
+
+
+def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
+    monkeypatch.setattr("regard.view.shelf.PATIENCE", 0.1)
+    jobs, ended = Jobs(), threading.Event()
+
+    def work(progress):
+        try:
+            while True:
+                time.sleep(0.02)
+                progress(0.5)
+        finally:
+            ended.set()
+
+    with pytest.raises(Working):
+        jobs.result("a", work, 0.01)
+    assert ended.wait(5)
+    with pytest.raises(Cancelled):
+        jobs.result("a", work, 5)
+
+
+def test_what_work_raises_reaches_the_asker_and_is_forgotten():
+    jobs = Jobs()
+
+    def fail(progress):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        jobs.result("a", fail, 5)
+    assert jobs.result("a", lambda progress: 1, 5) == 1
+    assert all(jobs.result(n, lambda progress, n=n: n, 5) == n for n, _ in product(range(5), range(2)))
+    jobs.close()
+
+
+def test_a_queue_too_long_is_refused():
+    jobs, go = Jobs(), threading.Event()
+    for n in range(64):
+        with pytest.raises(Working):
+            jobs.result(n, lambda progress: go.wait(10), 0)
+    with pytest.raises(OverflowError, match="Too much is being computed at once"):
+        jobs.result("more", lambda progress: 1, 0)
+    go.set()
+    jobs.close()
