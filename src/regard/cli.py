@@ -147,6 +147,54 @@ def compare(
         _warn(reading.truncated)
 
 
+@app.command(epilog='Example: regard serve "Time flies like an arrow"')
+def serve(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT|FILE]", help="What to begin with.", show_default=False)
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option(metavar="TEXT|FILE", help="A second text, read with the first.", show_default=False)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="A model to offer, of the Hugging Face hub or a folder; more than once for several.",
+            show_default="embedded",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(help="What visitors must know, where others can reach the address.", show_default=False),
+    ] = None,
+    memory: Annotated[int, typer.Option(min=1, help="MiB that the readings may take together.")] = 2048,
+    allow_pickle: Pickle = False,
+) -> None:
+    """A page in the browser: type a text, and look at the attention that reads it.
+
+    Only this machine can open it, unless --host and --token say otherwise. Ctrl-C ends it.
+    """
+    from regard.view.offer import lenses, text_of
+
+    offered = lenses(model or [None], allow_pickle)
+    first = text_of(text) if text is not None else "Time flies like an arrow"
+    second = None if pair is None else text_of(pair)
+    try:
+        from regard.view.desk import Desk
+        from regard.view.server import serve as answer
+    except ImportError as error:
+        raise ImportError(f"The viewer's server is not installed ({error}): pip install 'regard[serve]'.") from None
+
+    next(iter(offered.values()))()  # a model that cannot be opened is told now, and not to the first visitor
+
+    def ready(address: str) -> None:
+        print(f"{address}\nCtrl-C ends it.", flush=True)
+
+    answer(Desk(offered, memory << 20, (first, second)), host, port, token, ready)
+
+
 @app.command(epilog="Example: regard embed sentences.txt --out sentences.parquet")
 def embed(
     files: Annotated[

@@ -1,0 +1,401 @@
+"""The viewer's server: what it answers, who may come in, and what bad input does to it: nothing."""
+
+import gzip
+import http.client
+import json
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import torch
+
+import regard
+
+pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is not installed")
+
+from regard.view import server as serving_module
+from regard.view.desk import LIMIT
+from regard.view.html import served
+
+ARROW = "Time flies like an arrow"
+
+
+@pytest.fixture(scope="module")
+def address(serving):
+    return serving(ARROW).address
+
+
+@pytest.fixture(scope="module")
+def lens(address):
+    return regard.Lens()
+
+
+class Answered(dict):
+    """An answer of the server: what it said, its numbers as tensors, and the status."""
+
+    status: int
+
+
+def request(address, method="GET", path="/", body=None, timeout=60, **headers):
+    """One request, with any headers: (status, headers, content)."""
+    where = urlsplit(address)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=timeout)
+    connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
+    if body is not None:
+        connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    response = connection.getresponse()
+    found = response.status, response.headers, response.read()
+    connection.close()
+    return found
+
+
+def ask(address, question, patience=60, **headers):
+    """The answer to a question, asked again until it is there."""
+    until = time.monotonic() + patience
+    while True:
+        status, _, content = request(address, "POST", "/ask", json.dumps(question).encode(), **headers)
+        if status != 200:
+            answer = Answered(json.loads(content))
+        else:
+            (length,) = struct.unpack_from("<I", content)
+            answer, at = Answered(json.loads(content[4 : 4 + length])), 4 + length
+            for name, shape in answer.pop("arrays"):
+                numbers = np.frombuffer(content, "<f4", int(np.prod(shape)), at)
+                answer[name], at = torch.tensor(numbers).view(shape), at + numbers.nbytes
+            assert at == len(content)
+        answer.status = status
+        if "working" not in answer or time.monotonic() > until:
+            return answer
+
+
+def read(address, text=ARROW, **more):
+    return ask(address, {"what": "read", "text": text, **more})
+
+
+def goes_on(address):
+    assert read(address, "It goes on.").status == 200
+
+
+# What it answers
+
+
+def test_the_page_and_its_files(address):
+    status, headers, content = request(address)
+    assert status == 200
+    assert b'<div class="viewer"' in content
+    for name in ("viewer.js", "viewer.css", "openseadragon-license.txt"):
+        status, headers, packed = request(address, path=f"/assets/{name}", Accept_Encoding="gzip")
+        assert (status, headers["Content-Encoding"]) == (200, "gzip")
+        _, headers, plain = request(address, path=f"/assets/{name}")
+        assert headers["Content-Encoding"] is None
+        assert gzip.decompress(packed) == plain
+    assert request(address, path="/assets/../cli.py")[0] == 404
+    assert request(address, path="/nothing")[0] == 404
+    assert request(address, path="/ask")[0] == 405
+
+
+def test_the_first_load_is_light():
+    page, assets = served()
+    total = sum(
+        len(gzip.compress(content, 9)) for content in (page.encode(), *(content for content, _ in assets.values()))
+    )
+    print(f"{total / 1e3:.0f} kB compressed")
+    assert total < 500_000
+
+
+def test_start_and_card(address, lens):
+    start = ask(address, {"what": "start"})
+    assert start == {"models": ["all-MiniLM-L6-v2"], "limit": LIMIT, "first": {"text": ARROW, "pair": None}}
+    card, reading = read(address), lens.read(ARROW)
+    assert card["units"] == [unit.text for unit in reading.units]
+    assert card["special"] == [0, 6]
+    assert card["second"] is None
+    assert 0 < card["memory"]["reading"] <= card["memory"]["kept"] <= card["memory"]["limit"]
+    pair = read(address, "How old are you?", pair="What is your age?")
+    assert pair["units"][pair["second"]] == "What"
+    assert ask(address, {"what": "card", "reading": card["reading"]})["units"] == card["units"]
+
+
+def test_the_numbers_are_those_of_python(address, lens):
+    text = "The unbelievable cat sat on the mat; the tokenizer slept."
+    reading, key = lens.read(text), read(address, text)["reading"]
+    about = {"reading": key, "layer": 3}
+    for side, expected in (("from", reading.units[2].attends_to(3)), ("to", reading.units[2].attended_by(3))):
+        found = ask(address, {"what": "look", "word": 2, "side": side, **about})["weights"]
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ask(address, {"what": "all", **about})["weights"], reading.weights(3), atol=1e-6, rtol=0)
+    tile = {"what": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **about}
+    torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-6, rtol=0)
+    words = [unit.index for unit in reading.words]
+    found = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
+    torch.testing.assert_close(found, reading.weights(3, 7)[words][:, words], atol=1e-6, rtol=0)
+    unit = next(unit for unit in reading.units if len(unit.tokens) > 1)
+    walk = reading.explain(unit, 3, 7)
+    found = ask(address, {"what": "walk", "head": 7, "token": unit.tokens[1], "all": True, **about})
+    assert found["rows"] == list(range(len(reading.tokens)))
+    for name in ("query", "scores", "scaled", "weights", "context", "x"):
+        torch.testing.assert_close(found[name], getattr(walk, name)[1].float(), atol=1e-6, rtol=0)
+    assert found["error"] == walk.error < 1e-5
+    compared = ask(address, {"what": "compare", "word": "bank", "texts": ["A river bank.", "The bank paid the bank."]})
+    assert [place["start"] for place in compared["places"]] == [8, 4, 18]
+    assert compared["similarity"].shape == (7, 3, 3)
+    expected = torch.cosine_similarity(
+        *(lens.read(t).word("bank", 1).vectors for t in ("A river bank.", "The bank paid the bank.")), dim=-1
+    )
+    torch.testing.assert_close(compared["similarity"][:, 0, 1], expected, atol=1e-6, rtol=0)
+
+
+# Who may come in
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1", "192.168.0.1"]
+)
+def test_another_name_is_turned_away(address, host):
+    assert request(address, Host=host)[0] in (400, 421)
+    assert request(address, "POST", "/ask", b'{"what": "start"}', Host=host)[0] in (400, 421)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LOCALHOST"])
+def test_its_own_names_are_known(address, host):
+    assert request(address, Host=f"{host}:{urlsplit(address).port}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://localhost", "http://localhost:1", "http://[", ""]
+)
+def test_a_page_elsewhere_may_not_ask(address, origin):
+    status, _, content = request(address, "POST", "/ask", b'{"what": "start"}', Origin=origin)
+    assert (status, json.loads(content)["error"]) == (403, "Pages of other sites may not ask here.")
+    own = f"http://{urlsplit(address).netloc}"
+    assert request(address, "POST", "/ask", b'{"what": "start"}', Origin=own)[0] == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_nor_by_an_image_or_a_script(address, site):
+    assert request(address, path="/assets/viewer.js", Sec_Fetch_Site=site)[0] == 403
+    assert request(address, Sec_Fetch_Site=site)[0] == 200  # a link may lead here
+    assert request(address, "POST", "/ask", b"{}", Sec_Fetch_Site=site)[0] == 403
+
+
+def test_the_policy_is_strict(address):
+    for path in ("/", "/assets/viewer.js", "/nothing"):
+        _, headers, _ = request(address, path=path)
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "server" not in {name.lower() for name in headers}
+
+
+def test_another_address_needs_a_token(serving):
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines: give a --token"):
+        serving_module.application(None, "0.0.0.0")
+    with pytest.raises(ValueError, match="8 characters or more"):
+        serving_module.application(None, "0.0.0.0", "secret")
+    started = serving("--host", "0.0.0.0", "--token", "open-sesame-42").address
+    assert started.endswith("/?token=open-sesame-42")
+    address = f"http://127.0.0.1:{urlsplit(started).port}/"
+    for path in ("/", "/assets/viewer.js", "/?token=open-sesame-43", "/?token=%C3%A9", "/?token="):
+        status, _, content = request(address, path=path)
+        assert (status, "asks for a token" in json.loads(content)["error"]) == (401, True)
+    status, headers, _ = request(address, path="/?token=open-sesame-42")
+    assert (status, headers["Location"]) == (303, "/")
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert request(address, Cookie=cookie.partition(";")[0])[0] == 200
+    assert request(address, Authorization="Bearer open-sesame-42")[0] == 200
+    assert request(address, Authorization="Bearer open-sesame")[0] == 401
+    assert request(address, Cookie=cookie.partition(";")[0], Host=f"{socket.gethostname()}")[0] == 200
+    assert request(address, Cookie=cookie.partition(";")[0], Host="evil.example")[0] == 421
+
+
+def test_models_come_only_from_the_list(address):
+    for model in ("/etc", "../..", "bert-base-uncased", "all-MiniLM-L6-v2/", 3, {}, ["all-MiniLM-L6-v2"]):
+        found = read(address, model=model)
+        assert (found.status, found["error"]) == (
+            403,
+            "model: expected one of all-MiniLM-L6-v2, which were chosen at the start.",
+        )
+
+
+# Bad input
+
+QUESTIONS = {
+    "not JSON": (b"{", "A question is a JSON object, in UTF-8."),
+    "not UTF-8": (b'{"what": "\xff"}', "A question is a JSON object, in UTF-8."),
+    "nothing": (b"", "A question is a JSON object, in UTF-8."),
+    "too deep": (b"[" * 100_000, "A question is a JSON object, in UTF-8."),
+    "a list": (b"[]", "A question is a JSON object with"),
+    "no what": (b"{}", "what: expected one of start, read"),
+    "an odd what": (b'{"what": {}}', "what: expected one of start, read"),
+    "an unknown what": (b'{"what": "__class__"}', "what: expected one of start, read"),
+    "no text": (b'{"what": "read"}', "text: missing."),
+    "an empty text": (b'{"what": "read", "text": " "}', "text: there is no text."),
+    "a number for a text": (b'{"what": "read", "text": 3}', "text: there is no text."),
+    "half a letter": (b'{"what": "read", "text": "a\\ud800"}', "is not valid Unicode"),
+    "an unknown reading": (b'{"what": "card", "reading": "0"}', "This reading is not known here"),
+    "an odd reading": (b'{"what": "card", "reading": {}}', "This reading is not known here"),
+    "no texts": (b'{"what": "compare", "word": "a", "texts": []}', "texts: expected 1 to 32 texts."),
+    "odd texts": (b'{"what": "compare", "word": "a", "texts": [1]}', "text: there is no text."),
+    "a word not there": (b'{"what": "compare", "word": "zebra", "texts": ["a cat"]}', "There is no word 'zebra'"),
+    "one place": (b'{"what": "compare", "word": "cat", "texts": ["a cat"]}', "'cat' is there once"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), QUESTIONS.values(), ids=QUESTIONS)
+def test_what_is_no_question_gets_a_clear_message(address, body, message):
+    status, _, content = request(address, "POST", "/ask", body)
+    while status == 200 and b'"working"' in content[:60]:
+        status, _, content = request(address, "POST", "/ask", body)
+    assert 400 <= status < 500, content
+    assert message in json.loads(content)["error"]
+    goes_on(address)
+
+
+PARTS = {"layer": 0, "head": 0, "level": 0, "row": 0, "column": 0, "word": 0, "token": 0}
+WHERE = {
+    "layer": "tile",
+    "head": "tile",
+    "level": "tile",
+    "row": "tile",
+    "column": "tile",
+    "word": "look",
+    "token": "walk",
+}
+
+
+@pytest.mark.parametrize("value", [-1, 1, 2**31, 2**70, 0.0, "0", None, True, [], -(2**70), 99])
+@pytest.mark.parametrize("part", PARTS)
+def test_indices_out_of_range_are_refused(address, part, value):
+    key = read(address)["reading"]
+    found = ask(address, {"what": WHERE[part], "reading": key, "side": "from", **PARTS, part: value})
+    if value == 1 and value is not True and part in ("layer", "head", "word", "token"):
+        assert found.status == 200
+        return
+    assert found.status == 400, found
+    assert part in found["error"] or "There is no tile" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("side", "left"), ("reduce", "sum"), ("hide", "yes"), ("side", []), ("hide", 7)]
+)
+def test_choices_are_named(address, part, value):
+    what = {"side": "look"}.get(part, "tile")
+    found = ask(address, {"what": what, "reading": read(address)["reading"], **PARTS, part: value})
+    assert found.status == 400
+    assert found["error"].startswith(f"{part}: expected one of")
+
+
+def test_a_text_over_the_limit(address):
+    found = read(address, "a " * (LIMIT // 2) + "a")
+    assert (found.status, found["error"]) == (413, "text: it has 1,048,577 characters, and the limit is 1,048,576.")
+    status, _, content = request(address, "POST", "/ask", b" " * (serving_module.BODY + 1))
+    assert (status, json.loads(content)["error"]) == (413, "The question is longer than 8,388,608 bytes.")
+    goes_on(address)
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "</script><!--", "a" + "\u0301" * 10_000, "\u202eevil\u0000"]
+)
+def test_hostile_texts_are_texts(address, text):
+    card = read(address, text)
+    assert card.status == 200
+    assert card["text"] == text[:2000]
+
+
+def test_a_thousand_requests_at_once(address):
+    key = read(address)["reading"]
+    statuses = []
+
+    def one(n):
+        found = ask(address, {"what": "look", "reading": key, "layer": n % 6, "word": n % 7, "side": "from"})
+        statuses.append(found.status)
+        assert found.status in (200, 503)
+        assert found.status == 200 or found["error"] == "Too many questions at once: try again in a moment."
+
+    with ThreadPoolExecutor(200) as pool:
+        list(pool.map(one, range(1000)))
+    assert len(statuses) == 1000
+    assert statuses.count(200) >= 500
+    goes_on(address)
+
+
+def test_a_cancelled_request(address):
+    where = urlsplit(address)
+    text = " ".join(f"cancelled{n}" for n in range(2000))
+    body = json.dumps({"what": "read", "text": text}).encode()
+    for _ in range(20):
+        with socket.create_connection((where.hostname, where.port)) as one:
+            one.sendall(b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, and gone
+    assert ask(address, {"what": "cancel", "job": 10**9})["given_up"] == 0
+    goes_on(address)
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_client_that_sends_a_byte_a_second(address, part):
+    """Is let go after ten seconds, and keeps nobody else from being served meanwhile."""
+    where = urlsplit(address)
+    head = b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    with socket.create_connection((where.hostname, where.port), timeout=30) as slow:
+        began = time.monotonic()
+        if part == "body":
+            slow.sendall(head + b"\r\n")
+        stop = threading.Event()
+
+        def drip():
+            for byte in head if part == "head" else b" " * 1000:
+                if stop.wait(1):
+                    return
+                try:
+                    slow.sendall(bytes([byte]))
+                except OSError:
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        goes_on(address)
+        said = slow.recv(10_000)
+        stop.set()
+        dripping.join()
+        took = time.monotonic() - began
+    assert 8 < took < 20, took
+    assert said == b"" if part == "head" else b"408" in said
+    goes_on(address)
+
+
+def test_it_ends_when_asked(serving):
+    started = serving("a cat")
+    goes_on(started.address)
+    started.process.terminate()
+    assert started.process.wait(10) is not None
+
+
+# Memory
+
+
+def test_memory_is_bounded(serving):
+    """Readings beyond --memory go, the least used first, and come back when they are asked for."""
+    address = serving("--memory", "40").address
+    texts = [" ".join(f"{word}{n}" for word in ("alpha", "beta", "gamma") for _ in range(30)) for n in range(6)]
+    keys = [read(address, text)["reading"] for text in texts]
+    memory = read(address, texts[-1])["memory"]
+    assert memory["limit"] == 40 << 20
+    assert memory["kept"] <= memory["limit"]
+    assert memory["readings"] < len(texts) + 1
+    for n in range(60):
+        key = keys[n % len(keys)]
+        tile = ask(address, {"what": "tile", "reading": key, **PARTS})
+        assert tile.status == 200, tile
+    assert read(address, texts[0])["memory"]["kept"] <= 40 << 20
