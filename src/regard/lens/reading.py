@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from regard.lens.lens import Lens
     from regard.lens.walk import Walk
+    from regard.view.widget import Viewer
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,32 @@ class Reading:
         for name, number, size in (("layer", layer, self.layers), ("head", head, self.heads)):
             if number is not None and not -size <= number < size:
                 raise IndexError(f"There is no {name} {number}: {self.model} has {name}s 0 to {size - 1}.")
+
+    def view(self, *, word: Word | None = None, layer: int | None = None, head: int | None = None) -> Viewer:
+        """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
+
+        `layer`, `head` and `word` are what it opens with. Where widgets are off, a picture stands in its place. What a
+        cell ends with shows itself so: `reading` alone will do.
+
+        Raises ImportError, with what to install, where anywidget is missing; IndexError for a layer or head that is
+        not there.
+        """
+        from regard.view.widget import Viewer
+
+        return Viewer(self, word=word, layer=layer, head=head)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """What a notebook shows; a terminal gets the one line of `repr`."""
+        if not {"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys():
+            return {"text/plain": repr(self)}
+        try:
+            return self.view()._repr_mimebundle_(**kwargs)
+        except ImportError:
+            return {"text/plain": repr(self)}
+
+    def _display_(self) -> Any:
+        """The same for marimo."""
+        return self.view()
 
     def save(self, path: str | Path, **options: Any) -> None:
         """Save as a picture (.png, .svg), a page (.html) or numbers (.json); `options` as in `regard.view.save`."""
