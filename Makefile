@@ -22,12 +22,20 @@ demo: .venv/demo
 	@echo
 	@echo "The same, to click on: flies.html"
 
-test: .venv/test
+test: .venv/test browser
 	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The viewer is tested in a browser; where there is none, and none can be had, those tests say so and are skipped.
+.PHONY: browser
+browser:
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get -qq update && \
+	    apt-get -qq install --yes --no-install-recommends chromium > /dev/null; } || \
+	  echo "There is no Chromium, and it cannot be installed here: the viewer is not tested in a browser."
 
 bench: .venv/test
 	$(BIN)/python benchmarks/start.py
@@ -82,5 +90,5 @@ clean:
 	@touch $@
 
 .venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,plot,corpus,ray,bench,dev]'
+	$(EDITABLE) '.[model,plot,corpus,ray,serve,notebook,bench,dev]'
 	@touch $@
