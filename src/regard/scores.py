@@ -38,7 +38,7 @@ class Scores:
     @property
     def repeat(self) -> int:
         """How many query heads share a key/value head: H / G."""
-        return self.query.shape[1] // max(1, self.key.shape[1])
+        return max(1, self.query.shape[1] // max(1, self.key.shape[1]))
 
     @property
     def dtype(self) -> torch.dtype:
