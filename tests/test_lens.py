@@ -1,12 +1,14 @@
 """The lens: from a text to its words, hidden states and weights, and the walk of a word; and what bad input gets."""
 
 import copy
+import gc
 import importlib.util
 import json
 import shutil
 import socket
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -591,3 +593,19 @@ def test_the_planes_of_a_comparison_follow_one_another(lens):
         torch.testing.assert_close(torch.cdist(flat, flat), exact, msg=f"layer {layer}")  # three points lie in a plane
     for before, after in pairwise(plane):  # no rotation brings them closer
         assert torch.linalg.svdvals(after.mT @ before).sum() == pytest.approx(float((after * before).sum()), abs=1e-9)
+
+
+def test_a_reading_is_freed_as_soon_as_it_is_let_go(lens):
+    gc.disable()  # which would find a cycle some time, a gigabyte later
+    try:
+        reading = lens.read(ARROW)
+        word = reading.word("flies")
+        reading.explain(word), reading.weights(0), word.attends_to(0), word.attended_by(0)
+        gone, tensors = weakref.ref(reading), weakref.ref(reading.hidden)
+        del reading
+        assert gone() is None
+        assert word.attends_to(5).shape == (12, 7)  # a word keeps what it needs
+        del word
+        assert tensors() is None
+    finally:
+        gc.enable()

@@ -163,6 +163,27 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
         jobs.result("a", work, 5)
 
 
+def test_a_result_that_nobody_comes_for_is_let_go(monkeypatch):
+    jobs, go, thing = Jobs(), threading.Event(), None
+
+    def work(progress):
+        nonlocal thing
+        go.wait(10)
+        found = torch.zeros(1)
+        thing = weakref.ref(found)
+        return found
+
+    with pytest.raises(Working):
+        jobs.result("a", work, 0)
+    go.set()
+    jobs.result("b", lambda progress: None, 10)
+    assert thing() is not None  # it may still be asked for
+    monkeypatch.setattr("regard.view.shelf.PATIENCE", 0.0)
+    jobs.result("c", lambda progress: None, 10)
+    assert thing() is None
+    jobs.close()
+
+
 def test_what_work_raises_reaches_the_asker_and_is_forgotten():
     jobs = Jobs()
 

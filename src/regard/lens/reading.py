@@ -6,7 +6,7 @@ import difflib
 import sys
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,11 +114,12 @@ class Reading:
     @cached_property
     def units(self) -> list[Word]:
         """The words and the special tokens, in the order of the tokens: what the pictures show."""
-        found = []
+        # Words know a twin without this list, which shares its tensors: a cycle would keep them until it is collected.
+        found, twin = [], replace(self)
         for index, (span, tokens) in enumerate(self._spans):
             start, end = span or (0, 0)
             text = self.text[start:end] if span else printable(self.tokens[tokens[0]].text).strip(" ") or "␣"
-            found.append(Word(text, start, end, tuple(tokens), span is None, index, self))
+            found.append(Word(text, start, end, tuple(tokens), span is None, index, twin))
         return found
 
     @property
@@ -129,10 +130,11 @@ class Reading:
     @cached_property
     def unit_of_token(self) -> Int[Tensor, "tokens"]:
         """The unit that each token belongs to."""
-        units = torch.empty(len(self.tokens), dtype=torch.long)
-        for unit in self.units:
-            units[list(unit.tokens)] = unit.index
-        return units
+        units = [0] * len(self.tokens)
+        for index, (_, tokens) in enumerate(self._spans):
+            for token in tokens:
+                units[token] = index
+        return torch.tensor(units, dtype=torch.long)
 
     @cached_property
     def sizes(self) -> Int[Tensor, "units"]:
@@ -141,7 +143,7 @@ class Reading:
 
     def by_unit(self, numbers: Float[Tensor, "... tokens"]) -> Float[Tensor, "... units"]:
         """Numbers a token, summed over the tokens of each unit."""
-        total = numbers.new_zeros(*numbers.shape[:-1], len(self.units))
+        total = numbers.new_zeros(*numbers.shape[:-1], len(self._spans))
         return total.index_add_(-1, self.unit_of_token.to(numbers.device), numbers)
 
     def weights(self, layer: int, head: int | None = None) -> Float[Tensor, "... units units"]:
@@ -198,7 +200,7 @@ class Reading:
         """
         from regard.lens.walk import walk
 
-        if isinstance(word, Word) and word._reading is not self:
+        if isinstance(word, Word) and word._reading.hidden is not self.hidden:
             raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 

@@ -41,7 +41,7 @@ from regard.lens.lens import Lens
 from regard.lens.reading import Reading, Word
 from regard.mask import Block
 from regard.view.html import card, page
-from regard.view.shelf import Cancelled, Jobs, Shelf, Working, size_of
+from regard.view.shelf import Cancelled, Jobs, Shelf, Working, give_back, size_of
 from regard.view.tiles import BASE, Matrix
 
 LIMIT = 1 << 20  # characters of a text
@@ -151,6 +151,7 @@ class Desk:
         def read(progress: Callable[[float], None]) -> Reading:
             found = self._lens(model).read(text, pair, progress=progress)
             self.shelf.put(key, found, bytes_of(found))
+            give_back()
             return found
 
         return self.jobs.result(("read", key), read, WAIT)
