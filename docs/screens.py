@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 BANK = "He sat down on the bank of the river and counted the money that the bank had lent him, then walked home."
-LONG = " ".join(f"{BANK} It was the {n}th of the month, and nobody else had noticed." for n in range(4, 20))
+LONG = " ".join(f"{BANK} It was the {n}th of the month, and nobody else had noticed." for n in range(4, 15))
 
 SCREENS = {
     "sentence": "view=sentence&text=Time+flies+like+an+arrow&word=2&layer=5",
@@ -37,12 +37,11 @@ def main(folder):
                 page.goto(f"{address}#{link}")
                 page.wait_for_selector("#viewer[data-drawn]")
                 page.evaluate("document.activeElement.blur()")
-                page.wait_for_timeout(800)
-                height = min(
-                    1250, page.evaluate("document.getElementById('exports').getBoundingClientRect().top + scrollY")
-                )
-                page.set_viewport_size({"width": 1120, "height": round(height)})
-                page.wait_for_timeout(500)
+                # The window becomes as high as the view; the map would grow with it.
+                page.evaluate("document.getElementById('chart').style.maxWidth = '50rem'")
+                end = page.evaluate("document.getElementById('exports').getBoundingClientRect().top")
+                page.set_viewport_size({"width": 1120, "height": min(1360, round(end))})
+                page.wait_for_timeout(1000)
                 page.screenshot(path=folder / f"viewer-{name}.png")
                 page.close()
             browser.close()

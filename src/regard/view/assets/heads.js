@@ -94,12 +94,13 @@ export function headsView(app) {
     const [l, h] = pointed ?? [app.state.layer, app.state.head];
     const habits = habitsOf(l, h);
     const node = by("heads-says");
-    if (!habits) return node.replaceChildren(el("b", {}, `Layer ${l}, head ${h}`));
+    node.textContent = `Layer ${l}, head ${h}`;
+    if (!habits) return;
     const list = habits
       .filter(({ share }) => share > 0.2)
       .slice(0, 2)
       .map(({ whom, share }, n) => `${n ? " and " : ""}${percent(share)} ${n ? "" : "of its weight goes "}to ${whom}`);
-    node.replaceChildren(el("b", {}, `Layer ${l}, head ${h}`), `: ${list.join("") || "it spreads its weight widely"}.`);
+    node.textContent += `: ${list.join("") || "it spreads its weight widely"}.`;
   }
 
   const at = (event) => {

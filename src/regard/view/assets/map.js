@@ -9,7 +9,7 @@ import { loadSeadragon, openSeadragon } from "./openseadragon.js";
 
 const TILE = 256; // cells
 const KEEP = 160; // tiles of numbers: 42 MB
-const LABEL = 15; // px that a label takes at least
+const LABEL = { row: 15, column: 20 }; // px that a label takes at least; those of columns slant
 const NUMBER = 36; // px from which a cell carries its number
 const CLOSE = 48; // px of a cell that was jumped to
 const LOG = 256; // words from which on small weights matter more than the differences of large ones
@@ -319,9 +319,9 @@ export function mapView(app) {
     const [ink, soft, accent, paper] = ["--ink", "--soft", "--accent", "--paper"].map((name) => colourOf(style, name));
     const view = seen();
     const { left, top, unit } = view;
-    const every = 2 ** Math.max(0, Math.ceil(Math.log2(LABEL / unit)));
 
-    const labels = (first, room, draw) => {
+    const labels = (first, room, least, draw) => {
+      const every = 2 ** Math.max(0, Math.ceil(Math.log2(least / unit)));
       const from = Math.max(0, Math.floor(first / every) * every);
       for (let n = from; n < map.size && (n - first) * unit < room; n += every) {
         const place = (n + 0.5 * Math.min(every, map.size - n) - first) * unit;
@@ -333,9 +333,9 @@ export function mapView(app) {
       }
     };
     context.textAlign = "right";
-    labels(top, height - margin, (text, place) => context.fillText(text, margin - 8, margin + place));
+    labels(top, height - margin, LABEL.row, (text, place) => context.fillText(text, margin - 8, margin + place));
     context.textAlign = "left";
-    labels(left, width - margin, (text, place) => {
+    labels(left, width - margin, LABEL.column, (text, place) => {
       context.save();
       context.translate(margin + place, margin - 6);
       context.rotate(-Math.PI / 4);
