@@ -163,7 +163,7 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
         jobs.result("a", work, 5)
 
 
-def test_a_result_that_nobody_comes_for_is_let_go(monkeypatch):
+def test_a_result_that_nobody_comes_for_is_let_go():
     jobs, go, thing = Jobs(), threading.Event(), None
 
     def work(progress):
@@ -178,7 +178,7 @@ def test_a_result_that_nobody_comes_for_is_let_go(monkeypatch):
     go.set()
     jobs.result("b", lambda progress: None, 10)
     assert thing() is not None  # it may still be asked for
-    monkeypatch.setattr("regard.view.shelf.PATIENCE", 0.0)
+    jobs._jobs["a"].asked -= 60
     jobs.result("c", lambda progress: None, 10)
     assert thing() is None
     jobs.close()
