@@ -46,6 +46,7 @@ bench: .venv/test
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/regard bench embed
 	$(BIN)/python benchmarks/base.py
+	$(BIN)/python benchmarks/view.py
 	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
 
 sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
