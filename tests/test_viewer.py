@@ -590,6 +590,18 @@ def test_small_and_large_windows(tab, view, width, height):
     assert page.is_visible(f"#tab-{view}")
 
 
+def test_the_labels_of_a_comparison_can_be_read_on_a_phone(tab):
+    page = tab("view=compare", 360, 640)
+    boxes = [label.bounding_box() for label in page.locator("#plane text").all()]
+    assert len(boxes) == 4
+    assert all(box["height"] >= 12 and box["x"] >= 0 and box["x"] + box["width"] <= 360 for box in boxes)
+
+
+def test_a_map_uses_a_large_window(tab):
+    page = tab("view=map", 3840, 2160)
+    assert page.locator("#deep").bounding_box()["height"] > 1400
+
+
 @pytest.mark.parametrize(
     "text",
     ["القطة تنام على السرير", "猫は眠っている。犬は走る。", "👩🏽‍🚀 naïve 𝔘𝔫𝔦 नमस्ते", "a" + "\u0301" * 10_000 + " cat"],

@@ -276,8 +276,11 @@ class Desk:
         def compare(progress: Callable[[float], None]) -> Answer:
             lens, found = self._lens(model), []
             for n, text in enumerate(asked):
-                progress(n / len(asked))
-                found += every(lens.read(text), word)
+
+                def tell(share: float, n: int = n) -> None:
+                    progress((n + share) / len(asked))
+
+                found += every(lens.read(text, progress=tell), word)
             if len(found) < 2:
                 raise Refusal(f"{word!r} is there once; a comparison takes two places or more.")
             if len(found) > OCCURRENCES:

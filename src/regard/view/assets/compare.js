@@ -57,7 +57,7 @@ export function compareView(app) {
     by("after").value = after();
     by("after-says").textContent = after() ? `${after() - 1}` : "none: as they enter";
     by("after").setAttribute("aria-valuetext", after() ? `after layer ${after() - 1}` : "before the first layer");
-    by("plane").replaceChildren(plane());
+    drawPlane();
     by("places").replaceChildren(
       ...found.places.map((place, i) => {
         const text = el("bdi", { dir: "auto" }, ...marked(place, 120));
@@ -75,26 +75,31 @@ export function compareView(app) {
     return [`${from ? "…" : ""}${text.slice(from, start)}`, el("mark", {}, text.slice(start, end)), `${text.slice(end, to)}${to < text.length ? "…" : ""}`];
   }
 
-  /** A few words on each side of a place, for a label. */
-  function label({ text, start, end }) {
+  /** A few words on each side of a place, for a label of so many characters. */
+  function label({ text, start, end }, room) {
     const before = text.slice(0, start).trim().split(/\s+/).slice(-2).join(" ");
     const behind = text.slice(end).trim().split(/\s+/).slice(0, 2).join(" ");
-    return clipped(`${before} ${text.slice(start, end)} ${behind}`.trim(), 34);
+    return clipped(`${before} ${text.slice(start, end)} ${behind}`.trim(), room);
   }
 
   // ── The plane ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const [WIDE, HIGH] = [720, 380];
 
-  function plane() {
+  /** As wide as there is room, so that its labels can be read. */
+  function drawPlane() {
+    by("plane").replaceChildren(plane(Math.min(WIDE, Math.max(280, by("plane").clientWidth))));
+  }
+
+  function plane(wide) {
     const l = after();
     const reach = found.plane.data.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-9);
-    const scale = Math.min(WIDE / 2 - 120, HIGH / 2 - 36) / reach;
-    const svg = el("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", class: "points" });
+    const scale = Math.min(wide / 3, HIGH / 2 - 36) / reach;
+    const svg = el("svg", { viewBox: `0 0 ${wide} ${HIGH}`, role: "img", class: "points" });
     svg.setAttribute("aria-label", `The ${count()} places of “${found.word}” in the plane, ${by("after").getAttribute("aria-valuetext")}`);
     const at = found.places.map((_, i) => {
       const [x, y] = found.plane.data.subarray(2 * (l * count() + i), 2 * (l * count() + i) + 2);
-      return [WIDE / 2 + x * scale, HIGH / 2 - y * scale];
+      return [wide / 2 + x * scale, HIGH / 2 - y * scale];
     });
     const taken = []; // y of the labels, so that none lies on another
     const order = at.map((_, i) => i).sort((a, b) => at[a][1] - at[b][1]);
@@ -103,9 +108,10 @@ export function compareView(app) {
       let low = y + 4;
       while (taken.some(([ox, oy]) => Math.abs(oy - low) < 15 && Math.abs(ox - x) < 200)) low += 15;
       taken.push([x, low]);
-      const left = x > WIDE / 2;
+      const left = x > wide / 2;
+      const room = Math.min(34, Math.floor(((left ? x : wide - x) - 16) / 7.5));
       const point = el("circle", { cx: x, cy: y, r: 6 });
-      const words = el("text", { x: x + (left ? -11 : 11), y: low, "text-anchor": left ? "end" : "start" }, label(found.places[i]));
+      const words = el("text", { x: x + (left ? -11 : 11), y: low, "text-anchor": left ? "end" : "start" }, label(found.places[i], room));
       svg.append(el("g", { class: `cluster-${cluster(i)}`, "data-place": i }, point, words));
     }
     return svg;
@@ -210,7 +216,7 @@ export function compareView(app) {
 
   function picture(ink) {
     if (!found) throw new Error("there is nothing to be seen yet: compare a word first.");
-    const svg = plane();
+    const svg = plane(WIDE);
     const size = 84;
     const per = Math.max(1, Math.floor(WIDE / (size + 10)));
     const height = HIGH + Math.ceil(layers() / per) * (size + 28);
@@ -247,5 +253,5 @@ export function compareView(app) {
     return rows;
   }
 
-  return { draw, picture, table };
+  return { draw, picture, table, resize: () => found && drawPlane() };
 }

@@ -306,13 +306,11 @@ export function mapView(app) {
     const canvas = by("labels");
     const [width, height] = [chart.clientWidth, chart.clientHeight];
     const sharp = devicePixelRatio;
-    if (canvas.width !== Math.round(width * sharp) || canvas.height !== Math.round(height * sharp)) {
-      canvas.width = Math.round(width * sharp);
-      canvas.height = Math.round(height * sharp);
-    }
+    const [across, down] = [canvas.clientWidth, canvas.clientHeight].map((size) => Math.round(size * sharp));
+    if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
     const context = canvas.getContext("2d");
     context.setTransform(sharp, 0, 0, sharp, 0, 0);
-    context.clearRect(0, 0, width, height);
+    context.clearRect(0, 0, canvas.clientWidth, height);
     context.font = labelFont();
     context.textBaseline = "middle";
     const style = getComputedStyle(app.viewer);
