@@ -21,6 +21,7 @@ demo: .venv/demo
 	$(BIN)/regard explain "Time flies like an arrow" --word flies --save flies.html
 	@echo
 	@echo "The same, to click on: flies.html"
+	@echo "Any text, in the browser: $(BIN)/regard serve"
 
 test: .venv/test browser
 	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
@@ -87,7 +88,7 @@ clean:
 	@touch $@
 
 .venv/demo: .venv/build pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,plot]'
+	$(EDITABLE) '.[model,plot,serve]'
 	@touch $@
 
 .venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
