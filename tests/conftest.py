@@ -1,6 +1,7 @@
 """What the tests of the mechanism share: inputs, options by name, plain PyTorch, and the comparator."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from regard.backends import BACKENDS, reference
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("ci")
 
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them the commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike

@@ -43,7 +43,7 @@ def assembled(matrix, level, overview=None):
 
 
 @given(
-    words=st.integers(1, 60),
+    words=st.integers(1, 30),
     reduce=st.sampled_from(["mean", "max"]),
     hide=st.booleans(),
     tile=st.sampled_from([3, 8, 256]),
