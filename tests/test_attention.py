@@ -513,7 +513,7 @@ def off(function):
 @pytest.mark.parametrize(
     ("module", "name", "options"),
     [
-        (cpu, "_attention", {}),
+        (cpu, "forward", {}),
         (streaming, "softmax", {"window": (1, 0)}),
         (torch_backend, "_FLASH", {}),
         (torch_backend, "_FLASH", {"causal": True}),

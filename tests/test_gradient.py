@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import regard
-from regard.backends import streaming
+from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 
 
@@ -213,17 +213,123 @@ def test_collecting_changes_no_gradient(kit):
         kit.agree(one, other)
 
 
+# Second derivatives and forward mode
+
+
+DERIVED = [[], ["causal"], ["softcap"], ["bias", "lengths"], ["sinks", "causal"], ["key bias", "softcap", "sinks"],
+           ["rule"], ["hiding bias"], ["full mask", "sinks"], ["window", "segment pair"]]  # fmt: skip
+
+
+def differentiable(kit, names, backend, dtype=torch.float64):
+    """attention() as a function of leaves, whose lse of a row that sees nothing is 0; and the leaves."""
+    query, key, value = kit.inputs(1, 4, 2, 3, 5, 2, 3, dtype)
+    more = kit.options(names, query, key)
+    learned = [name for name in ("bias", "sinks") if name in more and "hiding bias" not in names]
+    leaves = [t.detach().to(dtype).requires_grad_() for t in (query, key, value, *(more[name] for name in learned))]
+
+    def run(query, key, value, *others):
+        arguments = more | dict(zip(learned, others, strict=True))
+        found = regard.attention(query, key, value, backend=backend, **arguments)
+        return found.output, found.lse.where(found.lse > -torch.inf, 0)
+
+    return run, leaves
+
+
+@pytest.mark.parametrize("names", DERIVED, ids="-".join)
+def test_every_derivative_by_finite_differences(kit, names):
+    """First, second, forward, and forward of the gradient."""
+    run, leaves = differentiable(kit, names, "torch")
+    assert torch.autograd.gradcheck(run, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(run, leaves, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@pytest.mark.parametrize("names", [n for n in DERIVED if n != ["rule"]], ids="-".join)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
-def test_no_second_derivative(backend):
+def test_second_and_forward_derivatives_in_lower_precision(kit, backend, dtype, names):
+    if backend == "cpu" and cpu._missing:
+        pytest.skip(cpu._missing)
+    run, leaves = differentiable(kit, names, backend, dtype)
+    again = differentiable(kit, names, "reference")[0]  # of the same options, only to have them
+    torch.manual_seed(0)
+    exact, doubles = differentiable(kit, names, "reference")
+    del again
+    torch.manual_seed(0)
+    run, leaves = differentiable(kit, names, backend, dtype)
+    doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    directions = [torch.randn_like(leaf) for leaf in leaves]
+
+    def derivatives(run, leaves):
+        weights = [torch.linspace(-1, 1, 12).to(leaves[0].dtype)[:, None], torch.linspace(1, 2, 12)]
+
+        def loss(*leaves):
+            output, lse = run(*leaves)
+            return (output.flatten(0, -2) * weights[0]).square().sum() + (lse.flatten() * weights[1]).sum()
+
+        ways = tuple(way.to(leaf.dtype) for way, leaf in zip(directions, leaves, strict=True))
+        first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+        product = sum((one * way).sum() for one, way in zip(first, ways, strict=True))
+        second = torch.autograd.grad(product, leaves, materialize_grads=True)
+        forward = torch.func.jvp(lambda *inputs: run(*inputs), tuple(leaf.detach() for leaf in leaves), ways)[1]
+        return [t.detach() for t in (*first, *second, *forward)]
+
+    tolerance = 2e-5 if dtype == torch.float32 else 0.1
+    for one, other in zip(derivatives(run, leaves), derivatives(exact, doubles), strict=True):
+        kit.agree(one, other, tolerance * max(1, float(other.abs().max())))
+
+
+def test_forward_mode_with_dual_numbers(kit, backend):
+    query, key, value = kit.inputs()
+    tangent = torch.randn_like(query)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(query, tangent)
+        found = regard.attention(dual, key, value, causal=True, backend=backend)
+        ours = torch.autograd.forward_ad.unpack_dual(found.output).tangent
+    (expected,) = torch.func.jvp(lambda q: kit.oracle(q, key, value, causal=True)[0], (query,), (tangent,))[1:]
+    kit.agree(ours, expected)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_derivatives_that_are_not_there_are_refused(backend):
     query = torch.randn(1, 1, 3, 2, requires_grad=True)
     output = regard.attention(query, query, query, backend=backend).output
 
-    def twice():
-        (gradient,) = torch.autograd.grad(output.sum(), query, create_graph=True)
-        torch.autograd.grad(gradient.sum(), query)
+    def thrice():
+        (first,) = torch.autograd.grad(output.square().sum(), query, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), query, create_graph=True)
+        torch.autograd.grad(second.square().sum(), query)
 
-    with pytest.raises(RuntimeError, match="attention: there is no second derivative"):  # and not a graph that lacks it
-        twice()
+    with pytest.raises(RuntimeError, match="attention: there is no third derivative"):  # and not a graph that lacks it
+        thrice()
+
+    def forward_twice():
+        torch.func.jacfwd(torch.func.jacfwd(lambda q: regard.attention(q, q, q, backend=backend).output.sum()))(query)
+
+    with pytest.raises(RuntimeError, match="attention: there is no forward derivative of a forward derivative"):
+        forward_twice()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_torch_func(kit, dtype):
+    """grad, vmap, hessian and per-sample gradients, on the backend of each type."""
+    query, key, value = (torch.randn(2, 3, 5, 4, dtype=dtype) for _ in range(3))
+
+    def loss(attend):
+        return lambda query, key, value: attend(query, key, value).square().sum()
+
+    ours = loss(lambda *tensors: regard.attention(*tensors, causal=True).output)
+    exact = loss(lambda *tensors: kit.oracle(*tensors, causal=True)[0])
+    doubles = [tensor.double() for tensor in (query, key, value)]
+    for transform in (
+        lambda f: torch.func.grad(f, (0, 1, 2)),
+        lambda f: torch.func.vmap(torch.func.grad(f, (0, 1, 2))),
+        lambda f: torch.func.hessian(f, (0, 1, 2)),
+    ):
+        few = slice(None) if "vmap" in str(transform(exact)) else slice(0, 1)
+        found = transform(ours)(query[few], key[few], value[few])
+        expected = transform(exact)(*(tensor[few] for tensor in doubles))
+        for one, other in zip(torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected)):
+            kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
 
 
 def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):

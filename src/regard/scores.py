@@ -65,13 +65,13 @@ class Scores:
         visible = self.mask.tile(at, scores.device)
         return scores if visible is None else scores.masked_fill_(~visible, -torch.inf)
 
-    def slope(self, at: Block) -> Float[Tensor, "b h q k"]:
-        """The derivative of softcap(s) for a part of the matrix, 1 − tanh²(s/c); 1 where there is no softcap."""
+    def tanh(self, at: Block) -> Float[Tensor, "b h q k"]:
+        """tanh(s/c) for a part of the matrix, s before the softcap c: c·tanh(s/c) has the derivative 1 − tanh²."""
         scores = self._scaled(at)
         if self.softcap is None:
-            return torch.ones_like(scores)
-        slope = _over(scores, self.softcap).tanh_().square_().neg_().add_(1)
-        return slope if slope is scores else scores.copy_(slope)
+            raise ValueError("Scores.tanh: there is no softcap.")
+        tanh = _over(scores, self.softcap).tanh_()
+        return tanh if tanh is scores else scores.copy_(tanh)
 
     def groups(self, heads: slice) -> slice:
         """The key/value heads that these query heads use."""

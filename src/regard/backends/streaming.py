@@ -323,7 +323,7 @@ def backward(
             mass = (sinks[at.heads].to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
             grad_sinks[at.heads] -= (mass * taken).sum((0, 2))
         if scores.softcap is not None:
-            grad_tile *= scores.slope(at).masked_fill_(weights == 0, 0)
+            grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(weights == 0, 0)
         grad_tile = grad_tile.mul_(scores.scale)
         grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
         grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, scores.repeat)
