@@ -49,7 +49,7 @@ def run(
     """
     largest_top = getattr(backends.BACKENDS[backend], "LARGEST_TOP", scores.shape[3])
     counts = {name: int(name.removeprefix("topk:")) for name in names if name != "entropy"}
-    top = max((count for count in counts.values() if count <= largest_top), default=0)
+    top = max([0, *(count for count in counts.values() if count <= largest_top)])
     arguments = _arguments(backend, scores, value, sinks)
     output, lse, entropies, values, indices = _call(_ATTENTION, *arguments, "entropy" in names, top)
     collected: streaming.Statistics = {}
