@@ -51,12 +51,12 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
     seen = scores.masked_fill(blind[..., None], 0)
     if sinks is not None:  # a sink is one more key that everybody sees, and that has no value
         sink = sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)
-        lse = torch.cat([seen, sink.masked_fill(blind[..., None], 0)], -1).logsumexp(-1)
-        alone = sink[..., 0]  # what a blind row has
-    else:
-        lse = seen.logsumexp(-1)
-        alone = torch.full_like(lse, -torch.inf)
-    weights = (seen - lse[..., None]).exp().masked_fill(hidden, 0)
+        seen, alone = torch.cat([seen, sink.masked_fill(blind[..., None], 0)], -1), sink[..., 0]
+    lse = seen.logsumexp(-1)
+    if sinks is None:
+        alone = torch.full_like(lse, -torch.inf)  # what blind rows have
+    # Not exp(s − lse): where all scores are −3e38, that lse has lost the number of keys.
+    weights = seen.softmax(-1)[..., :keys].masked_fill(hidden, 0)
     lse = torch.where(blind, alone, lse)
     if value.isfinite().all():
         return weights @ value, lse, weights
