@@ -156,9 +156,11 @@ def names(collect: Iterable[str]) -> Iterable[str]:
 
 def described(*tensors: Tensor) -> str:
     """Query, key and value with their shapes and types, for messages."""
-    return ", ".join(
-        f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-        if isinstance(tensor, Tensor)
-        else f"{name} {type(tensor).__name__}"
-        for name, tensor in zip(("query", "key", "value"), tensors, strict=True)
-    )
+
+    def describe(tensor: Tensor) -> str:
+        if not isinstance(tensor, Tensor):
+            return type(tensor).__name__
+        shape = "nested" if tensor.is_nested else tuple(tensor.shape)
+        return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
+
+    return ", ".join(f"{name} {describe(t)}" for name, t in zip(("query", "key", "value"), tensors, strict=True))
