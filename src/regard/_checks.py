@@ -28,7 +28,7 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
     for name, tensor in zip(("query", "key", "value"), tensors, strict=True):
         _check(name, tensor, tensors[0])
     ndim = tensors[0].ndim
-    query, key, value = (tensor[(None,) * (4 - ndim)] for tensor in tensors)
+    query, key, value = tensors if ndim >= 4 else tuple(tensor[(None,) * (4 - ndim)] for tensor in tensors)
     if query.shape[-1] == 0:
         raise ValueError("query: expected a dim of 1 at least. Got 0.")
     batch = _batch(query, key, value)
@@ -44,7 +44,8 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
     heads, groups = query.shape[-3], key.shape[-3]
     if (heads % groups if groups else heads) != 0:
         raise ValueError(f"key: expected a number of heads that divides the query's {heads}. Got {groups}.")
-    query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
+    if len(batch) > 1 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
     return (*batch, heads)[max(0, 4 - ndim) :], (query, key, value)
 
 
