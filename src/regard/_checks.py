@@ -116,13 +116,18 @@ def _number(name: str, number: Any) -> float:
 
 
 def bias(given: Tensor | None, shape: tuple[int, ...], query: Tensor) -> Tensor | None:
-    """The bias in four dimensions."""
+    """The bias in four dimensions, in float32 if it is float64 and the tensors are not."""
     if given is None:
         return None
     if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
         got = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise TypeError(f"bias: expected a float tensor. Got {got}; who may look at whom is for mask=.")
-    return broadcastable("bias", given, shape, query.device).resolve_neg()
+    given = broadcastable("bias", given, shape, query.device).resolve_neg()
+    if given.dtype == torch.float64 != query.dtype:
+        # A finite minus infinity of float64 stays finite: a row of nothing else is the mean, and no row that sees none.
+        largest = torch.finfo(torch.float32).max
+        given = torch.where(given.isinf(), given, given.clamp(-largest, largest)).to(torch.float32)
+    return given
 
 
 def sinks(given: Tensor | None, query: Tensor) -> Tensor | None:
