@@ -123,11 +123,15 @@ def bias(given: Tensor | None, shape: tuple[int, ...], query: Tensor) -> Tensor 
         got = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise TypeError(f"bias: expected a float tensor. Got {got}; who may look at whom is for mask=.")
     given = broadcastable("bias", given, shape, query.device).resolve_neg()
-    if given.dtype == torch.float64 != query.dtype:
-        # A finite minus infinity of float64 stays finite: a row of nothing else is the mean, and no row that sees none.
-        largest = torch.finfo(torch.float32).max
-        given = torch.where(given.isinf(), given, given.clamp(-largest, largest)).to(torch.float32)
-    return given
+    return _in_float32(given) if given.dtype == torch.float64 != query.dtype else given
+
+
+def _in_float32(bias: Tensor) -> Tensor:
+    """A finite minus infinity of float64 stays finite: a row of nothing else is the mean, and not one that sees none."""
+    largest, infinite = torch.finfo(torch.float32).max, bias.isinf()
+    finite = bias.masked_fill(infinite, 0)
+    zero = finite - finite.detach()  # with the gradient that clamp would stop
+    return (torch.where(infinite, bias, bias.clamp(-largest, largest)).detach() + zero).to(torch.float32)
 
 
 def sinks(given: Tensor | None, query: Tensor) -> Tensor | None:
