@@ -127,7 +127,7 @@ def bias(given: Tensor | None, shape: tuple[int, ...], query: Tensor) -> Tensor 
 
 
 def _in_float32(bias: Tensor) -> Tensor:
-    """A finite minus infinity of float64 stays finite: a row of nothing else is the mean, and not one that sees none."""
+    """A finite minus infinity of float64 stays finite: a row of nothing else is the mean, not one that sees none."""
     largest, infinite = torch.finfo(torch.float32).max, bias.isinf()
     finite = bias.masked_fill(infinite, 0)
     zero = finite - finite.detach()  # with the gradient that clamp would stop

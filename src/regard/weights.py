@@ -391,7 +391,7 @@ def _one_each(index: Any, shape: torch.Size) -> list[Any]:
 def _pick(index: Any, dim: int, shape: Sequence[int]) -> Int[Tensor, "n"] | Int[Tensor, ""]:
     """The positions that one index names; of no dimension where it is a number, as in torch."""
     try:
-        picked = torch.arange(shape[dim])[index.cpu() if isinstance(index, Tensor) else index]
+        picked = torch.arange(shape[dim], device="cpu")[index.cpu() if isinstance(index, Tensor) else index]
     except (IndexError, TypeError, ValueError) as error:
         raise IndexError(f"Weights: cannot take {index!r} from the {shape[dim]} of dimension {dim}: {error}") from None
     if picked.ndim > 1:
