@@ -70,6 +70,8 @@ def _check(name: str, tensor: Any, query: Tensor) -> None:
 def _batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
     """The batch dimensions; one of size 1 is repeated for the others, as torch broadcasts."""
     batch = tuple(query.shape[:-3])
+    if key.shape[:-3] == batch == value.shape[:-3]:
+        return batch
     for name, tensor in (("key", key), ("value", value)):
         sizes = []
         for size, other in zip(tensor.shape[:-3], batch, strict=True):

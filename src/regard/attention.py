@@ -78,7 +78,8 @@ def attention(
 
     A query that may look at nothing gets output 0, lse −inf and weights 0.
 
-    Returns: `Attention`, with output and lse differentiable in query, key, value, bias and sinks.
+    Returns: `Attention`, with output and lse differentiable in query, key, value, bias and sinks: twice, and in forward
+    mode. What the derivatives read may not be changed in place before them; PyTorch raises RuntimeError where it was.
 
     Raises: ValueError or TypeError with the call, the shapes, the argument and the cause.
 
