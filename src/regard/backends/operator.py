@@ -13,7 +13,7 @@ same four operators, whichever backend computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -122,24 +122,27 @@ def _attention_second(*arguments: Any) -> Five:
 def _grads(inputs: Sequence[Any], grads: Sequence[Tensor | None]) -> Five:
     """Gradients as an operator returns them: of the inputs' types, and of no numbers for what has none."""
     ready = []
-    for tensor, grad in zip(inputs[:DIFFERENTIABLE], grads, strict=True):
-        room = _room_of_grad(tensor if grad is not None else None, inputs[0])
-        ready.append(grad if grad is not None and _alike(grad, room) else room if grad is None else room.copy_(grad))
+    given = [None if grad is None else tensor for tensor, grad in zip(inputs[:DIFFERENTIABLE], grads, strict=True)]
+    for grad, room in zip(grads, _room_of_grads(given, inputs[0]), strict=True):
+        if grad is None:
+            ready.append(room)
+        elif grad.dtype == room.dtype and grad.stride() == room.stride():
+            ready.append(grad)
+        else:
+            ready.append(room.copy_(grad))
     return tuple(ready)  # type: ignore[return-value]
 
 
-def _alike(tensor: Tensor, other: Tensor) -> bool:
-    return tensor.dtype == other.dtype and tensor.stride() == other.stride()
-
-
-def _room_of_grad(tensor: Tensor | None, query: Tensor) -> Tensor:
-    """An empty gradient; of four dimensions, it lies as (B,N,H,D), for a projection's gradient takes that uncopied."""
-    if tensor is None:
-        return query.new_empty(0)
-    if tensor.ndim != 4:
-        return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    batch, heads, rows, dim = tensor.shape
-    return tensor.new_empty(batch, rows, heads, dim).transpose(1, 2)
+def _room_of_grads(tensors: Sequence[Tensor | None], query: Tensor) -> Iterator[Tensor]:
+    """Empty gradients; query's, key's and value's lie as (B,N,H,D), for a projection's gradient takes that uncopied."""
+    for n, tensor in enumerate(tensors):
+        if tensor is None:
+            yield query.new_empty(0)
+        elif n < 3:
+            batch, heads, rows, dim = tensor.shape
+            yield tensor.new_empty(batch, rows, heads, dim).transpose(1, 2)
+        else:
+            yield torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def room(inputs: Sequence[Any], entropy: bool, top: int) -> Five:
@@ -176,10 +179,10 @@ class _Operation(NamedTuple):
 
 
 def _call(operation: _Operation, *arguments: Any) -> Any:
+    rule = callable(arguments[operation.first + MASK])
     if torch.compiler.is_compiling():
-        rule = callable(arguments[operation.first + MASK])
         return _uncompiled(*arguments) if rule else operation.operator(*arguments)
-    if torch._C._get_tracing_state() is not None:
+    if torch._C._get_tracing_state() is not None and not rule:
         return operation.operator(*arguments)
     return _differentiable(operation, *arguments)
 
@@ -347,8 +350,8 @@ def _operation(name: str, schema: str, compute: Callable, fake: Callable, first:
 
 
 def _fake_grads(inputs: Sequence[Any], wants_bias: bool = True) -> Five:
-    there = _given(inputs[:DIFFERENTIABLE], inputs, wants_bias)
-    return tuple(_room_of_grad(tensor, inputs[0]) for tensor in there)  # type: ignore[return-value]
+    tensors = _given(inputs[:DIFFERENTIABLE], inputs, wants_bias)
+    return tuple(_room_of_grads(tensors, inputs[0]))  # type: ignore[return-value]
 
 
 _ATTENTION = _operation(
