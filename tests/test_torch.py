@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import regard
@@ -336,6 +337,28 @@ def test_a_change_in_place_before_the_gradient_is_refused(kit, backend, dtype, n
     (tensors | more)[name].zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(output.sum(), leaf)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_checkpoints_and_saved_tensors_elsewhere(kit, dtype):
+    """torch.utils.checkpoint, hooks on what is saved, and anomaly mode see the same gradient."""
+    tensors = [tensor.requires_grad_() for tensor in kit.inputs(dtype=dtype)]
+
+    def attend(*tensors):
+        return regard.attention(*tensors, causal=True).output
+
+    def gradient(output):
+        return torch.autograd.grad(output.double().square().sum(), tensors)
+
+    expected = gradient(attend(*tensors))
+    for reentrant in (False, True):
+        again = [tensor.detach().requires_grad_() for tensor in tensors]
+        checkpoint(attend, *again, use_reentrant=reentrant).double().square().sum().backward()
+        same([tensor.grad for tensor in again], list(expected))
+    with torch.autograd.graph.save_on_cpu():
+        same(gradient(attend(*tensors)), expected)
+    with torch.autograd.set_detect_anomaly(True, check_nan=True):
+        same(gradient(attend(*tensors)), expected)
 
 
 # Threads

@@ -220,9 +220,10 @@ def _keep(ctx: Any, inputs: Sequence[Any], *more: Tensor | None) -> None:
 
 
 def _kept(ctx: Any) -> tuple[list[Any], Sequence[Tensor]]:
-    inputs = [*ctx.saved_tensors[:TENSORS], *ctx.numbers]
+    tensors = ctx.saved_tensors  # read once: a checkpoint computes them again each time
+    inputs = [*tensors[:TENSORS], *ctx.numbers]
     inputs[MASK] = ctx.rule or inputs[MASK]
-    return inputs, ctx.saved_tensors[TENSORS:]
+    return inputs, tensors[TENSORS:]
 
 
 def _keep_attention(ctx: Any, arguments: Sequence[Any], results: Five) -> None:
