@@ -484,4 +484,13 @@ def _in_float32(softmax: Softmax) -> Softmax:
 def serves(softmax: Softmax) -> bool:
     """Whether the reductions are for this module: where the lse is its own, in float64 beside float32 scores."""
     scores = softmax.scores
-    return softmax.lse.dtype != scores.dtype and not reasons(scores, scores.key)
+    return softmax.lse.dtype != scores.dtype and not reasons(scores, scores.key) and not _too_large(softmax.lse)
+
+
+def _too_large(lse: Float[Tensor, "B H Q"]) -> bool:
+    """Whether exp(score − lse) is no longer a weight to the last digit of a float32.
+
+    Beyond 2²⁹ a float64 lse is rounded by more than that; of scores of −1e30, which are meant as minus infinity, it
+    says nothing at all. A softmax of whole rows does not need it.
+    """
+    return bool(((lse.abs() > 2.0**29) & lse.isfinite()).any())

@@ -41,14 +41,14 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         b, h = (torch.arange(n, device=i.device) for n in (batch, heads))
         visible = visible & (mask if isinstance(mask, Tensor) else mask(b[:, None, None, None], h[:, None, None], i, j))
 
-    scores = scores.masked_fill(~visible, -torch.inf)
+    scores = logits = scores.masked_fill(~visible, -torch.inf)
     if sinks is not None:  # a sink is one more key that everybody sees, and that has no value
-        sink = sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)
-        lse = torch.cat([scores, sink], -1).logsumexp(-1)
-    else:
-        lse = scores.logsumexp(-1)
-    hidden = scores == -torch.inf
-    weights = (scores - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp().masked_fill(hidden, 0)
+        logits = torch.cat([scores, sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)], -1)
+    hidden, nothing = scores == -torch.inf, (logits == -torch.inf).all(-1, keepdim=True)
+    logits = logits.masked_fill(nothing, 0)  # a row that sees nothing has no softmax, and no gradient
+    lse = logits.logsumexp(-1).masked_fill(nothing[..., 0], -torch.inf)
+    # Not exp(scores − lse): beside a score of 1e17 the lse has no digits left for the sum.
+    weights = logits.softmax(-1)[..., :keys].masked_fill(hidden, 0)
     if value.isfinite().all():
         return weights @ value, lse, weights
     products = (weights[..., None] * value[:, :, None]).masked_fill(hidden[..., None], 0)  # 0 · nan, unseen, is 0
