@@ -315,12 +315,25 @@ def test_sinks_of_any_size(kit, backend, sink):
         kit.agree(found.weights.sink(), expected)
 
 
-def test_float32_stays_float32_under_autocast(kit):
-    query, key, value = kit.inputs()
+def test_autocast_casts_as_pytorch_does(kit):
+    """As scaled_dot_product_attention: all but float64 become autocast's type, mixed or not. Weights stay float32."""
+    query, key, value = kit.inputs(heads=3)
+    half = [tensor.bfloat16() for tensor in (query, key, value)]
     with torch.autocast("cpu", torch.bfloat16):
-        for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(6)}):
-            found = kit.check(query, key, value, **more)
-            assert found.output.dtype == torch.float32
+        for tensors in ((query, key, value), (query, half[1], half[2]), (query.half(), key, half[2]), half):
+            for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(3)}, {"bias": torch.randn(5, 11)}):
+                found = regard.attention(*tensors, **more)
+                assert found.output.dtype == F.scaled_dot_product_attention(*tensors).dtype == torch.bfloat16
+                assert found.lse.dtype == found.weights.dtype == torch.float32
+                rounded = [tensor.bfloat16() for tensor in tensors]
+                kit.agree(found.weights.dense(), kit.oracle(*rounded, **more)[2])
+        double = [tensor.double() for tensor in (query, key, value)]
+        kit.check(*double, window=(3, None))
+        assert regard.attention(*double).output.dtype == F.scaled_dot_product_attention(*double).dtype
+        with pytest.raises(TypeError, match=r"key: expected torch.float64 .* Got torch.bfloat16"):
+            regard.attention(double[0], half[1], half[2])
+    with pytest.raises(TypeError, match=r"key: expected torch.float32 .* Got torch.bfloat16"):
+        regard.attention(query, half[1], half[2])
 
 
 # What is not finite reaches those who see it, and nobody else
@@ -391,7 +404,7 @@ def rejected(kit, match, error=ValueError, *, change=None, **more):
     [
         ("query", [1.0], TypeError, "query: expected a torch.Tensor. Got list"),
         ("query", torch.zeros(5), ValueError, r"query: expected \(positions, dim\).* Got 1"),
-        ("query", torch.zeros(1, 2, 6, 5, 7), ValueError, "query: expected .* Got 5"),
+        ("query", torch.zeros(1, 2, 6, 5, 7), ValueError, "key: expected .* as many dimensions as the query. Got 4"),
         ("query", torch.zeros(2, 6, 5, 7).int(), TypeError, "query: expected float32, .* Got torch.int32"),
         ("query", torch.zeros(2, 6, 5, 7, dtype=torch.complex64), TypeError, "query: .* Got torch.complex64"),
         ("query", torch.zeros(2, 6, 5, 0), ValueError, "query: expected a dim of 1 at least"),
@@ -404,7 +417,7 @@ def rejected(kit, match, error=ValueError, *, change=None, **more):
         ("key", torch.zeros(3, 11, 7), ValueError, "key: expected .* as many dimensions as the query. Got 3"),
         ("key", torch.zeros(2, 3, 11, 7).double(), TypeError, "key: expected torch.float32 on cpu.* Got torch.float64"),
         ("key", torch.zeros(2, 3, 11, 7, device="meta"), ValueError, "key: .* Got one on the meta device"),
-        ("key", torch.zeros(1, 3, 11, 7), ValueError, "key: expected batch = 2, as the query. Got 1"),
+        ("key", torch.zeros(3, 3, 11, 7), ValueError, "key: expected batch = 2, as the query. Got 3"),
         ("key", torch.zeros(2, 3, 11, 5), ValueError, "key: expected dim = 7, as the query. Got 5"),
         ("key", torch.zeros(2, 0, 11, 7), ValueError, "value: expected heads = 0, as the key. Got 3"),
         ("value", torch.zeros(2, 3, 11, 7).half(), TypeError, "value: expected torch.float32 .* Got torch.float16"),
@@ -500,7 +513,7 @@ def off(function):
 @pytest.mark.parametrize(
     ("module", "name", "options"),
     [
-        (cpu, "_attention", {}),
+        (cpu, "forward", {}),
         (streaming, "softmax", {"window": (1, 0)}),
         (torch_backend, "_FLASH", {}),
         (torch_backend, "_FLASH", {"causal": True}),

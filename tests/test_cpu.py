@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regard
-from regard.backends import cpu, here, streaming
+from regard.backends import cpu, here, operator, streaming
 from regard.scores import Softmax
 
 if cpu._missing:
@@ -343,9 +344,11 @@ def test_ten_thousand_calls_keep_no_memory():
 
 
 def arguments(kit, **more):
+    """Those of the operator; the last two are whether the entropy is wanted, and how many of the largest weights."""
     query, key, value = (t.requires_grad_() for t in kit.inputs(dim=8, value_dim=8))
     scores = regard.attention(query.detach(), key.detach(), value.detach(), **more).weights.scores
-    return [*cpu._arguments(scores, value, more.get("sinks")), True, 2]
+    scores = replace(scores, query=query, key=key)
+    return [*operator._arguments("cpu", scores, value, more.get("sinks")), True, 2]
 
 
 @pytest.mark.parametrize("name", ["", "causal", "full mask", "bias", "sinks", "softcap"])
@@ -353,12 +356,16 @@ def test_opcheck(kit, name):
     given = kit.inputs(dim=8, value_dim=8)
     full = arguments(kit, **kit.options([name] if name else [], *given[:2]))
     torch.library.opcheck(torch.ops.regard.attention.default, full)
-    output, lse, *_ = torch.ops.regard.attention(*(t.detach() if isinstance(t, torch.Tensor) else t for t in full))
-    tensors = [t.detach() if isinstance(t, torch.Tensor) else t for t in full[:10]]
-    grads = [torch.randn_like(output), torch.randn_like(lse)]
-    tests = ["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"]  # it has no gradient of its own
-    backward = torch.ops.regard.attention_backward.default
-    torch.library.opcheck(backward, [*grads, output, lse, *tensors, name == "bias"], test_utils=tests)
+    problem = [t.detach() if isinstance(t, torch.Tensor) else t for t in full[:-2]]
+    output, lse, *_ = torch.ops.regard.attention(*problem, True, 2)
+    grads, direction = [torch.randn_like(output), torch.randn_like(lse)], [torch.randn_like(t) for t in problem[:3]]
+    direction += [t if t is None else torch.randn_like(t) for t in problem[3:5]]
+    for operation, more in (
+        (torch.ops.regard.attention_backward, [*grads, output, lse, name == "bias", *problem]),
+        (torch.ops.regard.attention_tangent, [*direction, *problem]),
+        (torch.ops.regard.attention_second, [*direction, *grads, *problem]),
+    ):
+        torch.library.opcheck(operation.default, more)
 
 
 def test_torch_func(kit):
@@ -405,7 +412,15 @@ def test_a_forced_instruction_set_that_is_not_there(kit, monkeypatch):
     assert here()["cpu"][0].startswith(f"REGARD_ISA: expected one of {', '.join(SETS)}")
     with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
         regard.attention(*kit.inputs(), backend="cpu")
-    kit.check(*kit.inputs())  # the next backend serves
+    with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
+        regard.attention(*kit.inputs())  # and no other backend steps in silently
+    kit.check(*kit.inputs(), backend="torch")
+
+
+def test_an_instruction_set_in_capitals(kit, isa, monkeypatch):
+    monkeypatch.setenv("REGARD_ISA", isa.upper())
+    assert cpu.instruction_set() == isa
+    kit.check(*kit.inputs(), backend="cpu")
 
 
 def test_dims_that_are_too_large(kit):

@@ -70,7 +70,7 @@ class Weights:
         self._sinks = None if sinks is None else sinks.detach()
         self._collected = dict(collected or {})
         self._leading = tuple(scores.shape[:2] if leading is None else leading)
-        self._versions = self._current_versions()
+        self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
         self.shape = torch.Size((*self._leading, *scores.shape[2:]))
         self.ndim = len(self.shape)
         self.dtype = scores.dtype
@@ -81,7 +81,7 @@ class Weights:
     @property
     def scores(self) -> Scores:
         """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
-        if self._current_versions() != self._versions:
+        if self._versions is not None and self._current_versions() != self._versions:
             raise RuntimeError(
                 f"Weights{tuple(self.shape)}: query, key, bias, sinks, mask, lengths, segments or lse was changed in "
                 "place after the attention was computed, so the weights can no longer be had. Read them before, or "

@@ -322,10 +322,8 @@ def backward(
         if sinks is not None and grad_sinks is not None:
             mass = (sinks[at.heads].to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
             grad_sinks[at.heads] -= (mass * taken).sum((0, 2))
-        if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
-            if scores.bias is not None:
-                tile = tile - part(scores.bias, *at)
-            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(weights == 0, 0)
+        if scores.softcap is not None:
+            grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(weights == 0, 0)
         grad_tile = grad_tile.mul_(scores.scale)
         grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
         grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, scores.repeat)
