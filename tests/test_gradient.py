@@ -272,9 +272,7 @@ def test_second_and_forward_derivatives_in_lower_precision(kit, backend, dtype, 
     directions = [torch.randn(leaf.shape).to(dtype) for leaf in leaves]
     doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
     tolerance = 2e-5 if dtype == torch.float32 else 0.05  # bfloat16 rounds the output, and each result, to 1/256
-    for one, other in zip(
-        derivatives(run, leaves, directions), derivatives(exact, doubles, directions), strict=True
-    ):
+    for one, other in zip(derivatives(run, leaves, directions), derivatives(exact, doubles, directions), strict=True):
         kit.agree(one, other, tolerance * max(1, float(other.abs().max())))
 
 

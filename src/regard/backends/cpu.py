@@ -203,6 +203,8 @@ def backward(
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of query, key, value, bias and sinks."""
+    if _too_large(lse):
+        return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
     call, value, grad_output, bias = _Call.of(scores, sinks), _rows(value), _rows(grad_output), scores.bias
     through = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q): what the normaliser takes back
     if grad_lse is not None:

@@ -46,8 +46,10 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         logits = torch.cat([scores, sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)], -1)
     hidden, nothing = scores == -torch.inf, (logits == -torch.inf).all(-1, keepdim=True)
     logits = logits.masked_fill(nothing, 0)  # a row that sees nothing has no softmax, and no gradient
-    lse = logits.logsumexp(-1).masked_fill(nothing[..., 0], -torch.inf)
-    # Not exp(scores − lse): beside a score of 1e17 the lse has no digits left for the sum.
+    # Counted from the largest, and not weights = exp(scores − lse): beside a score of 1e17 an lse has no digits left.
+    largest = logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else torch.zeros_like(logits.sum(-1, True))
+    largest = largest.masked_fill(~largest.isfinite(), 0)
+    lse = ((logits - largest).logsumexp(-1) + largest[..., 0]).masked_fill(nothing[..., 0], -torch.inf)
     weights = logits.softmax(-1)[..., :keys].masked_fill(hidden, 0)
     if value.isfinite().all():
         return weights @ value, lse, weights
