@@ -89,7 +89,7 @@ def _flat(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
 def scale(given: float | None, query: Tensor) -> float:
     """1/√D if not given. Raises ValueError where the type of the arithmetic does not hold it."""
     if given is None:
-        return query.shape[-1] ** -0.5
+        return float(query.shape[-1]) ** -0.5  # torch.jit.trace has tensors for sizes
     number = _number("scale", given)
     dtype = torch.promote_types(query.dtype, torch.float32)
     if abs(number) > torch.finfo(dtype).max:
@@ -156,9 +156,11 @@ def names(collect: Iterable[str]) -> Iterable[str]:
 
 def described(*tensors: Tensor) -> str:
     """Query, key and value with their shapes and types, for messages."""
-    return ", ".join(
-        f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-        if isinstance(tensor, Tensor)
-        else f"{name} {type(tensor).__name__}"
-        for name, tensor in zip(("query", "key", "value"), tensors, strict=True)
-    )
+
+    def describe(tensor: Tensor) -> str:
+        if not isinstance(tensor, Tensor):
+            return type(tensor).__name__
+        shape = "nested" if tensor.is_nested else tuple(tensor.shape)
+        return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
+
+    return ", ".join(f"{name} {describe(t)}" for name, t in zip(("query", "key", "value"), tensors, strict=True))

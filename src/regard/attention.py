@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from regard import _checks, backends
@@ -83,6 +82,7 @@ def attention(
 
     Raises: ValueError or TypeError with the call, the shapes, the argument and the cause.
 
+    >>> import torch
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # three words, two features
     >>> a = attention(x, x, x)                                  # each becomes the weighted average of all
     >>> a.weights[2]

@@ -9,7 +9,7 @@ a sink as one more key of score z and value 0, whose sums over j include it:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,17 @@ from regard.scores import Scores, matmul
 
 
 class Inputs(NamedTuple):
-    """What attention is differentiated in, or a direction in it; None where it is not given, or zero."""
+    """What attention is differentiated in."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None
+    sinks: Tensor | None
+
+
+class Direction(NamedTuple):
+    """A direction in them; None where it is zero."""
 
     query: Tensor | None
     key: Tensor | None
@@ -33,7 +43,7 @@ class _Rows(NamedTuple):
     """Whole rows of the matrix, in a direction: all (b,h,rows,columns), but for the sink's and the rows' (b,h,rows)."""
 
     inputs: Inputs
-    direction: Inputs
+    direction: Direction
     weights: Tensor
     sink_weight: Tensor | None
     tanh: Tensor | None  # of r/c, where there is a softcap
@@ -43,7 +53,7 @@ class _Rows(NamedTuple):
     spoiled: Tensor | None  # the rows that see a value that is not finite
 
 
-def tangent(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Inputs) -> tuple[Tensor, Tensor]:
+def tangent(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Direction) -> tuple[Tensor, Tensor]:
     """Output (B,H,Q,E) and lse (B,H,Q), differentiated in a direction."""
     batch, heads, queries, _ = scores.shape
     output = value.new_zeros(batch, queries, heads, value.shape[3]).transpose(1, 2)
@@ -62,31 +72,37 @@ def tangent(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Inpu
 
 
 def second(
-    scores: Scores, value: Tensor, sinks: Tensor | None, direction: Inputs, grad_output: Tensor, grad_lse: Tensor | None
+    scores: Scores,
+    value: Tensor,
+    sinks: Tensor | None,
+    direction: Direction,
+    grad_output: Tensor,
+    grad_lse: Tensor | None,
 ) -> Inputs:
     """The gradient of Σ grad_output · output′ + Σ grad_lse · lse′ in the inputs, for the tangent in a direction.
 
     By the symmetry of second derivatives it is also the directional derivative of the gradient.
     """
     inputs = Inputs(scores.query, scores.key, value, scores.bias, sinks)
-    grads = Inputs(*(t if t is None else torch.zeros_like(t, dtype=scores.dtype) for t in inputs))
+    room: list[Any] = [t if t is None else torch.zeros_like(t, dtype=scores.dtype) for t in inputs]
+    grads = Inputs(*room)
     for at in scores.blocks():
         rows = _rows(scores, value, sinks, direction, at)
         grad = grad_output[at.batch, at.heads, at.rows].to(scores.dtype)
         grad_of_lse = None if grad_lse is None else grad_lse[at.batch, at.heads, at.rows].to(scores.dtype)
-        _add_second(_parts(grads, scores, at), scores, rows, grad, grad_of_lse)
+        _add_second(Inputs(*_parts(grads, scores, at)), scores, rows, grad, grad_of_lse)
     return grads
 
 
-def _rows(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Inputs, at: Block) -> _Rows:
-    inputs = _parts(Inputs(scores.query, scores.key, value, scores.bias, sinks), scores, at)
-    way = Inputs(*(t if t is None else t.to(scores.dtype) for t in _parts(direction, scores, at)))
+def _rows(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Direction, at: Block) -> _Rows:
+    inputs = Inputs(*_parts(Inputs(scores.query, scores.key, value, scores.bias, sinks), scores, at))
+    way = Direction(*(t if t is None else t.to(scores.dtype) for t in _parts(direction, scores, at)))
     tile = scores.tile(at)
     weights, lse = streaming.softmax(tile, inputs.sinks)
     sink_weight = spoiled = None
     if inputs.sinks is not None:
         sink_weight = (inputs.sinks.to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
-    query, key, values = (t.to(scores.dtype) for t in inputs[:3] if t is not None)
+    query, key, values = (t.to(scores.dtype) for t in inputs[:3])
     if not values.isfinite().all():
         spoiled = ~streaming.average(weights, values, tile).isfinite().all(-1)
     # What is not finite has made the weights of those who see it nan, or spoiled them; the others must not meet it.
@@ -149,14 +165,14 @@ def _add_second(grads: Inputs, scores: Scores, rows: _Rows, grad: Tensor, grad_l
         grads.key.add_(streaming._over_group(of_change, rows.direction.query, repeat))
 
 
-def _parts(inputs: Inputs, scores: Scores, at: Block) -> Inputs:
-    """The parts of the inputs that make one block: views."""
+def _parts(inputs: Inputs | Direction, scores: Scores, at: Block) -> list[Any]:
+    """The parts of inputs, or of a direction, that make one block: views, in their order."""
     groups = scores.groups(at.heads)
     query, key, value, bias, sinks = inputs
-    return Inputs(
+    return [
         query if query is None else select(query[at.batch, at.heads], 2, at.rows),
         key if key is None else select(key[at.batch, groups], 2, at.columns),
         value if value is None else select(value[at.batch, groups], 2, at.columns),
         bias if bias is None else part(bias, *at),
         sinks if sinks is None else sinks[at.heads],
-    )
+    ]

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_c
 
 from regard import _checks, backends
 from regard.backends import derivatives, streaming
-from regard.backends.derivatives import Inputs
+from regard.backends.derivatives import Direction
 from regard.mask import Mask, known, needed
 from regard.scores import Scores, Softmax
 
@@ -107,13 +107,13 @@ def _attention_backward(grad_output, grad_lse, output, lse, wants_bias: bool, *i
 
 
 def _attention_tangent(*arguments: Any) -> tuple[Tensor, Tensor]:
-    direction, inputs = Inputs(*arguments[:DIFFERENTIABLE]), arguments[DIFFERENTIABLE:]
+    direction, inputs = Direction(*arguments[:DIFFERENTIABLE]), arguments[DIFFERENTIABLE:]
     output, lse = derivatives.tangent(*_problem(*inputs), direction)
     return output, lse.to(_lse_dtype(*inputs))
 
 
 def _attention_second(*arguments: Any) -> Five:
-    direction, (grad_output, grad_lse, *inputs) = Inputs(*arguments[:DIFFERENTIABLE]), arguments[DIFFERENTIABLE:]
+    direction, (grad_output, grad_lse, *inputs) = Direction(*arguments[:DIFFERENTIABLE]), arguments[DIFFERENTIABLE:]
     return _grads(inputs, derivatives.second(*_problem(*inputs), direction, grad_output, grad_lse))
 
 

@@ -24,10 +24,14 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         scores = scores + bias.double()
 
     i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
-    query_ends, key_ends = segments or (torch.tensor([0, queries]), torch.tensor([0, keys]))
+    if segments is None:
+        segments = torch.tensor([[0, queries], [0, keys]], device=query.device).unbind()
+    query_ends, key_ends = segments
     segment_i = (i >= query_ends.to(i.device)[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
     segment_j = (j[:, None] >= key_ends.to(i.device)[1:]).sum(-1)
     ahead = (j - key_ends.to(i.device)[segment_i + 1]) - (i - query_ends.to(i.device)[segment_i + 1])
+    if causal == "lengths":  # the last query stands at the last key within the length, and not at the last of all
+        ahead = ahead + keys - lengths[:, None, None, None]
     visible = (segment_i == segment_j).expand(batch, heads, queries, keys)
     if causal:
         visible = visible & (ahead <= 0)
@@ -78,8 +82,10 @@ def statistics(weights: Tensor, names) -> dict:
 def run(scores: Scores, value: Tensor, sinks: Tensor | None, collect) -> tuple[Tensor, Tensor, dict]:
     """Output, lse and statistics; all but the statistics differentiable, by torch's autograd."""
     mask = scores.mask
+    mask.check()
+    causal = "lengths" if mask.to_lengths else mask.causal
     output, lse, weights = attention(
-        scores.query, scores.key, value, causal=mask.causal, window=mask.window, lengths=mask.lengths,
+        scores.query, scores.key, value, causal=causal, window=mask.window, lengths=mask.lengths,
         segments=mask.segments, mask=mask.given, bias=scores.bias, scale=scores.scale, softcap=scores.softcap,
         sinks=sinks,
     )  # fmt: skip
