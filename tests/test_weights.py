@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import regard
+from regard import reductions
 from regard import weights as weights_module
 from regard.backends import cpu, streaming
 from regard.scores import Scores
@@ -126,7 +127,7 @@ def test_large_parts_by_blocks_and_by_lse(kit, monkeypatch):
         dense = kit.oracle(query, key, value, **more)[2]
         weights = regard.attention(query, key, value, **more).weights
         for block in (1, 100, 10_000):
-            monkeypatch.setattr(weights_module, "BLOCK", block)
+            monkeypatch.setattr(reductions, "BLOCK", block)
             for index in (
                 ...,
                 (..., slice(3, 29), slice(5, 8)),
@@ -139,7 +140,7 @@ def test_large_parts_by_blocks_and_by_lse(kit, monkeypatch):
 
 def test_a_narrow_part_of_many_rows_costs_no_whole_rows(plain, monkeypatch):
     column = plain.dense()[..., 4]
-    monkeypatch.setattr(weights_module, "BLOCK", 10)
+    monkeypatch.setattr(reductions, "BLOCK", 10)
     monkeypatch.setattr(streaming, "softmax", None)
     torch.testing.assert_close(plain[..., 4], column)
 

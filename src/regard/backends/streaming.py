@@ -96,6 +96,7 @@ def forward(
     return output, lse, found
 
 
+@torch.no_grad()  # their gradient is streamed too
 def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
     scores, sinks, _ = softmax
@@ -179,11 +180,7 @@ def topk(
 
 def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
     """torch.topk with ties to the lower index, which torch breaks as it likes."""
-    values, indices = weights.topk(k, dim=-1)
-    # Inside the k: order by key, then stably by weight.
-    indices, order = indices.sort(-1)
-    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
-    indices = indices.gather(-1, again)
+    values, indices = _by_weight_and_key(*weights.topk(k, dim=-1))
     # At the edge: where more keys have the least of these weights than fit, take the first of them.
     least = values[..., -1:]
     fit = (values == least).sum(-1)
@@ -194,6 +191,20 @@ def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h
         nth = torch.arange(k, device=weights.device) - (k - fit[tied])[:, None]  # which of the tied a place is for
         indices[tied] = torch.where(nth < 0, indices[tied], first.gather(-1, nth.clamp(min=0)))
     return values, indices
+
+
+def _by_weight_and_key(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    indices, order = indices.sort(-1)
+    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return values, indices.gather(-1, again)
+
+
+def in_order(
+    values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"]
+) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
+    """The k largest weights and their keys, sorted; equal weights by their keys."""
+    values, indices = _by_weight_and_key(values, indices)
+    return values, _first_of_no_weight(values, indices) if (values == 0).any() else indices
 
 
 def _first_of_no_weight(values: Tensor, indices: Tensor) -> Tensor:
@@ -216,7 +227,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(x, at.batch, _heads(x, scores, at), at.columns).to(scores.dtype)
+        some = part(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some)
     return output
 
@@ -227,12 +238,12 @@ def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Flo
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(y, at.batch, _heads(y, scores, at), at.rows).to(scores.dtype)
+        some = part(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
         output[at.batch, at.heads, at.columns] += average(weights.mT, some)
     return output
 
 
-def _heads(vectors: Tensor, scores: Scores, at: Block) -> slice:
+def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
     """The heads of `vectors`, one for each query head or for each group, that a block needs."""
     return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
 
@@ -277,12 +288,12 @@ def grouped(
     for at, weights, _ in weights_of(scores, sinks):
         # Long rows are summed in float64: added up one by one in float32, they would be off by 1e-5.
         narrow = weights.new_zeros(*weights.shape[:3], sizes[1], dtype=torch.float64)
-        _put(narrow, -1, keys[at.columns], weights, reduce)
-        _put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
+        put(narrow, -1, keys[at.columns], weights, reduce)
+        put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
     return cells
 
 
-def _put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
+def put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
     """Adds each slice of `tensor` to the slice of `target` that `cell` names, or takes the larger; −1 is left out."""
     if (cell < 0).any():
         kept = (cell >= 0).nonzero()[:, 0]
@@ -353,8 +364,8 @@ def gradient(
         weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
         pull = weights.new_zeros(()) if cotangent is None else cotangent(at, weights)
         row_taken = (pull * weights).sum(-1) if taken is None else taken[at.batch, at.heads, at.rows]
-        grad_tile = (pull - row_taken[..., None]).to(weights.dtype).mul_(weights)
-        grad_tile.masked_fill_(weights == 0, 0)
+        unseen = weights == 0
+        grad_tile = weights.mul_((pull - row_taken[..., None]).to(weights.dtype)).masked_fill_(unseen, 0)
         if grad_bias is not None:
             _add(grad_bias, at, grad_tile)
         if sinks is not None and grad_sinks is not None:
@@ -362,12 +373,12 @@ def gradient(
         if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
             if scores.bias is not None:  # not by subtraction: a bias of −1e38 leaves nothing of the score
                 tile = replace(scores, bias=None).tile(at)
-            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(weights == 0, 0)
+            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(unseen, 0)
         grad_tile = grad_tile.mul_(scores.scale)
         # What is not finite has made the weights of those who see it nan; the others must not meet it.
         query = _finite(select(scores.query[at.batch, at.heads], 2, at.rows).to(scores.dtype))
         key = _finite(select(scores.key[at.batch, groups], 2, at.columns).to(scores.dtype))
-        repeat = max(1, weights.shape[1] // max(1, key.shape[1]))
+        repeat = max(1, grad_tile.shape[1] // max(1, key.shape[1]))
         grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
         grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, repeat)
     return grad_query, grad_key, grad_bias, grad_sinks
