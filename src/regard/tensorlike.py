@@ -80,16 +80,16 @@ class TensorLike:
 
     # Numbers
 
-    def _only(self) -> Tensor:
+    def _only(self, error: type[Exception] = ValueError) -> Tensor:
         if self.shape.numel() != 1:
-            raise RuntimeError(
-                f"{type(self).__name__}{tuple(self.shape)}: a single number was asked for, and the truth or value of "
-                f"{self.shape.numel()} is ambiguous. Use dense(), a part, any() or all()."
+            raise error(
+                f"{type(self).__name__}{tuple(self.shape)}: expected a single number, as its truth or value. Take a "
+                "part of it, or any() or all() of dense()."
             )
         return self.dense()
 
     def __bool__(self) -> bool:
-        return bool(self._only())
+        return bool(self._only(RuntimeError))
 
     def __float__(self) -> float:
         return float(self._only())
@@ -101,7 +101,7 @@ class TensorLike:
         return complex(self._only())
 
     def __index__(self) -> int:
-        return self._only().__index__()
+        return self._only(TypeError).__index__()
 
     # Comparison
 
@@ -185,7 +185,7 @@ class TensorLike:
         return self.dense() @ other
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return other @ self.dense()
+        return torch.matmul(other, self.dense())
 
     # Of bits: torch refuses them for numbers with a fraction, in its own words
 
@@ -221,10 +221,10 @@ class TensorLike:
 
     # In place
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__}{tuple(self.shape)}: {what} needs a stored tensor, and this one is computed where "
-            "it is looked at. Take dense() and use that."
+    def _refuse(self, what: str, error: type[Exception] = TypeError) -> NoReturn:
+        raise error(
+            f"{type(self).__name__}{tuple(self.shape)}: {what} needs a stored tensor, and this one is computed when it "
+            "is looked at. Take dense() and use that."
         )
 
     def _refuse_in_place(self, *arguments: Any) -> NoReturn:
@@ -236,7 +236,7 @@ class TensorLike:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            self._refuse(f"setting .{name}")
+            self._refuse(f"setting .{name}", AttributeError)
         super().__setattr__(name, value)
 
     # Methods and functions
@@ -249,7 +249,7 @@ class TensorLike:
         if name in ON_DEVICE:
             return getattr(torch.empty(0, dtype=self.dtype, device=self.device), name)
         if not callable(getattr(Tensor, name)):
-            return self._refuse(f".{name}") if name in WITHOUT_EFFECT else getattr(self.dense(), name)
+            return self._refuse(f".{name}", AttributeError) if name in WITHOUT_EFFECT else getattr(self.dense(), name)
         if name.endswith("_") or name in WITHOUT_EFFECT:
             return lambda *args, **kwargs: self._refuse(f"{name}()")
         return lambda *args, **kwargs: getattr(self.dense(), name)(*densely(args), **densely(kwargs))
@@ -261,6 +261,8 @@ class TensorLike:
         if isinstance(first, TensorLike) and name in METADATA:
             attribute = getattr(first, name)
             return attribute(*args[1:], **kwargs) if callable(attribute) else attribute
+        if function is Tensor.__matmul__ and not isinstance(first, TensorLike):
+            return args[1].__rmatmul__(first)
         in_place = name in WITHOUT_EFFECT or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
         changed = [kwargs.get("out"), first if in_place else None]
         for thing in _inside(changed):
@@ -274,6 +276,12 @@ class TensorLike:
             )
         array = self.dense().detach().cpu().numpy()
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.dense().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return torch.empty(0, device=self.device).__dlpack_device__()
 
 
 def _inside(thing: Any) -> Iterator[TensorLike]:

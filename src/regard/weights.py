@@ -294,7 +294,7 @@ class Weights(TensorLike):
 
     def __rmatmul__(self, x: Float[Tensor, "... F Q"]) -> Float[Tensor, "... F K"]:
         """x @ w, for rows that the queries hand out by their weights."""
-        return (self.T @ x.mT).mT if isinstance(x, Tensor) and x.ndim > 1 else self.T @ x
+        return _from_the_left(x, self.T)
 
     @property
     def T(self) -> Transposed:  # noqa: N802
@@ -515,6 +515,15 @@ class Transposed(TensorLike):
     def __matmul__(self, y: Float[Tensor, "... Q F"]) -> Float[Tensor, "... K F"]:
         """w.T @ y; y has one matrix a query head, a group, or for all. Differentiable in y too."""
         return self._weights._applied(reductions.TRANSPOSED, "w.T @ y", y, transposed=True)
+
+    def __rmatmul__(self, y: Float[Tensor, "... F K"]) -> Float[Tensor, "... F Q"]:
+        """y @ w.T."""
+        return _from_the_left(y, self._weights)
+
+
+def _from_the_left(x: Any, transposed: Weights | Transposed) -> Tensor:
+    """x @ m from m.T."""
+    return (transposed @ x.mT).mT if isinstance(x, Tensor) and x.ndim > 1 else transposed @ x
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
