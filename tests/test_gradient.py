@@ -125,7 +125,7 @@ def test_gradcheck():
 
 def test_blocks_add_up(kit, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(regard.scores.Scores.blocks, "__defaults__", (64,))
+    monkeypatch.setattr(streaming, "GRADIENT_BLOCK", 64)
     query, key, value = kit.inputs(queries=131, dtype=torch.float64)
     check(kit, query, key, value, **kit.options(["left", "bias", "sinks"], query, key), tolerance=1e-11)
 

@@ -147,7 +147,7 @@ def test_a_loss_on_the_lse(kit, names):
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 11])
 NAMES = ["causal", "left", "window", "lengths", "segment pair", "padding", "full mask", "rule", "bias", "key bias",
-         "hiding bias", "scale", "softcap", "sinks"]  # fmt: skip
+         "scale", "softcap", "sinks"]  # fmt: skip
 
 
 @given(
@@ -169,7 +169,7 @@ def test_any_look_under_any_options(kit, look, names, groups, repeat, queries, k
 @pytest.mark.parametrize("look", LOOKS)
 def test_blocks_add_up(kit, look, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(regard.scores.Scores.blocks, "__defaults__", (64,))
+    monkeypatch.setattr(streaming, "GRADIENT_BLOCK", 64)
     monkeypatch.setattr(reductions, "BLOCK", 40)
     query, key, _ = kit.inputs(queries=131, dtype=torch.float64)
     check(
@@ -340,6 +340,16 @@ def test_inference_mode_and_a_loss_on_what_it_is_applied_to(kit):
     kit.agree(gradient, weights.received().sum((0, 1))[:, None].expand(11, 3), 1e-4)
 
 
+def test_rows_that_see_nothing_pull_at_nothing():
+    query, key = torch.randn(2, 3, 5, 7, requires_grad=True), torch.randn(2, 3, 5, 7, requires_grad=True)
+    bias = torch.full((5, 5), -torch.inf, requires_grad=True)
+    for hide in ({"lengths": [0, 0]}, {"mask": torch.zeros(5, 5).bool()}, {"bias": bias}):
+        w = regard.attention(query, key, key, **hide).weights
+        loss = w.dense().sum() + w.entropy().sum() + w.max().values.sum() + w.pool(2, 2, "max").sum()
+        for gradient in torch.autograd.grad(loss, [query, key, *([bias] if "bias" in hide else [])]):
+            assert not gradient.any()
+
+
 @pytest.mark.parametrize("changed", ["query", "lengths", "mask"])
 def test_a_change_before_the_backward_is_noticed(kit, changed):
     query, key, value = kit.inputs()
@@ -373,6 +383,7 @@ def test_a_second_derivative_where_the_weights_are_constants(kit):
     assert torch.autograd.gradgradcheck(lambda x: (weights @ x).pow(3), x)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, inside make_dual
 def test_forward_mode_is_refused(kit):
     query, key, value = kit.inputs()
     weights = regard.attention(query, key, value).weights

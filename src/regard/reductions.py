@@ -253,9 +253,10 @@ def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tens
     """
     scores, sinks, _ = softmax
     sizes = grad.shape[2], grad.shape[3]
-    largest = _spread(streaming.grouped(softmax, queries, keys, sizes, "max"), queries, keys)
+    blocks = streaming.gradient_blocks
+    largest = _spread(streaming.grouped(softmax, queries, keys, sizes, "max", blocks(scores)), queries, keys)
     ties = torch.zeros_like(grad)
-    for at, weights, _ in streaming.weights_of(scores, sinks):
+    for at, weights, _ in streaming.weights_of(scores, sinks, blocks(scores)):
         alike = (weights == largest(at, weights)).to(grad.dtype)
         narrow = alike.new_zeros(*alike.shape[:3], sizes[1])
         streaming.put(narrow, -1, keys[at.columns], alike, "sum")

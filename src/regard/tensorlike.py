@@ -261,7 +261,7 @@ class TensorLike:
         if isinstance(first, TensorLike) and name in METADATA:
             attribute = getattr(first, name)
             return attribute(*args[1:], **kwargs) if callable(attribute) else attribute
-        if function is Tensor.__matmul__ and not isinstance(first, TensorLike):
+        if function is Tensor.matmul and not isinstance(first, TensorLike):  # x @ w
             return args[1].__rmatmul__(first)
         in_place = name in WITHOUT_EFFECT or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
         changed = [kwargs.get("out"), first if in_place else None]

@@ -55,9 +55,11 @@ def sink_mass(sinks: Float[Tensor, "h"], lse: Float[Tensor, "b h q"]) -> Float[T
     return (sinks.to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
 
 
-def weights_of(scores: Scores, sinks: Tensor | None) -> Iterator[tuple[Block, Tensor, Tensor]]:
+def weights_of(
+    scores: Scores, sinks: Tensor | None, blocks: Iterable[Block] | None = None
+) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Block by block: where, the weights (b,h,rows,columns) and the lse (b,h,rows)."""
-    for at in scores.blocks():
+    for at in scores.blocks() if blocks is None else blocks:
         yield at, *softmax(scores.tile(at), None if sinks is None else sinks[at.heads])
 
 
@@ -276,7 +278,12 @@ def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
 
 
 def grouped(
-    softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
+    softmax: Softmax,
+    queries: Int[Tensor, "Q"],
+    keys: Int[Tensor, "K"],
+    sizes: tuple[int, int],
+    reduce: str,
+    blocks: Iterable[Block] | None = None,
 ) -> Float[Tensor, "B H R C"]:
     """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
@@ -285,7 +292,7 @@ def grouped(
     scores, sinks, _ = softmax
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
-    for at, weights, _ in weights_of(scores, sinks):
+    for at, weights, _ in weights_of(scores, sinks, blocks):
         # Long rows are summed in float64: added up one by one in float32, they would be off by 1e-5.
         narrow = weights.new_zeros(*weights.shape[:3], sizes[1], dtype=torch.float64)
         put(narrow, -1, keys[at.columns], weights, reduce)
@@ -307,6 +314,13 @@ def put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce
 
 
 # The gradient
+
+GRADIENT_BLOCK = 1 << 19  # on a processor; several tensors of a block's size are alive at once
+
+
+def gradient_blocks(scores: Scores) -> Iterator[Block]:
+    """The blocks in which `gradient` goes through all of the matrix."""
+    return scores.blocks(GRADIENT_BLOCK if scores.query.device.type == "cpu" else None)
 
 
 def backward(
@@ -358,7 +372,7 @@ def gradient(
     if bias_needs_grad and scores.bias is not None:
         grad_bias = torch.zeros_like(scores.bias, dtype=scores.dtype)
     grad_sinks = None if sinks is None else sinks.new_zeros(sinks.shape, dtype=scores.dtype)
-    for at in scores.blocks() if blocks is None else blocks:
+    for at in gradient_blocks(scores) if blocks is None else blocks:
         groups = scores.groups(at.heads)
         tile = scores.tile(at)
         weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
