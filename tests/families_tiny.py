@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,9 @@ _HEADS = re.compile(r".*(attention_|_n_|num_|^n_)heads?|.*attention_heads|n_head
 _KEY_HEADS = re.compile(r".*(key_value|kv)_heads|.*num_kv_heads|n_kv_heads")
 _HEAD_DIM = re.compile(r".*head_dim|kv_channels|d_kv|v_head_dim|qk_nope_head_dim|.*head_size")
 _RANK = re.compile(r".*_lora_rank|.*_rank")
-_INNER = re.compile(r".*intermediate_size|.*ffn_dim|d_ff|n_inner|.*ffn_hidden_size|mlp_dim|.*intermediate_dim|hidden_dim")
+_INNER = re.compile(
+    r".*intermediate_size|.*ffn_dim|d_ff|n_inner|.*ffn_hidden_size|mlp_dim|.*intermediate_dim|hidden_dim"
+)
 _WIDTH = re.compile(
     r"hidden_size|d_model|n_embd|dim|embed_dim|embedding_dim|embedding_size|.*projection_dim|.*hidden_size|.*_hidden_dim"
     r"|output_dim|width|hidden_size_.*|.*_dims|entity_.*|.*feature_size$"
@@ -67,7 +70,11 @@ def model_classes(family: str) -> list[type[PreTrainedModel]]:
             continue
         module = importlib.import_module(f"transformers.models.{family}.{os.path.basename(path)[:-3]}")
         for kind in vars(module).values():
-            if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel) or kind.__module__ != module.__name__:
+            if (
+                not isinstance(kind, type)
+                or not issubclass(kind, PreTrainedModel)
+                or kind.__module__ != module.__name__
+            ):
                 continue
             if "forward" in vars(kind) and isinstance(kind.config_class, type):
                 by_config.setdefault(kind.config_class, []).append(kind)
@@ -300,6 +307,7 @@ _MAKERS: list[tuple[str, Any]] = [
 ]  # fmt: skip
 _MORE = ("decoder_input_ids", "pixel_values", "input_features", "input_values", "bbox", "pixel_values_videos")
 _TRIES = 40
+SECONDS = 25  # to look for inputs
 
 
 def signature(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
@@ -316,10 +324,13 @@ def inputs(model: PreTrainedModel, changes: dict[str, Any]) -> tuple[dict[str, A
     more = [[]] if given else [[], *([one] for one in _MORE if one in parameters and one not in names),
                                [one for one in _MORE[:2] if one in parameters and one not in names]]  # fmt: skip
     problem: Exception | None = None
+    deadline = time.monotonic() + SECONDS
     for extra in more:
         candidates = Candidates(model.config, changes)
         choices = [candidates.of(name) for name in [*names, *extra]]
         for chosen in itertools.islice(itertools.product(*choices), _TRIES):
+            if time.monotonic() > deadline:
+                break
             arguments = dict(zip([*names, *extra], chosen, strict=True))
             try:
                 with torch.no_grad():
