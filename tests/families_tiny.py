@@ -26,7 +26,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 ROOT = os.path.join(os.path.dirname(transformers.__file__), "models")
 VOCABULARY = 160
 ORDINARY = 100  # token ids from here on are nobody's image, padding or end of text
-LARGE = 25_000_000  # parameters; a wider model is narrowed
+LARGE = 6_000_000  # parameters; a wider model is narrowed
+WIDE = 256  # of a narrow model whose heads do not say it
 BATCH, TOKENS, LENGTHS = 3, 11, (11, 7, 4)
 
 _LAYERS = re.compile(
@@ -123,13 +124,15 @@ def _small(name: str, value: Any, values: dict[str, Any], layers: int, narrow: b
         return (picked * layers)[:layers] if len(picked) <= layers else picked[:layers]
     if isinstance(value, bool) or not isinstance(value, int):
         return None
-    if name == "vocab_size" or name.endswith("vocab_size") and value > VOCABULARY:
+    if re.fullmatch(r".*vocab(_size.*)?", name) and value > VOCABULARY:
         return VOCABULARY
     if _TOKEN.fullmatch(name):
         return None if value < ORDINARY else _token(name)
-    if name in ("vocab_size_per_layer_input",):
-        return VOCABULARY
-    if _LAYERS.fullmatch(name) and value > 2:
+    if name in ("attn_layer_offset",):
+        return 1
+    if name in ("sliding_window_pattern", "full_attention_interval", "attn_layer_period", "layer_group_size"):
+        return 2
+    if _LAYERS.fullmatch(name) and "feat" not in name and value > 2:
         return layers if name in ("num_hidden_layers", "n_layers", "num_layers") else 2
     if _EXPERTS.fullmatch(name) and value > 4:
         return 4
@@ -139,6 +142,12 @@ def _small(name: str, value: Any, values: dict[str, Any], layers: int, narrow: b
         return 1
     if name == "image_size" and isinstance(values.get("patch_size"), int) and value > 4 * values["patch_size"]:
         return 4 * values["patch_size"]
+    if name == "image_size" and value > 64 and not isinstance(values.get("patch_size"), int):
+        return 64
+    if name == "max_length" and value > 64:
+        return 64
+    if name == "max_source_positions" and value > 24:
+        return 24
     if name in ("max_position_embeddings", "n_positions") and value > 512:
         return 512
     if name in ("sliding_window", "attention_chunk_size", "sliding_window_size", "local_attention") and value > 5:
@@ -149,23 +158,23 @@ def _small(name: str, value: Any, values: dict[str, Any], layers: int, narrow: b
 
 
 def _narrow(name: str, value: int, values: dict[str, Any]) -> int | None:
-    heads = values.get("num_attention_heads")
+    """Four heads as wide as before: the parts of a head, rotary ones and others, then fit as they did."""
+    heads = values.get("num_attention_heads") or values.get("num_heads") or values.get("n_head")
+    hidden = values.get("hidden_size") or values.get("d_model") or values.get("embed_dim") or values.get("n_embd")
+    known = isinstance(hidden, int) and isinstance(heads, int) and heads > 4 and hidden % heads == 0
+    wide = 4 * (hidden // heads) if known else WIDE
     if _KEY_HEADS.fullmatch(name):
         return 4 if value == heads else min(value, 2)
     if _HEADS.fullmatch(name):
         return min(value, 4)
-    if name.endswith("rope_head_dim"):
-        return min(value, 8)
-    if name in ("qk_head_dim",):
-        return 24
-    if _HEAD_DIM.fullmatch(name):
-        return min(value, 16)
+    if _HEAD_DIM.fullmatch(name) or name.endswith("head_dim"):
+        return None
     if _RANK.fullmatch(name):
-        return min(value, 16)
+        return min(value, 32)
     if _INNER.fullmatch(name):
         return min(value, 96)
-    if _WIDTH.fullmatch(name):
-        return min(value, 64)
+    if name in ("hidden_size", "d_model", "embed_dim", "n_embd", "dim"):
+        return min(value, wide)
     return None
 
 
@@ -182,8 +191,9 @@ def parameters(kind: type[PreTrainedModel], config: PreTrainedConfig) -> int:
 
 def tiny_config(kind: type[PreTrainedModel], changes: dict[str, Any]) -> PreTrainedConfig:
     """Of default widths if that is small, else narrow."""
-    default = kind.config_class(**changes.get("__init__", {}))
-    changes = {name: value for name, value in changes.items() if name != "__init__"}
+    needed = changes.get("__init__", {})
+    default = kind.config_class(**needed)
+    changes = needed | {name: value for name, value in changes.items() if name != "__init__"}
     problem: Exception | None = None
     for narrow in (False, True):
         try:
@@ -251,32 +261,32 @@ class Candidates:
         channels = self.size("num_channels", "in_channels", "in_chans")
         patch = self.size("patch_size", default=16)
         for side in dict.fromkeys((self.size("image_size", "img_size", default=4 * patch), 4 * patch, 64, 128, 224)):
-            yield self.noise(2, channels, side, side)
-        yield self.noise(2, channels * patch * patch)
+            yield self.noise(BATCH, channels, side, side)
+        yield self.noise(BATCH, channels * patch * patch)
 
     def videos(self) -> Iterator[Tensor]:
         frames = self.size("num_frames", "frames_per_clip", default=2)
         side = self.size("image_size", "crop_size", default=64)
-        yield self.noise(2, frames, self.size("num_channels", "in_channels"), side, side)
-        yield self.noise(2, self.size("num_channels", "in_channels"), frames, side, side)
+        yield self.noise(BATCH, frames, self.size("num_channels", "in_channels"), side, side)
+        yield self.noise(BATCH, self.size("num_channels", "in_channels"), frames, side, side)
 
     def spectra(self) -> Iterator[Tensor]:
         mels = self.size("num_mel_bins", "feature_size", "input_feat_size", "input_feature_size", "n_mels",
                          "input_dim", "mel_dim", "feature_projection_input_dim", default=80)  # fmt: skip
         positions = self.size("max_source_positions", default=24)
         for time in (2 * positions, 64, positions):
-            yield self.noise(2, mels, time)
-            yield self.noise(2, time, mels)
-        yield self.noise(2, 1, 1024, 64)
+            yield self.noise(BATCH, mels, time)
+            yield self.noise(BATCH, time, mels)
+        yield self.noise(BATCH, 1, 1024, 64)
 
     def waves(self) -> Iterator[Tensor]:
-        yield self.noise(2, 4000)
-        yield self.noise(2, 1, 4000)
-        yield self.noise(2, self.size("max_length", default=128), self.size("num_mel_bins", default=80))
+        yield self.noise(BATCH, 4000)
+        yield self.noise(BATCH, 1, 4000)
+        yield self.noise(BATCH, self.size("max_length", default=128), self.size("num_mel_bins", default=80))
 
     def states(self) -> Iterator[Tensor]:
         width = self.size("hidden_size", "d_model", "encoder_hidden_dim", default=64)
-        yield self.noise(2, 7, width)
+        yield self.noise(BATCH, 7, width)
         yield from self.patches()
 
     def patches(self) -> Iterator[Tensor]:
@@ -297,13 +307,13 @@ _MAKERS: list[tuple[str, Any]] = [
     (r".*embeds?|.*_features|latents|context", lambda c: [*c.states()]),
     (r".*grid_thw", lambda c: [torch.tensor([[1, 4, 4]])]),
     (r".*spatial_shapes", lambda c: [torch.tensor([[4, 4], [4, 4]])]),
-    (r".*_mask|attention_mask|.*padding", lambda c: [torch.ones(2, 7, dtype=torch.long), torch.ones(2, 64).long()]),
+    (r".*_mask|attention_mask|.*padding", lambda c: [torch.ones(BATCH, 7, dtype=torch.long), torch.ones(BATCH, 64).long()]),
     (r"bbox", lambda c: [torch.randint(0, 50, (BATCH, TOKENS, 2), generator=c.generator).repeat(1, 1, 2).sort()[0]]),
     (r"num_patches", lambda c: [16]),
     (r"merge_sizes", lambda c: [torch.tensor([1])]),
-    (r"freq", lambda c: [torch.zeros(2, 1, dtype=torch.long)]),
-    (r"past_values", lambda c: [c.noise(2, c.size("context_length", default=32), c.size("num_input_channels", default=1)),
-                                c.noise(2, c.size("context_length", default=32))]),
+    (r"freq", lambda c: [torch.zeros(BATCH, 1, dtype=torch.long)]),
+    (r"past_values", lambda c: [c.noise(BATCH, c.size("context_length", default=32), c.size("num_input_channels", default=1)),
+                                c.noise(BATCH, c.size("context_length", default=32))]),
 ]  # fmt: skip
 _MORE = ("decoder_input_ids", "pixel_values", "input_features", "input_values", "bbox", "pixel_values_videos")
 _TRIES = 40
@@ -323,23 +333,26 @@ def inputs(model: PreTrainedModel, changes: dict[str, Any]) -> tuple[dict[str, A
     names = [*dict.fromkeys([*required, *([] if given else [main]), *given])]
     more = [[]] if given else [[], *([one] for one in _MORE if one in parameters and one not in names),
                                [one for one in _MORE[:2] if one in parameters and one not in names]]  # fmt: skip
-    problem: Exception | None = None
-    deadline = time.monotonic() + SECONDS
+    problems: list[str] = []
+    deadline = time.process_time() + SECONDS
     for extra in more:
         candidates = Candidates(model.config, changes)
         choices = [candidates.of(name) for name in [*names, *extra]]
         for chosen in itertools.islice(itertools.product(*choices), _TRIES):
-            if time.monotonic() > deadline:
+            if time.process_time() > deadline:
                 break
             arguments = dict(zip([*names, *extra], chosen, strict=True))
             try:
                 with torch.no_grad():
                     model(**arguments)
             except Exception as error:  # these do not fit: the next may
-                problem = problem or error
+                shapes = ", ".join(
+                    f"{n} {tuple(v.shape) if isinstance(v, Tensor) else v}" for n, v in arguments.items()
+                )
+                problems.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]} <- {shapes}")
             else:
                 return arguments, {}
-    raise problem or ValueError(f"no input for {names}")
+    raise ValueError(" | ".join(dict.fromkeys(problems)) or f"no input for {names}")
 
 
 def padded(arguments: dict[str, Any], parameters: dict[str, Any], side: str) -> dict[str, Any] | None:

@@ -78,7 +78,12 @@ def attend(
         key = key.clone()
     if static and recorded is not None:
         value = value.clone()
-    options = _options(attention_mask, query.shape[2], key.shape[2])
+    if isinstance(attention_mask, LazyMask) and not attention_mask.serves(query, key):
+        attention_mask = attention_mask.dense()
+    ready = (
+        None if attention_mask is None or isinstance(attention_mask, LazyMask) else attention_mask[..., : key.shape[2]]
+    )
+    options = dict(attention_mask.options) if isinstance(attention_mask, LazyMask) else _ready_made(ready)
     if position_bias is not None:
         bias = options.get("bias")
         options["bias"] = position_bias if bias is None else position_bias + bias
@@ -95,7 +100,7 @@ def attend(
         result = replace(result, weights=_light(result.weights))
     if recorded is not None:
         recorded.append(Recorded(module, result))
-    output = _mean_where_blind(result, value) if options.keys() - {"causal", "window"} else result.output
+    output = _mean_where_blind(result, value, ready) if options.keys() - {"causal", "window"} else result.output
     return output.transpose(1, 2).contiguous(), result.weights
 
 
@@ -127,38 +132,32 @@ def _recomputing() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _options(mask: Tensor | None, queries: int, keys: int) -> dict[str, Any]:
-    """A mask as options of regard.attention."""
+def _ready_made(mask: Tensor | None) -> dict[str, Any]:
+    """A mask that the model made: bool, or numbers to add, the lowest of which mean unseen."""
     if mask is None:
         return {}
-    if isinstance(mask, LazyMask):
-        if mask.shape[2:] == (queries, keys) and not mask.changed:
-            return dict(mask.options)
-        mask = mask.dense()
-    return _ready_made(mask[..., :keys])
-
-
-def _ready_made(mask: Tensor) -> dict[str, Any]:
-    """A mask that the model made: bool, or numbers to add, the lowest of which mean unseen."""
     if not mask.dtype.is_floating_point:
         return {"mask": mask}
     unseen = mask <= torch.finfo(mask.dtype).min / 2
-    if unseen.all(-1).any():  # of equally low numbers none is lower: such a query sees all keys alike, in eager too
-        return {"bias": mask}
     bias = mask.masked_fill(unseen, 0)
     options = {"mask": ~unseen} if unseen.any() else {}
     return options | {"bias": bias} if bias.requires_grad or bias.any() else options
 
 
-def _mean_where_blind(result: Attention, value: Tensor) -> Tensor:
+def _mean_where_blind(result: Attention, value: Tensor, mask: Tensor | None) -> Tensor:
     """The output (B,H,Q,E), with the mean of the values for queries that may look at nothing.
 
-    The lowest number added to all scores of a row leaves them equal, and eager's softmax of them uniform.
+    The lowest number added to all scores of a row leaves them equal, and eager's softmax of them uniform. Where masks
+    were summed, the keys that only one of them hides are left: two such numbers make −inf.
     """
     blind = (result.lse == -torch.inf)[..., None]
     if not blind.any():
         return result.output
-    mean = value.mean(2, keepdim=True).repeat_interleave(result.output.shape[1] // value.shape[1], 1)
+    repeat = result.output.shape[1] // value.shape[1]
+    mean = value.mean(2, keepdim=True).repeat_interleave(repeat, 1)
+    if mask is not None and mask.dtype.is_floating_point and mask.isneginf().any():
+        left = (mask > -torch.inf).to(value.dtype)
+        mean = left @ value.repeat_interleave(repeat, 1) / left.sum(-1, keepdim=True)
     return torch.where(blind, mean, result.output)
 
 

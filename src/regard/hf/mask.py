@@ -45,10 +45,9 @@ class LazyMask(Tensor):
                 self._dense = clean.submit(self._make).result()
         return self._dense
 
-    @property
-    def changed(self) -> bool:
-        """Whether the model wrote into the mask, so that the options are no longer what it says."""
-        return self._dense is not None and self._dense._version > 0
+    def serves(self, query: Tensor, key: Tensor) -> bool:
+        """Whether the options still say what the mask says: it has this size, and the model has not written into it."""
+        return self.shape[2:] == (query.shape[2], key.shape[2]) and (self._dense is None or self._dense._version == 0)
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
