@@ -6,13 +6,14 @@ python tests/families.py gemma3 llama       # some, with what happened to each m
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -214,9 +215,13 @@ def same_attention(output: Tensor, weights: Any, our_output: Tensor, our_weights
         weights = dense
     if output.shape != our_output.shape or weights.shape != dense.shape:
         return False, False
-    sees = dense.sum(-1) > 0  # (B,H,Q)
-    rows, weight_rows = sees.transpose(1, 2)[..., None], sees[..., None]
-    seen = close(output * rows, our_output * rows) and close(weights * weight_rows, dense * weight_rows)
+    blind = dense.sum(-1) == 0  # (B,H,Q)
+    rows, weight_rows = blind.transpose(1, 2)[..., None], blind[..., None]
+    sinks = getattr(our_weights, "sinks", None)
+    if sinks is not None and close(torch.ones_like(weights[..., 0]), weights.sum(-1)):
+        dense = dense / dense.sum(-1, keepdim=True)  # eager's are those before the sink takes its share
+    seen = close(output.masked_fill(rows, 0), our_output.masked_fill(rows, 0))
+    seen = seen and close(weights.masked_fill(weight_rows, 0), dense.masked_fill(weight_rows, 0))
     return seen, close(output, our_output) and seen
 
 
@@ -265,34 +270,108 @@ def isolated(name: str, connection) -> None:
     connection.close()
 
 
-def run(names: list[str], workers: int) -> dict[str, list[Verdict]]:
+def run(names: list[str], workers: int) -> Iterator[tuple[str, list[Verdict]]]:
     """Each family in a process of its own, so that a crash or a hang is that family's alone."""
-    context, waiting, running, results = multiprocessing.get_context("fork"), list(names), {}, {}
+    context, waiting, running = multiprocessing.get_context("fork"), list(names), {}
     while waiting or running:
         while waiting and len(running) < workers:
-            name = waiting.pop(0)
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=isolated, args=(name, sender))
+            process = context.Process(target=isolated, args=(waiting[0], sender))
             process.start()
             sender.close()
-            running[name] = (process, receiver)
-        for name, (process, receiver) in list(running.items()):
-            if receiver.poll(0.05):
-                try:
-                    results[name] = receiver.recv()
-                except EOFError:
-                    process.join()
-                    results[name] = [Verdict(name, "crashed", f"the process ended with {process.exitcode}")]
+            running[receiver] = (waiting.pop(0), process)
+        for receiver in multiprocessing.connection.wait(list(running)):
+            name, process = running.pop(receiver)
+            try:
+                models = receiver.recv()
+            except EOFError:
                 process.join()
-                del running[name]
-                line = f"{name}: " + "; ".join(f"{v.model} {v.result} {v.detail}".strip() for v in results[name])
-                print(line, flush=True)
-    return dict(sorted(results.items()))
+                models = [Verdict(name, "crashed", f"the process ended with {process.exitcode}")]
+            process.join()
+            yield name, models
+
+
+def verdict(models: list[Verdict]) -> str:
+    """A family's: the worst of its models; those that could not be built count where no other was."""
+    tried = [model.result for model in models if model.result not in ("not built", "no attention")]
+    return max(tried, key=RANK.index) if tried else "not built"
+
+
+def page(results: dict[str, list[Verdict]]) -> str:
+    """The results as a page of documentation."""
+    verdicts = {name: verdict(models) for name, models in results.items()}
+    counts = {result: sum(1 for one in verdicts.values() if one == result) for result in dict.fromkeys(HEADINGS)}
+    lines = [INTRODUCTION.format(version=transformers.__version__, families=len(results)).strip(), ""]
+    lines += ["| result | families |", "|---|---|", *(f"| {HEADINGS[r]} | {n} |" for r, n in counts.items()), ""]
+    for result, heading in HEADINGS.items():
+        if not counts[result]:
+            continue
+        lines += [f"## {heading[0].upper()}{heading[1:]}", ""]
+        for name, models in results.items():
+            if verdicts[name] == result:
+                lines.append(f"- **{name}**: " + "; ".join(filter(None, map(told, models))))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def told(model: Verdict) -> str:
+    if model.result == "exact":
+        return model.model
+    if model.result == "no attention":
+        return f"{model.model} (its attention stays transformers' own)"
+    short = model.detail.split(" <- ")[0].split(" | ")[0].replace("no input: ValueError: ", "")
+    return f"{model.model} ({model.result}: {short[:200]})".replace("<", "&lt;")
+
+
+HEADINGS = {
+    "exact": "exact",
+    "unseen rows": "exact but for queries that see nothing",
+    "refused": "refused",
+    "crashed": "crashed",
+    "wrong": "wrong",
+    "not built": "not built here",
+}
+INTRODUCTION = """
+# The families of transformers
+
+`make families` builds tiny random models of every family of transformers that uses its attention interface, and compares
+`attn_implementation="regard"` with `"eager"`, the truth: every attention, its output and its weights, one by one, and every
+tensor of the model's output; set on a model and given when it is constructed; without padding, with padding on the right and
+on the left, and with a cache. This page is what it found with transformers {version}, in {families} families.
+
+*Exact* means equal within the rounding of float32. Three things are as they are on purpose:
+
+- **A query that may look at nothing**, such as padding on the left, has weights of 0 here; eager's are uniform. Its output is
+  eager's, the mean of the values, because some models pool over such rows. Where masks hide everything from a query, eager's
+  gradient also reaches queries and keys, through scores that rounding erased; PyTorch's SDPA has none there, nor have we.
+- **Sinks that scale the output** (granite_swa, granitemoe_swa): eager returns the weights before the sink takes its share.
+  Ours are those that multiply the values, and sum to 1 − `weights.sink()`. Outputs are equal.
+- **A mask of None hides nothing**, as in eager attention, whatever `is_causal` says. SDPA makes moshi's depth decoder causal
+  where it is given no mask, and eager does not; a model opened with regard does what eager does. Step by step, as it is
+  generated from, both agree.
+
+A model whose "attention stays transformers' own" computes it in its own code; the rest of its family goes through regard.
+"""
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or families_tiny.families()
-    start = time.time()
-    results = run(names, workers=int(os.environ.get("WORKERS", "1")))
-    print(f"{time.time() - start:.0f} s")
-    Path("/tmp/families.json").write_text(json.dumps(results))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", help="folders of transformers.models; all if none is given")
+    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
+    parser.add_argument("--results", type=Path, help="a JSON file: families in it are not tried again, unless named")
+    options = parser.parse_args()
+    everything = families_tiny.families()
+    results = json.loads(options.results.read_text()) if options.results and options.results.exists() else {}
+    results = {name: [Verdict(*model) for model in models] for name, models in results.items()}
+    for name, models in run(options.families or [n for n in everything if n not in results], options.workers):
+        results[name] = models
+        print(f"{name}: " + "; ".join(" ".join(filter(None, model)) for model in models), flush=True)
+        if options.results:
+            options.results.write_text(json.dumps(results))
+    if set(everything) <= set(results):
+        PAGE.write_text(page(dict(sorted(results.items()))))
+        print(
+            f"{PAGE}: " + ", ".join(f"{name} {sum(verdict(m) == name for m in results.values())}" for name in HEADINGS)
+        )
+    bad = [name for name, models in results.items() if verdict(models) in ("wrong", "crashed")]
+    sys.exit(f"wrong or crashed: {', '.join(bad)}" if bad else 0)

@@ -22,6 +22,27 @@ _RESNET = {
 _DETR = {"__init__": {"use_timm_backbone": False, "backbone": None, "backbone_config": _RESNET}}
 
 
+_DIFFUSION = {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}
+_SERIES = {
+    "__init__": {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2]},
+    "num_time_features": 2,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+}
+_SERIES_INPUTS = {
+    "past_values": lambda c: c.noise(3, 14),
+    "past_time_features": lambda c: c.noise(3, 14, 2),
+    "past_observed_mask": torch.ones(3, 14),
+    "future_values": lambda c: c.noise(3, 4),
+    "future_time_features": lambda c: c.noise(3, 4, 2),
+}
+
+
+def _mrope(*sections: int) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}}
+
+
 def _frames(channels: int, frames: int):
     return lambda c: c.noise(3, channels, frames)
 
@@ -33,6 +54,32 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ConditionalDetrModel": _DETR,
     "DeformableDetrModel": _DETR,
     "DetrModel": _DETR,
+    "ClapModel": {"audio_config": {"hidden_size": 768}},
+    "DbrxModel": {"attn_config": {"rope_theta": 10000.0}},
+    "DiffusionGemmaEncoderTextModel": _DIFFUSION,
+    "DiffusionGemmaModel": {"text_config": _DIFFUSION},
+    "Dots1Model": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1},
+    "EsmModel": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 2},
+    "Glm4vTextModel": _mrope(16, 24, 24),
+    "Glm4vModel": {"text_config": _mrope(16, 24, 24)},
+    "Glm4vMoeTextModel": _mrope(4, 6, 6),
+    "Glm4vMoeModel": {"text_config": _mrope(4, 6, 6)},
+    "Glm5NextTextModel": {"index_topk": 4, "index_kpool": 2},
+    "Glm5NextModel": {"text_config": {"index_topk": 4, "index_kpool": 2}},
+    "GlmImageTextModel": _mrope(16, 24, 24),
+    "GlmImageModel": {"text_config": _mrope(16, 24, 24)},
+    "HunYuanDenseV1Model": {"head_dim": 32},
+    "HunYuanMoEV1Model": {"head_dim": 32},
+    "HunYuanVLTextModel": {"head_dim": 32},
+    "HunYuanVLModel": {"text_config": {"head_dim": 32}},
+    "InformerModel": _SERIES,
+    "TimeSeriesTransformerModel": _SERIES,
+    "Lfm2MoeModel": {"__init__": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}},
+    "MimiModel": {"hidden_size": 512},
+    "MimiDecoderModel": {"hidden_size": 512},
+    "MinistralModel": {"head_dim": 32},
+    "NemotronModel": {"num_key_value_heads": 2},
+    "NemotronHModel": {"mamba_num_heads": 4, "mamba_head_dim": 64, "n_groups": 2},
     "GraniteMoeHybridModel": {"layer_types": ["mamba", "attention"]},
 }
 INPUTS: dict[str, dict[str, Any]] = {
@@ -53,5 +100,34 @@ INPUTS: dict[str, dict[str, Any]] = {
         "returns_to_go": lambda c: c.noise(3, 5, 1),
         "timesteps": torch.arange(5).expand(3, 5),
         "attention_mask": torch.ones(3, 5),
+    },
+    "Gemma3nAudioEncoder": {
+        "audio_mel": lambda c: c.noise(3, 64, 128),
+        "audio_mel_mask": torch.zeros(3, 64, dtype=torch.bool),
+    },
+    "Gemma4AudioModel": {"input_features": lambda c: c.noise(3, 64, 128), "attention_mask": torch.ones(3, 64).bool()},
+    "Gemma4VisionModel": {
+        "pixel_values": lambda c: c.noise(3, 36, 3 * c.size("patch_size") ** 2),
+        "pixel_position_ids": torch.stack(torch.meshgrid(torch.arange(6), torch.arange(6), indexing="xy"), -1)
+        .reshape(1, 36, 2)
+        .repeat(3, 1, 1),
+    },
+    "InformerModel": _SERIES_INPUTS,
+    "TimeSeriesTransformerModel": _SERIES_INPUTS,
+    "KyutaiSpeechToTextModel": {"input_ids": lambda c: c.ids(11 * 33).view(3, 11, 33)},
+    "MusicgenDecoder": {"input_ids": lambda c: c.ids().repeat(4, 1)},
+    "MusicgenMelodyDecoder": {"input_ids": lambda c: c.ids().repeat(4, 1)},
+    "MuseGlimmerAssistantModel": {
+        "noise_embeds": lambda c: c.noise(3, 4, c.size("hidden_size")),
+        "context_hidden_states": lambda c: c.noise(3, 7, len(c.config.target_layer_ids) * c.size("hidden_size")),
+    },
+    "MoshiDepthDecoder": {
+        "input_ids": lambda c: c.ids(6),
+        "last_hidden_state": lambda c: c.noise(3, 1, c.size("input_size")),
+    },
+    "TimesFmModel": {
+        "past_values": lambda c: c.noise(3, 512),
+        "past_values_padding": (torch.arange(512) < torch.tensor([0, 100, 400])[:, None]).long(),
+        "freq": torch.zeros(3, 1, dtype=torch.long),
     },
 }

@@ -27,6 +27,7 @@ ROOT = os.path.join(os.path.dirname(transformers.__file__), "models")
 VOCABULARY = 160
 ORDINARY = 100  # token ids from here on are nobody's image, padding or end of text
 LARGE = 6_000_000  # parameters; a wider model is narrowed
+LARGEST = 150_000_000  # of a model that cannot be narrowed
 WIDE = 256  # of a narrow model whose heads do not say it
 BATCH, TOKENS, LENGTHS = 3, 11, (11, 7, 4)
 
@@ -194,15 +195,18 @@ def tiny_config(kind: type[PreTrainedModel], changes: dict[str, Any]) -> PreTrai
     needed = changes.get("__init__", {})
     default = kind.config_class(**needed)
     changes = needed | {name: value for name, value in changes.items() if name != "__init__"}
-    problem: Exception | None = None
+    problem, sizes = None, {}
     for narrow in (False, True):
         try:
             config = shrink(default, changes, narrow)
-            if narrow or parameters(kind, config) <= LARGE:
+            if (size := parameters(kind, config)) <= LARGE:
                 return config
-        except Exception as error:  # the widths do not fit: the narrow ones may
+            sizes[size] = config
+        except Exception as error:  # the widths do not fit: the others may
             problem = problem or error
-    raise problem
+    if sizes and min(sizes) <= LARGEST:
+        return sizes[min(sizes)]
+    raise problem or ValueError(f"of {min(sizes)} parameters at least, too many for a table")
 
 
 def build(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
