@@ -183,6 +183,28 @@ def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize(("layers", "inner"), [(-1, False), (2, False), (1, True), ("all", True)])
+def test_no_states_are_kept_that_nobody_asks_for(monkeypatch, layers, inner):
+    model, tokenizer = fixtures.tiny("llama")
+    lens, calls = regard.Lens((model, tokenizer)), []
+    monkeypatch.setattr(lens._model.states, "model", Calling(model, calls))
+    lens.embed(["the cat", "a mat", "the cat sat on the mat"], "token", layers)
+    assert calls
+    assert {(call["output_hidden_states"], call["use_cache"]) for call in calls} == {(inner, False)}
+    assert all(call["attention_mask"].all() for call in calls)  # nothing is padded
+
+
+class Calling:
+    """A model that writes down how it is called."""
+
+    def __init__(self, model, calls):
+        self.model, self.calls, self.device = model, calls, model.device
+
+    def __call__(self, **arguments):
+        self.calls.append(arguments)
+        return self.model(**arguments)
+
+
 # Longer texts than the model takes
 
 
