@@ -67,41 +67,32 @@ def _format(source: Source, path: Path) -> Format:
 
 
 def _inside(top: Path, but: Sequence[Path], any_type: bool, leave_out: LeaveOut) -> Iterator[Path]:
-    """The files in a folder that are to be read, links after what is there itself."""
-    left = [path.resolve() for path in but]
-    folders, links, seen = [top], list[Path](), set[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else links.pop(0)
-        real = folder.resolve()
-        if real in left:
-            continue
-        if real in seen or (folder != top and top.resolve().is_relative_to(real)):
-            leave_out(folder, "a link to what is read already")
-            continue
-        seen.add(real)
-        if (folder / "_regard.json").is_file():
-            leave_out(folder, "made by regard")
-            continue
-        for path in sorted(folder.iterdir(), key=lambda path: (path.is_symlink(), path)):
-            if path.name.startswith("."):
-                continue
-            if path.name.startswith("_"):
-                leave_out(path, "its name begins with _")
-            elif path.is_dir():
-                (links if path.is_symlink() else folders).append(path)
-            elif path.resolve() in left:
-                continue
-            elif why := _why_not(path, any_type):
-                leave_out(path, why)
-            elif path.resolve() in seen:
+    """The files in a folder that are to be read, each once, whatever links lead to it."""
+    seen = {Path(os.path.realpath(path)) for path in but}
+    paths, links = [top], list[Path]()  # what is there itself comes before links to it
+    while paths or links:
+        path = paths.pop() if paths else links.pop(0)
+        real = Path(os.path.realpath(path))  # never raises, as resolve() does where links go round
+        if real in seen or (path != top and top.resolve().is_relative_to(real)):
+            if path.is_symlink():
                 leave_out(path, "a link to what is read already")
-            else:
-                seen.add(path.resolve())
-                yield path
+        elif path != top and (why := _why_not(path, any_type)):
+            leave_out(path, why)
+        elif path.is_dir():
+            for inner in sorted(path.iterdir()):
+                if not inner.name.startswith("."):
+                    (links if inner.is_symlink() else paths).append(inner)
+        else:
+            yield path
+        seen.add(real)
 
 
 def _why_not(path: Path, any_type: bool) -> str:
-    """Why a file in a folder is not read."""
+    """Why a file or a folder in a folder is not read."""
+    if path.name.startswith("_"):
+        return "its name begins with _"
+    if path.is_dir():
+        return "made by regard" if (path / "_regard.json").is_file() else ""
     if not path.is_file():
         return "a link to nothing" if path.is_symlink() and not path.exists() else "not a file"
     if path.name.partition(".")[0].upper() in _ABOUT:
