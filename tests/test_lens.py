@@ -35,7 +35,6 @@ TEXTS = {
     "hebrew": ("שלום עולם", ["שלום", "עולם"]),
     "arabic": ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
     "pieces": ("An unbelievable antidisestablishmentarianism", ["An", "unbelievable", "antidisestablishmentarianism"]),
-    "specials typed": ("I saw [SEP] there", ["I", "saw", "[SEP]", "there"]),
     "control characters": ("a\x00b \x1bred\n\ttab", ["a\x00b", "red", "tab"]),
     "white space": ("  two \u3000 words\u200b ", ["two", "words"]),
 }
@@ -120,6 +119,15 @@ def test_a_word_by_its_text_its_number_or_its_place(lens):
     assert reading.word("Café").text == "Cafe\u0301"  # the same to a reader
     assert reading.word(0).text == "The"
     assert reading.word(-1).text == "end"
+
+
+def test_special_tokens_that_a_text_names_are_units_with_a_place_and_no_words(lens):
+    reading = lens.read("I saw [SEP] there")
+    assert [word.text for word in reading.words] == ["I", "saw", "there"]
+    typed = reading.units[3]
+    assert (typed.text, typed.special, typed.start, typed.end) == ("[SEP]", True, 6, 11)
+    assert (reading.units[0].text, reading.units[0].start, reading.units[0].end) == ("[CLS]", 0, 0)
+    assert not lens.read("[CLS] [MASK]").words
 
 
 # The walk
@@ -323,9 +331,7 @@ def test_threads_share_a_lens(lens):
 # Texts and words that are none
 
 
-@pytest.mark.parametrize(
-    "text", ["👍🏽👍🏽", "[SEP]", "[CLS] [MASK]", "a" + "\u0301" * 10_000, "\u202eabc", ".", "𝔘𝔫𝔦"]
-)
+@pytest.mark.parametrize("text", ["👍🏽👍🏽", "a [SEP]", "a" + "\u0301" * 10_000, "\u202eabc", ".", "𝔘𝔫𝔦"])
 def test_odd_texts_can_be_read(lens, text):
     reading = lens.read(text)
     assert reading.words

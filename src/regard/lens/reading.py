@@ -27,20 +27,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Token:
-    """What the tokenizer made; `text` as it stands in the text, `start:end` where. Special ones stand nowhere."""
+    """What the tokenizer made of a piece of the text: `text[start:end]`, as it stands there.
+
+    `piece` and `id` are its name and number in the model's vocabulary. `special`: it is for the model and not for the
+    reader; those that the tokenizer added stand nowhere (start = end = 0). `unknown`: the vocabulary has no token for
+    this text, and the model read one that stands for anything.
+    """
 
     text: str
     start: int
     end: int
     special: bool
+    piece: str = ""
+    id: int = -1
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
 class Word:
     """What a reader sees. `reading.text[start:end] == text`; `tokens` are the positions of its tokens.
 
-    `special` are the tokens that a reader does not see, or only as white space: they stand nowhere. `index` is its
-    place among `reading.units`, the words and the special ones in order.
+    `special` are the tokens that are not for a reader, and those of white space alone. `index` is its place among
+    `reading.units`, the words and the special ones in order.
     """
 
     text: str
@@ -117,8 +125,9 @@ class Reading:
         # Words know a twin without this list, which shares its tensors: a cycle would keep them until it is collected.
         found, twin = [], replace(self)
         for index, (span, tokens) in enumerate(self._spans):
-            start, end = span or (0, 0)
-            text = self.text[start:end] if span else printable(self.tokens[tokens[0]].text).strip(" ") or "␣"
+            token = self.tokens[tokens[0]]
+            start, end = span or (token.start, token.end)
+            text = self.text[start:end] if span else printable(token.text).strip(" ") or "␣"
             found.append(Word(text, start, end, tuple(tokens), span is None, index, twin))
         return found
 
