@@ -83,6 +83,7 @@ def test_sentences(lens, lines, tmp_path):
     assert {key.decode(): value.decode() for key, value in table.schema.metadata.items()} == {
         "regard.model": "all-MiniLM-L6-v2",
         "regard.revision": "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "regard.fingerprint": lens.fingerprint,
         "regard.level": "sentence",
         "regard.layers": "-1",
         "regard.pool": "mean",

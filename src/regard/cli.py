@@ -33,7 +33,6 @@ app.add_typer(bench, name="bench")
 
 
 Level = Literal["token", "word", "sentence"]
-Pool = Literal["mean", "cls", "max", "last"]
 Truncation = Literal["windows", "cut", "error"]
 Mix = Literal["mean", "concatenate"]
 Subwords = Literal["mean", "first", "last", "first-last"]
@@ -41,7 +40,18 @@ OnError = Literal["stop", "skip"]
 Format = Literal["lines", "paragraphs", "json", "jsonl", "csv", "tsv", "parquet", "conllu"]
 
 
-class RaceTask(StrEnum):  # typer takes no list of literals
+class Pool(StrEnum):  # typer takes no list of literals
+    """How a sentence's vector is made of its tokens'."""
+
+    mean = "mean"
+    cls = "cls"
+    max = "max"
+    last = "last"
+    weightedmean = "weightedmean"
+    mean_sqrt_len = "mean_sqrt_len"
+
+
+class RaceTask(StrEnum):
     """What is to be learned."""
 
     reverse = "reverse"
@@ -213,8 +223,19 @@ def embed(
     mix: Annotated[Mix, typer.Option(help="How several layers make one vector.")] = "mean",
     subwords: Annotated[Subwords, typer.Option(help="How a word is made of its tokens.")] = "mean",
     pool: Annotated[
-        Pool | None,
-        typer.Option(help="How a sentence is made of its tokens.", show_default="as the model's folder says"),
+        list[Pool] | None,
+        typer.Option(
+            help="How a sentence is made of its tokens; more than once for several, one after the other.",
+            show_default="as the model's folder says",
+        ),
+    ] = None,
+    dims: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="So many numbers of each sentence's vector, for models of the Matryoshka kind.",
+            show_default="as the model's folder says",
+        ),
     ] = None,
     truncation: Annotated[
         Truncation,
@@ -222,6 +243,9 @@ def embed(
     ] = "windows",
     prompt: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which of the model's prompts to put before.", show_default=False)
+    ] = None,
+    prompt_text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to put before each text instead.", show_default=False)
     ] = None,
     chunk: Annotated[
         str | None,
@@ -269,10 +293,24 @@ def embed(
     from regard.corpus import Recipe, Source, embed_files
 
     source = Source(files, format, column, id, keep or (), places)
+    pools = [name.value for name in pool or ()]
     recipe = Recipe(
-        model, revision, allow_pickle, level, _numbers(layers), pool, mix, subwords, truncation, prompt, dtype, store,
-        _chunk(chunk),
-    )  # fmt: skip
+        model=model,
+        revision=revision,
+        allow_pickle=allow_pickle,
+        level=level,
+        layers=_numbers(layers),
+        pool=pools[0] if len(pools) == 1 else pools or None,  # type: ignore[arg-type]
+        mix=mix,
+        subwords=subwords,
+        truncation=truncation,
+        prompt=prompt,
+        dtype=dtype,
+        store=store,
+        chunk=_chunk(chunk),
+        dims=dims,
+        prompt_text=prompt_text,
+    )
     bad, left_out = _FirstWarnings(), _FirstWarnings()
     try:
         with _hints(), bars.embedding() as show:
@@ -302,7 +340,7 @@ def embed(
         texts = counted(cut, "text is longer than the model takes", "texts are longer than the model takes")
         _warn(f"{texts}, and cut: column `truncated`.")
     if counts["bad"]:
-        named = f", of which {bad.SHOWN} are named above" if bad.count > bad.SHOWN else ""
+        named = ", the first of them named above" if bad.count > bad.SHOWN else ""
         _warn(f"{counted(counts['bad'], 'record was', 'records were')} left out{named}.")
 
 

@@ -29,7 +29,7 @@ class Recipe:
     allow_pickle: bool = False
     level: Level = "sentence"
     layers: int | Sequence[int] | str = -1
-    pool: Pool | None = None
+    pool: Pool | Sequence[Pool] | None = None
     mix: Mix = "mean"
     subwords: Subwords = "mean"
     truncation: Truncation = "windows"
@@ -37,6 +37,8 @@ class Recipe:
     dtype: str = "float32"
     store: Store = "float32"
     chunk: Chunk | None = None
+    dims: int | None = None
+    prompt_text: str | None = None
 
     @property
     def unit(self) -> str:
@@ -59,7 +61,7 @@ class Recipe:
         records: Sequence[Record],
         progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
-        """The records' embeddings, their spans without white space at the ends."""
+        """The records' embeddings, the spans of chunks without white space at their ends; `errors` of those without."""
         texts = [record.text for record in records]
         parts: list[Any] | None = [record.words for record in records] if self.level == "word" else None
         if self.chunk is not None:
@@ -74,6 +76,9 @@ class Recipe:
             parts=parts,
             truncation=self.truncation,
             prompt=self.prompt,
+            prompt_text=self.prompt_text,
+            dims=self.dims,
+            on_error="skip",
             dtype=self.dtype,  # type: ignore[arg-type]
             names=[record.place for record in records],
             progress=progress,
@@ -86,6 +91,7 @@ class Recipe:
     def about(self, lens: Lens) -> dict[str, str]:
         """What the metadata of a file says of how it was made."""
         said = {key: value for key, value in asdict(self).items() if value is not None and key != "allow_pickle"}
-        said |= {"model": lens.name, "revision": lens.revision, "version": version("regard")}
+        said |= {"model": lens.name, "revision": lens.revision, "fingerprint": lens.fingerprint}
+        said |= {"version": version("regard")}
         said |= {"pool": lens.pool} if self.level == "sentence" and self.pool is None else {}
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}

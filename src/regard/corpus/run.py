@@ -19,7 +19,7 @@ from regard.corpus.read import LeaveOut, find, records
 from regard.corpus.recipe import Recipe
 from regard.corpus.records import Bad, BadRecordError, Record, Source
 from regard.lens import Lens
-from regard.lens.embed import Embeddings, RefusedError
+from regard.lens.embed import Embeddings
 
 TEXTS, CHARACTERS = 1024, 1 << 18  # of a part, at most: all that is in memory at once
 
@@ -60,7 +60,7 @@ def embed_files(
         workers: processes on the cluster; as many as it has processors, if not given.
         overwrite: replace what is there, or was begun by another run.
         progress: is told of texts and tokens that were embedded, and the share of the files that is done, if known.
-        warn: is told of bad records.
+        warn: is told of bad records, and of what one would not expect of the model.
         leave_out: is told of files in folders that are not read, and why (see `read.find`).
 
     Returns: the counts of texts, vectors, tokens, truncated texts and bad records, and the vectors' dim.
@@ -107,6 +107,8 @@ def embed_files(
 
     with working(folder):
         lens = recipe.open()
+        if lens.note:
+            warn(lens.note)
         job = Job(source, files, recipe, folder, recipe.about(lens))
         begin(folder, job.about, overwrite)
         names = []
@@ -252,38 +254,24 @@ class Job:
         self, part: Part, lens: Lens, progress: Callable[[int, int], object] = lambda texts, tokens: None
     ) -> dict[str, str]:
         """Embed a part and write its file. Gives what the metadata says."""
-        refused: list[tuple[str, str]] = []
-        kept = list(zip(part.numbers, part.records, strict=True))
-        while True:
-            try:
-                embeddings = self.recipe.embed(lens, [record for _, record in kept], progress)
-                break
-            except RefusedError as error:
-                why = {n: reason.removeprefix(f"embed: {kept[n][1].place}: ") for n, reason in error.reasons.items()}
-                kept = _without(why, kept, refused)
-        unstored = tables.unstored(embeddings, self.recipe.store)
-        embeddings = _chosen(embeddings, [n for n in range(len(kept)) if n not in unstored])
-        kept = _without(unstored, kept, refused)
-        numbers, records = [number for number, _ in kept], [record for _, record in kept]
+        embeddings = self.recipe.embed(lens, part.records, progress)
+        why = tables.unstored(embeddings, self.recipe.store)
+        for n, reason in embeddings.errors.items():
+            why[n] = reason.removeprefix(f"embed: {part.records[n].place}: ")
+        good = [n for n in range(len(part.records)) if n not in why]
+        records, numbers = [part.records[n] for n in good], [part.numbers[n] for n in good]
+        embeddings = _chosen(embeddings, good)
         table = tables.table(self.source, records, embeddings, numbers, self.recipe.store, self.recipe.unit)
         said = {
-            "texts": str(len(kept)),
+            "texts": str(len(records)),
             "vectors": str(len(table)),
             "tokens": str(sum(embeddings.tokens)),
             "truncated": str(sum(at is not None for at in embeddings.truncated)),
-            "refused": json.dumps(refused),
+            "refused": json.dumps([(part.records[n].place, why[n]) for n in sorted(why)]),
             "digest": part.digest(self.about, self.source),
         }
         tables.save(self.folder / part.file, [table], self.about | said)
         return said
-
-
-def _without(
-    why: dict[int, str], kept: list[tuple[int, Record]], refused: list[tuple[str, str]]
-) -> list[tuple[int, Record]]:
-    """The records that are left; the others join those that are refused."""
-    refused += [(kept[n][1].place, reason) for n, reason in why.items()]
-    return [each for n, each in enumerate(kept) if n not in why]
 
 
 def _chosen(embeddings: Embeddings, texts: list[int]) -> Embeddings:
