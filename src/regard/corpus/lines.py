@@ -96,7 +96,7 @@ def _expanded(file: _Counted, compression: str) -> Any:
         return bz2.BZ2File(cast(Any, file))
     if compression == "xz":
         return lzma.LZMAFile(cast(Any, file))
-    return io.BufferedReader(cast(Any, _Zstandard(file) if compression else file), _PIECE)
+    return io.BufferedReader(cast(Any, _Zstandard(file) if compression else file))
 
 
 class _Counted(io.RawIOBase):
