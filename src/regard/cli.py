@@ -628,8 +628,8 @@ def _hush() -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped."
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}."
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
     return " ".join(text.split()) or type(error).__name__
 

@@ -71,7 +71,7 @@ def _inside(top: Path, but: Sequence[Path], any_type: bool, leave_out: LeaveOut)
     seen = {Path(os.path.realpath(path)) for path in but}
     paths, links = [top], list[Path]()  # what is there itself comes before links to it
     while paths or links:
-        path = paths.pop() if paths else links.pop(0)
+        path = (paths or links).pop()
         real = Path(os.path.realpath(path))  # never raises, as resolve() does where links go round
         if real in seen or (path != top and top.resolve().is_relative_to(real)):
             if path.is_symlink():
@@ -79,7 +79,7 @@ def _inside(top: Path, but: Sequence[Path], any_type: bool, leave_out: LeaveOut)
         elif path != top and (why := _why_not(path, any_type)):
             leave_out(path, why)
         elif path.is_dir():
-            for inner in sorted(path.iterdir()):
+            for inner in sorted(path.iterdir(), reverse=True):  # the last is taken first
                 if not inner.name.startswith("."):
                     (links if inner.is_symlink() else paths).append(inner)
         else:
