@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from regard.attention import Attention
+from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
 from regard.lens.model import open_model, telling
@@ -239,6 +240,18 @@ class Lens:
             raise ValueError(f"embed: parts: not for tokens, and some for each of {len(texts)} texts.")
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self._model, texts, options, names, parts, progress)
+
+    def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
+        """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
+
+        Raises ValueError for a number below one, or another word.
+
+        >>> Lens().chunks("Time flies. Fruit flies like a banana!", "sentences")
+        [(0, 11), (11, 38)]
+        """
+        if by != "sentences" and (isinstance(by, str | bool) or by < 1):
+            raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
+        return chunks(self._model, text, by)
 
 
 def _of_one(attention: Attention) -> Attention:

@@ -54,7 +54,9 @@ def units(text: str, tokens: Sequence[Span | None]) -> list[tuple[Span | None, l
             whole = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
         while whole and found and (last := found[-1][0]) and whole[0] < last[1]:
             whole = min(last[0], whole[0]), max(last[1], whole[1])
-            members = [*found.pop()[1], *members]
+            earlier = found.pop()[1]
+            earlier += members  # in place: a word may have very many tokens
+            members = earlier
         found.append((whole, members))
     return found
 
