@@ -138,9 +138,22 @@ def test_work_is_shared_told_and_cancelled():
     go.clear()
     with pytest.raises(Working):
         jobs.result("c", work, 0.1)
-    assert jobs.cancel(3) == 1
+    assert jobs.cancel(3) == ["c"]
+    assert [jobs.was_cancelled(number) for number in (2, 3, None, {})] == [False, True, False, False]
     go.set()
     assert jobs.result("d", lambda progress: "the next", 10) == "the next"
+    jobs.close()
+
+
+def test_each_lane_has_its_turn():
+    jobs, go = Jobs(), threading.Event()
+    with pytest.raises(Working):
+        jobs.result("long", lambda progress: go.wait(10), 0)
+    assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
+    with pytest.raises(Working):
+        jobs.result("another long", lambda progress: "done", 0)
+    go.set()
+    assert jobs.result("another long", lambda progress: "done", 10) == "done"
     jobs.close()
 
 

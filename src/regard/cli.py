@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -95,7 +96,6 @@ def explain(
 
         _print(lambda width: terminal.explain(walk, width))
     _warn(reading.truncated)
-    _warn(reading.note)
 
 
 @app.command(epilog='Example: regard show "Time flies like an arrow" --layer 0 --head 2 --save flies.png')
@@ -124,7 +124,8 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
-    _warn(reading.note)
+    if save is not None:
+        _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
@@ -147,8 +148,6 @@ def compare(
         _print(lambda width: terminal.similarity(compared))
     for reading in compared.readings:
         _warn(reading.truncated)
-        _warn(reading.note)
-    _warn(reading.note)
 
 
 @app.command(epilog='Example: regard serve "Time flies like an arrow"')
@@ -536,7 +535,8 @@ def _line(error: BaseException) -> str:
         return "stopped."
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    message = re.sub(r"\bnth=(\d)", r"--nth \1", str(error))  # an argument of the library, an option here
+    return " ".join(message.split()) or type(error).__name__
 
 
 def _print(draw: Callable[[int], RenderableType]) -> None:

@@ -65,8 +65,8 @@ def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoded
         second.truncate(keep)
         ends = [max(stop for _, stop in encoding.offsets) for encoding in encodings]
         cut = (
-            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
-            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
+            f"Only the first {ends[0]:,} of {len(text):,} characters of the first text and the first {ends[1]:,} of "
+            f"{len(pair):,} of the second were read: this model takes at most {limit:,} tokens."
         )
     return _processed(model, encodings, f"{text}\n{pair}", len(text) + 1), cut
 

@@ -137,8 +137,8 @@ class Cut:
 
     def __str__(self) -> str:
         return (
-            f"The text has {self.tokens:,} tokens and the model takes {self.limit:,}: "
-            f"from character {self.character:,} of {self.characters:,} on it was not read."
+            f"Only the first {self.character:,} of {self.characters:,} characters were read: "
+            f"this model takes at most {self.limit:,} tokens."
         )
 
 
