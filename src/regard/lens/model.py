@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from regard.files import read_json
-from regard.lens.forward import Pass, Reader, check_reads_text, readable, without_tokenizer
+from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
 from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
 from regard.lens.states import TransformersStates
 from regard.lens.tokenizer import OpenedTokenizer, from_folder, from_transformers, lower_cased
@@ -110,7 +110,7 @@ def open_model(
         OSError: no such model, or it cannot be had without a network.
     """
     if isinstance(model, tuple) and len(model) == 2:
-        theirs, tokenizer = model
+        theirs, tokenizer = unwrapped(model[0]), model[1]
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
     if model is not None and not isinstance(model, str | os.PathLike):
         raise without_tokenizer(model)
@@ -401,6 +401,8 @@ def _why_not(name: str, error: Exception) -> str:
     text = str(error).strip()
     if "safetensors" in text and isinstance(error, OSError):
         return f"{name}: its weights are not in safetensors. Pickled weights can run code; allow_pickle=True insists."
+    if "instantiate the backend tokenizer" in text:
+        return f"{name}: it has no tokenizer, or one that cannot be opened: its folder lacks tokenizer.json."
     if isinstance(error, OSError) and any(
         sign in text.lower() for sign in ("connect", "offline", "couldn't reach", "resolve", "cached")
     ):
@@ -413,7 +415,7 @@ def _from_transformers(
 ) -> Model:
     import regard.hf
 
-    whole, (model, tokenizer, omits) = getattr(model, "module", model), readable(model, tokenizer)
+    whole, (model, tokenizer, omits) = model, readable(model, tokenizer)
     shown = model.config.model_type not in _EMBEDDING_ONLY
     if shown:
         model.set_attn_implementation("regard")
@@ -441,7 +443,7 @@ def _from_transformers(
         revision=functools.partial(_revision, model.config, root),
         blocks=forward.blocks if isinstance(forward, Reader) else (),
         fingerprint=functools.partial(_fingerprint, whole, folder, tokens.tokenizer),
-        rows=getattr(model.get_input_embeddings(), "num_embeddings", None),
+        rows=rows_of(model) or None,
         special=tokens.special,
         left=tokens.left,
         note=note or says.note,

@@ -105,7 +105,7 @@ class SomeLayers(Sequence[Attention]):
         attention = self._attentions[layer]
         if attention is None:
             have = ", ".join(map(str, self.layers))
-            raise LookupError(f"Layer {layer % len(self)} has no attention: it is of another kind. Layers {have} have.")
+            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {have}.")
         return attention
 
 
