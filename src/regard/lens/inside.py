@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -68,8 +69,13 @@ class Inside:
         if weight is None or not weight.dtype.is_floating_point:
             return values.norm(dim=-1)
         across = weight if isinstance(self.output, nn.Linear) else weight.T  # (dim, H·E); Conv1D has it turned
-        by_head = across.detach().float().unflatten(1, (heads, -1)).unbind(1)
-        return torch.stack([(value @ part.T).norm(dim=-1) for value, part in zip(values, by_head, strict=True)])
+        by_head = across.detach().double().unflatten(1, (heads, -1)).unbind(1)
+        return torch.stack([_length(value.double(), part) for value, part in zip(values, by_head, strict=True)]).float()
+
+
+def _length(value: Tensor, across: Tensor) -> Tensor:
+    """The lengths of value @ across.T (N,), by way of the E × E products of its columns."""
+    return ((value @ (across.T @ across)) * value).sum(-1).clamp(min=0).sqrt()
 
 
 def _apply(norm: tuple[nn.Module, bool] | None, heads: Tensor) -> Tensor:
@@ -102,12 +108,16 @@ def look_inside(forward: Callable[..., Any], blocks: Sequence[nn.Module], ids: S
 
 def _noting(calls: list[Call], thread: int) -> Callable[..., None]:
     def note(module: nn.Module, inputs: tuple, options: dict, output: Any) -> None:
-        given = [one for one in (*inputs, *options.values()) if isinstance(one, Tensor) and one.is_floating_point()]
+        tensors = [given for given in (*inputs, *options.values()) if _batched(given)]
         result = output[0] if isinstance(output, tuple) and output else output
-        if threading.get_ident() == thread and given and isinstance(result, Tensor):
-            calls.append(Call(module, given[0][0], result[0]))
+        if threading.get_ident() == thread and tensors and _batched(result):
+            calls.append(Call(module, tensors[0][0], result[0]))
 
     return note
+
+
+def _batched(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.is_floating_point() and given.ndim > 1 and len(given) > 0
 
 
 def _layer(calls: Sequence[Call], x: Tensor, attention: Attention) -> Inside | None:
@@ -121,8 +131,10 @@ def _layer(calls: Sequence[Call], x: Tensor, attention: Attention) -> Inside | N
         made = split([call.output for call in modules])
         if not _same(made.value.transpose(0, 1), value):
             continue
-        norm = None if _same(entering, x) else next(
-            (call.module for call in calls if _same(call.input, x) and _same(call.output, entering)), x
+        norm = (
+            None
+            if _same(entering, x)
+            else next((call.module for call in calls if _same(call.input, x) and _same(call.output, entering)), x)
         )
         if norm is x:
             return None
@@ -140,7 +152,9 @@ def _ways(linear: Sequence[Call], query: Tensor, key: Tensor, value: Tensor) -> 
 
     def three(outputs: Sequence[Tensor]) -> Projected:
         q, k, v = outputs
-        return Projected(q.unflatten(1, (heads, dim)), k.unflatten(1, (groups, dim)), v.unflatten(1, (groups, value_dim)))
+        return Projected(
+            q.unflatten(1, (heads, dim)), k.unflatten(1, (groups, dim)), v.unflatten(1, (groups, value_dim))
+        )
 
     def blocks(outputs: Sequence[Tensor]) -> Projected:
         return three(outputs[0].split(sizes, 1))
@@ -155,9 +169,12 @@ def _ways(linear: Sequence[Call], query: Tensor, key: Tensor, value: Tensor) -> 
             if dim == value_dim:
                 yield [call], by_group
     for n, call in enumerate(linear):
-        beside = [other for other in linear[n:] if other.input.shape == call.input.shape and _same(other.input, call.input)]
-        if len(beside) >= 3 and [other.output.shape[-1] for other in beside[:3]] == sizes:
-            yield beside[:3], three
+        beside = [
+            other for other in linear[n:] if other.input.shape == call.input.shape and _same(other.input, call.input)
+        ]
+        for modules in permutations(beside, 3) if 3 <= len(beside) <= 5 else ():  # called in any order
+            if [other.output.shape[-1] for other in modules] == sizes:
+                yield list(modules), three
 
 
 def _norm_of(calls: Sequence[Call], made: Tensor) -> tuple[tuple[nn.Module, bool] | None, Tensor]:
@@ -203,8 +220,9 @@ def rotation(made: Tensor, heads: Tensor) -> tuple[Tensor, bool] | None:
     None where there is no such rotation.
     """
     heads = heads.transpose(0, 1).double()
-    turned = int((heads - made.double()).abs().amax((0, 1)).gt(1e-9).nonzero().max()) + 1 if len(made) else 0
-    for size in sorted({made.shape[-1], turned + turned % 2}):
+    changed = (heads - made.double()).abs().amax((0, 1)) > tolerance(made.dtype) * heads.abs().max()
+    turned = int(changed.nonzero().max()) + 1 if changed.any() else 0
+    for size in sorted({made.shape[-1], turned + turned % 2} - {0}):
         for interleaved in (False, True):
             if size % 2:
                 continue

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from regard.files import read_json
 from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
+from regard.lens.inside import Inside, look_inside
 from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
 from regard.lens.states import TransformersStates
 from regard.lens.tokenizer import OpenedTokenizer, from_folder, from_transformers, lower_cased
@@ -86,6 +87,12 @@ class Model:
         bare = copy.deepcopy(self.tokenizer)
         bare.post_processor = None
         return bare
+
+    @functools.cached_property
+    def inside(self) -> Sequence[Inside | None]:
+        """The modules around the attention of each layer, where they are known."""
+        ids = self.tokenizer.encode("the cat sat").ids
+        return look_inside(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
