@@ -48,7 +48,7 @@ from regard.lens.reading import Reading, Word
 from regard.mask import Block
 from regard.view.html import card, page
 from regard.view.shelf import Cancelled, Jobs, Lane, Progress, Shelf, Working, give_back, size_of
-from regard.view.tiles import BASE, WHOLE, Matrix
+from regard.view.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
 TEXTS, OCCURRENCES = 32, 64  # of a comparison
@@ -208,11 +208,8 @@ class Desk:
         hide = question.flag("hide")
 
         def draw(progress: Progress) -> Answer:
-            thumbs = []
-            for head in range(reading.heads):
-                progress(head / reading.heads)
-                thumbs.append(Matrix(reading, layer, head, "max", hide).thumb())
-            return {"habits": HABITS, "named": NAMED}, {"thumbs": torch.stack(thumbs), "shares": habits(reading, layer)}
+            pictures = thumbs(reading, layer, hide, progress)
+            return {"habits": HABITS, "named": NAMED}, {"thumbs": pictures, "shares": habits(reading, layer)}
 
         key = ("thumbs", question["reading"], layer, hide)
         if len(reading.units) <= SHORT:
