@@ -187,8 +187,10 @@ def _wrapped(words: str, width: int) -> list[str]:
 
 
 def _short(text: str, most: int) -> str:
-    text = printable(text)
-    return text if cell_len(text) <= most else set_cell_size(text, max(1, most - 1)).rstrip() + "…"
+    text, longest = printable(text), 8 * most  # characters; a letter may carry any number of marks without width
+    if cell_len(text) <= most and len(text) <= longest:
+        return text
+    return set_cell_size(text[:longest], max(1, most - 1)).rstrip() + "…"
 
 
 def _families(text: str) -> list[str]:
