@@ -265,7 +265,7 @@ def _verdict(comparison: Comparison) -> str:
     if least >= 0.95:
         start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
     if not comparison.clusters[1]:
-        return f"{start}. After the last they are the same too: there is nothing to part."
+        return f"{start}. After the last they do not part into groups."
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]
     within = [(one[-1], name) for one, name in zip((within_a, within_b), names, strict=True) if not math.isnan(one[-1])]
     if not within:
