@@ -124,6 +124,8 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
+    if save is not None:
+        _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')

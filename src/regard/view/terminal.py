@@ -34,7 +34,7 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
     parts: list[RenderableType] = [
         _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
         _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
-        *([_Wrapped(reading.truncated, "yellow")] if reading.truncated else []),
+        *_said(reading),
         _step(
             "The word comes in",
             f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
@@ -78,6 +78,11 @@ _HABITS = {
         "last": "the last of the text",
     }.items()
 }
+
+
+def _said(reading: Reading) -> list[RenderableType]:
+    """What was not read, and what the model does not know."""
+    return [_Wrapped(printable(line), "yellow") for line in (reading.truncated, reading.note) if line]
 
 
 def _where(walk: Walk, word: str) -> str:
@@ -222,6 +227,8 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     if fitting < len(names):
         more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
         lines.append(_Wrapped(more, "dim"))
+    if reading.note:
+        lines += [Text(), _Wrapped(printable(reading.note), "yellow")]
     return Group(*lines)
 
 
@@ -240,6 +247,7 @@ def similarity(comparison: Comparison) -> RenderableType:
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
         parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
+        parts += [_Wrapped(printable(reading.note), "yellow", indent=4)] if reading.note else []
     count = len(comparison.similarity)
     layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
     for layer in layers:
