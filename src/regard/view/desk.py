@@ -14,7 +14,8 @@ HTTP and in a notebook, and assets/frozen.js answers them in a page that has no 
               level, row, column
     walk      reading, layer, head, token, all            the numbers of the walk of one token
     compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2)
-    page      reading, layer, head, word, same            html: the reading as one file; same: a comparison to go along
+    page      reading, layer, head, word, link, same      html: the reading as one file, which opens as the address `link`
+                                                          says; same: a comparison to go along
     cancel    job                                         given_up: how many jobs were
 
 U units (words and special tokens), as `reading.units` has them. A question whose answer takes long is answered by
@@ -46,6 +47,7 @@ from regard.view.tiles import BASE, Matrix
 
 LIMIT = 1 << 20  # characters of a text
 TEXTS, OCCURRENCES = 32, 64  # of a comparison
+LINK = 20_000  # characters of an address
 ALL = 64  # units of a text whose weights are sent at once
 SHORT = 512  # units: what concerns no more is computed while the asker waits
 WALK, FEW, ROWS = 24, 12, 2048  # tokens: up to WALK all are shown, of more the FEW most looked at, or at most ROWS
@@ -298,6 +300,9 @@ class Desk:
         reading, layer = self._at_layer(question)
         head = question.number("head", reading.heads)
         word = None if question.get("word") is None else question.number("word", len(reading.units))
+        link = question.get("link")
+        if link is not None and (not isinstance(link, str) or len(link) > LINK):
+            raise Refusal(f"link: expected a string of at most {LINK:,} characters.")
         compared = None
         if question.get("same") is not None:
             about, arrays = self._compare(Question(question["same"]))
@@ -311,11 +316,11 @@ class Desk:
 
         def write(progress: Callable[[float], None]) -> Answer:
             with torch.inference_mode():
-                text = page(reading, word=word, layer=layer, head=head, compared=compared, progress=progress)
+                text = page(reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress)
             return {"html": text}, {}
 
         return self.jobs.result(
-            ("page", question["reading"], layer, head, word, str(question.get("same"))), write, WAIT
+            ("page", question["reading"], layer, head, word, link, str(question.get("same"))), write, WAIT
         )
 
     def _cancel(self, question: Question) -> Answer:
