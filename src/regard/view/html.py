@@ -125,8 +125,7 @@ _FILE = """
 const held = document.getElementById("data");
 const file = `<!doctype html>\\n${document.documentElement.outerHTML}`; // as it came, to be saved again
 const data = JSON.parse(held.textContent);
-const json = (value) => JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
-const frozen = (link) => file.replace(json(data.open), () => json({ ...data.open, link })); // what is shown now
+const frozen = (link) => reopening(file, data.open, link);
 mount(document, frozenSource(data), { address: true, reads: false, frozen, opening: data.open });
 """
 

@@ -283,6 +283,13 @@ export function frozenSource(data) {
   };
 }
 
+/** The text of a page's file, made to open with a link: what is shown now. */
+export function reopening(file, opening, link) {
+  const escaped = (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const json = (value) => JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, escaped); // as _json in view/html.py
+  return file.replace(json(opening), () => json({ ...opening, link }));
+}
+
 /** The places of the tokens that a table shows: all of a short text, those with the largest weights of a longer one. */
 function most(weights, all) {
   const rows = weights.length <= WALK ? WALK : all ? ROWS : FEW;

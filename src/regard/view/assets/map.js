@@ -317,9 +317,10 @@ export function mapView(app) {
     const width = chart.clientWidth;
     const context = by("labels").getContext("2d");
     context.font = `600 ${labelFont()}`; // as the chosen word has it
-    const few = [...map.units.slice(0, 400), ...(app.isVisible(app.state.word) ? [app.state.word] : [])];
-    const widths = few.map((u) => context.measureText(clipped(nameOfUnit(u), 24)).width);
-    margin = Math.ceil(Math.min(Math.max(30, ...widths), width < 500 ? 84 : 160)) + 14;
+    const widthOf = (u) => context.measureText(clipped(nameOfUnit(u), 24)).width;
+    const usual = Math.min(Math.max(30, ...map.units.slice(0, 400).map(widthOf)), width < 500 ? 64 : 120);
+    const chosen = app.isVisible(app.state.word) ? Math.min(widthOf(app.state.word), width / 4) : 0; // whole, if it can be
+    margin = Math.ceil(Math.max(usual, chosen)) + 14;
     chart.style.setProperty("--margin", `${margin}px`);
   }
 
