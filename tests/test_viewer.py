@@ -419,9 +419,9 @@ def test_a_map_of_nine_thousand_words(tab, far):
     reading = far.reading
     assert len(reading.units) == 9_002
     weights = reading.attention[1].weights
-    box = page.locator("#deep").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.hover("#deep")
     until(page, lambda: "mean of" in page.inner_text("#map-says"))
+    box = page.locator("#deep").bounding_box()
     page.wait_for_timeout(300)
     row, column = (
         int(page.get_attribute(*one)) - 1 for one in (("#cell-row", "aria-rowindex"), ("#cell", "aria-colindex"))

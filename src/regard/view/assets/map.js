@@ -24,7 +24,7 @@ export function mapView(app) {
   let map = null; // what it shows: {key, units, size, top, floor, most: [by level], colours}
   let tiles = new Map(); // "key level row column" → {data, rows, columns}, the latest used last
   let coming = new Map(); // the same → its promise
-  let at = null; // {row, column}: the cell that is read out, as places among the units
+  let at = null; // {row, column, exact}: the cell that is read out, as places among the units; exact: alone, whatever the zoom
   let margin = 0; // px for the labels
   let recorded = ""; // of the map, as the state has it in `seen`
   let repaint = null; // a timer
@@ -60,7 +60,7 @@ export function mapView(app) {
     if (state.at && state.at.every(app.isVisible)) {
       const [row, column] = state.at.map((u) => map.units.indexOf(u));
       const moved = at?.row !== row || at?.column !== column;
-      at = { row, column };
+      at = { row, column, exact: true };
       if (moved && !state.seen) jumpTo(row, column, true);
     } else if (!at || at.row >= map.size || (state.word !== null && map.units[at.row] !== state.word)) {
       at = null;
@@ -82,7 +82,7 @@ export function mapView(app) {
     const weight = (n) => weights[state.head * reading.U + map.units[n]];
     let column = Number.isNaN(weight(0)) ? row : 0; // a long frozen reading may not have this head's rows
     for (let n = 1; n < map.size; n++) if (weight(n) > weight(column)) column = n;
-    return { row, column };
+    return { row, column, exact: state.word !== null };
   }
 
   // ── Tiles ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,7 +300,7 @@ export function mapView(app) {
 
   /** Goes where a cell is seen up close. */
   function jumpTo(row, column, now = false) {
-    at = { row, column };
+    at = { row, column, exact: true };
     const OpenSeadragon = openSeadragon();
     const wide = viewer.container.clientWidth / CLOSE / map.size; // of the map
     const high = viewer.container.clientHeight / CLOSE / map.size;
@@ -360,7 +360,7 @@ export function mapView(app) {
       const every = 2 ** Math.max(0, Math.ceil(Math.log2(least / unit)));
       const from = Math.max(0, Math.floor(first / every) * every);
       for (let n = from; n < map.size && (n - first) * unit < room; n += every) {
-        const place = (n + 0.5 * Math.min(every, map.size - n) - first) * unit;
+        const place = (n + 0.5 - first) * unit;
         if (place < 0 || place > room) continue;
         const u = map.units[n];
         context.fillStyle = every === 1 && u === app.state.word ? ink : soft;
@@ -469,9 +469,9 @@ export function mapView(app) {
   /** Both words and the weight of the cell under the pointer, or where the arrow keys are. */
   async function readOut() {
     if (!map || !at) return;
-    const { row, column } = at;
+    const { row, column, exact: alone } = at;
     const here = map;
-    const level = viewer?.world.getItemCount() ? levelSeen(seen().unit) : map.floor;
+    const level = !alone && viewer?.world.getItemCount() ? levelSeen(seen().unit) : map.floor;
     const cell = 2 ** level;
     const [r, c] = [Math.floor(row / cell), Math.floor(column / cell)];
     let tile;

@@ -385,12 +385,12 @@ export function sentenceView(app) {
     });
   }
 
-  /** The line or bar at a point of the drawing, the nearest within a few px. */
+  /** The line or bar at a point of the drawing; of lines that lie close together, rather a thick one. */
   function markAt(x, y) {
     let [nearest, distance] = [null, 6];
     for (const mark of marks) {
-      const off = mark.bar ? outside(mark.bar, x, y) : Math.abs(heightAt(mark.line, x) - y);
-      if (off < distance || (off === distance && mark.weight > nearest?.weight)) [nearest, distance] = [mark, off];
+      const off = mark.bar ? outside(mark.bar, x, y) : Math.abs(heightAt(mark.line, x) - y) - 2.5 * mark.weight;
+      if (off < distance) [nearest, distance] = [mark, off];
     }
     return nearest;
   }
