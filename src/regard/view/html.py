@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from itertools import product
 from math import isnan
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -192,15 +193,22 @@ def card(reading: Reading) -> dict[str, Any]:
         "sinks": any(attended.weights.sinks is not None for attended in reading.attention),
         "unknown": sorted({int(reading.unit_of_token[n]) for n in unknown}),
         "unknownTokens": unknown,
+        "note": getattr(reading, "note", ""),
+        "attended": attended_layers(reading),
     }
+
+
+def attended_layers(reading: Reading) -> list[int]:
+    """The layers that have attention: all of them, but in models that mix kinds of layers."""
+    return getattr(reading, "attention_layers", list(range(reading.layers)))
 
 
 def is_causal(reading: Reading) -> bool:
     """Whether no token of the text sees a later one: whether two rows of the first layer have no weight there."""
     count = len(reading.tokens)
-    if count < 2 or not reading.attention:
+    if count < 2:
         return False
-    weights = reading.attention[0].weights
+    weights = reading.attention[attended_layers(reading)[0]].weights
     return not any(bool(weights[0, row, row + 1 :].any()) for row in {0, (count - 1) // 2})
 
 
@@ -211,7 +219,8 @@ def _carried(
     reading: Reading, opening: dict[str, Any], compared: dict[str, Any] | None, progress: Progress
 ) -> dict[str, Any]:
     """The card, and per layer the numbers that its weights are a function of."""
-    tensors = [_tensors(reading, layer) for layer in range(reading.layers)]
+    attended = attended_layers(reading)
+    tensors = [_tensors(reading, layer) if layer in attended else {} for layer in range(reading.layers)]
     numbers = [{name: tensor.numel() for name, tensor in layer.items()} for layer in tensors]
     total = sum(sum(layer.values()) for layer in numbers)
     needed = sum(count for layer in numbers for name, count in layer.items() if name in ("query", "key", "weights"))
@@ -225,8 +234,11 @@ def _carried(
     if not fits:
         pictures = _pictures(reading, progress)
         kept = _heads_kept(reading, numbers, opening, len(pictures["cells"]["logarithms"]))
-    layers = []
+    layers: list[dict[str, Any] | None] = []
     for layer, some in enumerate(tensors):
+        if layer not in attended:
+            layers.append(None)
+            continue
         heads = kept[layer]
         arrays = some if heads is None else _of_heads(some, heads, reading.heads)
         carried = {name: carry(tensor) for name, tensor in arrays.items() if name in names}
@@ -282,13 +294,13 @@ def _rule(reading: Reading, layer: int) -> dict[str, Any]:
 
 def _pictures(reading: Reading, progress: Progress) -> dict[str, Any]:
     """All heads as pictures of side × side cells, each the mean of its 2^level × 2^level weights."""
-    most = int((PICTURES * 6 / 16 / (reading.layers * reading.heads)) ** 0.5)
+    layers = attended_layers(reading)
+    most = int((PICTURES * 6 / 16 / (len(layers) * reading.heads)) ** 0.5)
     level = max(0, (-(-len(reading.units) // min(most, 256)) - 1).bit_length())
     cells = []
-    for n in range(reading.layers * reading.heads):
-        progress(n / (reading.layers * reading.heads))
-        matrix = Matrix(reading, *divmod(n, reading.heads))
-        cells.append(matrix.whole(level))
+    for n, (layer, head) in enumerate(product(layers, range(reading.heads))):
+        progress(n / (len(layers) * reading.heads))
+        cells.append(Matrix(reading, layer, head).whole(level))
     drawn = torch.stack(cells)
     fine = len(reading.units) <= FINE
     return {"level": level, "side": drawn.shape[-1], "fine": fine, "cells": _logarithms(drawn)}
@@ -300,7 +312,7 @@ def _heads_kept(
     """The heads whose query and key there is room for, by layer: the one shown first, its layer, then the others."""
     room, chosen = MOST - taken, (opening["layer"] or 0, opening["head"] or 0)
     order = sorted(
-        ((layer, head) for layer in range(reading.layers) for head in range(reading.heads)),
+        product(attended_layers(reading), range(reading.heads)),
         key=lambda one: (one != chosen, one[0] != chosen[0], one),
     )
     kept: list[list[int]] = [[] for _ in range(reading.layers)]

@@ -129,7 +129,8 @@ export function frozenSource(data) {
   async function picture(l, h) {
     drawn ??= decode(pictures.cells);
     const size = pictures.side ** 2;
-    return (await drawn).subarray((l * H + h) * size, (l * H + h + 1) * size);
+    const place = card.attended.indexOf(l) * H + h;
+    return (await drawn).subarray(place * size, (place + 1) * size);
   }
 
   // ── Answers ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ export function headsView(app) {
     mark();
     say();
     explain();
-    for (let l = 0; l < reading.L; l++) {
+    for (const l of reading.attended) {
       layers[l] ??= await app.ask({ what: "thumbs", layer: l, hide: state.hide }, signal);
       if (!stillWanted()) return;
       paint(l);
@@ -35,12 +35,12 @@ export function headsView(app) {
   }
 
   function build() {
-    const { L, H, id } = app.reading;
+    const { attended, H, id } = app.reading;
     built = id;
     grid.style.setProperty("--heads", H);
     const names = Array.from({ length: H }, (_, h) => el("span", { role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
     const header = el("div", { role: "row" }, el("span", { class: "corner", role: "columnheader" }, "Layer"), ...names);
-    const rows = Array.from({ length: L }, (_, l) => {
+    const rows = attended.map((l) => {
       const row = el("div", { role: "row" }, el("span", { role: "rowheader" }, String(l)));
       for (let h = 0; h < H; h++)
         row.append(
@@ -158,10 +158,15 @@ export function headsView(app) {
 
   // ── Saving ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** The reading, once all of its heads are drawn. */
+  function complete() {
+    if (!app.reading.attended.every((l) => layers[l])) throw new Error("the heads are still being drawn.");
+    return app.reading;
+  }
+
   /** All heads, their cells as rectangles: sharp in whatever draws it. */
   function picture() {
-    const { L, H } = app.reading;
-    if (layers.length < L) throw new Error("the heads are still being drawn.");
+    const { attended, H, L } = complete();
     const [size, gap, left, top, low] = [72, 8, 52, 36, 18];
     const { ink, soft } = inkOf(app.viewer);
     const body = el("g", { "font-size": 11, fill: soft });
@@ -169,8 +174,8 @@ export function headsView(app) {
     write(left, 11, "head");
     write(0, 30, "layer");
     for (let h = 0; h < H; h++) write(left + h * (size + gap) + size / 2, 30, `${h}`, { "text-anchor": "middle", fill: ink });
-    for (let l = 0; l < L; l++) {
-      const y = top + l * (size + gap + low);
+    for (const [n, l] of attended.entries()) {
+      const y = top + n * (size + gap + low);
       write(left - 12, y + size / 2 + 4, `${l}`, { "text-anchor": "end", fill: ink });
       for (let h = 0; h < H; h++) {
         const x = left + h * (size + gap);
@@ -178,8 +183,8 @@ export function headsView(app) {
         write(x, y + size + 13, thumb(l, h).querySelector("small").textContent);
       }
     }
-    const drawing = { body, width: left + H * (size + gap), height: top + L * (size + gap + low) };
-    const { title, caption } = captionOf(app, `Attention weights of all ${L} layers × ${H} heads.`);
+    const drawing = { body, width: left + H * (size + gap), height: top + attended.length * (size + gap + low) };
+    const { title, caption } = captionOf(app, `Attention weights of ${attended.length === L ? `all ${L}` : `those ${attended.length} of ${L}`} layers × ${H} heads${attended.length === L ? "" : " that have attention"}.`);
     const notes = [
       "A row for each word that attends, a column for each that is attended to, in reading order.",
       `Colours are scaled separately for each head${apart() ? ", the first word set apart" : ""}.`,
@@ -201,10 +206,10 @@ export function headsView(app) {
   }
 
   function table() {
-    const names = Object.values(layers[0]?.habits ?? {});
-    const rows = layers.flatMap(({ shares }, l) =>
-      Array.from({ length: shares.shape[0] }, (_, h) => [l, h, ...shares.data.subarray(h * names.length, (h + 1) * names.length)]),
-    );
+    const { attended, H } = complete();
+    const names = Object.values(layers[attended[0]].habits);
+    const sharesOf = (l, h) => layers[l].shares.data.subarray(h * names.length, (h + 1) * names.length);
+    const rows = attended.flatMap((l) => Array.from({ length: H }, (_, h) => [l, h, ...sharesOf(l, h)]));
     return [["layer", "head", ...names.map((name) => `share of weight to ${name}`)], ...rows];
   }
 

@@ -128,7 +128,7 @@ export async function mount(root, source, options = {}) {
     const { state, reading } = app;
     const within = (value, size) => (value !== null && value < size ? value : null);
     state.word = within(state.word, reading.U);
-    state.layer = within(state.layer, reading.L) ?? 0;
+    if (!reading.attended.includes(state.layer)) state.layer = reading.attended[0];
     state.head = within(state.head, reading.H) ?? 0;
     state.heads = state.heads?.filter((h) => h < reading.H) ?? null;
     if (state.heads?.length === reading.H) state.heads = null;
@@ -202,6 +202,7 @@ export async function mount(root, source, options = {}) {
       N: card.tokens.length,
       L: card.layers,
       H: card.heads,
+      attended: card.attended ?? Array.from({ length: card.layers }, (_, l) => l), // the layers that have attention
       tokensOf: (u) => {
         const stop = card.first[u + 1] ?? card.tokens.length;
         return Array.from({ length: stop - card.first[u] }, (_, n) => card.first[u] + n);
@@ -272,7 +273,7 @@ export async function mount(root, source, options = {}) {
     by("title").classList.toggle("unseen", options.reads && !options.widget && state.text !== null);
     by("about").textContent = about();
     drawDetails();
-    drawUnknown();
+    drawNote();
     by("truncated").textContent = reading.truncated ?? "";
     by("truncated").hidden = !reading.truncated;
 
@@ -282,7 +283,7 @@ export async function mount(root, source, options = {}) {
     fillSelect(by("token"), parts.map((i, n) => [n, tokens[i]]));
     by("token").value = Math.min(state.token, parts.length - 1);
     by("token").parentNode.hidden = parts.length < 2;
-    fillSelect(by("layer"), Array.from({ length: reading.L }, (_, l) => [l, l]));
+    fillSelect(by("layer"), reading.attended.map((l) => [l, l]));
     fillSelect(by("head"), Array.from({ length: reading.H }, (_, h) => [h, h]));
     by("layer").value = state.layer;
     by("head").value = state.head;
@@ -307,13 +308,14 @@ export async function mount(root, source, options = {}) {
     by("memory").textContent = lines.join(" ");
   }
 
-  /** Says how much of the text the model has no tokens for. */
-  function drawUnknown() {
-    const { unknown, special, U } = app.reading;
+  /** Says how much of the text the model has no tokens for, or what else of it cannot be seen here. */
+  function drawNote() {
+    const { unknown, special, U, note } = app.reading;
     const words = [...unknown].filter((u) => !special.has(u)).length;
-    by("unknown").hidden = !words;
     const all = U - special.size;
-    by("unknown").textContent = `The model knows ${all - words} of ${count(all, "word")}. It cannot tell the underlined ones apart: their tokens are not in its vocabulary.`;
+    const known = `The model knows ${all - words} of ${count(all, "word")}: it cannot tell the underlined ones apart, because its vocabulary has no tokens for them.`;
+    by("note").textContent = note || (words ? known : "");
+    by("note").hidden = !by("note").textContent;
   }
 
   function fillForm() {
