@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -532,7 +533,8 @@ def _line(error: BaseException) -> str:
         return "stopped."
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    message = re.sub(r"\bnth=(\d)", r"--nth \1", str(error))  # an argument of the library, an option here
+    return " ".join(message.split()) or type(error).__name__
 
 
 def _print(draw: Callable[[int], RenderableType]) -> None:

@@ -129,8 +129,8 @@ def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encodin
         second.truncate(keep)
         ends = [max(stop for _, stop in one.offsets) for one in both]
         cut = (
-            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
-            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
+            f"Only the first {ends[0]:,} of {len(text):,} characters of the first text and the first {ends[1]:,} of "
+            f"{len(pair):,} of the second were read: this model takes at most {limit:,} tokens."
         )
     return model.tokenizer.post_process(first, second), cut
 
@@ -158,8 +158,8 @@ class Cut:
 
     def __str__(self) -> str:
         return (
-            f"The text has {self.tokens:,} tokens and the model takes {self.limit:,}: "
-            f"from character {self.character:,} of {self.characters:,} on it was not read."
+            f"Only the first {self.character:,} of {self.characters:,} characters were read: "
+            f"this model takes at most {self.limit:,} tokens."
         )
 
 

@@ -178,9 +178,8 @@ class Reading:
         if not found:
             raise LookupError(f"There is no word {word!r} in the text.{self._nearest(wanted)}")
         if nth is None and len(found) > 1:
-            raise LookupError(
-                f"{word!r} is there {len(found)} times: say which with nth=1 to nth={len(found)} (--nth)."
-            )
+            times, between = ("twice", "or") if len(found) == 2 else (f"{len(found)} times", "to")
+            raise LookupError(f"“{printable(word)}” occurs {times}; choose one with nth=1 {between} nth={len(found)}.")
         if nth is not None and not 1 <= nth <= len(found):
             raise LookupError(f"{word!r} has no nth={nth}: it is there {len(found)} time{'s' * (len(found) > 1)}.")
         return found[(nth or 1) - 1]

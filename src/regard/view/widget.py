@@ -65,7 +65,7 @@ class Viewer(anywidget.AnyWidget):
         try:
             self.send({"id": number}, buffers=[encode(self._desk.ask(message.get("question")))])
         except Refusal as refusal:
-            self.send({"id": number, "error": str(refusal), "status": refusal.status})
+            self.send({"id": number, "error": str(refusal), "status": refusal.status, "code": refusal.code})
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The widget; and a picture, for where widgets are off, as on a page made of the notebook."""

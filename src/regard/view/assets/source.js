@@ -61,17 +61,21 @@ function decoded(buffer) {
   return answer;
 }
 
-/** Asks until there is an answer: what takes long is answered by the share that is done. */
+/**
+ * Asks until there is an answer: what takes long is answered by the share that is done, and the number of its job.
+ *
+ * A job that somebody else cancelled, in another tab, is begun anew for those who still wait for it.
+ */
 export function patient(source, progress) {
   return async (question, signal) => {
+    let job;
     for (;;) {
       signal?.throwIfAborted();
-      const answer = await source(question, signal);
-      if (!("working" in answer)) {
-        if (answer.cancelled === true) throw new DOMException("Cancelled.", "AbortError");
-        return answer;
-      }
-      progress(question, answer.working, answer.job);
+      const answer = await source(job === undefined ? question : { ...question, job }, signal);
+      if (answer.cancelled === true && (!signal || signal.aborted)) throw new DOMException("Cancelled.", "AbortError");
+      if (!("working" in answer) && answer.cancelled !== true) return answer;
+      job = answer.job;
+      if (job !== undefined) progress(question, answer.working, job);
     }
   };
 }
