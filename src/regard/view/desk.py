@@ -17,8 +17,8 @@ HTTP and in a notebook, and assets/frozen.js answers them in a page that has no 
                                                           values, carried is weight × length, carried_total its sum
     compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2), places, clusters, and
                                                           in `left_out` the texts that lack the word, and why
-    page      reading, layer, head, word, link, same      html: the reading as one file, which opens as the address `link`
-                                                          says; same: a comparison to go along
+    page      reading, layer, head, word, link, same      html: the reading as one file, which opens as `link`, an
+                                                          address, says; same: a comparison to go along
     cancel    job                                         given_up: how many jobs were
 
 U units (words and special tokens), as `reading.units` has them. A question whose answer takes long is answered by

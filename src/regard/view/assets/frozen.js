@@ -262,6 +262,10 @@ export function frozenSource(data) {
         weights: taken(weights, rows),
       };
       if (value) {
+        const lengths = Float64Array.from({ length: N }, (_, j) => Math.hypot(...vector(value, place, j, heads)));
+        answer.lengths = taken(lengths, rows);
+        answer.carried = taken(weights.map((weight, j) => weight * lengths[j]), rows);
+        answer.carried_total = weights.reduce((total, weight, j) => total + weight * lengths[j], 0);
         const context = new Float64Array(value.shape[2]);
         for (let j = 0; j < N; j++) vector(value, place, j, heads).forEach((number, d) => (context[d] += weights[j] * number));
         answer.context = { shape: [context.length], data: context };

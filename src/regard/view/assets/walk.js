@@ -154,15 +154,17 @@ export function walkView(app) {
   function sayCarried(carried) {
     const { rows, weights, best } = walk;
     const { tokens } = app.reading;
-    if (rows.length < tokens.length) return "";
-    const all = carried.reduce((total, length) => total + length, 0);
+    const listed = carried.reduce((total, length) => total + length, 0);
+    const all = rows.length < tokens.length ? walk.carried_total : listed;
     const heaviest = rows.indexOf(best);
     const longest = carried.indexOf(Math.max(...carried));
-    const share = (n) => shown(carried[n] / all, percent);
-    const name = (n) => quoted(visible(tokens[rows[n]]));
     if (!(all > 0) || heaviest < 0) return "";
-    if (heaviest === longest) return [" Here ", name(longest), " adds most: ", share(longest), " of all that is added, with ", shown(weights[longest], percent), " of the weight."];
-    return [" Here ", name(heaviest), " has the largest weight, ", shown(weights[heaviest], percent), ", and ", share(heaviest), " of all that is added; ", name(longest), " adds most, ", share(longest), "."];
+    const share = (n) => el("data", { value: carried[n] / all }, percent(carried[n] / all));
+    const weight = (n) => el("data", { value: weights[n] }, percent(weights[n]));
+    const name = (n) => quoted(visible(tokens[rows[n]]));
+    if (heaviest === longest)
+      return [" Here ", name(longest), " adds most: ", share(longest), " of all that is added, with ", weight(longest), " of the weight."];
+    return [" Here ", name(heaviest), " has the largest weight, ", weight(heaviest), ", and ", share(heaviest), " of all that is added; ", name(longest), " adds most, ", share(longest), "."];
   }
 
   /** A row for each of the answer's rows, in reading order; of a long text, with a button for the rest. */
