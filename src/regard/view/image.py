@@ -42,7 +42,7 @@ def picture(reading: Reading, *, layer: int | None = None, head: int | None = No
     Raises ImportError, with what to install, where matplotlib is missing.
     """
     reading.check(layer, head)
-    layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     if len(layers) == len(heads) == 1:
         weights, names = _cells(reading, layers[0], MOST_CELLS["one"])

@@ -202,7 +202,7 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     Rows look, columns are looked at. A text wider than the terminal is shown as far as it fits.
     """
     reading.check(layer, head)
-    layers = range(reading.layers) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     of = "all layers" if layer is None else f"layer {layers[0]}"
     if head is not None:
         of += f", head {head % reading.heads}"
