@@ -88,7 +88,7 @@ def explain(
     if save is not None:
         from regard.view import save as save_reading
 
-        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head)
+        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
     if as_json:
         _print_json(walk.to_dict())
     else:

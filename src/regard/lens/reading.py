@@ -334,22 +334,39 @@ class Reading:
         if layer is not None:
             self.attention[layer]
 
-    def view(self, *, word: Word | None = None, layer: int | None = None, head: int | None = None) -> Viewer:
+    def view(
+        self,
+        *,
+        word: Word | str | int | None = None,
+        nth: int | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
 
-        `layer`, `head` and `word` are what it opens with. Where widgets are off, a picture stands in its place. What a
-        cell ends with shows itself so: `reading` alone will do.
+        `layer`, `head`, and `word` and `nth` as in `word()`, are what it opens with. In a saved notebook, and where
+        widgets are off, a picture stands in its place. What a cell ends with shows itself so: `reading` alone will do.
 
         Raises ImportError, with what to install, where anywidget is missing; IndexError for a layer or head that is
-        not there.
+        not there; LookupError for such a word.
         """
         from regard.view.widget import Viewer
 
-        return Viewer(self, word=word, layer=layer, head=head)
+        return Viewer(self, word=word, nth=nth, layer=layer, head=head)
+
+    def _ipython_display_(self) -> None:
+        """What a notebook shows; a terminal gets the one line of `repr`."""
+        if not _in_notebook():
+            raise NotImplementedError  # IPython goes on to the representations below
+        try:
+            viewer = self.view()
+        except ImportError:
+            raise NotImplementedError from None
+        viewer._ipython_display_()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """What a notebook shows; a terminal gets the one line of `repr`."""
-        if not {"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys():
+        """The same as one bundle, for those who do not ask for a display."""
+        if not _in_notebook():
             return {"text/plain": repr(self)}
         try:
             return self.view()._repr_mimebundle_(**kwargs)
@@ -365,6 +382,10 @@ class Reading:
         from regard.view import save  # the view looks at readings; a reading only calls it
 
         save(self, path, **options)
+
+
+def _in_notebook() -> bool:
+    return bool({"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys())
 
 
 def _sees_ahead(attention: Attention) -> bool:

@@ -17,7 +17,8 @@ HTTP and in a notebook, and assets/frozen.js answers them in a page that has no 
                                                           values, carried is weight × length, carried_total its sum
     compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2), places, clusters, and
                                                           in `left_out` the texts that lack the word, and why
-    page      reading, layer, head, word, same            html: the reading as one file; same: a comparison to go along
+    page      reading, layer, head, word, link, same      html: the reading as one file, which opens as `link`, an
+                                                          address, says; same: a comparison to go along
     cancel    job                                         given_up: how many jobs were
 
 U units (words and special tokens), as `reading.units` has them. A question whose answer takes long is answered by
@@ -48,10 +49,11 @@ from regard.lens.reading import Reading, Word
 from regard.mask import Block
 from regard.view.html import card, page
 from regard.view.shelf import Cancelled, Jobs, Lane, Progress, Shelf, Working, give_back, size_of
-from regard.view.tiles import BASE, WHOLE, Matrix
+from regard.view.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
 TEXTS, OCCURRENCES = 32, 64  # of a comparison
+LINK = 20_000  # characters of an address
 ALL = 64  # units of a text whose weights are sent at once
 SHORT = 512  # units: what concerns no more is computed while the asker waits
 SHORT_TEXT = 4096  # characters: texts of no more are read in a lane of their own
@@ -208,11 +210,8 @@ class Desk:
         hide = question.flag("hide")
 
         def draw(progress: Progress) -> Answer:
-            thumbs = []
-            for head in range(reading.heads):
-                progress(head / reading.heads)
-                thumbs.append(Matrix(reading, layer, head, "max", hide).thumb())
-            return {"habits": HABITS, "named": NAMED}, {"thumbs": torch.stack(thumbs), "shares": habits(reading, layer)}
+            pictures = thumbs(reading, layer, hide, progress)
+            return {"habits": HABITS, "named": NAMED}, {"thumbs": pictures, "shares": habits(reading, layer)}
 
         key = ("thumbs", question["reading"], layer, hide)
         if len(reading.units) <= SHORT:
@@ -338,6 +337,9 @@ class Desk:
         reading, layer = self._at_layer(question)
         head = question.number("head", reading.heads)
         word = None if question.get("word") is None else question.number("word", len(reading.units))
+        link = question.get("link")
+        if link is not None and (not isinstance(link, str) or len(link) > LINK):
+            raise Refusal(f"link: expected a string of at most {LINK:,} characters.")
         compared = None
         if question.get("same") is not None:
             if not isinstance(question["same"], dict):
@@ -353,11 +355,11 @@ class Desk:
 
         def write(progress: Progress) -> Answer:
             with torch.inference_mode():
-                text = page(reading, word=word, layer=layer, head=head, compared=compared, progress=progress)
+                text = page(reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress)
             return {"html": text}, {}
 
         lane: Lane = "short" if len(reading.units) <= SHORT else "long"
-        key = ("page", question["reading"], layer, head, word, str(question.get("same")))
+        key = ("page", question["reading"], layer, head, word, link, str(question.get("same")))
         return self.jobs.result(key, write, question.wait, lane)
 
     def _cancel(self, question: Question) -> Answer:
