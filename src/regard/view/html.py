@@ -139,7 +139,9 @@ def joined(entry: str, carried: bool = False) -> str:
     """
     parts = []
     for name in MODULES:
-        text = asset(name) if carried or name != "openseadragon.js" else _INSIDE.replace("$library", _library())
+        text = _COMMENTS.sub("", asset(name))
+        if name == "openseadragon.js" and not carried:
+            text = _INSIDE.replace("$library", _library())
         text = re.sub(r'^import \{[^}]*\} from "\./[\w.-]+";\n', "", text, flags=re.MULTILINE)
         exported = re.findall(r"^export (?:async )?(?:function|const) (\w+)", text, re.MULTILINE)
         text = re.sub(r"^export (?=async |function |const )", "", text, flags=re.MULTILINE)
@@ -147,6 +149,9 @@ def joined(entry: str, carried: bool = False) -> str:
         parts.append(f"const {{ {names} }} = (() => {{\n{text}\nreturn {{ {names} }};\n}})();\n")
     return "\n".join((*parts, entry))
 
+
+# Comments that have lines of their own: without them, the page is smaller by a twentieth.
+_COMMENTS = re.compile(r"^ *(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/)\n", re.MULTILINE)
 
 _INSIDE = """
 let made = null;
