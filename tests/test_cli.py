@@ -253,8 +253,9 @@ def test_no_line_is_wider_than_the_terminal(run, monkeypatch, width):
 
 def test_columns_line_up_in_wide_scripts(run):
     out = done(run("show", "我爱 abc 👍🏽", "--layer", 0, "--head", 0))
-    rows = out.splitlines()[2:]
-    assert len({cell_len(row) for row in rows}) == 1
+    table, note = out.split("\n\n")[1:]
+    assert len({cell_len(row) for row in table.splitlines()}) == 1
+    assert note == "The model knows 2 of 4 words: it has no token for “爱”, “👍🏽”.\n"
 
 
 def test_control_characters_do_not_reach_the_terminal(run):

