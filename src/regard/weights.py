@@ -163,6 +163,13 @@ class Weights(TensorLike):
                 f"more than the limit of {limit / 2**30:.1f} GiB. {what_to_do}."
             )
 
+    def of_one(self) -> Weights:
+        """The weights of a batch of one, without the batch; computed by the same kernel as these."""
+        if self._scores.shape[0] != 1:
+            raise ValueError(f"Weights{tuple(self.shape)}.of_one: expected a batch of one sequence.")
+        options = {"leading": self._leading[-1:], "collected": self._collected, "dtype": self._dtype}
+        return Weights(self.scores, self._lse, self._sinks, **options)
+
     # Statistics of rows
 
     def entropy(self) -> Float[Tensor, "... Q"]:

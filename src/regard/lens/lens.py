@@ -277,9 +277,7 @@ class Lens:
 
 def _of_one(attention: Attention) -> Attention:
     """The attention of a batch of one, without the batch."""
-    weights = attention.weights
-    alone = Weights(weights.scores, attention.lse, weights.sinks, leading=weights.shape[1:2])
-    return Attention(attention.output[0], attention.lse[0], alone, attention.value[0])
+    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
 
 
 def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
