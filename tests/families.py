@@ -25,13 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import families_table
-import families_tiny
 import torch
 import transformers
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+import families_table
+import families_tiny
 import regard
 import regard.hf
 

@@ -192,10 +192,18 @@ def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[
             again = unsure[batch, head, rows]
             if again.any():
                 at = Block(slice(batch, batch + 1), slice(head, head + 1), rows, slice(0, keys))
-                weights = backends.reductions(softmax).tile(softmax, at)[0, 0, again]
+                weights = _whole_rows(softmax, at)[0, 0, again]
                 place = batch, head, start + again.nonzero()[:, 0]
                 values[place], indices[place] = streaming.topk(weights, k, 0, keys)
     return values, indices
+
+
+def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
+    by = backends.reductions(softmax)
+    if by is not streaming:  # as it weighed them when it ranked them
+        return by.tile(softmax, at)
+    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
+    return streaming.softmax(softmax.scores.tile(at), sinks)[0]
 
 
 def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:
