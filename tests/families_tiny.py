@@ -320,8 +320,8 @@ _MAKERS: list[tuple[str, Any]] = [
                                 c.noise(BATCH, c.size("context_length", default=32))]),
 ]  # fmt: skip
 _MORE = ("decoder_input_ids", "pixel_values", "input_features", "input_values", "bbox", "pixel_values_videos")
-_TRIES = 40
-SECONDS = 25  # to look for inputs
+_TRIES = 20
+SECONDS = 10  # to look for inputs
 
 
 def signature(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
