@@ -215,7 +215,7 @@ def test_a_dictionary_for_a_part_of_a_model() -> None:
 
 
 def test_a_name_in_a_dictionary_that_means_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="'txt_config' is not a configuration of it, .* text_config, vision_config"):
+    with pytest.raises(ValueError, match=r"'txt_config' is not a configuration of it, .* text_config, vision_config"):
         composite().set_attn_implementation({"txt_config": "regard"})
 
 
