@@ -217,6 +217,17 @@ def test_no_token_is_lost_between_chunks(kit_lens, tmp_path, name):
     assert tokens >= len(lens.chunks(text, 1))
 
 
+def test_the_first_word_of_a_part_belongs_to_it(kit_lens, tmp_path):
+    """Whether or not the part begins with the space that is in the word's token."""
+    lens = regard.Lens(kit_lens.saved("gpt2", tmp_path / "gpt2"))
+    text = "the cat sat on"
+    with_space, without = (lens.embed([text], parts=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
+    assert np.array_equal(with_space, without)
+    tokens = lens.embed([text], "token")
+    own = [vector for vector, (start, _) in zip(tokens.vectors[0], tokens.spans[0], strict=True) if start >= 8]
+    np.testing.assert_allclose(without[0], np.mean(own, 0), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
