@@ -137,6 +137,14 @@ def test_columns_of_tables_and_comments_are_kept_by_word(tmp_path, tiny):
     assert table["line"].to_pylist() == [2, 2, 1, 4]
 
 
+def test_a_column_that_no_record_has_is_said(lines, tmp_path, tiny):
+    warned = []
+    source = Source([lines({"text": "a", "year": 7})], keep=["year", "yaer"])
+    table = embedded(source, tmp_path, Recipe(tiny), warn=warned.append)
+    assert (table["year"].to_pylist(), table["yaer"].to_pylist()) == ([7], [None])
+    assert warned == ["keep: no record has a value for 'yaer': the column is empty."]
+
+
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
