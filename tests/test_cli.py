@@ -277,9 +277,11 @@ def test_what_was_cut_is_said_on_stderr(run):
     ):
         result = run(*command, "7 dogs " * 300)
         assert result.code == 0
-        assert re.fullmatch(r"regard: The text has 602 tokens and the model takes 512: from [^\n]*\n", result.err)
+        assert re.fullmatch(
+            r"regard: Only the first [\d,]+ of 2,100 characters were read: [^\n]*at most 512 tokens\.\n", result.err
+        )
     result = run("compare", "7 dogs " + "and " * 600, "7 dogs", "--word", "dogs")
-    assert result.err.count("it was not read") == 1
+    assert result.err.count("characters were read") == 1
 
 
 # How it looks
@@ -299,8 +301,9 @@ def test_no_line_is_wider_than_the_terminal(run, monkeypatch, width):
 
 def test_columns_line_up_in_wide_scripts(run):
     out = done(run("show", "我爱 abc 👍🏽", "--layer", 0, "--head", 0))
-    rows = out.splitlines()[2:]
-    assert len({cell_len(row) for row in rows}) == 1
+    table, note = out.split("\n\n")[1:]
+    assert len({cell_len(row) for row in table.splitlines()}) == 1
+    assert note == "The model knows 2 of 4 words: it has no token for “爱”, “👍🏽”.\n"
 
 
 def test_control_characters_do_not_reach_the_terminal(run):
@@ -366,8 +369,8 @@ def test_readable_without_colour(run, monkeypatch, command):
         (["explain", ARROW, "--word", "fly"], "There is no word 'fly' in the text. The nearest: flies, "),
         (["explain", ARROW, "--word", ""], "The word to look for is empty."),
         (["explain", ARROW, "--word", "\udcff"], r"There is no word '\\udcff' in the text\."),
-        (["explain", "the end of the day", "--word", "the"], r"'the' is there 2 times: .*\(--nth\)"),
-        (["explain", ARROW, "--word", "flies", "--nth", "0"], "'flies' has no nth=0: it is there 1 time."),
+        (["explain", "the end of the day", "--word", "the"], "“the” occurs twice; choose one with --nth 1 or --nth 2."),
+        (["explain", ARROW, "--word", "flies", "--nth", "0"], "'flies' has no --nth 0: it is there 1 time."),
         (["explain", ARROW, "--word", "flies", "--layer", "6"], "There is no layer 6: .* has layers 0 to 5."),
         (["explain", ARROW, "--word", "flies", "--head", "-13"], "There is no head -13: .* has heads 0 to 11."),
         (["show", ARROW, "--layer", "99"], "There is no layer 99: all-MiniLM-L6-v2 has layers 0 to 5."),

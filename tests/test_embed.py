@@ -215,7 +215,7 @@ def by_hand(lens, text, size):
     step, before = size // 2, len(model.before)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None)[0][-1][0]
+        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
         for at in starts
     ]
     best = [

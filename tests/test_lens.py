@@ -18,6 +18,7 @@ import torch
 import transformers
 
 import regard
+from regard.backends import cpu
 from regard.lens import model as opening
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
@@ -243,7 +244,8 @@ def test_other_models_from_a_folder_agree_with_eager(name, tmp_path):
     ids = transformers.AutoTokenizer.from_pretrained(tmp_path / name)(text, return_tensors="pt").input_ids
     with torch.inference_mode():
         expected = model(ids, output_hidden_states=True, output_attentions=True)
-    assert (reading.hidden - torch.cat(expected.hidden_states)).abs().max() < 1e-5
+    assert (reading.hidden[:-1] - torch.cat(expected.hidden_states[:-1])).abs().max() < 1e-5
+    assert (reading.final - expected.last_hidden_state[0]).abs().max() < 1e-5
     for attention, weights in zip(reading.attention, expected.attentions, strict=True):
         assert (attention.weights.dense() - weights[0]).abs().max() < 2e-6
     assert [word.text for word in reading.words] == ["the", "cat", "isn't", "爱", "👍🏽", ",", "Fruit", "flies"]
@@ -283,7 +285,8 @@ def test_a_trained_decoder():
     with torch.inference_mode():
         ids = tokenizer(reading.text, return_tensors="pt").input_ids
         expected = model(ids, output_attentions=True, output_hidden_states=True)
-    assert (reading.hidden - torch.cat(expected.hidden_states)).abs().max() < 1e-4  # of numbers up to 40
+    assert (reading.hidden[:-1] - torch.cat(expected.hidden_states[:-1])).abs().max() < 1e-4  # of numbers up to 40
+    assert (reading.final - expected.last_hidden_state[0]).abs().max() < 1e-4
     for attention, weights in zip(reading.attention, expected.attentions, strict=True):
         assert (attention.weights.dense() - weights[0]).abs().max() < 1e-5
 
@@ -298,7 +301,7 @@ def test_the_first_word_of_a_decoder_looks_at_no_other(tmp_path):
 def test_roberta_counts_its_positions_from_the_padding(tmp_path):
     reading = regard.Lens(saved("roberta", tmp_path)).read("the cat sat on the mat " * 4)
     assert len(reading.tokens) == 19  # of 20 positions
-    assert "the model takes 19" in reading.truncated
+    assert "this model takes at most 19 tokens" in reading.truncated
 
 
 # What is cut, is said
@@ -311,11 +314,28 @@ def test_a_long_text_is_cut_and_says_so(lens):
     assert reading.tokens[-1].text == "[SEP]"
     last = reading.words[-1].end
     assert reading.truncated == (
-        f"The text has 602 tokens and the model takes 512: from character {last:,} of {len(text):,} on it was not read."
+        f"Only the first {last:,} of {len(text):,} characters were read: this model takes at most 512 tokens."
     )
     assert "truncated" in repr(reading)
-    with pytest.raises(LookupError, match=r"There is no word 'dog' in the text\..*The text has 602 tokens"):
+    with pytest.raises(LookupError, match=r"There is no word 'dog' in the text\..*Only the first"):
         reading.word("dog")
+
+
+@pytest.mark.skipif(bool(cpu._missing), reason="without the kernel, PyTorch splits products by the number of threads")
+def test_the_number_of_threads_changes_no_bit(lens):
+    """Of the hidden states, and of every kind of look at the weights."""
+    text, looks = " ".join([ARROW] * 30), []
+    for threads in (1, 2, 8):
+        torch.set_num_threads(threads)
+        try:
+            reading = lens.read(text)
+            weights = reading.attention[2].weights
+            looks.append((reading.hidden, reading.weights(3), weights[1, 40:90, 7:70], weights.topk(3).values,
+                          weights.entropy(), weights.received(), weights.pool(9, 11)))  # fmt: skip
+        finally:
+            torch.set_num_threads(1)
+    for others in looks[1:]:
+        assert all(map(torch.equal, looks[0], others))
 
 
 def test_threads_share_a_lens(lens):
@@ -379,7 +399,7 @@ def test_a_word_that_is_not_there(reading, word, nth, message):
 
 def test_a_word_that_is_there_twice(lens):
     reading = lens.read("the cat and the dog and The end")
-    with pytest.raises(LookupError, match=r"^'the' is there 2 times: say which with nth=1 to nth=2 \(--nth\)\.$"):
+    with pytest.raises(LookupError, match=r"^“the” occurs twice; choose one with nth=1 or nth=2\.$"):
         reading.explain("the")
     with pytest.raises(LookupError, match=r"^'the' has no nth=4: it is there 3 times.$"):
         reading.explain("the", nth=4)
@@ -563,7 +583,11 @@ def test_a_pair_too_long_is_cut_in_the_longer_text(lens):
     reading = lens.read("the cat " * 400, pair="a dog")
     assert len(reading.tokens) == 512
     assert [word.text for word in reading.words if word.start >= reading.second] == ["a", "dog"]
-    assert reading.truncated.startswith("The two texts have 805 tokens and the model takes 512: of the first it read")
+    last = [word.end for word in reading.words if word.start < reading.second][-1]
+    assert reading.truncated == (
+        f"Only the first {last:,} of 3,200 characters of the first text and the first 5 of 5 of the second were read: "
+        "this model takes at most 512 tokens."
+    )
     with pytest.raises(ValueError, match="the text is empty"):
         lens.read("a", pair=" ")
 

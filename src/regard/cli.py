@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ def explain(
     if save is not None:
         from regard.view import save as save_reading
 
-        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head)
+        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
     if as_json:
         _print_json(walk.to_dict())
     else:
@@ -133,6 +134,8 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
+    if save is not None:
+        _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
@@ -631,6 +634,7 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}."
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    text = re.sub(r"\bnth=(\d)", r"--nth \1", text)  # an argument of the library, an option here
     return " ".join(text.split()) or type(error).__name__
 
 

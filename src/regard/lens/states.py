@@ -59,11 +59,14 @@ class TransformersStates:
             types = [*before, *[text] * (ids.shape[1] - len(before) - len(after)), *after]
             inputs["token_type_ids"] = torch.tensor(types, device=ids.device).expand_as(ids)
         inner = [layer for layer in wanted if layer < self.layers]
-        output = self.model(**inputs, output_hidden_states=bool(inner))
+        output = self.model(**inputs, output_hidden_states=bool(inner), return_dict=True)
         last = getattr(output, "last_hidden_state", None)
         hidden = output.hidden_states if inner else ()
         if last is None or (inner and len(hidden) != self.layers + 1):
             raise ValueError(f"embed: {self.name} does not give the hidden states of its {self.layers} layers.")
+        if last.shape[1] != ids.shape[1]:
+            extra = last.shape[1] - ids.shape[1]
+            raise ValueError(f"embed: {self.name} puts {extra} positions of its own beside a text's (a tuned prompt?).")
         return {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
 
 
