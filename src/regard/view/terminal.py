@@ -16,7 +16,7 @@ from torch import Tensor
 from regard.lens.compare import Comparison
 from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
-from regard.lens.words import isolated, printable
+from regard.lens.words import printable
 
 MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
 MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
@@ -59,7 +59,8 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
         *([_indented(_rests(walk))] if walk.resting else []),
-        _step("Check", _check(walk)),
+        _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
+        *([_indented(_MADE.format(walk.made.error))] if walk.made else []),
         _step(
             "What changed",
             f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
@@ -118,11 +119,7 @@ def _rests(walk: Walk) -> str:
     return f"{'; '.join(tokens)}: its value is short. A head rests on such a token, a sink, when it looks for nothing."
 
 
-def _check(walk: Walk) -> str:
-    text = f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."
-    if walk.made is not None:
-        text += f" Query, key and value, made again of x by its own weights, differ by {walk.made.error:.1e} at most."
-    return text
+_MADE = "Query, key and value, made again of x by the model's own weights, differ by {:.1e} at most."
 
 
 _HABITS = {
@@ -216,7 +213,7 @@ def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        shown_as = isolated(_short(token.text, 16).strip() or "␣") + (" (unknown)" if token.unknown else "")
+        shown_as = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
         rows.append((Text(shown_as, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
