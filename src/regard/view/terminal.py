@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from itertools import accumulate
@@ -137,7 +138,12 @@ _HABITS = {
 
 def _said(reading: Reading) -> list[RenderableType]:
     """What was not read, and what the model does not know."""
-    return [_Wrapped(printable(line), "yellow") for line in (reading.truncated, reading.note) if line]
+    return [_prose(line) for line in (reading.truncated, reading.note) if line]
+
+
+def _prose(note: str, indent: int = 0) -> RenderableType:
+    """A sentence about a reading, the words of its text isolated."""
+    return _Wrapped(re.sub("“([^”]*)”", lambda quoted: f"“{_isolated(quoted[1])}”", printable(note)), "yellow", indent)
 
 
 def _where(walk: Walk, word: str) -> str:
@@ -286,7 +292,9 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
         more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
         lines.append(_Wrapped(more, "dim"))
     if reading.note:
-        lines += [Text(), _Wrapped(printable(reading.note), "yellow")]
+        lines += [Text(), _prose(reading.note)]
+    if head is None:
+        lines += [Text(), _Wrapped(CAUTION, "dim")]
     return Group(*lines)
 
 
@@ -305,7 +313,7 @@ def similarity(comparison: Comparison) -> RenderableType:
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
         parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-        parts += [_Wrapped(printable(reading.note), "yellow", indent=4)] if reading.note else []
+        parts += [_prose(reading.note, 4)] if reading.note else []
     count = len(comparison.similarity)
     layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
     for layer in layers:
@@ -320,6 +328,8 @@ def similarity(comparison: Comparison) -> RenderableType:
     if len(layers) < count:
         parts += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
     parts += [Text(), _Wrapped(_verdict(comparison))]
+    if comparison.readings[0].causal:
+        parts.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
     return Group(*parts)
 
 
