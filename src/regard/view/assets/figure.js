@@ -84,8 +84,11 @@ export function figure(app, { title, caption, drawing, legend = [], notes = [], 
 export function captionOf(app, ...facts) {
   const { reading, state } = app;
   const hidden = state.hide && reading.special.size ? ["Special tokens are hidden."] : [];
+  const unknown = [...reading.unknown].filter((u) => !reading.special.has(u));
+  const named = unknown.slice(0, 12).map((u) => visible(reading.units[u]));
+  const lacking = unknown.length ? [`Not in the model's vocabulary: ${named.join(", ")}${unknown.length > 12 ? ` and ${unknown.length - 12} more` : ""}.`] : [];
   const pair = reading.second === null ? [] : ["Two texts, read together."];
-  return { title: reading.text || "(an empty text)", caption: [...facts, `Model: ${reading.model}.`, ...pair, ...hidden] };
+  return { title: reading.text || "(an empty text)", caption: [...facts, `Model: ${reading.model}.`, ...pair, ...hidden, ...lacking] };
 }
 
 /** A scale of colours: from 0 to the largest weight, with numbers. */

@@ -18,6 +18,8 @@ export function sentenceView(app) {
   let held = { from: "", to: "" }; // what the columns hold
   let columns = { from: [], to: [] }; // units; a number below 0 stands for so many words left out
   let rowHeight = 0; // px
+  let opened = ""; // the pick whose own column was opened at another place, without it
+  let tallest = 0; // px: the longest column so far of this text
   let drawn = { lines: [], heads: [], pick: null, mean: null }; // what is shown, for those who save it or point at it
   let marks = []; // the lines and bars on the screen, for the pointer
   let wanted = 0;
@@ -68,14 +70,18 @@ export function sentenceView(app) {
       setColumn("to", units);
     } else {
       const other = pick.side === "from" ? "to" : "from";
-      const stays = held[pick.side].startsWith(heldFor()) && columns[pick.side].includes(pick.u);
+      const isThere = columns[pick.side].includes(pick.u) || opened === nameOf(pick);
+      const stays = held[pick.side].startsWith(heldFor()) && isThere;
       if (!stays) setColumn(pick.side, withGaps(windowAround(pick.u, units), units));
       setColumn(other, withGaps(strongest(row, units) ?? windowAround(pick.u, units), units));
     }
     rowHeight = units.length <= ALL_LINES ? 38 : 28;
     by("lines").style.setProperty("--row", `${rowHeight}px`);
+    tallest = Math.max(tallest, ...["from", "to"].map((side) => columns[side].length * rowHeight));
+    by("lines").style.minHeight = `${tallest}px`; // never less, or the page would move under the pointer
   }
 
+  const nameOf = (pick) => `${pick.u} ${pick.side}`;
   const heldFor = () => `${app.reading.id} ${app.state.hide} `;
 
   function windowAround(u, units) {
@@ -135,8 +141,10 @@ export function sentenceView(app) {
   function openGap(side, u) {
     const units = app.visible();
     const middle = Math.min(units.length - 1, Math.max(0, units.findIndex((v) => v >= u)) + NEAR / 2);
+    const pick = picked();
+    if (side === pick.side) opened = nameOf(pick);
     setColumn(side, withGaps(windowAround(units[middle], units), units));
-    point(pointed);
+    redraw();
   }
 
   function drawSwatches() {
@@ -343,6 +351,11 @@ export function sentenceView(app) {
 
   // ── Pointer and keys ───────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Draws the lines anew, between the columns as they are. */
+  async function redraw() {
+    drawLines(await numbers());
+  }
+
   /** The lines of what is pointed at: fetched where need be, and drawn if the pointer is still there. */
   async function point(to) {
     pointed = to;
@@ -437,8 +450,8 @@ export function sentenceView(app) {
     draw,
     picture: () => sentencePicture(app, drawn),
     table,
-    forget: () => ((held = { from: "", to: "" }), (pointed = null)),
-    resize: async () => app.viewer.dataset.drawn && drawLines(await numbers()),
+    forget: () => ((held = { from: "", to: "" }), (pointed = null), (tallest = 0)),
+    resize: () => app.viewer.dataset.drawn && redraw(),
   };
 }
 

@@ -481,11 +481,12 @@ export async function mount(root, source, options = {}) {
 
   for (const [name, view] of Object.entries(VIEWS)) views[name] = view(app);
   fromHash();
+  let failure = null;
   try {
     app.start = await source({ what: "start" });
   } catch (error) {
     app.start = { models: [], limit: 0, first: null };
-    tell(error.message);
+    failure = error.message;
   }
   const { state, start } = app;
   if (state.text === null && state.id === null && start.first) {
@@ -503,5 +504,6 @@ export async function mount(root, source, options = {}) {
   }
   by("tab-compare").hidden = start.compares === false;
   await draw();
+  if (failure) tell(failure);
   return app;
 }
