@@ -127,7 +127,7 @@ def test_start_and_card(address, lens):
 def test_the_numbers_are_those_of_python(address, lens):
     """To the bit, though the server has other threads than the tests: so the kernel computes, whatever their number.
 
-    A tile is computed in another way: a score of 20 has an error of 1e-6 in float32, and its weight a relative one.
+    A tile is computed in another way: a score of 20 has an error of 1e-6 in float32, its weight's relative one.
     """
     text = "The unbelievable cat sat on the mat; the tokenizer slept."
     reading, key = lens.read(text), read(address, text)["reading"]
