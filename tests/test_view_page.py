@@ -170,6 +170,18 @@ def test_lines_and_bars_name_their_head(tab, flies):
     until(page, lambda: page.is_hidden("#tip"))
 
 
+def test_words_that_the_model_does_not_know_are_marked(tab):
+    page = tab(f"view=sentence&text={quote('I like 🪰 bugs 时间')}")
+    assert page.locator("#from .unknown").all_inner_texts() == ["🪰", "时", "间"]
+    assert page.is_visible("#note")
+    assert "3 of 6 words" in page.inner_text("#note")
+    assert "Not in the model's vocabulary: 🪰, 时, 间." in texts_of(svg_of(page))
+    does(page, lambda: page.click("#tab-walk"))
+    assert page.locator("#step-softmax .unknown").all_inner_texts() == ["🪰", "时", "间"]
+    type_text(page, "I like bugs")
+    assert page.is_hidden("#note")
+
+
 # Heads, map, walk
 
 
@@ -436,6 +448,16 @@ def test_a_saved_picture_stands_alone(tab, view):
     width, height = (float(picture.get(side)) for side in ("width", "height"))
     assert picture.get("viewBox") == f"0 0 {width:g} {height:g}"
     assert not list(picture.iter("{http://www.w3.org/2000/svg}image")), "shapes, sharp at any size"
+
+
+@pytest.mark.parametrize("text", ["a \x01 b\x0c c", "x" * 300 + "👩🏽‍🚀" * 300, "القطة تنام 猫は眠っている", "  \t x"])
+@pytest.mark.parametrize("view", ["sentence", "map"])
+def test_any_text_makes_a_picture(tab, view, text):
+    page = tab(f"view={view}&text={quote(text)}")
+    picture = svg_of(page)
+    assert float(picture.get("width")) < 3000
+    assert saved(page, "png")[0].startswith(b"\x89PNG")
+    assert page.is_hidden("#problem"), page.inner_text("#problem")
 
 
 def test_names_of_files_differ_where_what_is_shown_does(tab):
