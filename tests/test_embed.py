@@ -110,8 +110,7 @@ def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path)
     text = "the cat sat"
     found = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
     torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
-    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
-    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    describing(tmp_path, {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "Normalize"), max_seq_length=5)
     found = regard.Lens(tmp_path).embed([text], truncation="cut")
     assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
     assert found.truncated == [6]  # <s> ▁the ▁ c a
@@ -126,9 +125,9 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
     for text in (*ODD, LONG):
         reading = lens.read(text)
         tokens, words = (lens.embed([text], level=level) for level in ("token", "word"))
-        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if not t.special]
+        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if t.end]
         assert words.spans[0] == [(word.start, word.end) for word in reading.words]
-        of_text = reading.hidden[-1][[not t.special for t in reading.tokens]]
+        of_text = reading.hidden[-1][[t.end > 0 for t in reading.tokens]]
         np.testing.assert_allclose(tokens.vectors[0], of_text, atol=1e-5)
         of_words = torch.stack([word.vectors[-1] for word in reading.words])
         np.testing.assert_allclose(words.vectors[0], of_words, atol=1e-5)
@@ -169,11 +168,11 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
-    from regard.lens import model, packed
+    from regard.lens import packed, states
 
     lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
     found = lens.embed(texts, "token")
-    monkeypatch.setattr(model, "TOKENS_AT_ONCE", 12)
+    monkeypatch.setattr(states, "TOKENS_AT_ONCE", 12)
     monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
     few = lens.embed(texts, "token", progress=lambda texts, tokens: done.append(texts))
     assert sum(done) == len(texts)
@@ -191,7 +190,7 @@ def by_hand(lens, text, size):
     step, before = size // 2, len(model.before)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None)[0][-1][0]
+        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
         for at in starts
     ]
     best = [
@@ -215,11 +214,10 @@ def test_long_texts_are_read_in_windows(lens, tmp_path, name):
     assert found.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
     inner = expected[len(model.before) : len(expected) - len(model.after)]
     np.testing.assert_allclose(found.vectors[0], inner.detach().numpy(), atol=2e-5)
-    size = min(model.limit, model.sentences.limit) - special
-    for pool in ("mean", "cls", "max", "last"):
-        states = by_hand(other, text, size)
-        wanted = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0), "last": states[-1]}[pool]
-        wanted = wanted / wanted.norm() if model.sentences.normalised else wanted
+    for pool in ("mean", "max"):
+        states = by_hand(other, text, model.sentences.limit - special)
+        wanted = states.mean(0) if pool == "mean" else states.amax(0)
+        wanted = wanted / wanted.norm() if name == "embedded" else wanted
         sentence = other.embed([text], pool=pool)
         np.testing.assert_allclose(sentence.vectors[0], wanted.detach().numpy(), atol=2e-5)
         assert sentence.spans == [[(0, len(text))]]
@@ -310,12 +308,16 @@ def test_to_the_bit_whatever_is_beside_it(lens, varied):
     np.testing.assert_array_equal(lens.embed(varied[::-1]).vectors[::-1], together)
 
 
-def describing(folder, pooling, prompts=None, **about):
+def describing(folder, pooling, prompts=None, kinds=("Transformer", "Pooling"), **about):
     """A folder that says as sentence-transformers' do how sentence vectors are made."""
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     modules = [
-        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for n, (path, kind) in enumerate(kinds)
+        {
+            "idx": n,
+            "name": str(n),
+            "path": f"{n}_{kind}" if n else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for n, kind in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
@@ -356,13 +358,13 @@ def test_as_the_folder_says(tmp_path, pooling, more):
 
 
 def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
-    describing(fixtures.saved("bert", tmp_path), {"pooling_mode_weightedmean_tokens": True})
+    describing(fixtures.saved("bert", tmp_path), {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "LSTM"))
     lens = regard.Lens(tmp_path)
-    with pytest.raises(
-        ValueError, match="makes sentence vectors by pooling by weightedmean, which is not known here; choose"
-    ):
-        lens.embed(["the cat"])
-    assert lens.embed(["the cat"], pool="mean").vectors.shape == (1, 24)
+    for pool in (None, "mean"):
+        with pytest.raises(
+            ValueError, match="makes sentence vectors by its module LSTM, which regard does not compute"
+        ):
+            lens.embed(["the cat"], pool=pool)
     assert lens.embed(["the cat"], level="word").vectors[0].shape == (2, 24)
     (tmp_path / "modules.json").write_text("[")
     with pytest.raises(ValueError, match=r"modules\.json is damaged"):
@@ -383,7 +385,7 @@ def test_no_texts(lens):
         ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
         ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
         ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
-        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', 'max' or 'last'. Got 'sum'.$"),
+        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', .* or 'mean_sqrt_len'. Got"),
         ({"mix": "sum"}, ValueError, "^embed: mix: expected 'mean' or 'concatenate'. Got 'sum'.$"),
         ({"subwords": "sum"}, ValueError, "^embed: subwords: expected 'mean', 'first', 'last' or 'first-last'. Got"),
         ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'cut' or 'error'. Got 'no'.$"),
@@ -393,6 +395,19 @@ def test_no_texts(lens):
         ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
         ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
         ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
+        ({"layers": True}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got True.$"),
+        ({"layers": [1, 1.5]}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got 1.5.$"),
+        ({"pool": []}, ValueError, "^embed: pool: expected one at least. Got none.$"),
+        ({"dims": 0}, ValueError, "^embed: dims: expected a number from 1 on. Got 0.$"),
+        ({"dims": 385}, ValueError, "^embed: dims: expected 384 at most, as all-MiniLM-L6-v2 has. Got 385.$"),
+        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims: only for sentences.$"),
+        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt: expected the name of one, or prompt_text="),
+        (
+            {"prompt_text": "word " * 300},
+            ValueError,
+            "^embed: text 0: .* takes 256 tokens, and 302 of them are special",
+        ),
+        ({"on_error": "stop"}, ValueError, "^embed: on_error: expected 'raise' or 'skip'. Got 'stop'.$"),
     ],
     ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
 )

@@ -1,19 +1,27 @@
 """Pictures: every label inside and none on top of another, in any script, as PNG and as SVG whose text is text."""
 
 import errno
+import importlib.util
 import io
+import json
 import math
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
+from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import regard
 from regard.view import check_suffix, image, numbers
+
+_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
+_readings = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_readings)
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
@@ -254,6 +262,15 @@ def test_numbers_are_those_of_the_layers_and_heads_asked_for(reading):
     assert (one["layers"], one["heads"]) == ([5], [3])
     assert one["attention"] == [[everything["attention"][5][3]]]
     assert [unit["text"] for unit in one["units"]] == ["[CLS]", *ARROW.split(), "[SEP]"]
+
+
+def test_json_has_null_for_nan(tmp_path):
+    reading = _readings.made("a b", draw=lambda *shape: torch.full(shape, torch.nan))
+    reading.save(tmp_path / "a.json")
+    numbers = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert numbers["attention"][0][0][0] == [None] * 3
+    for suffix in (".png", ".svg"):
+        reading.save(tmp_path / f"a{suffix}")
 
 
 def test_too_many_numbers(reading, monkeypatch):

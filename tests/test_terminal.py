@@ -1,6 +1,8 @@
 """What the terminal shows: texts of any script in their places, and no more than can be read."""
 
+import dataclasses
 import io
+import json
 import re
 import unicodedata
 
@@ -10,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import regard
+from regard import cli
 from regard.lens.compare import comparison
 from regard.view import terminal
 
@@ -33,13 +36,13 @@ RIGHT_TO_LEFT = {"Arabic": "مرحبا بالعالم cat", "Hebrew": "שלום 
 def test_words_from_right_to_left_are_isolated_from_the_numbers_beside_them(lens, text):
     """What a terminal orders by Unicode's rules stays in its cell."""
     reading = lens.read(text)
-    out = printed(terminal.heat_map(reading, 0, 2, 100))
-    out += printed(terminal.explain(reading.explain(0, 0, 2))).replace(reading.note, "")  # which is prose
+    table = printed(terminal.heat_map(reading, 0, 2, 100)).split("\n\n")[1]
+    lesson = printed(terminal.explain(reading.explain(0, 0, 2)))
+    out = table + (lesson.replace(reading.note, "") if reading.note else lesson)  # a note is prose
     assert out.count("\u2068") == out.count("\u2069")
     outside = re.sub("\u2068[^\u2068\u2069]*\u2069", "", out)
     assert not [letter for letter in outside if unicodedata.bidirectional(letter) in ("R", "AL", "AN")]
-    rows = printed(terminal.heat_map(reading, 0, 2, 100)).splitlines()[2:]
-    assert len({cell_len(row) for row in rows}) == 1
+    assert len({cell_len(row) for row in table.splitlines()}) == 1
 
 
 def test_a_text_from_left_to_right_has_no_marks(lens):
@@ -74,3 +77,19 @@ def test_identical_texts_are_one_group(lens):
     out = " ".join(printed(terminal.similarity(alike)).split())
     assert out.endswith("After the last they do not part into groups.")
     assert torch.isnan(alike.parting()[2]).all()
+
+
+def test_vectors_that_are_no_numbers_are_not_compared(lens):
+    reading = lens.read("the bank and the bank")
+    reading = dataclasses.replace(reading, hidden=reading.hidden * torch.nan)
+    with pytest.raises(ValueError, match="the model's vectors of 'bank' hold NaN or infinity"):
+        comparison("bank", [reading] * 2, [reading.word("bank", nth) for nth in (1, 2)])
+
+
+def test_explain_saves_a_page_that_opens_in_the_walk(lens, tmp_path, monkeypatch):
+    command = ["regard", "explain", "Time flies", "--word", "flies", "--save", str(tmp_path / "a.html"), "--json"]
+    monkeypatch.setattr("sys.argv", command)
+    cli.app(standalone_mode=False)
+    data = (tmp_path / "a.html").read_text().partition('<script type="application/json" id="data">')[2]
+    opening = json.loads(data.partition("</script>")[0])["open"]
+    assert (opening["view"], opening["word"]) == ("walk", 2)

@@ -5,6 +5,7 @@ import importlib.util
 import threading
 import time
 import weakref
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_thumbs_ask_for_the_weights_once(monkeypatch):
     monkeypatch.setattr(type(weights), "grouped", lambda *a, **k: (asked.append("all"), grouped(*a, **k))[1])
     assert tiles.thumbs(reading, 0, False).shape == (6, 38, 38)
     assert asked == ["all"]
+
+
+def test_a_text_of_special_tokens_alone_cannot_hide_them():
+    reading = made("a b")
+    reading = replace(reading, _spans=[(None, [n]) for n in range(len(reading.tokens))])
+    assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
+    for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
+        with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):
+            asked()
 
 
 def test_a_layout_does_not_keep_its_reading():
@@ -221,6 +231,19 @@ def test_a_result_that_nobody_comes_for_is_let_go():
     jobs._jobs["a"].asked -= 60
     jobs.result("c", lambda progress: None, 10)
     assert thing() is None
+    jobs.close()
+
+
+def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
+    jobs, go = Jobs(), threading.Event()
+    for n in range(64):
+        with pytest.raises(Working):
+            jobs.result(n, lambda progress: go.wait(10), 0)
+    for job in jobs._jobs.values():
+        job.asked -= 60
+    assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
+    assert len(jobs._jobs) == 1  # the one under way
+    go.set()
     jobs.close()
 
 

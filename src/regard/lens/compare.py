@@ -77,6 +77,8 @@ def comparison(word: str, readings: Sequence[Reading], words: Sequence[Word]) ->
     vectors = torch.stack([one.vectors for one in words], 1).double()  # (L+1, n, dim)
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     similarity = unit @ unit.mT
+    if not similarity.isfinite().all():
+        raise ValueError(f"compare: the model's vectors of {word!r} hold NaN or infinity; they cannot be compared.")
     same = bool(similarity[-1].min() > 1 - SAME)  # as in identical texts: there is nothing to part
     clusters = (list(range(len(words))), []) if same else two_clusters(similarity[-1])
     return Comparison(word, readings, words, similarity, clusters)

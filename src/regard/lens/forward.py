@@ -26,6 +26,15 @@ class Pass(NamedTuple):
     final: Tensor
 
 
+def unwrapped(model: Any) -> Any:
+    """The model that DataParallel or torch.compile have wrapped."""
+    while isinstance(model, nn.Module) and (
+        name := next((n for n in ("module", "_orig_mod") if hasattr(model, n)), None)
+    ):
+        model = getattr(model, name)
+    return model
+
+
 def readable(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
     """The part of a model that reads text, its tokenizer, and what is to be said about the parts that are not read.
 
@@ -33,9 +42,6 @@ def readable(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
     """
     if isinstance(tokenizer, nn.Module) and not isinstance(model, nn.Module):
         raise TypeError("Lens: expected (model, tokenizer). Got (tokenizer, model).")
-    if isinstance(model, nn.DataParallel):
-        model = model.module
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
     kind = type(model).__name__
     if not hasattr(model, "set_attn_implementation"):
         raise TypeError(f"Lens: expected a model of transformers and its tokenizer. Got {_described(model)}")
@@ -54,14 +60,24 @@ def check_reads_text(model: Any, name: str, tokenizer: Any) -> None:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     wanted = getattr(base, "main_input_name", "input_ids")
     if wanted != "input_ids" or "input_ids" not in signature(base.forward).parameters:
-        raise ValueError(f"{name}: {type(base).__name__} reads {wanted}, and a Lens reads text: it needs input_ids.")
-    rows = getattr(model.get_input_embeddings(), "num_embeddings", 0)
+        raise ValueError(
+            f"{name}: a {type(base).__name__} reads {wanted}, and a Lens reads text. Give it a model of input_ids."
+        )
+    rows = rows_of(model)
     known, added = len(tokenizer.get_vocab()), len(tokenizer.get_added_vocab())
     if known <= added or 2 * known < rows:
         raise ValueError(
             f"{name}: its tokenizer has {known:,} tokens, {added:,} of them added ones, and the model has embeddings "
             f"for {rows:,}: the tokenizer's files are missing, or those of another model."
         )
+
+
+def rows_of(model: Any) -> int:
+    """How many tokens its table of embeddings has; 0 where it has none that it shows."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", 0)
+    except (AttributeError, NotImplementedError):  # a model of several parts, each with its own
+        return 0
 
 
 def without_tokenizer(model: Any) -> TypeError:
@@ -76,6 +92,9 @@ def _described(model: Any) -> str:
     if type(model).__module__.startswith("sentence_transformers"):
         return f"{kind}: give its folder or name, or (model[0].auto_model, model.tokenizer)."
     return f"{kind}."
+
+
+_OTHER_INPUTS = ("pixel_values", "input_features", "input_values", "image", "audio", "bbox", "visual")
 
 
 class Reader:
@@ -98,15 +117,19 @@ class Reader:
         """Reads a few tokens, so that what cannot be read is told at opening; and finds the layers that were used."""
         import regard.hf
 
+        self._check(torch.tensor(ids))
         try:
             with regard.hf.record() as recorded, torch.inference_mode():
                 self.model(input_ids=torch.tensor([ids]).to(self.model.device), return_dict=True)
         except Exception as error:  # models raise exceptions of every kind
-            reason = " ".join(str(error).split()) or type(error).__name__
-            part = "; its text_model can" if hasattr(self.model, "text_model") else ""
-            raise ValueError(
-                f"{self.name}: {type(self.model).__name__} cannot read text by its tokens alone{part}: {reason[:200]}"
-            ) from error
+            kind, reason = type(self.model).__name__, " ".join(str(error).split())[:200]
+            others = [name for name in signature(self.model.forward).parameters if name.startswith(_OTHER_INPUTS)]
+            if others:
+                part = " Its text_model can." if hasattr(self.model, "text_model") else ""
+                raise ValueError(
+                    f"{self.name}: {kind} cannot read a text without {', '.join(others)}.{part} ({reason})"
+                ) from error
+            raise ValueError(f"{self.name}: {kind} cannot read a text: {type(error).__name__}: {reason}") from error
         used = {module for module, _ in recorded}
         for blocks in self.model.modules():
             if isinstance(blocks, nn.ModuleList) and len(blocks) == self.layers and used & set(blocks.modules()):
@@ -150,9 +173,8 @@ class Reader:
         raise ValueError(f"{self.name}: it has {self.layers} layers, and {len(recorded)} attentions that can be seen.")
 
     def _check(self, ids: Tensor) -> None:
-        table = self.model.get_input_embeddings()
-        rows = getattr(table, "num_embeddings", None)
-        if rows is not None and int(ids.max()) >= rows:
+        rows = rows_of(self.model)
+        if rows and int(ids.max()) >= rows:
             raise ValueError(
                 f"{self.name}: its tokenizer made token {int(ids.max()):,} of this text, and the model has embeddings "
                 f"for {rows:,}: they do not belong together."

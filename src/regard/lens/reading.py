@@ -105,7 +105,7 @@ class SomeLayers(Sequence[Attention]):
         attention = self._attentions[layer]
         if attention is None:
             have = ", ".join(map(str, self.layers))
-            raise LookupError(f"Layer {layer % len(self)} has no attention: it is of another kind. Layers {have} have.")
+            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {have}.")
         return attention
 
 
@@ -158,7 +158,11 @@ class Reading:
     @property
     def heads(self) -> int:
         """How many heads a layer has."""
-        return self.attention[self.attention_layers[0]].weights.shape[0]
+        return self.heads_of(self.attention_layers[0])
+
+    def heads_of(self, layer: int) -> int:
+        """How many heads one layer has: in some models not all have as many."""
+        return self.attention[layer].weights.shape[0]
 
     @cached_property
     def causal(self) -> bool:
@@ -299,7 +303,7 @@ class Reading:
     ) -> Walk:
         """How the attention of a layer and head makes the new vector of a word, step by step: a `regard.Walk`.
 
-        Without a layer or a head, the ones in which the word gives most of its weight to other words of the text.
+        Without a layer or a head, those that carry most to the word from other words: see `most_telling`.
         """
         from regard.lens.walk import walk
 
@@ -308,18 +312,18 @@ class Reading:
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 
     def most_telling(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """The layer and head in which a word gives most of its weight to other words, itself and specials aside."""
-        self.check(layer, head)
-        layers = range(self.layers) if layer is None else [layer % self.layers]
-        shares = torch.stack([self.to_others(word, n) for n in layers])  # (layers, H)
-        if head is not None:
-            shares = shares[:, head % self.heads, None]
-        best = divmod(int(shares.argmax()), shares.shape[1])
-        return layers[best[0]], best[1] if head is None else head % self.heads
+        """The layer and head that carry most to a word from other words: weight × length of what the value adds.
+
+        Heads that look at one place, whatever stands there, are set aside, and so is the first token of a causal model.
+        """
+        from regard.lens.carried import head_with_most_content
+
+        return head_with_most_content(self, word, layer, head)
 
     def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
         """The weight that a word gives to the other words together, itself and special tokens aside."""
-        others = torch.tensor([not unit.special and unit.index != word.index for unit in self.units])
+        own = set(word.tokens)
+        others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.units])
         return word.attends_to(layer, head)[..., others].sum(-1)
 
     def check(self, layer: int | None, head: int | None = None) -> None:

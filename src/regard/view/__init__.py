@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
 from typing import Literal
 
@@ -90,7 +91,12 @@ def numbers(reading: Reading, layer: int | None = None, head: int | None = None)
         "layers": layers,
         "heads": heads,
         "attention": [
-            [[[round(w, 7) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
+            [[[_rounded(w) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
             for n in layers
         ],
     }
+
+
+def _rounded(weight: float) -> float | None:
+    """To seven digits; None for NaN, which JSON does not have."""
+    return None if isnan(weight) else round(weight, 7)

@@ -107,8 +107,7 @@ class Jobs:
         """
         now = time.monotonic()
         with self._lock:
-            for old in [old for old, job in self._jobs.items() if job.future.done() and now - job.asked > PATIENCE]:
-                del self._jobs[old]
+            self._forget(now - PATIENCE)
             job = self._jobs.get(key)
             if job is None:
                 if len(self._jobs) >= QUEUE:
@@ -129,6 +128,13 @@ class Jobs:
                     if self._jobs.get(key) is job:
                         del self._jobs[key]
         return found
+
+    def _forget(self, before: float) -> None:
+        """Lets go of what nobody has asked for since: results, and jobs that wait; one under way sees to it itself."""
+        stale = [key for key, job in self._jobs.items() if job.asked < before]
+        for key in stale:
+            if self._jobs[key].future.done() or self._jobs[key].future.cancel():
+                del self._jobs[key]
 
     def cancel(self, number: int | None) -> list[Hashable]:
         """Cancels the job of this number, or all of them. Returns the keys of those that were under way."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from regard.lens.compare import Comparison
 from regard.lens.reading import Reading
-from regard.lens.walk import Walk
-from regard.lens.words import printable
+from regard.lens.walk import CAUTION, Walk
+from regard.lens.words import isolated, printable
 
 MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
 MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
@@ -40,13 +40,14 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
             f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
         ),
         _numbers("x", walk.x.mean(0), width),
+        *_normed(walk, width),
         _step(
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
             "has a key, the label on its shelf, and a value, what you take home from there. "
-            f"Each is made of x by a matrix that the model has learned; here, {dim} numbers.",
+            f"{_origin(walk)} Here, {dim} numbers.",
         ),
-        _numbers("query", walk.query.mean(0), width),
+        *_query(walk, width),
         _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
         _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
         _step(
@@ -57,14 +58,71 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         *([_indented(_HABITS[walk.habit])] if walk.habit else []),
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
-        _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
+        *([_indented(_rests(walk))] if walk.resting else []),
+        _step("Check", _check(walk)),
         _step(
             "What changed",
             f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
         ),
         _drift(walk, width),
+        Text(),
+        _Wrapped(CAUTION, "dim"),
     ]
     return Group(*parts)
+
+
+def _normed(walk: Walk, width: int) -> list[RenderableType]:
+    """The norm before the attention, where the layer has one."""
+    if walk.made is None or not walk.made.norm:
+        return []
+    text = f"Before its attention, this layer norms x ({walk.made.norm}), so that all tokens come in at one scale."
+    return [_step("Norm", text), _numbers("normed", walk.made.normed.mean(0), width)]
+
+
+def _origin(walk: Walk) -> str:
+    """What query, key and value are made of, as far as it is known."""
+    made = walk.made
+    if made is None:
+        return "They are shown as the model's attention received them; how it makes them of x is not known here."
+    text = f"Each is made of {'the normed x' if made.norm else 'x'} by a matrix that the model has learned."
+    if made.head_norm:
+        text += " Query and key are then normed again."
+    if not made.rotated and made.factor != 1:
+        text += f" The query is then multiplied by {made.factor:.4g}."
+    if made.rotated:
+        text += (
+            " Query and key are then rotated, pair by pair of their numbers, by angles that grow with the token's "
+            "place in the text: so their product depends on how far apart two tokens are."
+        )
+        text += f" Both are stretched by {made.factor:.4g}." if abs(made.factor - 1) > 1e-3 else ""
+    return text
+
+
+def _query(walk: Walk, width: int) -> list[RenderableType]:
+    if walk.made is None or not walk.made.rotated:
+        return [_numbers("query", walk.query.mean(0), width)]
+    before, after = walk.made.query.mean(0), walk.query.mean(0)
+    return [_numbers("before", before, width), _numbers("query", after, width)]
+
+
+def _rests(walk: Walk) -> str:
+    """Which tokens have much of the weight, and carry little."""
+    assert walk.carried is not None
+    weights, carried = walk.weights.mean(0), walk.carried.mean(0)
+    share = carried / carried.sum()
+    tokens = [
+        f"“{_short(walk.reading.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
+        f"and {share[n]:.0%} of what is added"
+        for n in walk.resting[:3]
+    ]
+    return f"{'; '.join(tokens)}: its value is short. A head rests on such a token, a sink, when it looks for nothing."
+
+
+def _check(walk: Walk) -> str:
+    text = f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."
+    if walk.made is not None:
+        text += f" Query, key and value, made again of x by its own weights, differ by {walk.made.error:.1e} at most."
+    return text
 
 
 _HABITS = {
@@ -89,10 +147,12 @@ def _where(walk: Walk, word: str) -> str:
     where = f"layer {walk.layer}, head {walk.head}"
     if not walk.chosen:
         return where
+    if walk.sees_only_itself:
+        return f"{where}: {word} sees no other word, because nothing comes before it"
     share = float(walk.reading.to_others(walk.word, walk.layer, walk.head))
     if share < 0.005:
         return f"{where}: in none does {word} look at another word"
-    return f"{where}, where {word} gives most of its weight to other words: {share:.0%}"
+    return f"{where}, which carries most to {word} from other words: they have {share:.0%} of its weight"
 
 
 def _scaling(walk: Walk) -> str:
@@ -156,7 +216,8 @@ def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        rows.append((Text(_short(token.text, 16).strip() or "␣", style), numbers, weight))
+        shown_as = isolated(_short(token.text, 16).strip() or "␣") + (" (unknown)" if token.unknown else "")
+        rows.append((Text(shown_as, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
         rows.append((Text(f"{len(weights) - len(shown)} others", "dim"), ["", "", f"{rest:.4f}"], rest))

@@ -187,11 +187,13 @@ class Layout(NamedTuple):
 
 
 def layout(reading: Reading, hide: bool) -> Layout:
-    """The units of a reading that are shown; made once."""
+    """The units of a reading that are shown; made once. Raises LookupError where all are hidden."""
     known = _layouts.setdefault(reading, {})
     if hide not in known:
         units = reading.units
         shown = [unit for unit in units if not (hide and unit.special)]
+        if not shown:
+            raise LookupError("This text has no words that can be seen: show its special tokens.")
         place = torch.full((len(units),), -1 << 40)
         place[[unit.index for unit in shown]] = torch.arange(len(shown))
         first, sizes = [unit.tokens[0] for unit in shown], [len(unit.tokens) for unit in shown]
