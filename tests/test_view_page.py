@@ -216,6 +216,16 @@ def test_a_causal_walk_opens_at_a_word_that_sees_others(tab, causal):
     assert "⏎" in page.locator("#step-softmax tbody th").all_inner_texts()
 
 
+def test_the_norm_and_the_rotation_are_steps(tab, causal):
+    page = tab("view=walk&layer=1&head=2&word=3", base=causal.address)
+    shown = "all => all.filter((item) => !item.hidden).map((item) => item.querySelector('h2').textContent)"
+    names = ["Embedding", "Norm", "Query, key, value", "Rotation", "Scores"]
+    assert page.eval_on_selector_all("#steps > li", shown)[:5] == names
+    assert "LlamaRMSNorm" in page.inner_text("#step-norm")
+    assert "turn the normed x into three vectors of 8 numbers" in page.inner_text("#step-vectors")
+    assert page.locator("#step-norm canvas").count() == page.locator("#step-rotation canvas").count() == 1
+
+
 def test_a_comparison_of_a_causal_model_says_what_a_word_saw(tab, causal):
     texts = quote("the bank sat\nthe cat on the bank")
     page = tab(f"view=compare&same=bank&texts={texts}", base=causal.address)
@@ -230,10 +240,7 @@ def test_the_steps_of_the_walk_stay_where_they_are(tab):
         page.click("#step-next")
         until(page, lambda number=number: page.inner_text("#step-says").startswith(f"Step {number} of 7"))
         page.wait_for_timeout(700)
-        assert (
-            page.evaluate(f"[{style}.display, {style}.fontSize, document.querySelector('#steps').offsetWidth]")
-            == before
-        )
+        assert page.eval_on_selector("#steps", layout) == before
         box = page.locator("#step-next").bounding_box()
         assert 0 <= box["y"] < 200
         heading = page.locator("#steps .current h2").bounding_box()
