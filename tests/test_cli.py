@@ -201,13 +201,16 @@ def test_embed(run, tmp_path, monkeypatch):
     file.write_text("One line.\n\nAnother line.\n")
     assert done(run("embed", file, "--out", out)) == f"2 texts, 2 vectors of 384 numbers in {out}\n"
     assert pq.read_table(out).num_rows == 2
-    could_not(run("embed", file, "--out", out), "out.parquet is there already: choose another name, or --overwrite.")
+    could_not(
+        run("embed", file, "--out", out),
+        r"out.parquet is there already: choose another name. \(--overwrite replaces it.\)",
+    )
     result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json", "--overwrite"))
     assert json.loads(result) == {"texts": 4, "vectors": 12, "tokens": 20, "truncated": 0, "bad": 0, "dim": 384}
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
     result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut", "--overwrite")
     assert result.code == 0
-    assert result.err == "regard: 1 texts are longer than the model takes and were cut: column `truncated`.\n"
+    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]
 
 
@@ -334,7 +337,7 @@ def test_readable_without_colour(run, monkeypatch, command):
         (["embed", "no-such.txt", "--out", "a.parquet"], "no-such.txt: No such file or directory"),
         (
             ["embed", "no-such.txt", "--out", "a.csv"],
-            "Expected --out FILE.parquet, or the name of a folder. Got",
+            "out: expected FILE.parquet, or the name of a folder. Got",
         ),
         (["embed", ".", "--out", "a.parquet"], r".: no file in this folder has a known format \(\.txt, "),
         (["embed", "-", "--out", "a.parquet", "--layers", "9"], r"expected 0 \(static\) to 6 \(the last\). Got 9."),
@@ -410,7 +413,7 @@ def test_files_that_are_no_text(run, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["in.txt"]
     result = run("embed", file, "--out", tmp_path / "out.parquet", "--on-error", "skip")
     assert result.code == 0
-    assert re.fullmatch(r"regard: .*line 2: not UTF-8 .*\nregard: 1 records were left out\.\n", result.err)
+    assert re.fullmatch(r"regard: .*line 2: not UTF-8 .*\nregard: 1 record was left out\.\n", result.err)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")

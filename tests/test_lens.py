@@ -18,6 +18,7 @@ import torch
 import transformers
 
 import regard
+from regard.backends import cpu
 from regard.lens import model as opening
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
@@ -318,6 +319,23 @@ def test_a_long_text_is_cut_and_says_so(lens):
     assert "truncated" in repr(reading)
     with pytest.raises(LookupError, match=r"There is no word 'dog' in the text\..*Only the first"):
         reading.word("dog")
+
+
+@pytest.mark.skipif(bool(cpu._missing), reason="without the kernel, PyTorch splits products by the number of threads")
+def test_the_number_of_threads_changes_no_bit(lens):
+    """Of the hidden states, and of every kind of look at the weights."""
+    text, looks = " ".join([ARROW] * 30), []
+    for threads in (1, 2, 8):
+        torch.set_num_threads(threads)
+        try:
+            reading = lens.read(text)
+            weights = reading.attention[2].weights
+            looks.append((reading.hidden, reading.weights(3), weights[1, 40:90, 7:70], weights.topk(3).values,
+                          weights.entropy(), weights.received(), weights.pool(9, 11)))  # fmt: skip
+        finally:
+            torch.set_num_threads(1)
+    for others in looks[1:]:
+        assert all(map(torch.equal, looks[0], others))
 
 
 def test_threads_share_a_lens(lens):

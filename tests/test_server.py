@@ -125,24 +125,28 @@ def test_start_and_card(address, lens):
 
 
 def test_the_numbers_are_those_of_python(address, lens):
+    """To the bit, though the server has other threads than the tests: so the kernel computes, whatever their number.
+
+    A tile is computed in another way: a score of 20 has an error of 1e-6 in float32, which is its weight's relative one.
+    """
     text = "The unbelievable cat sat on the mat; the tokenizer slept."
     reading, key = lens.read(text), read(address, text)["reading"]
     about = {"reading": key, "layer": 3}
     for side, expected in (("from", reading.units[2].attends_to(3)), ("to", reading.units[2].attended_by(3))):
         found = ask(address, {"what": "look", "word": 2, "side": side, **about})["weights"]
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(ask(address, {"what": "all", **about})["weights"], reading.weights(3), atol=1e-6, rtol=0)
+        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    torch.testing.assert_close(ask(address, {"what": "all", **about})["weights"], reading.weights(3), atol=0, rtol=0)
     tile = {"what": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **about}
-    torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-7, rtol=1e-5)
     words = [unit.index for unit in reading.words]
     found = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
-    torch.testing.assert_close(found, reading.weights(3, 7)[words][:, words], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
     unit = next(unit for unit in reading.units if len(unit.tokens) > 1)
     walk = reading.explain(unit, 3, 7)
     found = ask(address, {"what": "walk", "head": 7, "token": unit.tokens[1], "all": True, **about})
     assert found["rows"] == list(range(len(reading.tokens)))
     for name in ("query", "scores", "scaled", "weights", "context", "x"):
-        torch.testing.assert_close(found[name], getattr(walk, name)[1].float(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(found[name], getattr(walk, name)[1].float(), atol=0, rtol=0)
     assert found["error"] == walk.error < 1e-5
     compared = ask(address, {"what": "compare", "word": "bank", "texts": ["A river bank.", "The bank paid the bank."]})
     assert [place["start"] for place in compared["places"]] == [8, 4, 18]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from regard.attention import Attention
+from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
 from regard.lens.encode import encode, encode_pair, said_of, tokens_of
@@ -261,12 +262,22 @@ class Lens:
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self._model, texts, options, names, parts, progress)
 
+    def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
+        """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
+
+        Raises ValueError for a number below one, or another word.
+
+        >>> Lens().chunks("Time flies. Fruit flies like a banana!", "sentences")
+        [(0, 11), (11, 38)]
+        """
+        if by != "sentences" and (isinstance(by, str | bool) or by < 1):
+            raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
+        return chunks(self._model, text, by)
+
 
 def _of_one(attention: Attention) -> Attention:
     """The attention of a batch of one, without the batch."""
-    weights = attention.weights
-    alone = Weights(weights.scores, attention.lse, weights.sinks, leading=weights.shape[1:2])
-    return Attention(attention.output[0], attention.lse[0], alone, attention.value[0])
+    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
 
 
 def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:

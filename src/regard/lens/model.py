@@ -242,7 +242,7 @@ def _own(folder: Path, name: str) -> Model | None:
     """A model of BERT's family, computed by regard; None where its tokenizer gives types that it does not know."""
     from regard import checkpoint
     from regard.lens.packed import PackedEncoder
-    from regard.linear import fastest
+    from regard.linear import fastest, for_inference
     from regard.nn import Encoder
 
     says = sentences(folder)
@@ -254,6 +254,7 @@ def _own(folder: Path, name: str) -> Model | None:
         return None
     encoder = Encoder.from_pretrained(root)
     packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
+    for_inference(encoder)
 
     def states(
         pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype

@@ -59,7 +59,9 @@ def units(text: str, tokens: Sequence[Span | None], whole: Sequence[Span] = ()) 
             place = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
         while place and found and (last := found[-1][0]) and place[0] < last[1]:
             place = min(last[0], place[0]), max(last[1], place[1])
-            members = [*found.pop()[1], *members]
+            earlier = found.pop()[1]
+            earlier += members  # in place: a word may have very many tokens
+            members = earlier
         found.append((place, members))
     _check_whole(text, whole, found)
     return found
