@@ -204,6 +204,8 @@ def backward(
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of query, key, value, bias and sinks."""
+    if _too_large(lse):
+        return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
     call, value, grad_output, bias = _Call.of(scores, sinks), _rows(value), _rows(grad_output), scores.bias
     through = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q): what the normaliser takes back
     if grad_lse is not None:
@@ -349,4 +351,13 @@ def _in_float32(scores: Scores) -> Scores:
 def serves(softmax: Softmax) -> bool:
     """Whether the reductions are for this module: where the lse is its own, in float64 beside float32 scores."""
     scores = softmax.scores
-    return softmax.lse.dtype != scores.dtype and not reasons(scores, scores.key)
+    return softmax.lse.dtype != scores.dtype and not reasons(scores, scores.key) and not _too_large(softmax.lse)
+
+
+def _too_large(lse: Float[Tensor, "B H Q"]) -> bool:
+    """Whether exp(score − lse) is no longer a weight to the last digit of a float32.
+
+    Beyond 2²⁹ a float64 lse is rounded by more than that; of scores of −1e30, which are meant as minus infinity, it
+    says nothing at all. A softmax of whole rows does not need it.
+    """
+    return bool(((lse.abs() > 2.0**29) & lse.isfinite()).any())

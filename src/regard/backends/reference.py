@@ -45,19 +45,16 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         b, h = (torch.arange(n, device=i.device) for n in (batch, heads))
         visible = visible & (mask if isinstance(mask, Tensor) else mask(b[:, None, None, None], h[:, None, None], i, j))
 
-    scores = scores.masked_fill(~visible, -torch.inf)
-    hidden = scores == -torch.inf
-    blind = hidden.all(-1)  # these rows go without the softmax, whose gradient of nothing but −inf is nan
-    seen = scores.masked_fill(blind[..., None], 0)
+    scores = logits = scores.masked_fill(~visible, -torch.inf)
     if sinks is not None:  # a sink is one more key that everybody sees, and that has no value
-        sink = sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)
-        seen, alone = torch.cat([seen, sink.masked_fill(blind[..., None], 0)], -1), sink[..., 0]
-    lse = seen.logsumexp(-1)
-    if sinks is None:
-        alone = torch.full_like(lse, -torch.inf)  # what blind rows have
-    # Not exp(s − lse): where all scores are −3e38, that lse has lost the number of keys.
-    weights = seen.softmax(-1)[..., :keys].masked_fill(hidden, 0)
-    lse = torch.where(blind, alone, lse)
+        logits = torch.cat([scores, sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)], -1)
+    hidden, nothing = scores == -torch.inf, (logits == -torch.inf).all(-1, keepdim=True)
+    logits = logits.masked_fill(nothing, 0)  # a row that sees nothing has no softmax, and no gradient
+    # Counted from the largest, and not weights = exp(scores − lse): beside a score of 1e17 an lse has no digits left.
+    largest = logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else torch.zeros_like(logits.sum(-1, True))
+    largest = largest.masked_fill(~largest.isfinite(), 0)
+    lse = ((logits - largest).logsumexp(-1) + largest[..., 0]).masked_fill(nothing[..., 0], -torch.inf)
+    weights = logits.softmax(-1)[..., :keys].masked_fill(hidden, 0)
     if value.isfinite().all():
         return weights @ value, lse, weights
     products = (weights[..., None] * value[:, :, None]).masked_fill(hidden[..., None], 0)  # 0 · nan, unseen, is 0
