@@ -1,8 +1,11 @@
 """Contextualised embeddings of texts: by token, word and sentence; and of files, as Parquet."""
 
 import csv
+import dataclasses
 import importlib.util
+import itertools
 import json
+import pickle
 import random
 from pathlib import Path
 
@@ -110,8 +113,7 @@ def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path)
     text = "the cat sat"
     found = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
     torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
-    (tmp_path / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
-    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    describing(tmp_path, {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "Normalize"), max_seq_length=5)
     found = regard.Lens(tmp_path).embed([text], truncation="cut")
     assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
     assert found.truncated == [6]  # <s> ▁the ▁ c a
@@ -126,9 +128,9 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
     for text in (*ODD, LONG):
         reading = lens.read(text)
         tokens, words = (lens.embed([text], level=level) for level in ("token", "word"))
-        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if not t.special]
+        assert tokens.spans[0] == [(t.start, t.end) for t in reading.tokens if t.end]
         assert words.spans[0] == [(word.start, word.end) for word in reading.words]
-        of_text = reading.hidden[-1][[not t.special for t in reading.tokens]]
+        of_text = reading.hidden[-1][[t.end > 0 for t in reading.tokens]]
         np.testing.assert_allclose(tokens.vectors[0], of_text, atol=1e-5)
         of_words = torch.stack([word.vectors[-1] for word in reading.words])
         np.testing.assert_allclose(words.vectors[0], of_words, atol=1e-5)
@@ -169,16 +171,38 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
-    from regard.lens import model, packed
+    from regard.lens import packed, states
 
     lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
     found = lens.embed(texts, "token")
-    monkeypatch.setattr(model, "TOKENS_AT_ONCE", 12)
+    monkeypatch.setattr(states, "TOKENS_AT_ONCE", 12)
     monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
     few = lens.embed(texts, "token", progress=lambda texts, tokens: done.append(texts))
     assert sum(done) == len(texts)
     for one, other in zip(found.vectors, few.vectors, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layers", "inner"), [(-1, False), (2, False), (1, True), ("all", True)])
+def test_no_states_are_kept_that_nobody_asks_for(monkeypatch, layers, inner):
+    model, tokenizer = fixtures.tiny("llama")
+    lens, calls = regard.Lens((model, tokenizer)), []
+    monkeypatch.setattr(lens._model.states, "model", Calling(model, calls))
+    lens.embed(["the cat", "a mat", "the cat sat on the mat"], "token", layers)
+    assert calls
+    assert {(call["output_hidden_states"], call["use_cache"]) for call in calls} == {(inner, False)}
+    assert all(call["attention_mask"].all() for call in calls)  # nothing is padded
+
+
+class Calling:
+    """A model that writes down how it is called."""
+
+    def __init__(self, model, calls):
+        self.model, self.calls, self.device = model, calls, model.device
+
+    def __call__(self, **arguments):
+        self.calls.append(arguments)
+        return self.model(**arguments)
 
 
 # Longer texts than the model takes
@@ -191,7 +215,7 @@ def by_hand(lens, text, size):
     step, before = size // 2, len(model.before)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None)[0][-1][0]
+        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
         for at in starts
     ]
     best = [
@@ -215,14 +239,41 @@ def test_long_texts_are_read_in_windows(lens, tmp_path, name):
     assert found.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
     inner = expected[len(model.before) : len(expected) - len(model.after)]
     np.testing.assert_allclose(found.vectors[0], inner.detach().numpy(), atol=2e-5)
-    size = min(model.limit, model.sentences.limit) - special
-    for pool in ("mean", "cls", "max", "last"):
-        states = by_hand(other, text, size)
-        wanted = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0), "last": states[-1]}[pool]
-        wanted = wanted / wanted.norm() if model.sentences.normalised else wanted
+    for pool in ("mean", "max"):
+        states = by_hand(other, text, model.sentences.limit - special)
+        wanted = states.mean(0) if pool == "mean" else states.amax(0)
+        wanted = wanted / wanted.norm() if name == "embedded" else wanted
         sentence = other.embed([text], pool=pool)
         np.testing.assert_allclose(sentence.vectors[0], wanted.detach().numpy(), atol=2e-5)
         assert sentence.spans == [[(0, len(text))]]
+
+
+@pytest.mark.parametrize("pool", ["cls", "last"])
+def test_of_several_windows_each_has_its_share_in_the_first_and_last_vectors(lens, pool):
+    """Texts that differ only past the limit have different vectors; the rule, by hand."""
+    text, model = LONG * 2, lens._model
+    other = text[:-60] + "and something quite different at its very end."
+    one, another = lens.embed([text, other], pool=pool).vectors
+    assert one @ another < 0.9999
+    ids, size = model.tokenizer.encode(text, add_special_tokens=False).ids, 254
+    starts = [*range(0, len(ids) - size, 127), len(ids) - size]
+    ends = [0, *((n + m + size + 1) // 2 for n, m in itertools.pairwise(starts)), len(ids)]
+    read = [model.forward(torch.tensor([[101, *ids[at : at + size], 102]]), None)[0][-1][0] for at in starts]
+    tokens = [last - first for first, last in itertools.pairwise(ends)]
+    wanted = sum(n * states[0 if pool == "cls" else -1] for n, states in zip(tokens, read, strict=True))
+    np.testing.assert_allclose(one, (wanted / wanted.norm()).detach(), atol=2e-5)
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+def test_every_window_begins_with_the_prompt(lens, pool):
+    text = "word " * 300
+    plain, asked, found = (
+        lens.embed([text], pool=pool, prompt_text=prompt) for prompt in ("", "question: ", "answer: ")
+    )
+    assert plain.windows == asked.windows == [2]
+    assert (asked.tokens[0] - plain.tokens[0]) % 2 == 0
+    assert found.vectors[0] @ asked.vectors[0] < 0.999  # else the last window would not know what is asked
+    assert asked.spans == [[(0, len(text))]]
 
 
 def test_too_long_is_an_error_where_that_is_asked(lens):
@@ -310,12 +361,16 @@ def test_to_the_bit_whatever_is_beside_it(lens, varied):
     np.testing.assert_array_equal(lens.embed(varied[::-1]).vectors[::-1], together)
 
 
-def describing(folder, pooling, prompts=None, **about):
+def describing(folder, pooling, prompts=None, kinds=("Transformer", "Pooling"), **about):
     """A folder that says as sentence-transformers' do how sentence vectors are made."""
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     modules = [
-        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for n, (path, kind) in enumerate(kinds)
+        {
+            "idx": n,
+            "name": str(n),
+            "path": f"{n}_{kind}" if n else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for n, kind in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
@@ -356,17 +411,138 @@ def test_as_the_folder_says(tmp_path, pooling, more):
 
 
 def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
-    describing(fixtures.saved("bert", tmp_path), {"pooling_mode_weightedmean_tokens": True})
+    describing(fixtures.saved("bert", tmp_path), {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "LSTM"))
     lens = regard.Lens(tmp_path)
-    with pytest.raises(
-        ValueError, match="makes sentence vectors by pooling by weightedmean, which is not known here; choose"
-    ):
-        lens.embed(["the cat"])
-    assert lens.embed(["the cat"], pool="mean").vectors.shape == (1, 24)
+    for pool in (None, "mean"):
+        with pytest.raises(
+            ValueError, match="makes sentence vectors by its module LSTM, which regard does not compute"
+        ):
+            lens.embed(["the cat"], pool=pool)
     assert lens.embed(["the cat"], level="word").vectors[0].shape == (2, 24)
     (tmp_path / "modules.json").write_text("[")
     with pytest.raises(ValueError, match=r"modules\.json is damaged"):
         regard.Lens(tmp_path)
+
+
+# Texts that cannot be embedded, and texts that are there twice
+
+
+def test_texts_are_checked_before_the_work_begins(lens, monkeypatch):
+    monkeypatch.setattr("regard.lens.embed._AT_ONCE", 2)
+    done, texts = [], ["a", "b", "c", "", "word " * 300, "\x00", "a"]
+    with pytest.raises(ValueError, match=r"^embed: text 3: the text is empty\.$") as error:
+        lens.embed(texts, truncation="error", progress=lambda texts, tokens: done.append(texts))
+    assert set(error.value.reasons) == {3, 4, 5}
+    assert not done
+    with pytest.raises(ValueError, match=r"^embed: text 1: no token begins between the characters 7 and 9"):
+        lens.embed(["a", "two texts"], parts=[[(0, 1)], [(0, 3), (7, 9)]], progress=lambda *_: done.append(1))
+    assert not done
+
+
+@pytest.mark.parametrize("level", ["sentence", "word", "token"])
+def test_texts_left_out(lens, level):
+    texts = ["a mat", "", "the cat", "\ud800"]
+    found = lens.embed(texts, level, on_error="skip")
+    alone = lens.embed([texts[0], texts[2]], level)
+    assert found.errors == {
+        1: "embed: text 1: the text is empty.",
+        3: "embed: text 3: the text is not valid Unicode at character 0.",
+    }
+    assert len(found) == 4
+    for n, m in ((0, 0), (2, 1)):
+        np.testing.assert_array_equal(found.vectors[n], alone.vectors[m])
+        assert found.spans[n] == alone.spans[m]
+    for n in (1, 3):
+        assert not found.vectors[n].any()
+        assert found.vectors[n].shape == ((384,) if level == "sentence" else (0, 384))
+        assert (found.spans[n], found.truncated[n], found.windows[n], found.tokens[n]) == ([], None, 0, 0)
+    assert lens.embed(["", " "], level, on_error="skip").errors.keys() == {0, 1}
+    assert lens.embed(["a", "b"], level, on_error="skip").errors == {}
+
+
+def not_finite(lens, monkeypatch, value):
+    """The lens, with a model that gives `value` for texts in which "newspaper" stands."""
+    model, ids = lens._model, lens._model.tokenizer.encode("newspaper", add_special_tokens=False).ids
+
+    def states(pieces, layers, dtype):
+        for n, hidden in model.states(pieces, layers, dtype):
+            broken = ids[0] in pieces[n]
+            yield n, {layer: tensor * value if broken else tensor for layer, tensor in hidden.items()}
+
+    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    return lens
+
+
+@pytest.mark.parametrize(("value", "called"), [(torch.nan, "nan"), (torch.inf, "infinity")])
+@pytest.mark.parametrize("level", ["sentence", "token"])
+def test_what_is_not_a_number_is_an_error(lens, monkeypatch, value, called, level):
+    broken = not_finite(lens, monkeypatch, value)
+    texts = ["a mat", "a newspaper", "the cat"]
+    message = f"embed: text 1: all-MiniLM-L6-v2 gives {called} for it."
+    if level == "sentence":
+        message = message.replace("infinity", "nan")  # to unit length
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        broken.embed(texts, level)
+    found = broken.embed(texts, level, on_error="skip")
+    assert found.errors == {1: message}
+    assert all(np.isfinite(vectors).all() for vectors in found.vectors)
+
+
+def test_identical_texts_are_computed_once(lens, monkeypatch):
+    model, read = lens._model, []
+
+    def states(pieces, layers, dtype):
+        read.extend(pieces)
+        return model.states(pieces, layers, dtype)
+
+    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    done, texts = [], ["a mat", "the cat", "a mat", LONG, "a mat", LONG]
+    found = lens.embed(texts, progress=lambda texts, tokens: done.append((texts, tokens)))
+    assert len(read) == 2 + found.windows[3]
+    assert sum(texts for texts, _ in done) == len(texts)
+    for n, m in ((0, 2), (0, 4), (3, 5)):
+        np.testing.assert_array_equal(found.vectors[n], found.vectors[m])
+    words = lens.embed(["a mat", "a mat"], "word", parts=[[(0, 1)], None])
+    assert words.spans == [[(0, 1)], [(0, 1), (2, 5)]]
+
+
+# Sentence vectors otherwise than the folder says
+
+
+def test_poolings_one_after_the_other(lens):
+    one, other = (lens.embed(ODD[:1], pool=pool).vectors[0] for pool in ("cls", "max"))
+    found = lens.embed(ODD[:1], pool=["cls", "max"]).vectors[0]
+    assert found.shape == (768,)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
+    for part, alone in ((found[:384], one), (found[384:], other)):
+        np.testing.assert_allclose(part / np.linalg.norm(part), alone, atol=1e-6)
+
+
+def test_the_first_numbers_of_a_vector(lens):
+    whole = lens.embed(ODD).vectors
+    np.testing.assert_array_equal(lens.embed(ODD, dims=100).vectors, whole[:, :100])
+    found = lens.embed(ODD[:1], dims=3, parts=[[(0, 5), (6, 11)]])
+    np.testing.assert_array_equal(found.vectors[0], lens.embed(ODD[:1], parts=[[(0, 5), (6, 11)]]).vectors[0][:, :3])
+
+
+def test_any_prompt(lens):
+    found = lens.embed(["the cat"], prompt_text="the mat and ")
+    np.testing.assert_allclose(found.vectors[0], lens.embed(["the mat and the cat"]).vectors[0], atol=1e-6)
+    assert found.spans == [[(0, 7)]]
+
+
+@pytest.mark.parametrize("name", ["embedded", "folder", "pair"])
+def test_a_lens_can_be_pickled(lens, tmp_path, monkeypatch, name):
+    if name == "folder":
+        monkeypatch.chdir(fixtures.saved("bert", tmp_path).parent)
+        other = regard.Lens(tmp_path.name)
+    else:
+        other = lens if name == "embedded" else regard.Lens(fixtures.tiny("llama"))
+    pickled = pickle.dumps(other)
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    assert repr(again) == repr(other)
+    np.testing.assert_array_equal(again.embed(["the cat"]).vectors, other.embed(["the cat"]).vectors)
 
 
 def test_no_texts(lens):
@@ -383,7 +559,7 @@ def test_no_texts(lens):
         ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
         ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
         ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
-        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', 'max' or 'last'. Got 'sum'.$"),
+        ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', .* or 'mean_sqrt_len'. Got"),
         ({"mix": "sum"}, ValueError, "^embed: mix: expected 'mean' or 'concatenate'. Got 'sum'.$"),
         ({"subwords": "sum"}, ValueError, "^embed: subwords: expected 'mean', 'first', 'last' or 'first-last'. Got"),
         ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'cut' or 'error'. Got 'no'.$"),
@@ -393,6 +569,19 @@ def test_no_texts(lens):
         ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
         ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
         ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
+        ({"layers": True}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got True.$"),
+        ({"layers": [1, 1.5]}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got 1.5.$"),
+        ({"pool": []}, ValueError, "^embed: pool: expected one at least. Got none.$"),
+        ({"dims": 0}, ValueError, "^embed: dims: expected a number from 1 on. Got 0.$"),
+        ({"dims": 385}, ValueError, "^embed: dims: expected 384 at most, as all-MiniLM-L6-v2 has. Got 385.$"),
+        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims: only for sentences.$"),
+        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt: expected the name of one, or prompt_text="),
+        (
+            {"prompt_text": "word " * 300},
+            ValueError,
+            "^embed: text 0: .* takes 256 tokens, and 302 of them are special",
+        ),
+        ({"on_error": "stop"}, ValueError, "^embed: on_error: expected 'raise' or 'skip'. Got 'stop'.$"),
     ],
     ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
 )

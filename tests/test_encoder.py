@@ -113,6 +113,17 @@ def test_as_saved(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_the_padding_token_within_a_text(name, tmp_path):
+    transformers.utils.logging.disable_progress_bar()
+    model = random_model(name)
+    model.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 1, 7, 0, 1, 1, 9], [1, 3, 0, 4, 4, 2, 1]])
+    with torch.no_grad():
+        expected = model(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        torch.testing.assert_close(Encoder.from_pretrained(tmp_path)(ids)[0][-1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_below_the_head_of_a_masked_language_model(name, tmp_path):
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForMaskedLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
@@ -169,6 +180,8 @@ def test_it_can_be_trained():
         ({"hidden_act": "silu"}, "hidden_act: expected one of gelu, gelu_new, relu. Got 'silu'."),
         ({"is_decoder": True}, "is_decoder: expected False. Got True."),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute'. Got 'relative_key'."),
+        ({"quantization_config": {"bits": 4}}, "quantization_config: expected None. Got {'bits': 4}."),
+        ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id: expected a number, by which it counts"),
         ({"hidden_size": ..., "vocab_size": ...}, "config.json lacks vocab_size, hidden_size."),
         ({"hidden_size": 20}, "embeddings.tokens.weight: expected (41, 20), by config.json. Got (41, 15)."),
         ({"num_attention_heads": 4}, "expected a dim that 4 heads divide. Got 15."),
@@ -193,6 +206,17 @@ def test_missing_tensors(folder):
         folder, lambda name, tensor: None if name.endswith("1.attention.self.query.weight") else (name, tensor)
     )
     with pytest.raises(ValueError, match=r"model\.safetensors lacks layers\.1\.attention\.query\.weight\.$"):
+        Encoder.from_pretrained(folder)
+
+
+def test_tensors_that_are_there_twice_or_are_whole_numbers(folder):
+    name = "encoder.layer.1.attention.self.query.weight"
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {f"bert.{name}": tensors[name] + 1}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has what such a model does not: .*layer\.1\.attention\.self\.query\.weight"):
+        Encoder.from_pretrained(folder)
+    save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks layers\.1\.attention\.query\.weight"):
         Encoder.from_pretrained(folder)
 
 

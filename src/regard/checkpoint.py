@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -124,6 +126,41 @@ def find(model: str | os.PathLike) -> Path:
         ) from error
 
 
+def digest(folder: Path) -> str:
+    """The SHA-256 of the weights in a folder: of the file, or of the digests of all the files."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    digests = [_sha256(file) for file in files]
+    return "sha256:" + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())
+
+
+def fingerprint(folder: Path) -> str:
+    """The SHA-256 of all that makes a vector: weights, configs, tokenizer, and the modules of sentence-transformers."""
+    folders = [folder]
+    if (folder / "modules.json").is_file():
+        folders += [folder / str(module.get("path")) for module in read_json(folder / "modules.json", list)]
+    kinds = (".json", ".txt", ".model", ".safetensors", ".bin", ".jinja")
+    files = {file for place in folders if place.is_dir() for file in place.iterdir() if file.suffix in kinds}
+    lines = [f"{file.relative_to(folder)} {_sha256(file)}" for file in sorted(files) if file.is_file()]
+    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def fingerprint_of(model: Any, *others: str) -> str:
+    """The same of a model of transformers in memory, and of what else makes a vector."""
+    whole = hashlib.sha256()
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    for text in (type(model).__name__, json.dumps(config, sort_keys=True, default=str), *others):
+        whole.update(text.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return "sha256:" + whole.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def why_not(folder: Path, activations: Collection[str]) -> str | None:
     """Why `regard.nn.Encoder` does not compute what the model in a folder does; None if it does.
 
@@ -134,12 +171,19 @@ def why_not(folder: Path, activations: Collection[str]) -> str | None:
     if kind not in FAMILIES:
         return f"model_type: expected one of {', '.join(FAMILIES)}. Got {kind!r}."
     family = FAMILIES[kind]
-    plain = {"position_embedding_type": "absolute", "is_decoder": False, "sinusoidal_pos_embds": False}
+    plain = {
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "sinusoidal_pos_embds": False,
+        "quantization_config": None,
+    }
     for name, value in plain.items():
         if config.get(name, value) not in (value, None):
             return f"{name}: expected {value!r}. Got {config[name]!r}."
     if missing := [name for name in family.sizes if name not in config and name not in family.config]:
         return f"config.json lacks {', '.join(missing)}."
+    if family is _ROBERTA and not isinstance(config.get("pad_token_id", 1), int):
+        return f"pad_token_id: expected a number, by which it counts its positions. Got {config['pad_token_id']!r}."
     name = next(theirs for theirs, ours in family.sizes.items() if ours == "activation")
     if config[name] not in activations:
         return f"{name}: expected one of {', '.join(activations)}. Got {config[name]!r}."
@@ -147,7 +191,7 @@ def why_not(folder: Path, activations: Collection[str]) -> str | None:
 
 
 def sizes(folder: Path, activations: Collection[str]) -> dict[str, Any]:
-    """Of the encoder in a folder, in our names; "first" is the row of the first position.
+    """Of the encoder in a folder, in our names; "padding" is the id by which RoBERTa counts its positions.
 
     Raises ValueError where it is another architecture, and what `why_not` raises.
     """
@@ -156,7 +200,7 @@ def sizes(folder: Path, activations: Collection[str]) -> dict[str, Any]:
     config = _config(folder)
     family = FAMILIES[config["model_type"]]
     found = {ours: config.get(theirs, family.config.get(theirs)) for theirs, ours in family.sizes.items()}
-    return found | {"first": (config.get("pad_token_id", 1) + 1) if family is _ROBERTA else 0}
+    return found | {"padding": config.get("pad_token_id", 1) if family is _ROBERTA else None}
 
 
 def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -178,7 +222,7 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in file.items():
         place, _, kind = name.removeprefix(family.prefix).rpartition(".")
         ours = f"{names.get(place)}.{ {'gamma': 'weight', 'beta': 'bias'}.get(kind, kind) }"
-        if ours in wanted:
+        if ours in wanted and ours not in found and tensor.is_floating_point():
             found[ours] = tensor.float()
         elif not name.removeprefix(family.prefix).startswith(family.heads):
             surplus.append(name)

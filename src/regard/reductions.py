@@ -206,9 +206,17 @@ def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tens
             rows = slice(start, min(start + step, queries))
             at = Block(slice(sequence, sequence + 1), slice(head, head + 1), rows, slice(0, keys))
             if wanted is None or wanted[at[:3]].any():
-                weights = backends.reductions(softmax).tile(softmax, at)
+                weights = _whole_rows(softmax, at)
                 values[at[:3]], indices[at[:3]] = streaming.topk(weights, k, 0, keys)
     return values, indices
+
+
+def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
+    by = backends.reductions(softmax)
+    if by is not streaming:  # as it weighed them when it ranked them
+        return by.tile(softmax, at)
+    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
+    return streaming.softmax(softmax.scores.tile(at), sinks)[0]
 
 
 def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:

@@ -88,7 +88,7 @@ class Weights(TensorLike):
         self._known: streaming.Statistics = {}  # what has been asked for, as it was answered
         self._leading = tuple(scores.shape[:2] if leading is None else leading)
         self._dtype = scores.dtype if dtype is None else dtype
-        self._versions = self._current_versions()
+        self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
 
     # What they are made of
 
@@ -116,7 +116,7 @@ class Weights(TensorLike):
     @property
     def scores(self) -> Scores:
         """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
-        if self._current_versions() != self._versions:
+        if self._versions is not None and self._current_versions() != self._versions:
             raise RuntimeError(
                 f"Weights{tuple(self.shape)}: query, key, bias, sinks, mask, lengths, segments or lse was changed in "
                 "place after the attention was computed, so the weights can no longer be had. Read them before, or "
@@ -162,6 +162,13 @@ class Weights(TensorLike):
                 f"Weights{tuple(self.shape)}: {tuple(shape)} weights take {size / 2**30:.1f} GiB, "
                 f"more than the limit of {limit / 2**30:.1f} GiB. {what_to_do}."
             )
+
+    def of_one(self) -> Weights:
+        """The weights of a batch of one, without the batch; computed by the same kernel as these."""
+        if self._scores.shape[0] != 1:
+            raise ValueError(f"Weights{tuple(self.shape)}.of_one: expected a batch of one sequence.")
+        options = {"leading": self._leading[-1:], "collected": self._collected, "dtype": self._dtype}
+        return Weights(self.scores, self._lse, self._sinks, **options)
 
     # Statistics of rows
 

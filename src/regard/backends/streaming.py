@@ -6,7 +6,6 @@ A block holds whole rows, so that a softmax of its scores is exact there and the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -385,9 +384,7 @@ def gradient(
         if sinks is not None and grad_sinks is not None:
             grad_sinks[at.heads] -= (sink_mass(sinks[at.heads], lse) * row_taken).sum((0, 2))
         if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
-            if scores.bias is not None:  # not by subtraction: a bias of −1e38 leaves nothing of the score
-                tile = replace(scores, bias=None).tile(at)
-            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(unseen, 0)
+            grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(unseen, 0)
         grad_tile = grad_tile.mul_(scores.scale)
         # What is not finite has made the weights of those who see it nan; the others must not meet it.
         query = _finite(select(scores.query[at.batch, at.heads], 2, at.rows).to(scores.dtype))

@@ -196,7 +196,7 @@ def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
     from regard.lens.model import open_model
 
     model = open_model(folder)
-    limit = min(model.limit, model.sentences.limit)
+    limit = model.sentences.limit or model.limit
     special = len(model.before) + len(model.after)
     encoded = model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     sizes = np.array([min(len(each.ids) + special, limit) for each in encoded], np.float64)

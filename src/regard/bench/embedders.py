@@ -100,10 +100,11 @@ def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], b
     """Texts → tokens → padded batches → states → vectors, as the model's folder says."""
     from tokenizers import Tokenizer
 
-    tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder)
+    tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder) or Sentences()
     tokenizer.no_padding()
     sizes = checkpoint.sizes(folder, ACTIVATIONS)
-    tokenizer.enable_truncation(min(says.limit, sizes["positions"] - sizes["first"]))
+    positions = sizes["positions"] - (0 if sizes["padding"] is None else sizes["padding"] + 1)
+    tokenizer.enable_truncation(min(says.limit or positions, positions))
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
@@ -135,8 +136,10 @@ def _batches(sizes: Sequence[int], by_length: bool) -> Iterator[list[int]]:
 
 def _pooled(states: np.ndarray, mask: np.ndarray, says: Sentences) -> np.ndarray:
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-    vectors = states[:, 0] if says.pool == "cls" else mean
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if says.normalised else vectors
+    vectors = torch.from_numpy(states[:, 0] if says.pools == ("cls",) else mean).float()
+    for step in says.after:
+        vectors = step(vectors)
+    return vectors.numpy()
 
 
 # Name: (what the table calls it, the type, how it is opened)

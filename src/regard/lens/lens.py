@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from regard.attention import Attention
+from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
-from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation, check, embed
-from regard.lens.model import encode, encode_pair, open_model, telling, token_spans
-from regard.lens.reading import Reading, Token
-from regard.lens.words import units
-from regard.weights import Weights
+from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
+from regard.lens.encode import encode, encode_pair, said_of, tokens_of
+from regard.lens.model import open_model, telling
+from regard.lens.reading import Reading, SomeLayers, Token
+from regard.lens.words import check_spans, units
 
 
 class Lens:
@@ -51,6 +53,16 @@ class Lens:
         allow_pickle: bool = False,
     ) -> None:
         self._model = open_model(model, revision=revision, allow_pickle=allow_pickle)
+        folder = None if model is None or isinstance(model, tuple) else Path(model).expanduser()
+        model = folder.resolve() if folder is not None and folder.is_dir() else model
+        self._opened = {"model": model, "revision": revision, "allow_pickle": allow_pickle}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was opened with: a copy, in another process say, opens the same again."""
+        return self._opened
+
+    def __setstate__(self, opened: dict[str, Any]) -> None:
+        self.__init__(**opened)  # type: ignore[misc]
 
     @property
     def name(self) -> str:
@@ -63,50 +75,82 @@ class Lens:
         return self._model.revision()
 
     @property
+    def fingerprint(self) -> str:
+        """Tells apart all that could make other vectors of the same texts and options.
+
+        The SHA-256 of the folder's weights, configs, tokenizer and modules of sentence-transformers; the commit of a
+        model on the hub; of a model from memory that of its tensors, config and tokenizer.
+        """
+        return self._model.fingerprint()
+
+    @property
+    def note(self) -> str:
+        """What one would not expect of it, in a sentence, or ""."""
+        return self._model.note
+
+    @property
     def layers(self) -> int:
         """How many it has."""
         return self._model.layers
 
     @property
     def pool(self) -> str:
-        """How it makes a sentence's vector of its tokens', if not told otherwise."""
-        return self._model.sentences.pool
+        """How it makes a sentence's vector of its tokens', if not told otherwise: "mean", or "cls+mean", or ""."""
+        return "+".join(self._model.sentences.pools)
 
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
 
-    def read(self, text: str, pair: str | None = None, *, progress: Callable[[float], None] | None = None) -> Reading:
+    def read(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        words: Sequence[tuple[int, int]] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Reading:
         """Read a text, or a pair of them together: their contextualised embeddings, and the attention that made them.
 
-        A text that is longer than the model takes is cut, and `reading.truncated` says where. `progress` is told the
-        share that is done, layer by layer; what it raises ends the reading.
+        A text that is longer than the model takes is cut, and `reading.truncated` says where.
 
-        Raises TypeError or ValueError for what is no text, or an empty one.
+        Args:
+            text, pair: what to read. A pair is read as one text: `text`, a new line, and `pair`.
+            words: where words lie, as (start, end), for those that are to be taken whole: names, formulas, a URL. The
+                rest of the text is divided as usual, by the word boundaries of Unicode.
+            progress: is told the share that is done, layer by layer; what it raises ends the reading.
+
+        Raises:
+            TypeError, ValueError: what is no text, or an empty one; words that overlap, or that share a token.
         """
         truncated: object
-        types, second = None, None
+        model, second = self._model, None
         if pair is None:
-            encoding, truncated = encode(self._model, text, self._model.limit, "read")
+            encoded, truncated = encode(model, text, model.limit, "read")
         else:
-            encoding, truncated = encode_pair(self._model, text, pair, self._model.limit)
-            types, second = torch.tensor([encoding.type_ids]), len(text) + 1
-            text = f"{text}\n{pair}"
-        with torch.inference_mode(), telling(self._model.blocks, progress):
-            hidden, attentions = self._model.forward(torch.tensor([encoding.ids]), None, types)
-        spans = token_spans(encoding, text, second or 0)
-        tokens = [
-            Token(token, 0, 0, True) if span is None else Token(text[slice(*span)], *span, False)
-            for token, span in zip(encoding.tokens, spans, strict=True)
-        ]
+            encoded, truncated = encode_pair(model, text, pair, model.limit)
+            second, text = len(text) + 1, f"{text}\n{pair}"
+        whole = [] if words is None else check_spans(text, words)
+        types = None if pair is None else torch.tensor([encoded.types])
+        with torch.inference_mode(), telling(model.blocks, progress):
+            hidden, attentions, final = model.forward(torch.tensor([encoded.ids]), None, types)
+        tokens = tokens_of(model, encoded, text)
+        virtual = hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
+        tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
+        spans = [None if token.special else (token.start, token.end) for token in tokens]
+        parts = units(text, spans, whole)
+        end = len(text) if truncated is None else max(token.end for token in tokens)
+        notes = [model.omits, *said_of(text, tokens, parts, end), _without_attention(attentions)]
         return Reading(
             text=text,
             model=self.name,
             tokens=tokens,
             hidden=torch.stack([states[0] for states in hidden]),
-            attention=[_of_one(attention) for attention in attentions],
+            attention=_layers([attention and _of_one(attention) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
-            _spans=units(text, spans),
+            _spans=parts,
             second=second,
+            final=final[0],
+            note=" ".join(filter(None, notes)),
             _lens=self,
         )
 
@@ -134,37 +178,57 @@ class Lens:
         texts: Sequence[str],
         level: Level = "sentence",
         layers: int | Sequence[int] | Literal["all"] = -1,
-        pool: Pool | None = None,
+        pool: Pool | Sequence[Pool] | None = None,
         *,
         mix: Mix = "mean",
         subwords: Subwords = "mean",
         parts: Sequence[Sequence[tuple[int, int]] | None] | None = None,
         truncation: Truncation = "windows",
         prompt: str | None = None,
+        prompt_text: str | None = None,
+        dims: int | None = None,
+        on_error: OnError = "raise",
         dtype: Literal["float32", "bfloat16", "auto"] = "float32",
         names: Sequence[str] | None = None,
         progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
         """Contextualised embeddings of many texts.
 
+        Sentence vectors are those of sentence-transformers for the same folder (with truncation="cut", for texts that
+        are longer than the model takes): its pooling, prompts, and Dense and Normalize modules. What it would do and
+        regard cannot is refused with the reason.
+
         Args:
-            texts: any number of them.
+            texts: any number of them; those that are the same are computed once.
             level: a vector for each "token", "word" or "sentence", which is the whole text.
-            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last; several; or "all".
-            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first), "max" or "last"; if not
-                given as the model's folder says, as sentence-transformers reads it.
+            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last, after the model's final norm if it
+                has one; several; or "all".
+            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first), "max", "last",
+                "weightedmean" (later ones weigh more: the n-th n times), "mean_sqrt_len" (their sum over the root of
+                their number); several are concatenated. If not given, as the model's folder says.
             mix: how several layers make one vector: their "mean", or "concatenate".
             subwords: how a word's vector is made of its tokens': "mean", "first", "last", or "first-last" (Akbik et al.
                 2018: both, one after the other).
             parts: for each text (start, end) of some parts: a vector for each, from the tokens that begin in it, which
                 have seen the whole text. Günther et al. 2024, https://arxiv.org/abs/2409.04701. At level "word": where
                 the words of a text lie, or None; those that have no token are left out.
-            truncation: of a text longer than the model takes: read in "windows" that overlap by half, each token in the
-                one where it has most context on both sides; "cut", and `.truncated` says where; or "error".
+            truncation: of a text longer than the model takes: read in "windows" that overlap by half, each with the
+                prompt before it, and each token taken from the one where it has most context on both sides; "cut", and
+                `.truncated` says where; or "error". Of several windows "cls" and "last" are the mean of each window's
+                first or last vector, weighted by how many tokens are taken from it.
             prompt: the name of one that the model's folder knows, to be put before each text.
+            prompt_text: any other text to be put there; "" for none, where the folder has a default one.
+            dims: how many of a sentence vector's numbers are kept, the first ones, for models trained for that
+                (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147); such a vector does not have length 1.
+            on_error: for a text that cannot be embedded "raise", before the work begins where the text alone is the
+                reason; or "skip", and `.errors` says why. Numbers that are not finite are an error, too.
             dtype: of the computation: "bfloat16" is faster where the processor has it; "auto" takes it only there.
             names: what errors call the texts; "text 0" and so on if not given.
             progress: is told, again and again, how many more texts are done, and how many tokens they had.
+
+        Raises:
+            RefusedError: texts that cannot be embedded, with all their reasons by number; a ValueError.
+            TypeError, ValueError, IndexError: what is no text, or an option that is not known.
 
         Sentence vectors have length 1 where the model's folder asks for it. What comes of a text does not depend on the
         texts beside it: not in the last bit, where the native kernel serves a model of BERT's family.
@@ -178,15 +242,54 @@ class Lens:
         if isinstance(texts, str):
             raise TypeError("embed: expected a list of texts. Got a str.")
         texts = list(texts)
-        options = check(self._model, level, layers, mix, pool, subwords, truncation, prompt, dtype)
+        options = check(
+            self._model,
+            level=level,
+            layers=layers,
+            pool=pool,
+            mix=mix,
+            subwords=subwords,
+            truncation=truncation,
+            prompt=prompt,
+            prompt_text=prompt_text,
+            dims=dims,
+            on_error=on_error,
+            dtype=dtype,
+        )
         if parts is not None and (level == "token" or len(parts) != len(texts)):
             raise ValueError(f"embed: parts: not for tokens, and some for each of {len(texts)} texts.")
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self._model, texts, options, names, parts, progress)
 
+    def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
+        """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
+
+        Raises ValueError for a number below one, or another word.
+
+        >>> Lens().chunks("Time flies. Fruit flies like a banana!", "sentences")
+        [(0, 11), (11, 38)]
+        """
+        if by != "sentences" and (isinstance(by, str | bool) or by < 1):
+            raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
+        return chunks(self._model, text, by)
+
 
 def _of_one(attention: Attention) -> Attention:
     """The attention of a batch of one, without the batch."""
-    weights = attention.weights
-    alone = Weights(weights.scores, attention.lse, weights.sinks, leading=weights.shape[1:2])
-    return Attention(attention.output[0], attention.lse[0], alone, attention.value[0])
+    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
+
+
+def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
+    present = [attention for attention in attentions if attention is not None]
+    return present if len(present) == len(attentions) else SomeLayers(attentions)
+
+
+def _without_attention(attentions: Sequence[Attention | None]) -> str:
+    """The sentence for models in which not every layer has attention, or ""."""
+    have = [str(n) for n, attention in enumerate(attentions) if attention is not None]
+    if len(have) == len(attentions):
+        return ""
+    layers = f"Layer {have[0]} has" if len(have) == 1 else f"Layers {', '.join(have[:-1])} and {have[-1]} have"
+    return (
+        f"{layers} attention; the other {len(attentions) - len(have)} of {len(attentions)} layers are of another kind."
+    )

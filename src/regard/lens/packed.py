@@ -35,8 +35,8 @@ class PackedEncoder:
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
         embeddings = encoder.embeddings
-        first, types = embeddings.first, embeddings.types
-        positions = embeddings.positions.weight.detach()[first:]
+        self.places, types = embeddings.places, embeddings.types
+        positions = embeddings.positions.weight.detach()
         self.tokens = embeddings.tokens.weight.detach()
         self.positions = positions if types is None else positions + types.weight.detach()[0]
         self.norm, self.dtype = embeddings.norm, dtype
@@ -50,8 +50,8 @@ class PackedEncoder:
         count = int(ends[-1])
         segments = F.pad(ends, (1, 0)).int() if len(texts) > 1 else None
         mask = make_mask((1, 1, count, count), sizes.device, segments=segments)  # once for all layers
-        places = torch.arange(count) - (ends - sizes).repeat_interleave(sizes)
-        x = self.tokens[torch.tensor([id for ids in texts for id in ids])] + self.positions[places]
+        ids = [torch.tensor(text) for text in texts]
+        x = self.tokens[torch.cat(ids)] + self.positions[torch.cat([self.places(text) for text in ids])]
         x = self.norm(x).to(self.dtype)
         found = {0: x}
         for n, layer in enumerate(self.layers[: max(layers)], 1):

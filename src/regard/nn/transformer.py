@@ -61,7 +61,7 @@ class Encoder(_Layers):
         folder = checkpoint.find(model)
         sizes = checkpoint.sizes(folder, ACTIVATIONS)
         with torch.device("meta"), checkpoint.NoInitialisation():  # shapes alone: the numbers come from the file
-            words = {name: sizes.pop(name) for name in ("vocabulary", "positions", "types", "first")}
+            words = {name: sizes.pop(name) for name in ("vocabulary", "positions", "types", "padding")}
             encoder = cls(Embeddings(dim=sizes["dim"], epsilon=sizes["epsilon"], **words), **sizes)
         encoder.load_state_dict(checkpoint.tensors(folder, encoder.state_dict()), assign=True)
         return encoder.eval()
