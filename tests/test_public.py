@@ -10,7 +10,8 @@ import pytest
 import regard
 
 SOURCE = Path(regard.__file__).parent
-CORE = [SOURCE / name for name in ("attention.py", "mask.py", "scores.py", "weights.py")]
+CORE = ["attention", "differentiable", "indexing", "mask", "reductions", "scores", "tensorlike", "weights"]
+CORE = [SOURCE / f"{name}.py" for name in CORE]
 CORE += sorted((SOURCE / "backends").glob("*.py"))
 
 HEAVY = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import builtins
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -80,7 +81,7 @@ class TensorLike:
 
     # Numbers
 
-    def _only(self, error: type[Exception] = ValueError) -> Tensor:
+    def _only(self, error: Callable[[str], Exception] = ValueError) -> Tensor:
         if self.shape.numel() != 1:
             raise error(
                 f"{type(self).__name__}{tuple(self.shape)}: expected a single number, as its truth or value. Take a "
@@ -91,8 +92,8 @@ class TensorLike:
     def __bool__(self) -> bool:
         return bool(self._only(RuntimeError))
 
-    def __float__(self) -> float:
-        return float(self._only())
+    def __float__(self) -> builtins.float:
+        return builtins.float(self._only())
 
     def __int__(self) -> int:
         return int(self._only())
@@ -219,9 +220,52 @@ class TensorLike:
     def __rrshift__(self, other: Any) -> Tensor:
         return other >> self.dense()
 
+    # Elsewhere, and of another type
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """On another device or of another type, as torch.Tensor.to."""
+        return self.dense().to(*args, **kwargs)
+
+    def cpu(self) -> Any:
+        """On the processor."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Any:
+        """On a GPU; the current one if not given."""
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
+
+    def float(self) -> Any:
+        """With results in float32."""
+        return self.to(torch.float32)
+
+    def double(self) -> Any:
+        """With results in float64; they have the digits of the scores."""
+        return self.to(torch.float64)
+
+    def half(self) -> Any:
+        """With results in float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Any:
+        """With results in bfloat16."""
+        return self.to(torch.bfloat16)
+
+    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """The name of the type, or the same matrix with results of another."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return like.type() if dtype is None else self.to(like.type(dtype), non_blocking=non_blocking)
+
+    def type_as(self, other: Any) -> Any:
+        """With the type and device of another tensor."""
+        return self.to(other)
+
+    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Any:
+        """The same: what is asked for is contiguous."""
+        return self
+
     # In place
 
-    def _refuse(self, what: str, error: type[Exception] = TypeError) -> NoReturn:
+    def _refuse(self, what: str, error: Callable[[str], Exception] = TypeError) -> NoReturn:
         raise error(
             f"{type(self).__name__}{tuple(self.shape)}: {what} needs a stored tensor, and this one is computed when it "
             "is looked at. Take dense() and use that."

@@ -374,43 +374,6 @@ class Weights(TensorLike):
 
         return self._with(moved, wanted.dtype)
 
-    def cpu(self) -> Weights:
-        """On the processor."""
-        return self.to("cpu")
-
-    def cuda(self, device: Any = None, non_blocking: bool = False) -> Weights:
-        """On a GPU; the current one if not given."""
-        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
-
-    def float(self) -> Weights:
-        """With results in float32."""
-        return self.to(torch.float32)
-
-    def double(self) -> Weights:
-        """With results in float64, of the digits that the scores have."""
-        return self.to(torch.float64)
-
-    def half(self) -> Weights:
-        """With results in float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Weights:
-        """With results in bfloat16."""
-        return self.to(torch.bfloat16)
-
-    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The name of the type, or the same weights with results of another."""
-        like = torch.empty(0, dtype=self._dtype, device=self.device)
-        return like.type() if dtype is None else self.to(like.type(dtype), non_blocking=non_blocking)
-
-    def type_as(self, other: Any) -> Any:
-        """With the type and device of another tensor."""
-        return self.to(other)
-
-    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Weights:
-        """The same: what is asked for is contiguous."""
-        return self
-
     def detach(self) -> Weights:
         """The same weights as constants: what is asked of them has no gradient."""
         return self._with(Tensor.detach)

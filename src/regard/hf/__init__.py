@@ -21,7 +21,8 @@ family by family, is in docs/families.md.
 ...     num_attention_heads=4, num_key_value_heads=2, attn_implementation="regard",
 ... )
 >>> model = transformers.LlamaModel(config).eval()
->>> out = model(torch.tensor([[3, 1, 4, 1, 5]]), output_attentions=True)
+>>> with torch.no_grad():  # without it, a loss on the attentions has a gradient
+...     out = model(torch.tensor([[3, 1, 4, 1, 5]]), output_attentions=True)
 >>> out.attentions[1]
 Weights(shape=(1, 4, 5, 5), dtype=torch.float32, device=cpu)
 >>> out.attentions[1][0, 2, 0]                            # the first token can look at itself alone
