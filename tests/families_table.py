@@ -59,7 +59,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "DiffusionGemmaEncoderTextModel": _DIFFUSION,
     "DiffusionGemmaModel": {"text_config": _DIFFUSION, "canvas_length": 8},
     "DeepseekOcr2TextModel": {"layer_types": ["full_attention", "full_attention"], "head_dim": 32},
-    "DeepseekV2Model": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1},
+    "DeepseekV2Model": {"__init__": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1}},
     "DINOv3ViTModel": {"image_size": 64},
     "Dots1Model": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1},
     "EsmModel": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 2},

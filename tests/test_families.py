@@ -244,6 +244,25 @@ def test_whisper_s_timestamps_leave_its_attention_alone() -> None:
     assert model.config._attn_implementation == "eager"
 
 
+@pytest.mark.parametrize("how", ["constructed", "set"])
+def test_the_heap_is_given_back_after_a_long_forward_pass(monkeypatch, how) -> None:
+    given = []
+    monkeypatch.setattr(regard.hf.models, "_trim", lambda: given.append(1))
+    monkeypatch.setattr(regard.hf.models, "LONG", 3 * 11 * 24)
+    options = {"attn_implementation": "regard"} if how == "constructed" else {}
+    model = hf_models.make(hf_models.DECODERS["llama"], **options)
+    for _ in range(2):
+        model.set_attn_implementation("regard")
+    with torch.no_grad():
+        model(**batch())
+        model(**batch(tokens=7))  # a short one
+    model(**batch())  # its graph is still needed
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        model(**batch())
+    assert given == [1]
+
+
 # Training
 
 

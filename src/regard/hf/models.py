@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from types import FunctionType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedConfig, PreTrainedModel
 
 NAME = "regard"
+LONG = 1 << 20  # numbers in a model's output; below it there is little to give back
 
 
 def check(model: nn.Module) -> None:
@@ -86,7 +91,7 @@ def _constructing(method: Callable) -> Callable:
         if requested_attention == NAME:
             _refuse(self, {id(self)})
             _serve_dictionaries(type(self))
-            _serve_generate(type(self))
+            _serve(self)
         return method(self, requested_attention, *args, **kwargs)
 
     return checked
@@ -100,7 +105,7 @@ def _setting(method: Callable) -> Callable:
         asked = [part for part in models if wanted.get(id(part.config), wanted[id(self.config)]) == NAME]
         _refuse(self, {id(part) for part in asked})
         for part in asked:
-            _serve_generate(type(part))
+            _serve(part)
         return method(self, attn_implementation, *args, **kwargs)
 
     return checked
@@ -122,6 +127,29 @@ def _wanted(kind: type, config: PreTrainedConfig, implementation: Any) -> Iterat
         if (inner := getattr(config, name, None)) is not None:
             kept = by_name.get(name, inner._attn_implementation) if isinstance(implementation, dict) else implementation
             yield from _wanted(kind, inner, kept)
+
+
+def _serve(model: PreTrainedModel) -> None:
+    _serve_generate(type(model))
+    if _give_back not in model._forward_hooks.values():
+        model.register_forward_hook(_give_back)
+
+
+@torch.compiler.disable
+def _give_back(model: nn.Module, _: Any, output: Any) -> None:
+    """After a long forward pass, what was freed goes back to the system.
+
+    glibc keeps the holes between the tensors that stay, which for weights of every layer is as much as they are.
+    """
+    states = next((tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)), None)
+    long = states is not None and states.device.type == "cpu" and states.numel() >= LONG
+    if long and not torch.is_grad_enabled() and getattr(model.config, "_attn_implementation", None) == NAME:
+        _trim()
+
+
+def _trim() -> None:
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function, and no such need
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _serve_dictionaries(kind: type[PreTrainedModel]) -> None:
