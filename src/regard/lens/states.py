@@ -66,7 +66,14 @@ class TransformersStates:
         hidden = output.hidden_states if inner else ()
         if last is None or (inner and len(hidden) != self.layers + 1):
             raise ValueError(f"embed: {self.name} does not give the hidden states of its {self.layers} layers.")
-        return {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
+        states = {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
+        for tensor in states.values():
+            if tensor.shape[1] != ids.shape[1]:
+                raise ValueError(
+                    f"embed: {self.name} gives {tensor.shape[1]} hidden states for {ids.shape[1]} tokens: "
+                    "it joins some, or has virtual ones, of prompt tuning say, and embeddings have no place for either."
+                )
+        return states
 
 
 def _types(tokenizer: Tokenizer) -> tuple[list[int], int, list[int]]:
