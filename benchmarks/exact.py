@@ -14,15 +14,17 @@ from types import ModuleType
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 import transformers
 
 import regard
 import regard.hf
-from regard.backends import BACKENDS
+from regard.backends import BACKENDS, reference
 from regard.bench.measure import described
 
 TESTS = Path(__file__).parents[1] / "tests"
 STS = TESTS.parents[1] / "shared/evaluation/sts-dev.csv"
+TRAINED = TESTS.parents[1] / "shared/models/stories260k"
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FIGURES = ("output", "weights", "sum of rows", "entropy", "received", "pool", "topk")
 
@@ -77,6 +79,40 @@ def measured(kit: ModuleType, backend: str, inputs, options, largest: dict[str, 
     return True
 
 
+def against_pytorch() -> None:
+    """The root mean square error of float32 outputs as a multiple of that of scaled_dot_product_attention."""
+    kinds = "random", "sentinel", "one-hot", "large", "constant"
+    print("\nfloat32: the error against float64 as a multiple of PyTorch's own, 256 queries:")
+    print(f"  {'keys':<8}" + "".join(f"{kind:>12}" for kind in kinds))
+    for keys in (64, 256, 1024, 4096, 16_384):
+        ratios = [error_ratio(kind, keys) for kind in kinds]
+        print(f"  {keys:<8,}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
+
+
+def error_ratio(kind: str, keys: int) -> float:
+    torch.manual_seed(0)
+    bias = None
+    query, key, value = torch.randn(3, 1, 2, keys, 64)
+    if kind == "sentinel":  # a window as a finite bias: most of the row is hidden
+        ahead = torch.arange(keys) - torch.arange(keys)[:, None]
+        bias = torch.where(ahead.abs() < 100, 0.0, torch.finfo(torch.float32).min)[-256:]
+    if kind == "one-hot":
+        query, key = (8.0 * F.one_hot(torch.randint(64, (1, 2, keys)), 64) for _ in range(2))
+    if kind == "large":  # scores up to 100
+        query, key = (F.normalize(x, dim=-1) * 800**0.5 for x in (query, key))
+    if kind == "constant":
+        query, key = torch.full_like(query, 0.5), torch.full_like(key, 0.25)
+    query = query[:, :, -256:]
+    exact = reference.attention(query, key, value, bias=bias)[0]
+    outputs = (
+        regard.attention(query, key, value, bias=bias).output,
+        F.scaled_dot_product_attention(query, key, value, attn_mask=bias),
+    )
+    error, peer = ((output.double() - exact).square().mean().sqrt() for output in outputs)
+    least = exact.abs().max() * torch.finfo(torch.float32).eps / 8  # below the last digit nobody is more exact
+    return float(error / peer.maximum(least))
+
+
 def walks() -> None:
     reading = regard.Lens().read("Time flies like an arrow")
     errors = [reading.explain("flies", n, h).error for n in range(reading.layers) for h in range(reading.heads)]
@@ -106,6 +142,26 @@ def against_eager() -> None:
     print("\n".join(f"  {name:<16}{difference:.1e}" for name, difference in differences.items()))
 
 
+@torch.no_grad()
+def trained() -> None:
+    """A trained decoder: the layers below hand their rounding errors on, regard's as eager's."""
+    if not TRAINED.is_dir():
+        print("\na trained decoder: skipped, there is no stories260k")
+        return
+    model = transformers.AutoModelForCausalLM.from_pretrained(TRAINED, attn_implementation="eager").eval()
+    ids = torch.randint(3, model.config.vocab_size, (1, 512), generator=torch.Generator().manual_seed(0))
+    attentions = {"eager": model(ids, output_attentions=True).attentions}
+    model.set_attn_implementation("regard")
+    attentions["regard"] = [weights.dense() for weights in model(ids, output_attentions=True).attentions]
+    model.set_attn_implementation("eager")
+    exact = model.double()(ids, output_attentions=True).attentions
+    size = f"{len(exact)} layers, {ids.shape[1]} tokens"
+    print(f"\na trained decoder of {size}: the largest error of a weight against float64, by layer:")
+    for name, layers in attentions.items():
+        errors = [float((layer.double() - right).abs().max()) for layer, right in zip(layers, exact, strict=True)]
+        print(f"  {name:<8}" + "".join(f"{error:10.1e}" for error in errors))
+
+
 def sentences() -> None:
     embed, lens = tests("test_embed"), regard.Lens()
     try:
@@ -133,6 +189,8 @@ if __name__ == "__main__":
     transformers.logging.disable_progress_bar()
     print(described())
     against_the_reference()
+    against_pytorch()
     walks()
     against_eager()
+    trained()
     sentences()

@@ -7,15 +7,15 @@ namespace {
 
 constexpr float log2_e = 1.44269504088896340736f;
 constexpr double ln_2 = 0.69314718055994530942;
-constexpr float infinity = __builtin_inff();
+constexpr float infinity = __builtin_inff(), largest_float = __FLT_MAX__;
 
-// No smaller, so that −∞ is a number to reckon with; 2^−1000 is 0. nan stays nan.
-inline Float bounded(Float x) { return larger(broadcast(-1000.0f), x); }
+constexpr float least_power = -1000;  // 2^−1000 is 0
 
-// 2^x within 1.6e-7 of itself, for x from −1000 to 127; 0 below −150.
-inline Float exp2(Float x) {
-  const Float round = broadcast(0x1.8p23f);                   // added, it leaves no digits behind the point
-  const Float whole = (x + round) - round, rest = x - whole;  // −½ ≤ rest ≤ ½
+// No smaller, so that −∞ is a number to reckon with. nan stays nan.
+inline Float bounded(Float x) { return larger(broadcast(least_power), x); }
+
+// 2^(whole + rest) within 1.6e-7 of itself, for −½ ≤ rest ≤ ½ and whole numbers up to 127; 0 below −150.
+inline Float power_of_two(Float whole, Float rest) {
   // Of the polynomials of degree 5 that are 1 at 0, the one with the least relative error.
   Float y = multiply_add(broadcast(0x1.5bba14p-10f), rest, broadcast(0x1.3cea88p-7f));
   y = multiply_add(y, rest, broadcast(0x1.c6b752p-5f));
@@ -23,6 +23,26 @@ inline Float exp2(Float x) {
   y = multiply_add(y, rest, broadcast(0x1.62e42ap-1f));
   y = multiply_add(y, rest, broadcast(1.0f));
   return scale_by_power(y, whole);
+}
+
+constexpr float rounding = 0x1.8p23f;  // added, it leaves no digits behind the point
+
+// 2^x for x from −1000 to 127.
+inline Float exp2(Float x) {
+  const Float whole = (x + broadcast(rounding)) - broadcast(rounding);
+  return power_of_two(whole, x - whole);
+}
+
+// 2^(x·factor), likewise; the product is not rounded.
+inline Float exp2(Float x, Float factor) {
+  const Float whole = multiply_add(x, factor, broadcast(rounding)) - broadcast(rounding);
+  return power_of_two(whole, multiply_add(x, factor, broadcast(0.0f) - whole));
+}
+
+// 2^(x·factor + more), likewise.
+inline Float exp2(Float x, Float factor, Float more) {
+  const Float whole = (multiply_add(x, factor, more) + broadcast(rounding)) - broadcast(rounding);
+  return power_of_two(whole, multiply_add(x, factor, more - whole));
 }
 
 // tanh(x): an odd polynomial near 0, where (1 − e^−2x) / (1 + e^−2x) would lose its digits.

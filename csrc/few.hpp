@@ -101,8 +101,7 @@ inline bool average(const float* weights, int64_t weights_stride, int64_t keys, 
   const auto add = [&]<int some_rows, int vectors>(int64_t first, int64_t r, int64_t e) {
     Float sums[some_rows][vectors];
     for (int i = 0; i < some_rows; i++) {
-      const Float kept = broadcast(first == 0 ? keep[r + i] : 1);
-      for (int v = 0; v < vectors; v++) sums[i][v] = kept * load(output + (r + i) * n + e + v * Float::width);
+      for (int v = 0; v < vectors; v++) sums[i][v] = broadcast(0.0f);
     }
     for (int64_t j = first; j < least(keys, first + together); j++) {
       const char* one = at(values, type, j * stride + e);
@@ -115,9 +114,12 @@ inline bool average(const float* weights, int64_t weights_stride, int64_t keys, 
       }
     }
     for (int i = 0; i < some_rows; i++) {
+      const Float kept = broadcast(first == 0 ? keep[r + i] : 1);
       for (int v = 0; v < vectors; v++) {
-        store(output + (r + i) * n + e + v * Float::width, sums[i][v]);
-        finite &= all_finite(sums[i][v]);
+        float* to = output + (r + i) * n + e + v * Float::width;
+        const Float sum = multiply_add(kept, load(to), sums[i][v]);
+        store(to, sum);
+        finite &= all_finite(sum);
       }
     }
   };

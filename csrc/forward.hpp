@@ -6,10 +6,11 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// What is known of a row after some of its keys. Sums are of exp2(score · to_powers − shift).
+// What is known of a row after some of its keys. Sums are of exp2((score − max) · to_powers): a weight, times e^lse
+// over e^max. `others` leaves out the scores that are the maximum, so that a row that is almost one-hot has an entropy.
 struct State {
-  float max = -infinity, shift = -infinity;
-  double sum = 0, entropy = 0, distance = 0;
+  float max = -infinity;
+  double sum = 0, others = 0, entropy = 0, distance = 0;  // entropy: the weight times (score − max)
 };
 
 // A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is
@@ -88,14 +89,18 @@ struct Accumulated {
 
 // exp of one row of scores, in place, as cells; what they sum up to is added to the state.
 template <class Cell, bool entropy, bool distance>
-inline void exponentiate(float* score, Range keys, float factor, float less, float position, State& state) {
-  const Float scale = broadcast(factor), shift = broadcast(-less);
-  Float sums = broadcast(0.0f), entropies = sums, distances = sums;
+inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
+  const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(least_difference(factor));
+  const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
+  Float sums = zero, others = zero, entropies = zero, distances = zero;
   Float ahead = counting() + broadcast(float(keys.from) - position);
   const auto weigh_next = [&](int64_t j) {
-    const Float power = bounded(multiply_add(load(score + j), scale, shift)), weight = exp2(power);
+    const Float difference = larger(smallest, load(score + j) - top), weight = exp2(difference, scale);
     sums = sums + weight;
-    if constexpr (entropy) entropies = multiply_add(weight, power, entropies);
+    if constexpr (entropy) {
+      others = others + where_at_most(difference, below, weight, zero);
+      entropies = multiply_add(weight, difference, entropies);
+    }
     if constexpr (distance) {
       distances = multiply_add(weight, absolute(ahead), distances);
       ahead = ahead + broadcast(float(Float::width));
@@ -113,17 +118,18 @@ inline void exponentiate(float* score, Range keys, float factor, float less, flo
     store(score + j, low), store(score + j + Float::width, high);
   }
   state.sum += sum(sums);
-  if constexpr (entropy) state.entropy += sum(entropies);
+  if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
   if constexpr (distance) state.distance += sum(distances);
 }
 
 // The state of a row, after its largest score has become `max`: `keep` of what it had is left.
-inline void rescale(State& state, float max, float shift, float keep) {
+inline void rescale(State& state, float max, float keep) {
   if (keep != 1) {
-    state.entropy = keep > 0 ? keep * (state.entropy + state.sum * (double(state.shift) - shift)) : 0;
+    state.entropy = keep > 0 ? keep * (state.entropy + state.sum * (double(state.max) - max)) : 0;
     state.sum *= keep, state.distance *= keep;
+    state.others = state.sum;
   }
-  state.max = max, state.shift = max == -infinity ? -infinity : shift;
+  state.max = max;
 }
 
 // The values of a block of keys: packed or, where rows are few, as they lie.
@@ -170,33 +176,32 @@ struct Pass {
     const auto [rows, r, first, known, keys, scores, top] = tile;
     // How much of what the rows have so far is left under their new largest scores.
     alignas(64) float keep[16] = {};
-    float max[n], shift[n];
+    float max[n];
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
       max[i] = most(state.max, top[i]);
-      shift[i] = max[i] == -infinity ? 0 : max[i] * factor;
-      keep[i] = state.shift - shift[i];
+      keep[i] = state.max - to_take_off(max[i]);
     }
-    for (int i = 0; i < n; i += Float::width) store(keep + i, exp2(bounded(load(keep + i))));
+    what_is_left(keep, n);
 
     bool hidden[tile_rows][block_keys];
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
-      rescale(state, max[i], shift[i], keep[i]);
+      rescale(state, max[i], keep[i]);
       if (f.top) {
         keep_largest(row, keys, first, top[i], sofar.largest + (r + i) * room, f.top, room);
       }
       if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
-      const float position = float(rows[i].query - first);
+      const float position = float(rows[i].query - first), level = to_take_off(max[i]);
       if (f.distance) {
-        f.entropy ? exponentiate<Cell, true, true>(row, keys, factor, shift[i], position, state)
-                  : exponentiate<Cell, false, true>(row, keys, factor, shift[i], position, state);
+        f.entropy ? exponentiate<Cell, true, true>(row, keys, factor, level, position, state)
+                  : exponentiate<Cell, false, true>(row, keys, factor, level, position, state);
       } else {
-        f.entropy ? exponentiate<Cell, true, false>(row, keys, factor, shift[i], position, state)
-                  : exponentiate<Cell, false, false>(row, keys, factor, shift[i], position, state);
+        f.entropy ? exponentiate<Cell, true, false>(row, keys, factor, level, position, state)
+                  : exponentiate<Cell, false, false>(row, keys, factor, level, position, state);
       }
     }
     if (!f.output.data) return true;
@@ -249,14 +254,25 @@ struct Pass {
     return x;
   }
 
+  // What the scores of a row are counted from: its largest, or 0 where it has seen nothing, as −∞ − −∞ is nan.
+  static float to_take_off(float max) { return max == -infinity ? 0 : max; }
+
+  // From differences of scores to the factors by which what is summed up shrinks.
+  void what_is_left(float* difference, int n) const {
+    const Float smallest = broadcast(least_difference(factor)), scale = broadcast(factor);
+    for (int i = 0; i < n; i += Float::width)
+      store(difference + i, exp2(larger(smallest, load(difference + i)), scale));
+  }
+
   // Two states of one row, over different keys, become one.
   void merge(Accumulated a, int64_t i, Accumulated b, int64_t j) const {
     State &one = a.state[i], other = b.state[j];
-    const float max = most(one.max, other.max), shift = max == -infinity ? 0 : max * factor;
-    alignas(64) float keep[16] = {one.shift - shift, other.shift - shift};
-    store(keep, exp2(bounded(load(keep))));
-    rescale(one, max, shift, keep[0]), rescale(other, max, shift, keep[1]);
-    one.sum += other.sum, one.entropy += other.entropy, one.distance += other.distance;
+    const float max = most(one.max, other.max), level = to_take_off(max);
+    alignas(64) float keep[16] = {one.max - level, other.max - level};
+    what_is_left(keep, 2);
+    rescale(one, max, keep[0]), rescale(other, max, keep[1]);
+    one.sum += other.sum, one.others += other.others;
+    one.entropy += other.entropy, one.distance += other.distance;
     for (int64_t e = 0; e < (f.output.data ? width : 0); e++) {
       float& mine = a.output[i * width + e];
       const float theirs = b.output[j * width + e];
@@ -270,18 +286,16 @@ struct Pass {
     const State& state = sofar.state[r];
     const int64_t place = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
-    const double alone = empty ? -infinity : state.shift * ln_2 + __builtin_log(state.sum);
-    double lse = alone, share = empty ? 0 : 1 / state.sum;  // of a weight, in what was summed up
-    if (s.sinks) {
-      const double sink = s.sinks[row.head], larger = most(sink, alone);
-      lse = larger == -infinity ? larger
-                                : larger + __builtin_log(__builtin_exp(sink - larger) + __builtin_exp(alone - larger));
-      if (!empty) share *= __builtin_exp(alone - lse);
-    }
+    const double unit = double(factor) * ln_2;  // of a score, in nats
+    const double alone = empty ? -infinity : state.max * unit + __builtin_log(state.sum);
+    const double lse = s.sinks ? log_add_exp(alone, s.sinks[row.head]) : alone;
+    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight, in what was summed up
     if (f.lse) f.lse[place] = lse;
     if (f.entropy) {
-      const double entropy = share * (state.sum * (lse - state.shift * ln_2) - state.entropy * ln_2);
-      f.entropy[place] = empty ? 0 : float(__builtin_fabs(entropy));
+      const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
+      const double log_sum = __builtin_log1p(state.others + (largest - 1));
+      const double entropy = share * (state.sum * (log_sum + (lse - alone)) - state.entropy * unit);
+      f.entropy[place] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }
     if (f.distance) f.distance[place] = float(share * state.distance);
     if (f.top) {
@@ -291,7 +305,14 @@ struct Pass {
         values[k] = largest[k] ? score_of(largest[k]) : -infinity;
         f.top_indices[place * f.top + k] = largest[k] ? key_of(largest[k]) : unlisted(largest, k);
       }
-      weigh(values, {0, f.top}, factor, lse);
+      // As the second pass weighs, to the last digit; but beside a large lse the sum has left no digits in it.
+      if (__builtin_fabs(lse) < 0x1p29) {
+        weigh(values, {0, f.top}, factor, lse);
+      } else {
+        for (int64_t k = 0; k < f.top; k++) values[k] -= to_take_off(state.max);
+        what_is_left(values, int(f.top));
+        for (int64_t k = 0; k < f.top; k++) values[k] *= float(share);
+      }
       __builtin_memcpy(f.top_values + place * f.top, values, f.top * sizeof(float));
     }
     if (!f.output.data) return;
@@ -302,6 +323,12 @@ struct Pass {
     }
     const int64_t offset = batch * f.output.batch + row.head * f.output.head + row.query * f.output.row;
     from_floats(output, f.output_type, const_cast<char*>(at(f.output.data, f.output_type, offset)), f.value_dim);
+  }
+
+  // log(e^a + e^b).
+  static double log_add_exp(double a, double b) {
+    const double larger = most(a, b), less = a > b ? b : a;
+    return less == -infinity || larger == infinity ? larger : larger + __builtin_log1p(__builtin_exp(less - larger));
   }
 
   // Where a row has fewer keys than the largest asked for, the first keys that are not listed follow.

@@ -51,11 +51,15 @@ inline int64_t together(const Row* rows, int64_t from, int64_t count) {
   return to;
 }
 
-// Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing.
-inline bool stays_raw(const Scores& s) { return s.scale > 0 && s.softcap == 0 && !s.bias.data; }
+// Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing. Not by
+// a scale so small or so large that it and its inverse are not both ordinary floats.
+inline bool stays_raw(const Scores& s) { return s.scale > 1e-30f && s.scale < 1e30f && s.softcap == 0 && !s.bias.data; }
 
 // What raw products, or else scores, are multiplied by to be powers of two.
 inline float to_powers(const Scores& s) { return stays_raw(s) ? s.scale * log2_e : log2_e; }
+
+// The least difference of scores that is still told apart from −∞: its power of two is 0.
+inline float least_difference(float factor) { return least_power / factor; }
 
 // Scale, softcap, bias and mask for keys first … first + count of one row. Where softcap has bent a score, `slope` gets
 // the derivative.
@@ -158,15 +162,19 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
 
 // exp(score − lse) in place: 0 where the score is −∞, which a row that is nan elsewhere must be told.
 inline void weigh(float* score, Range keys, float factor, double lse) {
-  const double power = lse == -infinity ? 0 : lse / ln_2;
-  const float near = float(power);  // and what is left of it, so that a large lse loses no digits
-  const Float scale = broadcast(factor), less = broadcast(-near), rest = broadcast(float(near - power));
-  if (power != power) {
-    for (int64_t j = keys.from; j < keys.to; j++) score[j] = score[j] == -infinity ? 0 : float(power);
+  if (!(lse < infinity)) {  // a sink that takes everything, or nan
+    const float weight = lse == infinity ? 0 : float(lse);
+    for (int64_t j = keys.from; j < keys.to; j++) score[j] = score[j] == -infinity ? 0 : weight;
     return;
   }
+  // The lse in the unit of the scores, as a float and what is left of it, so that a large one loses no digits. It is
+  // taken off before the product with the factor: of two large numbers the difference is exact, their products' is not.
+  const double level = lse == -infinity ? 0 : lse / (ln_2 * double(factor));
+  const float near = least(most(float(level), -largest_float), largest_float);
+  const Float scale = broadcast(factor), less = broadcast(near), rest = broadcast(float((near - level) * factor));
+  const Float smallest = broadcast(least_difference(factor));
   for (int64_t j = keys.from; j < keys.to; j += Float::width) {
-    store(score + j, exp2(bounded(multiply_add(load(score + j), scale, less) + rest)));
+    store(score + j, exp2(larger(smallest, load(score + j) - less), scale, rest));
   }
 }
 
@@ -196,14 +204,15 @@ struct Blocks {
   void visit(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
+    const int64_t query_cells = direct ? few_cells(s.type, s.dim) : cells;  // of one query, as it is packed
     float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
     for (int64_t r = 0; r < count; r++) {
       rows[r] = row_of(s, sharing, first_row + r);
       const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
       if (direct)
-        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * few_cells(s.type, s.dim));
+        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells);
       else
-        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
+        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells, cells);
       rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
     }
     for (int64_t from = 0, to; from < count; from = to) {
@@ -223,8 +232,8 @@ struct Blocks {
             if (some.from >= some.to) return;
             alignas(64) float scores[tile_rows * block_keys];
             float top[tile_rows];
-            score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, Keys{panels, direct ? lying : nullptr},
-                           first, known, some, scores, block_keys, top);
+            score<Cell, n>(s, sharing.batch, rows + r, query + r * query_cells, cells,
+                           Keys{panels, direct ? lying : nullptr}, first, known, some, scores, block_keys, top);
             visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
           });
         }

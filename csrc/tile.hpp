@@ -60,7 +60,8 @@ inline __attribute__((always_inline)) void with_constant(int n, Work&& work) {
   }
 }
 
-// C[r, …] = factor[r] · C[r, …] + Σ_k A[r,k] · B[k, …] for `columns` columns, a whole number of vectors.
+// C[r, …] = factor[r] · C[r, …] + Σ_k A[r,k] · B[k, …] for `columns` columns, a whole number of vectors. The sum is
+// made before it is added to C, so that the rounding errors of many blocks do not follow one another in one long chain.
 template <class Cell, int rows>
 inline void accumulate(Left a, Right b, int64_t steps, const float* factor, float* c, int64_t stride, int64_t columns) {
   constexpr int most = Float::tile_vectors;
@@ -68,13 +69,16 @@ inline void accumulate(Left a, Right b, int64_t steps, const float* factor, floa
     const Right some{b.data + at, b.step};
     with_constant<most>(int((columns - at) / Float::width), [&]<int vectors>() {
       Float sums[rows][vectors];
+      for (int r = 0; r < rows; r++)
+        for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
+      multiply<Cell, rows, vectors>(a, some, steps, sums);
       for (int r = 0; r < rows; r++) {
         const Float scale = broadcast(factor[r]);
-        for (int n = 0; n < vectors; n++) sums[r][n] = scale * load(c + r * stride + at + n * Float::width);
+        for (int n = 0; n < vectors; n++) {
+          float* to = c + r * stride + at + n * Float::width;
+          store(to, multiply_add(scale, load(to), sums[r][n]));
+        }
       }
-      multiply<Cell, rows, vectors>(a, some, steps, sums);
-      for (int r = 0; r < rows; r++)
-        for (int n = 0; n < vectors; n++) store(c + r * stride + at + n * Float::width, sums[r][n]);
     });
   }
 }

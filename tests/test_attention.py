@@ -85,7 +85,7 @@ def test_half_precision_is_no_worse_than_plain_pytorch(kit, backend, name, dtype
     more = kit.options(chosen(name), query, key)
     found = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
     output, lse, weights = kit.oracle(query, key, value, **more)
-    kit.agree(found.lse, lse, 1e-4)  # float32 whatever the input, but PyTorch's kernel takes a quicker exp then
+    kit.agree(found.lse, lse)  # float32 whatever the input
     kit.agree(found.weights.dense(), weights)
     if name == "softcap":  # of which PyTorch has no attention
         logits = 0.8 * torch.tanh(query @ key.repeat_interleave(2, 1).mT * 7**-0.5 / 0.8)
@@ -102,6 +102,25 @@ def test_half_precision_merged_from_past_and_present(kit, dtype):
     query, key, value = kit.inputs(queries=53, keys=131, dtype=dtype)
     found = regard.attention(query, key, value, causal=True)
     kit.no_worse(found.output, kit.plain(query, key, value, causal=True), kit.oracle(query, key, value, causal=True)[0])
+
+
+@pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
+@pytest.mark.parametrize("bias_dtype", [*FULL, *HALF], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_atens_operator_is_trusted_with(kit, dtype, bias_dtype, causal):
+    """Every type of tensors with every type of bias, at sizes around its blocks, forward and backward."""
+    output_tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    for keys in (1, 15, 16, 17, 33, 513):
+        tensors = [t.requires_grad_() for t in kit.inputs(1, 2, 2, keys, keys, 8, 8, dtype)]
+        for bias in (torch.randn(keys, keys).to(bias_dtype), torch.randn(1, 1, 1, keys).to(bias_dtype)):
+            found = regard.attention(*tensors, bias=bias, causal=causal, backend="torch")
+            leaves = [tensor.detach().double().requires_grad_() for tensor in tensors]
+            output, lse, _ = kit.oracle(*leaves, bias=bias, causal=causal)
+            kit.agree(found.output, output, output_tolerance)
+            kit.agree(found.lse, lse, 1e-12 if dtype == torch.float64 else 1e-5)
+            grads = torch.autograd.grad(found.output.sum(), tensors)
+            for one, other in zip(grads, torch.autograd.grad(output.sum(), leaves), strict=True):
+                kit.agree(one, other, 20 * output_tolerance * max(1, float(other.abs().max())))
 
 
 def test_half_precision_does_not_overflow_in_the_scores(kit):
@@ -144,6 +163,72 @@ def test_as_many_dimensions_as_came_in(kit, backend, leading):
     assert found.value is value
 
 
+@pytest.mark.parametrize("batch", [(2, 2), (1, 3), (2, 1, 3)], ids=str)
+def test_several_batch_dimensions(kit, backend, batch):
+    """As scaled_dot_product_attention: all before the heads are batch, in lengths, mask and bias too."""
+    total, heads = math.prod(batch), 6
+    query, key, value = kit.inputs(total)
+    lengths, mask = torch.randint(0, 12, (total,)), torch.rand(total, 1, 5, 11) < 0.7
+    bias, sinks = torch.randn(total, heads, 1, 11), torch.randn(heads)
+    flat = regard.attention(query, key, value, lengths=lengths, mask=mask, bias=bias, sinks=sinks, backend=backend)
+    many = [tensor.unflatten(0, batch) for tensor in (query, key, value, lengths, mask, bias)]
+    found = regard.attention(*many[:3], lengths=many[3], mask=many[4], bias=many[5], sinks=sinks, backend=backend)
+    kit.agree(found.output, flat.output.unflatten(0, batch), 0)
+    kit.agree(found.lse, flat.lse.unflatten(0, batch), 0)
+    assert found.value is many[2]
+    kit.agree(regard.attention(*many[:3]).output, F.scaled_dot_product_attention(*many[:3], enable_gqa=True))
+    first = (slice(0, 1),) * (len(batch) - 1)  # a mask for some of the batch dimensions is one for all
+    shared = regard.attention(*many[:3], mask=many[4][first], backend=backend).output
+    each = many[4][first].expand(*batch, 1, 5, 11).flatten(0, -4)
+    kit.agree(shared.flatten(0, -4), regard.attention(query, key, value, mask=each, backend=backend).output, 0)
+
+
+def test_several_batch_dimensions_have_gradients(kit):
+    tensors = [t.unflatten(0, (2, 2)).requires_grad_() for t in kit.inputs(4, heads=3)]
+    ours = torch.autograd.grad(regard.attention(*tensors, causal=True).output.square().sum(), tensors)
+    flat = [tensor.detach().flatten(0, 1).requires_grad_() for tensor in tensors]
+    expected = torch.autograd.grad(regard.attention(*flat, causal=True).output.square().sum(), flat)
+    for one, other in zip(ours, expected, strict=True):
+        kit.agree(one, other.unflatten(0, (2, 2)), 0)
+
+
+@pytest.mark.parametrize("alone", ["query", "key", "value", "key and value"])
+def test_a_batch_of_one_is_repeated(kit, backend, alone):
+    tensors = dict(zip(("query", "key", "value"), kit.inputs(3, heads=3), strict=True))
+    for name in alone.split(" and "):
+        tensors[name] = tensors[name][:1].requires_grad_()
+    full = [tensor.detach().expand(3, -1, -1, -1) for tensor in tensors.values()]
+    found = regard.attention(*tensors.values(), lengths=[11, 4, 7], backend=backend)
+    expected = regard.attention(*full, lengths=[11, 4, 7], backend=backend)
+    kit.agree(found.output, expected.output, 0)
+    kit.agree(found.weights.dense(), expected.weights.dense(), 0)
+    kit.agree(regard.attention(*tensors.values()).output, F.scaled_dot_product_attention(*tensors.values()))
+    leaf = tensors[alone.split(" and ")[0]]
+    (ours,) = torch.autograd.grad(found.output.square().sum(), leaf)
+    leaves = [tensor.clone().requires_grad_() for tensor in full]
+    grads = torch.autograd.grad(kit.oracle(*leaves, lengths=[11, 4, 7])[0].square().sum(), leaves)
+    kit.agree(ours, dict(zip(tensors, grads, strict=True))[alone.split(" and ")[0]].sum(0, keepdim=True), 1e-4)
+
+
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+@pytest.mark.parametrize("names", [[], ["window"], ["left", "full mask"], ["softcap", "sinks", "bias"]], ids="-".join)
+def test_causal_aligned_to_lengths(kit, backend, dtype, names):
+    """A cache with room: the queries are the last before each length, and see what a cache cut there would show."""
+    query, key, value = kit.inputs(3, queries=4, dtype=dtype)
+    more = kit.options(names, query, key)
+    lengths = torch.tensor([4, 7, 11])
+    found = kit.check(query, key, value, causal="lengths", lengths=lengths, backend=backend, **more)
+    for n, length in enumerate(lengths.tolist()):
+        cut = dict(more)
+        for name in ("mask", "bias"):
+            if name in cut:
+                cut[name] = cut[name].expand(3, 6, 4, 11)[n : n + 1, :, :, :length]
+        alone = [query[n : n + 1], key[n : n + 1, :, :length], value[n : n + 1, :, :length]]
+        kit.agree(found.output[n : n + 1], kit.oracle(*alone, causal=True, **cut)[0])
+    kit.check(query, key, value, causal="lengths", lengths=[0, 2, 3], backend=backend)  # more queries than keys
+    kit.check(query[:, :, :1], key, value, causal="lengths", lengths=lengths, backend=backend)
+
+
 # What the options mean, drawn
 
 
@@ -156,6 +241,9 @@ def test_as_many_dimensions_as_came_in(kit, backend, leading):
         ({"window": (None, 1)}, "111100 111110 111111 111111"),
         ({"lengths": [4]}, "111100 111100 111100 111100"),
         ({"lengths": [4], "causal": True}, "111000 111100 111100 111100"),
+        ({"lengths": [5], "causal": "lengths"}, "110000 111000 111100 111110"),
+        ({"lengths": [5], "causal": "lengths", "window": (1, 0)}, "110000 011000 001100 000110"),
+        ({"lengths": [2], "causal": "lengths"}, "000000 000000 100000 110000"),
         ({"segments": ([0, 1, 4], [0, 4, 6])}, "111100 000011 000011 000011"),
         ({"segments": ([0, 1, 4], [0, 4, 6]), "causal": True}, "111100 000000 000010 000011"),
         ({"segments": ([0, 2, 2, 4], [0, 3, 5, 6]), "window": (0, 0)}, "010000 001000 000000 000001"),
@@ -247,7 +335,143 @@ def test_threads_change_nothing(kit):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+def test_a_sign_that_is_still_to_be_turned(kit, backend, dtype):
+    """The imaginary part of a conjugate is a view whose numbers lie in memory with the other sign."""
+
+    def turned(tensor):
+        view = torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+        assert view.is_neg()
+        return view
+
+    query, key, value = kit.inputs(dtype=dtype)
+    backend = kit.forced(backend, query, key, value)
+    bias, sinks = torch.randn(5, 11, dtype=dtype), torch.randn(6, dtype=dtype)
+    for names in (["query"], ["key"], ["value"], ["bias"], ["sinks"], ["query", "key", "value", "bias", "sinks"]):
+        tensors = {"query": query, "key": key, "value": value, "bias": bias, "sinks": sinks}
+        tensors |= {name: turned(tensors[name]) for name in names}
+        found = kit.check(**tensors, backend=backend)
+        x = torch.randn(2, 3, 11, 2, dtype=dtype)
+        kit.agree(found.weights @ turned(x), found.weights @ x, 0)
+        kit.agree(
+            found.weights.received(), regard.attention(query, key, value, bias=bias, sinks=sinks).weights.received()
+        )
+    leaves = [tensor.requires_grad_() for tensor in (query, key, value)]
+    gradient = torch.randn(2, 6, 5, 13, dtype=dtype)
+    output = regard.attention(*leaves, backend=backend).output
+    expected = torch.autograd.grad(output, leaves, gradient, retain_graph=True)
+    for one, other in zip(torch.autograd.grad(output, leaves, turned(gradient)), expected, strict=True):
+        kit.agree(one, other, 1e-6)
+
+
+def test_numpys_numbers_are_numbers(kit, backend):
+    numpy = pytest.importorskip("numpy")
+    query, key, value = kit.inputs(queries=11)
+    plain = {"scale": 0.25, "softcap": 3.0, "window": (3, 1), "lengths": [11, 7], "segments": [0, 4, 11]}
+    for name, kinds in {"scale": "float32 float64 float16", "softcap": "float32 int64", "window": "int64 int8"}.items():
+        for kind in kinds.split():
+            make = getattr(numpy, kind)
+            given = tuple(make(side) for side in plain[name]) if name == "window" else make(plain[name])
+            found = regard.attention(query, key, value, backend=backend, **{name: given})
+            kit.agree(
+                found.output, regard.attention(query, key, value, backend=backend, **{name: plain[name]}).output, 0
+            )
+    for kind in (numpy.int64, numpy.int32, numpy.uint8):
+        for name in ("lengths", "segments"):
+            expected = regard.attention(query, key, value, backend=backend, **{name: plain[name]}).output
+            for given in (numpy.array(plain[name], kind), [kind(number) for number in plain[name]]):
+                found = regard.attention(query, key, value, backend=backend, **{name: given})
+                kit.agree(found.output, expected, 0)
+    with pytest.raises(ValueError, match="scale: expected a finite number"):
+        regard.attention(query, key, value, scale=numpy.bool_(True))
+
+
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+@pytest.mark.parametrize("softcap", [1e-300, 1e-50, 1e-31, 1e-10, 1e10, 1e31, 1e50, 1e300])
+def test_softcaps_of_any_size(kit, backend, softcap, dtype):
+    """A huge one caps nothing, a tiny one makes all scores 0; gradients too, of a bias that hides as well."""
+    tensors = [tensor.requires_grad_() for tensor in kit.inputs(dtype=dtype)]
+    held = backend != "cpu" or (dtype == torch.float32 and 2.0**-100 <= softcap <= 2.0**100)
+    for more in ({}, {"bias": torch.where(torch.rand(5, 11) < 0.3, -torch.inf, 0.5)}):
+        if not held:
+            with pytest.raises(ValueError, match="'cpu' cannot serve"):
+                regard.attention(*tensors, softcap=softcap, backend=backend, **more)
+        attended = regard.attention(*tensors, softcap=softcap, backend=backend if held else None, **more)
+        leaves = [tensor.detach().double().requires_grad_() for tensor in tensors]
+        expected = kit.oracle(*leaves, softcap=softcap, **more)
+        kit.agree(attended.output, expected[0])
+        kit.agree(attended.lse, expected[1])
+        grads = torch.autograd.grad(attended.output.sum(), tensors)
+        for one, other in zip(grads, torch.autograd.grad(expected[0].sum(), leaves), strict=True):
+            kit.agree(one, other, 1e-4 if dtype == torch.float32 else None)
+
+
 # Rows at the edge
+
+
+LOWEST = torch.finfo(torch.float32).min
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("keys", [5, 16, 257, 600])
+@pytest.mark.parametrize("lowest", [LOWEST, LOWEST / 2, -1e30, -1e20])
+def test_a_finite_minus_infinity_as_bias(kit, lowest, keys, dtype):
+    """It hides as −inf does, and where every key has it, the row is the mean: output, lse, weights and gradients."""
+    query, key, value = (t.requires_grad_() for t in kit.inputs(heads=3, keys=keys, value_dim=7, dtype=dtype))
+    bias = torch.zeros(5, keys, dtype=dtype)
+    bias[0, :-1] = lowest  # sees the last key
+    bias[1] = lowest  # all alike
+    bias[2, ::2] = lowest
+    for more in ({}, {"sinks": torch.randn(3)}, {"window": (keys, 1)}):
+        found = kit.check(query, key, value, bias=bias, backend="torch", **more)
+        if not more:
+            kit.agree(found.output[:, :, 0], value[:, :, -1])
+            kit.agree(found.output[:, :, 1], value.mean(2))
+            kit.agree(found.weights[:, :, 1], torch.full((2, 3, keys), 1 / keys, dtype=torch.float64))
+        leaves = [tensor.detach().double().requires_grad_() for tensor in (query, key, value)]
+        grads = torch.autograd.grad(found.output.sum(), (query, key, value))
+        expected = torch.autograd.grad(kit.oracle(*leaves, bias=bias, **more)[0].sum(), leaves)
+        for one, other in zip(grads, expected, strict=True):
+            kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
+
+
+def test_a_finite_minus_infinity_of_float64_beside_float32(kit):
+    """It is beyond float32, and stays finite: −inf would hide the row."""
+    query, key, value = kit.inputs(heads=3)
+    bias = torch.zeros(5, 11, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        bias[1] = torch.finfo(torch.float64).min
+        bias[2, ::2] = torch.finfo(torch.float64).min
+        bias[3] = -torch.inf
+    found = regard.attention(query, key, value, bias=bias, backend="torch")
+    output, _, weights = kit.oracle(query, key, value, bias=bias)
+    kit.agree(found.output, output)
+    kit.agree(found.weights.dense(), weights)
+    kit.agree(found.output[:, :, 1], value.mean(2))
+    (gradient,) = torch.autograd.grad(found.output.square().sum(), bias)
+    exact = bias.detach().requires_grad_()
+    kit.agree(
+        gradient, torch.autograd.grad(kit.oracle(query, key, value, bias=exact)[0].square().sum(), exact)[0], 1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
+@pytest.mark.parametrize("size", [1e5, 6e4, 300.0])
+def test_large_equal_scores_give_the_mean(kit, size, dtype):
+    if dtype == torch.float16:
+        size = min(size, 6e4)
+    alike, value = (
+        torch.full((1, 2, 67, 64), size, dtype=dtype),
+        torch.randn(1, 2, 67, 64, dtype=dtype).requires_grad_(),
+    )
+    for more in ({}, {"causal": True}, {"window": (3, 0)}):
+        found = regard.attention(alike, alike, value, backend="torch", **more)
+        output, lse, weights = kit.oracle(alike, alike, value.detach(), **more)
+        kit.agree(found.output, output, 4 * torch.finfo(dtype).eps)
+        torch.testing.assert_close(found.lse.double(), lse, rtol=1e-6, atol=0)
+        kit.agree(found.weights.dense(), weights, 2e-6)
+        (gradient,) = torch.autograd.grad(found.output.sum(), value)
+        kit.agree(gradient, weights.sum(-2)[..., None].expand_as(value), 64 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("sinks", [False, True])
@@ -315,12 +539,25 @@ def test_sinks_of_any_size(kit, backend, sink):
         kit.agree(found.weights.sink(), expected)
 
 
-def test_float32_stays_float32_under_autocast(kit):
-    query, key, value = kit.inputs()
+def test_autocast_casts_as_pytorch_does(kit):
+    """As scaled_dot_product_attention: all but float64 become autocast's type, mixed or not. Weights stay float32."""
+    query, key, value = kit.inputs(heads=3)
+    half = [tensor.bfloat16() for tensor in (query, key, value)]
     with torch.autocast("cpu", torch.bfloat16):
-        for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(6)}):
-            found = kit.check(query, key, value, **more)
-            assert found.output.dtype == torch.float32
+        for tensors in ((query, key, value), (query, half[1], half[2]), (query.half(), key, half[2]), half):
+            for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(3)}, {"bias": torch.randn(5, 11)}):
+                found = regard.attention(*tensors, **more)
+                assert found.output.dtype == F.scaled_dot_product_attention(*tensors).dtype == torch.bfloat16
+                assert found.lse.dtype == found.weights.dtype == torch.float32
+                rounded = [tensor.bfloat16() for tensor in tensors]
+                kit.agree(found.weights.dense(), kit.oracle(*rounded, **more)[2])
+        double = [tensor.double() for tensor in (query, key, value)]
+        kit.check(*double, window=(3, None))
+        assert regard.attention(*double).output.dtype == F.scaled_dot_product_attention(*double).dtype
+        with pytest.raises(TypeError, match=r"key: expected torch.float64 .* Got torch.bfloat16"):
+            regard.attention(double[0], half[1], half[2])
+    with pytest.raises(TypeError, match=r"key: expected torch.float32 .* Got torch.bfloat16"):
+        regard.attention(query, half[1], half[2])
 
 
 # What is not finite reaches those who see it, and nobody else
@@ -391,7 +628,7 @@ def rejected(kit, match, error=ValueError, *, change=None, **more):
     [
         ("query", [1.0], TypeError, "query: expected a torch.Tensor. Got list"),
         ("query", torch.zeros(5), ValueError, r"query: expected \(positions, dim\).* Got 1"),
-        ("query", torch.zeros(1, 2, 6, 5, 7), ValueError, "query: expected .* Got 5"),
+        ("query", torch.zeros(1, 2, 6, 5, 7), ValueError, "key: expected .* as many dimensions as the query. Got 4"),
         ("query", torch.zeros(2, 6, 5, 7).int(), TypeError, "query: expected float32, .* Got torch.int32"),
         ("query", torch.zeros(2, 6, 5, 7, dtype=torch.complex64), TypeError, "query: .* Got torch.complex64"),
         ("query", torch.zeros(2, 6, 5, 0), ValueError, "query: expected a dim of 1 at least"),
@@ -404,7 +641,7 @@ def rejected(kit, match, error=ValueError, *, change=None, **more):
         ("key", torch.zeros(3, 11, 7), ValueError, "key: expected .* as many dimensions as the query. Got 3"),
         ("key", torch.zeros(2, 3, 11, 7).double(), TypeError, "key: expected torch.float32 on cpu.* Got torch.float64"),
         ("key", torch.zeros(2, 3, 11, 7, device="meta"), ValueError, "key: .* Got one on the meta device"),
-        ("key", torch.zeros(1, 3, 11, 7), ValueError, "key: expected batch = 2, as the query. Got 1"),
+        ("key", torch.zeros(3, 3, 11, 7), ValueError, "key: expected batch = 2, as the query. Got 3"),
         ("key", torch.zeros(2, 3, 11, 5), ValueError, "key: expected dim = 7, as the query. Got 5"),
         ("key", torch.zeros(2, 0, 11, 7), ValueError, "value: expected heads = 0, as the key. Got 3"),
         ("value", torch.zeros(2, 3, 11, 7).half(), TypeError, "value: expected torch.float32 .* Got torch.float16"),
@@ -415,6 +652,19 @@ def rejected(kit, match, error=ValueError, *, change=None, **more):
 )
 def test_bad_tensors(kit, name, bad, error, match):
     rejected(kit, match, error, change={name: bad})
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_sparse_and_nested_tensors(kit):
+    sparse, parts = torch.zeros(2, 6, 5, 7).to_sparse(), [torch.zeros(6, 3, 7), torch.zeros(6, 5, 7)]
+    nested = [torch.nested.nested_tensor(parts, layout=layout) for layout in (torch.strided, torch.jagged)]
+    with pytest.raises(
+        TypeError, match=r"query: expected a dense tensor. Got torch.sparse_coo; to_dense\(\) makes one"
+    ):
+        regard.attention(sparse, *kit.inputs()[1:])
+    for tensor in nested:
+        with pytest.raises(TypeError, match=r"query: expected a dense tensor\. Got a nested tensor"):
+            regard.attention(tensor, tensor, tensor)
 
 
 @pytest.mark.parametrize(
@@ -461,6 +711,14 @@ def test_bad_tensors(kit, name, bad, error, match):
         ("softcap", 0, ValueError, "softcap: expected a number > 0. Got 0"),
         ("softcap", -2.0, ValueError, "softcap: expected a number > 0. Got -2.0"),
         ("softcap", math.nan, ValueError, "softcap: expected a finite number. Got nan"),
+        ("causal", "left", ValueError, 'causal: expected True, False or "lengths". Got \'left\''),
+        ("causal", "lengths", ValueError, 'causal: "lengths" needs lengths='),
+        ("sinks", torch.full((6,), math.inf), ValueError, "sinks: expected numbers below infinity, .* Got inf"),
+        ("scale", 1e300, ValueError, r"scale: expected a number that torch.float32 holds. Got 1e\+300"),
+        ("mask", torch.ones(5, 11).bool().to_sparse(), TypeError, "mask: expected a dense tensor. Got torch.sparse"),
+        ("bias", torch.ones(5, 11).to_sparse(), TypeError, r"bias: .* Got torch.sparse_coo; to_dense\(\) makes one"),
+        ("sinks", torch.ones(6).to_sparse(), TypeError, "sinks: expected a dense tensor. Got torch.sparse_coo"),
+        ("lengths", torch.tensor([3, 4]).to_sparse(), TypeError, "lengths: expected a dense tensor"),
         ("collect", ("everything",), ValueError, 'collect: expected "entropy", "max" or "topk:8". Got \'everything\''),
         ("collect", (8,), ValueError, "collect: .* Got 8"),
         ("collect", "entropy", TypeError, "collect: expected several names, .* Got 'entropy'"),
@@ -500,7 +758,7 @@ def off(function):
 @pytest.mark.parametrize(
     ("module", "name", "options"),
     [
-        (cpu, "_attention", {}),
+        (cpu, "forward", {}),
         (streaming, "softmax", {"window": (1, 0)}),
         (torch_backend, "_FLASH", {}),
         (torch_backend, "_FLASH", {"causal": True}),

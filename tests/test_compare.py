@@ -104,7 +104,7 @@ def test_what_cannot_be_compared(lens):
         LookupError, match=r"^In 'The bird flies over the house': There is no word 'arrow' in the text\."
     ):
         lens.compare(TEXTS, "arrow")
-    with pytest.raises(LookupError, match=r"^In 'The bird flies over the house': 'THE' is there 2 times"):
+    with pytest.raises(LookupError, match=r"^In 'The bird flies over the house': “THE” occurs twice"):
         lens.compare(TEXTS[1:2] * 2, "THE")
     with pytest.raises(ValueError, match=r"^read: the text is empty\.$"):
         lens.compare(["flies", ""], "flies")

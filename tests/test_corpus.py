@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regard
-from regard.corpus import Recipe, Source, embed_files, read, run
+from regard.corpus import BadRecordError, Recipe, Source, embed_files, read, run
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -83,6 +83,7 @@ def test_sentences(lens, lines, tmp_path):
     assert {key.decode(): value.decode() for key, value in table.schema.metadata.items()} == {
         "regard.model": "all-MiniLM-L6-v2",
         "regard.revision": "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "regard.fingerprint": lens.fingerprint,
         "regard.level": "sentence",
         "regard.layers": "-1",
         "regard.pool": "mean",
@@ -135,11 +136,11 @@ def test_smaller_numbers(lens, lines, tmp_path, store, kind):
 def test_a_folder_of_parts(lens, lines, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "TEXTS", 2)
     embed_files(Source([lines]), tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["_regard.json", "part-000000.parquet", "part-000001.parquet"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["part-000000.parquet", "part-000001.parquet"]
     table = pq.read_table(tmp_path / "out")  # a dataset to all that reads Parquet
     assert table["text"].to_pylist() == TEXTS
     assert np.array_equal(vectors(table), lens.embed(TEXTS).vectors)
-    with pytest.raises(FileExistsError, match="is there already: choose another name, or --overwrite"):
+    with pytest.raises(FileExistsError, match="is there already: choose another name"):
         embed_files(Source([lines]), tmp_path / "out")
     embed_files(Source([lines]), tmp_path / "out", Recipe(level="token"), overwrite=True)
     assert "token" in pq.read_table(tmp_path / "out").column_names
@@ -285,15 +286,19 @@ def test_any_text_comes_back(tmp_path_factory, texts):
     with open(folder / "a.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["text"], *([text] for text in texts)])
     (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    (folder / "a.json").write_text(json.dumps([{"text": text} for text in texts], indent=1), encoding="utf-8")
     pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
+    assert [record.text for record in found(Source([folder / "a.json"]))] == texts
     assert [record.text for record in found(Source([folder / "a.jsonl"]))] == texts
     assert [record.text for record in found(Source([folder / "a.parquet"]))] == texts
-    # csv's reader takes a lone \r within quotes for \n when lines are split before it
     assert [record.text for record in found(Source([folder / "a.csv"]))] == texts
 
 
+SUFFIXES = ["txt", "json", "jsonl", "csv", "tsv", "conllu", "parquet", "gz", "json.gz", "bz2", "csv.xz", "zst"]
+
+
 @settings(deadline=None, max_examples=300)
-@given(content=st.binary(max_size=300), name=st.sampled_from(["txt", "jsonl", "csv", "tsv", "conllu", "parquet", "gz"]))
+@given(content=st.binary(max_size=300), name=st.sampled_from(SUFFIXES))
 def test_any_bytes_are_records_or_bad(tmp_path_factory, content, name):
     file = tmp_path_factory.getbasetemp() / f"any.{name}"
     file.write_bytes(content)
@@ -335,7 +340,7 @@ BAD = {
     "blank": ("a.jsonl", b'{"text": " "}\n', "a.jsonl, line 1: the text is empty."),
     "surrogate": ("a.jsonl", b'{"text": "a\\ud800"}\n', "a.jsonl, line 1: not UTF-8 at byte 1 of the text."),
     "no column": ("a.csv", b"title,body\na,b\n", "a.csv: it has no column 'text', but 'title', 'body'."),
-    "few columns": ("a.csv", b"text,id\na,b\nc\n", "a.csv, line 3: 1 columns, and the first line has 2."),
+    "few columns": ("a.csv", b"text,id\na,b\nc\n", "a.csv, line 3: 1 column, and the first line has 2."),
     "csv byte": ("a.csv", b"text\ngood\n\xe9\n", "a.csv, line 3: not UTF-8 at byte 0 of the text."),
     "open quote": (
         "a.csv",
@@ -357,7 +362,7 @@ def test_bad_records(tmp_path, tiny, case):
     file.write_bytes(content)
     (tmp_path / "more.txt").write_text("more\n")
     source = Source([file, tmp_path / "more.txt"], "paragraphs" if name == "p.txt" else None)
-    with pytest.raises(ValueError, match=r"--on-error skip leaves such records out") as error:
+    with pytest.raises(BadRecordError) as error:
         embed_files(source, out, Recipe(tiny))
     assert str(error.value).startswith(f"{tmp_path}/{message}")
     assert not out.exists()
@@ -431,7 +436,7 @@ def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
         ({"source": Source([Path("a.txt")], id="id")}, ValueError, "plain text has no column 'id'"),
         ({"source": Source([Path("-")], "parquet")}, ValueError, "Parquet can be read from an uncompressed file alone"),
         ({"source": Source([Path("-")]), "on": "ray"}, ValueError, "stdin cannot be read"),
-        ({"out": "out.csv"}, ValueError, r"^Expected --out FILE\.parquet, or the name of a folder\. Got 'out\.csv'\.$"),
+        ({"out": "out.csv"}, ValueError, r"^out: expected FILE\.parquet, or the name of a folder\. Got 'out\.csv'\.$"),
         ({"out": "no/such/folder/out.parquet"}, FileNotFoundError, "no/such/folder"),
         ({"out": "a.txt/out.parquet"}, NotADirectoryError, r"a\.txt"),
     ],

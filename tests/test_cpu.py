@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regard
-from regard.backends import cpu, here, streaming
+from regard.backends import cpu, here, operator, streaming
 from regard.scores import Softmax
 
 if cpu._missing:
@@ -92,8 +93,8 @@ def test_the_gradient_in_every_instruction_set(kit, isa, option):
         kit.agree(one, other, 1e-4 * max(1, float(other.abs().max())))
 
 
-def inputs_of(kind, dtype):
-    shape = 2, 3, 257, 64
+def inputs_of(kind, dtype, keys):
+    shape = 1, 2, keys, 64
     query, key, value = (torch.randn(shape) for _ in range(3))
     if kind == "large":  # scores to ±100
         query, key = (F.normalize(t, dim=-1) * 800**0.5 for t in (query, key))
@@ -101,17 +102,19 @@ def inputs_of(kind, dtype):
         query, key = torch.full(shape, 0.5), torch.full(shape, 0.25)
     if kind == "one-hot":
         query, key = (8.0 * F.one_hot(torch.randint(64, shape[:3]), 64) for _ in range(2))
-    return (t.to(dtype) for t in (query, key, value))
+    return query[:, :, -257:].to(dtype), key.to(dtype), value.to(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", ["random", "large", "constant", "one-hot"])
+@pytest.mark.parametrize("keys", [64, 257, 2048])
 @pytest.mark.parametrize("causal", [False, True])
-def test_no_less_accurate_than_pytorch(kit, isa, kind, dtype, causal):
+def test_no_less_accurate_than_pytorch(kit, isa, kind, dtype, causal, keys):
     """Against float64: float32 within 1.5 times the error of PyTorch's own, half precision within 1.1 times."""
-    query, key, value = inputs_of(kind, dtype)
+    query, key, value = inputs_of(kind, dtype, keys)
     exact = kit.oracle(query, key, value, causal=causal)[0]
-    plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    ahead = torch.arange(keys) - torch.arange(query.shape[2])[:, None] + query.shape[2] - keys
+    plain = F.scaled_dot_product_attention(query, key, value, (ahead <= 0) if causal else None)
     found = regard.attention(query, key, value, causal=causal, backend="cpu").output
     error, peer = ((one.double() - exact).abs().square().mean().sqrt() for one in (found, plain))
     least = exact.abs().max() * torch.finfo(dtype).eps / 8  # below the last digit nobody is more exact than another
@@ -119,6 +122,57 @@ def test_no_less_accurate_than_pytorch(kit, isa, kind, dtype, causal):
     if isa == "portable":
         times *= 1.5  # it rounds products and sums apart
     assert error <= times * max(peer, least), f"{error:.2g}, PyTorch's {peer:.2g}"
+
+
+@pytest.mark.parametrize("queries", [1, 67, 257])
+@pytest.mark.parametrize("sentinel", [torch.finfo(torch.float32).min, -1e30, -1e20, -1e12, -1e10, -1e9])
+def test_a_finite_minus_infinity_hides(kit, isa, sentinel, queries):
+    """What models add to scores to hide keys; where it hides all of them, the softmax is that of equal scores."""
+    query, key, value = torch.randn(queries, 4), torch.randn(257, 4), torch.randn(257, 3)
+    bias = torch.zeros(257)
+    bias[:256] = sentinel
+    found = regard.attention(query, key, value, bias=bias, backend="cpu", collect=("entropy", "max"))
+    kit.agree(found.output, value[256].expand(queries, -1), 1e-6)
+    kit.agree(found.weights.dense()[:, 256], torch.ones(queries), 1e-6)
+    assert not found.weights.entropy().any()
+    everywhere = torch.full((queries, 257), sentinel)
+    found = regard.attention(query, key, value, bias=everywhere, backend="cpu", collect=("entropy", "max"))
+    alike = torch.full((queries, 257), 1 / 257)
+    kit.agree(found.output, value.mean(0).expand(queries, -1), 1e-6)
+    kit.agree(found.lse, everywhere[:, 0], abs(sentinel) * 2**-23)
+    kit.agree(found.weights.dense(), alike, 1e-8)
+    kit.agree(found.weights.entropy(), torch.full((queries,), 257.0).log(), 1e-5)
+    kit.agree(found.weights.max().values, alike[:, 0], 1e-8)
+    kit.agree(found.weights.received(), alike.sum(0), 1e-5)
+
+
+def test_a_window_as_a_finite_bias(kit, isa):
+    """Whole blocks of keys are hidden before the first that is seen."""
+    query, key, value = kit.inputs(1, 2, 1, queries=600, keys=600, dim=16)
+    ahead = torch.arange(600) - torch.arange(600)[:, None]
+    bias = torch.where((ahead <= 0) & (ahead > -128), 0, torch.finfo(torch.float32).min)
+    kit.agree(
+        regard.attention(query, key, value, bias=bias, backend="cpu").output,
+        kit.oracle(query, key, value, causal=True, window=(127, None))[0],
+    )
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(torch.float32, 1e5), (torch.float16, 6e4), (torch.bfloat16, 1e5)])
+def test_large_equal_scores_give_the_mean(kit, isa, dtype, number):
+    alike, value = torch.full((3, 67, 64), number, dtype=dtype), torch.randn(3, 67, 64).to(dtype)
+    found = regard.attention(alike, alike, value, backend="cpu")
+    kit.agree(found.output, value.double().mean(1, keepdim=True).expand(-1, 67, -1), TOLERANCE[dtype])
+    score = 8 * float(alike[0, 0, 0]) ** 2
+    kit.agree(found.lse, torch.full((3, 67), score), score * 1e-6)
+
+
+def test_the_entropy_of_a_row_that_looks_almost_at_one_key(kit, isa):
+    """To six digits, however little is left for the others."""
+    gaps = torch.tensor([3.0, 7.0, 10.0, 17.0, 25.0])
+    key = torch.cat((torch.zeros(5, 1), -gaps[:, None].expand(-1, 300)), 1)[..., None]
+    found = regard.attention(torch.ones(5, 1, 1), key, key, scale=1.0, backend="cpu", collect=("entropy",))
+    expected = torch.special.entr(torch.softmax(key.double()[..., 0], -1)).sum(-1)
+    torch.testing.assert_close(found.weights.entropy()[:, 0].double(), expected, rtol=3e-6, atol=0)
 
 
 @given(st.data())
@@ -290,9 +344,11 @@ def test_ten_thousand_calls_keep_no_memory():
 
 
 def arguments(kit, **more):
+    """Those of the operator; the last two are whether the entropy is wanted, and how many of the largest weights."""
     query, key, value = (t.requires_grad_() for t in kit.inputs(dim=8, value_dim=8))
     scores = regard.attention(query.detach(), key.detach(), value.detach(), **more).weights.scores
-    return [*cpu._arguments(scores, value, more.get("sinks")), True, 2]
+    scores = replace(scores, query=query, key=key)
+    return [*operator._arguments("cpu", scores, value, more.get("sinks")), True, 2]
 
 
 @pytest.mark.parametrize("name", ["", "causal", "full mask", "bias", "sinks", "softcap"])
@@ -300,12 +356,16 @@ def test_opcheck(kit, name):
     given = kit.inputs(dim=8, value_dim=8)
     full = arguments(kit, **kit.options([name] if name else [], *given[:2]))
     torch.library.opcheck(torch.ops.regard.attention.default, full)
-    output, lse, *_ = torch.ops.regard.attention(*(t.detach() if isinstance(t, torch.Tensor) else t for t in full))
-    tensors = [t.detach() if isinstance(t, torch.Tensor) else t for t in full[:10]]
-    grads = [torch.randn_like(output), torch.randn_like(lse)]
-    tests = ["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"]  # it has no gradient of its own
-    backward = torch.ops.regard.attention_backward.default
-    torch.library.opcheck(backward, [*grads, output, lse, *tensors, name == "bias"], test_utils=tests)
+    problem = [t.detach() if isinstance(t, torch.Tensor) else t for t in full[:-2]]
+    output, lse, *_ = torch.ops.regard.attention(*problem, True, 2)
+    grads, direction = [torch.randn_like(output), torch.randn_like(lse)], [torch.randn_like(t) for t in problem[:3]]
+    direction += [t if t is None else torch.randn_like(t) for t in problem[3:5]]
+    for operation, more in (
+        (torch.ops.regard.attention_backward, [*grads, output, lse, name == "bias", *problem]),
+        (torch.ops.regard.attention_tangent, [*direction, *problem]),
+        (torch.ops.regard.attention_second, [*direction, *grads, *problem]),
+    ):
+        torch.library.opcheck(operation.default, more)
 
 
 def test_torch_func(kit):
@@ -352,7 +412,15 @@ def test_a_forced_instruction_set_that_is_not_there(kit, monkeypatch):
     assert here()["cpu"][0].startswith(f"REGARD_ISA: expected one of {', '.join(SETS)}")
     with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
         regard.attention(*kit.inputs(), backend="cpu")
-    kit.check(*kit.inputs())  # the next backend serves
+    with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
+        regard.attention(*kit.inputs())  # and no other backend steps in silently
+    kit.check(*kit.inputs(), backend="torch")
+
+
+def test_an_instruction_set_in_capitals(kit, isa, monkeypatch):
+    monkeypatch.setenv("REGARD_ISA", isa.upper())
+    assert cpu.instruction_set() == isa
+    kit.check(*kit.inputs(), backend="cpu")
 
 
 def test_dims_that_are_too_large(kit):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import regard
-from regard.backends import streaming
+from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 
 
@@ -125,7 +125,7 @@ def test_gradcheck():
 
 def test_blocks_add_up(kit, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(regard.scores.Scores.blocks, "__defaults__", (64,))
+    monkeypatch.setattr(streaming, "GRADIENT_BLOCK", 64)
     query, key, value = kit.inputs(queries=131, dtype=torch.float64)
     check(kit, query, key, value, **kit.options(["left", "bias", "sinks"], query, key), tolerance=1e-11)
 
@@ -191,15 +191,6 @@ def test_half_precision_is_no_worse_than_plain_pytorch(kit, names, dtype):
         kit.no_worse(one, other, exact)
 
 
-def test_weights_are_constants(kit):
-    query, key, value = (tensor.requires_grad_() for tensor in kit.inputs())
-    found = regard.attention(query, key, value, collect=("entropy",))
-    assert found.output.requires_grad
-    assert found.lse.requires_grad
-    for one in (found.weights.dense(), found.weights.entropy(), found.weights[0, 0], found.weights.received()):
-        assert not one.requires_grad
-
-
 def test_collecting_changes_no_gradient(kit):
     query, key, value = kit.inputs(dtype=torch.float64)
 
@@ -213,17 +204,132 @@ def test_collecting_changes_no_gradient(kit):
         kit.agree(one, other)
 
 
+# Second derivatives and forward mode
+
+
+IMPORT_WARNING = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # of torch's own formulas
+DERIVED = [[], ["causal"], ["softcap"], ["bias", "lengths"], ["sinks", "causal"], ["key bias", "softcap", "sinks"],
+           ["rule"], ["hiding bias"], ["full mask", "sinks"], ["window", "segment pair"]]  # fmt: skip
+
+
+def differentiable(kit, names, backend, dtype=torch.float64):
+    """attention() as a function of leaves, whose lse of a row that sees nothing is 0; and the leaves."""
+    query, key, value = kit.inputs(1, 4, 2, 3, 5, 2, 3, dtype)
+    more = kit.options(names, query, key)
+    learned = [name for name in ("bias", "sinks") if name in more and "hiding bias" not in names]
+    leaves = [t.detach().to(dtype).requires_grad_() for t in (query, key, value, *(more[name] for name in learned))]
+
+    def run(query, key, value, *others):
+        arguments = more | dict(zip(learned, others, strict=True))
+        found = regard.attention(query, key, value, backend=backend, **arguments)
+        return found.output, found.lse.where(found.lse > -torch.inf, 0)
+
+    return run, leaves
+
+
+@IMPORT_WARNING
+@pytest.mark.parametrize("names", DERIVED, ids="-".join)
+def test_every_derivative_by_finite_differences(kit, names):
+    """First, second, forward, and forward of the gradient."""
+    run, leaves = differentiable(kit, names, "torch")
+    assert torch.autograd.gradcheck(run, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(run, leaves, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+def derivatives(run, leaves, directions):
+    """The gradient of a function of output and lse, its derivative in a direction, and theirs forward."""
+    directions = tuple(way.to(leaf.dtype) for way, leaf in zip(directions, leaves, strict=True))
+    output, lse = run(*leaves)
+    loss = (output.double() * torch.linspace(-1, 1, 3)).square().sum() + (lse * torch.linspace(1, 2, 3)).sum()
+    first = torch.autograd.grad(loss, leaves, create_graph=True)
+    along = sum((one.double() * way).sum() for one, way in zip(first, directions, strict=True))
+    second = torch.autograd.grad(along, leaves, materialize_grads=True)
+    forward = torch.func.jvp(run, tuple(leaf.detach() for leaf in leaves), directions)[1]
+    return [derivative.detach() for derivative in (*first, *second, *forward)]
+
+
+@IMPORT_WARNING
+@pytest.mark.parametrize("names", [names for names in DERIVED if names != ["rule"]], ids="-".join)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
-def test_no_second_derivative(backend):
+def test_second_and_forward_derivatives_in_lower_precision(kit, backend, dtype, names):
+    if backend == "cpu" and cpu._missing:
+        pytest.skip(cpu._missing)
+    run, leaves = differentiable(kit, names, backend, dtype)
+    torch.manual_seed(0)
+    exact, _ = differentiable(kit, names, "reference", dtype)
+    torch.manual_seed(0)
+    run, leaves = differentiable(kit, names, backend, dtype)
+    directions = [torch.randn(leaf.shape).to(dtype) for leaf in leaves]
+    doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    tolerance = 2e-5 if dtype == torch.float32 else 0.05  # bfloat16 rounds the output, and each result, to 1/256
+    for one, other in zip(derivatives(run, leaves, directions), derivatives(exact, doubles, directions), strict=True):
+        kit.agree(one, other, tolerance * max(1, float(other.abs().max())))
+
+
+@IMPORT_WARNING
+def test_forward_mode_with_dual_numbers(kit, backend):
+    query, key, value = kit.inputs()
+    tangent = torch.randn_like(query)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(query, tangent)
+        found = regard.attention(dual, key, value, causal=True, backend=backend)
+        ours = torch.autograd.forward_ad.unpack_dual(found.output).tangent
+    (expected,) = torch.func.jvp(lambda q: kit.oracle(q, key, value, causal=True)[0], (query,), (tangent,))[1:]
+    kit.agree(ours, expected)
+
+
+@IMPORT_WARNING
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_derivatives_that_are_not_there_are_refused(backend):
     query = torch.randn(1, 1, 3, 2, requires_grad=True)
     output = regard.attention(query, query, query, backend=backend).output
 
-    def twice():
-        (gradient,) = torch.autograd.grad(output.sum(), query, create_graph=True)
-        torch.autograd.grad(gradient.sum(), query)
+    def thrice():
+        (first,) = torch.autograd.grad(output.square().sum(), query, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), query, create_graph=True)
+        torch.autograd.grad(second.square().sum(), query)
 
-    with pytest.raises(RuntimeError, match="attention: there is no second derivative"):  # and not a graph that lacks it
-        twice()
+    with pytest.raises(RuntimeError, match="attention: there is no third derivative"):  # and not a graph that lacks it
+        thrice()
+
+    def forward_twice():
+        torch.func.jacfwd(torch.func.jacfwd(lambda q: regard.attention(q, q, q, backend=backend).output.sum()))(query)
+
+    with pytest.raises(RuntimeError, match="attention: there is no forward derivative of a forward derivative"):
+        forward_twice()
+
+
+def by_hand(query, key, value):
+    hidden = torch.ones(query.shape[-2], key.shape[-2]).bool().tril().logical_not()
+    scores = query @ key.mT * query.shape[-1] ** -0.5
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value
+
+
+@IMPORT_WARNING
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_torch_func(kit, dtype):
+    """grad, vmap, hessian and gradients per sample, on the backend of each type."""
+    tensors = [torch.randn(2, 1, 5, 3, dtype=dtype) for _ in range(3)]
+
+    def loss(attend):
+        return lambda query, key, value: attend(query, key, value).square().sum()
+
+    def ours(query, key, value):
+        return regard.attention(query, key, value, causal=True).output
+
+    for transform in (
+        lambda attend: torch.func.grad(loss(attend), (0, 1, 2)),
+        lambda attend: torch.func.vmap(attend),
+        lambda attend: torch.func.vmap(torch.func.grad(loss(attend), (0, 1, 2))),
+        lambda attend: lambda query, key, value: torch.func.vmap(attend, (0, None, None))(query, key[0], value[0]),
+        lambda attend: torch.func.hessian(loss(attend), (0, 1, 2)),
+        lambda attend: torch.func.jacfwd(attend),
+        lambda attend: torch.func.jacrev(attend),
+    ):
+        results = [torch.utils._pytree.tree_leaves(transform(attend)(*tensors)) for attend in (ours, by_hand)]
+        for one, other in zip(*results, strict=True):
+            kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
 
 
 def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):

@@ -198,7 +198,7 @@ def test_generated_tokens_do_not_keep_all_keys() -> None:
 @pytest.mark.parametrize(
     ("name", "padding", "expected"),
     [
-        ("bert", "none", {"causal": False, "window": (None, None)}),
+        ("bert", "none", None),  # everybody sees everything, which eager attention is told by no mask at all
         ("bert", "right", {"causal": False, "window": (None, None), "lengths": [11, 7, 2]}),
         ("llama", "none", {"causal": True, "window": (None, None)}),
         ("llama", "right", {"causal": True, "window": (None, None), "lengths": [11, 7, 2]}),
@@ -217,6 +217,9 @@ def test_masks_are_rules(monkeypatch, name, padding, expected) -> None:
     )
     monkeypatch.setattr(masking_utils, "sdpa_mask", lambda *_, **__: pytest.fail("a mask was made dense"))
     make(family, attn_implementation="regard")(**batch(padding))
+    if expected is None:
+        assert masks == [None]
+        return
     options = masks[-1].options
     assert options.keys() == expected.keys()
     for key, value in expected.items():
@@ -428,31 +431,36 @@ def test_check_names_the_modules_that_compute_their_own() -> None:
         regard.hf.check(torch.nn.Linear(2, 3))
 
 
-def test_a_model_that_adds_the_mask_itself_is_refused() -> None:
-    """Half of BigBird-Pegasus goes through the interface; the other half would take True for 1."""
+def test_a_model_that_adds_the_mask_itself() -> None:
+    """Half of BigBird-Pegasus goes through the interface; the other half adds the mask to scores of its own."""
     options = {"d_model": 8, "vocab_size": 41, "max_position_embeddings": 32, "attention_type": "original_full"}
     layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     config = transformers.BigBirdPegasusConfig(**options, **layers, encoder_ffn_dim=8, decoder_ffn_dim=8)
-    config._attn_implementation = "regard"
-    with pytest.raises(ValueError, match="adds its mask to scores of its own: its attention does not go through"):
-        transformers.BigBirdPegasusModel(config)(**batch("right"))
+    outputs = []
+    for implementation in ("eager", "regard"):
+        config._attn_implementation = implementation
+        torch.manual_seed(5)
+        model = transformers.BigBirdPegasusModel(config).eval()
+        with torch.no_grad():
+            outputs.append(model(**batch("right"), output_attentions=True))
+    eager, ours = outputs
+    torch.testing.assert_close(ours.last_hidden_state, eager.last_hidden_state, **CLOSE)
+    same_weights(eager.cross_attentions, ours.cross_attentions)
 
 
-def test_what_regard_does_not_know_is_refused() -> None:
+@pytest.mark.parametrize("name", ["sinks", "cache"])
+def test_what_regard_does_not_know_is_refused(name) -> None:
     q = torch.randn(1, 1, 3, 4)
-    with pytest.raises(ValueError, match="Linear: it hands indices to its attention, which regard does not know"):
-        regard.hf.attend(torch.nn.Linear(2, 3), q, q, q, None, indices=torch.zeros(1, 3, 2))
+    with pytest.raises(ValueError, match=f"Linear: it hands {name} to its attention, which regard does not know"):
+        regard.hf.attend(torch.nn.Linear(2, 3), q, q, q, None, **{name: torch.zeros(1, 3, 2)})
 
 
-def test_attention_without_a_mask() -> None:
-    """A model that makes no mask says by attributes what it means."""
+def test_no_mask_hides_nothing() -> None:
+    """Eager attention reads neither attributes nor a window that is handed over; what it hides stands in the mask."""
     module, q = torch.nn.Linear(2, 3), torch.randn(1, 2, 5, 4)
-    assert regard.hf.attend(module, q, q, q, None)[1].scores.mask.causal
-    module.is_causal = False
-    assert not regard.hf.attend(module, q, q, q, None)[1].scores.mask.bounded
-    assert regard.hf.attend(module, q, q, q, None, sliding_window=3)[1].scores.mask.window == (2, 2)
-    mask = regard.hf.attend(module, q, q, q, None, sliding_window=3, is_causal=True)[1].scores.mask
-    assert (mask.causal, mask.window) == (True, (2, None))
+    module.is_causal = True
+    for options in ({}, {"is_causal": True}, {"sliding_window": 3}):
+        assert not regard.hf.attend(module, q, q, q, None, **options)[1].scores.mask.bounded
 
 
 # The collector

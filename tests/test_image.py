@@ -1,18 +1,27 @@
 """Pictures: every label inside and none on top of another, in any script, as PNG and as SVG whose text is text."""
 
 import errno
+import importlib.util
 import io
+import json
+import math
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
+from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import regard
 from regard.view import check_suffix, image, numbers
+
+_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
+_readings = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_readings)
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
@@ -113,17 +122,62 @@ def test_the_numbers_on_the_cells_can_be_read(reading):
 
 
 @pytest.mark.parametrize(
-    ("choice", "shape"), [({}, (6, 12)), ({"layer": 2}, (1, 12)), ({"layer": -1}, (1, 12)), ({"head": -1}, (6, 1))]
+    ("choice", "shape", "about"),
+    [
+        ({}, (6, 12), "all-MiniLM-L6-v2, 6 layers × 12 heads"),
+        ({"layer": 2}, (1, 12), "all-MiniLM-L6-v2, layer 2, 12 heads"),
+        ({"layer": -1}, (1, 12), "all-MiniLM-L6-v2, layer 5, 12 heads"),
+        ({"head": -1}, (6, 1), "all-MiniLM-L6-v2, head 11 in 6 layers"),
+    ],
 )
-def test_the_grid_has_all_heads(reading, choice, shape):
+def test_the_grid_has_all_heads(reading, choice, shape, about):
     figure = image.picture(reading, **choice)
-    assert len(figure.axes) == shape[0] * shape[1]
-    layer = choice.get("layer", 0) % 6
-    found = figure.axes[0].images[0].get_array() ** 2
-    assert abs(found - reading.weights(layer, choice.get("head", 0)).numpy()).max() < 1e-6
-    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert labels[0] == f"layer {layer}"
-    assert len(labels) == shape[0]
+    (axes,) = figure.axes[:1]
+    assert axes.get_title() == about
+    mosaic = axes.images[0].get_array().filled(math.nan) ** 2
+    side = mosaic.shape[0] / (shape[0] + image.GAP * (shape[0] - 1))  # of a square
+    heads = [int(label.get_text()) for label in axes.get_xticklabels()]
+    layers = [int(label.get_text()) for label in axes.get_yticklabels()]
+    assert (len(layers), len(heads)) == shape
+    for y, layer in enumerate(layers):
+        for x, head in enumerate(heads):
+            top, left = (int(n * (1 + image.GAP) * side) for n in (y, x))
+            weights = reading.weights(layer, head).numpy()
+            cell = side / len(weights)
+            for i, j in ((0, 0), (2, 5), (6, 6)):
+                shown = mosaic[int(top + (i + 0.5) * cell), int(left + (j + 0.5) * cell)]
+                assert shown == pytest.approx(weights[i, j], abs=1e-6)
+
+
+@pytest.mark.parametrize("choice", [{"layer": 5, "head": 11}, {"layer": 5}, {"head": 3}, {}], ids="-".join)
+def test_a_picture_stands_alone(reading, tmp_path, choice):
+    """Text, model, layer and head, and the scale of the colours: what a reader of a paper needs."""
+    reading.save(tmp_path / "a.svg", **choice)
+    texts = svg_texts((tmp_path / "a.svg").read_bytes())
+    assert {ARROW, "weight", "0%", "5%", "100%"} <= set(texts)
+    assert any(text.startswith("all-MiniLM-L6-v2, ") for text in texts)
+    assert {str(number) for number in choice.values()} <= set(" ".join(texts).replace(",", "").split())
+
+
+def test_a_picture_of_many_heads_is_one_image(lens, tmp_path):
+    """A pair of axes a head takes ten seconds where there are hundreds."""
+    figure = image.picture(lens.read(ARROW))
+    assert len(figure.axes) + len(figure.axes[0].child_axes) == 2
+    assert sum(len(axes.images) for axes in figure.axes) == 1
+
+
+def test_the_cells_are_large_enough_to_stay_sharp_where_images_are_smoothed(reading):
+    for choice in ({"layer": 0, "head": 0}, {}):
+        cells = image.picture(reading, **choice).axes[0].images[0].get_array()
+        assert max(cells.shape) > 700
+
+
+def test_a_long_word_is_cut_beside_the_picture_and_whole_above_it(lens):
+    word = "Donaudampfschifffahrtsgesellschaftskapitän"
+    figure = image.picture(lens.read(f"Der {word} fährt"), layer=0, head=0)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[2] == word[:29] + "…"
+    assert word in figure._suptitle.get_text()
 
 
 def test_a_long_text_becomes_a_picture_of_its_largest_weights(lens, monkeypatch):
@@ -131,7 +185,8 @@ def test_a_long_text_becomes_a_picture_of_its_largest_weights(lens, monkeypatch)
     reading = lens.read("the cat sat on the mat and " * 10)
     figure = image.picture(reading, layer=2, head=3)
     shown = figure.axes[0].images[0].get_array() ** 2
-    assert shown.shape == (20, 20)
+    assert shown.shape == (20 * 51, 20 * 51)
+    assert figure.axes[0].get_title().endswith("layer 2, head 3; a cell is the largest of its weights")
     assert shown.max() == pytest.approx(float(reading.weights(2, 3).max()), abs=1e-5)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[0] == "[CLS]"
@@ -207,6 +262,15 @@ def test_numbers_are_those_of_the_layers_and_heads_asked_for(reading):
     assert (one["layers"], one["heads"]) == ([5], [3])
     assert one["attention"] == [[everything["attention"][5][3]]]
     assert [unit["text"] for unit in one["units"]] == ["[CLS]", *ARROW.split(), "[SEP]"]
+
+
+def test_json_has_null_for_nan(tmp_path):
+    reading = _readings.made("a b", draw=lambda *shape: torch.full(shape, torch.nan))
+    reading.save(tmp_path / "a.json")
+    numbers = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert numbers["attention"][0][0][0] == [None] * 3
+    for suffix in (".png", ".svg"):
+        reading.save(tmp_path / f"a{suffix}")
 
 
 def test_too_many_numbers(reading, monkeypatch):

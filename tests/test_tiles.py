@@ -5,6 +5,7 @@ import importlib.util
 import threading
 import time
 import weakref
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -85,6 +86,42 @@ def test_a_thumb_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole)
     torch.testing.assert_close(matrix.thumb(), torch.tensor(cells))
 
 
+@pytest.mark.parametrize("hide", [False, True], ids=["with [S]", "without [S]"])
+@pytest.mark.parametrize("rule", ["plain", "causal", "softcap, scale and sinks"])
+def test_the_thumbs_of_a_layer_are_those_of_its_heads(monkeypatch, rule, hide):
+    monkeypatch.setattr(tiles, "THUMB", 8)
+    reading = made(" ".join(f"w{n}" for n in range(37)), **_readings.RULES[rule])
+    together = tiles.thumbs(reading, 1, hide)
+    assert together.shape == (6, 5, 5)
+    heads = torch.stack([Matrix(reading, 1, head, "max", hide).thumb() for head in range(6)])
+    torch.testing.assert_close(together, heads, atol=1e-6, rtol=0)
+    monkeypatch.setattr(tiles, "AT_ONCE", 0)  # as where the weights of all heads are too many
+    told = []
+    torch.testing.assert_close(tiles.thumbs(reading, 1, hide, told.append), heads, atol=0, rtol=0)
+    assert told == [n / 6 for n in range(6)]
+
+
+def test_thumbs_ask_for_the_weights_once(monkeypatch):
+    """Which takes no longer than the dense weights; head by head it took several times as long."""
+    asked = []
+    reading = made(" ".join(f"w{n}" for n in range(300)))
+    weights = reading.attention[0].weights
+    monkeypatch.setattr(type(weights), "__getitem__", lambda *_: asked.append("a part"))
+    grouped = type(weights).grouped
+    monkeypatch.setattr(type(weights), "grouped", lambda *a, **k: (asked.append("all"), grouped(*a, **k))[1])
+    assert tiles.thumbs(reading, 0, False).shape == (6, 38, 38)
+    assert asked == ["all"]
+
+
+def test_a_text_of_special_tokens_alone_cannot_hide_them():
+    reading = made("a b")
+    reading = replace(reading, _spans=[(None, [n]) for n in range(len(reading.tokens))])
+    assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
+    for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
+        with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):
+            asked()
+
+
 def test_a_layout_does_not_keep_its_reading():
     reading = made("a b c")
     Matrix(reading, 0, 0).tile(0, 0, 0)
@@ -138,9 +175,22 @@ def test_work_is_shared_told_and_cancelled():
     go.clear()
     with pytest.raises(Working):
         jobs.result("c", work, 0.1)
-    assert jobs.cancel(3) == 1
+    assert jobs.cancel(3) == ["c"]
+    assert [jobs.was_cancelled(number) for number in (2, 3, None, {})] == [False, True, False, False]
     go.set()
     assert jobs.result("d", lambda progress: "the next", 10) == "the next"
+    jobs.close()
+
+
+def test_each_lane_has_its_turn():
+    jobs, go = Jobs(), threading.Event()
+    with pytest.raises(Working):
+        jobs.result("long", lambda progress: go.wait(10), 0)
+    assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
+    with pytest.raises(Working):
+        jobs.result("another long", lambda progress: "done", 0)
+    go.set()
+    assert jobs.result("another long", lambda progress: "done", 10) == "done"
     jobs.close()
 
 
@@ -181,6 +231,19 @@ def test_a_result_that_nobody_comes_for_is_let_go():
     jobs._jobs["a"].asked -= 60
     jobs.result("c", lambda progress: None, 10)
     assert thing() is None
+    jobs.close()
+
+
+def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
+    jobs, go = Jobs(), threading.Event()
+    for n in range(64):
+        with pytest.raises(Working):
+            jobs.result(n, lambda progress: go.wait(10), 0)
+    for job in jobs._jobs.values():
+        job.asked -= 60
+    assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
+    assert len(jobs._jobs) == 1  # the one under way
+    go.set()
     jobs.close()
 
 

@@ -117,3 +117,10 @@ def test_what_is_printed_moves_nothing_around_it(text):
     assert all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in printable(text))
     assert not set(printable(text)) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028")
     assert len(printable(text)) == len(text)
+
+
+def test_a_word_of_very_many_tokens():
+    """A table of decimals with commas is one word. Copying the list for each token would take hours."""
+    count = 500_000
+    text = "1" * count
+    assert units(text, [(n, n + 1) for n in range(count)]) == [((0, count), list(range(count)))]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regard import bars
+from regard.plurals import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,17 +34,25 @@ app.add_typer(bench, name="bench")
 
 
 Level = Literal["token", "word", "sentence"]
-Pool = Literal["mean", "cls", "max", "last"]
 Truncation = Literal["windows", "cut", "error"]
 Mix = Literal["mean", "concatenate"]
 Subwords = Literal["mean", "first", "last", "first-last"]
-Computed = Literal["float32", "bfloat16", "auto"]
-Stored = Literal["float32", "float16", "int8"]
 OnError = Literal["stop", "skip"]
-Format = Literal["lines", "paragraphs", "jsonl", "csv", "tsv", "parquet", "conllu"]
+Format = Literal["lines", "paragraphs", "json", "jsonl", "csv", "tsv", "parquet", "conllu"]
 
 
-class RaceTask(StrEnum):  # typer takes no list of literals
+class Pool(StrEnum):  # typer takes no list of literals
+    """How a sentence's vector is made of its tokens'."""
+
+    mean = "mean"
+    cls = "cls"
+    max = "max"
+    last = "last"
+    weightedmean = "weightedmean"
+    mean_sqrt_len = "mean_sqrt_len"
+
+
+class RaceTask(StrEnum):
     """What is to be learned."""
 
     reverse = "reverse"
@@ -87,7 +98,7 @@ def explain(
     if save is not None:
         from regard.view import save as save_reading
 
-        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head)
+        save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
     if as_json:
         _print_json(walk.to_dict())
     else:
@@ -123,6 +134,8 @@ def show(
     elif save is None:
         _print(lambda width: terminal.heat_map(reading, layer, head, width))
     _warn(reading.truncated)
+    if save is not None:
+        _warn(reading.note)
 
 
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
@@ -200,7 +213,8 @@ def embed(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Text by line, .jsonl, .csv, .tsv, .parquet, .conllu, also .gz or .zst; folders of these; - is stdin.",
+            help="Text by line, .json, .jsonl, .csv, .tsv, .parquet, .conllu, also .gz, .bz2, .xz or .zst; folders of "
+            "these; - is stdin.",
             show_default=False,
         ),
     ],
@@ -212,8 +226,19 @@ def embed(
     mix: Annotated[Mix, typer.Option(help="How several layers make one vector.")] = "mean",
     subwords: Annotated[Subwords, typer.Option(help="How a word is made of its tokens.")] = "mean",
     pool: Annotated[
-        Pool | None,
-        typer.Option(help="How a sentence is made of its tokens.", show_default="as the model's folder says"),
+        list[Pool] | None,
+        typer.Option(
+            help="How a sentence is made of its tokens; more than once for several, one after the other.",
+            show_default="as the model's folder says",
+        ),
+    ] = None,
+    dims: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="So many numbers of each sentence's vector, for models of the Matryoshka kind.",
+            show_default="as the model's folder says",
+        ),
     ] = None,
     truncation: Annotated[
         Truncation,
@@ -222,13 +247,33 @@ def embed(
     prompt: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which of the model's prompts to put before.", show_default=False)
     ] = None,
+    prompt_text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to put before each text instead.", show_default=False)
+    ] = None,
+    chunk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sentences|N",
+            help="A vector for each sentence of a text, or each N tokens of it, once the whole text has been read.",
+            show_default=False,
+        ),
+    ] = None,
     format: Annotated[
         Format | None, typer.Option(help="What the files hold.", show_default="as their names say")
     ] = None,
-    column: Annotated[str, typer.Option(metavar="NAME", help="Which column has the text.")] = "text",
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="Which column has the text; a.b is b inside a (JSON, Parquet).")
+    ] = "text",
     id: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which column has the text_id.", show_default="a number")
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A column to carry into the output; more than once for several."),
+    ] = None,
+    places: Annotated[
+        bool, typer.Option("--places", help="Add the columns file and line: where each text stands.")
+    ] = False,
     dtype: Annotated[
         Literal["float32", "bfloat16", "auto"], typer.Option(help="Of the computation; auto: the fastest here.")
     ] = "float32",
@@ -250,20 +295,28 @@ def embed(
     """
     from regard.corpus import Recipe, Source, embed_files
 
-    source = Source(files, format, column, id)
+    source = Source(files, format, column, id, keep or (), places)
+    pools = [name.value for name in pool or ()]
     recipe = Recipe(
-        model, revision, allow_pickle, level, _numbers(layers), pool, mix, subwords, truncation, prompt, dtype, store
+        model=model,
+        revision=revision,
+        allow_pickle=allow_pickle,
+        level=level,
+        layers=_numbers(layers),
+        pool=pools[0] if len(pools) == 1 else pools or None,  # type: ignore[arg-type]
+        mix=mix,
+        subwords=subwords,
+        truncation=truncation,
+        prompt=prompt,
+        dtype=dtype,
+        store=store,
+        chunk=_chunk(chunk),
+        dims=dims,
+        prompt_text=prompt_text,
     )
-    told = 0
-
-    def warn(message: str) -> None:
-        nonlocal told
-        told += 1
-        if told <= 20:
-            _warn(message)
-
+    bad, left_out = _FirstWarnings(), _FirstWarnings()
     try:
-        with bars.embedding() as show:
+        with _hints(), bars.embedding() as show:
             counts = embed_files(
                 source,
                 out,
@@ -273,7 +326,8 @@ def embed(
                 workers=workers,
                 overwrite=overwrite,
                 progress=show,
-                warn=warn,
+                warn=bad,
+                leave_out=lambda path, why: left_out(f"{path} is not read: {why}."),
             )
     except KeyboardInterrupt:
         _warn("stopped. The same command goes on from here.")
@@ -281,11 +335,58 @@ def embed(
     if as_json:
         _print_json(counts)
     else:
-        print(f"{counts['texts']:,} texts, {counts['vectors']:,} vectors of {counts['dim']} numbers in {out}")
-    if counts["truncated"]:
-        _warn(f"{counts['truncated']:,} texts are longer than the model takes and were cut: column `truncated`.")
+        texts, vectors = counted(counts["texts"], "text"), counted(counts["vectors"], "vector")
+        print(f"{texts}, {vectors} of {counted(counts['dim'], 'number')} in {out}")
+    if left_out.count > left_out.SHOWN:
+        _warn(f"{counted(left_out.count, 'file or folder', 'files and folders')} in all were not read.")
+    if cut := counts["truncated"]:
+        texts = counted(cut, "text is longer than the model takes", "texts are longer than the model takes")
+        _warn(f"{texts}, and cut: column `truncated`.")
     if counts["bad"]:
-        _warn(f"{counts['bad']:,} records were left out" + (", of which 20 are named above." if told > 20 else "."))
+        named = ", the first of them named above" if bad.count > bad.SHOWN else ""
+        _warn(f"{counted(counts['bad'], 'record was', 'records were')} left out{named}.")
+
+
+class _FirstWarnings:
+    """Prints the first warnings, and counts all."""
+
+    SHOWN = 20
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
+        if self.count <= self.SHOWN:
+            _warn(message)
+
+
+@contextmanager
+def _hints() -> Iterator[None]:
+    """Errors of a corpus say which option of the command would help."""
+    from regard.corpus import BadRecordError, OutputExistsError, UnknownFormatError
+
+    try:
+        yield
+    except BadRecordError as error:
+        error.add_note("(--on-error skip leaves such records out.)")
+        raise
+    except OutputExistsError as error:
+        error.add_note("(--overwrite replaces it.)")
+        raise
+    except UnknownFormatError as error:
+        error.add_note("(--format says what they hold, such as lines.)")
+        raise
+
+
+def _chunk(chunk: str | None) -> int | Literal["sentences"] | None:
+    if chunk is None:
+        return None
+    if chunk == "sentences":
+        return "sentences"
+    if not chunk.isdecimal() or int(chunk) < 1:
+        raise typer.BadParameter(f"expected sentences, or a number of tokens. Got {chunk!r}.")
+    return int(chunk)
 
 
 def _numbers(layers: str) -> list[int] | str:
@@ -352,7 +453,7 @@ def train(
         _print_json(report)
         return
     best = report["best"]
-    print(f"{report['steps']:,} steps in {report['seconds']:,.0f} s; {report['ended']}.")
+    print(f"{counted(report['steps'], 'step')} in {report['seconds']:,.0f} s; {report['ended']}.")
     found = f"{best['accuracy']:.1%} (loss {best['loss']:.2f}, at step {best['step']:,})"
     print(f"Of masked words in held-out text it finds {found}.")
     print(f"regard.Lens({str(out)!r}) opens it; {out / 'losses.png'} shows how it learned.")
@@ -435,7 +536,7 @@ def bench_attention(
         figures.check(path)
         if path.suffix.lower() != ".json":
             picture.check(rows)
-    with bars.counting(f"of {len(rows)} rows") as advance:
+    with bars.counting(f"of {counted(len(rows), 'row')}") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
         _print_json(report.to_dict())
@@ -530,9 +631,11 @@ def _hush() -> None:
 def _line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped."
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}."
+    text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    text = re.sub(r"\bnth=(\d)", r"--nth \1", text)  # an argument of the library, an option here
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _print(draw: Callable[[int], RenderableType]) -> None:

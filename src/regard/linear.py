@@ -93,6 +93,30 @@ class Linear:
         return y
 
 
+class KernelLinear(nn.Linear):
+    """An `nn.Linear` for inference: y = x Wᵀ + b by `Linear`, the same to the bit for any number of threads.
+
+    PyTorch's own product is split by the number of threads, and its last digits with it.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        with torch.device("meta"):
+            super().__init__(layer.in_features, layer.out_features)
+        self.weight, self.bias = layer.weight, layer.bias
+        self._packed = Linear([layer])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._packed(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+
+
+def for_inference(model: nn.Module) -> None:
+    """Puts a `KernelLinear` in the place of every `nn.Linear` of a float32 model on the CPU."""
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
+                setattr(parent, name, KernelLinear(layer))
+
+
 def _rows(x: Tensor) -> tuple[int, int]:
     """Address and stride of rows whose numbers lie side by side."""
     return x.data_ptr(), x.stride(0)

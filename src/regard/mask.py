@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +38,13 @@ class Mask:
                         1 1 1 1 0 0                      0 0 1 1 0 0                    1 1 1 1 0 0
                         1 1 1 1 1 0                      0 0 0 1 1 0                    1 1 1 1 0 0
                         1 1 1 1 1 1                      0 0 0 0 1 1                    1 1 1 1 0 0
+
+    The last query stands at the last key or, with `to_lengths`, at the last key within `lengths`; lengths=[5] then is
+
+        causal=True     1 1 0 0 0 0      window=(1, 0)   1 1 0 0 0 0
+                        1 1 1 0 0 0                      0 1 1 0 0 0
+                        1 1 1 1 0 0                      0 0 1 1 0 0
+                        1 1 1 1 1 0                      0 0 0 1 1 0
     """
 
     queries: int
@@ -46,6 +54,8 @@ class Mask:
     lengths: Int[Tensor, "B"] | None = None
     segments: tuple[Int[Tensor, "n+1"], Int[Tensor, "n+1"]] | None = None
     given: Bool[Tensor, "B|1 H|1 Q|1 K|1"] | Rule | None = None
+    to_lengths: bool = False
+    device: torch.device | None = None  # where `spans` are made; not given: where lengths or segments are
 
     @property
     def bounded(self) -> bool:
@@ -57,9 +67,11 @@ class Mask:
     @cached_property
     def spans(self) -> tuple[Int[Tensor, "B|1 Q"], Int[Tensor, "B|1 Q"]]:
         """The first key that each query may see and the one after the last; `start ≥ stop` where it sees none."""
-        tensors = [self.lengths, *(self.segments or ())]
-        query = torch.arange(self.queries, device=next((t.device for t in tensors if t is not None), None))
-        if self.segments is None:
+        query = torch.arange(self.queries, device=self._device)
+        if self.to_lengths and self.lengths is not None:
+            start, stop = torch.zeros_like(query), torch.full_like(query, self.keys)
+            position = query + (self.lengths[:, None] - self.queries)  # (B, Q)
+        elif self.segments is None:
             start, stop = torch.zeros_like(query), torch.full_like(query, self.keys)
             position = query + (self.keys - self.queries)  # in key coordinates: the last query meets the last key
         else:
@@ -78,6 +90,28 @@ class Mask:
             return start[None], stop[None]
         stop = stop.minimum(self.lengths[:, None])
         return start.expand_as(stop), stop
+
+    @property
+    def _device(self) -> torch.device:
+        tensors = (self.lengths, *(self.segments or ()))
+        given = (tensor.device for tensor in tensors if tensor is not None)
+        return self.device or next(given, torch.device("cpu"))  # and never the default device of the moment
+
+    def check(self) -> None:
+        """Raises ValueError where lengths or segments are out of range: the checks that have to read their numbers."""
+        lengths = self.lengths
+        if lengths is not None and len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= self.keys:
+            raise ValueError(f"lengths: expected 0 to {self.keys}, the number of keys. Got {lengths.tolist()}.")
+        sides = (("queries", self.queries), ("keys", self.keys))
+        for bounds, (side, end) in zip(self.segments or (), sides, strict=False):
+            if bounds[0] != 0 or bounds[-1] != end or (bounds.diff() < 0).any():
+                raise ValueError(
+                    f"segments: expected rising boundaries from 0 to {end}, the number of {side}. "
+                    f"Got {bounds.tolist()}."
+                )
+        if self.segments is not None and len(self.segments[0]) != len(self.segments[1]):
+            counts = " and ".join(str(len(bounds) - 1) for bounds in self.segments)
+            raise ValueError(f"segments: expected as many for the queries as for the keys. Got {counts}.")
 
     def reach(self, batch: slice, rows: slice) -> slice:
         """The run of keys that holds all that these queries may see; of one key at least, where there is one."""
@@ -127,56 +161,99 @@ def part(tensor: Tensor, *indices: Index) -> Tensor:
 
 
 def make_mask(
-    shape: tuple[int, int, int, int],
+    shape: Sequence[int],
     device: torch.device,
     *,
-    causal: bool = False,
+    causal: bool | str = False,
     window: tuple[int | None, int | None] | None = None,
     lengths: Tensor | Sequence[int] | None = None,
     segments: Tensor | Sequence[int] | tuple[Tensor, Tensor] | None = None,
     mask: Tensor | Rule | None = None,
 ) -> Mask:
-    """The `Mask` that these options of `regard.attention` mean, for scores of this (B,H,Q,K) shape, all checked.
+    """The `Mask` that these options of `regard.attention` mean, for scores of this (…,H,Q,K) shape, all checked.
+
+    More than one batch dimension, in `lengths` and `mask` too, becomes one. The numbers in lengths and segments are
+    checked here unless they are not known yet, as in torch.compile; then by whoever computes with them.
 
     Raises ValueError or TypeError with the argument, what was expected and what was given.
     """
-    batch, _, queries, keys = shape
+    *batch, _, queries, keys = shape
+    to_lengths = _aligned_to_lengths(causal, lengths, segments)
     if lengths is not None:
-        lengths = _integers("lengths", lengths, device)
-        if lengths.shape != (batch,):
-            raise ValueError(f"lengths: expected one number a sequence, ({batch},). Got {tuple(lengths.shape)}.")
-        if batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= keys:
-            raise ValueError(f"lengths: expected 0 to {keys}, the number of keys. Got {lengths.tolist()}.")
+        lengths = integers("lengths", lengths, device)
+        if lengths.shape != tuple(batch):
+            raise ValueError(f"lengths: expected one number a sequence, {tuple(batch)}. Got {tuple(lengths.shape)}.")
+        lengths = lengths.reshape(-1)
     if isinstance(mask, Tensor):
+        strided("mask", mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"mask: expected bool, True = may look. Got {mask.dtype}; to add numbers, use bias=.")
         mask = broadcastable("mask", mask, shape, device)
     elif mask is not None:
         _try_rule(mask, shape, device)
-    return Mask(
+    rule = Mask(
         queries,
         keys,
         causal=bool(causal),
-        window=_window(window, queries, keys, causal),
+        window=_window(window),
         lengths=lengths,
-        segments=_segments(segments, queries, keys, device),
+        segments=_segments(segments, device),
         given=mask,
+        to_lengths=to_lengths,
+        device=device,
     )
+    if not known(rule.lengths, *(rule.segments or ())):
+        return rule
+    rule.check()
+    return replace(rule, window=needed(rule.window, queries, keys, rule.causal)) if window is not None else rule
 
 
-def broadcastable(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """`tensor` with leading dimensions of size 1 so that it has four, checked against (B,H,Q,K); never expanded."""
-    fits = tensor.ndim <= 4 and all(
-        given in (1, full) for given, full in zip(reversed(tensor.shape), reversed(shape), strict=False)
+def known(*tensors: Tensor | None) -> bool:
+    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+
+
+def strided(name: str, tensor: Tensor) -> None:
+    """Raises TypeError for a tensor that is sparse or nested."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "a nested tensor" if tensor.is_nested else str(tensor.layout)
+        dense = "segments= takes packed sequences" if tensor.is_nested else "to_dense() makes one"
+        raise TypeError(f"{name}: expected a dense tensor. Got {kind}; {dense}.")
+
+
+def broadcastable(name: str, tensor: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
+    """`tensor` in four dimensions, checked against (…,H,Q,K); expanded only where some of several batch dims are 1."""
+    strided(name, tensor)
+    fits = tensor.ndim <= len(shape) and all(
+        given in (1, full) for given, full in zip(tensor.shape[::-1], shape[::-1], strict=False)
     )
     if not fits:
-        raise ValueError(f"{name}: expected a shape that broadcasts to (B,H,Q,K) = {shape}. Got {tuple(tensor.shape)}.")
+        letters = "(B,H,Q,K)" if len(shape) == 4 else "(…,H,Q,K)"
+        expected = f"expected a shape that broadcasts to {letters} = {tuple(shape)}"
+        raise ValueError(f"{name}: {expected}. Got {tuple(tensor.shape)}.")
     if tensor.device != device:
         raise ValueError(f"{name}: expected it on {device}, where the query is. Got {tensor.device}.")
-    return tensor[(None,) * (4 - tensor.ndim)]
+    tensor = tensor[(None,) * (len(shape) - tensor.ndim)]
+    if len(shape) == 4:
+        return tensor
+    if any(size != 1 for size in tensor.shape[:-3]):
+        tensor = tensor.expand(*shape[:-3], *tensor.shape[-3:])
+    return tensor.flatten(0, -4)
 
 
-def _try_rule(rule: Rule, shape: tuple[int, ...], device: torch.device) -> None:
+def _aligned_to_lengths(causal: bool | str, lengths: Any, segments: Any) -> bool:
+    if not isinstance(causal, str):
+        return False
+    if causal != "lengths":
+        raise ValueError(f'causal: expected True, False or "lengths". Got {causal!r}.')
+    if lengths is None or segments is not None:
+        raise ValueError('causal: "lengths" needs lengths=, to which the last query is aligned, and no segments=.')
+    return True
+
+
+def _try_rule(rule: Rule, shape: Sequence[int], device: torch.device) -> None:
     if not callable(rule):
         raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {rule!r}.")
     if 0 in shape:
@@ -187,49 +264,52 @@ def _try_rule(rule: Rule, shape: tuple[int, ...], device: torch.device) -> None:
         raise TypeError(f"mask: expected a rule that returns a bool tensor, True = may look. Got {answer!r}.")
 
 
-def _window(
-    window: tuple[int | None, int | None] | None, queries: int, keys: int, causal: bool
-) -> tuple[int | None, int | None]:
+def _window(window: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
     if window is None:
         return None, None
     expected = "window: expected (left, right), each a number of keys ≥ 0 or None for no bound"
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise ValueError(f"{expected}. Got {window!r}.")
     for side in window:
-        if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 0):
+        if side is not None and (not isinstance(side, int | Integral) or isinstance(side, bool) or side < 0):
             raise ValueError(f"{expected}. Got {window!r}.")
+    left, right = (side if side is None else min(int(side), 1 << 62) for side in window)
+    return left, right
+
+
+def needed(
+    window: tuple[int | None, int | None], queries: int, keys: int, causal: bool
+) -> tuple[int | None, int | None]:
+    """The window, None on a side that hides nothing, so that a model's long window costs a short text nothing."""
     left, right = window
-    # A side that hides nothing is None, so that a model's long window costs a short text nothing.
     return (
         None if left is None or left >= keys - 1 else left,
         None if right is None or right >= queries - 1 or causal else right,
     )
 
 
-def _segments(segments, queries: int, keys: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def _segments(segments, device: torch.device) -> tuple[Tensor, Tensor] | None:
     if segments is None:
         return None
-    pair = isinstance(segments, tuple) and len(segments) == 2 and not isinstance(segments[0], int)
+    pair = isinstance(segments, tuple) and len(segments) == 2 and not isinstance(segments[0], int | Integral)
     both = segments if pair else (segments, segments)
-    query_bounds, key_bounds = (_integers("segments", bounds, device) for bounds in both)
-    for bounds, side, end in ((query_bounds, "queries", queries), (key_bounds, "keys", keys)):
-        if bounds.ndim != 1 or len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != end or (bounds.diff() < 0).any():
-            raise ValueError(
-                f"segments: expected rising boundaries from 0 to {end}, the number of {side}. Got {bounds.tolist()}."
-            )
-    if len(query_bounds) != len(key_bounds):
-        raise ValueError(
-            "segments: expected as many for the queries as for the keys. "
-            f"Got {len(query_bounds) - 1} and {len(key_bounds) - 1}."
-        )
+    query_bounds, key_bounds = (integers("segments", bounds, device) for bounds in both)
+    for bounds in (query_bounds, key_bounds):
+        if bounds.ndim != 1 or len(bounds) < 2:
+            raise ValueError(f"segments: expected two boundaries at least, 0 and the end. Got {bounds.tolist()}.")
     return query_bounds, key_bounds
 
 
-def _integers(name: str, values, device: torch.device) -> Tensor:
-    try:
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: expected integers. Got {values!r}.") from None
+def integers(name: str, values: Any, device: torch.device) -> Tensor:
+    """A tensor of int64 on the device, from a tensor, an array or a sequence of integers."""
+    if isinstance(values, Tensor):
+        strided(name, values)
+        tensor = values
+    else:
+        try:
+            tensor = torch.as_tensor(values, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name}: expected integers. Got {values!r}.") from None
     if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
         raise TypeError(f"{name}: expected integers. Got {tensor.dtype}.")
     return tensor.to(device, torch.long)

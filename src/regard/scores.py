@@ -47,18 +47,31 @@ class Scores:
 
     def tile(self, at: Block) -> Float[Tensor, "b h q k"]:
         """One part of the matrix. Its heads must make up whole groups, or lie in one."""
+        return self.finish(at, self._scaled(at))
+
+    def _scaled(self, at: Block) -> Float[Tensor, "b h q k"]:
+        """scale · q_i·k_j."""
         query = select(self.query[at.batch, at.heads], 2, at.rows).to(self.dtype) * self.scale
         key = select(self.key[at.batch, self.groups(at.heads)], 2, at.columns).to(self.dtype)
-        return self.finish(at, matmul(query, key.mT))
+        return matmul(query, key.mT)
 
     def finish(self, at: Block, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
         """What comes after scaling, in place: softcap, bias, mask."""
         if self.softcap is not None:
-            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+            capped = _over(scores, self.softcap).tanh_().mul_(self.softcap)
+            scores = scores if capped is scores else scores.copy_(capped)
         if self.bias is not None:
             scores += part(self.bias, *at)
         visible = self.mask.tile(at, scores.device)
         return scores if visible is None else scores.masked_fill_(~visible, -torch.inf)
+
+    def tanh(self, at: Block) -> Float[Tensor, "b h q k"]:
+        """tanh(s/c) for a part of the matrix, s before the softcap c: c·tanh(s/c) has the derivative 1 − tanh²."""
+        scores = self._scaled(at)
+        if self.softcap is None:
+            raise ValueError("Scores.tanh: there is no softcap.")
+        tanh = _over(scores, self.softcap).tanh_()
+        return tanh if tanh is scores else scores.copy_(tanh)
 
     def groups(self, heads: slice) -> slice:
         """The key/value heads that these query heads use."""
@@ -93,6 +106,16 @@ class Softmax(NamedTuple):
     scores: Scores
     sinks: Tensor | None
     lse: Float[Tensor, "B H Q"]
+
+
+def _over(scores: Tensor, softcap: float) -> Tensor:
+    """s/c, in place, or in float64 where float32 would lose c: c·tanh(s/c) is s for c = 1e300, and 0 for 1e-50."""
+    return (scores if fits_float32(softcap) else scores.double()).div_(softcap)
+
+
+def fits_float32(softcap: float) -> bool:
+    """Whether s/c and c·tanh(s/c) are exact in float32 for any scores that float32 holds well itself."""
+    return 2.0**-100 <= softcap <= 2.0**100
 
 
 def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "b g n p"]) -> Float[Tensor, "b h m p"]:

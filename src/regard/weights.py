@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from regard import backends
+from regard import backends, reductions
 from regard.backends import streaming
-from regard.mask import Block, Index, select
+from regard.differentiable import Reduction, ask, transformed
+from regard.indexing import selection
 from regard.scores import Scores, Softmax
+from regard.tensorlike import TensorLike, densely
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float, Int
 
 DENSE_LIMIT = 1 << 30  # bytes
-BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
 
 
 class Top(NamedTuple):
@@ -31,18 +31,23 @@ class Top(NamedTuple):
     indices: Int[Tensor, "..."]
 
 
-class Weights:
+class Weights(TensorLike):
     """The weights of an attention, w_ij = exp(s_ij − lse_i), as a function of query, key and one number a row.
 
     It has the shape (…,Q,K) of the matrix and none of its memory: a row, a tile or a statistic is computed from the
     scores when it is asked for, in O(N) memory. Whole rows are softmaxed afresh, so that they sum to one to the last
-    digit; large parts of rows use the lse. The weights are constants: no gradient flows through them.
+    digit; parts of rows use the lse.
+
+    All that is asked for is differentiable in query, key, bias and sinks, where they required grad when the attention
+    was computed; the gradient is streamed too. There is no second derivative, and none in forward mode: both raise
+    RuntimeError.
 
     Query, key and the other inputs are kept, not copied; if one is changed in place after that, asking raises
     RuntimeError.
 
-    np.asarray(w), torch's functions given a Weights, and the methods of torch.Tensor that this class does not have
-    itself act on `dense()`, so that tools written for dense attentions go on working.
+    np.asarray(w), torch's functions given a Weights, and the operators and methods of torch.Tensor that this class does
+    not have itself act on `dense()`, so that tools written for dense attentions go on working. `to`, `cpu`, `detach`
+    and `clone` give Weights again. What changes a tensor in place raises TypeError.
 
     >>> import regard
     >>> q = torch.ones(2, 3, 5, 7)
@@ -63,25 +68,55 @@ class Weights:
         *,
         leading: Sequence[int] | None = None,
         collected: streaming.Statistics | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        bias = None if scores.bias is None else scores.bias.detach()
-        self._scores = replace(scores, query=scores.query.detach(), key=scores.key.detach(), bias=bias)
+        """Weights of some scores.
+
+        Args:
+            scores, lse, sinks: in four dimensions; the sinks have gone into the lse.
+            leading: the dimensions before Q and K, B and H if not given: none, or some that end in H and multiply up to
+                B·H.
+            collected: statistics by the names that `statistic` gives.
+            dtype: what the results are converted to; that of the scores if not given.
+        """
+        if not torch.is_grad_enabled():
+            scores, sinks = _detached(scores), None if sinks is None else sinks.detach()
+        self._scores = scores
         self._lse = lse.detach()
-        self._sinks = None if sinks is None else sinks.detach()
-        self._collected = dict(collected or {})
+        self._sinks = sinks
+        self._collected = {name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()}
+        self._known: streaming.Statistics = {}  # what has been asked for, as it was answered
         self._leading = tuple(scores.shape[:2] if leading is None else leading)
-        self._versions = self._current_versions()
-        self.shape = torch.Size((*self._leading, *scores.shape[2:]))
-        self.ndim = len(self.shape)
-        self.dtype = scores.dtype
-        self.device = scores.query.device
+        self._dtype = scores.dtype if dtype is None else dtype
+        self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
 
     # What they are made of
 
     @property
+    def shape(self) -> torch.Size:
+        """(…,Q,K), with the leading dimensions of the query."""
+        return torch.Size((*self._leading, *self._scores.shape[2:]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights: float32, also for half precision, or float64; or what `to` has made it."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of query and key, on which everything is computed."""
+        return self._scores.query.device
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether what is asked for is differentiable in query, key, bias or sinks."""
+        scores = self._scores
+        return any(t is not None and t.requires_grad for t in (scores.query, scores.key, scores.bias, self._sinks))
+
+    @property
     def scores(self) -> Scores:
         """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
-        if self._current_versions() != self._versions:
+        if self._versions is not None and self._current_versions() != self._versions:
             raise RuntimeError(
                 f"Weights{tuple(self.shape)}: query, key, bias, sinks, mask, lengths, segments or lse was changed in "
                 "place after the attention was computed, so the weights can no longer be had. Read them before, or "
@@ -92,110 +127,118 @@ class Weights:
     @property
     def lse(self) -> Float[Tensor, "... Q"]:
         """log Σ_j exp(s_ij), sinks included; −inf for a query that sees nothing."""
-        return self._shaped(self._lse.to(self.dtype))
+        return self._ask(reductions.LSE)
 
     @property
     def sinks(self) -> Float[Tensor, "H"] | None:
         """The logit of each head's sink."""
         return self._sinks
 
-    def __repr__(self) -> str:
-        return f"Weights(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
     # Parts
 
     def __getitem__(self, index: Any) -> Float[Tensor, "..."]:
-        """A part of the matrix, as from a tensor: by integers, slices, `...`, and one list or tensor of positions.
+        """A part of the matrix, as from a tensor.
 
-        Raises IndexError past the end and ValueError where the part is larger than `dense()` allows.
+        Integers, slices, `...`, None and one list or tensor of positions cost what they name. Masks and several lists
+        take it from `dense()`. Raises IndexError past the end and ValueError where it is too large.
         """
-        # The call may have had fewer than four dimensions; the others are of size 1, and taken by number.
-        full = [0] * (4 - self.ndim) + _one_each(index, self.shape)
-        picked = [_pick(one, dim, self._scores.shape) for dim, one in enumerate(full, start=-4)]
-        if sum(one.ndim for one, given in zip(picked, full, strict=True) if not isinstance(given, slice)) > 1:
-            raise IndexError(f"Weights{tuple(self.shape)}: expected at most one list or tensor in an index.")
-        kept = [len(one) for one in picked if one.ndim]
-        self._refuse_if_large(kept, DENSE_LIMIT, "Ask for a smaller part")
-        return self._tile(*(one.reshape(-1) for one in picked)).view(kept)
-
-    def _tile(self, batch: Tensor, heads: Tensor, rows: Tensor, columns: Tensor) -> Float[Tensor, "b h q k"]:
-        scores, keys = self.scores, self._scores.shape[3]
-        # Whole rows where they are not too many: a softmax of its own is more exact than exp(s − lse).
-        whole = len(columns) == keys or len(rows) * keys <= BLOCK
-        reach = slice(0, keys) if whole else _run(columns)
-        step = max(1, BLOCK // max(1, keys if whole else len(columns)))
-        tile = self._lse.new_empty(len(batch), len(heads), len(rows), len(columns), dtype=self.dtype)
-        for (b, sequence), (h, head), start in product(
-            enumerate(batch.tolist()), enumerate(heads.tolist()), range(0, len(rows), step)
-        ):
-            at = Block(slice(sequence, sequence + 1), slice(head, head + 1), _run(rows[start : start + step]), reach)
-            if whole:
-                sinks = None if self._sinks is None else self._sinks[at.heads]
-                some = select(streaming.softmax(scores.tile(at), sinks)[0], 3, _run(columns))
-            else:
-                some = self._by.tile(self._softmax, at)
-                if some.shape == tile.shape:  # all that was asked for: no need of a copy
-                    return some
-            tile[b, h, start : start + step] = some[0, 0]
-        return tile
+        chosen = selection(index, self.shape)
+        if chosen is None:
+            return self.dense()[densely(index)]
+        self._refuse_if_large(chosen.shape, "Ask for a smaller part")
+        tile = ask(reductions.TILE, self._softmax, chosen.pairs, chosen.rows, chosen.columns)
+        return tile.to(self._dtype).reshape(chosen.shape)
 
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
         """The whole matrix. Raises ValueError where it takes more than `limit` bytes."""
-        self._refuse_if_large(self.shape, limit, "Ask for a tile, pool it, or call dense(limit=…)")
-        return self._shaped(self._by.dense(self._softmax))
+        self._refuse_if_large(self.shape, "Ask for a tile, pool it, or call dense(limit=…)", limit)
+        return self._ask(reductions.DENSE)
 
-    def _refuse_if_large(self, shape: Sequence[int], limit: int, what_to_do: str) -> None:
-        size = torch.Size(shape).numel() * self.dtype.itemsize
+    def _refuse_if_large(self, shape: Sequence[int], what_to_do: str, limit: int | None = None, item: int = 0) -> None:
+        limit = DENSE_LIMIT if limit is None else limit
+        size = torch.Size(shape).numel() * (item or max(self._dtype.itemsize, self._scores.dtype.itemsize))
         if size > limit:
             raise ValueError(
                 f"Weights{tuple(self.shape)}: {tuple(shape)} weights take {size / 2**30:.1f} GiB, "
                 f"more than the limit of {limit / 2**30:.1f} GiB. {what_to_do}."
             )
 
+    def of_one(self) -> Weights:
+        """The weights of a batch of one, without the batch; computed by the same kernel as these."""
+        if self._scores.shape[0] != 1:
+            raise ValueError(f"Weights{tuple(self.shape)}.of_one: expected a batch of one sequence.")
+        options = {"leading": self._leading[-1:], "collected": self._collected, "dtype": self._dtype}
+        return Weights(self.scores, self._lse, self._sinks, **options)
+
     # Statistics of rows
 
     def entropy(self) -> Float[Tensor, "... Q"]:
         """−Σ_j w_ij ln w_ij, in nats: 0 for a query with one key, ln K for one that looks at K keys alike."""
-        return self._statistic("entropy")[0]
-
-    def max(self) -> Top:
-        """The largest weight of each query and its key; .values and .indices (…,Q)."""
-        values, indices = self.topk(1)
-        return Top(values[..., 0], indices[..., 0])
-
-    def topk(self, k: int) -> Top:
-        """The k largest weights of each query and their keys, sorted, ties to the lower; (…,Q,k)."""
-        name = statistic(f"topk:{k}", self.shape[-1])
-        larger = (one for one in self._collected if one.startswith("topk:") and int(one.removeprefix("topk:")) >= k)
-        values, indices = self._statistic(next(larger, name))
-        return Top(values[..., :k], indices[..., :k])
+        return self._statistic("entropy", reductions.ENTROPY)
 
     def distance(self) -> Float[Tensor, "... Q"]:
         """Σ_j w_ij |i − j|: how far each query looks, in positions."""
-        return self._statistic("distance")[0]
+        return self._statistic("distance", reductions.DISTANCE)
+
+    def _statistic(self, name: str, reduction: Reduction) -> Float[Tensor, "... Q"]:
+        known = self._known.get(name, self._collected.get(name, ()))
+        row = ask(reduction, self._softmax, *known)
+        if not known:
+            self._remember(name, row)
+        return self._shaped(row)
+
+    def max(self, dim: Any = -1, keepdim: bool = False) -> Any:
+        """The largest weight of each query and its key, ties to the lower; .values and .indices (…,Q).
+
+        For another dimension than the keys', or against another tensor, as torch.Tensor.max of `dense()`.
+        """
+        if not self._by_key(dim):
+            return self.dense().max(dim, keepdim) if isinstance(dim, int) else self.dense().max(dim)
+        values, indices = self.topk(1)
+        return Top(values, indices) if keepdim else Top(values[..., 0], indices[..., 0])
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Top:
+        """The k largest weights of each query and their keys, sorted, ties to the lower; (…,Q,k).
+
+        For another dimension than the keys', or the least weights, as torch.Tensor.topk of `dense()`.
+        """
+        if not self._by_key(dim) or not largest:
+            return Top(*self.dense().topk(k, dim, largest, sorted))
+        k = _number_of_largest(k, self.shape[-1])
+        self._refuse_if_large((*self.shape[:-1], k), "Ask for fewer", item=self._dtype.itemsize + 8)
+        for name, known in self._known.items():
+            if name.startswith("topk:") and known[0].shape[-1] >= k:
+                return self._top(reductions.topk(k, settled=True), known)
+        for name, known in self._collected.items():  # one more than k shows whether the order at the edge is sure
+            if name.startswith("topk:") and known[0].shape[-1] >= min(k + 1, self.shape[-1]):
+                return self._top(reductions.topk(k), known, remember=f"topk:{k}")
+        return self._top(reductions.topk(k), (), remember=f"topk:{k}")
+
+    def _top(self, reduction: Reduction, known: tuple[Tensor, ...], remember: str | None = None) -> Top:
+        values, indices = ask(reduction, self._softmax, *known)
+        if remember:
+            self._remember(remember, values, indices)
+        return Top(self._shaped(values), self._shaped(indices))
+
+    def _by_key(self, dim: Any) -> bool:
+        return isinstance(dim, int) and dim in (-1, self.ndim - 1)
+
+    def _remember(self, name: str, *results: Tensor) -> None:
+        if not transformed():
+            self._known[name] = tuple(result.detach().clone() for result in results)
 
     def sink(self) -> Float[Tensor, "... Q"]:
         """The mass that the sink took from each row; 0 without sinks."""
+        lse = ask(reductions.LSE, self._softmax)
         if self._sinks is None:
-            return self._shaped(torch.zeros_like(self._lse, dtype=self.dtype))
-        taken = (self._sinks.to(self._lse.dtype)[:, None] - self._lse).exp()
-        return self._shaped(taken.masked_fill_(self._lse == -torch.inf, 0).to(self.dtype))
-
-    def _statistic(self, name: str) -> tuple[Tensor, ...]:
-        if name not in self._collected:
-            self._collected.update(self._by.statistics(self._softmax, [name]))
-        return tuple(
-            self._shaped(part).clone() for part in self._collected[name]
-        )  # they stay right if changed in place
+            return self._shaped(torch.zeros_like(lse))
+        return self._shaped(streaming.sink_mass(self._sinks, lse))
 
     # Reductions over the matrix
 
     def received(self) -> Float[Tensor, "... K"]:
         """Σ_i w_ij: the attention that each key gets, from all queries."""
-        return self._shaped(self._by.received(self._softmax))
+        return self._ask(reductions.RECEIVED)
 
     def grouped(
         self, queries: Int[Tensor, "Q"] | None = None, keys: Int[Tensor, "K"] | None = None
@@ -208,21 +251,26 @@ class Weights:
         _, _, rows, columns = self._scores.shape
         query_groups, key_groups = self._groups("queries", queries, rows), self._groups("keys", keys, columns)
         sizes = _count(query_groups), _count(key_groups)
-        self._refuse_if_large((*self._leading, *sizes), DENSE_LIMIT, "Make fewer groups")
-        total = self._by.grouped(self._softmax, query_groups, key_groups, sizes, "sum")
+        # The cells are summed in float64.
+        self._refuse_if_large((*self._leading, *sizes), "Make fewer groups", item=8)
+        total = ask(reductions.grouped(sizes, "sum"), self._softmax, query_groups, key_groups)
         members = torch.bincount(query_groups[query_groups >= 0], minlength=sizes[0]).clamp(min=1)
         return self._shaped(total / members[:, None])
 
-    def _groups(self, name: str, groups: Tensor | None, size: int) -> Tensor:
+    def _groups(self, name: str, groups: Any, size: int) -> Int[Tensor, "n"]:
         if groups is None:
             return torch.arange(size, device=self.device)
+        call = f"Weights{tuple(self.shape)}.grouped: {name}"
         groups = torch.as_tensor(groups, device=self.device)
-        if groups.shape != (size,) or groups.dtype.is_floating_point or groups.dtype == torch.bool:
+        if groups.shape != (size,) or (size and groups.dtype not in _INTEGERS):
             raise ValueError(
-                f"Weights{tuple(self.shape)}.grouped: {name}: expected the group of each position, {size} integers. "
+                f"{call}: expected the group of each position, {size} integers. "
                 f"Got {tuple(groups.shape)} {groups.dtype}."
             )
-        return groups.long()
+        groups = groups.long()
+        if size and int(groups.min()) < -1:
+            raise ValueError(f"{call}: expected groups from 0 on, or −1 for none. Got {int(groups.min())}.")
+        return groups
 
     def pool(self, rows: int, cols: int, reduce: Literal["mean", "max", "sum"] = "mean") -> Float[Tensor, "... R C"]:
         """The matrix as a picture of rows × cols cells: cell r holds queries ⌊r·Q/rows⌋ up to the next cell's first."""
@@ -230,14 +278,14 @@ class Weights:
         call = f"Weights{tuple(self.shape)}.pool({rows}, {cols}, {reduce!r})"
         if reduce not in ("mean", "max", "sum"):
             raise ValueError(f"{call}: reduce: expected 'mean', 'max' or 'sum'.")
-        for name, count, size in (("rows", rows, queries), ("cols", cols, keys)):
-            if not isinstance(count, int) or not 1 <= count <= size:
-                raise ValueError(f"{call}: {name}: expected 1 to {size}, as many as there are positions. Got {count}.")
-        cell_of_row, cell_of_column = self._cells(queries, rows), self._cells(keys, cols)
-        kind = "max" if reduce == "max" else "sum"
-        cells = self._by.grouped(self._softmax, cell_of_row, cell_of_column, (rows, cols), kind)
+        sizes = _cells_of(call, "rows", rows, queries), _cells_of(call, "cols", cols, keys)
+        # The cells are summed in float64.
+        self._refuse_if_large((*self._leading, *sizes), "Ask for fewer cells", item=8)
+        cell_of_row, cell_of_column = self._cells(queries, sizes[0]), self._cells(keys, sizes[1])
+        reduction = reductions.grouped(sizes, "max" if reduce == "max" else "sum")
+        cells = ask(reduction, self._softmax, cell_of_row, cell_of_column)
         if reduce == "mean":
-            cells /= cell_of_row.bincount()[:, None] * cell_of_column.bincount()
+            cells = cells / (cell_of_row.bincount()[:, None] * cell_of_column.bincount())
         return self._shaped(cells)
 
     def _cells(self, size: int, cells: int) -> Int[Tensor, "size"]:
@@ -247,10 +295,13 @@ class Weights:
     def __matmul__(self, x: Float[Tensor, "... K F"]) -> Float[Tensor, "... Q F"]:
         """w @ x: the weights applied to other vectors; x has one matrix a query head, a group, or for all.
 
-        Differentiable in x.
+        Differentiable in x too.
         """
-        x = self._vectors("w @ x", x, self._scores.shape[3])
-        return self._shaped(_Apply.apply(x, self, self._by.apply, self._by.apply_transposed))
+        return self._applied(reductions.APPLY, "w @ x", x, transposed=False)
+
+    def __rmatmul__(self, x: Float[Tensor, "... F Q"]) -> Float[Tensor, "... F K"]:
+        """x @ w, for rows that the queries hand out by their weights."""
+        return _from_the_left(x, self.T)
 
     @property
     def T(self) -> Transposed:  # noqa: N802
@@ -262,50 +313,154 @@ class Weights:
         """The same: only the last two dimensions change places."""
         return Transposed(self)
 
-    def _transposed_matmul(self, y: Float[Tensor, "... Q F"]) -> Float[Tensor, "... K F"]:
-        y = self._vectors("w.T @ y", y, self._scores.shape[2])
-        return self._shaped(_Apply.apply(y, self, self._by.apply_transposed, self._by.apply))
-
-    def _vectors(self, call: str, x: Tensor, size: int) -> Tensor:
-        batch, heads = self._scores.shape[:2]
-        groups = self._scores.key.shape[1]
-        if not isinstance(x, Tensor) or x.ndim < 2 or x.ndim > 4:
+    def _applied(self, reduction: Reduction, call: str, x: Any, *, transposed: bool) -> Tensor:
+        _, _, queries, keys = self._scores.shape
+        size, results = (queries, keys) if transposed else (keys, queries)
+        if isinstance(x, TensorLike):
+            x = x.dense()
+        if isinstance(x, Tensor) and x.ndim == 1 and len(x) == size:
+            return self._applied(reduction, call, x[:, None], transposed=transposed)[..., 0]
+        if not isinstance(x, Tensor) or x.ndim < 2:
             raise ValueError(
                 f"{call} with w {tuple(self.shape)}: expected a tensor (…, {size}, F). Got {_described(x)}."
             )
-        x4 = x[(None,) * (4 - x.ndim)]
-        if x4.shape[2] != size or x4.shape[0] not in (1, batch) or x4.shape[1] not in (1, groups, heads):
-            raise ValueError(f"{call}, w {tuple(self.shape)}: expected (…, {size}, F). Got {tuple(x.shape)}.")
-        return x4
+        x4 = self._in_four(x)
+        if x4 is None or x.shape[-2] != size:
+            try:
+                torch.broadcast_shapes(self._leading, x.shape[:-2])
+            except RuntimeError:
+                fits = False
+            else:
+                fits = x.shape[-2] == size
+            if not fits:
+                raise ValueError(
+                    f"{call}, w {tuple(self.shape)}: expected (…, {size}, F), with a matrix for each head, for each "
+                    f"group of heads or for all. Got {tuple(x.shape)}."
+                )
+            dense = self.dense()
+            return (dense.mT if transposed else dense) @ x.to(dense.dtype)
+        self._refuse_if_large((*self._leading, results, x.shape[-1]), "Apply them to fewer vectors at a time")
+        return self._shaped(ask(reduction, self._softmax, x4))
 
-    # As a dense tensor, for others
+    def _in_four(self, x: Tensor) -> Float[Tensor, "B|1 H|G|1 n F"] | None:
+        """Vectors for all sequences and heads; None where they do not fit without being repeated."""
+        batch, heads = self._scores.shape[:2]
+        *of_sequences, of_heads = x.shape[:-2] or (1,)
+        if x.ndim - 2 > len(self._leading) or of_heads not in (1, self._scores.key.shape[1], heads):
+            return None
+        if torch.Size(of_sequences).numel() == 1:
+            return x.reshape(1, of_heads, *x.shape[-2:])
+        try:
+            x = x.broadcast_to(*self._leading[:-1], *x.shape[-3:])
+        except RuntimeError:
+            return None
+        return x.reshape(batch, *x.shape[-3:])
 
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        return function(*_densely(args), **_densely(kwargs or {}))
+    # Elsewhere, and of another type
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        array = self.dense().cpu().numpy()
-        return array if dtype is None else array.astype(dtype)
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """The same weights on another device, or with results of another type, as torch.Tensor.to; still not stored."""
+        like = torch.empty(0, dtype=self._dtype, device=self.device)
+        args = tuple(torch.empty(0, dtype=a.dtype, device=a.device) if isinstance(a, TensorLike) else a for a in args)
+        wanted = like.to(*args, **kwargs)
+        if not wanted.is_floating_point():
+            return self.dense().to(*args, **kwargs)
+        if wanted.device == like.device and wanted.dtype == like.dtype and not kwargs.get("copy"):
+            return self
+        non_blocking = kwargs.get("non_blocking", False)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(Tensor, name):
-            raise AttributeError(f"'Weights' object has no attribute {name!r}")
-        if name in ("size", "dim", "numel", "nelement", "ndimension", "element_size", "is_floating_point"):
-            return getattr(torch.empty(self.shape, dtype=self.dtype, device="meta"), name)
-        if callable(getattr(Tensor, name)):
-            return lambda *args, **kwargs: getattr(self.dense(), name)(*args, **kwargs)  # asking for it costs nothing
-        return getattr(self.dense(), name)
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(wanted.device, non_blocking=non_blocking, copy=kwargs.get("copy", False))
+
+        return self._with(moved, wanted.dtype)
+
+    def cpu(self) -> Weights:
+        """On the processor."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Weights:
+        """On a GPU; the current one if not given."""
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
+
+    def float(self) -> Weights:
+        """With results in float32."""
+        return self.to(torch.float32)
+
+    def double(self) -> Weights:
+        """With results in float64, of the digits that the scores have."""
+        return self.to(torch.float64)
+
+    def half(self) -> Weights:
+        """With results in float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Weights:
+        """With results in bfloat16."""
+        return self.to(torch.bfloat16)
+
+    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """The name of the type, or the same weights with results of another."""
+        like = torch.empty(0, dtype=self._dtype, device=self.device)
+        return like.type() if dtype is None else self.to(like.type(dtype), non_blocking=non_blocking)
+
+    def type_as(self, other: Any) -> Any:
+        """With the type and device of another tensor."""
+        return self.to(other)
+
+    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Weights:
+        """The same: what is asked for is contiguous."""
+        return self
+
+    def detach(self) -> Weights:
+        """The same weights as constants: what is asked of them has no gradient."""
+        return self._with(Tensor.detach)
+
+    def clone(self, memory_format: torch.memory_format = torch.preserve_format) -> Weights:
+        """The same weights from copies of query, key and the rest, which may then be changed."""
+        return self._with(Tensor.clone)
+
+    def _with(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Weights:
+        def changed(thing: Any) -> Any:
+            return change(thing) if isinstance(thing, Tensor) else thing
+
+        scores, mask = self.scores, self.scores.mask
+        segments = None if mask.segments is None else (change(mask.segments[0]), change(mask.segments[1]))
+        mask = replace(mask, given=changed(mask.given), lengths=changed(mask.lengths), segments=segments)
+        query, key, bias = change(scores.query), change(scores.key), changed(scores.bias)
+        return Weights(
+            replace(scores, query=query, key=key, bias=bias, mask=mask),
+            change(self._lse),
+            changed(self._sinks),
+            leading=self._leading,
+            collected={name: tuple(change(t) for t in given) for name, given in self._collected.items()},
+            dtype=self._dtype if dtype is None else dtype,
+        )
+
+    # Copies
+
+    def __copy__(self) -> Weights:
+        return self._with(lambda tensor: tensor)
+
+    def __deepcopy__(self, memo: dict) -> Weights:
+        if self.requires_grad:
+            raise RuntimeError(
+                f"Weights{tuple(self.shape)}: a deep copy would lose the gradient of query and key, which are not "
+                "leaves of the graph. Copy detach(), or take clone()."
+            )
+        return self._with(Tensor.clone)
 
     def __getstate__(self) -> dict:
         _ = self.scores  # a copy of what was changed in place would be wrong, and could not know it
-        return self.__dict__
+        return self.detach().__dict__ if self.requires_grad else self.__dict__
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._versions = self._current_versions()  # copies of tensors count from 0
 
     # Inside
+
+    def _ask(self, reduction: Reduction, *tensors: Tensor) -> Tensor:
+        return self._shaped(ask(reduction, self._softmax, *tensors))
 
     @property
     def _softmax(self) -> Softmax:
@@ -316,8 +471,10 @@ class Weights:
         return backends.reductions(self._softmax)
 
     def _shaped(self, tensor: Tensor) -> Tensor:
-        """From (B,H,…) to the leading dimensions of the call."""
-        return tensor[(0,) * (2 - len(self._leading))]
+        """From (B,H,…) to the leading dimensions of the call, and to the type of these weights."""
+        if tensor.is_floating_point():
+            tensor = tensor.to(self._dtype)
+        return tensor.reshape(*self._leading, *tensor.shape[2:])
 
     def _current_versions(self) -> list[int]:
         scores, mask = self._scores, self._scores.mask
@@ -326,94 +483,101 @@ class Weights:
         return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
 
 
-def _operator(name: str) -> Callable[..., Tensor]:
-    return lambda weights, *other: getattr(weights.dense(), name)(*other)
-
-
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "neg", "lt", "le", "gt", "ge"):
-    setattr(Weights, f"__{_name}__", _operator(f"__{_name}__"))  # found on the class only, and not by __getattr__
-
-
-class Transposed:
+class Transposed(TensorLike):
     """w.T, for w.T @ y: what each key would collect if the queries handed out y by their weights."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
-        self.shape = torch.Size((*weights.shape[:-2], weights.shape[-1], weights.shape[-2]))
+
+    @property
+    def shape(self) -> torch.Size:
+        """(…,K,Q)."""
+        *leading, queries, keys = self._weights.shape
+        return torch.Size((*leading, keys, queries))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return self._weights.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights."""
+        return self._weights.device
+
+    @property
+    def T(self) -> Weights:  # noqa: N802
+        """The weights."""
+        return self._weights
+
+    @property
+    def mT(self) -> Weights:  # noqa: N802
+        """The weights."""
+        return self._weights
+
+    def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... K Q"]:
+        """The whole matrix. Raises ValueError where it takes more than `limit` bytes."""
+        return self._weights.dense(limit).mT
 
     def __matmul__(self, y: Float[Tensor, "... Q F"]) -> Float[Tensor, "... K F"]:
-        return self._weights._transposed_matmul(y)
+        """w.T @ y; y has one matrix a query head, a group, or for all. Differentiable in y too."""
+        return self._weights._applied(reductions.TRANSPOSED, "w.T @ y", y, transposed=True)
+
+    def __rmatmul__(self, y: Float[Tensor, "... F K"]) -> Float[Tensor, "... F Q"]:
+        """y @ w.T."""
+        return _from_the_left(y, self._weights)
 
 
-class _Apply(torch.autograd.Function):
-    """w @ x or w.T @ x, linear in x: each is the gradient of the other, and neither keeps the matrix."""
+def _from_the_left(x: Any, transposed: Weights | Transposed) -> Tensor:
+    """x @ m from m.T."""
+    return (transposed @ x.mT).mT if isinstance(x, Tensor) and x.ndim > 1 else transposed @ x
 
-    @staticmethod
-    def forward(ctx, x, weights, product, transposed_product):
-        ctx.shape, ctx.rest = x.shape, (weights, transposed_product, product)
-        return product(weights._softmax, x)
 
-    @staticmethod
-    def backward(ctx, grad):
-        grad = _Apply.apply(grad, *ctx.rest)
-        grad = grad.unflatten(1, (ctx.shape[1], -1)).sum(2)  # one for all heads, or for those of a group
-        return grad.sum_to_size(ctx.shape), None, None, None
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def statistic(name: str, keys: int) -> str:
-    """The name of a row statistic, checked: "entropy", or "topk:k" with k from 1 to the number of keys, as max is."""
+    """The name of a row statistic to collect, checked: "entropy", or "topk:k" with k from 1 to the number of keys.
+
+    "max" is the first of the largest. One more is collected than asked for, which shows whether the last has equals.
+    """
     if name == "entropy":
         return name
-    name = "topk:1" if name == "max" else name
-    kind, _, number = str(name).partition(":")
+    kind, _, number = ("topk:1" if name == "max" else str(name)).partition(":")
     if kind != "topk" or not number.isdecimal():
         raise ValueError(f'collect: expected "entropy", "max" or "topk:8". Got {name!r}.')
-    if not 1 <= int(number) <= keys:
-        raise ValueError(f"topk: expected k from 1 to {keys}, the number of keys. Got {number}.")
-    return f"topk:{int(number)}"
+    return f"topk:{min(_number_of_largest(int(number), keys) + 1, keys)}"
+
+
+def _number_of_largest(k: Any, keys: int) -> int:
+    try:
+        number = operator.index(k)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= keys or isinstance(k, bool):
+        raise ValueError(f"topk: expected k from 1 to {keys}, the number of keys. Got {k}.")
+    return number
+
+
+def _cells_of(call: str, name: str, count: Any, size: int) -> int:
+    try:
+        number = operator.index(count)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= size:
+        raise ValueError(f"{call}: {name}: expected 1 to {size}, as many as there are positions. Got {count}.")
+    return number
 
 
 def _count(groups: Int[Tensor, "n"]) -> int:
     return int(groups.max()) + 1 if len(groups) else 0
 
 
-def _one_each(index: Any, shape: torch.Size) -> list[Any]:
-    """An index for each dimension; `...`, and what is left out at the end, are whole dimensions."""
-    index = index if isinstance(index, tuple) else (index,)
-    dots = [n for n, one in enumerate(index) if one is Ellipsis]
-    given = len(index) - len(dots)
-    if len(dots) > 1 or given > len(shape):
-        raise IndexError(f"Weights{tuple(shape)}: expected at most {len(shape)} indices. Got {given}.")
-    at = dots[0] if dots else given
-    return [*index[:at], *[slice(None)] * (len(shape) - given), *index[at + 1 :]]
-
-
-def _pick(index: Any, dim: int, shape: Sequence[int]) -> Int[Tensor, "n"] | Int[Tensor, ""]:
-    """The positions that one index names; of no dimension where it is a number, as in torch."""
-    try:
-        picked = torch.arange(shape[dim])[index.cpu() if isinstance(index, Tensor) else index]
-    except (IndexError, TypeError, ValueError) as error:
-        raise IndexError(f"Weights: cannot take {index!r} from the {shape[dim]} of dimension {dim}: {error}") from None
-    if picked.ndim > 1:
-        raise IndexError(f"Weights: expected integers, slices, `...`, a list or a tensor of positions. Got {index!r}.")
-    return picked
-
-
-def _run(picked: Int[Tensor, "n"]) -> Index:
-    """A slice where the positions follow one another: a view then, and no copy."""
-    if len(picked) and bool((picked.diff() == 1).all()):
-        return slice(int(picked[0]), int(picked[-1]) + 1)
-    return picked
-
-
-def _densely(thing: Any) -> Any:
-    if isinstance(thing, Weights):
-        return thing.dense()
-    if isinstance(thing, list | tuple):
-        return type(thing)(_densely(one) for one in thing)
-    if isinstance(thing, dict):
-        return {name: _densely(one) for name, one in thing.items()}
-    return thing
+def _detached(scores: Scores) -> Scores:
+    if not any(t is not None and t.requires_grad for t in (scores.query, scores.key, scores.bias)):
+        return scores
+    bias = None if scores.bias is None else scores.bias.detach()
+    return replace(scores, query=scores.query.detach(), key=scores.key.detach(), bias=bias)
 
 
 def _described(thing: Any) -> str:

@@ -24,10 +24,14 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         scores = scores + bias.double()
 
     i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
-    query_ends, key_ends = segments or (torch.tensor([0, queries]), torch.tensor([0, keys]))
+    if segments is None:
+        segments = torch.tensor([[0, queries], [0, keys]], device=query.device).unbind()
+    query_ends, key_ends = segments
     segment_i = (i >= query_ends.to(i.device)[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
     segment_j = (j[:, None] >= key_ends.to(i.device)[1:]).sum(-1)
     ahead = (j - key_ends.to(i.device)[segment_i + 1]) - (i - query_ends.to(i.device)[segment_i + 1])
+    if causal == "lengths":  # the last query stands at the last key within the length, and not at the last of all
+        ahead = ahead + keys - lengths[:, None, None, None]
     visible = (segment_i == segment_j).expand(batch, heads, queries, keys)
     if causal:
         visible = visible & (ahead <= 0)
@@ -41,14 +45,16 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         b, h = (torch.arange(n, device=i.device) for n in (batch, heads))
         visible = visible & (mask if isinstance(mask, Tensor) else mask(b[:, None, None, None], h[:, None, None], i, j))
 
-    scores = scores.masked_fill(~visible, -torch.inf)
+    scores = logits = scores.masked_fill(~visible, -torch.inf)
     if sinks is not None:  # a sink is one more key that everybody sees, and that has no value
-        sink = sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)
-        lse = torch.cat([scores, sink], -1).logsumexp(-1)
-    else:
-        lse = scores.logsumexp(-1)
-    hidden = scores == -torch.inf
-    weights = (scores - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp().masked_fill(hidden, 0)
+        logits = torch.cat([scores, sinks.double()[None, :, None, None].expand(batch, heads, queries, 1)], -1)
+    hidden, nothing = scores == -torch.inf, (logits == -torch.inf).all(-1, keepdim=True)
+    logits = logits.masked_fill(nothing, 0)  # a row that sees nothing has no softmax, and no gradient
+    # Counted from the largest, and not weights = exp(scores − lse): beside a score of 1e17 an lse has no digits left.
+    largest = logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else torch.zeros_like(logits.sum(-1, True))
+    largest = largest.masked_fill(~largest.isfinite(), 0)
+    lse = ((logits - largest).logsumexp(-1) + largest[..., 0]).masked_fill(nothing[..., 0], -torch.inf)
+    weights = logits.softmax(-1)[..., :keys].masked_fill(hidden, 0)
     if value.isfinite().all():
         return weights @ value, lse, weights
     products = (weights[..., None] * value[:, :, None]).masked_fill(hidden[..., None], 0)  # 0 · nan, unseen, is 0
@@ -76,8 +82,10 @@ def statistics(weights: Tensor, names) -> dict:
 def run(scores: Scores, value: Tensor, sinks: Tensor | None, collect) -> tuple[Tensor, Tensor, dict]:
     """Output, lse and statistics; all but the statistics differentiable, by torch's autograd."""
     mask = scores.mask
+    mask.check()
+    causal = "lengths" if mask.to_lengths else mask.causal
     output, lse, weights = attention(
-        scores.query, scores.key, value, causal=mask.causal, window=mask.window, lengths=mask.lengths,
+        scores.query, scores.key, value, causal=causal, window=mask.window, lengths=mask.lengths,
         segments=mask.segments, mask=mask.given, bias=scores.bias, scale=scores.scale, softcap=scores.softcap,
         sinks=sinks,
     )  # fmt: skip

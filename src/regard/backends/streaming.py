@@ -5,7 +5,7 @@ A block holds whole rows, so that a softmax of its scores is exact there and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, indices) of "topk:k"
+Cotangent = Callable[[Block, Tensor], Tensor]  # G_ij = ∂L/∂w_ij of a block, from its place and its weights
 
 
 def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) -> tuple[Tensor, Tensor]:
@@ -48,9 +49,16 @@ def with_sinks(output: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tens
     return (output * kept[..., None]).to(output.dtype), total
 
 
-def weights_of(scores: Scores, sinks: Tensor | None) -> Iterator[tuple[Block, Tensor, Tensor]]:
+def sink_mass(sinks: Float[Tensor, "h"], lse: Float[Tensor, "b h q"]) -> Float[Tensor, "b h q"]:
+    """What the sink of each head takes from each row; nothing where the lse is −inf."""
+    return (sinks.to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
+
+
+def weights_of(
+    scores: Scores, sinks: Tensor | None, blocks: Iterable[Block] | None = None
+) -> Iterator[tuple[Block, Tensor, Tensor]]:
     """Block by block: where, the weights (b,h,rows,columns) and the lse (b,h,rows)."""
-    for at in scores.blocks():
+    for at in scores.blocks() if blocks is None else blocks:
         yield at, *softmax(scores.tile(at), None if sinks is None else sinks[at.heads])
 
 
@@ -85,16 +93,17 @@ def forward(
         some = select(value[at.batch, scores.groups(at.heads)], 2, at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some, tile).to(output.dtype)
         lse[at.batch, at.heads, at.rows] = row_lse
-        _gather(found, at, weights, scores.shape[3])
+        _gather(found, at, weights, scores.shape[3], None if sinks is None else sink_mass(sinks[at.heads], row_lse))
     return output, lse, found
 
 
+@torch.no_grad()  # their gradient is streamed too
 def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
     scores, sinks, _ = softmax
     found = _room(scores, names)
-    for at, weights, _ in weights_of(scores, sinks):
-        _gather(found, at, weights, scores.shape[3])
+    for at, weights, lse in weights_of(scores, sinks):
+        _gather(found, at, weights, scores.shape[3], None if sinks is None else sink_mass(sinks[at.heads], lse))
     return found
 
 
@@ -110,11 +119,11 @@ def _room(scores: Scores, names: Sequence[str]) -> Statistics:
     return found
 
 
-def _gather(found: Statistics, at: Block, weights: Tensor, keys: int) -> None:
+def _gather(found: Statistics, at: Block, weights: Tensor, keys: int, mass: Tensor | None) -> None:
     """Writes the statistics of the rows of one block."""
     for name, whole in found.items():
         if name == "entropy":
-            parts: tuple[Tensor, ...] = (entropy(weights),)
+            parts: tuple[Tensor, ...] = (entropy(weights, mass),)
         elif name == "distance":
             parts = (distance(weights, at),)
         else:
@@ -124,10 +133,22 @@ def _gather(found: Statistics, at: Block, weights: Tensor, keys: int) -> None:
             target[at.batch, at.heads, at.rows] = some
 
 
-def entropy(weights: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q"]:
-    """−Σ_j w ln w, in nats."""
-    logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
-    return logs.mul_(weights).sum(-1).abs()  # never above 0 before the sign; −0 would read badly
+def entropy(weights: Float[Tensor, "b h q k"], mass: Float[Tensor, "b h q"] | None = None) -> Float[Tensor, "b h q"]:
+    """−Σ_j w ln w, in nats; `mass` is what a sink took from each row.
+
+    Of a weight near one, the logarithm of its rounded value has no digits left. So the largest weight w of a row adds
+    w (ln(1 + R) − ln Σ w), with R what the other weights come to beside it.
+    """
+    if weights.shape[-1] == 0:
+        return weights.sum(-1)
+    tiny = torch.finfo(weights.dtype).tiny
+    largest = weights.max(-1, keepdim=True)
+    others = weights.scatter(-1, largest.indices, 0)
+    top, rest = largest.values[..., 0], others.sum(-1)
+    own = (rest / top.clamp(min=tiny)).log1p()
+    if mass is not None:
+        own -= torch.where(mass < 0.5, (-mass).log1p(), (top + rest).clamp(min=tiny).log())
+    return own.mul_(top) - others.clamp(min=tiny).log_().mul_(others).sum(-1)
 
 
 def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h q"]:
@@ -144,6 +165,9 @@ def topk(
     `weights` are those of the keys from `first` on; all the others of the `keys` weigh 0.
     """
     found = min(k, weights.shape[-1])
+    if not bool(weights.sum(-1).isfinite().all()):  # nan comes first, as in torch, and stands above every weight here
+        values, indices = topk(weights.nan_to_num(nan=2), k, first, keys)
+        return values.masked_fill(values == 2, torch.nan), indices
     if found == 1:
         values, indices = weights.max(-1, keepdim=True)  # the first of them
     else:
@@ -157,11 +181,7 @@ def topk(
 
 def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
     """torch.topk with ties to the lower index, which torch breaks as it likes."""
-    values, indices = weights.topk(k, dim=-1)
-    # Inside the k: order by key, then stably by weight.
-    indices, order = indices.sort(-1)
-    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
-    indices = indices.gather(-1, again)
+    values, indices = _by_weight_and_key(*weights.topk(k, dim=-1))
     # At the edge: where more keys have the least of these weights than fit, take the first of them.
     least = values[..., -1:]
     fit = (values == least).sum(-1)
@@ -172,6 +192,20 @@ def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h
         nth = torch.arange(k, device=weights.device) - (k - fit[tied])[:, None]  # which of the tied a place is for
         indices[tied] = torch.where(nth < 0, indices[tied], first.gather(-1, nth.clamp(min=0)))
     return values, indices
+
+
+def _by_weight_and_key(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    indices, order = indices.sort(-1)
+    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    return values, indices.gather(-1, again)
+
+
+def in_order(
+    values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"]
+) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
+    """The k largest weights and their keys, sorted; equal weights by their keys."""
+    values, indices = _by_weight_and_key(values, indices)
+    return values, _first_of_no_weight(values, indices) if (values == 0).any() else indices
 
 
 def _first_of_no_weight(values: Tensor, indices: Tensor) -> Tensor:
@@ -194,7 +228,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(x, at.batch, _heads(x, scores, at), at.columns).to(scores.dtype)
+        some = part(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some)
     return output
 
@@ -205,12 +239,12 @@ def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Flo
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(y, at.batch, _heads(y, scores, at), at.rows).to(scores.dtype)
+        some = part(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
         output[at.batch, at.heads, at.columns] += average(weights.mT, some)
     return output
 
 
-def _heads(vectors: Tensor, scores: Scores, at: Block) -> slice:
+def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
     """The heads of `vectors`, one for each query head or for each group, that a block needs."""
     return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
 
@@ -243,7 +277,12 @@ def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
 
 
 def grouped(
-    softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
+    softmax: Softmax,
+    queries: Int[Tensor, "Q"],
+    keys: Int[Tensor, "K"],
+    sizes: tuple[int, int],
+    reduce: str,
+    blocks: Iterable[Block] | None = None,
 ) -> Float[Tensor, "B H R C"]:
     """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
@@ -252,15 +291,15 @@ def grouped(
     scores, sinks, _ = softmax
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
-    for at, weights, _ in weights_of(scores, sinks):
+    for at, weights, _ in weights_of(scores, sinks, blocks):
         # Long rows are summed in float64: added up one by one in float32, they would be off by 1e-5.
         narrow = weights.new_zeros(*weights.shape[:3], sizes[1], dtype=torch.float64)
-        _put(narrow, -1, keys[at.columns], weights, reduce)
-        _put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
+        put(narrow, -1, keys[at.columns], weights, reduce)
+        put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
     return cells
 
 
-def _put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
+def put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
     """Adds each slice of `tensor` to the slice of `target` that `cell` names, or takes the larger; −1 is left out."""
     if (cell < 0).any():
         kept = (cell >= 0).nonzero()[:, 0]
@@ -275,6 +314,13 @@ def _put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduc
 
 # The gradient
 
+GRADIENT_BLOCK = 1 << 19  # on a processor; several tensors of a block's size are alive at once
+
+
+def gradient_blocks(scores: Scores) -> Iterator[Block]:
+    """The blocks in which `gradient` goes through all of the matrix."""
+    return scores.blocks(GRADIENT_BLOCK if scores.query.device.type == "cpu" else None)
+
 
 def backward(
     scores: Scores,
@@ -285,51 +331,68 @@ def backward(
     grad_lse: Tensor | None,
     bias_needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of query, key, value, bias and sinks, from the weights computed again block by block.
+    """Gradients of query, key, value, bias and sinks, from those of output and lse: G_ij = ∂L/∂output_i · v_j."""
+    grad_value = torch.zeros_like(value, dtype=scores.dtype)
+    grad_output = grad_output.to(scores.dtype)
+    taken = (grad_output * output.to(scores.dtype)).sum(-1)  # (B, H, Q): Σ_k w_ik G_ik
+    if grad_lse is not None:
+        taken = taken - grad_lse
 
-    With g the gradient of the output and l that of the lse: ds_ij = w_ij (g_i·v_j − g_i·output_i + l_i).
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        groups, grad = scores.groups(at.heads), grad_output[at.batch, at.heads, at.rows]
+        grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.repeat)
+        return matmul(grad, _finite(value[at.batch, groups, at.columns].to(scores.dtype)).mT)
+
+    grads = gradient(scores, sinks, cotangent, taken=taken, bias_needs_grad=bias_needs_grad)
+    return *grads[:2], grad_value, *grads[2:]
+
+
+def gradient(
+    scores: Scores,
+    sinks: Tensor | None,
+    cotangent: Cotangent | None,
+    *,
+    taken: Float[Tensor, "B H Q"] | None = None,
+    blocks: Iterable[Block] | None = None,
+    bias_needs_grad: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of query, key, bias and sinks, from that of the weights, which are computed again block by block.
+
+        ∂L/∂s_ij = w_ij (G_ij − t_i)      t_i = Σ_k w_ik G_ik − ∂L/∂lse_i
+
+    Args:
+        cotangent: G; None where the loss depends on the lse alone.
+        taken: t, where it is known beforehand; without it the loss must not depend on the lse.
+        blocks: the rows on which the loss depends, each once; all of them if not given.
     """
     grad_query = torch.zeros_like(scores.query, dtype=scores.dtype)
     grad_key = torch.zeros_like(scores.key, dtype=scores.dtype)
-    grad_value = torch.zeros_like(value, dtype=scores.dtype)
     grad_bias = None
     if bias_needs_grad and scores.bias is not None:
         grad_bias = torch.zeros_like(scores.bias, dtype=scores.dtype)
     grad_sinks = None if sinks is None else sinks.new_zeros(sinks.shape, dtype=scores.dtype)
-    grad_output = grad_output.to(scores.dtype)
-    through = (grad_output * output.to(scores.dtype)).sum(-1)  # (B, H, Q): what the normaliser takes back
-    if grad_lse is not None:
-        through = through - grad_lse
-    for at in scores.blocks():
+    for at in gradient_blocks(scores) if blocks is None else blocks:
         groups = scores.groups(at.heads)
         tile = scores.tile(at)
         weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
-        # What is not finite has made the weights or the outputs of those who see it nan; the others must not meet it.
-        query, key, some_value = (
-            _finite(select(tensor[at.batch, some], 2, index).to(scores.dtype))
-            for tensor, some, index in (
-                (scores.query, at.heads, at.rows),
-                (scores.key, groups, at.columns),
-                (value, groups, at.columns),
-            )
-        )
-        grad, taken = grad_output[at.batch, at.heads, at.rows], through[at.batch, at.heads, at.rows]
-        grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.repeat)
-        grad_tile = matmul(grad, some_value.mT).sub_(taken[..., None]).mul_(weights)
-        grad_tile.masked_fill_(weights == 0, 0)
+        pull = weights.new_zeros(()) if cotangent is None else cotangent(at, weights)
+        row_taken = (pull * weights).sum(-1) if taken is None else taken[at.batch, at.heads, at.rows]
+        unseen = weights == 0
+        grad_tile = weights.mul_((pull - row_taken[..., None]).to(weights.dtype)).masked_fill_(unseen, 0)
         if grad_bias is not None:
-            part(grad_bias, *at).add_(grad_tile.sum_to_size(part(grad_bias, *at).shape))
+            _add(grad_bias, at, grad_tile)
         if sinks is not None and grad_sinks is not None:
-            mass = (sinks[at.heads].to(lse.dtype)[:, None] - lse).exp().masked_fill(lse == -torch.inf, 0)
-            grad_sinks[at.heads] -= (mass * taken).sum((0, 2))
+            grad_sinks[at.heads] -= (sink_mass(sinks[at.heads], lse) * row_taken).sum((0, 2))
         if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
-            if scores.bias is not None:
-                tile = tile - part(scores.bias, *at)
-            grad_tile *= (1 - (tile / scores.softcap).square()).masked_fill_(weights == 0, 0)
+            grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(unseen, 0)
         grad_tile = grad_tile.mul_(scores.scale)
+        # What is not finite has made the weights of those who see it nan; the others must not meet it.
+        query = _finite(select(scores.query[at.batch, at.heads], 2, at.rows).to(scores.dtype))
+        key = _finite(select(scores.key[at.batch, groups], 2, at.columns).to(scores.dtype))
+        repeat = max(1, grad_tile.shape[1] // max(1, key.shape[1]))
         grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
-        grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, scores.repeat)
-    return grad_query, grad_key, grad_value, grad_bias, grad_sinks
+        grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, repeat)
+    return grad_query, grad_key, grad_bias, grad_sinks
 
 
 def _over_group(tile: Float[Tensor, "b h q k"], rows: Float[Tensor, "b h q f"], repeat: int) -> Tensor:
@@ -337,6 +400,16 @@ def _over_group(tile: Float[Tensor, "b h q k"], rows: Float[Tensor, "b h q f"], 
     batch, heads, queries, columns = tile.shape
     folded = (batch, heads // repeat, repeat * queries)
     return matmul(tile.reshape(*folded, columns).mT, rows.reshape(*folded, rows.shape[-1]))
+
+
+def _add(total: Tensor, at: Block, tile: Tensor) -> None:
+    """Adds a block to its part of a broadcastable tensor, summed over dimensions of size 1."""
+    target = part(total, *at)
+    tile = tile.sum_to_size(target.shape)
+    if total.shape[2] == 1 or isinstance(at.rows, slice):
+        target += tile
+    else:  # rows one by one: `target` is a copy
+        part(total, at.batch, at.heads, slice(0, total.shape[2]), at.columns).index_add_(2, at.rows, tile)
 
 
 def _finite(tensor: Tensor) -> Tensor:

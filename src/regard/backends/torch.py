@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from regard.backends import streaming
+from regard.backends import operator, streaming
 from regard.mask import Mask
 from regard.scores import Scores
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+LARGEST_LSE = 128  # of which float32 keeps 8e-6
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
@@ -24,12 +25,24 @@ def run(
     scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
 ) -> tuple[Tensor, Tensor, streaming.Statistics]:
     """Output, lse and statistics; the first two differentiable in query, key, value, bias and sinks."""
-    wants_grad = [scores.query, scores.key, value, scores.bias, sinks]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in wants_grad):
-        statistics: streaming.Statistics = {}
-        output, lse = _Attention.apply(*wants_grad, scores, collect, statistics)
-        return output, lse, statistics
-    return _forward(scores, value, sinks, collect)
+    return operator.run("torch", scores, value, sinks, collect)
+
+
+def forward(
+    scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
+    names = ["entropy"] * entropy + [f"topk:{top}"] * (top > 0)
+    output, lse, collected = _forward(scores, value, sinks, names)
+    none = lse.new_empty(0)
+    nothing = lse.new_empty(*lse.shape, 0), lse.new_empty(*lse.shape, 0, dtype=torch.long)
+    values, indices = collected.get(f"topk:{top}", nothing)
+    return _heads_side_by_side(output), lse.contiguous(), *collected.get("entropy", (none,)), values, indices
+
+
+def _heads_side_by_side(output: Tensor) -> Tensor:
+    """(B,H,Q,E) that lies in memory as (B,Q,H,E), as models want it."""
+    return output.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _forward(scores, value, sinks, collect):
@@ -38,56 +51,53 @@ def _forward(scores, value, sinks, collect):
     output, lse = _by_segment(scores, value)
     if not output.isfinite().all():
         return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
+    in_parts = scores.mask.causal and scores.shape[2] < scores.shape[3]  # put together by a lse in float32
+    if in_parts and not (lse.masked_fill(lse == -torch.inf, 0).abs() < LARGEST_LSE).all():
+        return streaming.forward(scores, value, sinks)
     if sinks is not None:
         output, lse = streaming.with_sinks(output, lse, sinks)
-    return output, lse, {}
+    return output.to(value.dtype), lse, {}
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, query, key, value, bias, sinks, scores, collect, statistics):
-        output, lse, found = _forward(scores, value, sinks, collect)
-        statistics.update(found)
-        ctx.save_for_backward(query, key, value, bias, sinks, output, lse)
-        ctx.scores = (scores.mask, scores.scale, scores.softcap)
-        ctx.set_materialize_grads(False)
-        return output, lse
-
-    @staticmethod
-    def backward(ctx, grad_output, grad_lse):
-        if torch.is_grad_enabled():
-            raise RuntimeError("attention: there is no second derivative; take the gradient without create_graph=True.")
-        query, key, value, bias, sinks, output, lse = ctx.saved_tensors
-        mask, scale, softcap = ctx.scores
-        scores = Scores(query, key, mask, scale, bias, softcap)
-        if grad_output is None:
-            grad_output = torch.zeros_like(output)
-        by_aten = sinks is None and grad_lse is None and not ctx.needs_input_grad[3] and _in_one_call(scores, value)
-        if by_aten and output.isfinite().all():
-            grads = _FLASH_BACKWARD(
-                grad_output, *_ready(query, key, value), output, lse, 0.0, mask.causal, attn_mask=bias, scale=scale
-            )
-            return *grads, None, None, None, None, None
-        grads = streaming.backward(scores, value, sinks, output, grad_output, grad_lse, ctx.needs_input_grad[3])
-        inputs = (query, key, value, bias, sinks)
-        return *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True)), None, None, None
+def backward(
+    scores: Scores,
+    value: Tensor,
+    sinks: Tensor | None,
+    output: Tensor,
+    lse: Tensor,
+    grad_output: Tensor,
+    grad_lse: Tensor | None,
+    wants_bias: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of query, key, value, bias and sinks."""
+    # exp(s − lse) of a lse in float32: where that is large, its last digits are missing in every weight.
+    exact = sinks is None and grad_lse is None and not wants_bias and _in_one_call(scores, value)
+    if exact and output.isfinite().all() and (lse.abs() < LARGEST_LSE).all():
+        causal, bias, dtype = scores.mask.causal, scores.bias, scores.dtype
+        tensors = (t.to(dtype) for t in (grad_output, *_ready(scores.query, scores.key, value), output))
+        grads = _FLASH_BACKWARD(*tensors, lse, 0.0, causal, attn_mask=bias, scale=scores.scale)
+        return *grads, None, None
+    return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
 
 
 # PyTorch's flash attention on the CPU
 
 
 def flash_serves(scores: Scores, value: Tensor) -> bool:
-    """Whether aten's flash attention for the CPU computes exactly this."""
+    """Whether aten's flash attention for the CPU computes exactly this, in float32 or float64.
+
+    It reads a bias of another type than the tensors as if it were of theirs, and knows no window.
+    """
     mask, bias = scores.mask, scores.bias
     if scores.query.device.type != "cpu" or scores.softcap is not None or 0 in scores.shape + value.shape:
         return False
-    if mask.window != (None, None):
+    if mask.window != (None, None) or (mask.causal and mask.to_lengths):
         return False
     hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:
         return not hides and bias is None
     if bias is not None:
-        return not hides and bias.dtype in (scores.query.dtype, torch.float32) and bool(bias.isfinite().all())
+        return not hides and bias.dtype == scores.dtype and bool(bias.isfinite().all())
     # A mask may hide the same keys from every query: padding.
     return mask.given is None or (isinstance(mask.given, Tensor) and mask.given.shape[2] == 1)
 
@@ -102,12 +112,14 @@ def _in_one_call(scores: Scores, value: Tensor) -> bool:
 
 
 def _by_segment(scores: Scores, value: Tensor) -> tuple[Tensor, Tensor]:
-    query, key, mask = scores.query, scores.key, scores.mask
+    # Of half precision, aten's operator rounds the weights and takes a quicker exponential; in float32 it does not.
+    query, key, value = (tensor.to(scores.dtype) for tensor in (scores.query, scores.key, value))
+    mask = scores.mask
     if mask.segments is None:
         visible = _visible_keys(mask, key.device)
         if visible is None:
             return _flash(query, key, value, mask.causal, scores.bias, scores.scale)
-        hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
+        hidden = query.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)
         return _flash(query, key, value, mask.causal, hidden, scores.scale)
     output, lse = _nothing(query, value)
     query_bounds, key_bounds = (bounds.tolist() for bounds in mask.segments)
@@ -164,7 +176,7 @@ def _call(query, key, value, causal: bool, additive: Tensor | None, scale: float
     if additive is not None and additive.shape[2] == 1:  # padding: the operator's lse of a row that sees nothing is 0
         seen = additive > -torch.inf
         first = torch.where(seen.any(-1), seen.int().argmax(-1), key.shape[2])  # (B|1, H|1, 1)
-        empty = torch.arange(query.shape[2]) + 1 <= first if causal else (first == key.shape[2])
+        empty = torch.arange(1, query.shape[2] + 1, device=first.device) <= first if causal else (first == key.shape[2])
         if empty.any():
             output, lse = output.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
     if (lse == 0).any():  # the operator may take a row of nothing but nan for one that sees nothing, and answer 0

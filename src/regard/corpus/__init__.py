@@ -1,6 +1,8 @@
 """Many texts → Parquet."""
 
-from regard.corpus.read import Source
-from regard.corpus.run import Recipe, embed_files
+from regard.corpus.folder import OutputExistsError
+from regard.corpus.recipe import Recipe
+from regard.corpus.records import BadRecordError, Source, UnknownFormatError
+from regard.corpus.run import embed_files
 
-__all__ = ["Recipe", "Source", "embed_files"]
+__all__ = ["BadRecordError", "OutputExistsError", "Recipe", "Source", "UnknownFormatError", "embed_files"]

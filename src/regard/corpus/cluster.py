@@ -34,7 +34,7 @@ def embed_there(
 
     if any(str(path) == "-" for path in job.files):
         raise ValueError("embed: on ray, stdin cannot be read: give files that every node sees.")
-    left = {part.number: (part.digest(job.about), len(part.records)) for part in undone}
+    left = {part.number: (part.digest(job.about, job.source), len(part.records)) for part in undone}
     total, done = sum(texts for _, texts in left.values()), 0
     ours = not ray.is_initialized()
     if ours and left:
@@ -42,7 +42,7 @@ def embed_there(
     model = job.recipe.model
     if model is not None and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # workers begin in folders of their own
-    job = replace(job, files=[path.resolve() for path in job.files], recipe=replace(job.recipe, model=model))
+    job = replace(job, recipe=replace(job.recipe, model=model))
     try:
         fruitless = 0
         while left:
@@ -126,6 +126,8 @@ class _Worker:
         if self.lens is None:
             torch.set_num_threads(1)
             self.lens = self.job.recipe.open()
+            if self.job.recipe.about(self.lens) != self.job.about:
+                raise RuntimeError(f"{self.lens.name} is another model here, or this is another version of regard.")
         if number < self.at or self.at == 0:
             self.parts = parts(self.job.source, self.job.files)
         part = next((part for part in self.parts if part.number == number), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from regard.corpus.read import Record
+from regard.corpus.records import Record, Source
 from regard.files import write
 from regard.lens.embed import Embeddings
 
@@ -18,48 +19,183 @@ if TYPE_CHECKING:
 
 Store = Literal["float32", "float16", "int8"]
 
+RESERVED = ("text_id", "file", "line", "index", "start", "end", "truncated", "scale", "vector")
 
-def table(records: Sequence[Record], embeddings: Embeddings, first: Sequence[int], store: Store) -> pa.Table:
-    """A row a vector, as `embed_files` describes them. first: the numbers of the records."""
+
+def table(
+    source: Source, records: Sequence[Record], embeddings: Embeddings, numbers: Sequence[int], store: Store, unit: str
+) -> pa.Table:
+    """A row a vector, as `embed_files` describes them. numbers: of the records; unit: what has a vector."""
     import pyarrow as pa
 
-    named = any(record.id is not None for record in records)
-    ids = pa.array([record.id for record in records] if named else first, pa.string() if named else pa.int64())
+    named = source.id is not None
+    of_record: dict[str, Any] = {
+        "text_id": pa.array([record.id for record in records] if named else numbers, pa.string() if named else "int64")
+    }
+    if source.places:
+        of_record["file"] = pa.array([record.at.file for record in records], pa.string())
+        of_record["line"] = pa.array([record.at.line for record in records], pa.int64())
+    of_record |= kept(source, records)
     cut = pa.array([at is not None for at in embeddings.truncated], pa.bool_())
     texts = [record.text for record in records]
-    columns: dict[str, Any]
     vectors: Any = embeddings.vectors
-    if embeddings.level == "sentence":
-        columns = {"text_id": ids, "text": pa.array(texts, pa.string()), "truncated": cut}
-    else:
-        vectors = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
-        sizes = [len(spans) for spans in embeddings.spans]
-        rows = pa.array(np.arange(len(records)).repeat(sizes))
-        index = [np.arange(size, dtype=np.int32) for size in sizes]
-        both = [(text, span) for text, spans in zip(texts, embeddings.spans, strict=True) for span in spans]
-        columns = {
-            "text_id": ids.take(rows),
-            "index": pa.array(np.concatenate(index) if index else [], pa.int32()),
-            "start": pa.array([start for _, (start, _) in both], pa.int32()),
-            "end": pa.array([end for _, (_, end) in both], pa.int32()),
-            embeddings.level: pa.array([text[start:end] for text, (start, end) in both], pa.string()),
-            "truncated": cut.take(rows),
-        }
+    if unit == "sentence":
+        return pa.table(of_record | {"text": pa.array(texts, pa.string()), "truncated": cut} | _stored(vectors, store))
+    vectors = np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+    sizes = [len(spans) for spans in embeddings.spans]
+    rows = pa.array(np.arange(len(records)).repeat(sizes))
+    index = [np.arange(size, dtype=np.int32) for size in sizes]
+    both = [(text, span) for text, spans in zip(texts, embeddings.spans, strict=True) for span in spans]
+    columns = {name: column.take(rows) for name, column in of_record.items()} | {
+        "index": pa.array(np.concatenate(index) if index else [], pa.int32()),
+        "start": pa.array([start for _, (start, _) in both], pa.int32()),
+        "end": pa.array([end for _, (_, end) in both], pa.int32()),
+        unit: pa.array([text[start:end] for text, (start, end) in both], pa.string()),
+        "truncated": cut.take(rows),
+    }
     return pa.table(columns | _stored(vectors, store))
 
 
+# Numbers
+
+
 def _stored(vectors: np.ndarray, store: Store) -> dict[str, Any]:
-    """int8: a number q stands for q × scale, where scale is the vector's largest number / 127."""
     import pyarrow as pa
 
     count, dim = vectors.shape
-    found = {}
-    if store == "int8":
-        scale = np.abs(vectors).max(1, initial=0).astype(np.float32) / 127
-        vectors = np.rint(vectors / np.where(scale == 0, 1, scale)[:, None])
-        found = {"scale": pa.array(scale)}
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=store).reshape(-1))
-    return found | {"vector": pa.FixedSizeListArray.from_arrays(flat, dim if count else 1)}
+    numbers, scale = quantized(vectors, store)
+    columns = {} if scale is None else {"scale": pa.array(scale)}
+    flat = pa.array(np.ascontiguousarray(numbers).reshape(-1))
+    return columns | {"vector": pa.FixedSizeListArray.from_arrays(flat, dim if count else 1)}
+
+
+def quantized(vectors: np.ndarray, store: Store) -> tuple[np.ndarray, np.ndarray | None]:
+    """The vectors in a smaller type. int8: a number q stands for q × scale, scale the vector's largest number / 127."""
+    if store != "int8":
+        with np.errstate(over="ignore"):
+            return vectors.astype(store), None
+    scale = np.abs(vectors).max(1, initial=0).astype(np.float32) / 127
+    return np.rint(vectors / np.where(scale == 0, 1, scale)[:, None]).astype(np.int8), scale
+
+
+def unstored(embeddings: Embeddings, store: Store) -> dict[int, str]:
+    """The texts whose vectors cannot be stored so, and why."""
+    reasons = ((n, _why_not(np.atleast_2d(vectors), store)) for n, vectors in enumerate(embeddings.vectors))
+    return {n: why for n, why in reasons if why}
+
+
+def _why_not(vectors: np.ndarray, store: Store) -> str:
+    if not np.isfinite(vectors).all():
+        return "the model gives numbers that are not finite."
+    numbers, scale = quantized(vectors, store)
+    if not np.isfinite(numbers).all():
+        largest = float(np.abs(vectors).max())
+        return f"a number of its vector, {largest:,.0f}, is too large for {store}, which ends at 65,504."
+    if (vectors.any(1) & ~(numbers.any(1) if scale is None else numbers.any(1) & (scale > 0))).any():
+        return f"all numbers of its vector are too small for {store}: they would be zeros."
+    return ""
+
+
+def dim(path: Path) -> int:
+    """How many numbers a vector in a file has."""
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(path).field("vector").type.list_size
+
+
+# Columns that are carried through
+
+
+def kept(source: Source, records: Sequence[Record]) -> dict[str, pa.Array]:
+    """The columns in `source.keep`, of Arrow's types."""
+    return {name: _column([record.kept[n] for record in records]) for n, name in enumerate(source.keep)}
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Of the type that the file gives; numbers, truth values and texts of JSON of their own, all else as JSON."""
+    import pyarrow as pa
+
+    typed = [value for value in values if isinstance(value, pa.Array)]
+    if typed and len(typed) == len(values) and len({value.type for value in typed}) == 1:
+        return pa.concat_arrays(typed)
+    plain = [value[0].as_py() if isinstance(value, pa.Array) else value for value in values]
+    if not any(isinstance(value, dict | list) for value in plain):
+        try:
+            return pa.array(plain)
+        except (pa.ArrowException, OverflowError):
+            pass
+    return as_text(plain)
+
+
+def as_text(values: Iterable[Any]) -> pa.Array:
+    """Texts as they are, all else as JSON."""
+    import pyarrow as pa
+
+    def written(value: Any) -> str | None:
+        return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+    return pa.array(map(written, values), pa.string())
+
+
+def content(columns: dict[str, pa.Array]) -> list[list[Any]]:
+    """What is in columns, as JSON can write it."""
+    import pyarrow as pa
+
+    found = []
+    for name, column in columns.items():
+        try:
+            values = column.cast(pa.string()).to_pylist()  # exact, and in less than Python's types need
+        except pa.ArrowException:
+            values = json.dumps(column.to_pylist(), default=repr)
+        found.append([name, str(column.type), values])
+    return found
+
+
+def size(value: Any) -> int:
+    """About how much memory a value takes, in bytes."""
+    return getattr(value, "nbytes", None) or len(str(value))
+
+
+def common_types(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+    """The types that columns have in all files together: one that holds what is in each, or text; None of no value."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    common: dict[str, Any] = {}
+    for name in names:
+        fields = [pq.read_schema(path).field(name).remove_metadata() for path in paths]
+        try:
+            kind = pa.unify_schemas([pa.schema([field]) for field in fields], promote_options="permissive")[0].type
+            for path, field in zip(paths, fields, strict=True):
+                if field.type != kind:
+                    pq.read_table(path, columns=[name])[name].cast(kind)  # does every number fit?
+        except pa.ArrowException:
+            kind = pa.string()
+        common[name] = None if pa.types.is_null(kind) else kind
+    return common
+
+
+def text_type() -> pa.DataType:
+    """Arrow's type of texts."""
+    import pyarrow as pa
+
+    return pa.string()
+
+
+def converted(table: pa.Table, types: dict[str, Any]) -> pa.Table:
+    """The table with columns of these types."""
+    import pyarrow as pa
+
+    for name, kind in types.items():
+        column = table[name]
+        if column.type != kind:
+            text = kind == pa.string() and not pa.types.is_null(column.type)
+            column = as_text(column.to_pylist()) if text else column.cast(kind)
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+# Files
 
 
 def save(path: Path, tables: Iterable[pa.Table], about: dict[str, str]) -> None:
@@ -93,5 +229,6 @@ def about(path: Path) -> dict[str, str]:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
         return {}
-    found = {key.decode(): value.decode() for key, value in metadata.items()}
-    return {key.removeprefix("regard."): value for key, value in found.items() if key.startswith("regard.")}
+    said = {key: value.decode("utf-8", "replace") for key, value in metadata.items()}
+    prefix = b"regard."
+    return {key.removeprefix(prefix).decode(): value for key, value in said.items() if key.startswith(prefix)}

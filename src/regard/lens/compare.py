@@ -14,12 +14,15 @@ from regard.lens.reading import Reading, Word
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+SAME = 1e-6  # cosines as near to 1 are of the same vectors, but for rounding
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A word in n texts. similarity (L+1,n,n): the cosines of its vectors before the first layer and after each.
 
-    clusters: the two groups, as places in `readings`, into which the vectors after the last layer part.
+    clusters: the two groups, as places in `readings`, into which the vectors after the last layer part; the second is
+    empty where all are the same.
     """
 
     word: str
@@ -66,6 +69,8 @@ class Comparison:
             "texts": [reading.text for reading in self.readings],
             "similarity": self.similarity.tolist(),
             "clusters": list(self.clusters),
+            "causal": self.readings[0].causal,
+            "notes": [reading.note for reading in self.readings],
         }
 
 
@@ -74,7 +79,11 @@ def comparison(word: str, readings: Sequence[Reading], words: Sequence[Word]) ->
     vectors = torch.stack([one.vectors for one in words], 1).double()  # (L+1, n, dim)
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     similarity = unit @ unit.mT
-    return Comparison(word, readings, words, similarity, two_clusters(similarity[-1]))
+    if not similarity.isfinite().all():
+        raise ValueError(f"compare: the model's vectors of {word!r} hold NaN or infinity; they cannot be compared.")
+    same = bool(similarity[-1].min() > 1 - SAME)  # as in identical texts: there is nothing to part
+    clusters = (list(range(len(words))), []) if same else two_clusters(similarity[-1])
+    return Comparison(word, readings, words, similarity, clusters)
 
 
 def two_clusters(similarity: Float[Tensor, "n n"]) -> tuple[list[int], list[int]]:

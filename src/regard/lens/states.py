@@ -61,17 +61,16 @@ class TransformersStates:
             types = [*before, *[text] * (ids.shape[1] - len(before) - len(after)), *after]
             inputs["token_type_ids"] = torch.tensor(types, device=ids.device).expand_as(ids)
         inner = [layer for layer in wanted if layer < self.layers]
-        output = self.model(**inputs, output_hidden_states=bool(inner))
+        output = self.model(**inputs, output_hidden_states=bool(inner), return_dict=True)
         last = getattr(output, "last_hidden_state", None)
         hidden = output.hidden_states if inner else ()
         if last is None or (inner and len(hidden) != self.layers + 1):
             raise ValueError(f"embed: {self.name} does not give the hidden states of its {self.layers} layers.")
         states = {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
         for tensor in states.values():
-            if tensor.shape[1] != ids.shape[1]:
+            if extra := tensor.shape[1] - ids.shape[1]:
                 raise ValueError(
-                    f"embed: {self.name} gives {tensor.shape[1]} hidden states for {ids.shape[1]} tokens: "
-                    "it joins some, or has virtual ones, of prompt tuning say, and embeddings have no place for either."
+                    f"embed: {self.name} puts {extra} positions of its own beside a text's (a tuned prompt?)."
                 )
         return states
 

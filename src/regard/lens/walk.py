@@ -10,12 +10,52 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
+from regard.lens.carried import lengths
+from regard.lens.inside import rotate, rotation, tolerance
 from regard.mask import Block
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from regard.lens.reading import Reading, Word
+
+
+CAUTION = (
+    "A weight says where a head looks, and not what decides the model's answer: much of it may go to a sink, a token "
+    "that carries next to nothing. Only a run with the token switched off tells what depends on it."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """How a layer makes the query of a word of what enters it, computed again by the model's own modules.
+
+    norm: the class of the norm that x goes through first, or "". normed (t,dim): what it makes of x; x itself where
+    there is none. head_norm: whether query and key are normed after that, head by head or all together. query (t,D):
+    before it is rotated, or the query itself. rotated: whether query and key are turned by their place in the text
+    (rotary positions). factor: what else they are multiplied by. error: the largest difference of query, key and value
+    of the word's tokens, in all heads, from those that the model itself used.
+    """
+
+    norm: str
+    normed: Float[Tensor, "t dim"] = field(repr=False)
+    head_norm: bool
+    query: Float[Tensor, "t D"] = field(repr=False)
+    rotated: bool
+    factor: float
+    error: float
+
+    def to_dict(self) -> dict:
+        """As plain lists, for JSON; the mean over the word's tokens."""
+        return {
+            "norm": self.norm or None,
+            "normed": self.normed.mean(0).tolist(),
+            "head_norm": self.head_norm,
+            "query": self.query.mean(0).tolist(),
+            "rotated": self.rotated,
+            "factor": self.factor,
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +67,13 @@ class Walk:
     x (t,dim) is what enters the layer, for the t tokens of the word; query (t,D); keys (N,D) and values (N,E) of all
     tokens; scores, scaled and weights (t,N); context (t,E). For a word of several tokens the walk that is shown is
     their mean. `error` is the largest difference of context and weights from what the model itself computed.
+
+    `made` says how query, key and value come from x: the norm before, and the rotation by place after, each computed
+    again with the model's own weights; None where the model does it in a way that is not known here, and then they are
+    the numbers that its attention received, and no more is claimed.
+
+    carried (t,N): each weight times the length of what the value adds, ‖v_j W_O‖, or ‖v_j‖ where W_O is not known. A
+    token may have much of the weight and carry next to nothing: a sink, whose value is short.
 
     Between scaled and weights come, in models that have them, a softcap, a bias and a mask; sinks take part in the
     softmax. `hidden` are the keys that the word is not allowed to see. `habit`: every token of the text gives more
@@ -50,6 +97,22 @@ class Walk:
     weights: Float[Tensor, "t N"] = field(repr=False)
     context: Float[Tensor, "t E"] = field(repr=False)
     error: float
+    made: Made | None = field(default=None, repr=False)
+    carried: Float[Tensor, "t N"] | None = field(default=None, repr=False)
+
+    @property
+    def sees_only_itself(self) -> bool:
+        """Whether the word may look at nothing but its own tokens, as the first word of a causal model."""
+        return set((~self.hidden).nonzero().flatten().tolist()) <= set(self.word.tokens)
+
+    @property
+    def resting(self) -> list[int]:
+        """The tokens that have a tenth of the weight or more and carry less than half as much: sinks."""
+        if self.carried is None:
+            return []
+        weights, carried = self.weights.mean(0), self.carried.mean(0)
+        share = carried / carried.sum().clamp(min=1e-30)
+        return ((weights >= 0.1) & (share < weights / 2)).nonzero().flatten().tolist()
 
     @cached_property
     def habit(self) -> str | None:
@@ -73,6 +136,12 @@ class Walk:
             "weights": self.weights.mean(0).tolist(),
             "context": self.context.mean(0).tolist(),
             "error": self.error,
+            "carried": None if self.carried is None else self.carried.mean(0).tolist(),
+            "made": None if self.made is None else self.made.to_dict(),
+            "pieces": [token.piece or token.text for token in self.reading.tokens],
+            "unknown": [n for n, token in enumerate(self.reading.tokens) if token.unknown],
+            "note": self.reading.note,
+            "caution": CAUTION,
         }
 
 
@@ -112,7 +181,54 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
         weights=weights,
         context=context,
         error=error,
+        made=_made(reading, layer, head, word),
+        carried=weights * lengths(reading, layer)[head].to(weights),
     )
+
+
+@torch.inference_mode()
+def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
+    """Query, key and value of a word's tokens, made again of x; None where they do not come out as the model's."""
+    inside = None if reading._lens is None else reading._lens._model.inside[layer]
+    if inside is None:
+        return None
+    rows, attention = torch.tensor(word.tokens), reading.attention[layer]
+    scores = attention.weights.scores
+    query, key = scores.query[0][:, rows], scores.key[0][:, rows]
+    normed, projected = inside(reading.hidden[layer, rows])
+    factor, turn = _factor(projected.query, query), None
+    made = factor[0] * projected.query.transpose(0, 1), factor[0] * projected.key.transpose(0, 1)
+    if factor[1] > 10 * tolerance(query.dtype):
+        turn = rotation(projected.query, query)
+        if turn is None:
+            return None
+        stretched = turn[0].abs()
+        factor = float(stretched.mean()), 0.0
+        if float((stretched / factor[0] - 1).abs().max()) > 100 * tolerance(query.dtype):
+            return None  # not turned alone
+        made = rotate(projected.query, turn).transpose(0, 1), rotate(projected.key, turn).transpose(0, 1)
+    elif _factor(projected.key, key)[0] < 0.999 * factor[0] or _factor(projected.key, key)[0] > 1.001 * factor[0]:
+        made = made[0], projected.key.transpose(0, 1)  # the scale of the scores, put into the query alone
+    pairs = (made[0], query), (made[1], key), (projected.value.transpose(0, 1), attention.value[:, rows])
+    error = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+    if error > 100 * tolerance(query.dtype) * max(float(theirs.abs().max()) for _, theirs in pairs):
+        return None
+    return Made(
+        norm="" if inside.norm is None else type(inside.norm).__name__,
+        normed=normed,
+        head_norm=inside.query_norm is not None,
+        query=projected.query[:, head],
+        rotated=turn is not None,
+        factor=round(factor[0], 6),
+        error=error,
+    )
+
+
+def _factor(made: Tensor, heads: Tensor) -> tuple[float, float]:
+    """The number by which (N,H,D) is to be multiplied to be (H,N,D), and how far off it then is, as a share."""
+    ours, theirs = made.transpose(0, 1).double(), heads.double()
+    factor = float((ours * theirs).sum() / ours.square().sum().clamp(min=1e-30))
+    return factor, float((factor * ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
 
 
 def _habit(reading: Reading, layer: int, head: int) -> str | None:

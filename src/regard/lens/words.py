@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import regex
 
@@ -20,43 +20,82 @@ _BLANK = "".join(  # white space, and marks without width: of direction, of orde
 )  # fmt: skip
 
 
-def words(text: str) -> list[Span]:
+def words(text: str, whole: Sequence[Span] = ()) -> list[Span]:
     """Where the words and the punctuation of a text lie, by the word boundaries of Unicode (UAX #29).
 
-    A contraction is one word, and so is an emoji with all its joiners or a letter with its accents; in scripts
-    without spaces a word is a character, unless a token holds more of them (see `units`).
+    `whole` are spans to be taken as words, whatever is in them. A contraction is one word, and so is an emoji with all
+    its joiners or a letter with its accents; in scripts without spaces a word is a character, unless a token holds more
+    of them (see `units`).
 
     >>> text = "Don't stop, 3.14 👍🏽!"
     >>> [text[start:stop] for start, stop in words(text)]
     ["Don't", 'stop', ',', '3.14', '👍🏽', '!']
     """
-    edges = sorted({0, *(match.start() for match in _EDGES.finditer(text)), len(text)})
+    edges = sorted({0, *(match.start() for match in _EDGES.finditer(text)), len(text), *chain(*whole)})
+    if whole:
+        starts = [start for start, _ in sorted(whole)]
+        stops = [stop for _, stop in sorted(whole)]
+        edges = [edge for edge in edges if not (n := bisect_left(starts, edge)) or edge >= stops[n - 1]]
     return [trimmed(text, start, stop) for start, stop in pairwise(edges) if _SEEN.search(text, start, stop)]
 
 
-def units(text: str, tokens: Sequence[Span | None]) -> list[tuple[Span | None, list[int]]]:
+def units(text: str, tokens: Sequence[Span | None], whole: Sequence[Span] = ()) -> list[tuple[Span | None, list[int]]]:
     """The words that tokens make up, in order: (span, its tokens).
 
     `tokens` are the spans of the tokens, None for one that is not of the text. Such a token, and one of white space,
     stands alone and without a span; but a space before a word belongs to it, as tokenizers that mark the beginnings
-    of words have it. Words that share a token are one.
+    of words have it. Words that share a token are one; those of `whole` must not, and that raises ValueError.
 
     >>> units("unbelievable!", [None, (0, 2), (2, 12), (12, 13), None])
     [(None, [0]), ((0, 12), [1, 2]), ((12, 13), [3]), (None, [4])]
     """
     found: list[tuple[Span | None, list[int]]] = []
-    seen = words(text)
+    seen = words(text, whole)
     stops = [stop for _, stop in seen]
     for token, span in enumerate(tokens):
-        whole = None if span is None else _whole(text, seen, stops, *trimmed(text, *span))
+        place = None if span is None else _whole(text, seen, stops, *trimmed(text, *span))
         members = [token]
-        if span and not whole and found and (last := found[-1][0]) and span[0] < last[1]:
-            whole = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
-        while whole and found and (last := found[-1][0]) and whole[0] < last[1]:
-            whole = min(last[0], whole[0]), max(last[1], whole[1])
-            members = [*found.pop()[1], *members]
-        found.append((whole, members))
+        if span and not place and found and (last := found[-1][0]) and span[0] < last[1]:
+            place = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
+        while place and found and (last := found[-1][0]) and place[0] < last[1]:
+            place = min(last[0], place[0]), max(last[1], place[1])
+            earlier = found.pop()[1]
+            earlier += members  # in place: a word may have very many tokens
+            members = earlier
+        found.append((place, members))
+    _check_whole(text, whole, found)
     return found
+
+
+def check_spans(text: str, whole: Sequence[Span]) -> list[Span]:
+    """The spans of some words, in order, without white space at their ends. Raises TypeError or ValueError."""
+    spans = []
+    for span in whole:
+        if not isinstance(span, tuple | list) or len(span) != 2 or not all(isinstance(place, int) for place in span):
+            raise TypeError(f"read: words: expected (start, end) for each word. Got {span!r}.")
+        start, stop = span
+        if not 0 <= start < stop <= len(text) or not _SEEN.search(text, start, stop):
+            raise ValueError(f"read: words: there is no word at {start}:{stop} of this text of {len(text)} characters.")
+        spans.append(trimmed(text, start, stop))
+    spans.sort()
+    for one, other in pairwise(spans):
+        if one[1] > other[0]:
+            raise ValueError(f"read: words: {one[0]}:{one[1]} and {other[0]}:{other[1]} overlap.")
+    return spans
+
+
+def _check_whole(text: str, whole: Sequence[Span], found: Sequence[tuple[Span | None, list[int]]]) -> None:
+    """Raises ValueError where a token holds more than one of these words."""
+    spans = [span for span, _ in found if span is not None]
+    starts = [start for start, _ in spans]
+    for start, stop in whole:
+        start, stop = trimmed(text, start, stop)
+        n = bisect_right(starts, start) - 1
+        if n >= 0 and spans[n][1] > start and spans[n] != (start, stop):
+            raise ValueError(
+                f"read: words: {text[start:stop]!r} at {start}:{stop} shares a token with its neighbours: the model "
+                f"reads {text[slice(*spans[n])]!r} in one."
+            )
 
 
 def _whole(text: str, seen: list[Span], stops: list[int], start: int, stop: int) -> Span | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
+from typing import Literal
 
 from regard.files import write
 from regard.lens.reading import Reading, Word
@@ -15,21 +17,25 @@ def save(
     reading: Reading,
     path: str | Path,
     *,
-    word: Word | None = None,
+    word: Word | str | int | None = None,
+    nth: int | None = None,
     layer: int | None = None,
     head: int | None = None,
+    view: Literal["sentence", "heads", "map", "walk"] | None = None,
 ) -> None:
     """Save a reading as a picture (.png, .svg), one self-contained page (.html) or numbers (.json).
 
-    `layer` and `head` choose what a picture shows (without both: all of them) and, with `word`, what a page opens
-    with. The file is written beside and renamed: where that fails, with OSError, the old one is still there.
+    `layer` and `head` choose what a picture shows (without both: all of them) and, with `word` and `nth` as in
+    `Reading.word`, what a page opens with; `view` is the view it opens in. The file is written beside and renamed:
+    where that fails, with OSError, the old one is still there.
     """
     reading.check(layer, head)
+    index = chosen(reading, word, nth)
     suffix = check_suffix(path)
     if suffix == ".html":
         from regard.view.html import page
 
-        content = page(reading, word=None if word is None else word.index, layer=layer, head=head).encode()
+        content = page(reading, word=index, layer=layer, head=head, view=view).encode()
     elif suffix == ".json":
         content = json.dumps(numbers(reading, layer, head), ensure_ascii=False).encode()
     else:
@@ -37,6 +43,20 @@ def save(
 
         content = drawn(reading, suffix[1:], layer=layer, head=head)
     write(path, lambda file: file.write(content))
+
+
+def chosen(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:
+    """The place in `reading.units` of a word, which may be named by its text or number; None for none.
+
+    Raises LookupError as `Reading.word`, ValueError for a word of another reading.
+    """
+    if word is None:
+        return None
+    if not isinstance(word, Word):
+        return reading.word(word, nth).index
+    if word._reading.hidden is not reading.hidden:
+        raise ValueError(f"{word.text!r} is a word of another reading.")
+    return word.index
 
 
 def check_suffix(path: str | Path) -> str:
@@ -55,7 +75,7 @@ def numbers(reading: Reading, layer: int | None = None, head: int | None = None)
     """
     reading.check(layer, head)
     units = reading.units
-    layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     count = len(layers) * len(heads) * len(units) ** 2
     if count > MOST_NUMBERS:
@@ -71,7 +91,12 @@ def numbers(reading: Reading, layer: int | None = None, head: int | None = None)
         "layers": layers,
         "heads": heads,
         "attention": [
-            [[[round(w, 7) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
+            [[[_rounded(w) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
             for n in layers
         ],
     }
+
+
+def _rounded(weight: float) -> float | None:
+    """To seven digits; None for NaN, which JSON does not have."""
+    return None if isnan(weight) else round(weight, 7)

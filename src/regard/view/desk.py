@@ -4,21 +4,28 @@ A question is a dictionary with `what` in it, an answer a dictionary and some ar
 HTTP and in a notebook, and assets/frozen.js answers them in a page that has no Python behind it:
 
     what      is asked with                               is answered with
-    start     —                                           models, limit, reading: what there is to begin with
-    read      text, pair, model                           the card of a reading: id, words, tokens, sizes, memory
+    start     —                                           models, limit, first: a text or a reading to begin with
+    read      text, pair, model                           the card of a reading: id, words, tokens, sizes, memory, and
+                                                          in `source` the text, pair and model it was made of
     card      reading                                     the same
     look      reading, layer, word, side                  weights (H,U): from or to a unit, in each head
     all       reading, layer                              weights (H,U,U), of a short text
-    thumbs    reading, layer, hide                        thumbs (H,n,n), habits (H,habits)
+    thumbs    reading, layer, hide                        thumbs (H,n,n), shares (H,habits), habits, named
     tile      reading, layer, head, reduce, hide,         cells (r,c); needs the overview from level 5 on
               level, row, column
-    walk      reading, layer, head, token, all            the numbers of the walk of one token
-    compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2)
-    page      reading, layer, head, word, same            html: the reading as one file; same: a comparison to go along
+    walk      reading, layer, head, token, all            the numbers of the walk of one token; lengths are those of the
+                                                          values, carried is weight × length, carried_total its sum
+    compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2), places, clusters, and
+                                                          in `left_out` the texts that lack the word, and why
+    page      reading, layer, head, word, link, same      html: the reading as one file, which opens as `link`, an
+                                                          address, says; same: a comparison to go along
     cancel    job                                         given_up: how many jobs were
 
 U units (words and special tokens), as `reading.units` has them. A question whose answer takes long is answered by
-{"working": share, "job": number}, and is to be asked again. What cannot be answered gets a `Refusal`.
+{"working": share, "job": number}, and is to be asked again with this `job` in it; where it was cancelled meanwhile, or
+given up because nobody asked, the answer is {"cancelled": true}. What cannot be answered gets a `Refusal`: 404 with the
+code "unknown_reading" where the reading is not known, as after a restart (read the text again), 409 with the code
+"cancelled" where its reading was cancelled, which only `read` starts again.
 """
 
 from __future__ import annotations
@@ -40,26 +47,29 @@ from regard.lens.habits import HABITS, NAMED, habits
 from regard.lens.lens import Lens
 from regard.lens.reading import Reading, Word
 from regard.mask import Block
-from regard.view.html import card, page
-from regard.view.shelf import Cancelled, Jobs, Shelf, Working, give_back, size_of
-from regard.view.tiles import BASE, Matrix
+from regard.view.html import card, origin, page
+from regard.view.shelf import Cancelled, Jobs, Lane, Progress, Shelf, Working, give_back, size_of
+from regard.view.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
 TEXTS, OCCURRENCES = 32, 64  # of a comparison
+LINK = 20_000  # characters of an address
 ALL = 64  # units of a text whose weights are sent at once
 SHORT = 512  # units: what concerns no more is computed while the asker waits
+SHORT_TEXT = 4096  # characters: texts of no more are read in a lane of their own
 WALK, FEW, ROWS = 24, 12, 2048  # tokens: up to WALK all are shown, of more the FEW most looked at, or at most ROWS
 WAIT = 0.3  # seconds until an asker is told that it takes longer
 
 Answer = tuple[dict[str, Any], dict[str, Tensor]]
+Asked = tuple[str, str, str | None]  # model, text and pair
 
 
 class Refusal(Exception):  # noqa: N818  the asker's mistake
-    """What was asked cannot be answered, and why; `status` as in HTTP."""
+    """What was asked cannot be answered, and why; `status` as in HTTP, `code` for a program to act on."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, code: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
 
 
 class Desk:
@@ -78,7 +88,7 @@ class Desk:
         first: Reading | tuple[str, str | None] | None = None,
     ) -> None:
         self._lenses = dict(lenses)
-        self._opening = threading.Lock()
+        self._opening = {model: threading.Lock() for model in self._lenses}
         self.shelf, self._texts, self.jobs = Shelf(memory), Shelf(64 * LIMIT), Jobs()
         self._first: dict[str, Any] | None = None
         self._kept: tuple[str, Reading] | None = None
@@ -88,16 +98,18 @@ class Desk:
         elif first is not None:
             self._first = {"text": first[0], "pair": first[1]}
 
-    def ask(self, question: Any) -> Answer:
-        """The answer. Raises Refusal."""
+    def ask(self, question: Any, wait: float = WAIT) -> Answer:
+        """The answer, or after `wait` seconds how much of the work is done. Raises Refusal."""
         if not isinstance(question, dict):
             raise Refusal("A question is a JSON object with “what” in it.")
         asked = question.get("what")
         if not isinstance(asked, str) or asked not in _ANSWERS:
             raise Refusal(f"what: expected one of {', '.join(_ANSWERS)}.")
         try:
+            if asked != "cancel" and self.jobs.was_cancelled(question.get("job")):
+                raise Cancelled
             with torch.inference_mode():
-                return _ANSWERS[asked](self, Question(question))
+                return _ANSWERS[asked](self, Question(question, wait))
         except Working as working:
             return {"working": working.share, "job": working.job}, {}
         except Cancelled:
@@ -108,7 +120,7 @@ class Desk:
             raise Refusal(str(error)) from error
 
     def close(self) -> None:
-        """Gives up what is being computed."""
+        """Cancels what is being computed."""
         self.jobs.close()
 
     # Readings
@@ -122,11 +134,15 @@ class Desk:
             pair = question.text("pair")
         key = _name(model, text, pair or "")
         self._texts.put(key, (model, text, pair), 4 * (len(text) + len(pair or "")))
-        return self._card(Question({"reading": key}))
+        return self._card(Question({"what": "read", "reading": key}, question.wait))
 
     def _card(self, question: Question) -> Answer:
-        reading = self._reading(question["reading"])
-        return {"reading": question["reading"], **card(reading), "memory": self._memory(reading)}, {}
+        reading = self._reading(question)
+        about = {"reading": question["reading"], **card(reading), "memory": self._memory(reading)}
+        asked = self._texts.get(question["reading"])
+        if asked is not None and asked is not _CANCELLED:
+            about["source"] = dict(zip(("model", "text", "pair"), asked, strict=True))
+        return about, {}
 
     def _memory(self, reading: Reading) -> dict[str, int]:
         readings = sum(isinstance(key, str) for key in self.shelf)
@@ -137,27 +153,35 @@ class Desk:
             "readings": readings or 1,
         }
 
-    def _reading(self, key: Any) -> Reading:
+    def _reading(self, question: Question) -> Reading:
+        """The reading that is asked about; one that had to make room for others is made again."""
+        key = question["reading"]
         if self._kept is not None and key == self._kept[0]:
             return self._kept[1]
         reading = self.shelf.get(key) if isinstance(key, str) else None
         if reading is not None:
             return reading
-        known = self._texts.get(key) if isinstance(key, str) else None
-        if known is None:
-            raise Refusal("This reading is not known here: read the text again.", 404)
-        model, text, pair = known
+        asked = self._texts.get(key) if isinstance(key, str) else None
+        if asked is None:
+            raise Refusal("This reading is not known here: read the text again.", 404, "unknown_reading")
+        if asked is _CANCELLED:
+            raise Refusal("Reading this text was cancelled: read it again.", 409, "cancelled")
+        model, text, pair = asked
 
-        def read(progress: Callable[[float], None]) -> Reading:
-            found = self._lens(model).read(text, pair, progress=progress)
-            self.shelf.put(key, found, bytes_of(found))
-            give_back()
-            return found
+        def read(progress: Progress) -> Reading:
+            try:
+                reading = self._lens(model).read(text, pair, progress=progress)
+                self.shelf.put(key, reading, bytes_of(reading))
+            finally:
+                give_back()
+            return reading
 
-        return self.jobs.result(("read", key), read, WAIT)
+        # Whoever cancels the first reading of a text does not want it; one that had made room may come back later.
+        kind = "read" if question["what"] in ("read", "card") else "read again"
+        return self.jobs.result((kind, key), read, question.wait, _lane_of(text, pair or ""))
 
     def _lens(self, model: str) -> Lens:
-        with self._opening:
+        with self._opening[model]:  # a model is opened once, and keeps no other waiting
             return self._lenses[model]()
 
     # Sentence
@@ -176,7 +200,7 @@ class Desk:
         return {}, {"weights": reading.weights(layer)}
 
     def _at_layer(self, question: Question) -> tuple[Reading, int]:
-        reading = self._reading(question["reading"])
+        reading = self._reading(question)
         return reading, question.number("layer", reading.layers)
 
     # Heads
@@ -185,19 +209,21 @@ class Desk:
         reading, layer = self._at_layer(question)
         hide = question.flag("hide")
 
-        def draw(progress: Callable[[float], None]) -> Answer:
-            thumbs = []
-            for head in range(reading.heads):
-                progress(head / reading.heads)
-                thumbs.append(Matrix(reading, layer, head, "max", hide).thumb())
-            return {"habits": HABITS, "named": NAMED}, {"thumbs": torch.stack(thumbs), "shares": habits(reading, layer)}
+        def draw(progress: Progress) -> Answer:
+            pictures = thumbs(reading, layer, hide, progress)
+            return {"habits": HABITS, "named": NAMED}, {"thumbs": pictures, "shares": habits(reading, layer)}
 
-        return self._made(("thumbs", question["reading"], layer, hide), draw, len(reading.units) <= SHORT)
+        key = ("thumbs", question["reading"], layer, hide)
+        if len(reading.units) <= SHORT:
+            return self._made(question, key, draw)
+        return self._made(question, key, draw, "short" if len(reading.units) <= WHOLE else "long")
 
-    def _made(self, key: tuple, work: Callable[[Callable[[float], None]], Answer], short: bool = False) -> Answer:
-        """What is kept once it is made: while the asker waits where it is short, or else in the background."""
+    def _made(
+        self, question: Question, key: tuple, work: Callable[[Progress], Answer], lane: Lane | None = None
+    ) -> Answer:
+        """What is kept once it is made: in a lane in the background or, without one, while the asker waits."""
 
-        def make(progress: Callable[[float], None]) -> Answer:
+        def make(progress: Progress) -> Answer:
             with torch.inference_mode():
                 made = work(progress)
             self.shelf.put(key, made, size_of(made[1].values()) + 1000)
@@ -206,7 +232,7 @@ class Desk:
         found = self.shelf.get(key)
         if found is not None:
             return found
-        return make(lambda share: None) if short else self.jobs.result(key, make, WAIT)
+        return make(lambda share: None) if lane is None else self.jobs.result(key, make, question.wait, lane)
 
     # Map
 
@@ -219,10 +245,10 @@ class Desk:
         overview = None
         if matrix.needs_overview and BASE <= level <= matrix.top:
 
-            def draw(progress: Callable[[float], None]) -> Answer:
+            def draw(progress: Progress) -> Answer:
                 return {}, {str(level): cells for level, cells in enumerate(matrix.overview(progress), BASE)}
 
-            made = self._made(("overview", question["reading"], layer, head, reduce, hide), draw)
+            made = self._made(question, ("overview", question["reading"], layer, head, reduce, hide), draw, "long")
             overview = list(made[1].values())
         return {}, {"cells": matrix.tile(level, row, column, overview)}
 
@@ -235,6 +261,8 @@ class Desk:
         walk, row = reading.explain(unit, layer, head), unit.tokens.index(token)
         attended = reading.attention[layer]
         scores, weights = attended.weights.scores, walk.weights[row]
+        lengths = walk.values.norm(dim=-1)
+        carried = weights * lengths
         count = len(weights)
         rows = ROWS if question.flag("all") else WALK if count <= WALK else FEW
         most = weights.topk(min(rows, count)).indices.sort().values
@@ -242,15 +270,22 @@ class Desk:
         seen = ~scores.tile(here)[0, 0, 0].isneginf().cpu()
         none = torch.tensor(torch.nan, dtype=torch.float64)
         sink = float(attended.weights.sink()[head, token])
+        made, made_arrays = walk.made, {}
+        if made is not None and made.norm:
+            made_arrays["normed"] = made.normed[row]
+        if made is not None and made.rotated:
+            made_arrays["unrotated"] = made.query[row]
         return {
             "rows": most.tolist(),
             "best": int(weights.argmax()),
             "scale": walk.scale,
             "softcap": scores.softcap,
             "adjusted": scores.bias is not None,
-            "sink": sink if attended.weights.sinks is not None else None,
+            "sink": sink if attended.weights.sinks is not None and isfinite(sink) else None,
             "masked": bool((~seen).any()),
             "error": walk.error if isfinite(walk.error) else None,
+            "carried_total": total if isfinite(total := float(carried.sum())) else None,
+            "made": origin(made),
         }, {
             "x": walk.x[row],
             "query": walk.query[row],
@@ -261,7 +296,10 @@ class Desk:
             "scores": torch.where(seen, walk.scores[row], none)[most],
             "scaled": torch.where(seen, walk.scaled[row], none)[most],
             "weights": weights[most],
+            "lengths": lengths[most],
+            "carried": carried[most],
             "context": walk.context[row],
+            **made_arrays,
         }
 
     # Compare
@@ -273,24 +311,32 @@ class Desk:
             raise Refusal(f"texts: expected 1 to {TEXTS} texts.")
         asked = [Question({"text": text}).text("text") for text in texts]
 
-        def compare(progress: Callable[[float], None]) -> Answer:
-            lens, found = self._lens(model), []
+        def compare(progress: Progress) -> Answer:
+            lens = self._lens(model)
+            places: list[Word] = []
+            left_out: list[dict[str, Any]] = []
             for n, text in enumerate(asked):
 
                 def tell(share: float, n: int = n) -> None:
                     progress((n + share) / len(asked))
 
-                found += every(lens.read(text, progress=tell), word)
-            if len(found) < 2:
-                raise Refusal(f"{word!r} is there once; a comparison takes two places or more.")
-            if len(found) > OCCURRENCES:
-                raise Refusal(f"{word!r} is there {len(found):,} times; a comparison takes at most {OCCURRENCES}.")
-            compared = comparison(word, [one._reading for one in found], found)
-            labels = [{"text": w._reading.text, "start": w.start, "end": w.end} for w in found]
+                try:
+                    places += every(lens.read(text, progress=tell), word, OCCURRENCES + 1 - len(places))
+                except LookupError as error:
+                    left_out.append({"text": n, "why": str(error)})
+                if len(places) > OCCURRENCES:
+                    raise Refusal(f"“{word}” occurs more than {OCCURRENCES} times, the most that can be compared.")
+            if not places:
+                raise Refusal(left_out[0]["why"])
+            if len(places) < 2:
+                raise Refusal(f"“{word}” occurs only once. A comparison needs two places or more.")
+            compared = comparison(word, [place._reading for place in places], places)
+            labels = [{"text": place._reading.text, "start": place.start, "end": place.end} for place in places]
             arrays = {"similarity": compared.similarity, "plane": compared.plane()}
-            return {"word": word, "places": labels, "clusters": list(compared.clusters)}, arrays
+            about = {"word": word, "places": labels, "clusters": list(compared.clusters), "left_out": left_out}
+            return about, arrays
 
-        return self._made(("compare", model, word, *asked), compare)
+        return self._made(question, ("compare", model, word, *asked), compare, _lane_of(*asked))
 
     # The file, and giving up
 
@@ -298,9 +344,14 @@ class Desk:
         reading, layer = self._at_layer(question)
         head = question.number("head", reading.heads)
         word = None if question.get("word") is None else question.number("word", len(reading.units))
+        link = question.get("link")
+        if link is not None and (not isinstance(link, str) or len(link) > LINK):
+            raise Refusal(f"link: expected a string of at most {LINK:,} characters.")
         compared = None
         if question.get("same") is not None:
-            about, arrays = self._compare(Question(question["same"]))
+            if not isinstance(question["same"], dict):
+                raise Refusal("same: expected the comparison, as an object with word and texts.")
+            about, arrays = self._compare(Question(question["same"], question.wait))
             compared = about | {
                 name: {
                     "shape": list(array.shape),
@@ -309,18 +360,24 @@ class Desk:
                 for name, array in arrays.items()
             }
 
-        def write(progress: Callable[[float], None]) -> Answer:
+        def write(progress: Progress) -> Answer:
             with torch.inference_mode():
-                text = page(reading, word=word, layer=layer, head=head, compared=compared, progress=progress)
+                text = page(reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress)
             return {"html": text}, {}
 
-        return self.jobs.result(
-            ("page", question["reading"], layer, head, word, str(question.get("same"))), write, WAIT
-        )
+        lane: Lane = "short" if len(reading.units) <= SHORT else "long"
+        key = ("page", question["reading"], layer, head, word, link, str(question.get("same")))
+        return self.jobs.result(key, write, question.wait, lane)
 
     def _cancel(self, question: Question) -> Answer:
-        return {"given_up": self.jobs.cancel(question.number("job"))}, {}
+        keys = self.jobs.cancel(question.number("job"))
+        for key in keys:
+            if isinstance(key, tuple) and key[0] == "read":
+                self._texts.put(key[1], _CANCELLED, 100)
+        return {"given_up": len(keys)}, {}
 
+
+_CANCELLED: Asked = ("", "", None)  # stands for a text whose reading was cancelled
 
 _ANSWERS: dict[str, Callable[[Desk, Question], Answer]] = {
     "start": Desk._start,
@@ -338,7 +395,11 @@ _ANSWERS: dict[str, Callable[[Desk, Question], Answer]] = {
 
 
 class Question(dict):
-    """A question's parts, checked. Raises Refusal, naming the part."""
+    """A question's parts, checked, and how many seconds the asker waits. Raises Refusal, naming the part."""
+
+    def __init__(self, parts: Mapping[str, Any], wait: float = WAIT) -> None:
+        super().__init__(parts)
+        self.wait = wait
 
     def __missing__(self, name: str) -> Any:
         raise Refusal(f"{name}: missing.")
@@ -391,17 +452,22 @@ def encode(answer: Answer) -> bytes:
     return b"".join((struct.pack("<I", len(head)), head, *(array.astype("<f4").tobytes() for _, array in sent)))
 
 
-def every(reading: Reading, word: str) -> list[Word]:
-    """Each place in a reading at which a word stands. Raises LookupError, naming the text, where there is none."""
-    found: list[Word] = []
+def every(reading: Reading, word: str, most: int) -> list[Word]:
+    """The places in a reading at which a word stands, up to so many. Raises LookupError where there is none."""
+    places: list[Word] = []
     try:
-        found.append(reading.word(word, 1))
-        while True:
-            found.append(reading.word(word, len(found) + 1))
+        while len(places) < most:
+            places.append(reading.word(word, len(places) + 1))
     except LookupError as error:
-        if not found:
-            raise LookupError(f"In “{reading.text[:60]}”: {error}") from None
-    return found
+        if not places:
+            shown = reading.text if len(reading.text) <= 60 else reading.text[:57] + "…"
+            raise LookupError(f"In “{shown}”: {error}") from None
+    return places
+
+
+def _lane_of(*texts: str) -> Lane:
+    """Short texts do not wait for long ones."""
+    return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
 
 
 def bytes_of(reading: Reading) -> int:

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from itertools import product
 from math import isnan
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -31,12 +32,15 @@ from regard.view.tiles import Matrix
 
 if TYPE_CHECKING:
     from regard.lens import Reading
+    from regard.lens.walk import Made
 
 # In this order: a module uses those before it when it is read, and any of them when it runs.
 MODULES = (
-    *("dom.js", "colour.js", "source.js", "frozen.js", "openseadragon.js"),
+    *("dom.js", "words.js", "colour.js", "address.js", "weights.js", "source.js", "frozen.js", "openseadragon.js"),
+    *("figure.js", "sentence-picture.js", "map-picture.js", "walk-picture.js", "compare-picture.js"),
     *("sentence.js", "heads.js", "map.js", "walk.js", "compare.js", "export.js", "viewer.js"),
 )
+VIEWS = ("sentence", "heads", "map", "walk", "compare")
 LIBRARY = "openseadragon/openseadragon.min.js"
 
 BITS = 14  # of a packed number
@@ -55,21 +59,27 @@ def page(
     word: int | None = None,
     layer: int | None = None,
     head: int | None = None,
+    view: str | None = None,
+    link: str | None = None,
     compared: dict[str, Any] | None = None,
     progress: Progress = lambda share: None,
 ) -> str:
     """The viewer for one reading, as the text of an HTML file that works offline and asks the network for nothing.
 
     `word` is the index in `reading.units` of the word chosen at opening, `layer` and `head` what is shown first. A
-    layer counts from 0, a head too; negative numbers count from the end. `compared` is an answer of the desk, for the
-    view that compares. Short readings travel exactly, in float32. Longer ones are rounded to 14 bits, which moves a
+    layer counts from 0, a head too; negative numbers count from the end. `view` is one of `VIEWS`, the first if none is
+    given. `link` is the address of what a viewer shows, without its "#": the page opens with exactly that, and `word`,
+    `layer`, `head` and `view` count only where it says nothing. `compared` is an answer of the desk, for the view that
+    compares. Short readings travel exactly, in float32. Longer ones are rounded to 14 bits, which moves a
     weight of a trained model by less than 0.001; the longest leave out all but query and key, and their walk ends at
     the weights; beyond some thousand tokens, a picture of each head stands for most of them, and the file stays below
     10 MB.
 
-    Raises IndexError where the reading has no such word, layer or head.
+    Raises IndexError where the reading has no such word, layer or head, ValueError for a view that is not there.
     """
     reading.check(layer, head)
+    if view is not None and view not in VIEWS:
+        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
     if word is not None and not -len(reading.units) <= word < len(reading.units):
         raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
     opening: dict[str, Any] = {
@@ -78,6 +88,7 @@ def page(
         "head": None if head is None else head % reading.heads,
         "heads": None if head is None else [head % reading.heads],
     }
+    opening |= {name: value for name, value in (("view", view), ("link", link)) if value is not None}
     style, script, library = asset("viewer.css"), joined(_FILE, carried=True), _library()
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)} {_hash(library)}; "
@@ -116,7 +127,8 @@ _FILE = """
 const held = document.getElementById("data");
 const file = `<!doctype html>\\n${document.documentElement.outerHTML}`; // as it came, to be saved again
 const data = JSON.parse(held.textContent);
-mount(document, frozenSource(data), { address: true, reads: false, frozen: file, opening: data.open });
+const frozen = (link) => reopening(file, data.open, link);
+mount(document, frozenSource(data), { address: true, reads: false, frozen, opening: data.open });
 """
 
 
@@ -128,14 +140,19 @@ def joined(entry: str, carried: bool = False) -> str:
     """
     parts = []
     for name in MODULES:
-        text = asset(name) if carried or name != "openseadragon.js" else _INSIDE.replace("$library", _library())
-        text = re.sub(r'^import \{[^}]*\} from "\./[\w.]+";\n', "", text, flags=re.MULTILINE)
+        text = _COMMENTS.sub("", asset(name))
+        if name == "openseadragon.js" and not carried:
+            text = _INSIDE.replace("$library", _library())
+        text = re.sub(r'^import \{[^}]*\} from "\./[\w.-]+";\n', "", text, flags=re.MULTILINE)
         exported = re.findall(r"^export (?:async )?(?:function|const) (\w+)", text, re.MULTILINE)
         text = re.sub(r"^export (?=async |function |const )", "", text, flags=re.MULTILINE)
         names = ", ".join(exported)
         parts.append(f"const {{ {names} }} = (() => {{\n{text}\nreturn {{ {names} }};\n}})();\n")
     return "\n".join((*parts, entry))
 
+
+# Comments that have lines of their own: without them, the page is smaller by a twentieth.
+_COMMENTS = re.compile(r"^ *(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/)\n", re.MULTILINE)
 
 _INSIDE = """
 let made = null;
@@ -165,6 +182,7 @@ def card(reading: Reading) -> dict[str, Any]:
     """What a viewer must know of a reading before it asks for numbers."""
     units = reading.units
     words = [unit.index for unit in units if not unit.special]
+    unknown = [n for n, token in enumerate(reading.tokens) if token.unknown]
     second = None if reading.second is None else next((n for n in words if units[n].start >= reading.second), None)
     return {
         "model": reading.model,
@@ -177,7 +195,20 @@ def card(reading: Reading) -> dict[str, Any]:
         "first": [unit.tokens[0] for unit in units],
         "tokens": [token.text for token in reading.tokens],
         "second": second,
+        "causal": reading.causal,
+        "sinks": any(attended.weights.sinks is not None for attended in reading.attention),
+        "unknown": [unit.index for unit in units if unit.unknown],
+        "unknownTokens": unknown,
+        "note": reading.note,
+        "attended": reading.attention_layers,
     }
+
+
+def origin(made: Made | None) -> dict[str, Any] | None:
+    """How a layer makes query, key and value of x, without the numbers; None where it is not known."""
+    if made is None:
+        return None
+    return {"norm": made.norm, "head_norm": made.head_norm, "rotated": made.rotated, "factor": made.factor}
 
 
 # What the file carries
@@ -187,7 +218,8 @@ def _carried(
     reading: Reading, opening: dict[str, Any], compared: dict[str, Any] | None, progress: Progress
 ) -> dict[str, Any]:
     """The card, and per layer the numbers that its weights are a function of."""
-    tensors = [_tensors(reading, layer) for layer in range(reading.layers)]
+    attended = reading.attention_layers
+    tensors = [_tensors(reading, layer) if layer in attended else {} for layer in range(reading.layers)]
     numbers = [{name: tensor.numel() for name, tensor in layer.items()} for layer in tensors]
     total = sum(sum(layer.values()) for layer in numbers)
     needed = sum(count for layer in numbers for name, count in layer.items() if name in ("query", "key", "weights"))
@@ -201,8 +233,11 @@ def _carried(
     if not fits:
         pictures = _pictures(reading, progress)
         kept = _heads_kept(reading, numbers, opening, len(pictures["cells"]["logarithms"]))
-    layers = []
+    layers: list[dict[str, Any] | None] = []
     for layer, some in enumerate(tensors):
+        if layer not in attended:
+            layers.append(None)
+            continue
         heads = kept[layer]
         arrays = some if heads is None else _of_heads(some, heads, reading.heads)
         carried = {name: carry(tensor) for name, tensor in arrays.items() if name in names}
@@ -250,6 +285,7 @@ def _rule(reading: Reading, layer: int) -> dict[str, Any]:
         "softcap": None if scores.softcap is None else float(scores.softcap),
         "sinks": None if sinks is None else sinks.double().tolist(),
         "spans": None,
+        "made": origin(reading.explain(reading.units[0], layer, 0).made),
     }
     if scores.mask.bounded:
         rule["spans"] = [bound[0].tolist() for bound in scores.mask.spans]
@@ -258,13 +294,13 @@ def _rule(reading: Reading, layer: int) -> dict[str, Any]:
 
 def _pictures(reading: Reading, progress: Progress) -> dict[str, Any]:
     """All heads as pictures of side × side cells, each the mean of its 2^level × 2^level weights."""
-    most = int((PICTURES * 6 / 16 / (reading.layers * reading.heads)) ** 0.5)
+    layers = reading.attention_layers
+    most = int((PICTURES * 6 / 16 / (len(layers) * reading.heads)) ** 0.5)
     level = max(0, (-(-len(reading.units) // min(most, 256)) - 1).bit_length())
     cells = []
-    for n in range(reading.layers * reading.heads):
-        progress(n / (reading.layers * reading.heads))
-        matrix = Matrix(reading, *divmod(n, reading.heads))
-        cells.append(matrix.whole(level))
+    for n, (layer, head) in enumerate(product(layers, range(reading.heads))):
+        progress(n / (len(layers) * reading.heads))
+        cells.append(Matrix(reading, layer, head).whole(level))
     drawn = torch.stack(cells)
     fine = len(reading.units) <= FINE
     return {"level": level, "side": drawn.shape[-1], "fine": fine, "cells": _logarithms(drawn)}
@@ -276,7 +312,7 @@ def _heads_kept(
     """The heads whose query and key there is room for, by layer: the one shown first, its layer, then the others."""
     room, chosen = MOST - taken, (opening["layer"] or 0, opening["head"] or 0)
     order = sorted(
-        ((layer, head) for layer in range(reading.layers) for head in range(reading.heads)),
+        product(reading.attention_layers, range(reading.heads)),
         key=lambda one: (one != chosen, one[0] != chosen[0], one),
     )
     kept: list[list[int]] = [[] for _ in range(reading.layers)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from regard import figures
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 MOST_LABELS = 64
 MOST_NUMBERED = 16  # units up to which each cell carries its number
 MOST_CELLS = {"one": 512, "grid": 96}  # in a row; beyond, a cell is the largest of the weights that it stands for
+LABEL = 30  # columns of a word beside the picture; of a longer one the rest is cut
+LINES = 4  # of the text above the picture
+PIXELS = 1024  # a side, to which pictures of few cells are enlarged
+GAP = 0.1  # between the squares of a grid, as a share of their side
 
 
 def drawn(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
@@ -31,24 +36,26 @@ def drawn(reading: Reading, file_format: str, *, layer: int | None = None, head:
 def picture(reading: Reading, *, layer: int | None = None, head: int | None = None) -> Figure:
     """The weights between words: of one head; of a layer's heads; of a head in all layers; or of all.
 
-    Rows look, columns are looked at; colour is the square root of the weight, so that small ones can be seen.
+    Rows look, columns are looked at; colour is the square root of the weight, so that small ones can be seen. The text,
+    the model, layer and head, and the scale of the colours stand on the picture.
 
     Raises ImportError, with what to install, where matplotlib is missing.
     """
     reading.check(layer, head)
-    layers = list(range(reading.layers)) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     if len(layers) == len(heads) == 1:
         weights, names = _cells(reading, layers[0], MOST_CELLS["one"])
         square = min(11.0, max(2.6, 0.34 * len(names)))
         figure = figures.figure(square + 2.4, square + 2.2)
         _title(figure, reading)
-        _one(figure, weights[heads[0]], names, f"{reading.model}, layer {layers[0]}, head {heads[0]}")
+        about = f"{reading.model}, layer {layers[0]}, head {heads[0]}"
+        _one(figure, weights[heads[0]], names, about + _pooled(reading, MOST_CELLS["one"]))
     else:
-        size = max(5.2, 0.6 + 1.05 * len(heads)), 1.2 + 1.05 * len(layers)
-        figure = figures.figure(*size)
+        side = min(1.05, max(0.3, 18 / max(len(layers), len(heads))))  # inches
+        figure = figures.figure(max(6.0, 1.6 + side * len(heads)), 1.7 + side * len(layers))
         _title(figure, reading)
-        _grid(figure, reading, layers, heads)
+        _grid(figure, reading, layers, heads, side)
     return figure
 
 
@@ -61,12 +68,18 @@ def _cells(reading: Reading, layer: int, most: int) -> tuple[Float[Tensor, "H n 
     return reading.attention[layer].weights.pool(most, most, "max").cpu(), first
 
 
+def _pooled(reading: Reading, most: int) -> str:
+    """What a cell stands for in a text that has more words than cells."""
+    return "; a cell is the largest of its weights" if len(reading.units) > most else ""
+
+
 def _one(figure: Figure, weights: Float[Tensor, "n n"], names: list[str], about: str) -> None:
     axes = figure.add_subplot(anchor="N")
     axes.set_title(_short(about, int(figure.get_figwidth() * 11)), fontsize=9, color=INK, pad=8, parse_math=False)
-    image = _map(axes, weights)
+    edge = len(names) - 0.5
+    image = _map(axes, _enlarged(weights, max(1, PIXELS // len(names))), (-0.5, edge, edge, -0.5))
     places = range(0, len(names), -(-len(names) // MOST_LABELS))
-    labels = [_short(names[n], 18) for n in places]
+    labels = [_short(names[n], LABEL) for n in places]
     size = 9 if len(places) <= 40 else 7.5
     text: dict[str, Any] = {
         "fontsize": size,
@@ -84,43 +97,83 @@ def _one(figure: Figure, weights: Float[Tensor, "n n"], names: list[str], about:
                 if weight >= 0.005:
                     ink = "black" if weight > 0.35 else "white"
                     axes.text(j, i, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=ink)
-    bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.03, 1)))
-    ticks = [0, 0.01, 0.05, 0.2, 0.5, 1]
-    bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
-    bar.outline.set_visible(False)
+    _legend(figure, axes, image, 0.03)
 
 
-def _grid(figure: Figure, reading: Reading, layers: list[int], heads: list[int]) -> None:
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    grid = figure.subplots(len(layers), len(heads), squeeze=False)
-    for row, n in zip(grid, layers, strict=True):
-        weights, _ = _cells(reading, n, MOST_CELLS["grid"])
-        for axes, h in zip(row, heads, strict=True):
-            _map(axes, weights[h])
-            axes.set(xticks=[], yticks=[])
-            if n == layers[0]:
-                axes.set_title(f"head {h}" if h == heads[0] else f"{h}", fontsize=8, color=INK, pad=3)
-            if h == heads[0]:
-                axes.set_ylabel(f"layer {n}" if n == layers[0] else f"{n}", fontsize=8, color=INK, labelpad=3)
-    about = f"{reading.model}: each row of a square is where a word looks"
-    figure.supxlabel(_short(about, int(figure.get_figwidth() * 13)), fontsize=8, color=INK, parse_math=False)
+def _grid(figure: Figure, reading: Reading, layers: list[int], heads: list[int], inches: float) -> None:
+    """Layers below one another, heads side by side, on one pair of axes: a hundred pairs take ten seconds to draw."""
+    axes = figure.add_subplot(anchor="N")
+    if len(layers) == 1:
+        about = f"{reading.model}, layer {layers[0]}, {len(heads)} heads"
+    elif len(heads) == 1:
+        about = f"{reading.model}, head {heads[0]} in {len(layers)} layers"
+    else:
+        about = f"{reading.model}, {len(layers)} layers × {len(heads)} heads"
+    room = int(figure.get_figwidth() * 11)
+    axes.set_title(_short(about, room), fontsize=9, color=INK, pad=8, parse_math=False)
+    squares = torch.stack([_cells(reading, n, MOST_CELLS["grid"])[0][heads] for n in layers])  # (layers, heads, n, n)
+    times = max(1, PIXELS // max(len(layers), len(heads)) // squares.shape[-1])
+    squares = _enlarged(squares, times)
+    side = squares.shape[-1]
+    gap = max(1, round(side * GAP))
+    spaced = torch.nn.functional.pad(squares, (0, gap, 0, gap), value=torch.nan)  # nan is left blank
+    mosaic = spaced.permute(0, 2, 1, 3).reshape(len(layers) * (side + gap), -1)[:-gap, :-gap]
+    image = _map(axes, mosaic)
+    text: dict[str, Any] = {"fontsize": 8, "color": INK}
+    step = max(1, len(heads) // 32)
+    middle = side / 2 - 0.5
+    axes.set_xticks(
+        [middle + x * (side + gap) for x in range(0, len(heads), step)], [str(h) for h in heads[::step]], **text
+    )
+    axes.set_yticks([middle + y * (side + gap) for y in range(len(layers))], [str(n) for n in layers], **text)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("head", labelpad=4, **text)
+    axes.set_ylabel("layer", labelpad=4, **text)
+    _legend(figure, axes, image, 0.15 / (inches * len(heads)), small=len(layers) == 1)
+    says = "In each square, a row shows where a word looks, in the order of the text"
+    below: dict[str, Any] = {
+        "xytext": (0, -8),
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "ha": "center",
+        "va": "top",
+    }
+    axes.annotate(says + _pooled(reading, MOST_CELLS["grid"]), (0.5, 0), **below, **text)
 
 
-def _map(axes: Axes, weights: Float[Tensor, "n n"]) -> Any:
+def _map(axes: Axes, weights: Float[Tensor, "r c"], extent: tuple[float, float, float, float] | None = None) -> Any:
+    """Weights as cells, at `extent` (left, right, bottom, top)."""
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return axes.imshow(weights.sqrt().float().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    cells = weights.sqrt().float().numpy()
+    return axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+
+
+def _enlarged(weights: Float[Tensor, "... n n"], times: int) -> Float[Tensor, "... m m"]:
+    """Each cell as a square of times × times: viewers that smooth what they enlarge leave its edges sharp."""
+    return weights.repeat_interleave(times, -1).repeat_interleave(times, -2)
+
+
+def _legend(figure: Figure, axes: Axes, image: Any, width: float, small: bool = False) -> None:
+    """The scale of the colours, at the right; `width` is a share of that of the axes."""
+    bar = figure.colorbar(image, cax=axes.inset_axes((1 + width, 0, width, 1)))
+    ticks = [0, 0.05, 0.2, 0.5, 1] if small else [0, 0.01, 0.05, 0.2, 0.5, 1]
+    bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
+    bar.set_label("weight", fontsize=8, color=INK)
+    bar.outline.set_visible(False)
 
 
 def _title(figure: Figure, reading: Reading) -> None:
-    """The text, in two lines at most."""
+    """The text, in a few lines at most."""
     width = int(figure.get_figwidth() * 10)  # characters of 11 points
     words = " ".join(printable(word) for word in reading.text.split())
     lines = _wrapped(words, width)
-    if len(lines) > 2:
-        lines = [lines[0], set_cell_size(lines[1], min(cell_len(lines[1]), width - 2)).rstrip() + " …"]
+    if len(lines) > LINES:
+        last = set_cell_size(lines[LINES - 1], min(cell_len(lines[LINES - 1]), width - 2)).rstrip() + " …"
+        lines = [*lines[: LINES - 1], last]
     figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=_families("".join(lines)))
 
 
@@ -134,8 +187,10 @@ def _wrapped(words: str, width: int) -> list[str]:
 
 
 def _short(text: str, most: int) -> str:
-    text = printable(text)
-    return text if cell_len(text) <= most else set_cell_size(text, max(1, most - 1)).rstrip() + "…"
+    text, longest = printable(text), 8 * most  # characters; a letter may carry any number of marks without width
+    if cell_len(text) <= most and len(text) <= longest:
+        return text
+    return set_cell_size(text[:longest], max(1, most - 1)).rstrip() + "…"
 
 
 def _families(text: str) -> list[str]:

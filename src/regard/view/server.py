@@ -31,6 +31,7 @@ from regard.view.html import served
 
 BODY = 8 * LIMIT  # bytes of a question: a text at the limit, escaped
 SECONDS = 10.0  # within which a request must have come
+PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15)  # seconds, after each of which it is seen whether a long answer is there
 AT_ONCE, WAITING = 4, 256  # questions that are answered side by side, and that may wait
 COOKIE = "regard-token"
 POLICY = (
@@ -92,13 +93,27 @@ def application(desk: Desk, host: str = "127.0.0.1", token: str | None = None) -
             return refused("Too many questions at once: try again in a moment.", 503)
         waiting += 1
         try:
-            answer = await anyio.to_thread.run_sync(lambda: encode(desk.ask(question)), limiter=room)
+            answer = await answered(question)
         finally:
             waiting -= 1
         return Response(answer, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
+    async def answered(question: Any) -> bytes:
+        """The answer, encoded. Who waits for long work waits here, and holds no thread that others need."""
+
+        def attempt() -> tuple[bool, bytes]:
+            about, arrays = desk.ask(question, wait=0)
+            return "working" in about, encode((about, arrays))
+
+        for pause in (*PAUSES, None):
+            working, answer = await anyio.to_thread.run_sync(attempt, limiter=room)
+            if not working or pause is None:
+                break
+            await anyio.sleep(pause)
+        return answer
+
     async def refusal(request: Request, error: Exception) -> Response:
-        return refused(str(error), getattr(error, "status", 400))
+        return refused(str(error), getattr(error, "status", 400), getattr(error, "code", None))
 
     async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=499)
@@ -126,9 +141,10 @@ async def body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def refused(message: str, status: int = 400) -> Response:
-    """Why not, for the page to show."""
-    return JSONResponse({"error": message}, status, {"Cache-Control": "no-store"})
+def refused(message: str, status: int = 400, code: str | None = None) -> Response:
+    """Why not, for the page to show, and the code that a program can act on where there is one."""
+    about = {"error": message} if code is None else {"error": message, "code": code}
+    return JSONResponse(about, status, {"Cache-Control": "no-store"})
 
 
 class _Guard:

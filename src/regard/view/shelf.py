@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 PATIENCE = 10.0  # seconds after which work that nobody asks for is given up
-QUEUE = 64  # kinds of work that may be under way or waiting
+QUEUE = 64  # jobs that may be under way or waiting
+REMEMBERED = 1024  # numbers of cancelled jobs
 
 
 class Shelf:
@@ -75,35 +77,44 @@ class Working(Exception):  # noqa: N818  not an error: an answer
 
 
 class Cancelled(Exception):  # noqa: N818
-    """Nobody wants it any more."""
+    """The job was cancelled, or nobody asked for it any more."""
+
+
+Progress = Callable[[float], None]
+Lane = Literal["short", "long"]
 
 
 class Jobs:
-    """Work that takes long, one after the other in one thread, and shared by all who ask for the same."""
+    """Work that takes long, in the background; all who ask for the same share one job.
+
+    Jobs run in two lanes, one at a time in each, so that what is short does not wait for what is long.
+    """
 
     def __init__(self) -> None:
-        self._worker = ThreadPoolExecutor(1, "regard-long")
+        self._lanes: dict[Lane, ThreadPoolExecutor] = {
+            lane: ThreadPoolExecutor(1, f"regard-{lane}") for lane in ("short", "long")
+        }
         self._jobs: dict[Hashable, _Job] = {}
+        self._cancelled: deque[int] = deque(maxlen=REMEMBERED)
         self._last = 0
         self._lock = threading.Lock()
 
-    def result(self, key: Hashable, work: Callable[[Callable[[float], None]], Any], wait: float) -> Any:
-        """What `work` gives, which is told whom to tell its progress.
+    def result(self, key: Hashable, work: Callable[[Progress], Any], wait: float, lane: Lane = "long") -> Any:
+        """What `work` returns; it is given a function to which it reports its progress.
 
         Raises Working where it is not done within `wait` seconds: ask again; OverflowError where too much waits;
         Cancelled; and what the work raises.
         """
         now = time.monotonic()
         with self._lock:
-            for old in [old for old, job in self._jobs.items() if job.future.done() and now - job.asked > PATIENCE]:
-                del self._jobs[old]
+            self._forget(now - PATIENCE)
             job = self._jobs.get(key)
             if job is None:
                 if len(self._jobs) >= QUEUE:
                     raise OverflowError("Too much is being computed at once: try again in a moment.")
                 self._last += 1
                 job = self._jobs[key] = _Job(self._last)
-                job.future = self._worker.submit(job.run, work)
+                job.future = self._lanes[lane].submit(job.run, work)
         job.asked = now
         try:
             found = job.future.result(wait)
@@ -118,18 +129,33 @@ class Jobs:
                         del self._jobs[key]
         return found
 
-    def cancel(self, number: int | None) -> int:
-        """Gives up the job of this number, or all of them; how many it were."""
+    def _forget(self, before: float) -> None:
+        """Lets go of what nobody has asked for since: results, and jobs that wait; one under way sees to it itself."""
+        stale = [key for key, job in self._jobs.items() if job.asked < before]
+        for key in stale:
+            if self._jobs[key].future.done() or self._jobs[key].future.cancel():
+                del self._jobs[key]
+
+    def cancel(self, number: int | None) -> list[Hashable]:
+        """Cancels the job of this number, or all of them. Returns the keys of those that were under way."""
         with self._lock:
-            found = [key for key, job in self._jobs.items() if number in (None, job.number)]
-            for key in found:
-                self._jobs.pop(key).cancelled = True
-        return len(found)
+            keys = [key for key, job in self._jobs.items() if number in (None, job.number)]
+            for key in keys:
+                job = self._jobs.pop(key)
+                job.cancelled = True
+                self._cancelled.append(job.number)
+        return keys
+
+    def was_cancelled(self, number: object) -> bool:
+        """Whether this is the number of a job that was cancelled, as far back as is remembered."""
+        with self._lock:
+            return number in self._cancelled
 
     def close(self) -> None:
-        """Gives up everything."""
+        """Cancels everything."""
         self.cancel(None)
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
 
 
 class _Job:
@@ -140,8 +166,12 @@ class _Job:
         self.share: float | None = None
         self.asked = time.monotonic()
         self.cancelled = False
+        self.threads = torch.get_num_threads()
 
-    def run(self, work: Callable[[Callable[[float], None]], Any]) -> Any:
+    def run(self, work: Callable[[Progress], Any]) -> Any:
+        # As many threads as whoever asked has: matrix products round differently with another number of them.
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
         self.progress(0.0)
         return work(self.progress)
 

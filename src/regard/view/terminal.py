@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping
 from itertools import accumulate
 
@@ -14,9 +16,11 @@ from torch import Tensor
 
 from regard.lens.compare import Comparison
 from regard.lens.reading import Reading
-from regard.lens.walk import Walk
+from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
 
+MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
+MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis, five stops
 
 
@@ -31,19 +35,20 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
     parts: list[RenderableType] = [
         _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
         _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
-        *([_Wrapped(reading.truncated, "yellow")] if reading.truncated else []),
+        *_said(reading),
         _step(
             "The word comes in",
             f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
         ),
         _numbers("x", walk.x.mean(0), width),
+        *_normed(walk, width),
         _step(
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
             "has a key, the label on its shelf, and a value, what you take home from there. "
-            f"Each is made of x by a matrix that the model has learned; here, {dim} numbers.",
+            f"{_origin(walk)} Here, {dim} numbers.",
         ),
-        _numbers("query", walk.query.mean(0), width),
+        *_query(walk, width),
         _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
         _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
         _step(
@@ -54,14 +59,68 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         *([_indented(_HABITS[walk.habit])] if walk.habit else []),
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
+        *([_indented(_rests(walk))] if walk.resting else []),
         _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
+        *([_indented(_MADE.format(walk.made.error))] if walk.made else []),
         _step(
             "What changed",
             f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
         ),
         _drift(walk, width),
+        Text(),
+        _Wrapped(CAUTION, "dim"),
     ]
     return Group(*parts)
+
+
+def _normed(walk: Walk, width: int) -> list[RenderableType]:
+    """The norm before the attention, where the layer has one."""
+    if walk.made is None or not walk.made.norm:
+        return []
+    text = f"Before its attention, this layer norms x ({walk.made.norm}), so that all tokens come in at one scale."
+    return [_step("Norm", text), _numbers("normed", walk.made.normed.mean(0), width)]
+
+
+def _origin(walk: Walk) -> str:
+    """What query, key and value are made of, as far as it is known."""
+    made = walk.made
+    if made is None:
+        return "They are shown as the model's attention received them; how it makes them of x is not known here."
+    text = f"Each is made of {'the normed x' if made.norm else 'x'} by a matrix that the model has learned."
+    if made.head_norm:
+        text += " Query and key are then normed again."
+    if not made.rotated and made.factor != 1:
+        text += f" The query is then multiplied by {made.factor:.4g}."
+    if made.rotated:
+        text += (
+            " Query and key are then rotated, pair by pair of their numbers, by angles that grow with the token's "
+            "place in the text: so their product depends on how far apart two tokens are."
+        )
+        text += f" Both are stretched by {made.factor:.4g}." if abs(made.factor - 1) > 1e-3 else ""
+    return text
+
+
+def _query(walk: Walk, width: int) -> list[RenderableType]:
+    if walk.made is None or not walk.made.rotated:
+        return [_numbers("query", walk.query.mean(0), width)]
+    before, after = walk.made.query.mean(0), walk.query.mean(0)
+    return [_numbers("before", before, width), _numbers("query", after, width)]
+
+
+def _rests(walk: Walk) -> str:
+    """Which tokens have much of the weight, and carry little."""
+    assert walk.carried is not None
+    weights, carried = walk.weights.mean(0), walk.carried.mean(0)
+    share = carried / carried.sum()
+    tokens = [
+        f"“{_short(walk.reading.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
+        f"and {share[n]:.0%} of what is added"
+        for n in walk.resting[:3]
+    ]
+    return f"{'; '.join(tokens)}: its value is short. A head rests on such a token, a sink, when it looks for nothing."
+
+
+_MADE = "Query, key and value, made again of x by the model's own weights, differ by {:.1e} at most."
 
 
 _HABITS = {
@@ -77,14 +136,26 @@ _HABITS = {
 }
 
 
+def _said(reading: Reading) -> list[RenderableType]:
+    """What was not read, and what the model does not know."""
+    return [_prose(line) for line in (reading.truncated, reading.note) if line]
+
+
+def _prose(note: str, indent: int = 0) -> RenderableType:
+    """A sentence about a reading, the words of its text isolated."""
+    return _Wrapped(re.sub("“([^”]*)”", lambda quoted: f"“{_isolated(quoted[1])}”", printable(note)), "yellow", indent)
+
+
 def _where(walk: Walk, word: str) -> str:
     where = f"layer {walk.layer}, head {walk.head}"
     if not walk.chosen:
         return where
+    if walk.sees_only_itself:
+        return f"{where}: {word} sees no other word, because nothing comes before it"
     share = float(walk.reading.to_others(walk.word, walk.layer, walk.head))
     if share < 0.005:
         return f"{where}: in none does {word} look at another word"
-    return f"{where}, where {word} gives most of its weight to other words: {share:.0%}"
+    return f"{where}, which carries most to {word} from other words: they have {share:.0%} of its weight"
 
 
 def _scaling(walk: Walk) -> str:
@@ -148,7 +219,8 @@ def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        rows.append((Text(_short(token.text, 16).strip() or "␣", style), numbers, weight))
+        shown_as = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
+        rows.append((Text(shown_as, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
         rows.append((Text(f"{len(weights) - len(shown)} others", "dim"), ["", "", f"{rest:.4f}"], rest))
@@ -180,8 +252,9 @@ def _mixture(walk: Walk, most: int = 4) -> str:
 def _drift(walk: Walk, width: int) -> RenderableType:
     vectors = walk.word.vectors.float()
     lines = []
-    for layer, vector in enumerate(vectors[1:]):
-        cosine = float(torch.nn.functional.cosine_similarity(vector, vectors[0], dim=0))
+    count = len(vectors) - 1
+    for layer in torch.linspace(0, count - 1, min(count, MOST_LAYERS)).round().int().tolist():
+        cosine = float(torch.nn.functional.cosine_similarity(vectors[layer + 1], vectors[0], dim=0))
         bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
         lines.append(_indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
     return Group(*lines)
@@ -193,7 +266,7 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     Rows look, columns are looked at. A text wider than the terminal is shown as far as it fits.
     """
     reading.check(layer, head)
-    layers = range(reading.layers) if layer is None else [layer % reading.layers]
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
     of = "all layers" if layer is None else f"layer {layers[0]}"
     if head is not None:
         of += f", head {head % reading.heads}"
@@ -218,6 +291,10 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     if fitting < len(names):
         more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
         lines.append(_Wrapped(more, "dim"))
+    if reading.note:
+        lines += [Text(), _prose(reading.note)]
+    if head is None:
+        lines += [Text(), _Wrapped(CAUTION, "dim")]
     return Group(*lines)
 
 
@@ -236,7 +313,11 @@ def similarity(comparison: Comparison) -> RenderableType:
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
         parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-    for layer, matrix in enumerate(comparison.similarity):
+        parts += [_prose(reading.note, 4)] if reading.note else []
+    count = len(comparison.similarity)
+    layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
+    for layer in layers:
+        matrix = comparison.similarity[layer]
         title = "before the first layer" if layer == 0 else f"after layer {layer - 1}"
         parts += [Text(), Text(title, "bold cyan"), Text("  " + "".join(f"{m + 1:>6}" for m in range(n)), "bold")]
         for place, row in enumerate(matrix.tolist()):
@@ -244,7 +325,11 @@ def similarity(comparison: Comparison) -> RenderableType:
             for cosine in row:
                 line.append(f"{cosine:6.2f}", _on_ramp((cosine - 0.5) * 2))
             parts.append(line)
+    if len(layers) < count:
+        parts += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
     parts += [Text(), _Wrapped(_verdict(comparison))]
+    if comparison.readings[0].causal:
+        parts.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
     return Group(*parts)
 
 
@@ -255,6 +340,8 @@ def _verdict(comparison: Comparison) -> str:
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
     if least >= 0.95:
         start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
+    if not comparison.clusters[1]:
+        return f"{start}. After the last they do not part into groups."
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]
     within = [(one[-1], name) for one, name in zip((within_a, within_b), names, strict=True) if not math.isnan(one[-1])]
     if not within:
@@ -275,9 +362,22 @@ def _on_ramp(weight: float) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    """Text for a line: cut to so many columns, and nothing in it that a terminal would obey."""
+    """Text for a line: cut to so many columns, nothing in it that a terminal would obey, and isolated (see below)."""
     text = printable(text)
-    return text if cell_len(text) <= most else set_cell_size(text, most - 1).rstrip() + "…"
+    longest = 8 * most  # characters; a letter may carry any number of marks that take no column
+    if cell_len(text) > most or len(text) > longest:
+        text = set_cell_size(text[:longest], most - 1).rstrip() + "…"
+    return _isolated(text)
+
+
+def _isolated(text: str) -> str:
+    """Text from right to left between marks that keep it from moving the numbers beside it.
+
+    Without them a terminal that orders what it shows by Unicode's rules scatters the cells of a row: UAX #9.
+    """
+    if not any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text):
+        return text
+    return f"\u2068{text}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
 
 
 def backends(rows: Mapping[str, tuple[list[str], str]]) -> RenderableType:

@@ -27,6 +27,7 @@ BASE = 5  # the level of the overview; a tile of the level below is made of 4,09
 BLOCK = 1024  # units on each side that are computed at once: few enough to stay in a cache until they are pooled
 THUMB = 64  # cells
 WHOLE = 2048  # units: of a longer text, a thumb is made of some of its rows
+AT_ONCE = 1 << 26  # weights between units that are held at once: 256 MB
 
 Reduce = Literal["mean", "max"]
 
@@ -95,7 +96,7 @@ class Matrix:
 
     def thumb(self) -> Float[Tensor, "n n"]:
         """The whole matrix as a picture of at most 64 × 64 cells; of a long text, the first row of each cell."""
-        level = max(0, (-(-self.size // THUMB) - 1).bit_length())
+        level = _thumb_level(self.size)
         cells = range(self._count(level))
         if self.size <= WHOLE:
             return self.whole(level)
@@ -152,6 +153,31 @@ class Matrix:
         return cells / ((widths[0][:, None] if row_width is None else row_width) * widths[1])
 
 
+def thumbs(
+    reading: Reading, layer: int, hide: bool, progress: Callable[[float], None] = lambda share: None
+) -> Float[Tensor, "H n n"]:
+    """A `thumb` of each head of a layer, each cell the largest of its weights.
+
+    The heads of a text that is not long are computed together, which takes no longer than the dense weights.
+    """
+    place, first, _ = layout(reading, hide)
+    size = len(first)
+    if size <= WHOLE and reading.heads * size**2 <= AT_ONCE:
+        groups = place.clamp(min=-1)  # what is hidden is in none
+        weights = reading.attention[layer].weights.grouped(queries=groups, keys=groups)
+        return torch.stack([_pooled(head, 1 << _thumb_level(size), "max") for head in weights.float().cpu()])
+    made = []
+    for head in range(reading.heads):
+        progress(head / reading.heads)
+        made.append(Matrix(reading, layer, head, "max", hide).thumb())
+    return torch.stack(made)
+
+
+def _thumb_level(size: int) -> int:
+    """The lowest level at which a matrix has at most THUMB cells a side."""
+    return max(0, (-(-size // THUMB) - 1).bit_length())
+
+
 class Layout(NamedTuple):
     """Which tokens make up the units that are shown."""
 
@@ -161,11 +187,13 @@ class Layout(NamedTuple):
 
 
 def layout(reading: Reading, hide: bool) -> Layout:
-    """The units of a reading that are shown; made once."""
+    """The units of a reading that are shown; made once. Raises LookupError where all are hidden."""
     known = _layouts.setdefault(reading, {})
     if hide not in known:
         units = reading.units
         shown = [unit for unit in units if not (hide and unit.special)]
+        if not shown:
+            raise LookupError("This text has no words that can be seen: show its special tokens.")
         place = torch.full((len(units),), -1 << 40)
         place[[unit.index for unit in shown]] = torch.arange(len(shown))
         first, sizes = [unit.tokens[0] for unit in shown], [len(unit.tokens) for unit in shown]

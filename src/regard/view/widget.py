@@ -12,10 +12,32 @@ except ImportError as error:
     raise ImportError(f"The viewer for notebooks is not installed ({error}): pip install 'regard[notebook]'.") from None
 
 from regard.lens.reading import Reading, Word
+from regard.view import chosen
 from regard.view.desk import Desk, Refusal, encode
 from regard.view.html import asset, joined
 
 _ENTRY = """
+/** Until Python answers, which may be busy with other cells, or gone: a note says so, and the picture stays. */
+async function firstAnswer(source, box, note) {
+  note.textContent = "Waiting for the kernel …";
+  do {
+    try {
+      return await source({ what: "start" });
+    } catch (error) {
+      note.textContent = error.message;
+      await new Promise((done) => setTimeout(done, 2000));
+    }
+  } while (box.isConnected);
+  return null;
+}
+
+/** The picture that stands above this output in a saved notebook is not needed where the viewer itself is shown. */
+function hidePicture(box, ending) {
+  const isAbove = (image) => image.compareDocumentPosition(box) & Node.DOCUMENT_POSITION_FOLLOWING;
+  const picture = [...document.images].filter((image) => image.src.endsWith(ending) && isAbove(image)).at(-1);
+  if (picture) (picture.closest(".jp-OutputArea-child, .output_area") ?? picture).style.display = "none";
+}
+
 function render({ model, el: box }) {
   const shadow = box.attachShadow({ mode: "open" }); // style and ids of its own: there may be several
   const sheet = new CSSStyleSheet();
@@ -23,11 +45,18 @@ function render({ model, el: box }) {
   shadow.adoptedStyleSheets = [sheet];
   const viewer = el("div", { id: "viewer", class: "viewer widget" });
   viewer.append(...new DOMParser().parseFromString(model.get("markup"), "text/html").body.childNodes);
-  shadow.append(viewer);
+  const note = el("p", { id: "waiting", role: "status" });
+  shadow.append(note);
   box.dataset.lmSuppressShortcuts = "true"; // what is typed here is no command to the notebook
   box.addEventListener("keydown", (event) => event.stopPropagation());
-  const { reads, opening } = model.get("options");
-  mount(shadow, widgetSource(model), { widget: true, reads, opening });
+  const source = widgetSource(model);
+  firstAnswer(source, box, note).then((answer) => {
+    if (answer === null) return;
+    note.replaceWith(viewer);
+    if (model.get("picture")) hidePicture(box, model.get("picture"));
+    const { reads, opening } = model.get("options");
+    mount(shadow, source, { widget: true, reads, opening });
+  });
 }
 
 export default { render };
@@ -35,22 +64,33 @@ export default { render };
 
 
 class Viewer(anywidget.AnyWidget):
-    """A reading, to be looked at in a notebook; `Reading.view` makes it."""
+    """A reading, to be looked at in a notebook; `Reading.view` makes it.
+
+    A notebook shows it as two outputs: a picture, which stays where there is no kernel to answer, as in a notebook that
+    was saved and opened again or made into a page; and the widget, which hides the picture once Python answers it.
+    """
 
     _esm = joined(_ENTRY)
     markup = traitlets.Unicode(asset("viewer.html")).tag(sync=True)
     look = traitlets.Unicode(asset("viewer.css")).tag(sync=True)
     options = traitlets.Dict().tag(sync=True)
+    picture = traitlets.Unicode().tag(sync=True)  # how the base64 of the picture ends, by which the page finds it
 
     def __init__(
-        self, reading: Reading, *, word: Word | None = None, layer: int | None = None, head: int | None = None
+        self,
+        reading: Reading,
+        *,
+        word: Word | str | int | None = None,
+        nth: int | None = None,
+        layer: int | None = None,
+        head: int | None = None,
     ) -> None:
         reading.check(layer, head)
         lens = reading._lens
         self._reading, self._shown = reading, (layer, head)
         self._desk = Desk({} if lens is None else {lens.name: lambda: lens}, first=reading)
         opening = {
-            "word": None if word is None else word.index,
+            "word": chosen(reading, word, nth),
             "layer": None if layer is None else layer % reading.layers,
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],
@@ -65,24 +105,43 @@ class Viewer(anywidget.AnyWidget):
         try:
             self.send({"id": number}, buffers=[encode(self._desk.ask(message.get("question")))])
         except Refusal as refusal:
-            self.send({"id": number, "error": str(refusal), "status": refusal.status})
+            self.send({"id": number, "error": str(refusal), "status": refusal.status, "code": refusal.code})
+        except Exception as error:
+            self.send({"id": number, "error": f"Python met an error of its own: {error}", "status": 500})
+            raise
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """The widget; and a picture, for where widgets are off, as on a page made of the notebook."""
-        shown = super()._repr_mimebundle_(**kwargs)
-        data, about = shown if isinstance(shown, tuple) else (dict(shown or {}), {})
-        data["text/plain"] = repr(self._reading)
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
         picture = self._picture()
         if picture is not None:
-            data["image/png"] = base64.b64encode(picture).decode()
-        return data, about
+            self.picture = picture[-ENDING:]
+            display({"image/png": picture, "text/plain": repr(self._reading)}, raw=True)
+        data, metadata = self._bundle()
+        display(data, metadata=metadata, raw=True)
 
-    def _picture(self) -> bytes | None:
-        """The head that was asked for, or all of a layer; None where matplotlib is missing."""
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget and the picture as one, of which a notebook shows what it can."""
+        data, metadata = self._bundle(**kwargs)
+        picture = self._picture()
+        return data if picture is None else {**data, "image/png": picture}, metadata
+
+    def _bundle(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        shown = super()._repr_mimebundle_(**kwargs)
+        data, metadata = shown if isinstance(shown, tuple) else (dict(shown or {}), {})
+        return {**data, "text/plain": repr(self._reading)}, metadata
+
+    def _picture(self) -> str | None:
+        """The head that was asked for, or all of a layer, in base64; None where matplotlib is missing."""
         from regard.view.image import drawn
 
         layer, head = self._shown
+        layer = self._reading.attention_layers[0] if layer is None else layer
         try:
-            return drawn(self._reading, "png", layer=0 if layer is None else layer, head=head)
+            content = drawn(self._reading, "png", layer=layer, head=head)
         except ImportError:
             return None
+        return base64.b64encode(content).decode()
+
+
+ENDING = 200  # characters of base64: what all PNGs end with is shorter

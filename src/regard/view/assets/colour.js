@@ -2,20 +2,37 @@
 
 import { el } from "./dom.js";
 
-/** Gives a node the colour of a head: class "head" in viewer.css makes it from a hue and a tone. */
-export function inHeadColour(node, h, heads) {
-  // Neighbouring heads lie 150° apart, and neighbouring hues differ in lightness. Twelve hues; more where needed.
-  const hues = Math.max(12, heads + (heads % 2));
-  let stride = Math.round((hues * 5) / 12);
-  while (commonDivisor(stride, hues) > 1) stride++;
-  const hue = (h * stride) % hues;
+/**
+ * Twelve colours of heads for each theme, chosen so that any two differ for everybody: with usual sight by 20 (CIEDE2000)
+ * or more, with deuteranopia by 13, with protanopia by 10, and each from the paper by a contrast of 3 or more.
+ * tests/test_viewer.py computes it.
+ */
+const HEADS = {
+  light: ["#0f00e1", "#5aa500", "#4b1e00", "#a578ff", "#ff4b96", "#0f4b3c", "#695a00", "#2d2d4b", "#0f69c3", "#963c78", "#96695a", "#5a9696"],
+  dark: ["#ffb496", "#1e4bff", "#e1d2ff", "#b43c00", "#e15a78", "#3ca5ff", "#00a5a5", "#ffe100", "#69b400", "#0fffd2", "#5a694b", "#785a78"],
+};
+const DASHES = [null, "7 4", "2 3"]; // of lines: from the thirteenth head on the colours come again, broken
+
+/** Gives a node the colour of a head. */
+export function inHeadColour(node, h) {
+  const [light, dark] = [HEADS.light, HEADS.dark].map((colours) => colours[h % colours.length]);
   node.classList.add("head");
-  node.style.setProperty("--hue", 25 + (360 * hue) / hues);
-  node.style.setProperty("--tone", hues > 12 ? (hue % 3) / 2 : hue % 2);
+  node.style.setProperty("--head", `light-dark(${light}, ${dark})`);
+  node.style.setProperty("--on-head", `light-dark(${readable(light)}, ${readable(dark)})`);
   return node;
 }
 
-const commonDivisor = (a, b) => (b ? commonDivisor(b, a % b) : a);
+/** How the lines of a head are broken, so that those of equal colours differ. */
+export const dashOf = (h) => DASHES[Math.floor(h / HEADS.light.length) % DASHES.length];
+
+/** The colour of a head as it is shown now. */
+export const headColour = (h, dark) => HEADS[dark ? "dark" : "light"][h % HEADS.light.length];
+
+/** Black or white, whichever can be read on a colour. */
+function readable(colour) {
+  const [r, g, b] = [1, 3, 5].map((at) => (parseInt(colour.slice(at, at + 2), 16) / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000" : "#fff";
+}
 
 /** 256 colours for weights, equal steps in perceived lightness (Oklab) from paper to ink, through one turn of hue. */
 function makeRamp(dark) {
@@ -97,6 +114,30 @@ export function styleColour(parent, name) {
   probe.remove();
   context.fillRect(0, 0, 1, 1);
   return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)].join(" ");
+}
+
+/** The colours of text and paper as they are shown now, for a picture that stands alone. */
+export function inkOf(viewer) {
+  const style = getComputedStyle(viewer);
+  const probe = el("span", { class: "probe--soft" });
+  viewer.append(probe);
+  const soft = hex(getComputedStyle(probe).color);
+  probe.remove();
+  return { ink: hex(style.color), soft, paper: hex(style.backgroundColor) };
+}
+
+/**
+ * The largest weight of a picture's cells. Where words see only those before them, the first sees only itself, and many
+ * heads park their weight on it: with `apart`, the first row and column do not count, as long as there is more.
+ */
+export function peakOf(cells, rows, columns, apart = false) {
+  let [peak, first] = [0, 0];
+  for (let n = 0; n < cells.length; n++) {
+    if (!(cells[n] > 0)) continue;
+    if (apart && (n < columns || n % columns === 0)) first = Math.max(first, cells[n]);
+    else if (cells[n] > peak) peak = cells[n];
+  }
+  return peak > 0 ? peak : first;
 }
 
 /** Any CSS colour as #rrggbb, for a picture that stands alone. */

@@ -1,7 +1,8 @@
 // Compare: one word in several texts. Its vectors in the plane, layer by layer, and how alike each two of them are.
 
-import { clipped, el, format, quoted, shown } from "./dom.js";
-import { hex, ramp } from "./colour.js";
+import { clipped, count, el, format, quoted, shown } from "./dom.js";
+import { ramp } from "./colour.js";
+import { comparePicture } from "./compare-picture.js";
 
 const EXAMPLE = [
   "He sat on the bank of the river.",
@@ -12,7 +13,7 @@ const EXAMPLE = [
 
 export function compareView(app) {
   const { by } = app;
-  let found = null; // the answer: {word, places, clusters, similarity, plane}
+  let found = null; // the answer: {word, places, clusters, left_out, similarity, plane}
   let asked = "";
   let pointed = null; // a place, or a pair [i, j]
 
@@ -34,7 +35,7 @@ export function compareView(app) {
       if (asked !== wanted) {
         found = null;
         by("comparison").hidden = true;
-        by("compare-says").textContent = "A word, and texts that it stands in: how far does its company move it?";
+        by("compare-says").textContent = "See how context changes a word's meaning.";
         const list = texts.split("\n").filter((text) => text.trim());
         found = await app.ask({ what: "compare", model, word, texts: list }, signal);
         if (!stillWanted()) return;
@@ -47,9 +48,9 @@ export function compareView(app) {
 
   const layers = () => found.plane.shape[0];
   const after = () => Math.min(app.state.after ?? layers() - 1, layers() - 1); // of the hidden states: 0 is before the first layer
-  const count = () => found.places.length;
-  const similarity = (l, i, j) => found.similarity.data[(l * count() + i) * count() + j];
-  const cluster = (i) => (found.clusters[1].includes(i) ? 1 : 0);
+  const total = () => found.places.length;
+  const similarity = (l, i, j) => found.similarity.data[(l * total() + i) * total() + j];
+  const cluster = (i) => (found.clusters[1]?.includes(i) ? 1 : 0);
 
   function show() {
     by("comparison").hidden = false;
@@ -65,7 +66,26 @@ export function compareView(app) {
       }),
     );
     by("similarities").replaceChildren(...Array.from({ length: layers() }, (_, l) => matrix(l)));
+    by("compare-notes").replaceChildren(...notes().map((note) => el("p", {}, note)));
     say();
+  }
+
+  /** What a reader of the comparison must know beside it. */
+  function notes() {
+    const left = found.left_out ?? [];
+    const places = left.slice(0, 3).map(({ why }) => why).join(" ");
+    const more = left.length > 3 ? ` And ${left.length - 3} more.` : "";
+    return [
+      left.length ? `${count(left.length, "text")} left out: ${places}${more}` : "",
+      app.reading?.causal ? `In this model a word sees only the words before it: what follows “${found.word}” does not change its vector.` : "",
+      identical() ? "The vectors are the same in all places." : "",
+    ].filter(Boolean);
+  }
+
+  /** Whether nothing tells the places apart after the last layer. */
+  function identical() {
+    const l = layers() - 1;
+    return found.places.every((_, i) => found.places.every((_, j) => similarity(l, i, j) > 1 - 1e-6));
   }
 
   /** The text around a place, with the word in it marked. */
@@ -91,29 +111,51 @@ export function compareView(app) {
     by("plane").replaceChildren(plane(Math.min(WIDE, Math.max(280, by("plane").clientWidth))));
   }
 
+  /** The labels of the points for which there is room: the words around the place, or else its number, or nothing. */
+  function labelsOf(at, wide) {
+    const taken = at.map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
+    const free = ([left, top, right, bottom], i) =>
+      left >= 2 && right <= wide - 2 && top >= 2 && bottom <= HIGH - 2 &&
+      !taken.some((box, n) => n !== i && box[0] < right && box[2] > left && box[1] < bottom && box[3] > top);
+    const labels = [];
+    const order = at.map((_, i) => i).sort((a, b) => at[a][1] - at[b][1]);
+    for (const short of [false, true])
+      for (const i of order) {
+        if (labels.some((placed) => placed.i === i)) continue;
+        const [x, y] = at[i];
+        const anchor = x > wide / 2 ? "end" : "start";
+        const room = Math.min(34, Math.floor(((anchor === "end" ? x : wide - x) - 16) / 7.5));
+        const text = short || room < 8 ? `${i + 1}` : label(found.places[i], room);
+        const start = anchor === "end" ? x - 11 : x + 11;
+        const width = 7.2 * text.length;
+        for (const low of [4, 19, -11, 34, -26]) {
+          const [left, right] = anchor === "end" ? [start - width, start] : [start, start + width];
+          const box = [left, y + low - 12, right, y + low + 3];
+          if (!free(box, i)) continue;
+          taken.push(box);
+          labels.push({ i, x: start, y: y + low, text, anchor });
+          break;
+        }
+      }
+    return labels;
+  }
+
   function plane(wide) {
     const l = after();
     const reach = found.plane.data.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-9);
     const scale = Math.min(wide / 3, HIGH / 2 - 36) / reach;
     const svg = el("svg", { viewBox: `0 0 ${wide} ${HIGH}`, role: "img", class: "points" });
-    svg.setAttribute("aria-label", `The ${count()} places of “${found.word}” in the plane, ${by("after").getAttribute("aria-valuetext")}`);
+    svg.setAttribute("aria-label", `The ${total()} places of “${found.word}” in the plane, ${by("after").getAttribute("aria-valuetext")}`);
     const at = found.places.map((_, i) => {
-      const [x, y] = found.plane.data.subarray(2 * (l * count() + i), 2 * (l * count() + i) + 2);
+      const [x, y] = found.plane.data.subarray(2 * (l * total() + i), 2 * (l * total() + i) + 2);
       return [wide / 2 + x * scale, HIGH / 2 - y * scale];
     });
-    const taken = []; // y of the labels, so that none lies on another
-    const order = at.map((_, i) => i).sort((a, b) => at[a][1] - at[b][1]);
-    for (const i of order) {
-      const [x, y] = at[i];
-      let low = y + 4;
-      while (taken.some(([ox, oy]) => Math.abs(oy - low) < 15 && Math.abs(ox - x) < 200)) low += 15;
-      taken.push([x, low]);
-      const left = x > wide / 2;
-      const room = Math.min(34, Math.floor(((left ? x : wide - x) - 16) / 7.5));
+    for (const [i, [x, y]] of at.entries()) {
       const point = el("circle", { cx: x, cy: y, r: 6 });
-      const words = el("text", { x: x + (left ? -11 : 11), y: low, "text-anchor": left ? "end" : "start" }, label(found.places[i], room));
-      svg.append(el("g", { class: `cluster-${cluster(i)}`, "data-place": i }, point, words));
+      svg.append(el("g", { class: `cluster-${cluster(i)}`, "data-place": i }, point));
     }
+    const groups = [...svg.children];
+    for (const { i, x, y, text, anchor } of labelsOf(at, wide)) groups[i].append(el("text", { x, y, "text-anchor": anchor }, text));
     return svg;
   }
 
@@ -121,11 +163,11 @@ export function compareView(app) {
 
   /** A layer's similarities as a small square; its button chooses the layer. */
   function matrix(l) {
-    const n = count();
+    const n = total();
     const size = Math.max(54, Math.min(108, 18 * n));
     const svg = el("svg", { viewBox: `0 0 ${n} ${n}`, width: size, height: size, "aria-hidden": "true" });
     const colours = ramp(app.isDark());
-    const least = found.similarity.data.reduce((a, b) => Math.min(a, b), 1);
+    const least = leastSimilarity();
     const place = (alike) => (least < 1 ? (alike - least) / (1 - least) : 1);
     for (let i = 0; i < n; i++)
       for (let j = 0; j < n; j++) {
@@ -144,7 +186,8 @@ export function compareView(app) {
     return button;
   }
 
-  const sum = (l) => found.similarity.data.subarray(l * count() ** 2, (l + 1) * count() ** 2).reduce((a, b) => a + b, 0);
+  const leastSimilarity = () => found.similarity.data.reduce((a, b) => Math.min(a, b), 1);
+  const sum = (l) => found.similarity.data.subarray(l * total() ** 2, (l + 1) * total() ** 2).reduce((a, b) => a + b, 0);
 
   function say() {
     const l = after();
@@ -159,11 +202,11 @@ export function compareView(app) {
     }
     if (pointed !== null) return node.replaceChildren(`${places(pointed)}: “`, ...marked(found.places[pointed], 160), "”");
     let [least, two] = [2, [0, 0]];
-    for (let i = 0; i < count(); i++)
+    for (let i = 0; i < total(); i++)
       for (let j = 0; j < i; j++) if (similarity(l, i, j) < least) [least, two] = [similarity(l, i, j), [j, i]];
     node.replaceChildren(
       quoted(found.word),
-      ` in ${count()} places, ${when}: the two that differ most are ${places(two[0])} and ${places(two[1])}, with a similarity of `,
+      ` in ${total()} places, ${when}: the two that differ most are ${places(two[0])} and ${places(two[1])}, with a similarity of `,
       shown(least),
       ".",
     );
@@ -201,7 +244,7 @@ export function compareView(app) {
 
   const compare = () => {
     const [word, texts] = [by("compare-word").value.trim(), by("compare-texts").value];
-    if (!word) return app.tell("Which word is to be compared?");
+    if (!word) return app.tell("Type the word to compare.");
     app.go({ same: word, texts, after: null });
   };
   by("comparing").addEventListener("submit", (event) => {
@@ -214,31 +257,16 @@ export function compareView(app) {
 
   // ── Saving ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  function picture(ink) {
+  function picture() {
     if (!found) throw new Error("there is nothing to be seen yet: compare a word first.");
-    const svg = plane(WIDE);
-    const size = 84;
-    const per = Math.max(1, Math.floor(WIDE / (size + 10)));
-    const height = HIGH + Math.ceil(layers() / per) * (size + 28);
-    svg.setAttribute("viewBox", `0 0 ${WIDE} ${height}`);
-    svg.setAttribute("width", WIDE);
-    svg.setAttribute("height", height);
     const colours = [0, 1].map((n) => {
       const probe = el("span", { class: `cluster-${n}` });
       by("comparison").append(probe);
-      const colour = hex(getComputedStyle(probe).color);
+      const colour = getComputedStyle(probe).color;
       probe.remove();
       return colour;
     });
-    for (const group of svg.querySelectorAll("g")) group.setAttribute("fill", colours[group.classList.contains("cluster-1") ? 1 : 0]);
-    for (const text of svg.querySelectorAll("text")) text.setAttribute("font-size", 13);
-    for (let l = 0; l < layers(); l++) {
-      const [x, y] = [(l % per) * (size + 10), HIGH + Math.floor(l / per) * (size + 28)];
-      const small = matrix(l).querySelector("svg").cloneNode(true);
-      for (const [name, value] of Object.entries({ x, y, width: size, height: size })) small.setAttribute(name, value);
-      svg.append(small, el("text", { x, y: y + size + 14, fill: ink, "font-size": 12 }, l ? `after layer ${l - 1}` : "before"));
-    }
-    return svg;
+    return comparePicture(app, { found, colours, cluster, after: after(), layers: layers(), plane: plane(WIDE), square: matrix, least: leastSimilarity(), notes: notes() });
   }
 
   function table() {
@@ -246,7 +274,7 @@ export function compareView(app) {
     const rows = [["after_layer", "place", "text", "x", "y", ...found.places.map((_, j) => `similarity to ${j + 1}`)]];
     for (let l = 0; l < layers(); l++)
       found.places.forEach((place, i) => {
-        const at = 2 * (l * count() + i);
+        const at = 2 * (l * total() + i);
         const others = found.places.map((_, j) => similarity(l, i, j));
         rows.push([l - 1, i + 1, place.text, found.plane.data[at], found.plane.data[at + 1], ...others]);
       });

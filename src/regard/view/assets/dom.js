@@ -1,6 +1,6 @@
 // How things are put on the page: elements, numbers, groups of buttons, the line of text at the pointer.
 
-const SVG = ["svg", "g", "path", "rect", "text", "line", "circle", "image", "title", "style"];
+const SVG = ["svg", "g", "path", "rect", "text", "tspan", "line", "circle", "image", "title"];
 
 /** An element. Children that are strings become text, never markup: nothing here parses HTML. */
 export function el(tag, attributes = {}, ...children) {
@@ -15,6 +15,9 @@ export function el(tag, attributes = {}, ...children) {
 
 /** A word of the text within a sentence of ours, isolated: its script may run the other way. */
 export const quoted = (text) => el("q", {}, el("bdi", { dir: "auto" }, clipped(text)));
+
+/** Items as a sentence lists them: one, two and three. */
+export const listed = (items) => items.flatMap((item, n) => [n === 0 ? "" : n === items.length - 1 ? " and " : ", ", ...item]);
 
 /** At most 60 letters, with all the accents of each up to a number that a line can hold. */
 export function clipped(text, most = 60) {
@@ -41,8 +44,9 @@ export function fillSelect(select, choices) {
 
 // ── Numbers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** A number as a reader sees it, with the exact one in its `value`. */
-export const shown = (number, digits = 3) => el("data", { value: number }, format(number, digits));
+/** A number as a reader sees it, with the exact one in its `value`; `how` is a number of digits, or a function. */
+export const shown = (number, how = 3) =>
+  el("data", { value: number }, typeof how === "function" ? how(number) : format(number, how));
 
 export function format(number, digits = 3) {
   if (Number.isNaN(number)) return "–";
@@ -60,7 +64,16 @@ export function formatWeight(weight) {
   return `${digits}·10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share < 0.095 ? 1 : 0)} %`;
+export function percent(share) {
+  if (share > 0 && share < 0.0005) return "below 0.1 %";
+  return `${(100 * share).toFixed(share < 0.0995 && share !== 0 ? 1 : 0)} %`;
+}
+
+/** A bound on an error, as a decimal number: 7e−8 is “0.0000001”. */
+export function bound(error) {
+  if (!(error > 0)) return "0";
+  return (10 ** Math.ceil(Math.log10(error) - 1e-9)).toFixed(Math.max(0, -Math.ceil(Math.log10(error) - 1e-9)));
+}
 
 export const count = (number, name) => `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
 

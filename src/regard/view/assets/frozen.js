@@ -129,7 +129,8 @@ export function frozenSource(data) {
   async function picture(l, h) {
     drawn ??= decode(pictures.cells);
     const size = pictures.side ** 2;
-    return (await drawn).subarray((l * H + h) * size, (l * H + h + 1) * size);
+    const place = card.attended.indexOf(l) * H + h;
+    return (await drawn).subarray(place * size, (place + 1) * size);
   }
 
   // ── Answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +251,7 @@ export function frozenSource(data) {
         sink: sinks ? sink : null,
         masked: scores.some(Number.isNaN),
         error: null,
+        made: layers[l].made,
         x: vectorOf(hidden, i),
         query: one(query),
         key: one(key),
@@ -261,6 +263,10 @@ export function frozenSource(data) {
         weights: taken(weights, rows),
       };
       if (value) {
+        const lengths = Float64Array.from({ length: N }, (_, j) => Math.hypot(...vector(value, place, j, heads)));
+        answer.lengths = taken(lengths, rows);
+        answer.carried = taken(weights.map((weight, j) => weight * lengths[j]), rows);
+        answer.carried_total = weights.reduce((total, weight, j) => total + weight * lengths[j], 0);
         const context = new Float64Array(value.shape[2]);
         for (let j = 0; j < N; j++) vector(value, place, j, heads).forEach((number, d) => (context[d] += weights[j] * number));
         answer.context = { shape: [context.length], data: context };
@@ -281,6 +287,13 @@ export function frozenSource(data) {
     if (!answer) throw new Error("This page stands alone: it cannot read another text.");
     return answer(question);
   };
+}
+
+/** The text of a page's file, made to open with a link: what is shown now. */
+export function reopening(file, opening, link) {
+  const escaped = (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const json = (value) => JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, escaped); // as _json in view/html.py
+  return file.replace(json(opening), () => json({ ...opening, link }));
 }
 
 /** The places of the tokens that a table shows: all of a short text, those with the largest weights of a longer one. */

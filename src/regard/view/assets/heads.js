@@ -1,7 +1,11 @@
 // Heads: every head of every layer as a small picture, with the names of those that have a habit.
 
-import { el, moveFocus, percent } from "./dom.js";
-import { painted } from "./colour.js";
+import { el, fillSlots, listed, moveFocus, percent } from "./dom.js";
+import { inkOf, painted, peakOf } from "./colour.js";
+import { captionOf, cellGrid, colourScale, figure } from "./figure.js";
+
+const THUMB = 64; // cells of a picture at most, as in view/tiles.py
+const SAMPLED = 2048; // units from which on a picture's row is that of its first word, as in view/tiles.py
 
 export function headsView(app) {
   const { by } = app;
@@ -21,7 +25,8 @@ export function headsView(app) {
     }
     mark();
     say();
-    for (let l = 0; l < reading.L; l++) {
+    explain();
+    for (const l of reading.attended) {
       layers[l] ??= await app.ask({ what: "thumbs", layer: l, hide: state.hide }, signal);
       if (!stillWanted()) return;
       paint(l);
@@ -30,12 +35,12 @@ export function headsView(app) {
   }
 
   function build() {
-    const { L, H, id } = app.reading;
+    const { attended, H, id } = app.reading;
     built = id;
     grid.style.setProperty("--heads", H);
     const names = Array.from({ length: H }, (_, h) => el("span", { role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
     const header = el("div", { role: "row" }, el("span", { class: "corner", role: "columnheader" }, "Layer"), ...names);
-    const rows = Array.from({ length: L }, (_, l) => {
+    const rows = attended.map((l) => {
       const row = el("div", { role: "row" }, el("span", { role: "rowheader" }, String(l)));
       for (let h = 0; h < H; h++)
         row.append(
@@ -66,13 +71,39 @@ export function headsView(app) {
     button.setAttribute("aria-label", `Layer ${l}, head ${h}${called && `: ${called}`}`);
   }
 
-  /** One layer's pictures, each head to its own largest weight. */
+  /** Where the first word sees only itself, it is no measure for the colours of the others. */
+  const apart = () => app.reading.causal && app.isVisible(0);
+
+  /** How many words a cell stands for on each side. */
+  function wordsPerCell() {
+    const { pictured } = app.reading;
+    return 2 ** (pictured || Math.max(0, Math.ceil(Math.log2(app.visible().length / THUMB))));
+  }
+
+  /** What a cell of the pictures is. */
+  function cellSays() {
+    const words = wordsPerCell();
+    if (words === 1) return "";
+    if (app.reading.pictured) return `each cell is the mean of ${words} × ${words} weights`;
+    const sampled = app.visible().length > SAMPLED ? ", and a row that of its first word" : "";
+    return `each cell is the largest of ${words} × ${words} weights${sampled}`;
+  }
+
+  function explain() {
+    const cell = cellSays();
+    fillSlots(by("heads-hint"), {
+      cell: cell && `; in a text of this length ${cell}`,
+      apart: apart() ? ", the first word set apart: it sees only itself, and many heads park their weight on it" : "",
+    });
+  }
+
+  /** One layer's pictures, each scaled to the largest weight of its head. */
   function paint(l) {
     const { thumbs } = layers[l];
     const [H, n] = thumbs.shape;
     for (let h = 0; h < H; h++) {
       const cells = thumbs.data.subarray(h * n * n, (h + 1) * n * n);
-      const picture = painted(cells, n, n, cells.reduce((a, b) => Math.max(a, b), 0), "linear", app.isDark());
+      const picture = painted(cells, n, n, peakOf(cells, n, n, apart()), "linear", app.isDark());
       const button = thumb(l, h);
       button.replaceChild(picture, button.querySelector("canvas"));
       name(button);
@@ -96,11 +127,9 @@ export function headsView(app) {
     const node = by("heads-says");
     node.textContent = `Layer ${l}, head ${h}`;
     if (!habits) return;
-    const list = habits
-      .filter(({ share }) => share > 0.2)
-      .slice(0, 2)
-      .map(({ whom, share }, n) => `${n ? " and " : ""}${percent(share)} ${n ? "" : "of its weight goes "}to ${whom}`);
-    node.textContent += `: ${list.join("") || "it spreads its weight widely"}.`;
+    const list = habits.filter(({ share }) => share > 0.2).slice(0, 2);
+    const places = listed(list.map(({ whom, share }, n) => [`${percent(share)} ${n ? "" : "of its weight goes "}to ${whom}`]));
+    node.textContent += `: ${places.join("") || "no clear pattern"}.`;
   }
 
   const at = (event) => {
@@ -129,31 +158,58 @@ export function headsView(app) {
 
   // ── Saving ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  function picture(ink) {
-    const { L, H } = app.reading;
-    const [size, gap, left, top] = [72, 8, 34, 26];
-    const [width, height] = [left + H * (size + gap), top + L * (size + gap + 12)];
-    const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
-    const write = (x, y, text, more = {}) => svg.append(el("text", { x, y, fill: ink, "font-size": 11, ...more }, text));
-    for (let h = 0; h < H; h++) write(left + h * (size + gap) + size / 2, 16, `${h}`, { "text-anchor": "middle" });
-    for (let l = 0; l < L; l++) {
-      const y = top + l * (size + gap + 12);
-      write(4, y + size / 2, `${l}`);
+  /** The reading, once all of its heads are drawn. */
+  function complete() {
+    if (!app.reading.attended.every((l) => layers[l])) throw new Error("the heads are still being drawn.");
+    return app.reading;
+  }
+
+  /** All heads, their cells as rectangles: sharp in whatever draws it. */
+  function picture() {
+    const { attended, H, L } = complete();
+    const [size, gap, left, top, low] = [72, 8, 52, 36, 18];
+    const { ink, soft } = inkOf(app.viewer);
+    const body = el("g", { "font-size": 11, fill: soft });
+    const write = (x, y, text, more = {}) => body.append(el("text", { x, y, ...more }, text));
+    write(left, 11, "head");
+    write(0, 30, "layer");
+    for (let h = 0; h < H; h++) write(left + h * (size + gap) + size / 2, 30, `${h}`, { "text-anchor": "middle", fill: ink });
+    for (const [n, l] of attended.entries()) {
+      const y = top + n * (size + gap + low);
+      write(left - 12, y + size / 2 + 4, `${l}`, { "text-anchor": "end", fill: ink });
       for (let h = 0; h < H; h++) {
         const x = left + h * (size + gap);
-        const href = thumb(l, h).querySelector("canvas").toDataURL();
-        svg.append(el("image", { x, y, width: size, height: size, href, "image-rendering": "pixelated" }));
-        write(x, y + size + 11, thumb(l, h).querySelector("small").textContent, { "font-size": 9 });
+        body.append(cellsOf(l, h, x, y, size));
+        write(x, y + size + 13, thumb(l, h).querySelector("small").textContent);
       }
     }
-    return svg;
+    const drawing = { body, width: left + H * (size + gap), height: top + attended.length * (size + gap + low) };
+    const { title, caption } = captionOf(app, `Attention weights of ${attended.length === L ? `all ${L}` : `those ${attended.length} of ${L}`} layers × ${H} heads${attended.length === L ? "" : " that have attention"}.`);
+    const notes = [
+      "A row for each word that attends, a column for each that is attended to, in reading order.",
+      `Colours are scaled separately for each head${apart() ? ", the first word set apart" : ""}.`,
+      cellSays() && `In a text of this length ${cellSays()}.`,
+      "A name under a head: where at least half of its weight goes.",
+    ];
+    const scale = colourScale(app, "Weight", 1, "linear", false);
+    return figure(app, { title, caption, drawing, legend: [scale], notes: [notes.filter(Boolean).join(" ")] });
+  }
+
+  /** The cells of a head: rectangles where they are few, or else an image of many px a cell, sharp in any program. */
+  function cellsOf(l, h, x, y, size) {
+    const { thumbs } = layers[l];
+    const n = thumbs.shape[1];
+    const cells = thumbs.data.subarray(h * n * n, (h + 1) * n * n);
+    const group = el("g", { transform: `translate(${x} ${y})` }, el("title", {}, `Layer ${l}, head ${h}`));
+    group.append(cellGrid(cells, n, n, size, size, peakOf(cells, n, n, apart()), "linear", app.isDark()));
+    return group;
   }
 
   function table() {
-    const names = Object.values(layers[0]?.habits ?? {});
-    const rows = layers.flatMap(({ shares }, l) =>
-      Array.from({ length: shares.shape[0] }, (_, h) => [l, h, ...shares.data.subarray(h * names.length, (h + 1) * names.length)]),
-    );
+    const { attended, H } = complete();
+    const names = Object.values(layers[attended[0]].habits);
+    const sharesOf = (l, h) => layers[l].shares.data.subarray(h * names.length, (h + 1) * names.length);
+    const rows = attended.flatMap((l) => Array.from({ length: H }, (_, h) => [l, h, ...sharesOf(l, h)]));
     return [["layer", "head", ...names.map((name) => `share of weight to ${name}`)], ...rows];
   }
 

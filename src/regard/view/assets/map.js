@@ -3,8 +3,11 @@
 // OpenSeadragon moves and zooms; its tiles are numbers, asked for where they come into view, kept, and coloured here.
 // A unit is a pixel of the map's finest level, level 0; a cell of level n stands for 2ⁿ × 2ⁿ of them: view/tiles.py.
 
-import { clipped, el, format, formatWeight, quoted, shown } from "./dom.js";
-import { painted, ramp, shade, weightAt } from "./colour.js";
+import { clipped, el, fillSlots, format, formatWeight, quoted, shown } from "./dom.js";
+import { painted, peakOf, ramp, shade, weightAt } from "./colour.js";
+import { tickText } from "./figure.js";
+import { mapPicture } from "./map-picture.js";
+import { visible } from "./words.js";
 import { loadSeadragon, openSeadragon } from "./openseadragon.js";
 
 const TILE = 256; // cells
@@ -21,8 +24,9 @@ export function mapView(app) {
   let map = null; // what it shows: {key, units, size, top, floor, most: [by level], colours}
   let tiles = new Map(); // "key level row column" → {data, rows, columns}, the latest used last
   let coming = new Map(); // the same → its promise
-  let at = null; // {row, column}: the cell that is read out, as places among the units
+  let at = null; // {row, column, exact}: the cell that is read out, as places among the units; exact: alone, whatever the zoom
   let margin = 0; // px for the labels
+  let recorded = ""; // of the map, as the state has it in `seen`
   let repaint = null; // a timer
 
   // ── What is shown ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,24 +45,30 @@ export function mapView(app) {
       const top = Math.max(0, Math.ceil(Math.log2(units.length / TILE)), reading.pictured ?? 0);
       const floor = reading.floor?.(state.layer, state.head) ?? 0; // the finest level that a frozen reading has
       map = { key, units, size: units.length, top, floor: Math.min(floor, top), most: [], colours: 0 };
+      map.apart = reading.causal && units[0] === 0; // the first word sees only itself: no measure for the others
       by("for-reduce").hidden = map.top === 0 || Boolean(reading.pictured);
       await tileAt(map.top, 0, 0, signal); // the whole of it: the first thing to be seen
       if (!stillWanted()) {
         map = old?.key === key ? old : null;
         return;
       }
-      show(old !== null && old.units.join() === units.join());
-    } else if (map.painted !== `${scale()} ${app.isDark()}`) show(true);
+      await show(old !== null && old.units.join() === units.join());
+    } else if (map.painted !== `${scale()} ${app.isDark()}`) await show(true);
+    if (!stillWanted()) return;
     fitLabels();
+    explain();
     if (state.at && state.at.every(app.isVisible)) {
       const [row, column] = state.at.map((u) => map.units.indexOf(u));
-      if (at?.row !== row || at?.column !== column) jumpTo(row, column, true);
+      const moved = at?.row !== row || at?.column !== column;
+      at = { row, column, exact: true };
+      if (moved && !state.seen) jumpTo(row, column, true);
     } else if (!at || at.row >= map.size || (state.word !== null && map.units[at.row] !== state.word)) {
       at = null;
-      const found = await firstCell();
+      const best = await firstCell();
       if (!stillWanted()) return;
-      at ??= found; // unless the pointer was faster
+      at ??= best; // unless the pointer was faster
     }
+    if ((state.seen?.join() ?? "") !== recorded && (state.seen || !state.at)) lookAt(state.seen);
     drawLegend();
     await readOut();
     drawLabels();
@@ -67,12 +77,12 @@ export function mapView(app) {
   /** The row of the chosen word, and whom it looks at most. */
   async function firstCell() {
     const { state, reading } = app;
-    const row = Math.max(0, map.units.indexOf(state.word ?? app.firstWord()));
+    const row = Math.max(0, map.units.indexOf(state.word ?? app.usualWord()));
     const weights = await app.look(state.layer, map.units[row], "from");
     const weight = (n) => weights[state.head * reading.U + map.units[n]];
     let column = Number.isNaN(weight(0)) ? row : 0; // a long frozen reading may not have this head's rows
     for (let n = 1; n < map.size; n++) if (weight(n) > weight(column)) column = n;
-    return { row, column };
+    return { row, column, exact: state.word !== null };
   }
 
   // ── Tiles ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,8 +106,7 @@ export function mapView(app) {
         const tile = { data: cells.data, rows: cells.shape[0], columns: cells.shape[1] };
         tiles.set(name, tile);
         while (tiles.size > KEEP) tiles.delete(tiles.keys().next().value);
-        let most = 0;
-        for (const weight of tile.data) if (weight > most) most = weight;
+        const most = peakOf(tile.data, tile.rows, tile.columns, here.apart && !row && !column);
         if (!(most <= here.most[level])) {
           const grew = here.most[level] !== undefined;
           here.most[level] = most;
@@ -126,7 +135,7 @@ export function mapView(app) {
     const OpenSeadragon = openSeadragon();
     viewer ??= makeViewer(OpenSeadragon);
     const here = map;
-    const bounds = stay && viewer.world.getItemCount() ? viewer.viewport.getBounds() : null;
+    stay &&= viewer.world.getItemCount() > 0;
     map.painted = `${scale()} ${app.isDark()}`;
     map.colours++;
     const of = (n, level) => Math.min(n, Math.ceil(here.size / 2 ** level));
@@ -168,19 +177,21 @@ export function mapView(app) {
       },
       downloadTileAbort() {}, // the numbers, once computed, are of use later
     });
-    const fit = viewer.container.clientWidth / here.size;
-    viewer.viewport && (viewer.maxZoomPixelRatio = viewer.viewport.maxZoomPixelRatio = Math.max(64, 1.25 * fit));
-    viewer.addTiledImage({
-      tileSource: source,
-      index: 0,
-      replace: viewer.world.getItemCount() > 0,
-      success: () => {
-        viewer.viewport.maxZoomPixelRatio = Math.max(64, 1.25 * fit);
-        if (bounds) viewer.viewport.fitBounds(bounds, true);
-        else viewer.viewport.goHome(true);
-        drawLabels();
-      },
-    });
+    viewer.maxZoomPixelRatio = Math.max(64, (1.25 * viewer.container.clientWidth) / here.size);
+    return new Promise((done) =>
+      viewer.addTiledImage({
+        tileSource: source,
+        index: 0,
+        replace: viewer.world.getItemCount() > 0,
+        success: () => {
+          viewer.viewport.maxZoomPixelRatio = viewer.maxZoomPixelRatio;
+          if (!stay) viewer.viewport.goHome(true);
+          drawLabels();
+          done();
+        },
+        error: done,
+      }),
+    );
   }
 
   function makeViewer(OpenSeadragon) {
@@ -195,7 +206,8 @@ export function mapView(app) {
       smoothTileEdgesMinZoom: Infinity,
       immediateRender: true,
       blendTime: 0,
-      animationTime: 0.35,
+      animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.35,
+      preserveViewport: true,
       visibilityRatio: 0.3,
       minZoomImageRatio: 0.8,
       maxZoomPixelRatio: 64,
@@ -211,7 +223,10 @@ export function mapView(app) {
     made.canvas.tabIndex = -1;
     made.canvas.setAttribute("aria-hidden", "true");
     for (const event of ["update-viewport", "resize"]) made.addHandler(event, drawLabels);
-    made.addHandler("animation-finish", drawLegend);
+    made.addHandler("animation-finish", () => {
+      drawLegend();
+      noteWindow();
+    });
     made.addHandler("canvas-click", (event) => {
       if (!event.quick) return;
       moveTo(...cellUnder(event.position));
@@ -230,6 +245,26 @@ export function mapView(app) {
   function seen() {
     const bounds = viewer.viewport.getBoundsNoRotate(true);
     return { left: bounds.x * map.size, top: bounds.y * map.size, unit: viewer.container.clientWidth / (bounds.width * map.size) };
+  }
+
+  /** Notes in the address what part of the map is seen; nothing where it is all of it. */
+  function noteWindow() {
+    if (!map || app.state.view !== "map") return;
+    const { left, top, unit } = seen();
+    const width = viewer.container.clientWidth / unit;
+    const all = Math.abs(left) + Math.abs(top) + Math.abs(width - map.size) < 0.01 * map.size;
+    app.state.seen = all ? null : [left, top, width].map((number) => Number(number.toFixed(2)));
+    recorded = app.state.seen?.join() ?? "";
+    app.note(true);
+  }
+
+  /** Shows a part of the map: left, top and width in cells, or all of it. */
+  function lookAt(part) {
+    recorded = part?.join() ?? "";
+    if (!part) return viewer.viewport.goHome(true);
+    const [left, top, width] = part.map((number) => number / map.size);
+    const OpenSeadragon = openSeadragon();
+    viewer.viewport.fitBounds(new OpenSeadragon.Rect(left, top, width, width), true);
   }
 
   /** The level whose cells are at least a pixel. */
@@ -265,7 +300,7 @@ export function mapView(app) {
 
   /** Goes where a cell is seen up close. */
   function jumpTo(row, column, now = false) {
-    at = { row, column };
+    at = { row, column, exact: true };
     const OpenSeadragon = openSeadragon();
     const wide = viewer.container.clientWidth / CLOSE / map.size; // of the map
     const high = viewer.container.clientHeight / CLOSE / map.size;
@@ -281,17 +316,20 @@ export function mapView(app) {
   function fitLabels() {
     const width = chart.clientWidth;
     const context = by("labels").getContext("2d");
-    context.font = labelFont();
-    const few = map.units.slice(0, 400).map((u) => context.measureText(clipped(app.reading.units[u], 20)).width);
-    margin = Math.ceil(Math.min(few.reduce((a, b) => Math.max(a, b), 30), width < 500 ? 64 : 120)) + 12;
+    context.font = `600 ${labelFont()}`; // as the chosen word has it
+    const widthOf = (u) => context.measureText(clipped(nameOfUnit(u), 24)).width;
+    const usual = Math.min(Math.max(30, ...map.units.slice(0, 400).map(widthOf)), width < 500 ? 64 : 120);
+    const chosen = app.isVisible(app.state.word) ? Math.min(widthOf(app.state.word), width / 4) : 0; // whole, if it can be
+    margin = Math.ceil(Math.max(usual, chosen)) + 14;
     chart.style.setProperty("--margin", `${margin}px`);
   }
 
+  const nameOfUnit = (u) => visible(app.reading.units[u]);
   const labelFont = () => `13px ${getComputedStyle(app.viewer).fontFamily}`;
   const cut = new Map(); // "width text" → what fits
 
   function fitting(context, text, room) {
-    const key = `${room} ${text}`;
+    const key = `${context.font} ${room} ${text}`;
     if (!cut.has(key)) {
       if (cut.size > 5000) cut.clear();
       let some = clipped(text, 30);
@@ -322,12 +360,12 @@ export function mapView(app) {
       const every = 2 ** Math.max(0, Math.ceil(Math.log2(least / unit)));
       const from = Math.max(0, Math.floor(first / every) * every);
       for (let n = from; n < map.size && (n - first) * unit < room; n += every) {
-        const place = (n + 0.5 * Math.min(every, map.size - n) - first) * unit;
+        const place = (n + 0.5 - first) * unit;
         if (place < 0 || place > room) continue;
         const u = map.units[n];
         context.fillStyle = every === 1 && u === app.state.word ? ink : soft;
         context.font = every === 1 && u === app.state.word ? `600 ${labelFont()}` : labelFont();
-        draw(fitting(context, app.reading.units[u], margin - 12), place);
+        draw(fitting(context, nameOfUnit(u), margin - 12), place);
       }
     };
     context.textAlign = "right";
@@ -407,7 +445,7 @@ export function mapView(app) {
     const peak = most(level);
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((place) => {
       const weight = weightAt(place, peak, scale());
-      const tick = el("span", {}, peak < 0.01 || scale() === "log" ? short(weight) : format(weight, 2));
+      const tick = el("span", {}, tickText(weight, peak, scale()));
       tick.style.left = `${100 * place}%`;
       return tick;
     });
@@ -415,14 +453,25 @@ export function mapView(app) {
     by("legend").setAttribute("aria-label", `Colours from ${ticks[0].textContent} to ${ticks[4].textContent}, ${scale()}`);
   }
 
-  const short = (weight) => (weight >= 0.01 || weight === 0 ? String(Number(weight.toPrecision(2))) : weight.toExponential(0).replace("-", "−"));
+  /** What the rows sum to, in words. */
+  function explain() {
+    const { special, sinks } = app.reading;
+    const hidden = app.state.hide && special.size;
+    const sums = hidden
+      ? "the rest of each row's weight is on the special tokens, which are hidden"
+      : sinks
+        ? "every row sums to one less what the head's sink takes"
+        : "every row sums to one";
+    const apart = map.apart ? " The first word sees only itself, so its row and column are left out of the scale of colours." : "";
+    fillSlots(by("map-hint"), { sums, apart });
+  }
 
   /** Both words and the weight of the cell under the pointer, or where the arrow keys are. */
   async function readOut() {
     if (!map || !at) return;
-    const { row, column } = at;
+    const { row, column, exact: alone } = at;
     const here = map;
-    const level = viewer?.world.getItemCount() ? levelSeen(seen().unit) : map.floor;
+    const level = !alone && viewer?.world.getItemCount() ? levelSeen(seen().unit) : map.floor;
     const cell = 2 ** level;
     const [r, c] = [Math.floor(row / cell), Math.floor(column / cell)];
     let tile;
@@ -434,12 +483,12 @@ export function mapView(app) {
     }
     if (here !== map || at?.row !== row || at?.column !== column) return;
     const weight = tile.data[(r % TILE) * tile.columns + (c % TILE)];
-    const word = (n) => quoted(app.reading.units[map.units[Math.min(n, map.size - 1)]]);
+    const word = (n) => quoted(nameOfUnit(map.units[Math.min(n, map.size - 1)]));
     const span = (n) => (cell === 1 ? [word(n)] : [word(n * cell), " to ", word(n * cell + cell - 1)]);
     const exact = shown(weight, 4);
     exact.textContent = formatWeight(weight);
     const of = cell === 1 ? "" : `${app.state.reduce === "max" ? "largest" : "mean"} of ${cell} × ${cell} weights, `;
-    by("map-says").replaceChildren(...span(r), cell === 1 ? " looks at " : " look at ", ...span(c), ": ", of, exact);
+    by("map-says").replaceChildren(...span(r), cell === 1 ? " attends to " : " attend to ", ...span(c), ": ", of, exact);
     by("cell").setAttribute("aria-label", by("map-says").textContent);
     by("cell").setAttribute("aria-colindex", column + 1);
     by("cell-row").setAttribute("aria-rowindex", row + 1);
@@ -494,7 +543,7 @@ export function mapView(app) {
       const row = from.trim() ? app.find(from, -1) : map.units[at.row];
       const again = app.state.at?.[0] === row ? app.state.at[1] : row - 1;
       const column = to.trim() ? app.find(to, again) : row; // the same again: the next of that name
-      app.go({ at: [row, column], word: row, side: "from", token: 0 });
+      app.go({ at: [row, column], seen: null, word: row, side: "from", token: 0 });
     } catch (error) {
       app.tell(error.message);
     }
@@ -503,7 +552,7 @@ export function mapView(app) {
   // ── Saving ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The cells that are seen: {level, rows, columns, weights}, rows and columns as numbers of cells. */
-  async function window() {
+  async function cellsSeen() {
     const { left, top, unit } = seen();
     const level = levelSeen(unit);
     const cell = 2 ** level;
@@ -520,43 +569,13 @@ export function mapView(app) {
     return { level, cell, rows, columns, weights: rows.map((row) => columns.map((column) => cellOf(level, row, column))) };
   }
 
-  async function picture(ink) {
-    const { level, cell, rows, columns, weights } = await window();
-    const size = Math.max(1, Math.min(36, Math.floor(720 / Math.max(rows.length, columns.length))));
-    const [left, top] = [margin, margin];
-    const [width, height] = [left + size * columns.length + margin, top + size * rows.length + 16];
-    const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
-    const colours = ramp(app.isDark());
-    if (rows.length * columns.length <= 4096) {
-      weights.forEach((line, y) =>
-        line.forEach((weight, x) => {
-          const fill = `rgb(${colours[Math.round(255 * shade(weight, most(level), scale()))].join(",")})`;
-          svg.append(el("rect", { x: left + x * size, y: top + y * size, width: size, height: size, fill }));
-        }),
-      );
-    } else {
-      const flat = Float32Array.from(weights.flat());
-      const href = painted(flat, rows.length, columns.length, most(level), scale(), app.isDark()).toDataURL();
-      const area = { x: left, y: top, width: size * columns.length, height: size * rows.length };
-      svg.append(el("image", { ...area, href, preserveAspectRatio: "none", "image-rendering": "pixelated" }));
-    }
-    const every = Math.ceil(14 / size);
-    const name = (n) => clipped(app.reading.units[map.units[n * cell]], 16);
-    rows.forEach((n, y) => {
-      if (y % every) return;
-      const place = { x: left - 6, y: top + (y + 0.5) * size + 4, "text-anchor": "end" };
-      svg.append(el("text", { ...place, fill: ink, "font-size": 12 }, name(n)));
-    });
-    columns.forEach((n, x) => {
-      if (x % every) return;
-      const place = `translate(${left + (x + 0.5) * size} ${top - 5}) rotate(-45)`;
-      svg.append(el("text", { transform: place, fill: ink, "font-size": 12 }, name(n)));
-    });
-    return svg;
+  async function picture() {
+    const part = await cellsSeen();
+    return mapPicture(app, { ...part, units: map.units, most: most(part.level), scale: scale(), apart: map.apart });
   }
 
   async function table() {
-    const { cell, rows, columns, weights } = await window();
+    const { cell, rows, columns, weights } = await cellsSeen();
     const name = (n) => app.reading.units[map.units[n * cell]];
     return [["from \\ to", ...columns.map(name)], ...rows.map((n, y) => [name(n), ...weights[y]])];
   }
@@ -567,6 +586,7 @@ export function mapView(app) {
     table,
     forget() {
       map = at = null;
+      recorded = "";
       tiles = new Map();
       coming = new Map();
     },

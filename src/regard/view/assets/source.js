@@ -13,11 +13,15 @@ export function httpSource() {
     }
     if (!response.ok) {
       const told = await response.json().catch(() => ({}));
-      throw Object.assign(new Error(told.error ?? `The server answered ${response.status}.`), { status: response.status });
+      throw Object.assign(new Error(told.error ?? `The server answered ${response.status}.`), { status: response.status, code: told.code });
     }
     return decoded(await response.arrayBuffer());
   };
 }
+
+const GONE = "The kernel was restarted. Run the cell again.";
+const SILENT = "The kernel does not answer. If it is busy, try again when it is done; if it was restarted, run the cell again.";
+const PATIENCE = 20_000; // ms: what takes long is answered at once, by the share that is done
 
 /** A question to the Python of a notebook, over the channel of its widget. */
 export function widgetSource(model) {
@@ -27,19 +31,29 @@ export function widgetSource(model) {
     const asker = waiting.get(message.id);
     if (!asker) return;
     waiting.delete(message.id);
-    if (message.error) asker.reject(Object.assign(new Error(message.error), { status: message.status }));
+    if (message.error) asker.reject(Object.assign(new Error(message.error), { status: message.status, code: message.code }));
     else asker.resolve(decoded(aligned(buffers[0])));
   });
-  return (question, signal) =>
-    new Promise((resolve, reject) => {
-      const id = ++last;
-      waiting.set(id, { resolve, reject });
-      signal?.addEventListener("abort", () => {
-        waiting.delete(id);
-        reject(signal.reason);
+  return async (question, signal) => {
+    const id = ++last;
+    let timer;
+    try {
+      return await new Promise((resolve, reject) => {
+        waiting.set(id, { resolve, reject });
+        signal?.addEventListener("abort", () => reject(signal.reason));
+        timer = setTimeout(() => reject(new Error(SILENT)), PATIENCE);
+        send(model, { id, question }).catch(() => reject(new Error(GONE)));
       });
-      model.send({ id, question });
-    });
+    } finally {
+      clearTimeout(timer);
+      waiting.delete(id);
+    }
+  };
+}
+
+/** Sends a message to Python. Where there is no kernel, notebooks throw: at once, or by the promise that they return. */
+async function send(model, message) {
+  await model.send(message);
 }
 
 /** A buffer that begins where float32 may; what a notebook hands over may be a view into another. */
@@ -61,17 +75,21 @@ function decoded(buffer) {
   return answer;
 }
 
-/** Asks until there is an answer: what takes long is answered by the share that is done. */
+/**
+ * Asks until there is an answer: what takes long is answered by the share that is done, and the number of its job.
+ *
+ * A job that somebody else cancelled, in another tab, is begun anew for those who still wait for it.
+ */
 export function patient(source, progress) {
   return async (question, signal) => {
+    let job;
     for (;;) {
       signal?.throwIfAborted();
-      const answer = await source(question, signal);
-      if (!("working" in answer)) {
-        if (answer.cancelled === true) throw new DOMException("Cancelled.", "AbortError");
-        return answer;
-      }
-      progress(question, answer.working, answer.job);
+      const answer = await source(job === undefined ? question : { ...question, job }, signal);
+      if (answer.cancelled === true && (!signal || signal.aborted)) throw new DOMException("Cancelled.", "AbortError");
+      if (!("working" in answer) && answer.cancelled !== true) return answer;
+      job = answer.job;
+      if (job !== undefined) progress(question, answer.working, job);
     }
   };
 }

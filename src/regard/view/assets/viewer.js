@@ -5,7 +5,10 @@
 // and special tokens), D dim. l, h, i, u are a layer, a head, a token, a unit.
 
 import { bytes, count, fillSelect, moveFocus, tooltip } from "./dom.js";
+import { addText, keepText, keptText, parametersOf, selectionOf, VIEW_NAMES } from "./address.js";
 import { patient } from "./source.js";
+import { weightMemory } from "./weights.js";
+import { findWord } from "./words.js";
 import { sentenceView } from "./sentence.js";
 import { headsView } from "./heads.js";
 import { mapView } from "./map.js";
@@ -14,25 +17,22 @@ import { compareView } from "./compare.js";
 import { save } from "./export.js";
 
 const VIEWS = { sentence: sentenceView, heads: headsView, map: mapView, walk: walkView, compare: compareView };
-export const ALL = 64; // units up to which all weights of a layer are had at once, as in view/desk.py
-const IN_ADDRESS = 2000; // characters of a text that a link carries with it
-const KEEP = 24e6; // numbers that are remembered: 96 MB
 
 /**
  * Brings the markup of viewer.html to life.
  *
  * root: the document or shadow root that holds it. source: who answers questions. options: `address`, whether the
  * selection is kept in the page's address; `reads`, whether other texts can be read; `frozen`, a page without Python;
- * `opening`, what is chosen at first.
+ * `opening`, what is chosen at first, and in its `link` the address of what was shown when the page was saved.
  */
 export async function mount(root, source, options = {}) {
   const by = (id) => root.getElementById(id);
   const viewer = by("viewer");
-  const opening = { view: "sentence", word: null, layer: 0, head: 0, heads: null, ...options.opening };
-  const known = new Map(); // "layer unit side" → weights (H,U), the latest used last
-  let remembered = 0;
+  const opening = options.opening ?? {};
   let turn = 0;
   let cancelling = null; // AbortController of what is being drawn
+  let cancelled = null; // the text whose reading was cancelled: it is read again only when somebody asks for it
+  let rereading = null; // the promise of a text that is read again, because the server was started anew
   let filled = null; // the reading whose text stands in the form
   let working = null; // the timer that takes the progress away
 
@@ -48,15 +48,16 @@ export async function mount(root, source, options = {}) {
     ask,
     go,
     draw,
-    look,
-    every,
+    note,
+    link,
     find,
     tell,
     isDark,
     isVisible: (u) => u !== null && u >= 0 && u < app.reading.U && !(app.state.hide && app.reading.special.has(u)),
     visible: () => [...app.reading.units.keys()].filter(app.isVisible),
-    firstWord: () => Math.max(0, app.reading.units.findIndex((_, u) => !app.reading.special.has(u))),
+    usualWord,
   };
+  Object.assign(app, weightMemory(app));
   const views = {};
 
   // ── Questions ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,118 +66,61 @@ export async function mount(root, source, options = {}) {
 
   /** The answer to a question; those about a reading name it themselves. */
   async function ask(question, signal) {
-    return asking({ reading: app.reading?.id, ...question }, signal);
-  }
-
-  /** The weights (H,U) from or to a unit in a layer, remembered. */
-  async function look(l, u, side) {
-    const { H, U, id } = app.reading;
-    if (U <= ALL && side === "from") {
-      const all = await every(l);
-      return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
+    const asked = { reading: app.reading?.id, ...question };
+    try {
+      return await asking(asked, signal);
+    } catch (error) {
+      if (error.status !== 404 || !app.reading || asked.reading !== app.reading.id) throw error;
+      rereading ??= readAgain().finally(() => (rereading = null));
+      await rereading;
+      return asking({ ...asked, reading: app.reading.id }, signal);
     }
-    return remember(`${id} ${l} ${u} ${side}`, async () =>
-      (await ask({ what: "look", layer: l, word: u, side })).weights.data,
-    );
   }
 
-  /** All weights (H,U,U) of a layer, of a short text. */
-  function every(l) {
-    return remember(`${app.reading.id} ${l}`, async () => (await ask({ what: "all", layer: l })).weights.data);
+  /** Reads the text that is shown once more, for a server that was started anew and does not know it. */
+  async function readAgain() {
+    const { id, asked } = app.reading;
+    const { text, pair, model } = asked.text === null ? (keptText(id) ?? asked) : asked;
+    if (text === null) throw new Error("The server no longer has this text. Paste the text, and press Read.");
+    const card = await asking({ what: "read", text, pair: pair ?? undefined, model: model ?? undefined });
+    app.reading.id = card.reading;
   }
 
-  async function remember(key, get) {
-    const found = known.get(key) ?? (await get());
-    if (!known.delete(key)) remembered += found.length;
-    known.set(key, found);
-    while (remembered > KEEP && known.size > 1) {
-      const [oldest, numbers] = known.entries().next().value;
-      known.delete(oldest);
-      remembered -= numbers.length;
-    }
-    return found;
+  /** The word that is shown while none is chosen: the first, or the last where words see only those before them. */
+  function usualWord() {
+    const { units, special, causal } = app.reading;
+    const order = causal ? [...units.keys()].reverse() : [...units.keys()];
+    return order.find((u) => !special.has(u) && app.isVisible(u)) ?? order.find(app.isVisible) ?? 0;
   }
 
   /** The next unit after `after` with this text, or of this number. */
   function find(text, after = -1) {
-    const { units, U } = app.reading;
-    const wanted = text.trim().normalize("NFC").toLowerCase();
+    const wanted = text.trim();
     if (!wanted) return null;
-    for (let n = 1; n <= U; n++) {
-      const u = (after + n) % U;
-      if (units[u].normalize("NFC").toLowerCase() === wanted && app.isVisible(u)) return u;
-    }
+    const u = findWord(app.reading.units, wanted, after, app.isVisible);
+    if (u >= 0) return u;
     if (/^\d+$/.test(wanted) && app.isVisible(Number(wanted))) return Number(wanted);
-    throw new Error(`There is no word “${text.trim()}” in the text.`);
+    throw new Error(`There is no word “${wanted}” in the text.`);
   }
 
   // ── The selection, and the address ───────────────────────────────────────────────────────────────────────────────
 
   function toHash() {
-    const { state, reading } = app;
-    const parts = new URLSearchParams({ view: state.view });
-    if (reading) {
-      parts.set("layer", state.layer);
-      parts.set("head", state.head);
-      parts.set("word", state.word ?? "none");
-    }
-    if (state.side === "to") parts.set("side", "to");
-    if (state.token) parts.set("token", state.token);
-    if (state.step) parts.set("step", state.step);
-    if (state.heads) parts.set("heads", state.heads.join("."));
-    if (state.hide) parts.set("hide", 1);
-    if (state.mass < 100) parts.set("mass", state.mass);
-    if (state.direction !== "all") parts.set("direction", state.direction);
-    if (state.scale) parts.set("scale", state.scale);
-    if (state.reduce !== "mean") parts.set("reduce", state.reduce);
-    if (state.at) parts.set("at", state.at.join("."));
-    if (state.after !== null) parts.set("after", state.after);
-    if (state.same) parts.set("same", state.same);
-    if (state.texts && state.texts.length <= IN_ADDRESS) parts.set("texts", state.texts);
-    if (state.theme) parts.set("theme", state.theme);
-    if (options.reads && state.text !== null) {
-      if (state.text.length + (state.pair ?? "").length <= IN_ADDRESS) {
-        parts.set("text", state.text);
-        if (state.pair) parts.set("pair", state.pair);
-        if (state.model && state.model !== app.start.models[0]) parts.set("model", state.model);
-      } else if (reading) parts.set("reading", reading.id);
-    }
+    const parts = parametersOf(app.state, app.reading);
+    if (options.reads) addText(parts, app.state, app.reading, app.start.models[0]);
     return `#${parts}`;
   }
 
+  /** The address of what is shown, without its text: what a saved page opens with. */
+  function link() {
+    return String(parametersOf({ ...app.state, theme: isDark() ? "dark" : "light" }, app.reading));
+  }
+
   function fromHash() {
-    const parts = new URLSearchParams(options.address ? location.hash.slice(1) : "");
-    const number = (name, otherwise) => {
-      const value = parts.get(name);
-      return value !== null && /^\d{1,9}$/.test(value) ? Number(value) : otherwise;
-    };
-    const one = (name, choices, otherwise) => (choices.includes(parts.get(name)) ? parts.get(name) : otherwise);
-    const numbers = (name) => parts.get(name)?.split(".").filter((part) => /^\d{1,9}$/.test(part)).map(Number) ?? null;
-    const at = numbers("at");
-    app.state = {
-      view: one("view", Object.keys(VIEWS), opening.view),
-      word: number("word", parts.has("word") ? null : opening.word),
-      side: one("side", ["to"], "from"), // the column of the sentence it was chosen in
-      token: number("token", 0), // which of the word's tokens the walk follows
-      step: number("step", 0), // of the walk
-      layer: number("layer", opening.layer ?? 0),
-      head: number("head", opening.head ?? 0), // of map and walk
-      heads: parts.size ? numbers("heads") : opening.heads, // of the sentence; null for all
-      hide: parts.get("hide") === "1", // special tokens
-      mass: Math.min(100, Math.max(10, number("mass", 100))), // percent of a word's weight that gets lines
-      direction: one("direction", ["aa", "ab", "ba", "bb"], "all"), // of a pair of texts
-      scale: one("scale", ["linear", "log"], null), // of the map's colours; null: by the length of the text
-      reduce: one("reduce", ["max"], "mean"), // what a cell of the map is from afar
-      at: at?.length === 2 ? at : null, // the cell of the map that is read out: its units
-      after: number("after", null), // the layer of the comparison
-      same: parts.get("same"), // the word that is compared
-      texts: parts.get("texts"), // in which
-      theme: one("theme", ["light", "dark"], null),
-      text: parts.get("text"),
-      pair: parts.get("pair"),
-      model: parts.get("model"),
-      id: parts.get("reading"),
-    };
+    const hash = options.address ? location.hash.slice(1) : "";
+    app.state = selectionOf(new URLSearchParams(hash || (opening.link ?? "")), opening);
+    const kept = app.state.text === null && app.state.id ? keptText(app.state.id) : null;
+    if (kept) Object.assign(app.state, { text: kept.text, pair: kept.pair ?? null, model: kept.model ?? app.state.model });
   }
 
   /** Brings a selection that came by the address, or from another reading, within what there is. */
@@ -184,7 +128,7 @@ export async function mount(root, source, options = {}) {
     const { state, reading } = app;
     const within = (value, size) => (value !== null && value < size ? value : null);
     state.word = within(state.word, reading.U);
-    state.layer = within(state.layer, reading.L) ?? 0;
+    if (!reading.attended.includes(state.layer)) state.layer = reading.attended[0];
     state.head = within(state.head, reading.H) ?? 0;
     state.heads = state.heads?.filter((h) => h < reading.H) ?? null;
     if (state.heads?.length === reading.H) state.heads = null;
@@ -215,41 +159,58 @@ export async function mount(root, source, options = {}) {
 
   // ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** What the state asks to be read, as a name: a text, or a reading that the server has. */
+  function wantedText() {
+    const { text, pair, model, id } = app.state;
+    return text === null ? id && JSON.stringify([id, model]) : JSON.stringify([text, pair, model]);
+  }
+
   /** Reads the text of the state, or opens the reading that it names, unless it is the one that is shown. */
   async function read() {
-    const { state } = app;
-    const [text, pair, model] = [state.text, state.pair ?? undefined, state.model ?? undefined];
-    const wanted = text === null ? state.id : JSON.stringify([text, pair, model]);
+    const { text, pair, model, id } = app.state;
+    const wanted = wantedText();
     if (app.reading && app.reading.wanted === wanted) return true;
     if (wanted === null) return false;
+    if (wanted === cancelled) throw new Error("Reading was cancelled. Press Read to start it again.");
+    const question =
+      text === null
+        ? { what: "card", reading: id }
+        : { what: "read", text, pair: pair ?? undefined, model: model ?? undefined };
     let card;
     try {
-      card = await asking(
-        text === null ? { what: "card", reading: state.id } : { what: "read", text, pair, model },
-        cancelling.signal,
-      );
+      card = await asking(question, cancelling.signal);
     } catch (error) {
-      if (error.status === 404) state.id = null; // the server was started anew
-      throw error;
+      if (error.status !== 404) throw error;
+      throw new Error("The server no longer has the text of this link. Paste the text, and press Read.");
     }
-    const special = new Set(card.special);
+    const made = card.source ?? { text, pair, model }; // the server knows what it read, where a link has only its name
+    Object.assign(app.state, { text: made.text ?? text, pair: made.pair ?? null, model: model ?? null });
+    open(card, wantedText(), { text: app.state.text, pair: app.state.pair, model: app.state.model, id });
+    return true;
+  }
+
+  /** A card becomes the reading that is shown. */
+  function open(card, wanted, asked) {
     app.reading = {
       ...card,
       id: card.reading,
       wanted,
-      special,
+      asked,
+      special: new Set(card.special),
+      unknown: new Set(card.unknown ?? []),
       U: card.units.length,
       N: card.tokens.length,
       L: card.layers,
       H: card.heads,
+      attended: card.attended ?? Array.from({ length: card.layers }, (_, l) => l), // the layers that have attention
       tokensOf: (u) => {
         const stop = card.first[u + 1] ?? card.tokens.length;
         return Array.from({ length: stop - card.first[u] }, (_, n) => card.first[u] + n);
       },
     };
+    if (options.address && asked.text !== null) keepText(card.reading, asked);
     for (const view of Object.values(views)) view.forget?.();
     settle();
-    return true;
   }
 
   // ── Drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -268,7 +229,7 @@ export async function mount(root, source, options = {}) {
       drawControls(there);
       const view = app.state.view;
       if (there || view === "compare") {
-        for (const name in VIEWS) by(name).hidden = name !== view;
+        for (const name of VIEW_NAMES) by(name).hidden = name !== view;
         await views[view].draw(signal, () => mine === turn);
       }
     } catch (error) {
@@ -299,7 +260,7 @@ export async function mount(root, source, options = {}) {
     const { state, reading } = app;
     viewer.dataset.view = state.view;
     by("bar").hidden = by("views").hidden = !there && state.view !== "compare";
-    for (const name in VIEWS) {
+    for (const name of VIEW_NAMES) {
       const tab = by(`tab-${name}`);
       tab.setAttribute("aria-selected", name === state.view);
       tab.tabIndex = name === state.view ? 0 : -1;
@@ -309,18 +270,20 @@ export async function mount(root, source, options = {}) {
     viewer.classList.toggle("long", reading.U > 32);
     if (options.reads) fillForm();
     by("title").textContent = reading.text.replace(/\s+/g, " ");
+    by("title").classList.toggle("unseen", options.reads && !options.widget && state.text !== null);
     by("about").textContent = about();
+    drawDetails();
+    drawNote();
     by("truncated").textContent = reading.truncated ?? "";
     by("truncated").hidden = !reading.truncated;
-    by("sampled").hidden = reading.U <= 2048;
 
-    const u = state.word ?? app.firstWord();
+    const u = state.word ?? usualWord();
     if (root.activeElement !== by("word")) by("word").value = state.word === null ? "" : units[state.word];
     const parts = reading.tokensOf(u);
     fillSelect(by("token"), parts.map((i, n) => [n, tokens[i]]));
     by("token").value = Math.min(state.token, parts.length - 1);
     by("token").parentNode.hidden = parts.length < 2;
-    fillSelect(by("layer"), Array.from({ length: reading.L }, (_, l) => [l, l]));
+    fillSelect(by("layer"), reading.attended.map((l) => [l, l]));
     fillSelect(by("head"), Array.from({ length: reading.H }, (_, h) => [h, h]));
     by("layer").value = state.layer;
     by("head").value = state.head;
@@ -329,14 +292,30 @@ export async function mount(root, source, options = {}) {
   }
 
   function about() {
-    const { model, L, H, U, N, special, memory, exactness } = app.reading;
-    const parts = [model, `${L} layers × ${H} heads`, `${count(U - special.size, "word")}, ${count(N, "token")}`];
-    if (exactness) parts.push(exactness);
-    if (memory) {
-      parts.push(`${bytes(memory.reading)} in memory`);
-      if (memory.kept) parts.push(`${count(memory.readings, "reading")} kept, ${bytes(memory.kept)} of ${bytes(memory.limit)}`);
-    }
-    return parts.join(" · ");
+    const { model, L, H, U, N, special, exactness } = app.reading;
+    const facts = [model, `${L} layers × ${H} heads`, `${count(U - special.size, "word")}, ${count(N, "token")}`];
+    return [...facts, exactness].filter(Boolean).join(" · ");
+  }
+
+  /** What the reading takes, and what the server keeps: of use to few, so it is folded away. */
+  function drawDetails() {
+    const { memory } = app.reading;
+    by("details").hidden = !memory;
+    if (!memory) return;
+    const lines = [`This reading takes ${bytes(memory.reading)} of memory.`];
+    if (memory.kept)
+      lines.push(`The server keeps ${count(memory.readings, "reading")}, in ${bytes(memory.kept)} of the ${bytes(memory.limit)} that it may use.`);
+    by("memory").textContent = lines.join(" ");
+  }
+
+  /** Says how much of the text the model has no tokens for, or what else of it cannot be seen here. */
+  function drawNote() {
+    const { unknown, special, U, note } = app.reading;
+    const words = [...unknown].filter((u) => !special.has(u)).length;
+    const all = U - special.size;
+    const known = `The model knows ${all - words} of ${count(all, "word")}: it cannot tell the underlined ones apart, because its vocabulary has no tokens for them.`;
+    by("note").textContent = note || (words ? known : "");
+    by("note").hidden = !by("note").textContent;
   }
 
   function fillForm() {
@@ -359,7 +338,7 @@ export async function mount(root, source, options = {}) {
     read: "Reading the text",
     card: "Reading the text",
     thumbs: "Drawing the heads",
-    tile: "Computing the whole matrix once, for the view from afar",
+    tile: "Computing the whole matrix once, for the zoomed-out view",
     compare: "Reading the texts",
     page: "Writing the file",
   };
@@ -389,17 +368,28 @@ export async function mount(root, source, options = {}) {
   }
 
   by("cancel").addEventListener("click", async () => {
+    const number = job;
+    job = null;
     cancelling?.abort();
     hideProgress();
-    tell("Cancelled. Choose again what to look at.");
-    if (job !== null) await source({ what: "cancel", job });
-    job = null;
+    if (app.reading?.wanted === wantedText() || app.state.view === "compare") tell("Cancelled. Choose again what to look at.");
+    else cancelReading();
+    if (number !== null) await source({ what: "cancel", job: number });
   });
+
+  /** Goes back to the reading before, so that no view starts the cancelled one again. */
+  function cancelReading() {
+    cancelled = wantedText();
+    if (!app.reading) return tell("Reading was cancelled. Press Read to start it again.");
+    go({ ...app.reading.asked, at: null, seen: null }, { replace: true }).then(() =>
+      tell("Reading was cancelled, and the text before it is shown again. Press Read to start it again."),
+    );
+  }
 
   // ── Controls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const tabs = Object.keys(VIEWS).map((view) => by(`tab-${view}`));
-  Object.keys(VIEWS).forEach((view) => by(`tab-${view}`).addEventListener("click", () => go({ view })));
+  const tabs = VIEW_NAMES.map((view) => by(`tab-${view}`));
+  VIEW_NAMES.forEach((view) => by(`tab-${view}`).addEventListener("click", () => go({ view })));
   tabs[0].parentNode.addEventListener("keydown", (event) => {
     const shown = tabs.filter((tab) => !tab.hidden);
     moveFocus(event, shown, { ArrowLeft: -1, ArrowRight: 1 });
@@ -443,18 +433,29 @@ export async function mount(root, source, options = {}) {
   function showPair(there) {
     by("second").hidden = !there;
     by("add-pair").setAttribute("aria-expanded", there);
-    by("add-pair").textContent = there ? "One text" : "A pair of texts";
+    by("add-pair").textContent = there ? "Remove the second text" : "Add a second text";
+  }
+
+  /** Reads what stands in the form, in a view. */
+  function submit(view) {
+    const text = by("text").value;
+    if (!text.trim()) return tell("There is no text to read: type or paste one.");
+    const { limit } = app.start;
+    if (text.length > limit)
+      return tell(`The text has ${text.length.toLocaleString("en")} characters, and the limit is ${limit.toLocaleString("en")}.`);
+    const pair = !by("second").hidden && by("pair").value.trim() ? by("pair").value : null;
+    const model = app.start.models.length ? by("model").value : null;
+    cancelled = null;
+    go({ text, pair, model, id: null, view, word: null, token: 0, side: "from", at: null, seen: null });
   }
 
   by("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    const text = by("text").value;
-    if (!text.trim()) return tell("There is no text to read: type or paste one.");
-    if (text.length > app.start.limit)
-      return tell(`The text has ${text.length.toLocaleString("en")} characters, and the limit is ${app.start.limit.toLocaleString("en")}.`);
-    const pair = !by("second").hidden && by("pair").value.trim() ? by("pair").value : null;
-    const view = app.state.view === "compare" ? "sentence" : app.state.view;
-    go({ text, pair, model: by("model").value, id: null, view, word: null, token: 0, side: "from", at: null });
+    submit(app.state.view === "compare" ? "sentence" : app.state.view);
+  });
+  by("model").addEventListener("change", () => {
+    if (by("text").value.trim()) submit(app.state.view);
+    else go({ model: by("model").value });
   });
   for (const id of ["text", "pair"]) {
     by(id).addEventListener("input", () => fit(by(id)));
@@ -469,6 +470,7 @@ export async function mount(root, source, options = {}) {
     if (!by("second").hidden) by("pair").focus();
   });
   new ResizeObserver(() => app.reading && views[app.state.view].resize?.()).observe(viewer);
+  new ResizeObserver(() => viewer.style.setProperty("--bar", `${by("bar").offsetHeight}px`)).observe(by("bar"));
   if (options.address)
     addEventListener("popstate", () => {
       fromHash();
@@ -479,11 +481,12 @@ export async function mount(root, source, options = {}) {
 
   for (const [name, view] of Object.entries(VIEWS)) views[name] = view(app);
   fromHash();
+  let failure = null;
   try {
     app.start = await source({ what: "start" });
   } catch (error) {
     app.start = { models: [], limit: 0, first: null };
-    tell(error.message);
+    failure = error.message;
   }
   const { state, start } = app;
   if (state.text === null && state.id === null && start.first) {
@@ -492,15 +495,15 @@ export async function mount(root, source, options = {}) {
     state.id = start.first.reading ?? null;
   }
   by("ask").hidden = !options.reads;
-  by("title").hidden = options.reads && !options.widget;
   if (options.reads) {
     fillSelect(by("model"), start.models.map((name) => [name, name]));
     by("for-model").hidden = start.models.length < 2;
+    by("model").value = state.model ?? start.models[0];
     if (state.text !== null) by("text").value = state.text;
     if (options.address) by("text").focus({ preventScroll: true });
   }
   by("tab-compare").hidden = start.compares === false;
   await draw();
+  if (failure) tell(failure);
   return app;
 }
-

@@ -1,9 +1,12 @@
 // Walk: how one token became its context in one head. The sentences stand in viewer.html; the numbers come from here.
 
-import { el, fillSlots, format, quoted, shown, strip } from "./dom.js";
-import { hex, styleColour } from "./colour.js";
+import { bound, count, el, fillSlots, format, percent, quoted, shown, strip } from "./dom.js";
+import { styleColour } from "./colour.js";
+import { visible } from "./words.js";
+import { walkPicture } from "./walk-picture.js";
 
-const MANY = 24; // tokens; of a longer text, a table shows the most looked at
+const MANY = 24; // tokens; of a longer text, a table shows those with the largest weights
+const MOST = 2048; // rows of a table
 
 export function walkView(app) {
   const { by } = app;
@@ -14,7 +17,7 @@ export function walkView(app) {
   async function draw(signal, stillWanted) {
     const { state, reading } = app;
     const [l, h] = [state.layer, state.head];
-    const u = state.word ?? app.firstWord();
+    const u = state.word ?? app.usualWord();
     const parts = reading.tokensOf(u);
     const i = parts[Math.min(state.token, parts.length - 1)];
     const wanted = `${reading.id} ${l} ${h} ${i} ${all} ${app.isDark()}`;
@@ -35,7 +38,9 @@ export function walkView(app) {
     const known = "query" in walk;
     for (const [id, exists] of Object.entries({
       "step-embedding": walk.x,
+      "step-norm": walk.made?.norm,
       "step-vectors": known,
+      "step-rotation": walk.made?.rotated,
       "step-scores": known,
       "step-scaling": known,
       "step-softmax": known,
@@ -48,13 +53,13 @@ export function walkView(app) {
 
     const colours = { plus: styleColour(app.viewer, "plus"), minus: styleColour(app.viewer, "minus") };
     const parts = app.reading.tokensOf(u);
-    const part = parts.length > 1 ? [" It is token ", `${parts.indexOf(i) + 1} of ${parts.length} of `, quoted(units[u]), "."] : "";
-    const slots = { token: () => quoted(tokens[i]), layer: l, head: h, part };
+    const part = parts.length > 1 ? [" It is token ", `${parts.indexOf(i) + 1} of ${parts.length} of `, quoted(visible(units[u])), "."] : "";
+    const slots = { token: () => quoted(visible(tokens[i])), layer: l, head: h, part };
     if (walk.x) {
       const origin = l ? "what the layers before made of it" : "the same in every sentence, but for its place";
       Object.assign(slots, { width: walk.x.length, origin, x: strip(walk.x, "x", colours, app.tip) });
     }
-    if (known) Object.assign(slots, scoring(colours));
+    if (known) Object.assign(slots, making(colours), scoring(colours));
     else slots.weightsOnly = table({ word: "", weight: "number" }, units, u, (n) => weightCell(walk.weights[n]));
     if (known && walk.values) Object.assign(slots, summing(colours));
     fillSlots(by("walk"), slots);
@@ -62,22 +67,34 @@ export function walkView(app) {
 
   // ── Query, key, value; scores, softmax ───────────────────────────────────────────────────────────────────────────
 
+  /** How query, key and value come from x, as far as it is known. */
+  function making(colours) {
+    const { made, normed, unrotated, query } = walk;
+    const stretched = made && Math.abs(made.factor - 1) > 1e-3 ? format(made.factor, 4) : "";
+    const matrices = [`Three matrices that this head has learned turn ${made?.norm ? "the normed x" : "x"} into three vectors of ${query.length} numbers.`];
+    if (made?.head_norm) matrices.push("Query and key are then normed again.");
+    if (made && !made.rotated && stretched) matrices.push(`The query is then multiplied by ${stretched}.`);
+    const received = `Three vectors of ${query.length} numbers, as the model's attention received them; how it makes them of x is not known here.`;
+    return {
+      making: made ? matrices.join(" ") : received,
+      norm: made?.norm,
+      normed: normed && strip(normed, "normed x", colours, app.tip),
+      unrotated: unrotated && strip(unrotated, "query before the rotation", colours, app.tip),
+      stretched: stretched && ` Both are stretched by ${stretched}.`,
+    };
+  }
+
   function scoring(colours) {
     const { i, query, key, value, keys, scores, scaled, weights, rows, scale, softcap, sink } = walk;
     const { tokens } = app.reading;
-    const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
     const best = rows.indexOf(walk.best);
-    const power = (n) => ["e", el("sup", {}, format(scaled[n], 2))];
     const strongest = peak(keys);
     return {
-      dim: query.length,
       query: strip(query, "query", colours, app.tip),
       key: strip(key, "key", colours, app.tip),
       value: value && strip(value, "value", colours, app.tip),
-      most: () => quoted(tokens[walk.best]),
-      terms: [0, 1, 2]
-        .filter((d) => d < query.length)
-        .map((d) => `(${format(query[d], 2)} × ${format(keys[best][d], 2)}) + `),
+      most: () => quoted(visible(tokens[walk.best])),
+      terms: productTerms(query, keys[best]),
       score: () => shown(scores[best]),
       scale: () => format(scale, 4),
       root: Math.abs(scale * Math.sqrt(query.length) - 1) < 1e-5 ? `, 1 divided by √${query.length},` : "",
@@ -89,7 +106,7 @@ export function walkView(app) {
       total: () => shown(sink === null ? 1 : 1 - sink),
       sink: sink === null ? "" : [" The head's sink, a score that belongs to no token, takes ", shown(sink), "."],
       unseen: walk.masked ? " Where there is a dash the token may not look, and the weight is 0." : "",
-      powers: () => [...power(best), " / (", ...order.slice(0, 3).flatMap((n) => [...power(n), " + "])],
+      powers: () => softmaxTerms(walk, best, tokens.length),
       weight: () => shown(weights[best], 4),
       scores: table(
         { token: "", "its key": "wide", score: "number", scaled: "number", weight: "number" },
@@ -99,7 +116,7 @@ export function walkView(app) {
           el(
             "td",
             { class: "wide" },
-            strip(keys[n], `key of ${tokens[rows[n]]}`, colours, app.tip, { cells: true, most: strongest }),
+            strip(keys[n], `key of ${visible(tokens[rows[n]])}`, colours, app.tip, { cells: true, most: strongest }),
           ),
           el("td", { class: "number" }, shown(scores[n], 2)),
           el("td", { class: "number" }, shown(scaled[n])),
@@ -125,68 +142,95 @@ export function walkView(app) {
     const weighted = values.map((value, n) => value.map((number) => number * weights[n]));
     const most = Math.max(peak(weighted), peak([context]));
     const cells = (numbers, name) => el("td", {}, strip(numbers, name, colours, app.tip, { cells: true, most }));
+    const carried = lengths();
     const slots = {
       values: table(
-        { token: "", weight: "number", "weight × its value": "" },
+        { token: "", weight: "number", "weight × length": "number", "weight × its value": "" },
         tokens,
         i,
         (n) => [
           el("td", { class: "number" }, shown(weights[n])),
-          cells(weighted[n], `weight × value of ${tokens[rows[n]]}`),
+          el("td", { class: "number" }, shown(carried[n])),
+          cells(weighted[n], `weight × value of ${visible(tokens[rows[n]])}`),
         ],
-        el("tr", {}, el("th", { scope: "row" }, "sum of all"), el("td"), cells(context, "sum")),
+        el("tr", {}, el("th", { scope: "row" }, "sum of all"), el("td"), el("td"), cells(context, "sum")),
       ),
+      carried: () => sayCarried(carried),
       context: strip(context, "context", colours, app.tip),
     };
     if (error !== undefined && error !== null) {
-      const exact = el("data", { value: error, id: "error" }, error.toExponential(0).replace("-", "−"));
+      const exact = el("data", { value: error, id: "error" }, bound(error));
       slots.check = [" The model itself computed the same numbers, to within ", exact, "."];
     }
     return slots;
   }
 
+  /** Weight × length of the value, of each of the answer's rows: how much each token adds. */
+  const lengths = () => walk.carried ?? walk.values.map((value, n) => walk.weights[n] * Math.hypot(...value));
+
+  /** Where the token with the largest weight is not the one that adds most, a sentence says so. */
+  function sayCarried(carried) {
+    const { rows, weights, best } = walk;
+    const { tokens } = app.reading;
+    const listed = carried.reduce((total, length) => total + length, 0);
+    const all = rows.length < tokens.length ? walk.carried_total : listed;
+    const heaviest = rows.indexOf(best);
+    const longest = carried.indexOf(Math.max(...carried));
+    if (!(all > 0) || heaviest < 0) return "";
+    const share = (n) => el("data", { value: carried[n] / all }, percent(carried[n] / all));
+    const weight = (n) => el("data", { value: weights[n] }, percent(weights[n]));
+    const name = (n) => quoted(visible(tokens[rows[n]]));
+    if (heaviest === longest)
+      return [" Here ", name(longest), " adds most: ", share(longest), " of all that is added, with ", weight(longest), " of the weight."];
+    return [" Here ", name(heaviest), " has the largest weight, ", weight(heaviest), ", and ", share(heaviest), " of all that is added; ", name(longest), " adds most, ", share(longest), "."];
+  }
+
   /** A row for each of the answer's rows, in reading order; of a long text, with a button for the rest. */
   function table(columns, names, chosen, cellsOf, foot) {
     const head = Object.entries(columns).map(([name, style]) => el("th", { scope: "col", class: style || null }, name));
+    const { unknownTokens = [] } = app.reading;
     const body = walk.rows.map((j, n) => {
-      const name = el("th", { scope: "row" }, el("bdi", { dir: "auto" }, names[j]));
+      const isUnknown = names === app.reading.tokens && unknownTokens.includes(j);
+      const word = el("bdi", { dir: "auto", class: isUnknown ? "unknown" : null }, visible(names[j]));
+      const name = el("th", { scope: "row", title: isUnknown ? "not in the model's vocabulary" : null }, word);
       return el("tr", { class: j === chosen && "chosen" }, name, ...cellsOf(n));
     });
     const whole = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
     if (foot) whole.append(el("tfoot", {}, foot));
-    if (names.length <= MANY) return whole;
-    const more = Math.min(names.length, 2048);
-    const label = all
-      ? "Show those with the largest weights"
-      : `Show ${more < names.length ? `${more} of ${names.length}` : `all ${names.length}`}; these ${walk.rows.length} have the largest weights`;
+    return names.length <= MANY ? whole : [whole, moreButton(names.length)];
+  }
+
+  function moreButton(length) {
+    const more = length <= MOST ? `all ${length}` : `${MOST.toLocaleString("en")} of ${count(length, "token")}`;
+    const label = all ? "Show those with the largest weights" : `Show ${more}; these ${walk.rows.length} have the largest weights`;
     const button = el("button", { type: "button", class: "quiet" }, label);
     button.addEventListener("click", () => {
       all = !all;
       app.draw();
     });
-    return [whole, button];
+    return button;
   }
 
   // ── Steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const steps = () => [...by("steps").children].filter((one) => !one.hidden);
+  const steps = () => [...by("steps").children].filter((item) => !item.hidden);
 
   /** Marks a step, from 1 on; 0 marks none. */
   function step(number, follow) {
-    const there = steps();
-    const now = Math.min(number, there.length);
-    there.forEach((one, n) => {
-      one.classList.toggle("current", n === now - 1);
-      if (n === now - 1) one.setAttribute("aria-current", "step");
-      else one.removeAttribute("aria-current");
+    const items = steps();
+    const now = Math.min(number, items.length);
+    items.forEach((item, n) => {
+      item.classList.toggle("current", n === now - 1);
+      if (n === now - 1) item.setAttribute("aria-current", "step");
+      else item.removeAttribute("aria-current");
     });
-    by("steps").classList.toggle("stepping", now > 0);
     by("step-previous").disabled = now <= 1;
-    by("step-next").disabled = now === there.length;
+    by("step-next").disabled = now === items.length;
     by("step-says").textContent = now
-      ? `Step ${now} of ${there.length}: ${there[now - 1].querySelector("h2").textContent}`
-      : `${there.length} steps`;
-    if (follow && now) there[now - 1].scrollIntoView({ block: "start", behavior: "smooth" });
+      ? `Step ${now} of ${items.length}: ${items[now - 1].querySelector("h2").textContent}`
+      : `${items.length} steps`;
+    const smooth = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (follow && now) items[now - 1].scrollIntoView({ block: "start", behavior: smooth ? "smooth" : "instant" });
   }
 
   function stepBy(number) {
@@ -207,42 +251,35 @@ export function walkView(app) {
 
   // ── Saving ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The tokens, their scores and their weights as bars. */
-  function picture(ink) {
-    const { tokens } = app.reading;
-    const { rows, scores, scaled, weights } = walk;
-    const row = 24;
-    const [width, height] = [720, (rows.length + 2) * row];
-    const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
-    const write = (x, y, text, more = {}) => svg.append(el("text", { x, y, fill: ink, "font-size": 14, ...more }, text));
-    const title = `“${tokens[walk.i]}” in layer ${walk.l}, head ${walk.h}`;
-    write(10, 18, title, { "font-weight": 600 });
-    const accent = hex(getComputedStyle(by("tab-walk")).borderBottomColor);
-    const head = { "text-anchor": "end", "font-size": 12 };
-    if (scores) ["score", "scaled"].forEach((name, n) => write(240 + 90 * n, row + 14, name, head));
-    write(420, row + 14, "weight", head);
-    rows.forEach((j, n) => {
-      const y = (n + 2) * row + 14;
-      write(10, y, tokens[j], { "font-weight": j === walk.i ? 600 : 400 });
-      if (scores) [scores, scaled].forEach((list, k) => write(240 + 90 * k, y, format(list[n]), { "text-anchor": "end" }));
-      write(420, y, format(weights[n], 4), { "text-anchor": "end" });
-      svg.append(el("rect", { x: 440, y: y - 12, width: Math.max(0.5, 260 * weights[n]), height: 14, fill: accent }));
-    });
-    return svg;
-  }
-
   function numbers() {
     const { tokens } = app.reading;
     const { rows, scores, scaled, weights, keys, values } = walk;
+    const carried = values ? lengths() : [];
     const wide = (name, list) => (list ? Array.from(list[0], (_, d) => `${name} ${d}`) : []);
     const all = (list, n) => (list ? [...list[n]] : []);
+    const number = (list, n) => (Number.isFinite(list?.[n]) ? list[n] : ""); // a score that the token may not see is none
     return [
-      ["place", "token", "score", "scaled", "weight", ...wide("key", keys), ...wide("value", values)],
-      ...rows.map((j, n) => [j, tokens[j], scores?.[n] ?? "", scaled?.[n] ?? "", weights[n], ...all(keys, n), ...all(values, n)]),
+      ["place", "token", "score", "scaled", "weight", "weight_times_length", ...wide("key", keys), ...wide("value", values)],
+      ...rows.map((j, n) => [j, (walk.scores ? tokens : app.reading.units)[j], number(scores, n), number(scaled, n), weights[n], number(carried, n), ...all(keys, n), ...all(values, n)]),
     ];
   }
 
-  return { draw, picture, table: numbers, forget: () => ((said = ""), (all = false)) };
+  return { draw, picture: () => walkPicture(app, walk), table: numbers, forget: () => ((said = ""), (all = false)) };
+}
+
+/** The first products of query · key, as many as a line holds. */
+function productTerms(query, key) {
+  const terms = [...query].slice(0, 3).map((number, d) => `(${format(number, 2)} × ${format(key[d], 2)})`);
+  return terms.join(" + ") + (query.length > 3 ? " + …" : "");
+}
+
+/** The softmax of the row with the largest weight: its power over the sum of the powers, the largest first. */
+function softmaxTerms({ scaled, weights, rows, sink }, best, count) {
+  const power = (n) => ["e", el("sup", {}, format(scaled[n], 2))];
+  const seen = [...weights.keys()].filter((n) => !Number.isNaN(scaled[n])).sort((a, b) => weights[b] - weights[a]);
+  const named = seen.slice(0, 3).flatMap((n, place) => [place ? " + " : "", ...power(n)]);
+  const more = seen.length > 3 || rows.length < count || (sink !== null && sink > 0);
+  return [...power(best), " / (", ...named, more ? " + …)" : ")"];
 }
 
 /** An array of one dimension as a list of numbers, one of two as a list of such lists. */

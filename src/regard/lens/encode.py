@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from regard.lens.model import Cut, Model, check_text
 from regard.lens.reading import Token
-from regard.lens.words import Span, trimmed
+from regard.lens.words import Span, printable, trimmed, words
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -64,8 +65,8 @@ def encode_pair(model: Model, text: str, pair: str, limit: int) -> tuple[Encoded
         second.truncate(keep)
         ends = [max(stop for _, stop in encoding.offsets) for encoding in encodings]
         cut = (
-            f"The two texts have {tokens + limit - room:,} tokens and the model takes {limit:,}: of the first it read "
-            f"{ends[0]:,} characters of {len(text):,}, of the second {ends[1]:,} of {len(pair):,}."
+            f"Only the first {ends[0]:,} of {len(text):,} characters of the first text and the first {ends[1]:,} of "
+            f"{len(pair):,} of the second were read: this model takes at most {limit:,} tokens."
         )
     return _processed(model, encodings, f"{text}\n{pair}", len(text) + 1), cut
 
@@ -99,3 +100,32 @@ def tokens_of(model: Model, encoded: Encoded, text: str) -> list[Token]:
         special = span is None or (id in model.special_ids and not unknown)
         tokens.append(Token(piece if span is None else written, start, end, special, piece, id, unknown))
     return tokens
+
+
+def said_of(text: str, tokens: Sequence[Token], units: Sequence[tuple[Span | None, list[int]]], end: int) -> list[str]:
+    """What a reader should know of how the text up to `end` came through the tokenizer: nothing, in most cases."""
+    known = [(span, any(tokens[token].unknown for token in members)) for span, members in units if span is not None]
+    unknown = [text[slice(*span)] for span, is_unknown in known if is_unknown]
+    starts = [span[0] for span, _ in known]
+    notes = []
+    if unknown:
+        notes.append(
+            f"The model knows {len(known) - len(unknown):,} of {len(known):,} words: "
+            f"it has no token for {_listed(unknown)}."
+        )
+    written = [(token.start, token.end) for token in tokens if token.special]
+    lost = []
+    for start, stop in words(text):
+        n = bisect_right(starts, start) - 1
+        read = (n >= 0 and known[n][0][1] > start) or (n + 1 < len(known) and starts[n + 1] < stop)
+        if start < end and not read and not any(one < stop and other > start for one, other in written):
+            lost.append(text[start:stop])
+    if lost:
+        notes.append(f"The tokenizer leaves out {_listed(lost)}: the model did not read it.")
+    return notes
+
+
+def _listed(texts: Sequence[str], most: int = 5) -> str:
+    names = list(dict.fromkeys(f"“{printable(text)}”" for text in texts))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import regard
+from regard.lens.encode import encode, encode_pair, tokens_of
 from regard.lens.model import Model
-from regard.lens.tokens import encode, encode_pair, tokens_of
 from regard.lens.words import units
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))

@@ -1,0 +1,178 @@
+"""What `regard.attention` accepts: every argument but those of the mask, checked and brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard.mask import broadcastable, known, strided
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def under_autocast(tensors: Three) -> Three:
+    """The tensors in autocast's type where it is on, as torch's scaled_dot_product_attention has it: not float64."""
+    if not isinstance(tensors[0], Tensor) or not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore
+
+
+def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
+    """Query, key and value with one batch dimension, and the leading dimensions, heads last, of what comes out."""
+    for name, tensor in zip(("query", "key", "value"), tensors, strict=True):
+        _check(name, tensor, tensors[0])
+    ndim = tensors[0].ndim
+    query, key, value = tensors if ndim >= 4 else tuple(tensor[(None,) * (4 - ndim)] for tensor in tensors)
+    if query.shape[-1] == 0:
+        raise ValueError("query: expected a dim of 1 at least. Got 0.")
+    batch = _batch(query, key, value)
+    for name, axis, dim, tensor, like in (
+        ("key", "dim", -1, key, query),
+        ("value", "heads", -3, value, key),
+        ("value", "keys", -2, value, key),
+    ):
+        if tensor.shape[dim] != like.shape[dim]:
+            other = "query" if name == "key" else "key"
+            expected = f"expected {axis} = {like.shape[dim]}, as the {other}"
+            raise ValueError(f"{name}: {expected}. Got {tensor.shape[dim]}.")
+    heads, groups = query.shape[-3], key.shape[-3]
+    if (heads % groups if groups else heads) != 0:
+        raise ValueError(f"key: expected a number of heads that divides the query's {heads}. Got {groups}.")
+    if len(batch) > 1 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
+    return (*batch, heads)[max(0, 4 - ndim) :], (query, key, value)
+
+
+def _check(name: str, tensor: Any, query: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor. Got {type(tensor).__name__}; torch.as_tensor makes one.")
+    if tensor.dtype not in TYPES:
+        raise TypeError(f"{name}: expected float32, bfloat16, float16 or float64. Got {tensor.dtype}.")
+    strided(name, tensor)
+    if tensor.is_meta:
+        raise ValueError(f"{name}: expected a tensor with numbers in it. Got one on the meta device.")
+    if tensor.dtype != query.dtype or tensor.device != query.device:
+        got, wanted = f"{tensor.dtype} on {tensor.device}", f"{query.dtype} on {query.device}"
+        raise TypeError(f"{name}: expected {wanted}, as the query. Got {got}.")
+    if tensor.ndim < 2 or tensor.ndim != query.ndim:
+        raise ValueError(
+            f"{name}: expected (positions, dim), (heads, positions, dim) or (batch, …, heads, positions, dim), "
+            f"with as many dimensions as the query. Got {tensor.ndim}."
+        )
+
+
+def _batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    """The batch dimensions; one of size 1 is repeated for the others, as torch broadcasts."""
+    batch = tuple(query.shape[:-3])
+    if key.shape[:-3] == batch == value.shape[:-3]:
+        return batch
+    for name, tensor in (("key", key), ("value", value)):
+        sizes = []
+        for size, other in zip(tensor.shape[:-3], batch, strict=True):
+            if size != other and size != 1 and other != 1:
+                expected = f"expected batch = {other}, as the {'query' if name == 'key' else 'key'}"
+                raise ValueError(f"{name}: {expected}. Got {size}; only a batch of 1 is repeated.")
+            sizes.append(other if size == 1 else size)
+        batch = tuple(sizes)
+    return batch
+
+
+def _flat(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
+    if tensor.shape[:-3] != batch:
+        tensor = tensor.expand(*batch, *tensor.shape[-3:])
+    return tensor if len(batch) == 1 else tensor.flatten(0, -4)
+
+
+def scale(given: float | None, query: Tensor) -> float:
+    """1/√D if not given. Raises ValueError where the type of the arithmetic does not hold it."""
+    if given is None:
+        return float(query.shape[-1]) ** -0.5  # torch.jit.trace has tensors for sizes
+    number = _number("scale", given)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    if abs(number) > torch.finfo(dtype).max:
+        raise ValueError(f"scale: expected a number that {dtype} holds. Got {number}.")
+    return number
+
+
+def softcap(given: float | None) -> float | None:
+    """A number > 0, or None."""
+    if given is None:
+        return None
+    if (number := _number("softcap", given)) <= 0:
+        raise ValueError(f"softcap: expected a number > 0. Got {given}.")
+    return number
+
+
+def _number(name: str, number: Any) -> float:
+    """A float of Python's numbers and numpy's."""
+    real = isinstance(number, int | float | Real | Integral) and not isinstance(number, bool)
+    if not real or not abs(number) < float("inf"):
+        raise ValueError(f"{name}: expected a finite number. Got {number!r}.")
+    return float(number)
+
+
+def bias(given: Tensor | None, shape: tuple[int, ...], query: Tensor) -> Tensor | None:
+    """The bias in four dimensions, in float32 if it is float64 and the tensors are not."""
+    if given is None:
+        return None
+    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
+        got = given.dtype if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(f"bias: expected a float tensor. Got {got}; who may look at whom is for mask=.")
+    given = broadcastable("bias", given, shape, query.device).resolve_neg()
+    return _in_float32(given) if given.dtype == torch.float64 != query.dtype else given
+
+
+def _in_float32(bias: Tensor) -> Tensor:
+    """A finite minus infinity of float64 stays finite: a row of nothing else is the mean, not one that sees none."""
+    largest, infinite = torch.finfo(torch.float32).max, bias.isinf()
+    finite = bias.masked_fill(infinite, 0)
+    zero = finite - finite.detach()  # with the gradient that clamp would stop
+    return (torch.where(infinite, bias, bias.clamp(-largest, largest)).detach() + zero).to(torch.float32)
+
+
+def sinks(given: Tensor | None, query: Tensor) -> Tensor | None:
+    """One logit a head; its numbers are checked unless they are not known yet."""
+    if given is None:
+        return None
+    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
+        raise TypeError(f"sinks: expected a float tensor. Got {getattr(given, 'dtype', type(given).__name__)}.")
+    strided("sinks", given)
+    if given.shape != query.shape[1:2] or given.device != query.device:
+        got = f"{tuple(given.shape)} on {given.device}"
+        raise ValueError(f"sinks: expected one logit a head, ({query.shape[1]},), on {query.device}. Got {got}.")
+    if known(given):
+        finite_sinks(given)
+    return given.resolve_neg()
+
+
+def finite_sinks(given: Tensor) -> None:
+    """Raises ValueError for a sink of +inf."""
+    if given.isposinf().any():
+        raise ValueError(
+            "sinks: expected numbers below infinity, or −inf for none. Got inf; a sink of 1e4 takes all of the weight."
+        )
+
+
+def names(collect: Iterable[str]) -> Iterable[str]:
+    """The names of what to collect."""
+    if isinstance(collect, str) or not isinstance(collect, Iterable):
+        raise TypeError(f'collect: expected several names, as in collect=("entropy",). Got {collect!r}.')
+    return collect
+
+
+def described(*tensors: Tensor) -> str:
+    """Query, key and value with their shapes and types, for messages."""
+
+    def describe(tensor: Tensor) -> str:
+        if not isinstance(tensor, Tensor):
+            return type(tensor).__name__
+        shape = "nested" if tensor.is_nested else tuple(tensor.shape)
+        return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
+
+    return ", ".join(f"{name} {describe(t)}" for name, t in zip(("query", "key", "value"), tensors, strict=True))

@@ -1,0 +1,159 @@
+"""Autograd for what is asked of the weights: its gradient is streamed too, and never takes an N × N tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from regard.backends import streaming
+from regard.mask import Block, Mask
+from regard.scores import Scores, Softmax
+
+
+class Pull(NamedTuple):
+    """How a loss L pulls at the weights: the arguments of `streaming.gradient`, G_ij = ∂L/∂w_ij among them."""
+
+    cotangent: streaming.Cotangent | None
+    taken: Tensor | None = None
+    blocks: Iterable[Block] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """Something that can be asked of the weights."""
+
+    # (softmax, *tensors) → a tensor of floats, or one and integers beside it
+    compute: Callable[..., Any]
+    # (softmax, gradient of the floats, *tensors, *integers) → Pull
+    pull: Callable[..., Pull]
+    # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
+    adjoint: Callable[[Softmax, Tensor], Tensor] | None = None
+
+
+def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+    """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
+    scores, sinks, lse = softmax
+    mask = scores.mask
+    given = mask.given if isinstance(mask.given, Tensor) else None
+    inputs = (scores.query, scores.key, scores.bias, sinks, given, mask.lengths, *(mask.segments or (None, None)), lse)
+    inputs = (*inputs, *tensors)
+    if transformed():
+        mask = replace(mask)  # without what it has worked out from tensors that the transform has wrapped
+    elif not _followed(inputs):
+        return reduction.compute(softmax, *tensors)
+    # Autograd does not save tensors that were made in inference mode.
+    inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
+    return _Ask.apply(reduction, mask, scores.scale, scores.softcap, *inputs)
+
+
+def transformed() -> bool:
+    """Whether torch.func or torch.vmap is at work, whose tensors have no memory of their own."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _followed(tensors: Sequence[Tensor | None]) -> bool:
+    if forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _softmax(mask: Mask, scale: float, softcap: float | None, tensors: Sequence) -> tuple[Softmax, Sequence[Tensor]]:
+    """The inputs of a Function, put together again, and the tensors that come beside them."""
+    query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
+    if given is not None or lengths is not None or query_bounds is not None:
+        segments = None if query_bounds is None else (query_bounds, key_bounds)
+        mask = replace(mask, given=mask.given if given is None else given, lengths=lengths, segments=segments)
+    return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse), others
+
+
+class _Ask(torch.autograd.Function):
+    @staticmethod
+    def forward(reduction, mask, scale, softcap, *tensors):
+        softmax, others = _softmax(mask, scale, softcap, tensors)
+        return reduction.compute(softmax, *others)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        reduction, mask, scale, softcap, *tensors = inputs
+        integers = [t for t in (output if isinstance(output, tuple) else (output,)) if not t.is_floating_point()]
+        ctx.mark_non_differentiable(*integers)
+        ctx.rest = reduction, mask, scale, softcap
+        ctx.save_for_backward(*tensors, *integers)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        reduction, mask, scale, softcap = ctx.rest
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[4:]
+        grads = [None] * len(wanted)
+        if any(wanted[:4]):
+            gradients = _Gradient.apply(reduction, mask, scale, softcap, wanted[2], grad, *saved)
+            grads[:4] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
+        if any(wanted[9:]):
+            softmax, (tensor,) = _softmax(mask, scale, softcap, saved)
+            assert reduction.adjoint is not None
+            one_a_head = reduction.adjoint(softmax, grad)
+            shared = one_a_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
+            grads[9] = shared.sum_to_size(tensor.shape)
+        return None, None, None, None, *grads
+
+    @staticmethod
+    def jvp(ctx, *_):
+        _refuse_forward_mode()
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _one_by_one(_Ask, info.batch_size, in_dims, arguments)
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradients of query, key, bias and sinks, in an autograd function that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(reduction, mask, scale, softcap, bias_needs_grad, grad, *tensors):
+        softmax, others = _softmax(mask, scale, softcap, tensors)
+        pull = reduction.pull(softmax, grad.to(softmax.scores.dtype), *others)
+        gradients = streaming.gradient(softmax.scores, softmax.sinks, **pull._asdict(), bias_needs_grad=bias_needs_grad)
+        inputs = tensors[:4]
+        return tuple(grad.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(
+            "Weights: what is asked of them has no second derivative. Take the gradient without create_graph=True, or "
+            "compute the weights by torch's own operations."
+        )
+
+    @staticmethod
+    def jvp(ctx, *_):
+        _refuse_forward_mode()
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _one_by_one(_Gradient, info.batch_size, in_dims, arguments)
+
+
+def _refuse_forward_mode():
+    raise RuntimeError(
+        "Weights: what is asked of them has no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
+        "or torch.func.grad, or compute the weights by torch's own operations."
+    )
+
+
+def _one_by_one(function, count: int, in_dims: Sequence[int | None], arguments: Sequence) -> tuple:
+    """The rule of torch.vmap: the function for each, stacked."""
+    results = [
+        function.apply(*(a if d is None else a.select(d, n) for a, d in zip(arguments, in_dims, strict=True)))
+        for n in range(count)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(tensors) for tensors in zip(*results, strict=True)), (0,) * len(results[0])

