@@ -205,6 +205,21 @@ class Calling:
         return self.model(**arguments)
 
 
+def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
+    model, tokenizer = fixtures.tiny("llama")
+    lens = regard.Lens((model, tokenizer))
+    embed = model.get_input_embeddings()
+
+    def with_virtual_tokens(input_ids, attention_mask, **options):
+        tokens = torch.cat([torch.zeros(len(input_ids), 3, model.config.hidden_size), embed(input_ids)], 1)
+        return model(inputs_embeds=tokens, **options)
+
+    with_virtual_tokens.device = model.device
+    monkeypatch.setattr(lens._model.states, "model", with_virtual_tokens)
+    with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
+        lens.embed(["a mat"], "word")
+
+
 # Longer texts than the model takes
 
 

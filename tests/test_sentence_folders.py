@@ -1,7 +1,9 @@
 """Folders of every kind that sentence-transformers opens: the same vectors, or a refusal that names the reason."""
 
+import contextlib
 import json
 import logging
+import random
 import shutil
 
 import numpy as np
@@ -589,10 +591,32 @@ def test_the_vectors_of_sentence_transformers(case, base, tmp_path):
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
     found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
     assert found.shape == expected.shape
-    lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
-    assert ((found * expected).sum(1) / (lengths[0] * lengths[1])).min() > 0.99999
-    np.testing.assert_allclose(*lengths, rtol=1e-4)
+    assert in_agreement(found, expected)
     assert np.linalg.matrix_rank(expected) > 3  # the texts can be told apart: the test could fail
+
+
+def in_agreement(found, expected):
+    lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
+    cosines = (found * expected).sum(1) / (lengths[0] * lengths[1])
+    return cosines.min() > 0.99999 and np.allclose(*lengths, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_settings_together(seed, base, tmp_path):
+    """Two or three of the changes above at random, those that are refused alone among them."""
+    chance = random.Random(seed)
+    known = [changes for name, changes, *_ in [*EQUAL.values(), *REFUSED.values()] if name == "bert"]
+    folder = made(base, chance.choice(["bert", "distilbert", "mpnet", "llama"]), [], tmp_path / "model")
+    for apply in [change for changes in chance.sample(known, chance.randint(2, 3)) for change in changes]:
+        with contextlib.suppress(FileNotFoundError, IndexError, FileExistsError):  # what another has taken away
+            apply(folder)
+    try:
+        found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
+    except (ValueError, OSError):
+        return  # refused
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
+    assert in_agreement(found, expected)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -222,7 +222,8 @@ class Lens:
                 (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147); such a vector does not have length 1.
             on_error: for a text that cannot be embedded "raise", before the work begins where the text alone is the
                 reason; or "skip", and `.errors` says why. Numbers that are not finite are an error, too.
-            dtype: of the computation: "bfloat16" is faster where the processor has it; "auto" takes it only there.
+            dtype: of the computation, for models of BERT's family, whatever the type of their file: "bfloat16" is
+                faster where the processor has it; "auto" takes it only there. Others are computed in their file's type.
             names: what errors call the texts; "text 0" and so on if not given.
             progress: is told, again and again, how many more texts are done, and how many tokens they had.
 

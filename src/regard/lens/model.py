@@ -274,14 +274,14 @@ def _own(folder: Path, name: str) -> Model | None:
         len(encoder.layers),
         positions,
         says,
-        fastest(),
-        functools.partial(checkpoint.digest, root),
-        list(encoder.layers),
-        functools.partial(checkpoint.fingerprint, folder),
-        encoder.embeddings.tokens.num_embeddings,
-        tokens.special,
-        tokens.left,
-        says.note,
+        fastest=fastest(),
+        revision=functools.partial(checkpoint.digest, root),
+        blocks=list(encoder.layers),
+        fingerprint=functools.partial(checkpoint.fingerprint, folder),
+        rows=encoder.embeddings.tokens.num_embeddings,
+        special=tokens.special,
+        left=tokens.left,
+        note=says.note,
     )
 
 
@@ -331,7 +331,8 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Model:
         options = {"use_safetensors": None if allow_pickle else True, **given.model}
         options["attn_implementation"] = "regard" if seen else "eager"
         named = (config.architectures or [""])[0]
-        opener = getattr(transformers, named) if named.endswith("EncoderModel") else AutoModel
+        alone = config.model_type in _ENCODERS and named.endswith("EncoderModel")  # without a decoder
+        opener = getattr(transformers, named, AutoModel) if alone else AutoModel
         model, info = opener.from_pretrained(name, config=config, output_loading_info=True, **options, **found)
         _check_tensors(model, info)
         if seen:

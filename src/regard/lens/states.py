@@ -66,10 +66,13 @@ class TransformersStates:
         hidden = output.hidden_states if inner else ()
         if last is None or (inner and len(hidden) != self.layers + 1):
             raise ValueError(f"embed: {self.name} does not give the hidden states of its {self.layers} layers.")
-        if last.shape[1] != ids.shape[1]:
-            extra = last.shape[1] - ids.shape[1]
-            raise ValueError(f"embed: {self.name} puts {extra} positions of its own beside a text's (a tuned prompt?).")
-        return {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
+        states = {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
+        for tensor in states.values():
+            if extra := tensor.shape[1] - ids.shape[1]:
+                raise ValueError(
+                    f"embed: {self.name} puts {extra} positions of its own beside a text's (a tuned prompt?)."
+                )
+        return states
 
 
 def _types(tokenizer: Tokenizer) -> tuple[list[int], int, list[int]]:
