@@ -855,4 +855,5 @@ def test_whether_a_word_saw_only_what_is_before_it(tmp_path, name, causal):
     reading = lens.read("the cat sat on the mat")
     assert reading.causal is causal
     assert reading.explain("cat").sees_only_itself is False
+    assert lens.read("a").causal is causal
     assert lens.compare(["the cat", "a cat"], "cat").to_dict()["causal"] is causal
