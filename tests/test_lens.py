@@ -235,7 +235,7 @@ def test_what_a_weight_carries(lens, reading):
 
 
 def test_a_sink_is_not_chosen(tmp_path):
-    """Of a decoder, heads that give most of their weight to the first token; a reading that was pickled agrees."""
+    """Of a decoder, heads that give most of their weight to the first token are set aside."""
     if not fixtures.STORIES.is_dir():
         pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
     reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl who had a red ball.")
