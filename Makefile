@@ -2,6 +2,9 @@
 # make test      format, lint, types, tests
 # make bench     the figures of the README, measured here
 # make           both of the first two
+# make fuzz      random attention, all options crossed, against float64, on every instruction set (CASES=100000)
+# make families  tiny models of every family of transformers against eager attention, for docs/families.md
+# make gpu       attention, models and the README on an accelerator (DEVICE=cuda), in ten minutes at most
 # make sanitize  the kernel alone, under AddressSanitizer and UndefinedBehaviorSanitizer
 # make neon      the kernel alone, for 64-bit ARM, emulated
 
@@ -13,7 +16,7 @@ KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp)
 # Where there is a compiler, a kernel that does not compile is an error; where there is none, regard does without.
 EDITABLE := $(if $(shell command -v $${CXX:-c++}),REGARD_KERNEL=1) $(INSTALL) --no-build-isolation --editable
 
-.PHONY: all demo test bench sanitize neon format clean
+.PHONY: all demo test bench fuzz families gpu sanitize neon format clean
 
 all: demo test
 
@@ -49,6 +52,18 @@ bench: .venv/test
 	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/view.py
 	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
+
+CASES := 100000
+fuzz: .venv/test
+	$(BIN)/python tests/fuzz.py --cases $(CASES)
+
+families: .venv/test
+	$(BIN)/python tests/families.py
+
+# With the Python at hand, as it is: on a machine with an accelerator there may be no network to install anything from.
+DEVICE := cuda
+gpu:
+	$(PYTHON) tests/gpu.py --device $(DEVICE)
 
 sanitize: CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Debug \
   -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"

@@ -2,8 +2,8 @@
 
 python benchmarks/embed_memory.py [TEXTS]
 
-regard and sentence-transformers, each in a process of its own; what is measured is the most that the process has held above what it held with the model
-open and one text embedded.
+regard and sentence-transformers, each in a process of its own: the most that it has held above what it held with the
+model open and one text embedded.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from regard.bench.measure import described
 
 TESTS = Path(__file__).parents[1] / "tests"
 STS = TESTS.parents[1] / "shared/evaluation/sts-dev.csv"
+TRAINED = TESTS.parents[1] / "shared/models/stories260k"
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FIGURES = ("output", "weights", "sum of rows", "entropy", "received", "pool", "topk")
 
@@ -141,6 +142,26 @@ def against_eager() -> None:
     print("\n".join(f"  {name:<16}{difference:.1e}" for name, difference in differences.items()))
 
 
+@torch.no_grad()
+def trained() -> None:
+    """A trained decoder: the layers below hand their rounding errors on, regard's as eager's."""
+    if not TRAINED.is_dir():
+        print("\na trained decoder: skipped, there is no stories260k")
+        return
+    model = transformers.AutoModelForCausalLM.from_pretrained(TRAINED, attn_implementation="eager").eval()
+    ids = torch.randint(3, model.config.vocab_size, (1, 512), generator=torch.Generator().manual_seed(0))
+    attentions = {"eager": model(ids, output_attentions=True).attentions}
+    model.set_attn_implementation("regard")
+    attentions["regard"] = [weights.dense() for weights in model(ids, output_attentions=True).attentions]
+    model.set_attn_implementation("eager")
+    exact = model.double()(ids, output_attentions=True).attentions
+    size = f"{len(exact)} layers, {ids.shape[1]} tokens"
+    print(f"\na trained decoder of {size}: the largest error of a weight against float64, by layer:")
+    for name, layers in attentions.items():
+        errors = [float((layer.double() - right).abs().max()) for layer, right in zip(layers, exact, strict=True)]
+        print(f"  {name:<8}" + "".join(f"{error:10.1e}" for error in errors))
+
+
 def sentences() -> None:
     embed, lens = tests("test_embed"), regard.Lens()
     try:
@@ -171,4 +192,5 @@ if __name__ == "__main__":
     against_pytorch()
     walks()
     against_eager()
+    trained()
     sentences()

@@ -204,14 +204,15 @@ struct Blocks {
   void visit(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
+    const int64_t query_cells = direct ? few_cells(s.type, s.dim) : cells;  // of one query, as it is packed
     float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
     for (int64_t r = 0; r < count; r++) {
       rows[r] = row_of(s, sharing, first_row + r);
       const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
       if (direct)
-        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * few_cells(s.type, s.dim));
+        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells);
       else
-        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * cells, cells);
+        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells, cells);
       rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
     }
     for (int64_t from = 0, to; from < count; from = to) {
@@ -231,8 +232,8 @@ struct Blocks {
             if (some.from >= some.to) return;
             alignas(64) float scores[tile_rows * block_keys];
             float top[tile_rows];
-            score<Cell, n>(s, sharing.batch, rows + r, query + r * cells, cells, Keys{panels, direct ? lying : nullptr},
-                           first, known, some, scores, block_keys, top);
+            score<Cell, n>(s, sharing.batch, rows + r, query + r * query_cells, cells,
+                           Keys{panels, direct ? lying : nullptr}, first, known, some, scores, block_keys, top);
             visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
           });
         }

@@ -25,13 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import families_table
-import families_tiny
 import torch
 import transformers
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+import families_table
+import families_tiny
 import regard
 import regard.hf
 
@@ -198,7 +198,7 @@ def compare(truth, ours) -> str:
     outputs, mine = ours
     if len(eager) != len(mine) or expected.keys() != outputs.keys():
         return "wrong"
-    places = [place for place in expected if not isinstance(outputs[place], regard.Weights)]  # those are compared below
+    places = [place for place in expected if not isinstance(outputs[place], regard.Weights)]  # compared below
     same = all(close(expected[place], outputs[place]) for place in places)
     pairs = [same_attention(*one, *other) for one, other in zip(eager, mine, strict=True)]
     if not all(seen for seen, _ in pairs):
@@ -334,23 +334,26 @@ HEADINGS = {
 INTRODUCTION = """
 # The families of transformers
 
-`make families` builds tiny random models of every family of transformers that uses its attention interface, and compares
-`attn_implementation="regard"` with `"eager"`, the truth: every attention, its output and its weights, one by one, and every
-tensor of the model's output; set on a model and given when it is constructed; without padding, with padding on the right and
-on the left, and with a cache. This page is what it found with transformers {version}, in {families} families.
+`make families` builds tiny random models of every family of transformers that uses its attention interface, and
+compares `attn_implementation="regard"` with `"eager"`, the truth: every attention, its output and its weights,
+one by one, and every tensor of the model's output; set on a model and given when it is constructed; without
+padding, with padding on the right and on the left, and with a cache. This page is what it found with
+transformers {version}, in {families} families.
 
 *Exact* means equal within the rounding of float32. Three things are as they are on purpose:
 
-- **A query that may look at nothing**, such as padding on the left, has weights of 0 here; eager's are uniform. Its output is
-  eager's, the mean of the values, because some models pool over such rows. Where masks hide everything from a query, eager's
-  gradient also reaches queries and keys, through scores that rounding erased; PyTorch's SDPA has none there, nor have we.
-- **Sinks that scale the output** (granite_swa, granitemoe_swa): eager returns the weights before the sink takes its share.
-  Ours are those that multiply the values, and sum to 1 − `weights.sink()`. Outputs are equal.
-- **A mask of None hides nothing**, as in eager attention, whatever `is_causal` says. SDPA makes moshi's depth decoder causal
-  where it is given no mask, and eager does not; a model opened with regard does what eager does. Step by step, as it is
-  generated from, both agree.
+- **A query that may look at nothing**, such as padding on the left, has weights of 0 here; eager's are uniform.
+  Its output is eager's, the mean of the values, because some models pool over such rows. Where masks hide
+  everything from a query, eager's gradient also reaches queries and keys, through scores that rounding erased;
+  PyTorch's SDPA has none there, nor have we.
+- **Sinks that scale the output** (granite_swa, granitemoe_swa): eager returns the weights before the sink takes
+  its share. Ours are those that multiply the values, and sum to 1 − `weights.sink()`. Outputs are equal.
+- **A mask of None hides nothing**, as in eager attention, whatever `is_causal` says. SDPA makes moshi's depth
+  decoder causal where it is given no mask, and eager does not; a model opened with regard does what eager does.
+  Step by step, as it is generated from, both agree.
 
-A model whose "attention stays transformers' own" computes it in its own code; the rest of its family goes through regard.
+A model whose "attention stays transformers' own" computes it in its own code; the rest of its family goes
+through regard.
 """
 
 

@@ -22,7 +22,7 @@ _RESNET = {
 _DETR = {"__init__": {"use_timm_backbone": False, "backbone": None, "backbone_config": _RESNET}}
 
 
-_DIFFUSION = {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}
+_DIFFUSION = {"head_dim": 32, "global_head_dim": 64, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32}
 _SERIES = {
     "__init__": {"prediction_length": 4, "context_length": 12, "lags_sequence": [1, 2]},
     "num_time_features": 2,
@@ -55,9 +55,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "DeformableDetrModel": _DETR,
     "DetrModel": _DETR,
     "ClapModel": {"audio_config": {"hidden_size": 768}},
-    "DbrxModel": {"attn_config": {"rope_theta": 10000.0}},
+    "DbrxModel": {"__init__": {"attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2}}},
     "DiffusionGemmaEncoderTextModel": _DIFFUSION,
-    "DiffusionGemmaModel": {"text_config": _DIFFUSION},
+    "DiffusionGemmaModel": {"text_config": _DIFFUSION, "canvas_length": 8},
+    "DeepseekOcr2TextModel": {"layer_types": ["full_attention", "full_attention"], "head_dim": 32},
+    "DeepseekV2Model": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1},
+    "DINOv3ViTModel": {"image_size": 64},
     "Dots1Model": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1},
     "EsmModel": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 2},
     "Glm4vTextModel": _mrope(16, 24, 24),
@@ -73,6 +76,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "HunYuanVLTextModel": {"head_dim": 32},
     "HunYuanVLModel": {"text_config": {"head_dim": 32}},
     "InformerModel": _SERIES,
+    "SamModel": {"mask_decoder_config": {"hidden_size": 256}},
+    "SamHQModel": {"mask_decoder_config": {"hidden_size": 256}},
     "TimeSeriesTransformerModel": _SERIES,
     "Lfm2MoeModel": {"__init__": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}},
     "MimiModel": {"hidden_size": 512},
@@ -93,6 +98,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     "BltModel": {"input_ids": lambda c: c.ids(), "use_cache": False},
     "CsmBackboneModel": {"input_ids": lambda c: c.ids(11 * c.size("num_codebooks")).view(3, 11, -1)},
+    "DiaDecoder": {"input_ids": lambda c: c.ids(11 * c.size("num_channels")).view(3, 11, -1)},
     "DecisionTransformerModel": {
         "states": lambda c: c.noise(3, 5, c.size("state_dim")),
         "actions": lambda c: c.noise(3, 5, c.size("act_dim")),
@@ -112,6 +118,7 @@ INPUTS: dict[str, dict[str, Any]] = {
         .reshape(1, 36, 2)
         .repeat(3, 1, 1),
     },
+    "GitModel": {"input_ids": lambda c: c.ids(), "pixel_values": lambda c: next(c.images())},
     "InformerModel": _SERIES_INPUTS,
     "TimeSeriesTransformerModel": _SERIES_INPUTS,
     "KyutaiSpeechToTextModel": {"input_ids": lambda c: c.ids(11 * 33).view(3, 11, 33)},

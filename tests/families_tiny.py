@@ -1,4 +1,4 @@
-"""Tiny random models of any family of transformers, made from the defaults of its configuration, and inputs that they take.
+"""Tiny random models of any family of transformers, made from the defaults of its configuration, and inputs for them.
 
 A configuration is shrunk by the names of its fields: layers, vocabulary and experts always, widths where the model
 would still be large. Inputs are made by the names of a model's arguments; the first that eager attention accepts are
@@ -278,15 +278,20 @@ class Candidates:
         mels = self.size("num_mel_bins", "feature_size", "input_feat_size", "input_feature_size", "n_mels",
                          "input_dim", "mel_dim", "feature_projection_input_dim", default=80)  # fmt: skip
         positions = self.size("max_source_positions", default=24)
-        for time in (2 * positions, 64, positions):
-            yield self.noise(BATCH, mels, time)
-            yield self.noise(BATCH, time, mels)
+        for frames in (2 * positions, 64, positions):
+            yield self.noise(BATCH, mels, frames)
+            yield self.noise(BATCH, frames, mels)
         yield self.noise(BATCH, 1, 1024, 64)
 
     def waves(self) -> Iterator[Tensor]:
         yield self.noise(BATCH, 4000)
         yield self.noise(BATCH, 1, 4000)
         yield self.noise(BATCH, self.size("max_length", default=128), self.size("num_mel_bins", default=80))
+
+    def series(self) -> Iterator[Tensor]:
+        steps = self.size("context_length", default=32)
+        yield self.noise(BATCH, steps, self.size("num_input_channels", default=1))
+        yield self.noise(BATCH, steps)
 
     def states(self) -> Iterator[Tensor]:
         width = self.size("hidden_size", "d_model", "encoder_hidden_dim", default=64)
@@ -311,17 +316,16 @@ _MAKERS: list[tuple[str, Any]] = [
     (r".*embeds?|.*_features|latents|context", lambda c: [*c.states()]),
     (r".*grid_thw", lambda c: [torch.tensor([[1, 4, 4]])]),
     (r".*spatial_shapes", lambda c: [torch.tensor([[4, 4], [4, 4]])]),
-    (r".*_mask|attention_mask|.*padding", lambda c: [torch.ones(BATCH, 7, dtype=torch.long), torch.ones(BATCH, 64).long()]),
+    (r".*_mask|attention_mask|.*padding", lambda c: [torch.ones(BATCH, n, dtype=torch.long) for n in (7, 64)]),
     (r"bbox", lambda c: [torch.randint(0, 50, (BATCH, TOKENS, 2), generator=c.generator).repeat(1, 1, 2).sort()[0]]),
     (r"num_patches", lambda c: [16]),
     (r"merge_sizes", lambda c: [torch.tensor([1])]),
     (r"freq", lambda c: [torch.zeros(BATCH, 1, dtype=torch.long)]),
-    (r"past_values", lambda c: [c.noise(BATCH, c.size("context_length", default=32), c.size("num_input_channels", default=1)),
-                                c.noise(BATCH, c.size("context_length", default=32))]),
+    (r"past_values", lambda c: c.series()),
 ]  # fmt: skip
 _MORE = ("decoder_input_ids", "pixel_values", "input_features", "input_values", "bbox", "pixel_values_videos")
-_TRIES = 40
-SECONDS = 25  # to look for inputs
+_TRIES = 20
+SECONDS = 10  # to look for inputs
 
 
 def signature(model: PreTrainedModel) -> dict[str, inspect.Parameter]:

@@ -82,6 +82,23 @@ MODELS = {  # name: (class, tokenizer, options)
         },
     ),
     "t5": ("T5", metaspace, {"d_model": 15, "d_kv": 4, "d_ff": 17, "num_layers": 2, "num_heads": 3, **IDS}),
+    "qwen3": ("Qwen3", metaspace, {**DECODER, **IDS}),
+    "neox": ("GPTNeoX", byte_level, {**SIZES, **IDS, "max_position_embeddings": 64}),
+    "deepseek": (
+        "DeepseekV3",
+        metaspace,
+        {
+            **SIZES,
+            **IDS,
+            "q_lora_rank": 7,
+            "kv_lora_rank": 5,
+            "qk_rope_head_dim": 2,
+            "qk_nope_head_dim": 3,
+            "v_head_dim": 4,
+            "first_k_dense_replace": 2,
+            "max_position_embeddings": 64,
+        },
+    ),
     "mamba": ("Mamba", byte_level, {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, **IDS}),
     "resnet": ("ResNet", byte_level, {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}),
 }

@@ -435,6 +435,26 @@ def test_a_finite_minus_infinity_as_bias(kit, lowest, keys, dtype):
             kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
 
 
+def test_a_finite_minus_infinity_of_float64_beside_float32(kit):
+    """It is beyond float32, and stays finite: −inf would hide the row."""
+    query, key, value = kit.inputs(heads=3)
+    bias = torch.zeros(5, 11, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        bias[1] = torch.finfo(torch.float64).min
+        bias[2, ::2] = torch.finfo(torch.float64).min
+        bias[3] = -torch.inf
+    found = regard.attention(query, key, value, bias=bias, backend="torch")
+    output, _, weights = kit.oracle(query, key, value, bias=bias)
+    kit.agree(found.output, output)
+    kit.agree(found.weights.dense(), weights)
+    kit.agree(found.output[:, :, 1], value.mean(2))
+    (gradient,) = torch.autograd.grad(found.output.square().sum(), bias)
+    exact = bias.detach().requires_grad_()
+    kit.agree(
+        gradient, torch.autograd.grad(kit.oracle(query, key, value, bias=exact)[0].square().sum(), exact)[0], 1e-4
+    )
+
+
 @pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
 @pytest.mark.parametrize("size", [1e5, 6e4, 300.0])
 def test_large_equal_scores_give_the_mean(kit, size, dtype):

@@ -100,7 +100,9 @@ def test_explain(run):
 
 def test_explain_says_that_and_why_it_chose_the_head(run):
     out = " ".join(done(run("explain", ARROW, "--word", "flies")).split())
-    assert re.search(r"this is layer \d, head \d+, where “flies” gives most of its weight to other words: \d+%\.", out)
+    chosen = "this is layer 5, head 11, which carries most to “flies” from other words: they have 68% of its weight."
+    assert chosen in out
+    assert "“[CLS]” has 21% of the weight and 2% of what is added: its value is short." in out
     out = done(run("explain", "Hi", "--word", "Hi"))
     assert "layer 0, head 0: in none does “Hi” look at another word." in out
 
@@ -134,9 +136,8 @@ def test_explain_a_decoder(run, tmp_path):
 def test_explain_json(run):
     out = done(run("explain", ARROW, "--word", "flies", "--layer", 3, "--head", 10, "--json"))
     numbers = json.loads(out)
-    assert set(numbers) == set(
-        "text model tokens words word layer head query keys scores scaled weights context error".split()  # noqa: SIM905
-    )
+    contract = "text model tokens words word layer head query keys scores scaled weights context error"
+    assert " ".join(numbers) == f"{contract} carried made pieces unknown note caution"
     assert numbers["tokens"] == ["[CLS]", *ARROW.split(), "[SEP]"]
     assert numbers["words"] == ARROW.split()
     assert [numbers[name] for name in ("text", "word", "layer", "head")] == [ARROW, "flies", 3, 10]
@@ -212,6 +213,51 @@ def test_embed(run, tmp_path, monkeypatch):
     assert result.code == 0
     assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]
+
+
+def test_embed_with_all_that_a_row_may_have(run, tmp_path):
+    rows = [{"body": {"text": f"One line {n}. And more."}, "key": n, "year": 1990 + n} for n in range(2)]
+    file, out = tmp_path / "a.json", tmp_path / "out.parquet"
+    file.write_text(json.dumps(rows))
+    options = ["--column", "body.text", "--id", "key", "--keep", "year", "--places", "--chunk", "sentences"]
+    options += ["--pool", "mean", "--pool", "max", "--dims", "500", "--prompt-text", "query: "]
+    assert done(run("embed", file, "--out", out, *options)) == f"2 texts, 4 vectors of 500 numbers in {out}\n"
+    columns = pq.read_table(out).drop_columns("vector").to_pydict()
+    assert columns == {
+        "text_id": ["0", "0", "1", "1"], "file": [str(file)] * 4, "line": [1, 1, 2, 2],
+        "year": [1990, 1990, 1991, 1991], "index": [0, 1, 0, 1], "start": [0, 12, 0, 12], "end": [11, 21, 11, 21],
+        "chunk": ["One line 0.", "And more.", "One line 1.", "And more."], "truncated": [False] * 4,
+    }  # fmt: skip
+
+
+def test_numbers_agree_with_their_nouns(run, tmp_path):
+    (tmp_path / "a.txt").write_text("One line.\n" + "long " * 600)
+    out = tmp_path / "out.parquet"
+    result = run("embed", tmp_path / "a.txt", "--out", out, "--truncation", "cut", "--dims", 1)
+    assert result.out == f"2 texts, 2 vectors of 1 number in {out}\n"
+    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
+    (tmp_path / "b.txt").write_text("One line.\n\0\n\0\n")
+    result = run("embed", tmp_path / "b.txt", "--out", out, "--overwrite", "--on-error", "skip")
+    assert result.out == f"1 text, 1 vector of 384 numbers in {out}\n"
+    assert result.err.endswith("regard: 2 records were left out.\n")
+
+
+def test_only_the_first_of_many_bad_records_are_named(run, tmp_path):
+    (tmp_path / "a.txt").write_text("good\n" + "\0\n" * 50)
+    result = run("embed", tmp_path / "a.txt", "--out", tmp_path / "out.parquet", "--on-error", "skip")
+    assert len(result.err.splitlines()) == 21
+    assert result.err.endswith("regard: 50 records were left out, the first of them named above.\n")
+
+
+def test_what_is_left_out_of_a_folder_is_said(run, tmp_path):
+    for name in ("a.txt", "README.md", "page.html"):
+        (tmp_path / name).write_text("text")
+    result = run("embed", tmp_path, "--out", tmp_path / "out.parquet")
+    assert result.out.startswith("1 text, ")
+    assert result.err == (
+        f"regard: {tmp_path}/README.md is not read: it tells of the folder.\n"
+        f"regard: {tmp_path}/page.html is not read: of no known type.\n"
+    )
 
 
 def test_backends(run):
@@ -339,6 +385,10 @@ def test_readable_without_colour(run, monkeypatch, command):
             ["embed", "no-such.txt", "--out", "a.csv"],
             "out: expected FILE.parquet, or the name of a folder. Got",
         ),
+        (["embed", "-", "-", "--out", "a.parquet"], "-: standard input can be read once"),
+        (["embed", "-", "--out", "a.parquet", "--keep", "x"], "-: plain text has no column 'x'"),
+        (["embed", "-", "--out", "a.parquet", "--prompt", "a", "--prompt-text", "b"], "prompt_text=, not both"),
+        (["embed", "-", "--out", "a.parquet", "--chunk", "9", "--level", "word"], "chunk: only at the level of"),
         (["embed", ".", "--out", "a.parquet"], r".: no file in this folder has a known format \(\.txt, "),
         (["embed", "-", "--out", "a.parquet", "--layers", "9"], r"expected 0 \(static\) to 6 \(the last\). Got 9."),
         (["embed", "-", "--out", "a.parquet", "--on", "mars"], "expected 'local', 'ray' or 'ray=ADDRESS'. Got 'mars'."),
@@ -369,6 +419,10 @@ def test_what_could_not_be_done(run, arguments, message, tmp_path, monkeypatch):
         ["embed", "a.txt"],
         ["embed", "a.txt", "--out", "a.parquet", "--level", "page"],
         ["embed", "a.txt", "--out", "a.parquet", "--layers", "last"],
+        ["embed", "a.txt", "--out", "a.parquet", "--chunk", "0"],
+        ["embed", "a.txt", "--out", "a.parquet", "--chunk", "pages"],
+        ["embed", "a.txt", "--out", "a.parquet", "--dims", "0"],
+        ["embed", "a.txt", "--out", "a.parquet", "--pool", "mean", "--pool", "best"],
     ],
     ids=lambda case: " ".join(case[:1] + case[-1:]),
 )
@@ -406,6 +460,14 @@ def test_a_name_offline(run, monkeypatch):
     )
 
 
+def test_pages_and_vectors_that_cannot_be_had(run, tmp_path):
+    file, out = tmp_path / "a.html", tmp_path / "out.parquet"
+    file.write_text("<p>text</p>")
+    could_not(run("embed", file, "--out", out), r"a\.html: files of the type \.html are not known, .*\(--format says ")
+    could_not(run("embed", file, "--out", out, "--format", "lines", "--dims", 999), "dims: expected 384 at most")
+    assert os.listdir(tmp_path) == ["a.html"]
+
+
 def test_files_that_are_no_text(run, tmp_path):
     file = tmp_path / "in.txt"
     file.write_bytes(b"good\n\xff\n")
@@ -421,6 +483,21 @@ def test_a_full_disk(run, tmp_path):
     for suffix in (".json", ".png", ".svg", ".html"):
         (tmp_path / f"full{suffix}").symlink_to("/dev/full")
         could_not(run("show", ARROW, "--layer", 0, "--save", tmp_path / f"full{suffix}"), "No space left on device")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_behind_stdout():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*REGARD, "backends"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (1, "regard: No space left on device.\n")
+
+
+def test_stdin_that_is_closed(tmp_path):
+    command = [*REGARD, "embed", "-", "--out", str(tmp_path / "out.parquet")]
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    result = subprocess.run(shell, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (1, "regard: -: standard input is closed.\n")
+    assert not os.listdir(tmp_path)
 
 
 # In a process of its own

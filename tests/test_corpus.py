@@ -286,15 +286,19 @@ def test_any_text_comes_back(tmp_path_factory, texts):
     with open(folder / "a.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["text"], *([text] for text in texts)])
     (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    (folder / "a.json").write_text(json.dumps([{"text": text} for text in texts], indent=1), encoding="utf-8")
     pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
+    assert [record.text for record in found(Source([folder / "a.json"]))] == texts
     assert [record.text for record in found(Source([folder / "a.jsonl"]))] == texts
     assert [record.text for record in found(Source([folder / "a.parquet"]))] == texts
-    # csv's reader takes a lone \r within quotes for \n when lines are split before it
     assert [record.text for record in found(Source([folder / "a.csv"]))] == texts
 
 
+SUFFIXES = ["txt", "json", "jsonl", "csv", "tsv", "conllu", "parquet", "gz", "json.gz", "bz2", "csv.xz", "zst"]
+
+
 @settings(deadline=None, max_examples=300)
-@given(content=st.binary(max_size=300), name=st.sampled_from(["txt", "jsonl", "csv", "tsv", "conllu", "parquet", "gz"]))
+@given(content=st.binary(max_size=300), name=st.sampled_from(SUFFIXES))
 def test_any_bytes_are_records_or_bad(tmp_path_factory, content, name):
     file = tmp_path_factory.getbasetemp() / f"any.{name}"
     file.write_bytes(content)

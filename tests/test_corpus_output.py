@@ -137,6 +137,14 @@ def test_columns_of_tables_and_comments_are_kept_by_word(tmp_path, tiny):
     assert table["line"].to_pylist() == [2, 2, 1, 4]
 
 
+def test_a_column_that_no_record_has_is_said(lines, tmp_path, tiny):
+    warned = []
+    source = Source([lines({"text": "a", "year": 7})], keep=["year", "yaer"])
+    table = embedded(source, tmp_path, Recipe(tiny), warn=warned.append)
+    assert (table["year"].to_pylist(), table["yaer"].to_pylist()) == ([7], [None])
+    assert warned == ["keep: no record has a value for 'yaer': the column is empty."]
+
+
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
@@ -215,6 +223,17 @@ def test_no_token_is_lost_between_chunks(kit_lens, tmp_path, name):
         assert all(any(start <= at < stop for at in starts) for start, stop in spans)
         assert len(lens.embed([text], parts=[spans]).vectors[0]) == len(spans)
     assert tokens >= len(lens.chunks(text, 1))
+
+
+def test_the_first_word_of_a_part_belongs_to_it(kit_lens, tmp_path):
+    """Whether or not the part begins with the space that is in the word's token."""
+    lens = regard.Lens(kit_lens.saved("gpt2", tmp_path / "gpt2"))
+    text = "the cat sat on"
+    with_space, without = (lens.embed([text], parts=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
+    assert np.array_equal(with_space, without)
+    tokens = lens.embed([text], "token")
+    own = [vector for vector, (start, _) in zip(tokens.vectors[0], tokens.spans[0], strict=True) if start >= 8]
+    np.testing.assert_allclose(without[0], np.mean(own, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize(

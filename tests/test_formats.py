@@ -161,6 +161,24 @@ TABLES = {
 }  # fmt: skip
 
 
+def test_a_line_of_a_table_that_is_too_long(file):
+    """Whether it stands alone or in a quoted cell: no record comes out without it."""
+    long = "x" * 9_000_000
+    alone = file("a.csv", f"text,id\n{long},1\nb,2\n")
+    assert texts(found([alone])) == ["a.csv, line 2: longer than 8,388,608 bytes.", "b"]
+    assert found([alone])[1].at.line == 3
+    quoted = file("a.csv", f'text,id\n"a\n{long}\nz",1\nb,2\n')
+    assert texts(found([quoted])) == ["a.csv, line 3: longer than 8,388,608 bytes.", "b"]
+
+
+def test_an_item_of_json_that_is_too_long(file):
+    (bad,) = found([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
+    assert bad.why == "no JSON: no value ends within 8,388,608 characters; the rest is lost."
+    bad, good = found([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
+    assert bad.why.startswith("2,000,000 characters. A text may have 1,048,576")
+    assert good.text == "b"
+
+
 @pytest.mark.parametrize("case", TABLES)
 def test_tables(file, case):
     name, content, expected = TABLES[case]

@@ -275,6 +275,8 @@ def test_a_choice_that_is_not_there_is_refused():
         page(reading, head=6)
     with pytest.raises(IndexError, match="There is no word 6: the text has units 0 to 5"):
         page(reading, word=6)
+    with pytest.raises(ValueError, match="expected a view of sentence, heads, map, walk, compare"):
+        page(reading, view="table")
     opened = {"word": 5, "layer": 1, "head": 5, "heads": [5]}
     assert carried(page(reading, word=-1, layer=-1, head=-1))["open"] == opened
 
@@ -381,6 +383,15 @@ def test_the_browser_leaves_text_alone(tmp_path):
         assert "<img" not in dom
 
 
+@needs_browser
+def test_a_page_opens_in_the_view_asked_for(flies, tmp_path):
+    opened = Page(tmp_path, page(flies, word=2, layer=5, head=11, view="walk"))
+    assert "softmax" in steps(opened.open())
+    dom = Page(tmp_path, page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark")).open()
+    assert numbers(dom, "map-says")[0] == pytest.approx(float(flies.weights(5, 11)[2].max()), abs=EXACT)
+    assert 'data-theme="dark"' in dom
+
+
 # Texts too long for all of their queries and keys
 
 
@@ -414,8 +425,10 @@ def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
         assert "softmax" in steps(dom)
         dom = opened.open("view=walk&layer=5&head=7&word=100")
         assert "the file holds the numbers of some heads only" in dom
-        for view in ("map", "heads", "sentence"):
+        for view in ("map", "sentence"):
             opened.open(f"view={view}&layer=5&head=7")
+        hint = re.search(r'id="heads-hint".*?</p>', opened.open("view=heads"), re.S)[0]
+        assert f"each cell is the mean of {width} × {width} weights" in re.sub(r"<.*?>", "", hint)
 
 
 def test_a_comparison_travels_along(lens):

@@ -66,6 +66,12 @@ def byte_tokenizer(kind):
     return getattr(transformers, kind)(vocab=vocabulary, merges=merges)
 
 
+def unigrams(special=("<s>", "<pad>", "</s>", "<unk>")):
+    letters = sorted({letter for text in TEXTS for letter in text if not letter.isspace()})
+    pieces = ["▁", "▁the", "▁mat", "at", "an", "es", "▁Time", *letters]
+    return [(piece, 0.0) for piece in special] + [(piece, -2.0 - n % 7) for n, piece in enumerate(pieces)]
+
+
 def plain_tokenizer():
     """A tokenizer.json that is taken as it is, with <s> before."""
     vocabulary, merges = byte_pairs()
@@ -86,6 +92,16 @@ BASES = {  # name: (class, tokenizer, sizes)
         "DistilBertModel",
         bert_tokenizer,
         {"dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 20, "max_position_embeddings": 40},
+    ),
+    "xlm-roberta": (
+        "XLMRobertaModel",
+        lambda: transformers.XLMRobertaTokenizer(vocab=unigrams()),
+        {**SIZES, **SPECIAL, "max_position_embeddings": 160},
+    ),
+    "albert": (
+        "AlbertModel",
+        lambda: transformers.AlbertTokenizer(vocab=unigrams(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"))),
+        {**SIZES, "embedding_size": 12, "max_position_embeddings": 160},
     ),
     "roberta": (
         "RobertaModel",
@@ -271,6 +287,12 @@ def without_separator(folder):
     path.write_text(json.dumps(content))
 
 
+def vocabulary_alone(folder):
+    words = sorted(word_pieces().items(), key=lambda item: item[1])
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word, _ in words))
+    remove("tokenizer.json")(folder)
+
+
 PROMPTS = {"prompts": {"query": "the mat: ", "plain": ""}, "default_prompt_name": "query"}
 SETTINGS = "config_sentence_transformers.json"
 TOKENS = "tokenizer_config.json"
@@ -405,11 +427,15 @@ EQUAL = {  # id: (model, changes)
     "special tokens split": ("bert", [modules(), change(TOKENS, split_special_tokens=True)]),
     "a space before": ("roberta", [modules(), change(TOKENS, add_prefix_space=True)]),
     "offsets not trimmed": ("roberta", [modules(), change(TOKENS, trim_offsets=False)]),
+    "a vocabulary alone": ("bert", [modules(), vocabulary_alone]),
     "special tokens named": ("bert", [modules(), change("special_tokens_map.json", unk_token="[UNK]")]),
     # architectures
     **{
         f"{name}, by the mean": (name, [modules()])
-        for name in ("distilbert", "roberta", "electra", "mpnet", "deberta", "deberta-v2", "modernbert", "llama")
+        for name in (
+            *("distilbert", "roberta", "xlm-roberta", "albert", "electra"),
+            *("mpnet", "deberta", "deberta-v2", "modernbert", "llama"),
+        )
     },
     **{
         f"{name} alone": (name, [])
@@ -649,6 +675,37 @@ def test_the_fingerprint_covers_all_that_makes_a_vector(base, tmp_path):
     assert all(value.startswith("sha256:") for value in prints.values())
     assert lenses["none"].revision == lenses["config"].revision != lenses["weights"].revision
     assert regard.Lens(tmp_path / "none").fingerprint == prints["none"]
+
+
+def test_a_name_on_the_hub(base, tmp_path, monkeypatch):
+    """Its files in the cache: those of the revision, the Transformer in its subfolder, Dense and all."""
+    folder = made(base, "llama", [into("0_Transformer"), modules(*WHOLE, root="0_Transformer", Dense=projection())],
+                  tmp_path / "model")  # fmt: skip
+    change("0_Transformer/sentence_xlnet_config.json", max_seq_length=9)(folder)
+    cache, commit = tmp_path / "hub" / "models--some--model", "0123456789" * 4
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "later").write_text(commit)
+    shutil.copytree(folder, cache / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("regard.lens.model._unreachable", lambda: True)
+    lens = regard.Lens("some/model", revision="later")
+    expected = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
+    np.testing.assert_array_equal(lens.embed(TEXTS, truncation="cut").vectors, expected)
+    assert expected.shape == (len(TEXTS), 9)
+    assert (lens.revision, lens.fingerprint) == (commit, f"commit:{commit}")
+    with pytest.raises(OSError, match="some/model is neither a folder nor in the local cache"):
+        regard.Lens("some/model", revision="earlier")
+
+
+def test_a_text_that_the_tokenizer_has_no_tokens_for(base):
+    vocabulary = {"[PAD]": 0, "the": 1, "mat": 2}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # which is not in the vocabulary
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    model = transformers.LlamaModel(transformers.LlamaConfig(**DECODER, vocab_size=3))
+    found = regard.Lens((model, tokenizer)).embed(["the mat", "the cat"], on_error="skip")
+    assert found.errors == {1: "embed: text 1: the tokenizer of LlamaModel has no token for all of 'the cat'."}
 
 
 def test_the_fingerprint_of_a_model_from_memory():

@@ -1,6 +1,7 @@
 """attention() in PyTorch's own machinery: compile, export, tracing, modes, devices, threads."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import regard
+from regard.backends import operator
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 OF_TORCH = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -143,6 +145,36 @@ def test_compiled_under_autocast(kit):
     found = torch.compile(attend, fullgraph=True, backend="eager")(*tensors)
     assert found.dtype == torch.bfloat16
     same(found, attend(*tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "names", [[], ["causal"], ["lengths", "full mask"], ["softcap", "bias", "sinks"]], ids="-".join
+)
+def test_opcheck_of_the_torch_backend(kit, dtype, names):
+    """Schema, shapes of fake tensors, and the gradient with dynamic shapes, where PyTorch computes."""
+    tensors = [tensor.requires_grad_() for tensor in kit.inputs(dtype=dtype)]
+    more = kit.options(names, *tensors[:2])
+    scores = regard.attention(*tensors, backend="torch", **more).weights.scores
+    scores = replace(scores, query=tensors[0], key=tensors[1])
+    arguments = operator._arguments("torch", scores, tensors[2], more.get("sinks"))
+    torch.library.opcheck(torch.ops.regard.attention.default, [*arguments, "sinks" in names, 2 * ("bias" in names)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_vmap_over_options(kit, dtype):
+    """Lengths, mask and bias of each may be mapped over too; their numbers are checked one by one."""
+    query = torch.randn(3, 2, 4, 5, 8, dtype=dtype)
+    lengths, mask = torch.tensor([[3, 5], [1, 2], [5, 5]]), torch.rand(3, 5, 5) < 0.6
+    bias = torch.randn(3, 5, 5, dtype=dtype)
+
+    def attend(query, lengths, mask, bias):
+        return regard.attention(query, query, query, lengths=lengths, mask=mask, bias=bias, causal="lengths").output
+
+    each = torch.stack([attend(*one) for one in zip(query, lengths, mask, bias, strict=True)])
+    same(torch.func.vmap(attend)(query, lengths, mask, bias), each)
+    with pytest.raises(ValueError, match=r"lengths: expected 0 to 5, .* Got \[7, 9\]"):
+        torch.func.vmap(attend)(query, lengths + 4, mask, bias)
 
 
 # Export and tracing

@@ -170,6 +170,18 @@ def test_lines_and_bars_name_their_head(tab, flies):
     until(page, lambda: page.is_hidden("#tip"))
 
 
+def test_words_that_the_model_does_not_know_are_marked(tab):
+    page = tab(f"view=sentence&text={quote('I like 🪰 bugs 时间')}")
+    assert page.locator("#from .unknown").all_inner_texts() == ["🪰", "时", "间"]
+    assert page.is_visible("#note")
+    assert "3 of 6 words" in page.inner_text("#note")
+    assert "Not in the model's vocabulary: 🪰, 时, 间." in texts_of(svg_of(page))
+    does(page, lambda: page.click("#tab-walk"))
+    assert page.locator("#step-softmax .unknown").all_inner_texts() == ["🪰", "时", "间"]
+    type_text(page, "I like bugs")
+    assert page.is_hidden("#note")
+
+
 # Heads, map, walk
 
 
@@ -204,6 +216,16 @@ def test_a_causal_walk_opens_at_a_word_that_sees_others(tab, causal):
     assert "⏎" in page.locator("#step-softmax tbody th").all_inner_texts()
 
 
+def test_the_norm_and_the_rotation_are_steps(tab, causal):
+    page = tab("view=walk&layer=1&head=2&word=3", base=causal.address)
+    shown = "all => all.filter((item) => !item.hidden).map((item) => item.querySelector('h2').textContent)"
+    names = ["Embedding", "Norm", "Query, key, value", "Rotation", "Scores"]
+    assert page.eval_on_selector_all("#steps > li", shown)[:5] == names
+    assert "LlamaRMSNorm" in page.inner_text("#step-norm")
+    assert "turn the normed x into three vectors of 8 numbers" in page.inner_text("#step-vectors")
+    assert page.locator("#step-norm canvas").count() == page.locator("#step-rotation canvas").count() == 1
+
+
 def test_a_comparison_of_a_causal_model_says_what_a_word_saw(tab, causal):
     texts = quote("the bank sat\nthe cat on the bank")
     page = tab(f"view=compare&same=bank&texts={texts}", base=causal.address)
@@ -218,10 +240,7 @@ def test_the_steps_of_the_walk_stay_where_they_are(tab):
         page.click("#step-next")
         until(page, lambda number=number: page.inner_text("#step-says").startswith(f"Step {number} of 7"))
         page.wait_for_timeout(700)
-        assert (
-            page.evaluate(f"[{style}.display, {style}.fontSize, document.querySelector('#steps').offsetWidth]")
-            == before
-        )
+        assert page.eval_on_selector("#steps", layout) == before
         box = page.locator("#step-next").bounding_box()
         assert 0 <= box["y"] < 200
         heading = page.locator("#steps .current h2").bounding_box()
@@ -436,6 +455,16 @@ def test_a_saved_picture_stands_alone(tab, view):
     width, height = (float(picture.get(side)) for side in ("width", "height"))
     assert picture.get("viewBox") == f"0 0 {width:g} {height:g}"
     assert not list(picture.iter("{http://www.w3.org/2000/svg}image")), "shapes, sharp at any size"
+
+
+@pytest.mark.parametrize("text", ["a \x01 b\x0c c", "x" * 300 + "👩🏽‍🚀" * 300, "القطة تنام 猫は眠っている", "  \t x"])
+@pytest.mark.parametrize("view", ["sentence", "map"])
+def test_any_text_makes_a_picture(tab, view, text):
+    page = tab(f"view={view}&text={quote(text)}")
+    picture = svg_of(page)
+    assert float(picture.get("width")) < 3000
+    assert saved(page, "png")[0].startswith(b"\x89PNG")
+    assert page.is_hidden("#problem"), page.inner_text("#problem")
 
 
 def test_names_of_files_differ_where_what_is_shown_does(tab):

@@ -292,6 +292,29 @@ def test_through_a_layer(kit):
     kit.agree(ours, layer.weight.grad.double())
 
 
+@pytest.mark.parametrize("name", ["Bert", "Llama"])
+def test_a_loss_on_the_attentions_of_a_model(name):
+    """Distillation as it is written for eager: the same gradient of every parameter."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("regard.hf")
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = getattr(transformers, f"{name}Model")(config).train()
+    ids, visible = torch.randint(50, (2, 7)), torch.ones(2, 7, dtype=torch.long)
+    visible[1, 5:] = 0  # padding, whose own rows are left out of the loss
+    gradients = {}
+    for implementation in ("eager", "regard"):
+        model.set_attn_implementation(implementation)
+        model.zero_grad()
+        out = model(ids, attention_mask=visible, output_attentions=True)
+        attended = [mse_loss(weights[:, :, :5], torch.zeros(2, 4, 5, 7)) for weights in out.attentions]
+        (100 * sum(attended) + out.last_hidden_state[:, :5].square().mean()).backward()
+        gradients[implementation] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(gradients["regard"], gradients["eager"], atol=5e-6, rtol=0)
+
+
 # Where there is no gradient
 
 

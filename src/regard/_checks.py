@@ -28,7 +28,7 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
     for name, tensor in zip(("query", "key", "value"), tensors, strict=True):
         _check(name, tensor, tensors[0])
     ndim = tensors[0].ndim
-    query, key, value = (tensor[(None,) * (4 - ndim)] for tensor in tensors)
+    query, key, value = tensors if ndim >= 4 else tuple(tensor[(None,) * (4 - ndim)] for tensor in tensors)
     if query.shape[-1] == 0:
         raise ValueError("query: expected a dim of 1 at least. Got 0.")
     batch = _batch(query, key, value)
@@ -44,7 +44,8 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
     heads, groups = query.shape[-3], key.shape[-3]
     if (heads % groups if groups else heads) != 0:
         raise ValueError(f"key: expected a number of heads that divides the query's {heads}. Got {groups}.")
-    query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
+    if len(batch) > 1 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
     return (*batch, heads)[max(0, 4 - ndim) :], (query, key, value)
 
 
@@ -69,6 +70,8 @@ def _check(name: str, tensor: Any, query: Tensor) -> None:
 def _batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
     """The batch dimensions; one of size 1 is repeated for the others, as torch broadcasts."""
     batch = tuple(query.shape[:-3])
+    if key.shape[:-3] == batch == value.shape[:-3]:
+        return batch
     for name, tensor in (("key", key), ("value", value)):
         sizes = []
         for size, other in zip(tensor.shape[:-3], batch, strict=True):
@@ -115,13 +118,22 @@ def _number(name: str, number: Any) -> float:
 
 
 def bias(given: Tensor | None, shape: tuple[int, ...], query: Tensor) -> Tensor | None:
-    """The bias in four dimensions."""
+    """The bias in four dimensions, in float32 if it is float64 and the tensors are not."""
     if given is None:
         return None
     if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
         got = given.dtype if isinstance(given, Tensor) else type(given).__name__
         raise TypeError(f"bias: expected a float tensor. Got {got}; who may look at whom is for mask=.")
-    return broadcastable("bias", given, shape, query.device).resolve_neg()
+    given = broadcastable("bias", given, shape, query.device).resolve_neg()
+    return _in_float32(given) if given.dtype == torch.float64 != query.dtype else given
+
+
+def _in_float32(bias: Tensor) -> Tensor:
+    """A finite minus infinity of float64 stays finite: a row of nothing else is the mean, not one that sees none."""
+    largest, infinite = torch.finfo(torch.float32).max, bias.isinf()
+    finite = bias.masked_fill(infinite, 0)
+    zero = finite - finite.detach()  # with the gradient that clamp would stop
+    return (torch.where(infinite, bias, bias.clamp(-largest, largest)).detach() + zero).to(torch.float32)
 
 
 def sinks(given: Tensor | None, query: Tensor) -> Tensor | None:

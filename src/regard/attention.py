@@ -78,7 +78,8 @@ def attention(
 
     A query that may look at nothing gets output 0, lse −inf and weights 0.
 
-    Returns: `Attention`, with output and lse differentiable in query, key, value, bias and sinks.
+    Returns: `Attention`, with output and lse differentiable in query, key, value, bias and sinks: twice, and in forward
+    mode. What the derivatives read may not be changed in place before them; PyTorch raises RuntimeError where it was.
 
     Raises: ValueError or TypeError with the call, the shapes, the argument and the cause.
 
@@ -95,7 +96,7 @@ def attention(
         leading, (q, k, v) = _checks.four_dimensional((query, key, value))
         shape = (*((1,) * (2 - len(leading))), *leading, q.shape[2], k.shape[2])
         rule = make_mask(shape, q.device, causal=causal, window=window, lengths=lengths, segments=segments, mask=mask)
-        q, k, v = (tensor.resolve_neg() for tensor in (q, k, v))
+        q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
         scores = Scores(q, k, rule, _checks.scale(scale, q), _checks.bias(bias, shape, q), _checks.softcap(softcap))
         sinks = _checks.sinks(sinks, q)
         names = [statistic(name, shape[-1]) for name in _checks.names(collect)]
@@ -104,9 +105,12 @@ def attention(
         call = f"attention({_checks.described(query, key, value)})"
         raise type(error)(f"{call}: {error}") from None
     weights = Weights(scores, lse, sinks, leading=leading, collected=collected)
-    return Attention(_as_given(output, leading), _as_given(lse.to(scores.dtype), leading), weights, value)
+    lse = lse.to(scores.dtype)
+    if len(leading) != 2:
+        output, lse = _as_given(output, leading), _as_given(lse, leading)
+    return Attention(output, lse, weights, value)
 
 
 def _as_given(tensor: Tensor, leading: tuple[int, ...]) -> Tensor:
     """From (B,H,…) to the leading dimensions of the call."""
-    return tensor[(0,) * (2 - len(leading))] if len(leading) <= 2 else tensor.unflatten(0, leading[:-1])
+    return tensor[(0,) * (2 - len(leading))] if len(leading) < 2 else tensor.unflatten(0, leading[:-1])

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from regard.plurals import counted
+
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], object]]:
@@ -82,7 +84,7 @@ class Pace:
         self.texts += texts
         self.tokens += tokens
         seconds = now - self.start
-        said = f"{self.texts:,} texts"
+        said = counted(self.texts, "text")
         if seconds > 0:
             said += f", {self.texts / seconds:,.0f}/s, {self.tokens / seconds:,.0f} tokens/s"
         if seconds > 1 and share is not None and share > self.first:

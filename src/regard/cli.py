@@ -453,7 +453,7 @@ def train(
         _print_json(report)
         return
     best = report["best"]
-    print(f"{report['steps']:,} steps in {report['seconds']:,.0f} s; {report['ended']}.")
+    print(f"{counted(report['steps'], 'step')} in {report['seconds']:,.0f} s; {report['ended']}.")
     found = f"{best['accuracy']:.1%} (loss {best['loss']:.2f}, at step {best['step']:,})"
     print(f"Of masked words in held-out text it finds {found}.")
     print(f"regard.Lens({str(out)!r}) opens it; {out / 'losses.png'} shows how it learned.")
@@ -536,7 +536,7 @@ def bench_attention(
         figures.check(path)
         if path.suffix.lower() != ".json":
             picture.check(rows)
-    with bars.counting(f"of {len(rows)} rows") as advance:
+    with bars.counting(f"of {counted(len(rows), 'row')}") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
         _print_json(report.to_dict())

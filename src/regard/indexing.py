@@ -71,6 +71,6 @@ def _written_out(items: Sequence[Any], shape: Sequence[int]) -> list[Any]:
 def _positions(item: Any, dim: int, size: int) -> Int[Tensor, "n"] | Int[Tensor, ""]:
     """The positions that one index names; of no dimension where it is a number, as in torch."""
     try:
-        return torch.arange(size)[item.cpu() if isinstance(item, Tensor) else item]
+        return torch.arange(size, device="cpu")[item.cpu() if isinstance(item, Tensor) else item]
     except (IndexError, TypeError, ValueError) as error:
         raise IndexError(f"Weights: cannot take {item!r} from the {size} of dimension {dim}: {error}") from None

@@ -163,19 +163,22 @@ def topk(k: int, settled: bool = False) -> Reduction:
         if settled:
             values, indices = known
             return values[..., :k].clone(), indices[..., :k].clone()
-        if not known and backends.reductions(softmax) is streaming:
-            values, indices = streaming.statistics(softmax, [f"topk:{k}"])[f"topk:{k}"]
-            return values, indices
+        by, several = backends.reductions(softmax), min(k + 1, softmax.scores.shape[3])
+        if by is streaming and not known:
+            known = by.statistics(softmax, [f"topk:{k}"])[f"topk:{k}"]
+        if softmax.lse.dtype == softmax.scores.dtype:  # not the kernel's: ranked by the weights themselves
+            return known[0][..., :k].clone(), known[1][..., :k].clone()
+        if several > cpu.LARGEST_TOP:
+            return _again(softmax, k)
         if not known:
-            name = f"topk:{min(k + 1, softmax.scores.shape[3])}"
-            known = backends.reductions(softmax).statistics(softmax, [name])[name]
+            known = by.statistics(softmax, [f"topk:{several}"])[f"topk:{several}"]
         return _settle(softmax, known[0], known[1], k)
 
     return Reduction(compute, _pull_at_topk)
 
 
 def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest, equal weights in the order of their keys, from k + 1 or more that were ranked by their scores.
+    """The k largest, equal weights in the order of their keys, from k + 1 that the kernel ranked by their scores.
 
     Scores that differ may round to the same weight. Where that may have left a lower key out, and where a row is nan,
     the row is looked at again.
@@ -184,18 +187,36 @@ def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[
     if values.shape[-1] > k:
         unsure = unsure | ((values[..., k - 1] == values[..., k]) & (values[..., k] > 0))
     values, indices = streaming.in_order(values[..., :k], indices[..., :k])
-    queries, keys = softmax.scores.shape[2:]
+    if unsure.any():
+        unsure = unsure[..., None]
+        again = _again(softmax, k, unsure[..., 0])
+        values, indices = torch.where(unsure, again[0], values), torch.where(unsure, again[1], indices)
+    return values, indices
+
+
+def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k largest of the weights as `dense` has them, block by block; of the rows that are wanted, at least."""
+    batch, heads, queries, keys = softmax.scores.shape
+    values = softmax.lse.new_zeros(batch, heads, queries, k, dtype=softmax.scores.dtype)
+    indices = torch.zeros_like(values, dtype=torch.long)
     step = max(1, BLOCK // max(1, keys))
-    for batch, head in unsure.any(-1).nonzero().tolist():
+    for pair in range(batch * heads):
+        sequence, head = divmod(pair, heads)
         for start in range(0, queries, step):
             rows = slice(start, min(start + step, queries))
-            again = unsure[batch, head, rows]
-            if again.any():
-                at = Block(slice(batch, batch + 1), slice(head, head + 1), rows, slice(0, keys))
-                weights = backends.reductions(softmax).tile(softmax, at)[0, 0, again]
-                place = batch, head, start + again.nonzero()[:, 0]
-                values[place], indices[place] = streaming.topk(weights, k, 0, keys)
+            at = Block(slice(sequence, sequence + 1), slice(head, head + 1), rows, slice(0, keys))
+            if wanted is None or wanted[at[:3]].any():
+                weights = _whole_rows(softmax, at)
+                values[at[:3]], indices[at[:3]] = streaming.topk(weights, k, 0, keys)
     return values, indices
+
+
+def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
+    by = backends.reductions(softmax)
+    if by is not streaming:  # as it weighed them when it ranked them
+        return by.tile(softmax, at)
+    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
+    return streaming.softmax(softmax.scores.tile(at), sinks)[0]
 
 
 def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:

@@ -51,6 +51,7 @@ def here() -> dict[str, list[str]]:
 def what(name: str) -> str:
     """What a backend that serves here is; of the kernel, its instruction set and those that REGARD_ISA can force."""
     if name != "cpu":
-        return (BACKENDS[name].__doc__ or "").partition(".")[0]
+        on_cuda = "; on CUDA it has not been run yet" if name == "torch" else ""
+        return (BACKENDS[name].__doc__ or "").partition(".")[0] + on_cuda
     used, *others = sorted(cpu.instruction_sets(), key=lambda one: one != cpu.instruction_set())
     return f"the native kernel, {used}" + (f" (REGARD_ISA can force {', '.join(others)})" if others else "")

@@ -131,7 +131,8 @@ class _Call:
 
 def _rows(tensor: Tensor) -> Tensor:
     """The numbers of a row side by side, and no sign that is still to be turned: addresses tell of neither."""
-    tensor = tensor.resolve_neg()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 

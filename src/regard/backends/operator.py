@@ -47,10 +47,12 @@ def run(
 
     The statistics of a backend's own pass are there for free; others are added unless torch.compile follows.
     """
+    arguments = _arguments(backend, scores, value, sinks)
+    if not names:
+        return *_call(_ATTENTION, *arguments, False, 0)[:2], {}
     largest_top = getattr(backends.BACKENDS[backend], "LARGEST_TOP", scores.shape[3])
     counts = {name: int(name.removeprefix("topk:")) for name in names if name != "entropy"}
     top = max([0, *(count for count in counts.values() if count <= largest_top)])
-    arguments = _arguments(backend, scores, value, sinks)
     output, lse, entropies, values, indices = _call(_ATTENTION, *arguments, "entropy" in names, top)
     collected: streaming.Statistics = {}
     for name in names:

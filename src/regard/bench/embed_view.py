@@ -11,7 +11,9 @@ from rich.text import Text
 from regard import figures
 from regard.bench.embed import Report
 from regard.bench.embedders import EMBEDDERS
+from regard.bench.measure import described
 from regard.figures import INK
+from regard.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +23,13 @@ _COLOURS = {"float32": "#440154", "bfloat16": "#21918c"}
 
 def table(report: Report) -> RenderableType:
     """The machine, the texts, and a line each."""
-    about, ceilings = report.machine, report.ceilings
+    ceilings = report.ceilings
     speeds = ", ".join(f"{speed / 1e9:.0f} GF/s in {name}" for name, speed in ceilings.flops.items())
     head = (
-        f"{about['processor']}, {about['cores']} cores, torch {about['torch']}, {about['threads']} threads.\n"
+        f"{described(report.machine)}.\n"
         f"At most {speeds} (by {ceilings.source}).\n"
-        f"{report.texts:,} texts, {report.tokens:,} tokens, {report.flops / report.tokens / 1e6:.1f} MFLOP a token. "
+        f"{counted(report.texts, 'text')}, {counted(report.tokens, 'token')}, "
+        f"{report.flops / report.tokens / 1e6:.1f} MFLOP a token. "
         f"Medians of {report.rounds}, in turn.\n"
         "ceiling: the share of it; × regard, × bfloat16: regard is so many times as fast; short: one short text, warm; "
         "first: from the start of a process to a vector; memory: of a process, at most; cosine: the least, to st's."
@@ -78,8 +81,7 @@ def picture(report: Report) -> Figure:
     axes.set_xticks([])
     axes.set_xlim(0, 1.12 * max(map(report.speed, names)))
     axes.set_title("Tokens a second, from texts to sentence vectors", fontsize=12, color=INK, loc="left")
-    about = (
-        f"{report.machine['processor']}, {report.machine['threads']} threads; {report.texts:,} texts of mixed length"
-    )
+    threads, texts = counted(report.machine["threads"], "thread"), counted(report.texts, "text")
+    about = f"{report.machine['processor']}, {threads}; {texts} of mixed length"
     figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
     return figure

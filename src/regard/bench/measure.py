@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from regard.plurals import counted
+
 
 def machine() -> dict[str, Any]:
     """The machine, and what runs on it."""
@@ -30,10 +32,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def described() -> str:
-    """The machine in a line."""
-    about = machine()
-    return f"{about['processor']}, {about['cores']} cores, torch {about['torch']}, {about['threads']} threads"
+def described(about: Mapping[str, Any] | None = None) -> str:
+    """A machine, by default this one, in a line."""
+    about = machine() if about is None else about
+    cores, threads = counted(about["cores"], "core"), counted(about["threads"], "thread")
+    return f"{about['processor']}, {cores}, torch {about['torch']}, {threads}"
 
 
 def cores() -> int:

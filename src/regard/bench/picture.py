@@ -10,6 +10,7 @@ from regard.bench.attention import Report, Result
 from regard.bench.grid import Row
 from regard.bench.peers import PEERS
 from regard.figures import INK
+from regard.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def picture(report: Report) -> Figure:
         axes.set_xlabel("N", fontsize=9, color=INK)
     figure.suptitle("Attention: the share of what the machine can do", fontsize=12, color=INK)
     ceilings = ", ".join(f"{speed / 1e9:.0f} GF/s in {name}" for name, speed in report.ceilings.flops.items())
-    about = f"{report.machine['processor']}, {report.machine['threads']} threads; ceilings: {ceilings}"
+    about = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}; ceilings: {ceilings}"
     figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
     shown = [name for name in _NAMES.values() if name in lines]

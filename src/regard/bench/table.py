@@ -10,6 +10,7 @@ from rich.text import Text
 
 from regard.bench.attention import Report, Result, means, sections
 from regard.bench.grid import LOOKING
+from regard.bench.measure import described
 from regard.bench.peers import PEERS
 
 
@@ -28,11 +29,11 @@ def table(report: Report) -> RenderableType:
 
 
 def _machine(report: Report) -> Text:
-    about, ceilings = report.machine, report.ceilings
+    ceilings = report.ceilings
     speeds = [f"{_giga(speed)} GF/s in {name}" for name, speed in ceilings.flops.items()]
     backends = " and ".join(dict.fromkeys(result.backend for result in report.results))
     return Text(
-        f"{about['processor']}, {about['cores']} cores, torch {about['torch']}, {about['threads']} threads.\n"
+        f"{described(report.machine)}.\n"
         f"At most {', '.join(speeds)}; {_giga(ceilings.bytes)} GB/s from memory (by {ceilings.source}).\n"
         f"regard's backend: {backends}. Medians of {report.rounds}, in turn. × SDPA: regard is so many times as fast."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,8 +60,11 @@ def begin(folder: Path, about: dict[str, str], overwrite: bool) -> None:
     write(file, lambda opened: opened.write(json.dumps(about, indent=1).encode()))
 
 
-def merge(folder: Path, out: Path, names: Sequence[str], source: Source) -> list[Path]:
-    """Make of the parts, whose files have these names, what is to be moved to `out`. Gives the files that have rows."""
+def merge(folder: Path, out: Path, names: Sequence[str], source: Source, warn: Callable[[str], object]) -> list[Path]:
+    """Make of the parts, whose files have these names, what is to be moved to `out`. Gives the files that have rows.
+
+    `warn` is told of columns that no record has.
+    """
     import pyarrow.parquet as pq
 
     filled = [folder / name for name in names if pq.read_metadata(folder / name).num_rows]
@@ -69,6 +72,9 @@ def merge(folder: Path, out: Path, names: Sequence[str], source: Source) -> list
         shutil.rmtree(folder)
         raise ValueError(f"There is no text in {', '.join(map(shown, source.files))}.")
     types = tables.common_types(filled, source.keep)
+    for name in [name for name, kind in types.items() if kind is None]:
+        warn(f"keep: no record has a value for {name!r}: the column is empty.")
+        types[name] = tables.text_type()
     if out.suffix:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         tables.save(folder / WHOLE, (tables.converted(pq.read_table(path), types) for path in filled), about)

@@ -147,8 +147,10 @@ class _Pieces:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
             except (ValueError, RecursionError):
-                if self.ended or len(self.text) - self.at > LINE:
+                if self.ended:
                     raise
+                if len(self.text) - self.at > LINE:
+                    raise ValueError(f"no value ends within {LINE:,} characters") from None
             else:
                 if end < len(self.text) or self.ended:  # else it may go on, as 12 of 123
                     self.at = end
@@ -224,17 +226,21 @@ def _rows(source: Source, lines: Lines, rows: Any, too_long: list[Place]) -> Ite
     wanted = [*source.columns, *source.keep]
     header: list[str] = []
     while True:
-        at = lines.at(lines.number + 1)
+        at, before = lines.at(lines.number + 1), rows.line_num
         try:
             row = next(rows, None)
         except csv.Error as error:
-            alone = lines.number == at.line  # the next line begins a row
+            alone = header and lines.number == at.line  # then the next line begins a row
             yield Bad(str(at), f"{plain(error)}." if alone else f"{plain(error)}; the rest is lost.")
-            if alone and header:
+            if alone:
                 continue
             return
-        yield from map(_too_long, too_long)
-        too_long.clear()
+        if too_long:
+            yield from map(_too_long, too_long)
+            too_long.clear()
+            if rows.line_num - before > 1:  # it may be a line of this row
+                continue
+            at = lines.at()
         if row is None:
             return
         if not header:

@@ -60,7 +60,7 @@ def embed_files(
         workers: processes on the cluster; as many as it has processors, if not given.
         overwrite: replace what is there, or was begun by another run.
         progress: is told of texts and tokens that were embedded, and the share of the files that is done, if known.
-        warn: is told of bad records, and of what one would not expect of the model.
+        warn: is told of bad records, of what one would not expect of the model, and of kept columns without a value.
         leave_out: is told of files in folders that are not read, and why (see `read.find`).
 
     Returns: the counts of texts, vectors, tokens, truncated texts and bad records, and the vectors' dim.
@@ -132,7 +132,7 @@ def embed_files(
             made = _embed_here(job, undone(), lens, progress)
         for said in made:
             count(said)
-        filled = merge(folder, out, names, source)
+        filled = merge(folder, out, names, source, warn)
         counts["dim"] = tables.dim(filled[0])
     move(folder, out)
     return counts

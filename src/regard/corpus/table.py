@@ -157,7 +157,7 @@ def size(value: Any) -> int:
 
 
 def common_types(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
-    """The types that columns have in all files together: one that holds what is in each, or text."""
+    """The types that columns have in all files together: one that holds what is in each, or text; None of no value."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -171,8 +171,15 @@ def common_types(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
                     pq.read_table(path, columns=[name])[name].cast(kind)  # does every number fit?
         except pa.ArrowException:
             kind = pa.string()
-        common[name] = pa.string() if pa.types.is_null(kind) else kind
+        common[name] = None if pa.types.is_null(kind) else kind
     return common
+
+
+def text_type() -> pa.DataType:
+    """Arrow's type of texts."""
+    import pyarrow as pa
+
+    return pa.string()
 
 
 def converted(table: pa.Table, types: dict[str, Any]) -> pa.Table:

@@ -69,6 +69,8 @@ class Comparison:
             "texts": [reading.text for reading in self.readings],
             "similarity": self.similarity.tolist(),
             "clusters": list(self.clusters),
+            "causal": self.readings[0].causal,
+            "notes": [reading.note for reading in self.readings],
         }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regard.lens.model import Model, check_text
 from regard.lens.sentence import POOLS
+from regard.lens.tokenizer import encoded
 from regard.lens.words import Span, trimmed, units
 
 if TYPE_CHECKING:
@@ -253,9 +254,9 @@ class _Call:
 
     def _tokenized(self, block: Sequence[tuple[str, list[int]]]) -> list[_Text]:
         prompt = self.options.prompt
-        encoded = self.model.tokenizer.encode_batch([prompt + text for text, _ in block], add_special_tokens=False)
+        encodings = encoded(self.model.tokenizer, [prompt + text for text, _ in block])
         tokenized = []
-        for (text, numbers), encoding in zip(block, encoded, strict=True):
+        for (text, numbers), encoding in zip(block, encodings, strict=True):
             try:
                 made = _text(self.model, text, numbers, encoding, self.options)
             except _RefusedTextError as reason:
@@ -313,6 +314,8 @@ def _stacked(vectors: list[Any], as_one: bool) -> Any:
 
 def _text(model: Model, text: str, numbers: list[int], encoding: Any, options: Options) -> _Text:
     """One text's tokens and windows, each of which begins with the prompt."""
+    if encoding is None:
+        raise _RefusedTextError(f"the tokenizer of {model.name} has no token for all of {text[:60]!r}.")
     limit = (model.sentences.limit if options.level == "sentence" else None) or model.limit
     shift = len(options.prompt)
     first = next((n for n, (_, stop) in enumerate(encoding.offsets) if stop > shift), len(encoding)) if shift else 0
@@ -487,8 +490,9 @@ def _word(states: Tensor, subwords: Subwords) -> Tensor:
 
 
 def _within(text: _Text, part: Span) -> list[int]:
-    """The tokens that begin in a part of a text."""
-    tokens = [n for n, (start, _) in enumerate(text.spans) if part[0] <= start < part[1]]
+    """The tokens that begin in a part of a text, without the space that many begin with."""
+    starts = (trimmed(text.text, *span)[0] for span in text.spans)
+    tokens = [n for n, start in enumerate(starts) if part[0] <= start < part[1]]
     if not tokens:
         raise _RefusedTextError(f"no token begins between the characters {part[0]} and {part[1]}.")
     return tokens

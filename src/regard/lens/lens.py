@@ -17,7 +17,6 @@ from regard.lens.encode import encode, encode_pair, said_of, tokens_of
 from regard.lens.model import open_model, telling
 from regard.lens.reading import Reading, SomeLayers, Token
 from regard.lens.words import check_spans, units
-from regard.weights import Weights
 
 
 class Lens:

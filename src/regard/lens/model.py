@@ -25,7 +25,7 @@ from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_o
 from regard.lens.inside import Inside, look_inside
 from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
 from regard.lens.states import TransformersStates
-from regard.lens.tokenizer import OpenedTokenizer, from_folder, from_transformers, lower_cased
+from regard.lens.tokenizer import OpenedTokenizer, example, from_folder, from_transformers, lower_cased
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -183,13 +183,10 @@ def telling(blocks: Sequence[torch.nn.Module], progress: Callable[[float], None]
 
 def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
-    for text in ("a", "1", ".", "\u4e2d"):  # any that has a token
-        encoding = tokenizer.encode(text)
-        mask = encoding.special_tokens_mask
-        if 0 in mask:
-            first, last = mask.index(0), len(mask) - mask[::-1].index(0)
-            return encoding.ids[:first], encoding.ids[last:]
-    return tokenizer.encode("").ids, []
+    encoding = example(tokenizer)
+    mask = encoding.special_tokens_mask
+    first, last = mask.index(0), len(mask) - mask[::-1].index(0)
+    return encoding.ids[:first], encoding.ids[last:]
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
@@ -250,7 +247,7 @@ def _own(folder: Path, name: str) -> Model | None:
     tokens = None if says and says.tokenizer else from_folder(root)
     if tokens is None:
         tokens = _auto_tokens(root, says)
-    if tokens.typed and any(tokens.tokenizer.encode("a").type_ids):
+    if tokens.typed and any(example(tokens.tokenizer).type_ids):
         return None
     encoder = Encoder.from_pretrained(root)
     packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
@@ -344,7 +341,17 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Model:
         raise OSError(_why_not(name, error)) from error
     except Exception as error:  # transformers, and what it stands on, raise exceptions of every kind
         raise ValueError(_why_not(name, error)) from error
-    return _from_transformers(model, tokenizer, folder.resolve().name if folder else name, says, folder)
+    if folder is not None:
+        return _from_transformers(model, tokenizer, folder.resolve().name, says, folder)
+    return _from_transformers(model, tokenizer, name, says, commit=_commit(name, found))
+
+
+def _commit(name: str, options: dict[str, Any]) -> str:
+    """Of a model in the hub's cache; "" where it lies otherwise."""
+    from transformers.utils import cached_file
+
+    parts = Path(cached_file(name, "config.json", **options) or "").parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else ""
 
 
 def _check_tensors(model: Any, info: dict[str, Any]) -> None:
@@ -419,9 +426,10 @@ def _why_not(name: str, error: Exception) -> str:
 
 
 def _from_transformers(
-    model: Any, tokenizer: Any, name: str, says: Sentences | None = None, folder: Path | None = None
+    model: Any, tokenizer: Any, name: str, says: Sentences | None = None, folder: Path | None = None, commit: str = ""
 ) -> Model:
     import regard.hf
+    from regard import checkpoint
 
     whole, (model, tokenizer, omits) = model, readable(model, tokenizer)
     shown = model.config.model_type not in _EMBEDDING_ONLY
@@ -448,9 +456,9 @@ def _from_transformers(
         layers,
         limit,
         says,
-        revision=functools.partial(_revision, model.config, root),
+        revision=lambda: checkpoint.digest(root) if root else commit,
         blocks=forward.blocks if isinstance(forward, Reader) else (),
-        fingerprint=functools.partial(_fingerprint, whole, folder, tokens.tokenizer),
+        fingerprint=functools.partial(_fingerprint, whole, folder, commit, tokens.tokenizer),
         rows=rows_of(model) or None,
         special=tokens.special,
         left=tokens.left,
@@ -480,18 +488,11 @@ def _as_theirs(model: Any, tokens: OpenedTokenizer, says: Sentences | None) -> S
     return says
 
 
-def _revision(config: Any, root: Path | None) -> str:
-    from regard import checkpoint
-
-    return getattr(config, "_commit_hash", None) or ("" if root is None else checkpoint.digest(root))
-
-
-def _fingerprint(model: Any, folder: Path | None, tokenizer: Tokenizer) -> str:
+def _fingerprint(model: Any, folder: Path | None, commit: str, tokenizer: Tokenizer) -> str:
     from regard import checkpoint
 
     if folder is not None:
         return checkpoint.fingerprint(folder)
-    commit = getattr(model.config, "_commit_hash", None)
     return f"commit:{commit}" if commit else checkpoint.fingerprint_of(model, tokenizer.to_str())
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from regard.lens.tokenizer import example
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -72,10 +74,8 @@ class TransformersStates:
 
 def _types(tokenizer: Tokenizer) -> tuple[list[int], int, list[int]]:
     """Of the special tokens before a text, of the text, and of those after it."""
-    encoding = tokenizer.encode("a")
+    encoding = example(tokenizer)
     mask, types = encoding.special_tokens_mask, encoding.type_ids
-    if 0 not in mask:
-        return types, 0, []
     first, last = mask.index(0), len(mask) - mask[::-1].index(0)
     return types[:first], types[first], types[last:]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regard.files import read_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 # Texts that a tokenizer splits otherwise where one of its settings differs.
 _PROBES = (
@@ -91,7 +91,8 @@ def from_transformers(tokenizer: Any, name: str) -> OpenedTokenizer:
     """
     backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))
     backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
-    for probe, encoding in zip(_PROBES, _as_it_is(tokenizer, _PROBES), strict=True):
+    probes = [probe for probe in _PROBES if _has_tokens_for(backend, probe)]
+    for probe, encoding in zip(probes, _as_it_is(tokenizer, probes), strict=True):
         theirs, ours = encoding["input_ids"], backend.encode(probe)
         if ours.ids != theirs or encoding.get("token_type_ids", ours.type_ids) != ours.type_ids:
             raise ValueError(f"{name}: its tokenizer does more to a text than regard does, e.g. to {probe!r}.")
@@ -99,6 +100,32 @@ def from_transformers(tokenizer: Any, name: str) -> OpenedTokenizer:
     chat, typed = getattr(tokenizer, "chat_template", None) is not None, "token_type_ids" in tokenizer.model_input_names
     special = frozenset(tokenizer.all_special_ids)
     return OpenedTokenizer(backend, limit, special, tokenizer.truncation_side == "left", chat, typed)
+
+
+def example(tokenizer: Tokenizer) -> Encoding:
+    """What it makes of some text: special tokens around others. Raises ValueError where it has none for any text."""
+    for text in ("a", "1", ".", "\u4e2d", *sorted(tokenizer.get_vocab())):
+        if _has_tokens_for(tokenizer, text) and 0 in (encoding := tokenizer.encode(text)).special_tokens_mask:
+            return encoding
+    raise ValueError("The tokenizer has no tokens for any text.")
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding | None]:
+    """The texts' tokens without special ones; None for a text that the tokenizer has no tokens for."""
+    try:
+        return [*tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    except Exception:  # a vocabulary without a token for the unknown; tokenizers raises nothing more precise
+        known = [_has_tokens_for(tokenizer, text) for text in texts]
+        pairs = zip(texts, known, strict=True)
+        return [tokenizer.encode(text, add_special_tokens=False) if there else None for text, there in pairs]
+
+
+def _has_tokens_for(tokenizer: Tokenizer, text: str) -> bool:
+    try:
+        tokenizer.encode(text)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _as_it_is(tokenizer: Any, texts: Sequence[str]) -> list[Any]:

@@ -126,16 +126,6 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
 
 
-def isolated(text: str) -> str:
-    """The text between marks that keep what is written from right to left in its cell: U+2068 and U+2069.
-
-    >>> isolated("abc"), isolated("שלום") == "\u2068שלום\u2069"
-    ('abc', True)
-    """
-    return f"\u2068{text}\u2069" if _RIGHT_TO_LEFT.search(text) else text
-
-
-_RIGHT_TO_LEFT = regex.compile(r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}]")
 _UNPRINTABLE = regex.compile(r"[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from regard import figures
 from regard.figures import INK
+from regard.plurals import counted
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES, Learned
@@ -30,11 +31,13 @@ def picture(report: Report) -> Figure:
     for row, name in zip(rows[1:], tasks, strict=True):
         panels = row.subplots(1, 3, width_ratios=[1, 1, 1])
         _accuracy(
-            panels[0], report.learned[name], f"{name.capitalize()}, {report.steps[name]:,} steps: exact by length"
+            panels[0],
+            report.learned[name],
+            f"{name.capitalize()}, {counted(report.steps[name], 'step')}: exact by length",
         )
         for axes, who in zip(panels[1:], NAMES, strict=True):
             _alignment(axes, report.learned[name][who], TASKS[name].example, NAMES[who])
-    about = f"{report.machine['processor']}, {report.machine['threads']} threads"
+    about = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}"
     figure.suptitle("Recurrent attention and self-attention", fontsize=13, color=INK)
     figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
     return figure

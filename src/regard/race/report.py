@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from regard.bench.measure import machine
+from regard.plurals import counted
 from regard.race import timing, training
 from regard.race.tasks import TASKS
 from regard.race.timing import LENGTHS, Times, overtakes
@@ -63,7 +64,7 @@ class Report:
             shares = ", ".join(f"{NAMES[who]} {each[who].accuracy:.1%} in {each[who].seconds:.0f} s" for who in NAMES)
             solved = [NAMES[who] for who in NAMES if each[who].accuracy >= SOLVED]
             who = {0: "neither solves it", 1: f"only {''.join(solved)} solves it", 2: "both solve it"}[len(solved)]
-            found.append(f"{name.capitalize()}, after {self.steps[name]:,} steps: {shares}: {who}.")
+            found.append(f"{name.capitalize()}, after {counted(self.steps[name], 'step')}: {shares}: {who}.")
         return found
 
     def to_dict(self) -> dict[str, Any]:

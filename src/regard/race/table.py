@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from regard.bench.measure import described
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES
@@ -13,10 +14,7 @@ from regard.race.training import NAMES
 
 def table(report: Report) -> RenderableType:
     """The machine, time against length, accuracy, and what follows from it."""
-    about = report.machine
-    parts: list[RenderableType] = [
-        Text(f"{about['processor']}, {about['cores']} cores, torch {about['torch']}, {about['threads']} threads.")
-    ]
+    parts: list[RenderableType] = [Text(f"{described(report.machine)}.")]
     if report.times.step:
         parts += [Text(), _times(report)]
     if report.learned:

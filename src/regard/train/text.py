@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from regard.plurals import counted
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -115,8 +117,8 @@ def check(learned: Tensor, held_out: Tensor, text: Text, length: int) -> None:
     needed = max(FEWEST * length * HELD_OUT / (HELD_OUT - 1), (length + 1) * HELD_OUT)  # tokens
     per_token = sum(map(len, text.learned)) / max(1, learned.numel()) if len(learned) else 6
     raise ValueError(
-        f"Too little text: {characters:,} characters, and blocks of {length} tokens need about "
-        f"{round(needed * max(3, per_token), -2):,.0f}. More text, or a smaller --length."
+        f"Too little text: {counted(characters, 'character')}, and blocks of {length} tokens need about "
+        f"{round(needed * max(3, per_token), -2):,.0f}. Give more text, or a smaller length."
     )
 
 

@@ -47,7 +47,7 @@ from regard.lens.habits import HABITS, NAMED, habits
 from regard.lens.lens import Lens
 from regard.lens.reading import Reading, Word
 from regard.mask import Block
-from regard.view.html import card, page
+from regard.view.html import card, origin, page
 from regard.view.shelf import Cancelled, Jobs, Lane, Progress, Shelf, Working, give_back, size_of
 from regard.view.tiles import BASE, WHOLE, Matrix, thumbs
 
@@ -270,6 +270,11 @@ class Desk:
         seen = ~scores.tile(here)[0, 0, 0].isneginf().cpu()
         none = torch.tensor(torch.nan, dtype=torch.float64)
         sink = float(attended.weights.sink()[head, token])
+        made, made_arrays = walk.made, {}
+        if made is not None and made.norm:
+            made_arrays["normed"] = made.normed[row]
+        if made is not None and made.rotated:
+            made_arrays["unrotated"] = made.query[row]
         return {
             "rows": most.tolist(),
             "best": int(weights.argmax()),
@@ -280,6 +285,7 @@ class Desk:
             "masked": bool((~seen).any()),
             "error": walk.error if isfinite(walk.error) else None,
             "carried_total": total if isfinite(total := float(carried.sum())) else None,
+            "made": origin(made),
         }, {
             "x": walk.x[row],
             "query": walk.query[row],
@@ -293,6 +299,7 @@ class Desk:
             "lengths": lengths[most],
             "carried": carried[most],
             "context": walk.context[row],
+            **made_arrays,
         }
 
     # Compare

@@ -32,6 +32,7 @@ from regard.view.tiles import Matrix
 
 if TYPE_CHECKING:
     from regard.lens import Reading
+    from regard.lens.walk import Made
 
 # In this order: a module uses those before it when it is read, and any of them when it runs.
 MODULES = (
@@ -203,6 +204,13 @@ def card(reading: Reading) -> dict[str, Any]:
     }
 
 
+def origin(made: Made | None) -> dict[str, Any] | None:
+    """How a layer makes query, key and value of x, without the numbers; None where it is not known."""
+    if made is None:
+        return None
+    return {"norm": made.norm, "head_norm": made.head_norm, "rotated": made.rotated, "factor": made.factor}
+
+
 # What the file carries
 
 
@@ -277,6 +285,7 @@ def _rule(reading: Reading, layer: int) -> dict[str, Any]:
         "softcap": None if scores.softcap is None else float(scores.softcap),
         "sinks": None if sinks is None else sinks.double().tolist(),
         "spans": None,
+        "made": origin(reading.explain(reading.units[0], layer, 0).made),
     }
     if scores.mask.bounded:
         rule["spans"] = [bound[0].tolist() for bound in scores.mask.spans]

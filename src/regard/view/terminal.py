@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from itertools import accumulate
@@ -16,7 +17,7 @@ from torch import Tensor
 from regard.lens.compare import Comparison
 from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
-from regard.lens.words import isolated, printable
+from regard.lens.words import printable
 
 MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
 MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
@@ -59,7 +60,8 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
         *([_indented(_rests(walk))] if walk.resting else []),
-        _step("Check", _check(walk)),
+        _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
+        *([_indented(_MADE.format(walk.made.error))] if walk.made else []),
         _step(
             "What changed",
             f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
@@ -118,11 +120,7 @@ def _rests(walk: Walk) -> str:
     return f"{'; '.join(tokens)}: its value is short. A head rests on such a token, a sink, when it looks for nothing."
 
 
-def _check(walk: Walk) -> str:
-    text = f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."
-    if walk.made is not None:
-        text += f" Query, key and value, made again of x by its own weights, differ by {walk.made.error:.1e} at most."
-    return text
+_MADE = "Query, key and value, made again of x by the model's own weights, differ by {:.1e} at most."
 
 
 _HABITS = {
@@ -140,7 +138,12 @@ _HABITS = {
 
 def _said(reading: Reading) -> list[RenderableType]:
     """What was not read, and what the model does not know."""
-    return [_Wrapped(printable(line), "yellow") for line in (reading.truncated, reading.note) if line]
+    return [_prose(line) for line in (reading.truncated, reading.note) if line]
+
+
+def _prose(note: str, indent: int = 0) -> RenderableType:
+    """A sentence about a reading, the words of its text isolated."""
+    return _Wrapped(re.sub("“([^”]*)”", lambda quoted: f"“{_isolated(quoted[1])}”", printable(note)), "yellow", indent)
 
 
 def _where(walk: Walk, word: str) -> str:
@@ -216,7 +219,7 @@ def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        shown_as = isolated(_short(token.text, 16).strip() or "␣") + (" (unknown)" if token.unknown else "")
+        shown_as = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
         rows.append((Text(shown_as, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
@@ -289,7 +292,9 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
         more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
         lines.append(_Wrapped(more, "dim"))
     if reading.note:
-        lines += [Text(), _Wrapped(printable(reading.note), "yellow")]
+        lines += [Text(), _prose(reading.note)]
+    if head is None:
+        lines += [Text(), _Wrapped(CAUTION, "dim")]
     return Group(*lines)
 
 
@@ -308,7 +313,7 @@ def similarity(comparison: Comparison) -> RenderableType:
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
         parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-        parts += [_Wrapped(printable(reading.note), "yellow", indent=4)] if reading.note else []
+        parts += [_prose(reading.note, 4)] if reading.note else []
     count = len(comparison.similarity)
     layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
     for layer in layers:
@@ -323,6 +328,8 @@ def similarity(comparison: Comparison) -> RenderableType:
     if len(layers) < count:
         parts += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
     parts += [Text(), _Wrapped(_verdict(comparison))]
+    if comparison.readings[0].causal:
+        parts.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
     return Group(*parts)
 
 

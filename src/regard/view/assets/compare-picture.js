@@ -20,7 +20,7 @@ export function comparePicture(app, { found, colours, cluster, after, layers, pl
   body.append(plane, el("rect", { width: WIDE, height: HIGH, rx: 8, fill: "none", stroke: soft, "stroke-opacity": 0.4 }));
   let y = HIGH + 8;
   for (const [i, { text, start, end }] of found.places.entries()) {
-    const lines = wrapped(around(text, start, end), WIDE - 40, 13, 2);
+    const lines = wrapped(around(text, start, end), WIDE - 40, 13, { most: 2 });
     body.append(el("circle", { cx: 6, cy: y + 9, r: 5, fill: hex(colours[cluster(i)]) }), el("text", { x: 34, y: y + 14, "text-anchor": "end", fill: ink }, `${i + 1}.`));
     for (const line of lines) body.append(el("text", { x: 40, y: (y += 18) - 4, fill: ink }, line));
   }

@@ -28,15 +28,18 @@ async function page(app) {
 async function drawn(view) {
   const svg = await view.picture();
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  return new XMLSerializer().serializeToString(svg);
+  const text = new XMLSerializer().serializeToString(svg);
+  return (text.toWellFormed?.() ?? text).replace(NOT_XML, "\ufffd");
 }
+
+const NOT_XML = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g; // characters that no XML file may hold
 
 /** The SVG as a PNG, twice as fine as the screen's pixels. */
 async function pixelsOf(svg) {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
-  const fine = Math.min(2, 8000 / Math.max(image.width, image.height));
+  const fine = Math.min(2, 16_000 / Math.max(image.width, image.height)); // browsers draw no larger pictures
   const canvas = document.createElement("canvas");
   canvas.width = Math.ceil(image.width * fine);
   canvas.height = Math.ceil(image.height * fine);

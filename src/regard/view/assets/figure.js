@@ -1,6 +1,6 @@
 // A saved picture: the drawing, and around it all that a reader needs who sees the picture alone, as in a paper.
 
-import { clipped, count, el, format } from "./dom.js";
+import { count, el, format } from "./dom.js";
 import { inkOf, painted, ramp, shade, weightAt } from "./colour.js";
 import { visible } from "./words.js";
 
@@ -17,20 +17,23 @@ export function widthOf(text, size, weight = 400) {
 let pen = null;
 
 /** A text as lines of at most so many px; the last of `most` lines ends with an ellipsis where there is more. */
-export function wrapped(text, room, size, most = 40) {
+export function wrapped(text, room, size, { most = 40, weight = 400 } = {}) {
+  const fits = (line) => widthOf(line, size, weight) <= room;
   const lines = [""];
   const longest = Math.ceil((most * room * 4) / size); // letters that could stand in so many lines
   for (const piece of text.replace(/\s+/g, " ").trim().slice(0, longest).split(/(?<= )/u)) {
-    if (widthOf(lines.at(-1) + piece, size) <= room) lines[lines.length - 1] += piece;
-    else if (widthOf(piece, size) <= room) lines.push(piece);
+    if (fits(lines.at(-1) + piece.trimEnd())) lines[lines.length - 1] += piece;
+    else if (fits(piece.trimEnd())) lines.push(piece);
     else
       for (const letter of piece)
-        if (widthOf(lines.at(-1) + letter, size) <= room) lines[lines.length - 1] += letter;
+        if (fits(lines.at(-1) + letter)) lines[lines.length - 1] += letter;
         else lines.push(letter);
   }
   const kept = lines.map((line) => line.trim()).filter(Boolean);
-  if (kept.length > most) kept.splice(most, kept.length, `${clipped(kept[most - 1], 60).replace(/…?$/u, "")}…`);
-  return kept;
+  if (kept.length <= most) return kept;
+  const last = [...kept[most - 1]];
+  while (last.length > 1 && !fits(`${last.join("")}…`)) last.pop();
+  return [...kept.slice(0, most - 1), `${last.join("").trim()}…`];
 }
 
 /** Words for a picture: long ones shortened, each with a note that has the whole of it. */
@@ -65,7 +68,7 @@ export function figure(app, { title, caption, drawing, legend = [], notes = [], 
     svg.append(el("text", { x: EDGE, y, "font-size": size, ...more }, text));
     y += 4;
   };
-  for (const line of wrapped(title, inner, 16, 3)) write(line, 16, { "font-weight": 600 });
+  for (const line of wrapped(title, inner, 16, { most: 3, weight: 600 })) write(line, 16, { "font-weight": 600 });
   for (const line of caption.flatMap((sentence) => wrapped(sentence, inner, 13))) write(line, 13, { fill: soft });
   y += 12;
   for (const { body, height } of [drawing, ...legend]) {

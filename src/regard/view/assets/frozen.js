@@ -251,6 +251,7 @@ export function frozenSource(data) {
         sink: sinks ? sink : null,
         masked: scores.some(Number.isNaN),
         error: null,
+        made: layers[l].made,
         x: vectorOf(hidden, i),
         query: one(query),
         key: one(key),

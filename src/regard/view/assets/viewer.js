@@ -338,7 +338,7 @@ export async function mount(root, source, options = {}) {
     read: "Reading the text",
     card: "Reading the text",
     thumbs: "Drawing the heads",
-    tile: "Computing the whole matrix once, for the view from afar",
+    tile: "Computing the whole matrix once, for the zoomed-out view",
     compare: "Reading the texts",
     page: "Writing the file",
   };

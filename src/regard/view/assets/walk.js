@@ -38,7 +38,9 @@ export function walkView(app) {
     const known = "query" in walk;
     for (const [id, exists] of Object.entries({
       "step-embedding": walk.x,
+      "step-norm": walk.made?.norm,
       "step-vectors": known,
+      "step-rotation": walk.made?.rotated,
       "step-scores": known,
       "step-scaling": known,
       "step-softmax": known,
@@ -57,7 +59,7 @@ export function walkView(app) {
       const origin = l ? "what the layers before made of it" : "the same in every sentence, but for its place";
       Object.assign(slots, { width: walk.x.length, origin, x: strip(walk.x, "x", colours, app.tip) });
     }
-    if (known) Object.assign(slots, scoring(colours));
+    if (known) Object.assign(slots, making(colours), scoring(colours));
     else slots.weightsOnly = table({ word: "", weight: "number" }, units, u, (n) => weightCell(walk.weights[n]));
     if (known && walk.values) Object.assign(slots, summing(colours));
     fillSlots(by("walk"), slots);
@@ -65,13 +67,29 @@ export function walkView(app) {
 
   // ── Query, key, value; scores, softmax ───────────────────────────────────────────────────────────────────────────
 
+  /** How query, key and value come from x, as far as it is known. */
+  function making(colours) {
+    const { made, normed, unrotated, query } = walk;
+    const stretched = made && Math.abs(made.factor - 1) > 1e-3 ? format(made.factor, 4) : "";
+    const matrices = [`Three matrices that this head has learned turn ${made?.norm ? "the normed x" : "x"} into three vectors of ${query.length} numbers.`];
+    if (made?.head_norm) matrices.push("Query and key are then normed again.");
+    if (made && !made.rotated && stretched) matrices.push(`The query is then multiplied by ${stretched}.`);
+    const received = `Three vectors of ${query.length} numbers, as the model's attention received them; how it makes them of x is not known here.`;
+    return {
+      making: made ? matrices.join(" ") : received,
+      norm: made?.norm,
+      normed: normed && strip(normed, "normed x", colours, app.tip),
+      unrotated: unrotated && strip(unrotated, "query before the rotation", colours, app.tip),
+      stretched: stretched && ` Both are stretched by ${stretched}.`,
+    };
+  }
+
   function scoring(colours) {
     const { i, query, key, value, keys, scores, scaled, weights, rows, scale, softcap, sink } = walk;
     const { tokens } = app.reading;
     const best = rows.indexOf(walk.best);
     const strongest = peak(keys);
     return {
-      dim: query.length,
       query: strip(query, "query", colours, app.tip),
       key: strip(key, "key", colours, app.tip),
       value: value && strip(value, "value", colours, app.tip),
