@@ -235,7 +235,7 @@ def test_what_a_weight_carries(lens, reading):
 
 
 def test_a_sink_is_not_chosen(tmp_path):
-    """Of a decoder, heads that give most of their weight to the first token; a reading that was pickled agrees."""
+    """Of a decoder, heads that give most of their weight to the first token are set aside."""
     if not fixtures.STORIES.is_dir():
         pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
     reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl who had a red ball.")
@@ -855,4 +855,5 @@ def test_whether_a_word_saw_only_what_is_before_it(tmp_path, name, causal):
     reading = lens.read("the cat sat on the mat")
     assert reading.causal is causal
     assert reading.explain("cat").sees_only_itself is False
+    assert lens.read("a").causal is causal
     assert lens.compare(["the cat", "a cat"], "cat").to_dict()["causal"] is causal

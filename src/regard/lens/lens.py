@@ -139,17 +139,18 @@ class Lens:
         spans = [None if token.special else (token.start, token.end) for token in tokens]
         parts = units(text, spans, whole)
         end = len(text) if truncated is None else max(token.end for token in tokens)
+        states = torch.stack([state[0] for state in hidden])
         notes = [model.omits, *said_of(text, tokens, parts, end), _without_attention(attentions)]
         return Reading(
             text=text,
             model=self.name,
             tokens=tokens,
-            hidden=torch.stack([states[0] for states in hidden]),
+            hidden=states,
             attention=_layers([attention and _of_one(attention) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
             _spans=parts,
             second=second,
-            final=final[0],
+            final=states[-1] if torch.equal(states[-1], final[0]) else final[0],
             note=" ".join(filter(None, notes)),
             _lens=self,
         )

@@ -392,6 +392,8 @@ def _sees_ahead(attention: Attention) -> bool:
     """Whether some token may look at the one after it."""
     scores = attention.weights.scores
     here = torch.arange(scores.shape[2])[:-1]
+    if not len(here):
+        return not scores.mask.causal
     return any(
         not scores.tile(Block(slice(0, 1), slice(0, scores.repeat), slice(n, n + 1), slice(n + 1, n + 2)))
         .isneginf()

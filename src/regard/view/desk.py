@@ -472,7 +472,7 @@ def _lane_of(*texts: str) -> Lane:
 
 def bytes_of(reading: Reading) -> int:
     """What a reading holds in memory: hidden states, and query, key, value, output and lse of every layer."""
-    tensors: list[Tensor | None] = [reading.hidden]
+    tensors: list[Tensor | None] = [reading.hidden, reading.final]
     for attended in reading.attention:
         scores = attended.weights.scores
         tensors += [scores.query, scores.key, scores.bias, attended.value, attended.output, attended.lse]

@@ -294,7 +294,7 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
     if reading.note:
         lines += [Text(), _prose(reading.note)]
     if head is None:
-        lines += [Text(), _Wrapped(CAUTION, "dim")]
+        lines += [Text(), _Wrapped("A mean of weights shows where heads look, not what decides.", "dim")]
     return Group(*lines)
 
 
