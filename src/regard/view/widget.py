@@ -116,7 +116,8 @@ class Viewer(anywidget.AnyWidget):
         picture = self._picture()
         if picture is not None:
             self.picture = picture[-ENDING:]
-            display({"image/png": picture, "text/plain": repr(self._reading)}, raw=True)
+            shown = {"image/png": picture, "text/plain": repr(self._reading)}
+            display(shown, metadata=self._described(), raw=True)
         data, metadata = self._bundle()
         display(data, metadata=metadata, raw=True)
 
@@ -124,12 +125,22 @@ class Viewer(anywidget.AnyWidget):
         """The widget and the picture as one, of which a notebook shows what it can."""
         data, metadata = self._bundle(**kwargs)
         picture = self._picture()
-        return data if picture is None else {**data, "image/png": picture}, metadata
+        if picture is None:
+            return data, metadata
+        return {**data, "image/png": picture}, {**metadata, **self._described()}
 
     def _bundle(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         shown = super()._repr_mimebundle_(**kwargs)
         data, metadata = shown if isinstance(shown, tuple) else (dict(shown or {}), {})
         return {**data, "text/plain": repr(self._reading)}, metadata
+
+    def _described(self) -> dict[str, Any]:
+        """The text that stands for the picture where it cannot be seen."""
+        layer, head = self._shown
+        of = "".join(f", {name} {n}" for name, n in (("layer", layer), ("head", head)) if n is not None)
+        return {
+            "image/png": {"alt": f"Attention weights of {self._reading.model}{of}, in {self._reading.text[:200]!r}"}
+        }
 
     def _picture(self) -> str | None:
         """The head that was asked for, or all of a layer, in base64; None where matplotlib is missing."""
