@@ -167,8 +167,10 @@ class Weights(TensorLike):
         """The weights of a batch of one, without the batch; computed by the same kernel as these."""
         if self._scores.shape[0] != 1:
             raise ValueError(f"Weights{tuple(self.shape)}.of_one: expected a batch of one sequence.")
-        options = {"leading": self._leading[-1:], "collected": self._collected, "dtype": self._dtype}
-        return Weights(self.scores, self._lse, self._sinks, **options)
+        leading = self._leading[-1:]
+        return Weights(
+            self.scores, self._lse, self._sinks, leading=leading, collected=self._collected, dtype=self._dtype
+        )
 
     # Statistics of rows
 
