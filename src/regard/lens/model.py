@@ -445,7 +445,7 @@ def _from_transformers(
     note = (
         "" if shown else f"{name} can embed texts, and no more: the attention of {type(model).__name__} cannot be seen."
     )
-    forward = Reader(model, name, tokens.tokenizer.encode("a").ids or [0]) if shown else _refusing(note)
+    forward = Reader(model, name, example(tokens.tokenizer).ids) if shown else _refusing(note)
     root = folder / says.root if folder and says else folder
     says = _as_theirs(whole, tokens, says)
     says = _with_limit(says, tokens, getattr(config, "max_position_embeddings", None), _positions(model, config))
