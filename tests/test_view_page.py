@@ -617,5 +617,5 @@ def test_a_kernel_that_is_gone_is_told_in_words(browser, flies):
         }""",
         {name: getattr(viewer, name) for name in ("markup", "look", "options")},
     )
-    until(page, lambda: page.locator("#problem").inner_text() == "The kernel was restarted. Run the cell again.")
+    until(page, lambda: page.locator("#waiting").inner_text() == "The kernel was restarted. Run the cell again.")
     page.close()
