@@ -45,10 +45,12 @@ bench: .venv/test
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/gpt2.py
+	$(BIN)/python benchmarks/distill.py
 	$(BIN)/python benchmarks/exact.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/regard bench embed
+	$(BIN)/python benchmarks/embed_memory.py
 	$(BIN)/python benchmarks/base.py
 	$(BIN)/python benchmarks/view.py
 	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
