@@ -266,7 +266,7 @@ def check_reductions(case, w, weights, of_weights, row_error, unit) -> None:
     close(f"weights at the indices of topk({k})", named, order.values[..., :k], 2 * of_weights.amax(-1, keepdim=True))
     tied = top.values.cpu().diff(dim=-1) == 0
     assert bool((indices.diff(dim=-1)[tied] > 0).all()), f"topk({k}): of equal weights the lower index comes first"
-    rows, columns = case.draw.randint(1, case.queries), case.draw.randint(1, case.keys)
+    rows, columns = case.draw.randint(1, min(case.queries, 6)), case.draw.randint(1, min(case.keys, 6))
     reduce = case.draw.choice(("mean", "sum", "max"))
     close(
         f"pool {reduce}",
