@@ -47,7 +47,9 @@ class LazyMask(Tensor):
 
     def serves(self, query: Tensor, key: Tensor) -> bool:
         """Whether the options still say what the mask says: it has this size, and the model has not written into it."""
-        return self.shape[2:] == (query.shape[2], key.shape[2]) and (self._dense is None or self._dense._version == 0)
+        # Tensors of inference mode count no versions: there one that was made dense may have been written into.
+        untouched = self._dense is None if self.is_inference() else self._version == 0
+        return self.shape[2:] == (query.shape[2], key.shape[2]) and untouched
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
