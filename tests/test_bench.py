@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -242,6 +243,16 @@ def test_picture(report):
     for axes in figure.axes:
         assert {line.get_label() for line in axes.get_lines()} == {"regard", "SDPA", "eager"}
         assert all(list(line.get_xdata()) == [8, 32, 64, 128, 256] for line in axes.get_lines())
+
+
+def test_a_peer_beyond_the_ceiling_stays_in_the_picture(report):
+    """As with instructions that the kernel's own ceiling does not know."""
+    low = {name: speed / 1000 for name, speed in report.ceilings.flops.items()}
+    beyond = replace(report, ceilings=report.ceilings._replace(flops=low))
+    figure = picture.picture(beyond)
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        assert all(max(line.get_ydata()) <= axes.get_ylim()[1] for line in axes.get_lines())
 
 
 def test_a_picture_of_one_type(report):

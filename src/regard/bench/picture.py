@@ -44,6 +44,9 @@ def picture(report: Report) -> Figure:
             _panel(axes, report, some)
             axes.set_title(name + (", causal" if causal else ""), fontsize=10, color=INK)
         line[0].set_ylabel("of the ceiling", fontsize=9, color=INK)
+    # A peer may have instructions that the kernel's ceiling does not know. All panels share the limit.
+    shares = [result.share(report.ceilings, name) for result in results for name in result.seconds if name in _NAMES]
+    grid[0][0].set_ylim(0, max(1, *shares))
     for axes in grid[-1]:
         axes.set_xlabel("N", fontsize=9, color=INK)
     figure.suptitle("Attention: the share of what the machine can do", fontsize=12, color=INK)
@@ -76,7 +79,6 @@ def _panel(axes: Axes, report: Report, results: list[Result]) -> None:
     axes.set_xscale("log", base=2)
     sizes = sorted({result.row.keys for result in results})
     axes.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8, color=INK)
-    axes.set_ylim(0, max(1, *axes.get_ylim()))
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks], fontsize=8, color=INK)
     axes.minorticks_off()
