@@ -130,7 +130,7 @@ def reason(error: Exception) -> str:
 def variants(model, arguments: dict, options: dict) -> dict[str, Callable[[], Any]]:
     """The calls to compare: as it is, padded on either side, and in two parts through a cache."""
     parameters = families_tiny.signature(model)
-    calls = {"plain": lambda: model(**arguments, **options)}
+    calls = {"plain": lambda: model(**copy.deepcopy(arguments), **options)}
     for side in ("right", "left"):
         if (more := families_tiny.padded(arguments, parameters, side)) is not None:
             calls[side] = lambda more=more: model(**more, **options)
@@ -143,11 +143,14 @@ def variants(model, arguments: dict, options: dict) -> dict[str, Callable[[], An
 def cached(model, arguments: dict, options: dict):
     """The last three tokens after the others, through a cache where the model has one."""
     ids, mask = arguments["input_ids"], arguments["attention_mask"]
-    first = model(**arguments | {"input_ids": ids[:, :-3], "attention_mask": mask[:, :-3]}, use_cache=True, **options)
+    by_token = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and v.shape[:2] == ids.shape}
+    before = arguments | {name: value[:, :-3] for name, value in by_token.items()}
+    first = model(**before, use_cache=True, **options)
     cache = getattr(first, "past_key_values", None)
     if cache is None:
         return first
-    return model(**arguments | {"input_ids": ids[:, -3:]}, past_key_values=cache, use_cache=True, **options)
+    rest = arguments | {name: value[:, -3:] for name, value in by_token.items()} | {"attention_mask": mask}
+    return model(**rest, past_key_values=cache, use_cache=True, **options)
 
 
 # What a call gives
