@@ -136,6 +136,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RTDetrModel": _RT_DETR,
     "RTDetrV2Model": _RT_DETR,
     "RecurrentGemmaModel": {"num_hidden_layers": 3},
+    "EdgeTamVideoModel": _SAM2_VIDEO,
     "Sam2VideoModel": _SAM2_VIDEO,
     "Sam3Model": _SAM3,
     "Sam3LiteTextModel": _SAM3,
@@ -202,6 +203,10 @@ INPUTS: dict[str, dict[str, Any]] = {
     "Pop2PianoForConditionalGeneration": {
         "input_features": lambda c: c.noise(3, 9, c.size("d_model")),
         "decoder_input_ids": lambda c: c.ids(),
+    },
+    "EdgeTamVideoModel": {
+        "inference_session": _session("edgetam_video", "EdgeTamVideoInferenceSession", 64),
+        "frame_idx": 0,
     },
     "Sam2VideoModel": {"inference_session": _session("sam2_video", "Sam2VideoInferenceSession", 64), "frame_idx": 0},
     "Sam3TrackerVideoModel": {

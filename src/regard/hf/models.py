@@ -28,6 +28,11 @@ def check(model: nn.Module) -> None:
     Traceback (most recent call last):
     ValueError: BloomModel: its attention does not go through transformers' attention interface...
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"regard.hf.check: {type(model).__name__} is no model of transformers, whose attention could be read; "
+            "give it one, such as AutoModel.from_pretrained(name) or a pipeline's .model."
+        )
     _refuse(model, {id(module) for module in model.modules()})
     modules = list(model.modules())
     if own := sorted({type(module).__name__ for module in modules if _computes_its_own(module)}):
