@@ -7,6 +7,7 @@ taken. What these rules cannot guess stands in families_table.py.
 
 from __future__ import annotations
 
+import copy
 import glob
 import importlib
 import inspect
@@ -22,6 +23,8 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+
+import families_table
 
 ROOT = os.path.join(os.path.dirname(transformers.__file__), "models")
 VOCABULARY = 160
@@ -85,7 +88,14 @@ def model_classes(family: str) -> list[type[PreTrainedModel]]:
 
 def _headless(kind: type) -> tuple:
     name, config = kind.__name__, kind.config_class.__name__.removesuffix("Config")
-    return name != f"{config}Model", name != config, "For" in name, "With" in name, len(name)
+    return (
+        name not in families_table.HEADED,
+        name != f"{config}Model",
+        name != config,
+        "For" in name,
+        "With" in name,
+        len(name),
+    )
 
 
 # Configurations
@@ -186,7 +196,7 @@ def _token(name: str) -> int:
 
 def parameters(kind: type[PreTrainedModel], config: PreTrainedConfig) -> int:
     with torch.device("meta"):
-        model = kind._from_config(config) if False else kind(config)
+        model = kind(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -215,7 +225,7 @@ def build(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedMo
     model = kind(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "relative" not in name and parameter.is_floating_point():
+            if parameter.ndim > 1 and parameter.numel() and "relative" not in name and parameter.is_floating_point():
                 fan = parameter[0].numel()
                 parameter.normal_(0, min(0.5, 1.2 / math.sqrt(fan)))
             elif "sink" in name:
@@ -352,7 +362,7 @@ def inputs(model: PreTrainedModel, changes: dict[str, Any]) -> tuple[dict[str, A
             arguments = dict(zip([*names, *extra], chosen, strict=True))
             try:
                 with torch.no_grad():
-                    model(**arguments)
+                    model(**copy.deepcopy(arguments))  # a video session keeps what it saw
             except Exception as error:  # these do not fit: the next may
                 shapes = ", ".join(
                     f"{n} {tuple(v.shape) if isinstance(v, Tensor) else v}" for n, v in arguments.items()

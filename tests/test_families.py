@@ -53,6 +53,7 @@ def batch(tokens: int = 11) -> dict[str, torch.Tensor]:
         ("minimax_m3_vl", "MiniMaxM3VLTextModel"),  # and blocks of keys
         ("sam", "SamModel"),  # chooses classes by a dictionary of implementations
         ("git", "GitModel"),
+        ("x_clip", "XCLIPModel"),  # keeps a changed copy of its configuration
     ],
 )
 def test_once_wrong(family, model) -> None:
@@ -219,6 +220,25 @@ def test_a_name_in_a_dictionary_that_means_nothing_is_refused() -> None:
         composite().set_attn_implementation({"txt_config": "regard"})
 
 
+@pytest.mark.parametrize("constructed", [False, True])
+def test_a_copy_of_the_configuration_follows(constructed) -> None:
+    """ViTMAE's decoder is no model of transformers and has a configuration that set_attn_implementation cannot find."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    decoder = {f"decoder_{name}": size for name, size in sizes.items()} | {"decoder_num_hidden_layers": 3}
+    images = {"image_size": 32, "patch_size": 8}
+    config = transformers.ViTMAEConfig(**sizes, **decoder, **images, num_hidden_layers=2)
+    if constructed:
+        config._attn_implementation = "regard"
+    model = transformers.ViTMAEForPreTraining(config).eval()
+    recorded = {}
+    for implementation in ("regard", "eager", "regard", "sdpa"):
+        model.set_attn_implementation(implementation)
+        with torch.no_grad(), regard.hf.record() as attentions:
+            model(torch.randn(2, 3, 32, 32))
+        recorded[implementation] = len(attentions)
+    assert recorded == {"regard": 5, "eager": 0, "sdpa": 0}
+
+
 def whisper():
     model = hf_models.make(hf_models.SEQ2SEQ["whisper"], head=True)
     generation = model.generation_config
@@ -247,7 +267,7 @@ def test_whisper_s_timestamps_leave_its_attention_alone() -> None:
 @pytest.mark.parametrize("how", ["constructed", "set"])
 def test_the_heap_is_given_back_after_a_long_forward_pass(monkeypatch, how) -> None:
     given = []
-    monkeypatch.setattr(regard.hf.models, "_trim", lambda: given.append(1))
+    monkeypatch.setattr(regard.hf.models._heap, "give_back", lambda: given.append(1))
     monkeypatch.setattr(regard.hf.models, "LONG", 3 * 11 * 24)
     options = {"attn_implementation": "regard"} if how == "constructed" else {}
     model = hf_models.make(hf_models.DECODERS["llama"], **options)

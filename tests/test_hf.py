@@ -429,6 +429,8 @@ def test_check_names_the_modules_that_compute_their_own() -> None:
         regard.hf.check(transformers.SiglipVisionModel(config))
     with pytest.raises(ValueError, match="Linear: it has no attention, or one that does not go through"):
         regard.hf.check(torch.nn.Linear(2, 3))
+    with pytest.raises(TypeError, match=r"NoneType is no model of transformers, .* AutoModel.from_pretrained"):
+        regard.hf.check(None)
 
 
 def test_a_model_that_adds_the_mask_itself() -> None:

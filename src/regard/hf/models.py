@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import wraps
 from types import FunctionType
 from typing import Any
@@ -15,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from regard import _heap
 
 NAME = "regard"
 LONG = 1 << 20  # numbers in a model's output; below it there is little to give back
@@ -28,6 +28,11 @@ def check(model: nn.Module) -> None:
     Traceback (most recent call last):
     ValueError: BloomModel: its attention does not go through transformers' attention interface...
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"regard.hf.check: {type(model).__name__} is no model of transformers, whose attention could be read; "
+            "give it one, such as AutoModel.from_pretrained(name) or a pipeline's .model."
+        )
     _refuse(model, {id(module) for module in model.modules()})
     modules = list(model.modules())
     if own := sorted({type(module).__name__ for module in modules if _computes_its_own(module)}):
@@ -106,9 +111,28 @@ def _setting(method: Callable) -> Callable:
         _refuse(self, {id(part) for part in asked})
         for part in asked:
             _serve(part)
-        return method(self, attn_implementation, *args, **kwargs)
+        method(self, attn_implementation, *args, **kwargs)
+        for part in models:
+            _set_copies(part, {id(model.config) for model in models} | wanted.keys())
 
     return checked
+
+
+def _set_copies(model: PreTrainedModel, known: set[int]) -> None:
+    """Hands a model's implementation on to the copies of its configuration that its modules keep.
+
+    Some models give a stack of their own, which is no model of transformers, a changed copy of their configuration.
+    set_attn_implementation does not find those, and such a stack would compute as before.
+    """
+    implementation = model.config._attn_implementation
+    modules: list[nn.Module] = [model]
+    while modules:
+        module = modules.pop()
+        config = getattr(module, "config", None)
+        if isinstance(config, PreTrainedConfig) and id(config) not in known:
+            ours = NAME in (implementation, config._attn_implementation)
+            config._attn_implementation_internal = implementation if ours else config._attn_implementation
+        modules += [child for child in module.children() if not isinstance(child, PreTrainedModel)]
 
 
 def _wanted(kind: type, config: PreTrainedConfig, implementation: Any) -> Iterator[tuple[PreTrainedConfig, str | None]]:
@@ -144,12 +168,7 @@ def _give_back(model: nn.Module, _: Any, output: Any) -> None:
     states = next((tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)), None)
     long = states is not None and states.device.type == "cpu" and states.numel() >= LONG
     if long and not torch.is_grad_enabled() and getattr(model.config, "_attn_implementation", None) == NAME:
-        _trim()
-
-
-def _trim() -> None:
-    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function, and no such need
-        ctypes.CDLL(None).malloc_trim(0)
+        _heap.give_back()
 
 
 def _serve_dictionaries(kind: type[PreTrainedModel]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -60,12 +58,6 @@ def size_of(tensors: Iterable[Tensor | None]) -> int:
     """The bytes that tensors hold: each storage once, and all of it, also where only a part is looked at."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
     return sum(storages.values())
-
-
-def give_back() -> None:
-    """What was freed goes back to the system: glibc keeps the holes between tensors, a quarter of a long reading."""
-    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function, and no such need
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Working(Exception):  # noqa: N818  not an error: an answer
