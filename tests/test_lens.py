@@ -195,13 +195,13 @@ def test_the_walk_of_several_tokens_and_as_json(lens):
 
 
 def carried_by_hand(lens, reading, word, layer):
-    """By head, the share of x that the values of other words add to a word: Σ_j w_ij ‖v_j W_O‖ / ‖x_i‖."""
+    """By head, what the values of other words add to a word, as a share of what leaves the layer."""
     attention, rows = reading.attention[layer], list(word.tokens)
     output = lens._model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
     added = torch.einsum("hne,dhe->hnd", attention.value.clone(), output).norm(dim=-1)  # (H,N)
     others = [n for n, token in enumerate(reading.tokens) if not token.special and n not in rows]
     carried = (attention.weights.dense()[:, rows].mean(1) * added)[:, others].sum(1)
-    return carried / reading.hidden[layer, rows].norm(dim=-1).mean()
+    return carried / reading.hidden[layer + 1, rows].norm(dim=-1).mean()
 
 
 def test_without_layer_and_head_those_that_carry_most_from_other_words_are_taken(lens, reading):
@@ -213,6 +213,32 @@ def test_without_layer_and_head_those_that_carry_most_from_other_words_are_taken
     assert reading.explain(word, layer=5).head == carried[5].argmax()
     assert reading.explain(word, head=4).layer == carried[:, 4].argmax()
     assert (reading.explain("flies", layer=-1, head=-2).layer, reading.explain("flies", -1, -2).head) == (5, 10)
+
+
+def test_the_first_layer_of_a_model_that_norms_first_is_not_taken_for_its_short_input(tmp_path):
+    """As trained decoders have it: what enters the first layer is short, and ten times as long when it leaves."""
+    model, tokenizer = tiny("gpt2")
+    with torch.no_grad():
+        model.wte.weight *= 0.01
+        model.wpe.weight *= 0.01
+        model.h[0].mlp.c_proj.weight *= 30
+    reading = regard.Lens((model, tokenizer)).read("the cat sat on the mat")
+    lengths = reading.hidden[:, 4].norm(dim=-1)
+    assert lengths[1] > 30 * lengths[0]
+    assert reading.most_telling(reading.words[4])[0] == 1
+
+
+def test_the_second_word_of_a_causal_model_has_the_first_alone_to_look_at(tmp_path):
+    reading = regard.Lens(saved("gpt2", tmp_path)).read("Time flies like an arrow")
+    shares = {}
+    for layer in range(reading.layers):
+        for head in range(reading.heads):
+            if regard.lens.habits.shares(reading, layer, head)[:5].max() < 0.5:
+                walk = reading.explain("flies", layer, head)
+                into = walk.carried[:, list(reading.words[0].tokens)].sum(-1).mean()
+                leaving = reading.hidden[layer + 1, list(walk.word.tokens)].norm(dim=-1).mean()
+                shares[layer, head] = float(into / leaving)
+    assert reading.most_telling(reading.word("flies")) == max(shares, key=shares.get) != (0, 0)
 
 
 def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
@@ -825,6 +851,7 @@ def test_the_norm_and_the_rotation_are_steps_of_the_walk(tmp_path, name, norm, r
             lengths = made.query.norm(dim=-1) * made.factor, walk.query.norm(dim=-1)
             torch.testing.assert_close(lengths[0].double(), lengths[1].double(), atol=1e-5, rtol=1e-4)
             assert torch.allclose(made.query.double() * made.factor, walk.query, atol=1e-5) != rotated
+    assert reading.explain(reading.token(0), 1, 0).made.rotated == rotated  # though its own angle is 0
 
 
 def test_what_enters_is_not_claimed_to_be_multiplied_where_it_is_normed_first(tmp_path):

@@ -30,21 +30,23 @@ def lengths(reading: Reading, layer: int) -> Float[Tensor, "H N"]:
 
 
 def elsewhere(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
-    """The tokens of other words. The first of a causal model is none: it is where heads rest that look for nothing."""
+    """The tokens of other words. The first of a causal model is none: it is where heads rest that look for nothing.
+
+    Only the word that comes next has no other to look at, and for that one it counts.
+    """
     own = set(word.tokens)
-    return torch.tensor(
-        [
-            not token.special and n not in own and not (n == 0 and reading.causal)
-            for n, token in enumerate(reading.tokens)
-        ]
-    )
+    others = torch.tensor([not token.special and n not in own for n, token in enumerate(reading.tokens)])
+    if reading.causal and others[1 : max(own)].any():
+        others[0] = False
+    return others
 
 
 def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
     """The layer and head in which most is carried to a word from other words.
 
-    As a share of the vector that it goes to: |x| grows from layer to layer. Heads that give half of their weight or
-    more to one place, whatever stands there, are taken only where there are no others.
+    As a share of the vector that leaves the layer: |x| grows from layer to layer, and of a model that norms before the
+    attention it grows most in the first, tenfold, so that what enters there is no measure. Heads that give half of
+    their weight or more to one place, whatever stands there, are taken only where there are no others.
     """
     reading.check(layer, head)
     layers = reading.attention_layers if layer is None else [layer % reading.layers]
@@ -53,7 +55,7 @@ def head_with_most_content(reading: Reading, word: Word, layer: int | None, head
     for n in layers:
         weights = reading.attention[n].weights[:, rows].float().mean(1).cpu()  # (H,N)
         into = (weights * lengths(reading, n).cpu())[:, others].sum(1)  # (H,)
-        carried.append(into / reading.hidden[n, rows].float().norm(dim=-1).mean().clamp(min=1e-12).cpu())
+        carried.append(into / reading.hidden[n + 1, rows].float().norm(dim=-1).mean().clamp(min=1e-12).cpu())
     chosen = None if head is None else head % reading.heads
     order = sorted(
         ((float(share), n, h) for n, by_head in zip(layers, carried, strict=True) for h, share in enumerate(by_head)

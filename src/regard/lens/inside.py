@@ -45,7 +45,8 @@ class Inside:
 
     norm: what comes before the projections, None where x itself does. projections: one module for query, key and value
     together, or three; `split` tells their outputs apart. query_norm, key_norm: of each head, or of all of them
-    together. output: the module that puts the heads together, None where it is not known.
+    together. rotated: whether query and key are turned by their places, which the first token alone cannot tell: its
+    angle is 0. output: the module that puts the heads together, None where it is not known.
     """
 
     norm: nn.Module | None
@@ -53,6 +54,7 @@ class Inside:
     split: Split
     query_norm: tuple[nn.Module, bool] | None
     key_norm: tuple[nn.Module, bool] | None
+    rotated: bool
     output: nn.Module | None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Projected]:
@@ -141,7 +143,9 @@ def _layer(calls: Sequence[Call], x: Tensor, attention: Attention) -> Inside | N
         query_norm, made_query = _norm_of(calls, made.query)
         key_norm, made_key = _norm_of(calls, made.key)
         if _same_length(made_query, query) and _same_length(made_key, key):
-            return Inside(norm, [call.module for call in modules], split, query_norm, key_norm, output)  # type: ignore[arg-type]
+            projections = [call.module for call in modules]
+            rotated = factor(made_query, query)[1] > 10 * tolerance(query.dtype)
+            return Inside(norm, projections, split, query_norm, key_norm, rotated, output)  # type: ignore[arg-type]
     return None
 
 
@@ -210,6 +214,13 @@ def _same_length(made: Tensor, heads: Tensor) -> bool:
 def tolerance(dtype: torch.dtype) -> float:
     """How far two ways of computing the same may lie apart, as a share of the largest number."""
     return 1e-4 if dtype in (torch.float32, torch.float64) else 3e-2
+
+
+def factor(made: Tensor, heads: Tensor) -> tuple[float, float]:
+    """The number by which (N,H,D) is to be multiplied to be (H,N,D), and how far off it then is, as a share."""
+    ours, theirs = made.transpose(0, 1).double(), heads.double()
+    number = float((ours * theirs).sum() / ours.square().sum().clamp(min=1e-30))
+    return number, float((number * ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
 
 
 def rotation(made: Tensor, heads: Tensor) -> tuple[Tensor, bool] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard.backends import streaming
 from regard.lens.carried import lengths
-from regard.lens.inside import rotate, rotation, tolerance
+from regard.lens.inside import factor, rotate, rotation, tolerance
 from regard.mask import Block
 
 if TYPE_CHECKING:
@@ -196,18 +196,18 @@ def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
     scores = attention.weights.scores
     query, key = scores.query[0][:, rows], scores.key[0][:, rows]
     normed, projected = inside(reading.hidden[layer, rows])
-    factor, turn = _factor(projected.query, query), None
-    made = factor[0] * projected.query.transpose(0, 1), factor[0] * projected.key.transpose(0, 1)
-    if factor[1] > 10 * tolerance(query.dtype):
+    (stretch, off), turn = factor(projected.query, query), None
+    made = stretch * projected.query.transpose(0, 1), stretch * projected.key.transpose(0, 1)
+    if off > 10 * tolerance(query.dtype):
         turn = rotation(projected.query, query)
         if turn is None:
             return None
-        stretched = turn[0].abs()
-        factor = float(stretched.mean()), 0.0
-        if float((stretched / factor[0] - 1).abs().max()) > 100 * tolerance(query.dtype):
+        stretches = turn[0].abs()
+        stretch = float(stretches.mean())
+        if float((stretches / stretch - 1).abs().max()) > 100 * tolerance(query.dtype):
             return None  # not turned alone
         made = rotate(projected.query, turn).transpose(0, 1), rotate(projected.key, turn).transpose(0, 1)
-    elif _factor(projected.key, key)[0] < 0.999 * factor[0] or _factor(projected.key, key)[0] > 1.001 * factor[0]:
+    elif not 0.999 * stretch <= factor(projected.key, key)[0] <= 1.001 * stretch:
         made = made[0], projected.key.transpose(0, 1)  # the scale of the scores, put into the query alone
     pairs = (made[0], query), (made[1], key), (projected.value.transpose(0, 1), attention.value[:, rows])
     error = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
@@ -218,17 +218,10 @@ def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
         normed=normed,
         head_norm=inside.query_norm is not None,
         query=projected.query[:, head],
-        rotated=turn is not None,
-        factor=round(factor[0], 6),
+        rotated=inside.rotated or turn is not None,
+        factor=round(stretch, 6),
         error=error,
     )
-
-
-def _factor(made: Tensor, heads: Tensor) -> tuple[float, float]:
-    """The number by which (N,H,D) is to be multiplied to be (H,N,D), and how far off it then is, as a share."""
-    ours, theirs = made.transpose(0, 1).double(), heads.double()
-    factor = float((ours * theirs).sum() / ours.square().sum().clamp(min=1e-30))
-    return factor, float((factor * ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
 
 
 def _habit(reading: Reading, layer: int, head: int) -> str | None:
