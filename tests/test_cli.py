@@ -160,6 +160,11 @@ def test_show(run):
     assert numbers["attention"][0][0][2][5] == pytest.approx(0.58, abs=0.005)
 
 
+def test_show_json_says_what_the_model_does_not_know(run):
+    numbers = json.loads(done(run("show", "I like 🪰 bugs", "--layer", "0", "--head", "0", "--json")))
+    assert numbers["note"] == "The model knows 3 of 4 words: it has no token for “🪰”."
+
+
 def test_show_what_fits(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     out = done(run("show", "the cat sat on the mat and " * 60, "--layer", 1))
@@ -188,6 +193,15 @@ def test_compare(run):
     numbers = json.loads(done(run("compare", *FLIES, "--word", "flies", "--json")))
     assert numbers["clusters"] == [[0, 1], [2, 3]]
     assert len(numbers["similarity"]) == 7
+
+
+def test_compare_leaves_out_a_text_without_the_word(run):
+    result = run("compare", FLIES[0], "A cat sat", FLIES[2], "--word", "flies", "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["texts"] == [FLIES[0], FLIES[2]]
+    assert result.err.startswith("regard: A text was left out. In 'A cat sat': There is no word 'flies' in the text.")
+    could_not(run("compare", FLIES[0], "A cat sat", "--word", "flies"), "In 'A cat sat': There is no word 'flies'")
+    could_not(run("compare", *[f"{text} {text}" for text in FLIES[:2]], "a cat", "--word", "flies"), "occurs twice")
 
 
 def test_compare_says_nothing_that_is_not_so(run):

@@ -434,6 +434,7 @@ def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
         ({"recipe": Recipe("./nowhere")}, OSError, "There is no folder"),
         ({"source": Source([Path("none.txt")])}, FileNotFoundError, "none.txt"),
         ({"source": Source([Path("a.txt")], id="id")}, ValueError, "plain text has no column 'id'"),
+        ({"source": Source([Path("a.txt")], column="body")}, ValueError, "plain text has no column 'body'"),
         ({"source": Source([Path("-")], "parquet")}, ValueError, "Parquet can be read from an uncompressed file alone"),
         ({"source": Source([Path("-")]), "on": "ray"}, ValueError, "stdin cannot be read"),
         ({"out": "out.csv"}, ValueError, r"^out: expected FILE\.parquet, or the name of a folder\. Got 'out\.csv'\.$"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import regard
 
@@ -218,6 +219,26 @@ def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
     monkeypatch.setattr(lens._model.states, "model", with_virtual_tokens)
     with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
         lens.embed(["a mat"], "word")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "inner"),
+    [
+        ("bert", "BertForMaskedLM", "bert"),
+        ("llama", "LlamaForCausalLM", "model"),
+        ("gpt2", "GPT2LMHeadModel", "transformer"),
+    ],
+)
+def test_the_states_below_a_head(name, kind, inner):
+    """What predicts tokens gives logits in the place of the last layer's states."""
+    model, tokenizer = fixtures.tiny(name)
+    with_head = getattr(transformers, kind)(model.config).eval()
+    getattr(with_head, inner).load_state_dict(model.state_dict(), strict=False)
+    for layers in (-1, [0, 1]):
+        expected = regard.Lens((model, tokenizer)).embed(["the cat", "a mat"], "word", layers).vectors
+        vectors = regard.Lens((with_head, tokenizer)).embed(["the cat", "a mat"], "word", layers).vectors
+        for text, other in zip(vectors, expected, strict=True):
+            np.testing.assert_array_equal(text, other)
 
 
 # Longer texts than the model takes
@@ -585,6 +606,10 @@ def test_no_texts(lens):
         ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
         ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
         ({"layers": True}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got True.$"),
+        ({"texts": None}, TypeError, "^embed: expected a list of texts. Got a NoneType.$"),
+        ({"pool": 3}, TypeError, "^embed: pool: expected the name of one, or several. Got 3.$"),
+        ({"dims": "8"}, TypeError, "^embed: dims: expected a whole number. Got '8'.$"),
+        ({"layers": np.array([0, 9])}, IndexError, r"^embed: layers: expected 0 \(static\) to 6 \(the last\). Got 9.$"),
         ({"layers": [1, 1.5]}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got 1.5.$"),
         ({"pool": []}, ValueError, "^embed: pool: expected one at least. Got none.$"),
         ({"dims": 0}, ValueError, "^embed: dims: expected a number from 1 on. Got 0.$"),

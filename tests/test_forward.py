@@ -187,6 +187,10 @@ def test_virtual_tokens_are_special_and_the_words_are_those_of_the_text():
     assert reading.word("cat").tokens == (4,)
     assert reading.hidden.shape == (3, 9, 12)
     assert reading.explain("cat", 1, 2).error < 1e-5
+    with pytest.raises(
+        ValueError, match=r"^embed: Prompted puts 3 positions of its own before a text's: a tuned prompt"
+    ):
+        regard.Lens((Prompted(gpt2(), 3), TOKENIZER)).embed([TEXT])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's own calls

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -464,6 +465,17 @@ def test_a_word_that_is_not_there(reading, word, nth, message):
         reading.word(word, nth)
 
 
+@pytest.mark.parametrize("word", [None, 1.0, True, b"flies"])
+def test_what_names_no_word(reading, word):
+    with pytest.raises(TypeError, match=r"^word: expected a word of the text, or its place"):
+        reading.word(word)
+
+
+def test_numbers_of_numpy(lens, reading):
+    assert reading.word(np.int64(1)).text == "flies"
+    assert lens.read("New York is big", words=np.array([[0, 8]])).words[0].text == "New York"
+
+
 def test_a_word_that_is_there_twice(lens):
     reading = lens.read("the cat and the dog and The end")
     with pytest.raises(LookupError, match=r"^“the” occurs twice; choose one with nth=1 or nth=2\.$"):
@@ -799,6 +811,8 @@ def test_a_caller_says_what_the_words_are(lens):
         ([(3, 2)], ValueError, r"^read: words: there is no word at 3:2"),
         ([3], TypeError, r"^read: words: expected \(start, end\) for each word\. Got 3\.$"),
         ([("a", 1)], TypeError, r"^read: words: expected \(start, end\) for each word\."),
+        (3, TypeError, r"^read: words: expected \(start, end\) for each word\. Got 3\.$"),
+        ("ab", TypeError, r"^read: words: expected \(start, end\) for each word\. Got 'ab'\.$"),
         (
             [(5, 7)],
             ValueError,

@@ -330,6 +330,10 @@ EQUAL = {  # id: (model, changes)
         "bert",
         [modules(*WHOLE, Dense=projection(bias=False, activation_function="torch.nn.modules.linear.Identity"))],
     ),
+    "dense with dropout, which does nothing": (
+        "bert",
+        [modules(*WHOLE, Dense=projection(activation_function="torch.nn.modules.dropout.Dropout"))],
+    ),
     "dense with a residual": ("bert", [modules(*WHOLE, Dense=projection(24, use_residual=True))]),
     "dense with a projected residual": ("bert", [modules(*WHOLE, Dense=projection(use_residual=True))]),
     "dense pickled": ("bert", [modules(*WHOLE, Dense=projection()), pickled_dense]),
@@ -492,6 +496,17 @@ REFUSED = {  # id: (model, changes, what the error says)
         "bert",
         [modules(*WHOLE, Dense=projection(activation_function="mine.Swish"))],
         "a Dense whose activation is 'mine.Swish'",
+    ),
+    "activation whose parameters no file gives": (
+        "bert",
+        [modules(*WHOLE, Dense=projection(activation_function="torch.nn.modules.activation.PReLU"))],
+        "a Dense whose activation is 'torch.nn.modules.activation.PReLU'",
+    ),
+    "no pooling mode": ("bert", [modules(pooling={"pooling_mode": None})], "a Pooling whose pooling_mode is None"),
+    "a limit in words": (
+        "bert",
+        [modules(), transformer(max_seq_length="9")],
+        "expected a number of tokens from 1 on. Got '9'",
     ),
     "dense of another size": (
         "bert",

@@ -226,6 +226,33 @@ def test_traced(kit, dtype, gradient):
     assert "regard.attention" in symbolic.code
 
 
+@pytest.mark.parametrize("look", [
+    lambda w: w.dense(), lambda w: w[0, 1], lambda w: w.entropy(), lambda w: w.topk(2).values, lambda w: w.received(),
+    lambda w: w.pool(2, 3), lambda w: w @ torch.ones(11, 2), lambda w: w.T @ torch.ones(5, 2),
+], ids=["dense", "part", "entropy", "topk", "received", "pool", "apply", "transposed"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_the_weights_cannot_be_asked_in_a_trace(kit, look):
+    """It would record the memory for the answer and not who writes into it."""
+    inputs = kit.inputs()
+
+    def traced(query, key, value):
+        return look(regard.attention(query, key, value).weights)
+
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"Weights: torch\.jit\.trace cannot record"):
+        torch.jit.trace(traced, inputs, check_trace=False)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_what_is_collected_can_be_traced(kit):
+    first, others = kit.inputs(), kit.inputs()
+
+    def entropy(query, key, value):
+        return regard.attention(query, key, value, collect=["entropy"]).weights.entropy()
+
+    with torch.no_grad():
+        same(torch.jit.trace(entropy, first, check_trace=False)(*others), entropy(*others))
+
+
 class Names(TorchDispatchMode):
     """The operators that are called."""
 

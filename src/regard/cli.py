@@ -21,6 +21,8 @@ from regard.plurals import counted
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from regard.lens import Comparison, Lens
+
 app = typer.Typer(
     help="Self-attention you can look inside.",
     no_args_is_help=True,
@@ -141,7 +143,7 @@ def show(
 @app.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
 def compare(
     texts: Annotated[list[str], typer.Argument(help="Two texts or more.", show_default=False)],
-    word: Annotated[str, typer.Option(help="A word that is in all of them.", show_default=False)],
+    word: Annotated[str, typer.Option(help="A word that is in two of them or more.", show_default=False)],
     nth: Nth = None,
     model: Model = None,
     allow_pickle: Pickle = False,
@@ -151,13 +153,32 @@ def compare(
     from regard.lens import Lens
     from regard.view import terminal
 
-    compared = Lens(model, allow_pickle=allow_pickle).compare(texts, word, nth)
+    compared, left_out = _compared(Lens(model, allow_pickle=allow_pickle), texts, word, nth)
     if as_json:
         _print_json(compared.to_dict())
     else:
         _print(lambda width: terminal.similarity(compared))
     for reading in compared.readings:
         _warn(reading.truncated)
+    for why in left_out:
+        _warn(f"A text was left out. {why}")
+
+
+def _compared(lens: Lens, texts: list[str], word: str, nth: int | None) -> tuple[Comparison, list[str]]:
+    """The comparison of those texts that have the word, if two have it, and why the others were left out."""
+    try:
+        return lens.compare(texts, word, nth), []
+    except LookupError:
+        having, left_out = [], []
+        for text in texts:
+            try:
+                lens.read(text).word(word, 1)
+                having.append(text)
+            except LookupError as error:
+                left_out.append(f"In {text!r}: {error}")
+        if not left_out or len(having) < 2:
+            raise
+        return lens.compare(having, word, nth), left_out
 
 
 @app.command(epilog='Example: regard serve "Time flies like an arrow"')

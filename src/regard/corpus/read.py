@@ -44,16 +44,20 @@ def find(source: Source, but: Sequence[Path] = (), leave_out: LeaveOut = lambda 
             files += inside
         else:
             files.append(path)
+    formats = set()
     for path in files:
         if str(path) != "-":
             path.stat()  # is it there?
             if path.is_file():  # a pipe can be opened only once
                 open(path, "rb").close()
         format = _format(source, path)
+        formats.add(format)
         if format in ("lines", "paragraphs") and (named := [*source.columns[1:], *source.keep]):
             raise ValueError(f"{path}: plain text has no column {named[0]!r}.")
         if format == "parquet" and (str(path) == "-" or suffixes(path)[1]):
             raise ValueError(f"{path}: Parquet can be read from an uncompressed file alone.")
+    if formats <= {"lines", "paragraphs"} and source.column != Source.column:
+        raise ValueError(f"{files[0]}: plain text has no column {source.column!r}.")
     if sum(str(path) == "-" for path in files) > 1:
         raise ValueError("-: standard input can be read once.")
     return files

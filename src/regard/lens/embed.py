@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,6 +93,8 @@ def check(
         if value is not None and level != "sentence":
             raise ValueError(f"embed: {name}: only for sentences.")
     pools = _pools(model, pool, level)
+    if dims is not None and not hasattr(dims, "__index__"):
+        raise TypeError(f"embed: dims: expected a whole number. Got {dims!r}.")
     if dims is not None and (isinstance(dims, bool) or operator.index(dims) < 1):
         raise ValueError(f"embed: dims: expected a number from 1 on. Got {dims!r}.")
     text = _prompt(model, prompt, prompt_text) if level == "sentence" else ""
@@ -117,6 +119,8 @@ def _pools(model: Model, pool: str | Sequence[str] | None, level: str) -> tuple[
         )
     if level == "sentence" and pool is None and not says.pools:
         raise ValueError(f"embed: pool: {model.name}: {says.unpooled}; choose one of {', '.join(POOLS)}.")
+    if not isinstance(pool, str | Sequence | None):
+        raise TypeError(f"embed: pool: expected the name of one, or several. Got {pool!r}.")
     pools = says.pools if pool is None else (pool,) if isinstance(pool, str) else tuple(pool)
     if pool is not None and not pools:
         raise ValueError("embed: pool: expected one at least. Got none.")
@@ -140,13 +144,13 @@ def _prompt(model: Model, name: str | None, text: str | None) -> str:
     return "" if name is None else says.prompts[name]
 
 
-def _layers(model: Model, layers: int | Sequence[int] | str) -> tuple[int, ...]:
+def _layers(model: Model, layers: Any) -> tuple[int, ...]:
     count = model.layers + 1
     if isinstance(layers, str):
         if layers != "all":
             raise ValueError(f"embed: layers: expected numbers or 'all'. Got {layers!r}.")
         return tuple(range(count))
-    given: Sequence[Any] = layers if isinstance(layers, Sequence) else [layers]
+    given = list(layers) if isinstance(layers, Iterable) else [layers]
     if wrong := [layer for layer in given if isinstance(layer, bool) or not hasattr(layer, "__index__")]:
         raise TypeError(f"embed: layers: expected whole numbers or 'all'. Got {wrong[0]!r}.")
     chosen = [operator.index(layer) for layer in given]

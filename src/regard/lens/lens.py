@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -241,8 +241,8 @@ class Lens:
                [0.6, 1. , 0.1],
                [0.1, 0.1, 1. ]], dtype=float32)
         """
-        if isinstance(texts, str):
-            raise TypeError("embed: expected a list of texts. Got a str.")
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            raise TypeError(f"embed: expected a list of texts. Got a {type(texts).__name__}.")
         texts = list(texts)
         options = check(
             self._model,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -142,7 +142,7 @@ class Reading:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "…"
         cut = ", truncated" if self.truncated else ""
         unknown = sum(word.unknown for word in self.words)
-        words = f"{len(self.words)} words" + (f", {unknown} unknown" if unknown else "")
+        words = f"{len(self.words)} word{'s' * (len(self.words) != 1)}" + (f", {unknown} unknown" if unknown else "")
         return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{cut})"
 
     @property
@@ -222,10 +222,14 @@ class Reading:
         there is none, or no nth, written so, straight and curly quotes, all dashes and spaces, and at last upper and
         lower case, are the same.
 
-        Raises LookupError where it is not there, with the nearest, or is there more than once.
+        Raises LookupError where it is not there, with the nearest, or is there more than once; TypeError for what is
+        neither a text nor a whole number.
         """
         words = self.words
+        if isinstance(word, bool) or not isinstance(word, str | SupportsIndex):
+            raise TypeError(f"word: expected a word of the text, or its place among the words. Got {word!r}.")
         if not isinstance(word, str):
+            word = word.__index__()
             if not -len(words) <= word < len(words):
                 within = f", from 0 to {len(words) - 1}" if words else ""
                 raise LookupError(f"There is no word {word}: the text has {len(words)}{within}.")

@@ -194,6 +194,8 @@ def _transformer(folder: Path, says: Sentences) -> Sentences:
     model = _arguments(config, "model_args", "model_kwargs")
     tokenizer = _arguments(config, "tokenizer_args", "processor_kwargs")
     limit = tokenizer.get("model_max_length", config.get("max_seq_length"))
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"{folder}: its longest text: expected a number of tokens from 1 on. Got {limit!r}.")
     says = replace(says, limit=limit, lower=bool(config.get("do_lower_case")), model=model, tokenizer=tokenizer)
     says = replace(says, config=_arguments(config, "config_args", "config_kwargs"))
     if unknown := sorted(model.keys() - _MODEL_ARGUMENTS):
@@ -217,6 +219,8 @@ def _pooling(read: _Reader, says: Sentences) -> Sentences:
         return replace(says, pools=(), unpooled=why)
     if unknown := sorted(config.keys() - _POOLING_KEYS):
         raise _Unknown(f"a Pooling whose {unknown[0]} is {config[unknown[0]]!r}")
+    if "pooling_mode" in config and not config["pooling_mode"]:
+        raise _Unknown(f"a Pooling whose pooling_mode is {config['pooling_mode']!r}")
     modes = config.get("pooling_mode") or [mode for flag, mode in _POOL_FLAGS.items() if config.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     if unknown := [mode for mode in modes if mode not in _POOLS]:
@@ -261,9 +265,11 @@ def _dense(read: _Reader) -> Step:
     if bool(config.get("use_residual")) and size[0] != size[1] and residual is None:
         raise ValueError(f"{read.folder}: it lacks residual.weight.")
     try:
-        act = activation()
+        act = activation().eval()  # Dropout is one of them
     except TypeError:
         raise _Unknown(f"a Dense whose activation is {name!r}") from None
+    if any(True for _ in act.parameters()):  # which no file gave
+        raise _Unknown(f"a Dense whose activation is {name!r}")
 
     def dense(vectors: Tensor) -> Tensor:
         if vectors.shape[-1] != size[1]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from regard.lens.forward import virtual_tokens
 from regard.lens.tokenizer import example
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class TransformersStates:
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer | None, layers: int, name: str) -> None:
-        self.model, self.layers, self.name = model, layers, name
-        parameters = signature(model.forward).parameters
+        self.model, self.layers, self.name = _without_head(model), layers, name
+        parameters = signature(self.model.forward).parameters
         self.options = {"use_cache": False} if "use_cache" in parameters else {}
         typed = tokenizer is not None and "token_type_ids" in parameters
         self.types = _types(tokenizer) if typed and tokenizer is not None else None
@@ -46,6 +47,8 @@ class TransformersStates:
             raise ValueError(
                 f"embed: dtype: {self.name} is computed in its own type, {kind}; dtype= is for BERT's family."
             )
+        if extra := virtual_tokens(self.model):
+            raise ValueError(f"embed: {self.name} puts {extra} positions of its own before a text's: a tuned prompt.")
         for batch in _of_one_length(pieces):
             states = self._batch([pieces[n] for n in batch], wanted)
             for row, n in enumerate(batch):
@@ -69,10 +72,16 @@ class TransformersStates:
         states = {layer: last if layer == self.layers else hidden[layer] for layer in wanted}
         for tensor in states.values():
             if extra := tensor.shape[1] - ids.shape[1]:
-                raise ValueError(
-                    f"embed: {self.name} puts {extra} positions of its own beside a text's (a tuned prompt?)."
-                )
+                raise ValueError(f"embed: {self.name} puts {extra} positions of its own beside a text's.")
         return states
+
+
+def _without_head(model: Any) -> Any:
+    """The model below a head that predicts tokens or classes, whose output lacks the last layer's states."""
+    if virtual_tokens(model):
+        return model
+    whole = model.get_base_model() if hasattr(model, "peft_config") else model
+    return getattr(whole, "base_model", whole)
 
 
 def _types(tokenizer: Tokenizer) -> tuple[list[int], int, list[int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
+from typing import Any, SupportsIndex
 
 import regex
 
@@ -70,10 +71,11 @@ def units(text: str, tokens: Sequence[Span | None], whole: Sequence[Span] = ()) 
 def check_spans(text: str, whole: Sequence[Span]) -> list[Span]:
     """The spans of some words, in order, without white space at their ends. Raises TypeError or ValueError."""
     spans = []
-    for span in whole:
-        if not isinstance(span, tuple | list) or len(span) != 2 or not all(isinstance(place, int) for place in span):
+    for span in _listed(whole):
+        places = _listed(span)
+        if len(places) != 2 or not all(isinstance(place, SupportsIndex) for place in places):
             raise TypeError(f"read: words: expected (start, end) for each word. Got {span!r}.")
-        start, stop = span
+        start, stop = (place.__index__() for place in places)
         if not 0 <= start < stop <= len(text) or not _SEEN.search(text, start, stop):
             raise ValueError(f"read: words: there is no word at {start}:{stop} of this text of {len(text)} characters.")
         spans.append(trimmed(text, start, stop))
@@ -82,6 +84,12 @@ def check_spans(text: str, whole: Sequence[Span]) -> list[Span]:
         if one[1] > other[0]:
             raise ValueError(f"read: words: {one[0]}:{one[1]} and {other[0]}:{other[1]} overlap.")
     return spans
+
+
+def _listed(things: Any) -> list[Any]:
+    if isinstance(things, str | bytes) or not isinstance(things, Iterable):
+        raise TypeError(f"read: words: expected (start, end) for each word. Got {things!r}.")
+    return list(things)
 
 
 def _check_whole(text: str, whole: Sequence[Span], found: Sequence[tuple[Span | None, list[int]]]) -> None:

@@ -87,6 +87,7 @@ def numbers(reading: Reading, layer: int | None = None, head: int | None = None)
         "text": reading.text,
         "model": reading.model,
         "truncated": reading.truncated,
+        "note": reading.note,
         "units": [{"text": u.text, "start": u.start, "end": u.end, "special": u.special} for u in units],
         "layers": layers,
         "heads": heads,
