@@ -17,7 +17,9 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 def under_autocast(tensors: Three) -> Three:
     """The tensors in autocast's type where it is on, as torch's scaled_dot_product_attention has it: not float64."""
-    if not isinstance(tensors[0], Tensor) or not torch.is_autocast_enabled(tensors[0].device.type):
+    if not isinstance(tensors[0], Tensor) or tensors[0].is_meta:  # a device that autocast does not know
+        return tensors
+    if not torch.is_autocast_enabled(tensors[0].device.type):
         return tensors
     dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -209,10 +210,21 @@ def make_mask(
 
 
 def known(*tensors: Tensor | None) -> bool:
-    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in.
+
+    Nor where they are traced: other numbers will take their place.
+    """
+    if traced() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+
+
+def traced() -> bool:
+    """Whether torch.compile, torch.export, torch.jit.trace or make_fx records torch's operations, to run them later."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    mode, keys = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+    return mode(keys.PROXY) is not None or mode(keys.FAKE) is not None or _len_of_modes_before_dispatch() > 0
 
 
 def strided(name: str, tensor: Tensor) -> None:

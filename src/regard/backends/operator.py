@@ -323,7 +323,14 @@ def _operation(name: str, schema: str, compute: Callable, fake: Callable, first:
 
     def functional_forward(*arguments: Any) -> Any:
         with torch.no_grad():
-            return operator(*arguments) if not callable(arguments[first + MASK]) else compute(*arguments)
+            if not callable(arguments[first + MASK]):
+                return operator(*arguments)
+            if any(isinstance(a, Tensor) and torch._C._functorch.is_batchedtensor(a) for a in arguments):
+                raise RuntimeError(
+                    "attention: torch.vmap does not reach a mask= that is a Python callable. Give a bool tensor, or "
+                    "the batch as a dimension."
+                )
+            return compute(*arguments)
 
     def functions(**methods: Any) -> type[Function]:
         members = {key: staticmethod(method) for key, method in methods.items()}
