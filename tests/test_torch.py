@@ -248,7 +248,9 @@ def test_what_is_asked_of_the_weights_is_not_traced(kit, dtype, gradient, name):
     def ask(query, key, value):
         return WEIGHTS[name](regard.attention(query, key, value).weights)
 
-    refused = pytest.raises(RuntimeError, match="^Weights: what is asked of them is computed where no graph can follow")
+    refused = pytest.raises(
+        RuntimeError, match=r"^Weights: what is asked of them is computed where no graph can follow"
+    )
     for record in (lambda: torch.jit.trace(ask, tensors, check_trace=False), lambda: make_fx(ask)(*tensors)):
         with torch.set_grad_enabled(gradient), refused:
             record()
@@ -289,7 +291,7 @@ def test_vmap_refuses_a_mask_that_is_a_rule(kit):
 
 def test_the_meta_device_is_refused_by_name():
     tensors = [torch.ones(2, 3, 4, device="meta")] * 3
-    with pytest.raises(ValueError, match="query: expected a tensor with numbers in it. Got one on the meta device"):
+    with pytest.raises(ValueError, match=r"query: expected a tensor with numbers in it\. Got one on the meta device"):
         regard.attention(*tensors)
 
 

@@ -65,6 +65,11 @@ class Mask:
             return True  # a single query is the last one, and sees every key
         return self.window != (None, None) or self.lengths is not None or self.segments is not None
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are lengths or segments, whose numbers have to be checked."""
+        return self.lengths is not None or self.segments is not None
+
     @cached_property
     def spans(self) -> tuple[Int[Tensor, "B|1 Q"], Int[Tensor, "B|1 Q"]]:
         """The first key that each query may see and the one after the last; `start ≥ stop` where it sees none."""
@@ -203,7 +208,7 @@ def make_mask(
         to_lengths=to_lengths,
         device=device,
     )
-    if not known(rule.lengths, *(rule.segments or ())):
+    if not (rule.has_numbers or window is not None) or not known(rule.lengths, *(rule.segments or ())):
         return rule
     rule.check()
     return replace(rule, window=needed(rule.window, queries, keys, rule.causal)) if window is not None else rule
