@@ -226,31 +226,73 @@ def test_traced(kit, dtype, gradient):
     assert "regard.attention" in symbolic.code
 
 
-@pytest.mark.parametrize("look", [
-    lambda w: w.dense(), lambda w: w[0, 1], lambda w: w.entropy(), lambda w: w.topk(2).values, lambda w: w.received(),
-    lambda w: w.pool(2, 3), lambda w: w @ torch.ones(11, 2), lambda w: w.T @ torch.ones(5, 2),
-], ids=["dense", "part", "entropy", "topk", "received", "pool", "apply", "transposed"])  # fmt: skip
+WEIGHTS = {
+    "row": lambda w: w[0, 1, 2],
+    "dense": lambda w: w.dense(),
+    "entropy": lambda w: w.entropy(),
+    "received": lambda w: w.received(),
+    "topk": lambda w: w.topk(2).values,
+    "pool": lambda w: w.pool(2, 2),
+    "applied": lambda w: w @ torch.ones(11, 3),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-def test_the_weights_cannot_be_asked_in_a_trace(kit, look):
-    """It would record the memory for the answer and not who writes into it."""
-    inputs = kit.inputs()
+def test_what_is_asked_of_the_weights_is_not_traced(kit, dtype, gradient, name):
+    """The kernel fills memory where no trace can see it: a recorded graph would hand that memory out unfilled."""
+    tensors = kit.inputs(dtype=dtype)
 
-    def traced(query, key, value):
-        return look(regard.attention(query, key, value).weights)
+    def ask(query, key, value):
+        return WEIGHTS[name](regard.attention(query, key, value).weights)
 
-    with torch.no_grad(), pytest.raises(RuntimeError, match=r"Weights: torch\.jit\.trace cannot record"):
-        torch.jit.trace(traced, inputs, check_trace=False)
+    refused = pytest.raises(
+        RuntimeError, match=r"^Weights: what is asked of them is computed where no graph can follow"
+    )
+    for record in (lambda: torch.jit.trace(ask, tensors, check_trace=False), lambda: make_fx(ask)(*tensors)):
+        with torch.set_grad_enabled(gradient), refused:
+            record()
+
+
+@OF_TORCH
+@pytest.mark.parametrize("name", ["row", "entropy"])
+def test_what_is_asked_of_the_weights_is_refused_in_one_graph_and_served_in_two(kit, name):
+    tensors = kit.inputs()
+
+    def ask(query, key, value):
+        return WEIGHTS[name](regard.attention(query, key, value).weights) + 1
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="computed where no graph can follow"):
+        torch.compile(ask, fullgraph=True, backend="eager")(*tensors)
+    same(torch.compile(ask, backend="eager")(*tensors), ask(*tensors))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-def test_what_is_collected_can_be_traced(kit):
-    first, others = kit.inputs(), kit.inputs()
+def test_a_trace_checks_the_lengths_that_it_is_given(kit):
+    def attend(query, key, value, lengths):
+        return regard.attention(query, key, value, lengths=lengths).output
 
-    def entropy(query, key, value):
-        return regard.attention(query, key, value, collect=["entropy"]).weights.entropy()
+    tensors, lengths = kit.inputs(), torch.tensor([3, 4])
+    traced = torch.jit.trace(attend, (*tensors, lengths), check_trace=False)
+    graph = make_fx(attend)(*tensors, lengths)
+    for recorded in (traced, graph):
+        same(recorded(*tensors, torch.tensor([11, 0])), attend(*tensors, torch.tensor([11, 0])))
+        with pytest.raises((ValueError, RuntimeError), match=r"lengths: expected 0 to 11, .* Got \[3, 12\]"):
+            recorded(*tensors, torch.tensor([3, 12]))
 
-    with torch.no_grad():
-        same(torch.jit.trace(entropy, first, check_trace=False)(*others), entropy(*others))
+
+def test_vmap_refuses_a_mask_that_is_a_rule(kit):
+    query, key, value = kit.inputs(dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"attention: torch.vmap does not reach a mask= that is a Python callable"):
+        torch.vmap(lambda q: regard.attention(q, key, value, mask=lambda b, h, q, k: q + 2 >= k).output)(query[None])
+
+
+def test_the_meta_device_is_refused_by_name():
+    tensors = [torch.ones(2, 3, 4, device="meta")] * 3
+    with pytest.raises(ValueError, match=r"query: expected a tensor with numbers in it\. Got one on the meta device"):
+        regard.attention(*tensors)
 
 
 class Names(TorchDispatchMode):
@@ -306,7 +348,9 @@ def test_a_default_device_changes_nothing(kit, backend, dtype, names):
         chosen = kit.forced(backend, *tensors, **more)
         attended = regard.attention(*tensors, **more | lists, backend=chosen)
         gradient = torch.autograd.grad(attended.output.double().pow(2).sum(), tensors)
-        return attended.output, attended.lse, *gradient
+        weights = attended.weights
+        parts = weights[0, 1], weights[..., 3], weights[0, 0, 1:3, [0, 2]], weights.pool(2, 3), weights.entropy()
+        return attended.output, attended.lse, *gradient, *parts
 
     expected = results()
     with torch.device("meta"):

@@ -251,7 +251,7 @@ def test_the_walk_shows_what_each_token_adds(tab, lens):
     reading = lens.read("The bank of the river")
     layer, head = 3, 5  # much of the weight goes to [CLS], whose value is short
     walk = reading.explain("bank", layer=layer, head=head)
-    carried = walk.weights[0] * walk.values.norm(dim=-1)
+    carried = walk.carried[0]
     page = tab(f"view=walk&word=2&layer={layer}&head={head}&text={quote(reading.text)}")
     rows = page.eval_on_selector_all(
         "#step-sum tbody tr",

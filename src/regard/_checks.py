@@ -17,7 +17,9 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 def under_autocast(tensors: Three) -> Three:
     """The tensors in autocast's type where it is on, as torch's scaled_dot_product_attention has it: not float64."""
-    if not isinstance(tensors[0], Tensor) or not torch.is_autocast_enabled(tensors[0].device.type):
+    if not isinstance(tensors[0], Tensor) or tensors[0].is_meta:  # a device that autocast does not know
+        return tensors
+    if not torch.is_autocast_enabled(tensors[0].device.type):
         return tensors
     dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore
@@ -32,6 +34,18 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
     if query.shape[-1] == 0:
         raise ValueError("query: expected a dim of 1 at least. Got 0.")
     batch = _batch(query, key, value)
+    _check_sizes(query, key, value)
+    heads = query.shape[-3]
+    if len(batch) > 1 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
+    return (*batch, heads)[max(0, 4 - ndim) :], (query, key, value)
+
+
+def _check_sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    *_, heads, _, dim = query.shape
+    *_, groups, keys, key_dim = key.shape
+    if dim == key_dim and tuple(value.shape[-3:-1]) == (groups, keys) and groups and heads % groups == 0:
+        return
     for name, axis, dim, tensor, like in (
         ("key", "dim", -1, key, query),
         ("value", "heads", -3, value, key),
@@ -41,12 +55,8 @@ def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
             other = "query" if name == "key" else "key"
             expected = f"expected {axis} = {like.shape[dim]}, as the {other}"
             raise ValueError(f"{name}: {expected}. Got {tensor.shape[dim]}.")
-    heads, groups = query.shape[-3], key.shape[-3]
     if (heads % groups if groups else heads) != 0:
         raise ValueError(f"key: expected a number of heads that divides the query's {heads}. Got {groups}.")
-    if len(batch) > 1 or not query.shape[0] == key.shape[0] == value.shape[0]:
-        query, key, value = (_flat(tensor, batch) for tensor in (query, key, value))
-    return (*batch, heads)[max(0, 4 - ndim) :], (query, key, value)
 
 
 def _check(name: str, tensor: Any, query: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from regard.backends import streaming
-from regard.mask import Block, Mask
+from regard.mask import Block, Mask, traced
 from regard.scores import Scores, Softmax
 
 
@@ -33,10 +33,31 @@ class Reduction:
     pull: Callable[..., Pull]
     # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
     adjoint: Callable[[Softmax, Tensor], Tensor] | None = None
+    # whether it is computed by torch's operations alone, which a graph can hold
+    traceable: bool = False
 
 
 def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
+    if not reduction.traceable and traced():
+        return _outside_of_graphs(reduction, softmax, *tensors)
+    return _computed(reduction, softmax, *tensors)
+
+
+_UNTRACEABLE = (
+    "Weights: what is asked of them is computed where no graph can follow. Ask outside of what is compiled, exported "
+    "or traced; a.output and a.lse can be had inside."
+)
+
+
+@torch.compiler.disable(reason=_UNTRACEABLE)
+def _outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+    if traced():
+        raise RuntimeError(_UNTRACEABLE)
+    return _computed(reduction, softmax, *tensors)
+
+
+def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     scores, sinks, lse = softmax
     mask = scores.mask
     given = mask.given if isinstance(mask.given, Tensor) else None

@@ -40,7 +40,7 @@ def selection(index: Any, shape: Sequence[int]) -> Selection | None:
         picked.append(positions.reshape(-1))
         sizes.extend(positions.shape)
     *leading, rows, columns = picked
-    pairs = torch.zeros(1, dtype=torch.long)
+    pairs = torch.zeros(1, dtype=torch.long, device="cpu")
     for size, positions in zip(shape, leading, strict=False):
         pairs = (pairs[:, None] * size + positions).reshape(-1)
     return Selection(pairs, rows, columns, sizes)
@@ -50,7 +50,7 @@ def _dimensions(item: Any) -> int:
     """How many dimensions a list or tensor of positions has; 0 for a number, a slice, `...` and None."""
     if isinstance(item, list | tuple | range):
         try:
-            return torch.as_tensor(item).ndim
+            return torch.as_tensor(item, device="cpu").ndim
         except (TypeError, ValueError, RuntimeError):
             return 2  # tensors in a list, or nothing that is known here
     number_of_dimensions = getattr(item, "ndim", 0)

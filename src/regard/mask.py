@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -63,6 +64,11 @@ class Mask:
         if self.causal and (self.queries > 1 or self.segments is not None):
             return True  # a single query is the last one, and sees every key
         return self.window != (None, None) or self.lengths is not None or self.segments is not None
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are lengths or segments, whose numbers have to be checked."""
+        return self.lengths is not None or self.segments is not None
 
     @cached_property
     def spans(self) -> tuple[Int[Tensor, "B|1 Q"], Int[Tensor, "B|1 Q"]]:
@@ -202,17 +208,28 @@ def make_mask(
         to_lengths=to_lengths,
         device=device,
     )
-    if not known(rule.lengths, *(rule.segments or ())):
+    if not (rule.has_numbers or window is not None) or not known(rule.lengths, *(rule.segments or ())):
         return rule
     rule.check()
     return replace(rule, window=needed(rule.window, queries, keys, rule.causal)) if window is not None else rule
 
 
 def known(*tensors: Tensor | None) -> bool:
-    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in.
+
+    Nor where they are traced: other numbers will take their place.
+    """
+    if traced() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+
+
+def traced() -> bool:
+    """Whether torch.compile, torch.export, torch.jit.trace or make_fx records torch's operations, to run them later."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    mode, keys = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+    return mode(keys.PROXY) is not None or mode(keys.FAKE) is not None or _len_of_modes_before_dispatch() > 0
 
 
 def strided(name: str, tensor: Tensor) -> None:

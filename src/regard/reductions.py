@@ -33,7 +33,7 @@ def _lse(softmax: Softmax) -> Float[Tensor, "B H Q"]:
     return softmax.lse.to(softmax.scores.dtype, copy=True)
 
 
-LSE = Reduction(_lse, lambda softmax, grad: Pull(None, taken=-grad))
+LSE = Reduction(_lse, lambda softmax, grad: Pull(None, taken=-grad), traceable=True)
 
 
 # Parts of the matrix

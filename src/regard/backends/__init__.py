@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 
 from torch import Tensor, float32, zeros
-from torch._C import _get_tracing_state
 
 from regard.backends import cpu, reference, streaming
 from regard.backends import torch as torch_backend
@@ -32,15 +31,7 @@ def choose(name: str | None, scores: Scores, value: Tensor) -> ModuleType:
 
 
 def reductions(softmax: Softmax) -> ModuleType:
-    """Who computes statistics of the weights: the kernel where their lse is its own, streamed blocks elsewhere.
-
-    Raises RuntimeError under torch.jit.trace, which would record neither, and give numbers of uninitialised memory.
-    """
-    if _get_tracing_state() is not None:
-        raise RuntimeError(
-            "Weights: torch.jit.trace cannot record what is asked of them. Trace the output or the lse alone, and ask "
-            "the weights outside of the trace; what is named in collect= can be traced."
-        )
+    """Who computes statistics of the weights: the kernel where their lse is its own, streamed blocks elsewhere."""
     return cpu if cpu.serves(softmax) else streaming
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,8 +43,12 @@ def instruction_set() -> str:
 
     Raises ValueError where it has none of that name.
     """
+    return _instruction_set(os.environ.get("REGARD_ISA", ""))
+
+
+@lru_cache
+def _instruction_set(forced: str) -> str:
     there = instruction_sets()
-    forced = os.environ.get("REGARD_ISA")
     if not forced:
         return there[0]
     if forced.lower() not in there:

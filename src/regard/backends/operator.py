@@ -68,9 +68,10 @@ def run(
 def _arguments(backend: str, scores: Scores, value: Tensor, sinks: Tensor | None) -> tuple[Any, ...]:
     mask = scores.mask
     query_bounds, key_bounds = mask.segments or (None, None)
-    checked = known(mask.lengths, query_bounds, key_bounds, sinks)
+    runs = mask.causal or mask.window != (None, None) or mask.has_numbers
+    checked = not (runs or sinks is not None) or known(mask.lengths, query_bounds, key_bounds, sinks)
     # The kernel reads runs of keys; those of a mask are made once, though many calls may share it.
-    start, stop = mask.spans if checked and backend == "cpu" and mask.bounded else (None, None)
+    start, stop = mask.spans if runs and checked and backend == "cpu" and mask.bounded else (None, None)
     return (
         *(scores.query, scores.key, value, scores.bias, sinks, mask.given, start, stop, mask.lengths),
         *(query_bounds, key_bounds, mask.causal, mask.to_lengths, *mask.window),
@@ -323,7 +324,14 @@ def _operation(name: str, schema: str, compute: Callable, fake: Callable, first:
 
     def functional_forward(*arguments: Any) -> Any:
         with torch.no_grad():
-            return operator(*arguments) if not callable(arguments[first + MASK]) else compute(*arguments)
+            if not callable(arguments[first + MASK]):
+                return operator(*arguments)
+            if any(isinstance(a, Tensor) and torch._C._functorch.is_batchedtensor(a) for a in arguments):
+                raise RuntimeError(
+                    "attention: torch.vmap does not reach a mask= that is a Python callable. Give a bool tensor, or "
+                    "the batch as a dimension."
+                )
+            return compute(*arguments)
 
     def functions(**methods: Any) -> type[Function]:
         members = {key: staticmethod(method) for key, method in methods.items()}

@@ -16,17 +16,28 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
+    from regard.lens.inside import Inside
     from regard.lens.reading import Reading, Word
 
 
 def lengths(reading: Reading, layer: int) -> Float[Tensor, "H N"]:
     """How long what each token's value adds to the residual is, by head: ‖v_j W_O‖, or ‖v_j‖ where W_O is not known."""
     attention = reading.attention[layer]
-    inside = None if reading._lens is None else reading._lens._model.inside[layer]
+    inside = _inside(reading, layer)
     if inside is None:
         values = attention.value.float()
         return values.norm(dim=-1).repeat_interleave(reading.heads_of(layer) // len(values), 0)
     return inside.carried(attention.value, reading.heads_of(layer))
+
+
+def projected(reading: Reading, layer: int) -> bool:
+    """Whether the lengths are those of v W_O, and not of v alone."""
+    inside = _inside(reading, layer)
+    return inside is not None and inside.projects
+
+
+def _inside(reading: Reading, layer: int) -> Inside | None:
+    return None if reading._lens is None else reading._lens._model.inside[layer]
 
 
 def elsewhere(reading: Reading, word: Word) -> Bool[Tensor, "N"]:

@@ -64,11 +64,21 @@ class Inside:
         query, key = _apply(self.query_norm, made.query), _apply(self.key_norm, made.key)
         return normed, Projected(query, key, made.value)
 
+    @property
+    def projects(self) -> bool:
+        """Whether W_O is known, which puts the heads together."""
+        return self._projection is not None
+
+    @property
+    def _projection(self) -> Tensor | None:
+        weight = getattr(self.output, "weight", None)
+        return None if weight is None or not weight.dtype.is_floating_point else weight
+
     def carried(self, values: Tensor, heads: int) -> Tensor:
         """The length of what a token's value (G,N,E) adds to the residual, by head: ‖v W_O‖ (H,N), or ‖v‖."""
         values = values.float().repeat_interleave(heads // len(values), 0)
-        weight = getattr(self.output, "weight", None)
-        if weight is None or not weight.dtype.is_floating_point:
+        weight = self._projection
+        if weight is None:
             return values.norm(dim=-1)
         across = weight if isinstance(self.output, nn.Linear) else weight.T  # (dim, H·E); Conv1D has it turned
         by_head = across.detach().double().unflatten(1, (heads, -1)).unbind(1)

@@ -13,8 +13,9 @@ HTTP and in a notebook, and assets/frozen.js answers them in a page that has no 
     thumbs    reading, layer, hide                        thumbs (H,n,n), shares (H,habits), habits, named
     tile      reading, layer, head, reduce, hide,         cells (r,c); needs the overview from level 5 on
               level, row, column
-    walk      reading, layer, head, token, all            the numbers of the walk of one token; lengths are those of the
-                                                          values, carried is weight × length, carried_total its sum
+    walk      reading, layer, head, token, all            the numbers of the walk of one token; lengths are ‖v W_O‖, or
+                                                          ‖v‖ where not `projected`: W_O is not known; carried is
+                                                          weight × length, carried_total its sum
     compare   model, word, texts                          similarity (L+1,n,n), plane (L+1,n,2), places, clusters, and
                                                           in `left_out` the texts that lack the word, and why
     page      reading, layer, head, word, link, same      html: the reading as one file, which opens as `link`, an
@@ -43,6 +44,8 @@ import torch
 from torch import Tensor
 
 from regard import _heap
+from regard.lens.carried import lengths as lengths_of_values
+from regard.lens.carried import projected
 from regard.lens.compare import comparison
 from regard.lens.habits import HABITS, NAMED, habits
 from regard.lens.lens import Lens
@@ -262,8 +265,8 @@ class Desk:
         walk, row = reading.explain(unit, layer, head), unit.tokens.index(token)
         attended = reading.attention[layer]
         scores, weights = attended.weights.scores, walk.weights[row]
-        lengths = walk.values.norm(dim=-1)
-        carried = weights * lengths
+        assert walk.carried is not None
+        carried, lengths = walk.carried[row], lengths_of_values(reading, layer)[head].cpu()
         count = len(weights)
         rows = ROWS if question.flag("all") else WALK if count <= WALK else FEW
         most = weights.topk(min(rows, count)).indices.sort().values
@@ -286,6 +289,7 @@ class Desk:
             "masked": bool((~seen).any()),
             "error": walk.error if isfinite(walk.error) else None,
             "carried_total": total if isfinite(total := float(carried.sum())) else None,
+            "projected": projected(reading, layer),
             "made": origin(made),
         }, {
             "x": walk.x[row],

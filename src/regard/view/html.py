@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.lens.carried import lengths, projected
 from regard.lens.habits import HABITS, NAMED, habits
 from regard.view.tiles import Matrix
 
@@ -227,7 +228,8 @@ def _carried(
     whole = total * BITS / 6 <= WHOLE
     fits = needed * BITS / 6 <= MOST and len(reading.units) <= FINE
     carry = _exact if exact else _packed
-    names = {"query", "key", "weights"} | ({"value", "hidden"} if whole else set()) | ({"output"} if exact else set())
+    names = {"query", "key", "weights"} | ({"output"} if exact else set())
+    names |= {"value", "hidden", "lengths"} if whole else set()
     pictures: Any = None
     kept: list[Any] = [None] * reading.layers
     if not fits:
@@ -263,16 +265,18 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     """The arrays of one layer, each with its vectors in the last dimension."""
     attention = reading.attention[layer]
     scores = attention.weights.scores
-    hidden = {"hidden": reading.hidden[layer][None]}  # (1, N, dim)
+    more = {"hidden": reading.hidden[layer][None]}  # (1, N, dim)
     if scores.bias is not None or scores.mask.given is not None:
         # N × N numbers that no rule gives: the page gets what came of them, word by word.
-        return {"weights": reading.weights(layer), **hidden}  # (H, U, U)
+        return {"weights": reading.weights(layer), **more}  # (H, U, U)
+    if projected(reading, layer):  # of the values alone the page knows it itself
+        more["lengths"] = lengths(reading, layer)[..., None]  # (H, N, 1)
     return {
         "query": scores.query[0],  # (H, N, D)
         "key": scores.key[0],  # (G, N, D)
         "value": attention.value,  # (G, N, E)
         "output": attention.output,  # (H, N, E)
-        **hidden,
+        **more,
     }
 
 

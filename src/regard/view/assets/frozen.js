@@ -263,7 +263,9 @@ export function frozenSource(data) {
         weights: taken(weights, rows),
       };
       if (value) {
-        const lengths = Float64Array.from({ length: N }, (_, j) => Math.hypot(...vector(value, place, j, heads)));
+        const lengthOf = (j) => (arrays.lengths ? vector(arrays.lengths, place, j, heads)[0] : Math.hypot(...vector(value, place, j, heads)));
+        const lengths = Float64Array.from({ length: N }, (_, j) => lengthOf(j));
+        answer.projected = Boolean(arrays.lengths); // ‖v W_O‖, not ‖v‖
         answer.lengths = taken(lengths, rows);
         answer.carried = taken(weights.map((weight, j) => weight * lengths[j]), rows);
         answer.carried_total = weights.reduce((total, weight, j) => total + weight * lengths[j], 0);

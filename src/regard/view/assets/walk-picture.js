@@ -19,7 +19,7 @@ export function walkPicture(app, walk) {
     scores && { name: "score", numbers: scores, digits: 3 },
     scores && { name: "scaled", numbers: scaled, digits: 3 },
     { name: "weight", numbers: weights, digits: 4 },
-    lengths && { name: "weight × ‖v‖", numbers: lengths, digits: 4 },
+    lengths && { name: `weight × ${lengthIn(walk)}`, numbers: lengths, digits: 4 },
   ].filter(Boolean);
   const { ink, soft } = inkOf(app.viewer);
   const body = el("g", { "font-size": SIZE });
@@ -43,11 +43,14 @@ export function walkPicture(app, walk) {
   return figure(app, { title, caption, drawing, notes: [notesOn(walk, names), ...words.notes()] });
 }
 
-function notesOn({ scores, scale, softcap, adjusted, masked, sink, rows, values }, names) {
+/** The length that the weights are multiplied by: of the value as the layer's output matrix passes it on, or as it is. */
+const lengthIn = ({ projected }) => (projected ? "‖v W_O‖" : "‖v‖");
+
+function notesOn({ scores, scale, softcap, adjusted, masked, sink, rows, values, projected }, names) {
   const notes = [];
   if (scores) notes.push(`Score: query · key. Scaled: score × ${format(scale, 4)}${softcap === null ? "" : `, capped at ±${softcap}`}${adjusted ? ", and a bias of the model" : ""}.`);
   notes.push("Weight: softmax of the scaled scores, drawn as bars from 0 to 1.");
-  if (values) notes.push("Weight × ‖v‖: how much of the output the token adds.");
+  if (values) notes.push(`Weight × ${lengthIn({ projected })}: how much of the output the token adds.`);
   if (masked) notes.push("A dash: the token may not look there.");
   if (sink > 0) notes.push(`The head's sink takes ${format(sink, 4)}.`);
   if (rows.length < names.length) notes.push(`Shown: ${rows.length} of ${count(names.length, "token")}, those with the largest weights.`);

@@ -155,6 +155,7 @@ export function walkView(app) {
         ],
         el("tr", {}, el("th", { scope: "row" }, "sum of all"), el("td"), el("td"), cells(context, "sum")),
       ),
+      projected: () => (walk.projected ? " once the layer's output matrix W_O has been applied to it, ‖v W_O‖" : ", ‖v‖"),
       carried: () => sayCarried(carried),
       context: strip(context, "context", colours, app.tip),
     };
