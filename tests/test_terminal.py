@@ -75,6 +75,7 @@ def test_identical_texts_are_one_group(lens):
     alike = lens.compare(["The bank lent her the money."] * 3, "bank")
     assert alike.clusters == ([0, 1, 2], [])
     out = " ".join(printed(terminal.similarity(alike)).split())
+    assert "Before the first layer every “bank” has the same vector." in out
     assert out.endswith("After the last they do not part into groups.")
     assert torch.isnan(alike.parting()[2]).all()
 

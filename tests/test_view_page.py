@@ -224,6 +224,14 @@ def test_the_norm_and_the_rotation_are_steps(tab, causal):
     assert "LlamaRMSNorm" in page.inner_text("#step-norm")
     assert "turn the normed x into three vectors of 8 numbers" in page.inner_text("#step-vectors")
     assert page.locator("#step-norm canvas").count() == page.locator("#step-rotation canvas").count() == 1
+    assert "not what decides the model's answer" in page.inner_text("#walk > .hint")
+
+
+def test_the_first_token_whose_angle_is_0_has_the_rotation_too(tab, causal):
+    """Its vector before the first layer says nothing of its place."""
+    page = tab("view=walk&layer=0&head=2&word=0", base=causal.address)
+    assert page.is_visible("#step-rotation")
+    assert "the same in every sentence." in page.inner_text("#step-embedding")
 
 
 def test_a_comparison_of_a_causal_model_says_what_a_word_saw(tab, causal):

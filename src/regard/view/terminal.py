@@ -340,6 +340,8 @@ def _verdict(comparison: Comparison) -> str:
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
     if least >= 0.95:
         start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
+    if least > 0.9999:  # places that are rotations, or biases, are not in the vectors
+        start = f"Before the first layer every “{word}” has the same vector"
     if not comparison.clusters[1]:
         return f"{start}. After the last they do not part into groups."
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]

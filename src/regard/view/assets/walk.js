@@ -56,7 +56,8 @@ export function walkView(app) {
     const part = parts.length > 1 ? [" It is token ", `${parts.indexOf(i) + 1} of ${parts.length} of `, quoted(visible(units[u])), "."] : "";
     const slots = { token: () => quoted(visible(tokens[i])), layer: l, head: h, part };
     if (walk.x) {
-      const origin = l ? "what the layers before made of it" : "the same in every sentence, but for its place";
+      const same = walk.made?.rotated ? "the same in every sentence" : "the same in every sentence, but for its place";
+      const origin = l ? "what the layers before made of it" : same;
       Object.assign(slots, { width: walk.x.length, origin, x: strip(walk.x, "x", colours, app.tip) });
     }
     if (known) Object.assign(slots, making(colours), scoring(colours));
