@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import processors
 
 import regard
 
@@ -219,6 +220,17 @@ def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
     monkeypatch.setattr(lens._model.states, "model", with_virtual_tokens)
     with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
         lens.embed(["a mat"], "word")
+
+
+def test_spans_are_those_of_a_reading_where_the_tokenizer_trims_them():
+    """RoBERTa's post-processor takes the space off a token's span, and of a token that is a space all of it."""
+    model, tokenizer = fixtures.tiny("roberta")
+    ends = ("<pad>", 0), ("<s>", 1)
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True)
+    lens, text = regard.Lens((model, tokenizer)), "a saw  a mat"
+    expected = [(token.start, token.end) for token in lens.read(text).tokens if not token.special]
+    assert lens.embed([text], "token").spans == [expected]
+    assert all(start < end for start, end in expected)
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ def test_the_policy_is_strict(address):
 
 
 def test_another_address_needs_a_token(serving):
-    with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines: give a --token"):
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines: give a token"):
         serving_module.application(None, "0.0.0.0")
     with pytest.raises(ValueError, match="8 characters or more"):
         serving_module.application(None, "0.0.0.0", "secret")

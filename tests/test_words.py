@@ -3,9 +3,10 @@
 import random
 import time
 import unicodedata
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,20 @@ def test_every_token_is_in_one_unit(text, chance):
                 start, stop = trimmed(text, *spans[token])
                 assert span[0] <= start
                 assert stop <= span[1]
+
+
+def test_runs_of_flags():
+    """They are two letters each, counted from the beginning of a run, however long it is and whatever is around it."""
+    chance = random.Random(5)
+    for _ in range(2_000):
+        around = [chance.choice(["", "a", " ", "\u0301", "\u200d", "🙂", "1", "-"]) for _ in range(4)]
+        runs = ["".join(chance.choices("🇩🇪🇫🇷", k=chance.randint(0, 9))) for _ in range(3)]
+        text = "".join(chain(*zip_longest(around, runs, fillvalue="")))
+        edges = sorted({0, *(match.start() for match in regex.finditer(r"(?V1w)\b", text)), len(text)})
+        assert [start for start, _ in words(text)] == [
+            trimmed(text, *piece)[0] for piece in pairwise(edges) if text[slice(*piece)].strip("\u200d ")
+        ]
+    assert words("🇩🇪" * 100_000) == [(at, at + 2) for at in range(0, 200_000, 2)]  # minutes, if it were quadratic
 
 
 UNITS = {

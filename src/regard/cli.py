@@ -655,7 +655,8 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}."
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
-    text = re.sub(r"\bnth=(\d)", r"--nth \1", text)  # an argument of the library, an option here
+    text = re.sub(r"\bnth=(\d)", r"--nth \1", text)  # arguments of the library, options here
+    text = text.replace("resume=True", "--resume").replace("give a token", "give a --token")
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -258,7 +258,7 @@ class _Call:
 
     def _tokenized(self, block: Sequence[tuple[str, list[int]]]) -> list[_Text]:
         prompt = self.options.prompt
-        encodings = encoded(self.model.tokenizer, [prompt + text for text, _ in block])
+        encodings = encoded(self.model.unprocessed, [prompt + text for text, _ in block])
         tokenized = []
         for (text, numbers), encoding in zip(block, encodings, strict=True):
             try:

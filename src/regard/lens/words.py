@@ -12,6 +12,12 @@ import regex
 Span = tuple[int, int]  # of characters: text[start:stop]
 
 _EDGES = regex.compile(r"(?V1w)\b")
+_FLAGS = regex.compile(
+    r"(?<![{X}])(?:[{R}]{{2}}){{2,}}+[{R}]?+(?![{X}])".format(
+        R=r"\p{WB=Regional_Indicator}",
+        X=r"\p{WB=Regional_Indicator}\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}",
+    )
+)
 _SEEN = regex.compile(r"[^\s\p{Cc}\p{Cf}]")
 _BLANK = "".join(  # white space, and marks without width: of direction, of order, and those that join or part words
     chr(code)
@@ -32,7 +38,9 @@ def words(text: str, whole: Sequence[Span] = ()) -> list[Span]:
     >>> [text[start:stop] for start, stop in words(text)]
     ["Don't", 'stop', ',', '3.14', '👍🏽', '!']
     """
-    edges = sorted({0, *(match.start() for match in _EDGES.finditer(text)), len(text), *chain(*whole)})
+    # A flag is two letters. The search counts a run of them from its beginning at each, so it sees others there.
+    plain = _FLAGS.sub(lambda run: "§\u0301" * (len(run[0]) // 2) + run[0][len(run[0]) // 2 * 2 :], text)
+    edges = sorted({0, *(match.start() for match in _EDGES.finditer(plain)), len(text), *chain(*whole)})
     if whole:
         starts = [start for start, _ in sorted(whole)]
         stops = [stop for _, stop in sorted(whole)]

@@ -217,7 +217,7 @@ def _before(out: Path, options: Options, text: Text, resume: bool) -> dict[str, 
     begun = out.is_dir() and there <= {"tokenizer.json", "tokenizer_config.json"}  # without a first checkpoint
     if begun or not resume:
         if state.exists():
-            raise ValueError(f"{out} holds a run already: --resume goes on with it.")
+            raise ValueError(f"{out} holds a run already: resume=True goes on with it.")
         if out.exists() and not begun:
             raise ValueError(f"{out} is not an empty folder.")
         out.mkdir(parents=True, exist_ok=True)

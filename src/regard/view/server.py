@@ -62,9 +62,9 @@ def application(desk: Desk, host: str = "127.0.0.1", token: str | None = None) -
     Raises ValueError for a host that other machines can reach, without a token.
     """
     if not is_loopback(host) and not token:
-        raise ValueError(f"serve: {host} can be reached from other machines: give a --token that they must know.")
+        raise ValueError(f"serve: {host} can be reached from other machines: give a token that they must know.")
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
-        raise ValueError("serve: --token: expected 8 characters or more, of letters, digits and signs.")
+        raise ValueError("serve: token: expected 8 characters or more, of letters, digits and signs.")
     page, assets = served()
     packed = {name: (gzip.compress(content, 9, mtime=0), kind) for name, (content, kind) in assets.items()}
     room, waiting = anyio.CapacityLimiter(AT_ONCE), 0
