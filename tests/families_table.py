@@ -136,7 +136,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RTDetrModel": _RT_DETR,
     "RTDetrV2Model": _RT_DETR,
     "RecurrentGemmaModel": {"num_hidden_layers": 3},
-    "EdgeTamVideoModel": _SAM2_VIDEO,
+    "EdgeTamVideoModel": _SAM2_VIDEO | {"perceiver_resampler_num_latents_2d": 4},
     "Sam2VideoModel": _SAM2_VIDEO,
     "Sam3Model": _SAM3,
     "Sam3LiteTextModel": _SAM3,
