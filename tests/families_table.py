@@ -145,6 +145,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Sapiens2Model": {"num_key_value_heads_per_layer": [4, 2]},
     "SwinModel": {"image_size": 56, "depths": [2, 2], "num_heads": [2, 4], "embed_dim": 32},
     "VitPoseBackbone": {"image_size": [64, 64]},
+    "VJEPA2Model": {"crop_size": 32, "frames_per_clip": 4},
     "XmodModel": {"default_language": "en_XX"},
     "ZambaModel": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "DiffusionGemmaEncoderTextModel": _DIFFUSION,
