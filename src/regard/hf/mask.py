@@ -47,9 +47,10 @@ class LazyMask(Tensor):
 
     def serves(self, query: Tensor, key: Tensor) -> bool:
         """Whether the options still say what the mask says: it has this size, and the model has not written into it."""
-        # Tensors of inference mode count no versions: there one that was made dense may have been written into.
-        untouched = self._dense is None if self.is_inference() else self._version == 0
-        return self.shape[2:] == (query.shape[2], key.shape[2]) and untouched
+        if self.shape[2:] != (query.shape[2], key.shape[2]):
+            return False
+        uncounted = self.is_inference() or torch.is_inference_mode_enabled()  # there, writing is not counted
+        return self._dense is None if uncounted else self._version == 0
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
