@@ -61,6 +61,8 @@ def models(device: str, seconds: float) -> str:
     """Outputs and attentions of transformers' models, with padding and without, against eager."""
     import hf_models
 
+    import regard.hf  # noqa: F401  registers it
+
     families = hf_models.ENCODERS | hf_models.DECODERS
     for name, family in families.items():
         model = hf_models.make(family).to(device)

@@ -40,20 +40,22 @@ class Reduction:
 def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
     if not reduction.traceable and traced():
-        return _outside_of_graphs(reduction, softmax, *tensors)
+        from regard import _uncompiled
+
+        return _uncompiled.ask(reduction, softmax, *tensors)
     return _computed(reduction, softmax, *tensors)
 
 
-_UNTRACEABLE = (
+UNTRACEABLE = (
     "Weights: what is asked of them is computed where no graph can follow. Ask outside of what is compiled, exported "
     "or traced; a.output and a.lse can be had inside."
 )
 
 
-@torch.compiler.disable(reason=_UNTRACEABLE)
-def _outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+def outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+    """The same, where torch.compile does not follow. Raises RuntimeError where something else records a graph."""
     if traced():
-        raise RuntimeError(_UNTRACEABLE)
+        raise RuntimeError(UNTRACEABLE)
     return _computed(reduction, softmax, *tensors)
 
 

@@ -56,13 +56,16 @@ def _instruction_set(forced: str) -> str:
     return forced.lower()
 
 
-@torch.compiler.assume_constant_result
 def _unavailable() -> str:
     """Why there is no kernel; empty where there is. Raises ValueError for a REGARD_ISA that this machine lacks."""
     if not _missing:
         instruction_set()
         return ""
     return f"regard was installed without its kernel, for want of a C++ compiler; install it again ({_missing})"
+
+
+# As torch.compiler.assume_constant_result does, which would import torch._dynamo for it.
+_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:

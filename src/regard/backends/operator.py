@@ -182,14 +182,18 @@ class _Operation(NamedTuple):
 def _call(operation: _Operation, *arguments: Any) -> Any:
     rule = callable(arguments[operation.first + MASK])
     if torch.compiler.is_compiling():
-        return _uncompiled(*arguments) if rule else operation.operator(*arguments)
+        if rule:
+            from regard import _uncompiled
+
+            return _uncompiled.attention_by_rule(*arguments)
+        return operation.operator(*arguments)
     if torch._C._get_tracing_state() is not None and not rule:
         return operation.operator(*arguments)
     return _differentiable(operation, *arguments)
 
 
-@torch.compiler.disable(reason="attention: mask= is a Python callable, which no graph holds; give a bool tensor.")
-def _uncompiled(*arguments: Any) -> Any:
+def differentiable(*arguments: Any) -> Any:
+    """Attention, outside of torch.compile."""
     return _differentiable(_ATTENTION, *arguments)
 
 
