@@ -60,7 +60,6 @@ def long_sequences(device: str, seconds: float) -> str:
 def models(device: str, seconds: float) -> str:
     """Outputs and attentions of transformers' models, with padding and without, against eager."""
     import hf_models
-
     import regard.hf  # noqa: F401  registers it
 
     families = hf_models.ENCODERS | hf_models.DECODERS
