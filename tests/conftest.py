@@ -21,7 +21,8 @@ hypothesis.settings.load_profile("ci")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
-collect_ignore = ["families.py", "fuzz.py", "gpu.py"]  # programs, which tests run or `make` does
+# Programs, which tests run or `make` does, and what they are made of.
+collect_ignore = ["families.py", "families_table.py", "families_tiny.py", "fuzz.py", "gpu.py"]
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike
 
