@@ -28,12 +28,16 @@ def working(folder: Path) -> Iterator[None]:
 
     Raises FileExistsError where another run is at work there.
     """
-    folder.mkdir(exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
+    at_work = f"{folder}: another run is at work there."
     try:
+        folder.mkdir(exist_ok=True)
         lock.acquire()
-    except Timeout:
-        raise FileExistsError(f"{folder}: another run is at work there.") from None
+    except (Timeout, FileNotFoundError):  # or it has just finished, and taken the folder away
+        raise FileExistsError(at_work) from None
+    if not (folder / LOCK).exists():
+        lock.release()
+        raise FileExistsError(at_work)
     try:
         for left in folder.glob(".regard-*"):  # of a run that was killed while it wrote
             left.unlink()
@@ -92,7 +96,7 @@ def move(folder: Path, out: Path) -> None:
     """Put what `merge` has made in its place. Until then `out` is as it was."""
     if out.suffix:
         os.replace(folder / WHOLE, out)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another run may be about to look for its lock there
         return
     for name in (LOCK, ABOUT):  # the folder is a data set of Parquet files and nothing else
         (folder / name).unlink(missing_ok=True)
