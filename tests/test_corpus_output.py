@@ -2,9 +2,10 @@
 
 import datetime
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -417,29 +418,36 @@ def test_a_folder_of_nothing_but_parquet_is_read_by_polars(lines, tmp_path, tiny
     assert polars.read_parquet(tmp_path / "out")["text"].to_list() == ["one"]
 
 
-def _run(file, out, model, gate, results):
-    gate.wait()
-    try:
-        results.put(embed_files(Source([Path(file)]), out, Recipe(model))["texts"])
-    except OSError as error:
-        results.put(str(error))
+RUN_WHEN_TOLD = """
+import sys
+from pathlib import Path
+from regard.corpus.run import Recipe, Source, embed_files
+file, out, model = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(embed_files(Source([Path(file)]), out, Recipe(model))["texts"])
+except OSError as error:
+    print(error)
+"""
 
 
 def test_runs_at_the_same_time_do_not_mix(lines, tmp_path, tiny):
     """One of them wins; what is there in the end is whole."""
     file = lines(*({"text": f"the cat {n}"} for n in range(300)))
-    context = multiprocessing.get_context("spawn")
-    gate, results = context.Barrier(3), context.Queue()
-    arguments = (str(file), str(tmp_path / "out.parquet"), tiny, gate, results)
-    runs = [context.Process(target=_run, args=arguments) for _ in range(3)]
-    for process in runs:
-        process.start()
-    said = [results.get(timeout=100) for _ in runs]
-    for process in runs:
-        process.join(60)
-    assert 300 in said
-    assert all(each == 300 or "another run is at work there" in each or "is there already" in each for each in said), (
-        said
-    )
+    command = [sys.executable, "-c", RUN_WHEN_TOLD, file, tmp_path / "out.parquet", tiny]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        for _ in range(3)
+    ]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=100)[0].strip() for process in processes]
+    assert "300" in said
+    assert all(
+        each == "300" or "another run is at work there" in each or "is there already" in each for each in said
+    ), said
     assert pq.read_table(tmp_path / "out.parquet")["text"].to_pylist() == [f"the cat {n}" for n in range(300)]
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out.parquet"]

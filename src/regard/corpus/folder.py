@@ -30,8 +30,8 @@ def working(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK, timeout=0)
     at_work = f"{folder}: another run is at work there."
+    folder.mkdir(exist_ok=True)
     try:
-        folder.mkdir(exist_ok=True)
         lock.acquire()
     except (Timeout, FileNotFoundError):  # or it has just finished, and taken the folder away
         raise FileExistsError(at_work) from None
