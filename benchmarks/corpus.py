@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import regard
+from regard._internal.measure import described, in_turn
 from regard.bench.embed import prose
-from regard.bench.measure import described, in_turn
 from regard.corpus import Recipe, Source, embed_files
 
 REGARD = [sys.executable, "-c", "from regard.cli import main; main()"]

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 import regard
+from regard._internal.measure import PeakMemory, described, in_process
 from regard.backends import reference
-from regard.bench.measure import PeakMemory, described, in_process
 from regard.nn import Embeddings, Encoder
 
 DIM, CELLS, ROWS = 64, 32, 8

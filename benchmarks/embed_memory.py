@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from regard.bench.measure import PeakMemory, described, in_process
+from regard._internal.measure import PeakMemory, described, in_process
 
 WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=5)) for n in range(2000)]
 

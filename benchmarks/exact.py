@@ -22,8 +22,8 @@ import transformers
 
 import regard
 import regard.hf
+from regard._internal.measure import described
 from regard.backends import BACKENDS, reference
-from regard.bench.measure import described
 
 TESTS = Path(__file__).parents[1] / "tests"
 STS = TESTS.parents[1] / "shared/evaluation/sts-dev.csv"

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from regard.bench.measure import PeakMemory, described, in_process
+from regard._internal.measure import PeakMemory, described, in_process
 
 
 def model_and_ids(tokens: int):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from regard.bench.measure import described
+from regard._internal.measure import described
 from regard.bench.memory import used
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from regard.bench.measure import described, in_turn
+from regard._internal.measure import described, in_turn
 
 IMPORTS = {
     "import torch": (sys.executable, "-c", "import torch"),

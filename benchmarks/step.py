@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from regard.bench.measure import described, in_turn
+from regard._internal.measure import described, in_turn
 from regard.nn import Embeddings, Encoder, MaskedLanguageModel, Transformer
 
 VOCABULARY = 2000

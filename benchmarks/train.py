@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from regard.bench.measure import described
+from regard._internal.measure import described
 from regard.train import text as texts
 from regard.train.run import Options, held_out_masks, train
 

@@ -214,7 +214,7 @@ def frames():
 
 def weight():
     """What the first load of the page takes."""
-    from regard.view.html import served
+    from regard.viewer.bundle import served
 
     page, assets = served()
     total = len(gzip.compress(page.encode(), 9))

@@ -16,7 +16,8 @@ from PIL import Image
 from rich.console import Console
 
 from regard import cli
-from regard.bench import attention, ceilings, measure, picture, table
+from regard._internal import measure
+from regard.bench import attention, ceilings, picture, table
 from regard.bench.grid import BESIDE_PEERS, LOOKING, Row, grid
 from regard.bench.peers import PEERS, Problem, Refused, ours, sdpa
 

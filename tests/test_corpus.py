@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regard
-from regard.corpus import BadRecordError, Recipe, Source, embed_files, read, run
+from regard.corpus import BadRecordError, Recipe, Source, embed_files, read, run, shards
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -103,7 +103,7 @@ def test_sentences(lens, lines, tmp_path):
 
 @pytest.mark.parametrize("level", ["token", "word"])
 def test_tokens_and_words(lens, lines, tmp_path, level, monkeypatch):
-    monkeypatch.setattr(run, "TEXTS", 2)  # more than one part
+    monkeypatch.setattr(shards, "TEXTS", 2)  # more than one part
     out = tmp_path / "out.parquet"
     counts = embed_files(Source([lines]), out, Recipe(level=level, layers=2))
     table = pq.read_table(out)
@@ -134,7 +134,7 @@ def test_smaller_numbers(lens, lines, tmp_path, store, kind):
 
 
 def test_a_folder_of_parts(lens, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "TEXTS", 2)
+    monkeypatch.setattr(shards, "TEXTS", 2)
     embed_files(Source([lines]), tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["part-000000.parquet", "part-000001.parquet"]
     table = pq.read_table(tmp_path / "out")  # a dataset to all that reads Parquet
@@ -482,11 +482,11 @@ class FullDisk(io.FileIO):
 
 def test_a_full_disk(tmp_path, tiny, monkeypatch):
     """What was written stays, and the run goes on when there is room."""
-    monkeypatch.setattr(run, "TEXTS", 10)
+    monkeypatch.setattr(shards, "TEXTS", 10)
     (tmp_path / "a.txt").write_text("".join(f"text {n}\n" for n in range(30)))
     source, out = Source([tmp_path / "a.txt"]), tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr("regard.files.open", FullDisk, raising=False)
+        patch.setattr("regard._internal.files.open", FullDisk, raising=False)
         with pytest.raises(OSError, match="No space left on device") as error:
             embed_files(source, out, Recipe(tiny))
     assert "out.parquet.parts/part-" in error.value.filename
@@ -521,8 +521,8 @@ def many(tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from regard.corpus import Recipe, Source, embed_files, run
-run.TEXTS = 10
+from regard.corpus import Recipe, Source, embed_files, shards
+shards.TEXTS = 10
 print("ready", flush=True)
 embed_files(Source([Path(sys.argv[1])]), sys.argv[2], Recipe(sys.argv[3], level="word"))
 """
@@ -556,7 +556,7 @@ def test_killed_and_started_again(many, tmp_path, tiny):
 
 
 def test_what_is_done_is_not_done_again(many, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(run, "TEXTS", 100)
+    monkeypatch.setattr(shards, "TEXTS", 100)
     source, out = Source([many]), tmp_path / "out.parquet"
     shares = []
 

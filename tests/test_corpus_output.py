@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import regard
-from regard.corpus import BadRecordError, OutputExistsError, Recipe, Source, embed_files, run
+from regard.corpus import BadRecordError, OutputExistsError, Recipe, Source, embed_files, shards
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def stop_at(text):
 
 def test_ids_are_texts_throughout(lines, tmp_path, tiny, monkeypatch):
     """A part without an id cannot be there any more: its type would not be that of the others."""
-    monkeypatch.setattr(run, "TEXTS", 2)
+    monkeypatch.setattr(shards, "TEXTS", 2)
     file = lines(*({"text": f"a {n}", "id": None} for n in range(5)), {"text": "b", "id": "x"}, {"text": "c", "id": 7})
     warned = []
     table = embedded(Source([file], id="id"), tmp_path, Recipe(tiny), on_error="skip", warn=warned.append)
@@ -98,7 +98,7 @@ def test_ids_are_texts_throughout(lines, tmp_path, tiny, monkeypatch):
 )
 def test_columns_of_json_are_kept(lines, tmp_path, tiny, monkeypatch, values, expected, out):
     """In parts of two, whose types are not the same: the files have one type, and the values stay what they are."""
-    monkeypatch.setattr(run, "TEXTS", 2)
+    monkeypatch.setattr(shards, "TEXTS", 2)
     file = lines(*({"text": f"a {n}", "meta": {"x": value}} for n, value in enumerate(values)))
     table = embedded(Source([file], keep=["meta.x"]), tmp_path, Recipe(tiny), out)
     assert table.column_names == ["text_id", "meta.x", "text", "truncated", "vector"]
@@ -162,7 +162,7 @@ def test_columns_that_cannot_be_kept(lines, tmp_path, tiny, keep, message):
 
 def test_other_columns_make_a_part_anew(lines, tmp_path, tiny, monkeypatch):
     """A run that was stopped, and goes on with other columns, is that of a run that always had them."""
-    monkeypatch.setattr(run, "TEXTS", 2)
+    monkeypatch.setattr(shards, "TEXTS", 2)
     file = lines(*({"text": f"a {n}", "x": n} for n in range(6)))
 
     with pytest.raises(KeyboardInterrupt):
@@ -340,7 +340,7 @@ def test_one_vector_that_is_none(lines, tmp_path, tiny):
     "change", ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "model.safetensors"]
 )
 def test_a_run_does_not_go_on_with_another_model(lines, tmp_path, tiny, monkeypatch, change):
-    monkeypatch.setattr(run, "TEXTS", 2)
+    monkeypatch.setattr(shards, "TEXTS", 2)
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     paths = {"": "Transformer", "1_Pooling": "Pooling"}

@@ -173,7 +173,7 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
-    from regard.lens import packed, states
+    from regard.models import packed, states
 
     lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
     found = lens.embed(texts, "token")
@@ -401,7 +401,7 @@ def test_bfloat16(lens, varied):
 
 
 def test_to_the_bit_whatever_is_beside_it(lens, varied):
-    if lens._model.fastest != torch.bfloat16 and regard.linear._kernel is None:
+    if lens._model.fastest != torch.bfloat16 and regard.models.linear._kernel is None:
         pytest.skip("regard was installed without its kernel")
     together = lens.embed(varied).vectors
     for n in range(0, len(varied), 5):

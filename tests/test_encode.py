@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 import regard
 from regard.lens.encode import encode, encode_pair, tokens_of
-from regard.lens.model import Model
 from regard.lens.words import units
+from regard.models.model import Model
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)

@@ -9,8 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from regard import checkpoint
-from regard.nn import Embeddings, Encoder, MaskedLanguageModel
+from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)

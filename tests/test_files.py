@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from regard.files import write
+from regard._internal.files import write
 
 
 def full(file):

@@ -16,7 +16,7 @@ import torch
 
 import regard
 from regard.lens.reading import Reading, Token
-from regard.view.html import BITS, MODULES, asset, joined, page
+from regard.viewer.bundle import BITS, MODULES, asset, joined, page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
@@ -432,7 +432,7 @@ def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
 
 
 def test_a_comparison_travels_along(lens):
-    from regard.view.desk import Desk, Question
+    from regard.viewer.api import Desk, Question
 
     desk = Desk({"m": lambda: lens}, first=lens.read("a bank"))
     same = {"word": "bank", "texts": ["The bank lent.", "A river bank."]}

@@ -17,7 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import regard
-from regard.view import check_suffix, image, numbers
+from regard.lens.display import check_suffix
+from regard.output import image
+from regard.output.json import numbers
 
 _spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
 _readings = importlib.util.module_from_spec(_spec)
@@ -238,7 +240,7 @@ def test_the_old_file_survives(reading, tmp_path, monkeypatch, suffix):
 
     path = tmp_path / f"a{suffix}"
     path.write_text("old")
-    monkeypatch.setattr("regard.files.open", FullDisk, raising=False)
+    monkeypatch.setattr("regard._internal.files.open", FullDisk, raising=False)
     with pytest.raises(OSError, match="No space left on device") as error:
         reading.save(path, layer=0, head=0)
     assert error.value.filename == str(path)
@@ -274,7 +276,7 @@ def test_json_has_null_for_nan(tmp_path):
 
 
 def test_too_many_numbers(reading, monkeypatch):
-    monkeypatch.setattr("regard.view.MOST_NUMBERS", 3000)
+    monkeypatch.setattr("regard.output.json.MOST_NUMBERS", 3000)
     with pytest.raises(
         ValueError, match=r"^3,528 weights are too many for JSON \(at most 3,000\): choose a layer and a head"
     ):

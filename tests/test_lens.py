@@ -20,7 +20,7 @@ import transformers
 
 import regard
 from regard.backends import cpu
-from regard.lens import model as opening
+from regard.models import model as opening
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -234,7 +234,7 @@ def test_the_second_word_of_a_causal_model_has_the_first_alone_to_look_at(tmp_pa
     shares = {}
     for layer in range(reading.layers):
         for head in range(reading.heads):
-            if regard.lens.habits.shares(reading, layer, head)[:5].max() < 0.5:
+            if regard.lens.patterns.shares(reading, layer, head)[:5].max() < 0.5:
                 walk = reading.explain("flies", layer, head)
                 into = walk.carried[:, list(reading.words[0].tokens)].sum(-1).mean()
                 leaving = reading.hidden[layer + 1, list(walk.word.tokens)].norm(dim=-1).mean()
@@ -269,7 +269,7 @@ def test_a_sink_is_not_chosen(tmp_path):
     for word in ("girl", "red", "ball"):
         walk = reading.explain(word)
         assert walk.weights[:, 0].mean() < 0.5
-        assert regard.lens.habits.shares(reading, walk.layer, walk.head)[:5].max() < 0.5
+        assert regard.lens.patterns.shares(reading, walk.layer, walk.head)[:5].max() < 0.5
 
 
 def test_a_habit_of_position_is_told_from_meaning(reading):
@@ -644,7 +644,7 @@ def test_a_slow_tokenizer_does_not_say_where_its_tokens_lie():
 def test_a_pair_is_read_as_transformers_reads_it(lens):
     from transformers import AutoModel, AutoTokenizer
 
-    from regard.lens.model import embedded_folder
+    from regard.models.model import embedded_folder
 
     tokenizer, model = (kind.from_pretrained(embedded_folder()) for kind in (AutoTokenizer, AutoModel))
     inputs = tokenizer("How old are you?", "What is your age?", return_tensors="pt")
@@ -672,7 +672,7 @@ def test_a_pair_too_long_is_cut_in_the_longer_text(lens):
 
 
 def test_habits_are_shares_of_the_weights(lens):
-    from regard.lens.habits import HABITS, habits
+    from regard.lens.patterns import HABITS, habits
 
     reading = lens.read("The cat sat, and the dog sat.")
     weights, tokens = reading.attention[0].weights.dense(), reading.tokens

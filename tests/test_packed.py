@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-import regard.linear
+import regard.models.linear
 from regard.backends import cpu
-from regard.lens.packed import PackedEncoder
-from regard.linear import ACTIVATIONS, Linear
+from regard.models.linear import ACTIVATIONS, Linear
+from regard.models.packed import PackedEncoder
 from regard.nn import Embeddings, Encoder
 
 _spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
@@ -23,14 +23,14 @@ TORCH = {"": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approx
 DIGITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
-ISAS = [] if regard.linear._kernel is None else cpu.instruction_sets()
+ISAS = [] if regard.models.linear._kernel is None else cpu.instruction_sets()
 
 
 @pytest.fixture(params=[*ISAS, "torch"])
 def way(request, monkeypatch):
     """By the native kernel for each instruction set that is here, and as where there is none."""
     if request.param == "torch":
-        monkeypatch.setattr("regard.linear._kernel", None)
+        monkeypatch.setattr("regard.models.linear._kernel", None)
     else:
         monkeypatch.setenv("REGARD_ISA", request.param)
     return request.param

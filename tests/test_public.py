@@ -10,9 +10,9 @@ import pytest
 import regard
 
 SOURCE = Path(regard.__file__).parent
-CORE = ["attention", "differentiable", "indexing", "mask", "reductions", "scores", "tensorlike", "weights"]
+CORE = ["_checks", "_typing", "attention", "mask", "scores"]
 CORE = [SOURCE / f"{name}.py" for name in CORE]
-CORE += sorted((SOURCE / "backends").glob("*.py"))
+CORE += sorted(path for room in ("backends", "weights") for path in (SOURCE / room).glob("*.py"))
 
 HEAVY = {
     "matplotlib", "pandas", "pyarrow", "ray", "rich", "safetensors", "scipy", "sentence_transformers", "sklearn",

@@ -727,7 +727,7 @@ def test_a_name_on_the_hub(base, tmp_path, monkeypatch):
     shutil.copytree(folder, cache / "snapshots" / commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("regard.lens.model._unreachable", lambda: True)
+    monkeypatch.setattr("regard.models.model._unreachable", lambda: True)
     lens = regard.Lens("some/model", revision="later")
     expected = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
     np.testing.assert_array_equal(lens.embed(TEXTS, truncation="cut").vectors, expected)

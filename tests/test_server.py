@@ -18,9 +18,9 @@ import regard
 
 pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is not installed")
 
-from regard.view import server as serving_module
-from regard.view.desk import LIMIT, Desk, Refusal
-from regard.view.html import served
+from regard.viewer import server as serving_module
+from regard.viewer.api import LIMIT, Desk, Refusal
+from regard.viewer.bundle import served
 
 ARROW = "Time flies like an arrow"
 
@@ -213,7 +213,7 @@ ABOUT = {
 def test_a_server_that_was_started_anew_says_so_to_the_program(address, what):
     """A page from before the restart can act on it: it reads its text again, which has the same name."""
     text = f"A server that was restarted before {what}"
-    key = regard.view.desk._name("all-MiniLM-L6-v2", text, "")
+    key = regard.viewer.api._name("all-MiniLM-L6-v2", text, "")
     found = ask(address, {"what": what, "reading": key, **ABOUT[what]})
     assert (found.status, found["code"]) == (404, "unknown_reading")
     assert read(address, text)["reading"] == key
@@ -279,7 +279,7 @@ def test_a_short_text_does_not_wait_for_a_long_one(desk, slow):
 def test_what_was_cancelled_stays_cancelled(desk, slow):
     started = desk.ask({"what": "read", "text": LONG})[0]
     assert desk.ask({"what": "cancel", "job": started["job"]})[0] == {"given_up": 1}
-    key = regard.view.desk._name("slow", LONG, "")
+    key = regard.viewer.api._name("slow", LONG, "")
     for what in ABOUT:
         with pytest.raises(Refusal, match="cancelled: read it again") as refused:
             desk.ask({"what": what, "reading": key, **ABOUT[what]})

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import regard
-from regard import weights as weights_module
 from regard.mask import Mask
 from regard.scores import Scores
 from regard.weights import Weights
+from regard.weights import weights as weights_module
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rich.console import Console
 import regard
 from regard import cli
 from regard.lens.compare import comparison
-from regard.view import terminal
+from regard.output import terminal
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.view import tiles
-from regard.view.shelf import Cancelled, Jobs, Shelf, Working, size_of
-from regard.view.tiles import Matrix
+from regard.viewer import tiles
+from regard.viewer.cache import Cancelled, Jobs, Shelf, Working, size_of
+from regard.viewer.tiles import Matrix
 
 _spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
 _readings = importlib.util.module_from_spec(_spec)
@@ -195,7 +195,7 @@ def test_each_lane_has_its_turn():
 
 
 def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
-    monkeypatch.setattr("regard.view.shelf.PATIENCE", 0.1)
+    monkeypatch.setattr("regard.viewer.cache.PATIENCE", 0.1)
     jobs, ended = Jobs(), threading.Event()
 
     def work(progress):

@@ -14,7 +14,8 @@ import transformers
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import regard
-from regard import cli, files
+from regard import cli
+from regard._internal import files
 from regard.train import run as training
 from regard.train import text as texts
 from regard.train.picture import picture

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import regard
-from regard import reductions
-from regard import weights as weights_module
 from regard.backends import cpu, streaming
 from regard.scores import Scores
-from regard.weights import Weights
+from regard.weights import Weights, reductions
+from regard.weights import weights as weights_module
 
 OPTIONS = {
     "plain": [],

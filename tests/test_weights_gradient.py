@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 from torch.nn.functional import mse_loss
 
 import regard
-from regard import reductions
 from regard.backends import streaming
+from regard.weights import reductions
 
 
 def one_hot(groups):

@@ -14,7 +14,7 @@ import regard
 
 pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
 
-from regard.view.widget import Viewer
+from regard.viewer.widget import Viewer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ARROW = "Time flies like an arrow"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from regard import _checks, backends
-from regard.mask import Rule, make_mask
+from regard._typing import Rule
+from regard.mask import make_mask
 from regard.scores import Scores
 from regard.weights import Weights, statistic
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
+
+from regard import _checks
+from regard._typing import Index, Rule
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
-
-Index = slice | Tensor  # a run of positions with both ends written out, or positions one by one
-Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # rule(batch, head, query, key) → bool, on index tensors
 
 
 class Block(NamedTuple):
@@ -184,114 +182,34 @@ def make_mask(
     Raises ValueError or TypeError with the argument, what was expected and what was given.
     """
     *batch, _, queries, keys = shape
-    to_lengths = _aligned_to_lengths(causal, lengths, segments)
+    to_lengths = _checks.aligned_to_lengths(causal, lengths, segments)
     if lengths is not None:
-        lengths = integers("lengths", lengths, device)
+        lengths = _checks.integers("lengths", lengths, device)
         if lengths.shape != tuple(batch):
             raise ValueError(f"lengths: expected one number a sequence, {tuple(batch)}. Got {tuple(lengths.shape)}.")
         lengths = lengths.reshape(-1)
     if isinstance(mask, Tensor):
-        strided("mask", mask)
+        _checks.strided("mask", mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"mask: expected bool, True = may look. Got {mask.dtype}; to add numbers, use bias=.")
-        mask = broadcastable("mask", mask, shape, device)
+        mask = _checks.broadcastable("mask", mask, shape, device)
     elif mask is not None:
-        _try_rule(mask, shape, device)
+        _checks.rule(mask, shape, device)
     rule = Mask(
         queries,
         keys,
         causal=bool(causal),
-        window=_window(window),
+        window=_checks.window(window),
         lengths=lengths,
-        segments=_segments(segments, device),
+        segments=_checks.segments(segments, device),
         given=mask,
         to_lengths=to_lengths,
         device=device,
     )
-    if not (rule.has_numbers or window is not None) or not known(rule.lengths, *(rule.segments or ())):
+    if not (rule.has_numbers or window is not None) or not _checks.known(rule.lengths, *(rule.segments or ())):
         return rule
     rule.check()
     return replace(rule, window=needed(rule.window, queries, keys, rule.causal)) if window is not None else rule
-
-
-def known(*tensors: Tensor | None) -> bool:
-    """Whether the numbers in tensors can be read now: not where torch.compile, torch.func or fake tensors stand in.
-
-    Nor where they are traced: other numbers will take their place.
-    """
-    if traced() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    return all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-
-
-def traced() -> bool:
-    """Whether torch.compile, torch.export, torch.jit.trace or make_fx records torch's operations, to run them later."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return True
-    mode, keys = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
-    return mode(keys.PROXY) is not None or mode(keys.FAKE) is not None or _len_of_modes_before_dispatch() > 0
-
-
-def strided(name: str, tensor: Tensor) -> None:
-    """Raises TypeError for a tensor that is sparse or nested."""
-    if tensor.is_nested or tensor.layout != torch.strided:
-        kind = "a nested tensor" if tensor.is_nested else str(tensor.layout)
-        dense = "segments= takes packed sequences" if tensor.is_nested else "to_dense() makes one"
-        raise TypeError(f"{name}: expected a dense tensor. Got {kind}; {dense}.")
-
-
-def broadcastable(name: str, tensor: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
-    """`tensor` in four dimensions, checked against (…,H,Q,K); expanded only where some of several batch dims are 1."""
-    strided(name, tensor)
-    fits = tensor.ndim <= len(shape) and all(
-        given in (1, full) for given, full in zip(tensor.shape[::-1], shape[::-1], strict=False)
-    )
-    if not fits:
-        letters = "(B,H,Q,K)" if len(shape) == 4 else "(…,H,Q,K)"
-        expected = f"expected a shape that broadcasts to {letters} = {tuple(shape)}"
-        raise ValueError(f"{name}: {expected}. Got {tuple(tensor.shape)}.")
-    if tensor.device != device:
-        raise ValueError(f"{name}: expected it on {device}, where the query is. Got {tensor.device}.")
-    tensor = tensor[(None,) * (len(shape) - tensor.ndim)]
-    if len(shape) == 4:
-        return tensor
-    if any(size != 1 for size in tensor.shape[:-3]):
-        tensor = tensor.expand(*shape[:-3], *tensor.shape[-3:])
-    return tensor.flatten(0, -4)
-
-
-def _aligned_to_lengths(causal: bool | str, lengths: Any, segments: Any) -> bool:
-    if not isinstance(causal, str):
-        return False
-    if causal != "lengths":
-        raise ValueError(f'causal: expected True, False or "lengths". Got {causal!r}.')
-    if lengths is None or segments is not None:
-        raise ValueError('causal: "lengths" needs lengths=, to which the last query is aligned, and no segments=.')
-    return True
-
-
-def _try_rule(rule: Rule, shape: Sequence[int], device: torch.device) -> None:
-    if not callable(rule):
-        raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {rule!r}.")
-    if 0 in shape:
-        return
-    first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
-    answer = rule(first, first[0], first[0, 0], first[0, 0, 0])
-    if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
-        raise TypeError(f"mask: expected a rule that returns a bool tensor, True = may look. Got {answer!r}.")
-
-
-def _window(window: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
-    if window is None:
-        return None, None
-    expected = "window: expected (left, right), each a number of keys ≥ 0 or None for no bound"
-    if not isinstance(window, tuple | list) or len(window) != 2:
-        raise ValueError(f"{expected}. Got {window!r}.")
-    for side in window:
-        if side is not None and (not isinstance(side, int | Integral) or isinstance(side, bool) or side < 0):
-            raise ValueError(f"{expected}. Got {window!r}.")
-    left, right = (side if side is None else min(int(side), 1 << 62) for side in window)
-    return left, right
 
 
 def needed(
@@ -303,30 +221,3 @@ def needed(
         None if left is None or left >= keys - 1 else left,
         None if right is None or right >= queries - 1 or causal else right,
     )
-
-
-def _segments(segments, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    if segments is None:
-        return None
-    pair = isinstance(segments, tuple) and len(segments) == 2 and not isinstance(segments[0], int | Integral)
-    both = segments if pair else (segments, segments)
-    query_bounds, key_bounds = (integers("segments", bounds, device) for bounds in both)
-    for bounds in (query_bounds, key_bounds):
-        if bounds.ndim != 1 or len(bounds) < 2:
-            raise ValueError(f"segments: expected two boundaries at least, 0 and the end. Got {bounds.tolist()}.")
-    return query_bounds, key_bounds
-
-
-def integers(name: str, values: Any, device: torch.device) -> Tensor:
-    """A tensor of int64 on the device, from a tensor, an array or a sequence of integers."""
-    if isinstance(values, Tensor):
-        strided(name, values)
-        tensor = values
-    else:
-        try:
-            tensor = torch.as_tensor(values, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"{name}: expected integers. Got {values!r}.") from None
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
-        raise TypeError(f"{name}: expected integers. Got {tensor.dtype}.")
-    return tensor.to(device, torch.long)

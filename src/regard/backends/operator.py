@@ -22,9 +22,10 @@ from torch.autograd import Function, forward_ad
 from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
 from regard import _checks, backends
+from regard._checks import known
 from regard.backends import derivatives, streaming
 from regard.backends.derivatives import Direction
-from regard.mask import Mask, known, needed
+from regard.mask import Mask, needed
 from regard.scores import Scores, Softmax
 
 # What every operator takes, as one run of arguments
@@ -183,9 +184,9 @@ def _call(operation: _Operation, *arguments: Any) -> Any:
     rule = callable(arguments[operation.first + MASK])
     if torch.compiler.is_compiling():
         if rule:
-            from regard import _uncompiled
+            from regard._internal import uncompiled
 
-            return _uncompiled.attention_by_rule(*arguments)
+            return uncompiled.attention_by_rule(differentiable, *arguments)
         return operation.operator(*arguments)
     if torch._C._get_tracing_state() is not None and not rule:
         return operation.operator(*arguments)

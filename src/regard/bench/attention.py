@@ -16,11 +16,11 @@ from torch import Tensor
 
 import regard
 from regard import backends
+from regard._internal.measure import in_turn, machine
 from regard.backends import cpu
 from regard.bench import memory
 from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.grid import BESIDE_PEERS, Row, grid
-from regard.bench.measure import in_turn, machine
 from regard.bench.peers import PEERS, Call, Problem, Refused, ours
 from regard.mask import Mask
 from regard.scores import Scores

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from regard import checkpoint
+from regard._internal.measure import in_turn, machine, most_memory
 from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.embedders import EMBEDDERS, Embed
-from regard.bench.measure import in_turn, machine, most_memory
+from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
 USUAL = ("st", "st-bf16", "transformers", "onnx")  # the others take minutes more
@@ -193,7 +193,7 @@ def _cosine(some: np.ndarray, others: np.ndarray) -> float:
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
     """Tokens, cut as the model's folder says, and floating-point operations of the layers."""
-    from regard.lens.model import open_model
+    from regard.models.model import open_model
 
     model = open_model(folder)
     limit = model.sentences.limit or model.limit

@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from regard import figures
+from regard._internal import plotting
+from regard._internal.measure import described
+from regard._internal.plotting import INK
+from regard._internal.plurals import counted
 from regard.bench.embed import Report
 from regard.bench.embedders import EMBEDDERS
-from regard.bench.measure import described
-from regard.figures import INK
-from regard.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +64,9 @@ def _times(ratio: float) -> Text:
 def picture(report: Report) -> Figure:
     """A bar each: tokens a second."""
     names = sorted(report.results, key=report.speed)
-    figure = figures.figure(8, 1.4 + 0.42 * len(names))
+    figure = plotting.figure(8, 1.4 + 0.42 * len(names))
     axes = figure.subplots()
-    figures.plain(axes)
+    plotting.plain(axes)
     axes.grid(False)
     for row, name in enumerate(names):
         dtype = EMBEDDERS[name][1]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from regard import checkpoint
-from regard.bench.measure import cores
-from regard.lens.sentence import Sentences, sentences
+from regard._internal.measure import cores
+from regard.models.pooling import Sentences, sentences
+from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
 Embed = Callable[[Sequence[str]], np.ndarray]

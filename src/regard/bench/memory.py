@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 import regard
-from regard.bench.measure import PeakMemory, in_process
+from regard._internal.measure import PeakMemory, in_process
 
 
 class Used(NamedTuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import regard
+from regard._internal.measure import cores
 from regard.bench.grid import Row
-from regard.bench.measure import cores
 
 Call = Callable[[], tuple[Tensor, ...]]  # the output, or the gradients of query, key and value
 LARGEST_MATRIX = 1 << 30  # bytes of N × N numbers, for those that write them down

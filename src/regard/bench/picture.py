@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from regard import figures
+from regard._internal import plotting
+from regard._internal.plotting import INK
+from regard._internal.plurals import counted
 from regard.bench.attention import Report, Result
 from regard.bench.grid import Row
 from regard.bench.peers import PEERS
-from regard.figures import INK
-from regard.plurals import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def picture(report: Report) -> Figure:
     results = [result for result in report.results if _is_shown(result.row)]
     types = list(dict.fromkeys(result.row.type for result in results))
     masks = sorted({result.row.causal for result in results})
-    figure = figures.figure(1.2 + 3.4 * len(types), 1.5 + 2.7 * len(masks))
+    figure = plotting.figure(1.2 + 3.4 * len(types), 1.5 + 2.7 * len(masks))
     grid = figure.subplots(len(masks), len(types), squeeze=False, sharex=True, sharey=True)
     for line, causal in zip(grid, masks, strict=True):
         for axes, name in zip(line, types, strict=True):
@@ -67,7 +67,7 @@ def picture(report: Report) -> Figure:
 
 
 def _panel(axes: Axes, report: Report, results: list[Result]) -> None:
-    figures.plain(axes)
+    plotting.plain(axes)
     results = sorted(results, key=lambda result: result.row.keys)
     for name, shown in reversed(_NAMES.items()):  # regard on top
         points = [(r.row.keys, r.share(report.ceilings, name)) for r in results if name in r.seconds]

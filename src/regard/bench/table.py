@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from regard._internal.measure import described
 from regard.bench.attention import Report, Result, means, sections
 from regard.bench.grid import LOOKING
-from regard.bench.measure import described
 from regard.bench.peers import PEERS
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from regard.corpus.run import Job, Part, Progress, parts
+from regard.corpus.shards import Job, Part, Progress, parts
 from regard.lens import Lens
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from regard._internal.files import write
 from regard.corpus import table as tables
 from regard.corpus.records import Source, shown
-from regard.files import write
 
 ABOUT, WHOLE, LOCK = "_regard.json", "_all.parquet", ".lock"
 

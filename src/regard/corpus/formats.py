@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from regard._internal.plurals import counted
 from regard.corpus.lines import LINE, Lines
 from regard.corpus.records import Bad, Format, Place, Record, Source, checked, columns
-from regard.plurals import counted
 
 
 def plain(error: BaseException) -> str:

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from regard._internal.files import write
 from regard.corpus.records import Record, Source
-from regard.files import write
 from regard.lens.embed import Embeddings
 
 if TYPE_CHECKING:

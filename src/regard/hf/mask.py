@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from transformers import masking_utils
 
-from regard.mask import Rule
+from regard._typing import Rule
 
 
 class LazyMask(Tensor):

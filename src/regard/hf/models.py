@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from regard import _heap
+from regard._internal import heap
 
 NAME = "regard"
 LONG = 1 << 20  # numbers in a model's output; below it there is little to give back
@@ -168,7 +168,7 @@ def _give_back(model: nn.Module, _: Any, output: Any) -> None:
     states = next((tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)), None)
     long = states is not None and states.device.type == "cpu" and states.numel() >= LONG
     if long and not torch.is_grad_enabled() and getattr(model.config, "_attn_implementation", None) == NAME:
-        _heap.give_back()
+        heap.give_back()
 
 
 def _serve_dictionaries(kind: type[PreTrainedModel]) -> None:

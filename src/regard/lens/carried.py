@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regard.lens.habits import NAMED, POSITIONS, shares
+from regard.lens.patterns import NAMED, POSITIONS, shares
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from regard.lens.inside import Inside
     from regard.lens.reading import Reading, Word
+    from regard.models.inside import Inside
 
 
 def lengths(reading: Reading, layer: int) -> Float[Tensor, "H N"]:

@@ -7,8 +7,8 @@ from typing import Literal
 
 import regex
 
-from regard.lens.model import Model
 from regard.lens.words import Span, trimmed, units
+from regard.models.model import Model
 
 Chunk = int | Literal["sentences"]
 
@@ -29,7 +29,7 @@ def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
     end by the rules of Unicode (UAX #29), except that some marks need white space after them, that initials and titles
     end none, and that a blank line ends one.
 
-    >>> from regard.lens.model import open_model
+    >>> from regard.models.model import open_model
     >>> chunks(open_model(), "Time flies. Fruit flies like a banana!", "sentences")
     [(0, 11), (11, 38)]
     """

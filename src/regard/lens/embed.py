@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from regard.lens.model import Model, check_text
-from regard.lens.sentence import POOLS
-from regard.lens.tokenizer import encoded
 from regard.lens.words import Span, trimmed, units
+from regard.models.model import Model, check_text
+from regard.models.pooling import POOLS
+from regard.models.tokenizer import encoded
 
 if TYPE_CHECKING:
     import numpy as np

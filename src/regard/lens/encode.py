@@ -6,9 +6,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from regard.lens.model import Cut, Model, check_text
 from regard.lens.reading import Token
 from regard.lens.words import Span, printable, trimmed, words
+from regard.models.model import Cut, Model, check_text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

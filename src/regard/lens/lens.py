@@ -14,9 +14,9 @@ from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
 from regard.lens.encode import encode, encode_pair, said_of, tokens_of
-from regard.lens.model import open_model, telling
 from regard.lens.reading import Reading, SomeLayers, Token
 from regard.lens.words import check_spans, units
+from regard.models.model import open_model, telling
 
 
 class Lens:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from regard.lens.lens import Lens
     from regard.lens.walk import Walk
-    from regard.view.widget import Viewer
+    from regard.viewer.widget import Viewer
 
 
 @dataclass(frozen=True)
@@ -354,9 +354,9 @@ class Reading:
         Raises ImportError, with what to install, where anywidget is missing; IndexError for a layer or head that is
         not there; LookupError for such a word.
         """
-        from regard.view.widget import Viewer
+        from regard.lens.display import widget
 
-        return Viewer(self, word=word, nth=nth, layer=layer, head=head)
+        return widget(self, word=word, nth=nth, layer=layer, head=head)
 
     def _ipython_display_(self) -> None:
         """What a notebook shows; a terminal gets the one line of `repr`."""
@@ -382,8 +382,8 @@ class Reading:
         return self.view()
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); `options` as in `regard.view.save`."""
-        from regard.view import save  # the view looks at readings; a reading only calls it
+        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); `options`: see `lens.display.save`."""
+        from regard.lens.display import save  # the view looks at readings; a reading only calls it
 
         save(self, path, **options)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from regard.backends import streaming
 from regard.lens.carried import lengths
-from regard.lens.inside import factor, rotate, rotation, tolerance
 from regard.mask import Block
+from regard.models.inside import factor, rotate, rotation, tolerance
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -2,10 +2,10 @@
 
 from regard.nn.attention import AttentionHead, MultiHeadAttention, SelfAttention
 from regard.nn.embeddings import Embeddings, SinusoidalEmbeddings, SinusoidalPositions
+from regard.nn.generation import beam, greedy, smoothed_loss, warm_up
 from regard.nn.layers import DecoderLayer, EncoderLayer, FeedForward
 from regard.nn.recurrent import BahdanauAttention, LuongAttention, RecurrentTranslator
 from regard.nn.transformer import Decoder, Encoder, MaskedLanguageModel, SequenceClassifier, Transformer
-from regard.nn.writing import beam, greedy, smoothed_loss, warm_up
 
 __all__ = [
     "AttentionHead", "BahdanauAttention", "Decoder", "DecoderLayer", "Embeddings", "Encoder", "EncoderLayer",

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard import checkpoint
 from regard.attention import Attention
+from regard.nn import checkpoint
 from regard.nn.embeddings import Embeddings, SinusoidalEmbeddings
 from regard.nn.layers import ACTIVATIONS, DecoderLayer, EncoderLayer
 from regard.nn.shapes import Ids, Lengths, Logits, Memory, Past, Source, Vectors

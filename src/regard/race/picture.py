@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from regard import figures
-from regard.figures import INK
-from regard.plurals import counted
+from regard._internal import plotting
+from regard._internal.plotting import INK
+from regard._internal.plurals import counted
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES, Learned
@@ -22,7 +22,7 @@ _FEW = 5  # a share of fewer examples says nothing
 def picture(report: Report) -> Figure:
     """As far as it was measured. Raises ImportError where matplotlib is missing."""
     tasks = [name for name, each in report.learned.items() if len(each) == len(NAMES)]
-    figure = figures.figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
+    figure = plotting.figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
     rows = figure.subfigures(1 + len(tasks), 1, height_ratios=[1] + [1.1] * len(tasks), squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2)
     _times(left, report.times.step, 1e3, "Milliseconds of a training step on 2,048 tokens")
@@ -46,7 +46,7 @@ def picture(report: Report) -> Figure:
 def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    figures.plain(axes, title)
+    plotting.plain(axes, title)
     for name, shown in NAMES.items():
         if times:
             axes.plot(
@@ -64,7 +64,7 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
 def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    figures.plain(axes, title)
+    plotting.plain(axes, title)
     for name in NAMES:
         points = {length: share for length, (share, count) in learned[name].by_length.items() if count >= _FEW}
         style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
@@ -75,7 +75,7 @@ def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
 
 
 def _alignment(axes: Axes, learned: Learned, source: list[str], name: str) -> None:
-    figures.plain(axes, name)
+    plotting.plain(axes, name)
     axes.grid(visible=False)
     axes.imshow(
         learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"

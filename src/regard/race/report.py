@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from regard.bench.measure import machine
-from regard.plurals import counted
+from regard._internal.measure import machine
+from regard._internal.plurals import counted
 from regard.race import timing, training
 from regard.race.tasks import TASKS
 from regard.race.timing import LENGTHS, Times, overtakes

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from regard.bench.measure import described
+from regard._internal.measure import described
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from regard.bench.measure import in_turn
+from regard._internal.measure import in_turn
 from regard.nn import greedy
 from regard.race.training import NAMES, Model, loss_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regard import figures
-from regard.figures import INK
+from regard._internal import plotting
+from regard._internal.plotting import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def picture(history: History) -> Figure:
     """Loss by step, of what is learned from and of what is held out, and the share of held-out tokens found."""
-    figure = figures.figure(9, 3.6)
+    figure = plotting.figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    figures.plain(left, "Loss, in nats a token")
-    figures.plain(right, "Held-out tokens found")
+    plotting.plain(left, "Loss, in nats a token")
+    plotting.plain(right, "Held-out tokens found")
     smooth, mean = [], history.losses[0]
     for loss in history.losses:
         mean += 0.05 * (loss - mean)

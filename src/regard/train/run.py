@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from regard import checkpoint, figures
-from regard.files import write
-from regard.nn import Embeddings, Encoder, MaskedLanguageModel
+from regard._internal import plotting
+from regard._internal.files import write
+from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
 from regard.train import text as texts
 from regard.train.text import Text, masked
 
@@ -271,7 +271,7 @@ def _save(
         from regard.train.picture import picture
 
         try:
-            drawn = figures.content(picture(history), "png")
+            drawn = plotting.content(picture(history), "png")
         except ImportError:  # a picture is welcome, not needed
             return
         write(out / "losses.png", lambda file: file.write(drawn))

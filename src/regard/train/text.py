@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from regard.plurals import counted
+from regard._internal.plurals import counted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

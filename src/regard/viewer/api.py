@@ -43,17 +43,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard import _heap
+from regard._internal import heap
 from regard.lens.carried import lengths as lengths_of_values
 from regard.lens.carried import projected
 from regard.lens.compare import comparison
-from regard.lens.habits import HABITS, NAMED, habits
 from regard.lens.lens import Lens
+from regard.lens.patterns import HABITS, NAMED, habits
 from regard.lens.reading import Reading, Word
 from regard.mask import Block
-from regard.view.html import card, origin, page
-from regard.view.shelf import Cancelled, Jobs, Lane, Progress, Shelf, Working, size_of
-from regard.view.tiles import BASE, WHOLE, Matrix, thumbs
+from regard.viewer.bundle import card, origin, page
+from regard.viewer.cache import Cancelled, Jobs, Lane, Progress, Shelf, Working, size_of
+from regard.viewer.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
 TEXTS, OCCURRENCES = 32, 64  # of a comparison
@@ -177,7 +177,7 @@ class Desk:
                 reading = self._lens(model).read(text, pair, progress=progress)
                 self.shelf.put(key, reading, bytes_of(reading))
             finally:
-                _heap.give_back()
+                heap.give_back()
             return reading
 
         # Whoever cancels the first reading of a text does not want it; one that had made room may come back later.

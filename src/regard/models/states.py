@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from regard.lens.forward import virtual_tokens
-from regard.lens.tokenizer import example
+from regard.models.forward import virtual_tokens
+from regard.models.tokenizer import example
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

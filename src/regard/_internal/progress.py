@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from regard.plurals import counted
+from regard._internal.plurals import counted
 
 
 @contextmanager

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from regard.files import read_json
-from regard.lens.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
-from regard.lens.inside import Inside, look_inside
-from regard.lens.sentence import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
-from regard.lens.states import TransformersStates
-from regard.lens.tokenizer import OpenedTokenizer, example, from_folder, from_transformers, lower_cased
+from regard._internal.files import read_json
+from regard.models.forward import Pass, Reader, check_reads_text, readable, rows_of, unwrapped, without_tokenizer
+from regard.models.inside import Inside, look_inside
+from regard.models.pooling import CONFIG, TRANSFORMER_CONFIGS, Sentences, sentences, unsaid
+from regard.models.states import TransformersStates
+from regard.models.tokenizer import OpenedTokenizer, example, from_folder, from_transformers, lower_cased
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -190,7 +190,7 @@ def _special(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
-    from regard import checkpoint
+    from regard.nn import checkpoint
     from regard.nn.layers import ACTIVATIONS
 
     says = sentences(folder)
@@ -237,10 +237,9 @@ def _embedded() -> Model:
 
 def _own(folder: Path, name: str) -> Model | None:
     """A model of BERT's family, computed by regard; None where its tokenizer gives types that it does not know."""
-    from regard import checkpoint
-    from regard.lens.packed import PackedEncoder
-    from regard.linear import fastest, for_inference
-    from regard.nn import Encoder
+    from regard.models.linear import fastest, for_inference
+    from regard.models.packed import PackedEncoder
+    from regard.nn import Encoder, checkpoint
 
     says = sentences(folder)
     root = folder / says.root if says else folder
@@ -430,7 +429,7 @@ def _from_transformers(
     model: Any, tokenizer: Any, name: str, says: Sentences | None = None, folder: Path | None = None, commit: str = ""
 ) -> Model:
     import regard.hf
-    from regard import checkpoint
+    from regard.nn import checkpoint
 
     whole, (model, tokenizer, omits) = model, readable(model, tokenizer)
     shown = model.config.model_type not in _EMBEDDING_ONLY
@@ -490,7 +489,7 @@ def _as_theirs(model: Any, tokens: OpenedTokenizer, says: Sentences | None) -> S
 
 
 def _fingerprint(model: Any, folder: Path | None, commit: str, tokenizer: Tokenizer) -> str:
-    from regard import checkpoint
+    from regard.nn import checkpoint
 
     if folder is not None:
         return checkpoint.fingerprint(folder)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from regard.files import read_json, write
+from regard._internal.files import read_json, write
 
 
 @dataclass(frozen=True)

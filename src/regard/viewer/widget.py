@@ -11,10 +11,10 @@ try:
 except ImportError as error:
     raise ImportError(f"The viewer for notebooks is not installed ({error}): pip install 'regard[notebook]'.") from None
 
+from regard.lens.display import chosen
 from regard.lens.reading import Reading, Word
-from regard.view import chosen
-from regard.view.desk import Desk, Refusal, encode
-from regard.view.html import asset, joined
+from regard.viewer.api import Desk, Refusal, encode
+from regard.viewer.bundle import asset, joined
 
 _ENTRY = """
 /** Until Python answers, which may be busy with other cells, or gone: a note says so, and the picture stays. */
@@ -144,7 +144,7 @@ class Viewer(anywidget.AnyWidget):
 
     def _picture(self) -> str | None:
         """The head that was asked for, or all of a layer, in base64; None where matplotlib is missing."""
-        from regard.view.image import drawn
+        from regard.output.image import drawn
 
         layer, head = self._shown
         layer = self._reading.attention_layers[0] if layer is None else layer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regard.files import read_json
+from regard._internal.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from regard._checks import traced
+from regard._internal.reasons import WEIGHTS_ARE_UNTRACEABLE
 from regard.backends import streaming
-from regard.mask import Block, Mask, traced
+from regard.mask import Block, Mask
 from regard.scores import Scores, Softmax
 
 
@@ -40,22 +42,16 @@ class Reduction:
 def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
     if not reduction.traceable and traced():
-        from regard import _uncompiled
+        from regard._internal import uncompiled
 
-        return _uncompiled.ask(reduction, softmax, *tensors)
+        return uncompiled.ask(outside_of_graphs, reduction, softmax, *tensors)
     return _computed(reduction, softmax, *tensors)
-
-
-UNTRACEABLE = (
-    "Weights: what is asked of them is computed where no graph can follow. Ask outside of what is compiled, exported "
-    "or traced; a.output and a.lse can be had inside."
-)
 
 
 def outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """The same, where torch.compile does not follow. Raises RuntimeError where something else records a graph."""
     if traced():
-        raise RuntimeError(UNTRACEABLE)
+        raise RuntimeError(f"Weights: {WEIGHTS_ARE_UNTRACEABLE}")
     return _computed(reduction, softmax, *tensors)
 
 

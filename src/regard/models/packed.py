@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from regard import backends
-from regard.linear import Linear
 from regard.mask import Mask, make_mask
+from regard.models.linear import Linear
 from regard.nn import Encoder
 from regard.nn.layers import ACTIVATIONS, EncoderLayer
 from regard.scores import Scores

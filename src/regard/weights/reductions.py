@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from regard import backends
+from regard._typing import Index
 from regard.backends import cpu, streaming
-from regard.differentiable import Pull, Reduction, ask
-from regard.mask import Block, Index, part, positions, select
+from regard.mask import Block, part, positions, select
 from regard.scores import Scores, Softmax, matmul
+from regard.weights.autograd import Pull, Reduction, ask
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

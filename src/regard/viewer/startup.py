@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regard.lens import Lens
-from regard.lens.model import EMBEDDED, check_text
+from regard.models.model import EMBEDDED, check_text
 
 
 def lenses(models: Sequence[str | None], allow_pickle: bool = False) -> dict[str, Callable[[], Lens]]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from regard import backends, reductions
+from regard import backends
 from regard.backends import streaming
-from regard.differentiable import Reduction, ask, transformed
-from regard.indexing import selection
 from regard.scores import Scores, Softmax
-from regard.tensorlike import TensorLike, densely
+from regard.weights import reductions
+from regard.weights.autograd import Reduction, ask, transformed
+from regard.weights.indexing import selection
+from regard.weights.tensorlike import TensorLike, densely
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

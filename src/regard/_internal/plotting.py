@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regard.files import write
+from regard._internal.files import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from regard.plurals import counted
+from regard._internal.plurals import counted
 
 
 def machine() -> dict[str, Any]:

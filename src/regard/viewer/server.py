@@ -26,8 +26,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from regard.view.desk import LIMIT, Desk, Refusal, encode
-from regard.view.html import served
+from regard.viewer.api import LIMIT, Desk, Refusal, encode
+from regard.viewer.bundle import served
 
 BODY = 8 * LIMIT  # bytes of a question: a text at the limit, escaped
 SECONDS = 10.0  # within which a request must have come

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regard import bars
-from regard.plurals import counted
+from regard._internal import progress
+from regard._internal.plurals import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,20 +91,20 @@ def explain(
 ) -> None:
     """How attention makes the new vector of a word, step by step, with the real numbers."""
     from regard.lens import Lens
-    from regard.view import check_suffix
+    from regard.lens.display import check_suffix
 
     if save is not None:
         check_suffix(save)
     reading = Lens(model, allow_pickle=allow_pickle).read(text)
     walk = reading.explain(word, layer, head, nth)
     if save is not None:
-        from regard.view import save as save_reading
+        from regard.lens.display import save as save_reading
 
         save_reading(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
     if as_json:
         _print_json(walk.to_dict())
     else:
-        from regard.view import terminal
+        from regard.output import terminal
 
         _print(lambda width: terminal.explain(walk, width))
     _warn(reading.truncated)
@@ -122,8 +122,10 @@ def show(
 ) -> None:
     """The weights as a picture: which word looks at which."""
     from regard.lens import Lens
-    from regard.view import check_suffix, numbers, terminal
-    from regard.view import save as save_reading
+    from regard.lens.display import check_suffix
+    from regard.lens.display import save as save_reading
+    from regard.output import terminal
+    from regard.output.json import numbers
 
     if save is not None:
         check_suffix(save)
@@ -151,7 +153,7 @@ def compare(
 ) -> None:
     """One word in several texts: how far the context moves it, layer by layer."""
     from regard.lens import Lens
-    from regard.view import terminal
+    from regard.output import terminal
 
     compared, left_out = _compared(Lens(model, allow_pickle=allow_pickle), texts, word, nth)
     if as_json:
@@ -210,14 +212,14 @@ def serve(
 
     Only this machine can open it, unless --host and --token say otherwise. Ctrl-C ends it.
     """
-    from regard.view.offer import lenses, text_of
+    from regard.viewer.startup import lenses, text_of
 
     offered = lenses(model or [None], allow_pickle)
     first = text_of(text) if text is not None else "Time flies like an arrow"
     second = None if pair is None else text_of(pair)
     try:
-        from regard.view.desk import Desk
-        from regard.view.server import serve as answer
+        from regard.viewer.api import Desk
+        from regard.viewer.server import serve as answer
     except ImportError as error:
         raise ImportError(f"The viewer's server is not installed ({error}): pip install 'regard[serve]'.") from None
 
@@ -337,7 +339,7 @@ def embed(
     )
     bad, left_out = _FirstWarnings(), _FirstWarnings()
     try:
-        with _hints(), bars.embedding() as show:
+        with _hints(), progress.embedding() as show:
             counts = embed_files(
                 source,
                 out,
@@ -423,7 +425,7 @@ def _numbers(layers: str) -> list[int] | str:
 def backends(as_json: Json = False) -> None:
     """Which backends serve here, and why the others do not."""
     from regard.backends import here, what
-    from regard.view import terminal
+    from regard.output import terminal
 
     rows = {name: (reasons, "" if reasons else what(name)) for name, reasons in here().items()}
     if as_json:
@@ -465,7 +467,7 @@ def train(
 
     options = run.Options(layers, dim, heads, vocabulary, length, steps, batch, rate, dropout, every, patience, seed)
     try:
-        with bars.training(steps) as show:
+        with progress.training(steps) as show:
             report = run.train(files, out, options, resume=resume, progress=show)
     except KeyboardInterrupt:
         _warn("stopped. regard train … --resume goes on from the last checkpoint.")
@@ -502,25 +504,25 @@ def race(
     First the time of a training step and of a written token, by length; then tasks with a right answer. Some minutes
     for each task; Ctrl-C ends it, and what was measured until then is shown.
     """
-    from regard import figures
+    from regard._internal import plotting
     from regard.race import report as racing
     from regard.race.picture import picture
     from regard.race.table import table
     from regard.race.tasks import TASKS
 
     for path in save or ():
-        figures.check(path)
+        plotting.check(path)
     names = dict.fromkeys(one.value for one in task or RaceTask)
     each = {name: steps or (100 if quick else TASKS[name].steps) for name in names}
     lengths = racing.LENGTHS[:4] if quick else racing.LENGTHS
-    with bars.counting(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
+    with progress.counting(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
         report = racing.race(each, lengths=lengths, dim=dim, seed=seed, advance=advance)
     if as_json:
         _print_json(report.to_dict())
     else:
         _print(lambda width: table(report))
     for path in save or ():
-        figures.save(path, report.to_dict, lambda: picture(report))
+        plotting.save(path, report.to_dict, lambda: picture(report))
     if not report.complete:
         _warn("stopped before the end.")
         raise typer.Exit(1)
@@ -547,17 +549,17 @@ def bench_attention(
 
     Some minutes; Ctrl-C ends it, and what was measured until then is shown.
     """
-    from regard import figures
+    from regard._internal import plotting
     from regard.bench import attention, picture
     from regard.bench.table import table
 
     rows = attention.choose(quick, only)
     names = attention.names_of_peers(peers.split(",") if peers is not None else ["sdpa"] if quick else None)
     for path in save or ():
-        figures.check(path)
+        plotting.check(path)
         if path.suffix.lower() != ".json":
             picture.check(rows)
-    with bars.counting(f"of {counted(len(rows), 'row')}") as advance:
+    with progress.counting(f"of {counted(len(rows), 'row')}") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
         _print_json(report.to_dict())
@@ -565,7 +567,7 @@ def bench_attention(
         _print(lambda width: table(report))
     _warn(None if report.complete else f"stopped after {len(report.results)} of {len(rows)} rows.")
     for path in save or ():
-        figures.save(path, report.to_dict, lambda: picture.picture(report))
+        plotting.save(path, report.to_dict, lambda: picture.picture(report))
     if not report.complete:
         raise typer.Exit(1)
 
@@ -597,24 +599,24 @@ def bench_embed(
     ] = None,
 ) -> None:
     """How fast sentence vectors are made here: regard and its peers in turn, on the same 1,500 texts."""
-    from regard import figures
+    from regard._internal import plotting
     from regard.bench import embed as measured
     from regard.bench.embed_view import picture, table
-    from regard.lens.model import embedded_folder
+    from regard.models.model import embedded_folder
 
     names = measured.names_of_embedders(peers.split(",") if peers is not None else ["st", "st-bf16"] if quick else None)
     for path in save or ():
-        figures.check(path)
+        plotting.check(path)
     texts = measured.texts_of(files) if files else measured.prose(150 if quick else 1500)
     folder = embedded_folder() if model is None else model
-    with bars.counting("of 3 parts: agreement, speed, first vectors and memory") as advance:
+    with progress.counting("of 3 parts: agreement, speed, first vectors and memory") as advance:
         report = measured.measure(texts, folder, names, rounds or (1 if quick else 3), not quick, advance)
     if as_json:
         _print_json(report.to_dict())
     else:
         _print(lambda width: table(report))
     for path in save or ():
-        figures.save(path, report.to_dict, lambda: picture(report))
+        plotting.save(path, report.to_dict, lambda: picture(report))
 
 
 def main() -> None:

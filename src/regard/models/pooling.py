@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from regard.files import read_json
+from regard._internal.files import read_json
 
 POOLS = ("mean", "cls", "max", "last", "weightedmean", "mean_sqrt_len")
 TRANSFORMER_CONFIGS = tuple(  # the first that is there and not empty counts

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from regard.lens.carried import lengths, projected
-from regard.lens.habits import HABITS, NAMED, habits
-from regard.view.tiles import Matrix
+from regard.lens.patterns import HABITS, NAMED, habits
+from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
     from regard.lens import Reading

@@ -1,0 +1,1 @@
+"""Private helpers: atomic files, progress bars, plotting, measuring, wording."""

@@ -1,0 +1,1 @@
+"""The page that shows readings: its API, cache, tiles, server, notebook widget, and the single file."""
