@@ -485,6 +485,17 @@ def test_rows_sum_to_one_less_the_sink(kit, sinks):
             kit.agree(matrix.double().sum(-1), 1 - weights.sink()[..., rows].double(), 1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sink_beside_large_scores_costs_no_digits(kit, backend, dtype):
+    """The sums are exact, and so is the share of the sink, however few digits are left to an lse of 700."""
+    query, key, value = (torch.ones(1, 1, n, 4, dtype=dtype) for n in (3, 7, 7))
+    options = {"scale": 175.0, "sinks": torch.tensor([701.0], dtype=dtype)}
+    backend = kit.forced(backend, query, key, value)
+    dense = regard.attention(query, key, value, backend=backend, **options).weights.dense()
+    expected = kit.oracle(query.double(), key.double(), value.double(), **options)[2]
+    torch.testing.assert_close(dense.double(), expected, rtol=16 * torch.finfo(dtype).eps, atol=0)
+
+
 def test_large_scores(kit, backend):
     query, key, value = kit.inputs(1, 2, 2, 64, 997, 16, 3)
     scale = 100 / float((query @ key.mT).abs().max())  # scores of ±100

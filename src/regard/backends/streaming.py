@@ -28,15 +28,17 @@ def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) 
     else:
         weights = scores.softmax(-1)
         weights /= weights.sum(-1, keepdim=True)  # torch's rows of some thousand keys sum to one only within 4e-6
-        largest = scores.amax(-1)
-        lse = largest - weights.amax(-1).log()  # the largest weight is exp(largest − lse)
+        largest, largest_weight = scores.amax(-1), weights.amax(-1)
+        lse = largest - largest_weight.log()  # the largest weight is exp(largest − lse)
         empty = largest == -torch.inf
+        if sinks is not None:  # not by the lse, whose last digits are few where it is large
+            sink = (sinks.to(lse.dtype)[:, None] - largest).exp() * largest_weight  # for a mass of one on the keys
+            weights /= 1 + sink[..., None]
         if empty.any():
             weights.masked_fill_(empty[..., None], 0)
             lse.masked_fill_(empty, -torch.inf)
     if sinks is not None:
-        without, lse = lse, lse.logaddexp(sinks.to(lse.dtype)[:, None])
-        weights *= (without - lse).exp().masked_fill(without == -torch.inf, 0)[..., None]
+        lse = lse.logaddexp(sinks.to(lse.dtype)[:, None])
     if lse.isnan().any():
         weights.masked_fill_(scores == -torch.inf, 0)  # nan goes where it was seen, and no further
     return weights, lse
@@ -44,9 +46,9 @@ def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) 
 
 def with_sinks(output: Tensor, lse: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
     """Output and lse of rows with sinks, from those without."""
-    total = lse.logaddexp(sinks.to(lse.dtype)[:, None])
-    kept = (lse - total).exp().masked_fill(lse == -torch.inf, 0)
-    return (output * kept[..., None]).to(output.dtype), total
+    sinks = sinks.to(lse.dtype)[:, None]
+    kept = (lse - sinks).sigmoid().masked_fill(lse == -torch.inf, 0)
+    return (output * kept[..., None]).to(output.dtype), lse.logaddexp(sinks)
 
 
 def sink_mass(sinks: Float[Tensor, "h"], lse: Float[Tensor, "b h q"]) -> Float[Tensor, "b h q"]:
