@@ -1,0 +1,58 @@
+"""Old public names, kept for one release: they work, and warn with the name that took their place."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def renamed_arguments(**names: str) -> Callable[[Function], Function]:
+    """A decorator for functions with renamed keyword arguments, old="new".
+
+    >>> @renamed_arguments(mix="aggregate")
+    ... def embed(aggregate="mean"):
+    ...     return aggregate
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     embed(mix="concatenate")
+    'concatenate'
+    >>> print(caught[0].message)
+    embed: mix= is now called aggregate=.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            for old in names.keys() & kwargs.keys():
+                new = names[old]
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}: {new}= was given twice, the second time as {old}=.")
+                warn(f"{function.__name__}: {old}= is now called {new}=.")
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
+
+
+def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module with renamed names, Old="New": `__getattr__ = renamed_names(__name__, Old="New")`."""
+
+    def getattr_of_module(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn(f"{module}.{name} is now called {names[name]}.")
+        return getattr(sys.modules[module], names[name])
+
+    return getattr_of_module
+
+
+def warn(message: str) -> None:
+    """A DeprecationWarning at the line that called the function that calls this."""
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
