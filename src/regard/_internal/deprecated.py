@@ -42,7 +42,7 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
 
 
 def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module with renamed names, Old="New": `__getattr__ = renamed_names(__name__, Old="New")`."""
+    """The `__getattr__` of a module with renamed names: `__getattr__ = renamed_names(__name__, Old="New")`."""
 
     def getattr_of_module(name: str) -> Any:
         if name not in names:
