@@ -13,6 +13,7 @@ from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 from regard.mask import Mask
 from regard.scores import Scores
+from support.oracles import OPTIONS
 
 HALF = [torch.bfloat16, torch.float16]
 FULL = [torch.float32, torch.float64]
@@ -21,10 +22,7 @@ FULL = [torch.float32, torch.float64]
 WINDOWS = ["", "left", "right", "window"]
 MASKS = ["", "padding", "full mask", "query mask", "rule"]
 SEGMENTS = ["", "segment pair", "segments"]
-ALL = [
-    "causal", "left", "right", "window", "lengths", "segments", "segment pair", "padding", "full mask", "key mask",
-    "query mask", "rule", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
-]  # fmt: skip
+ALL = OPTIONS
 
 
 def chosen(*names):
