@@ -486,6 +486,17 @@ def test_rows_sum_to_one_less_the_sink(kit, sinks):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_scores_in_segments_with_more_keys_than_queries(kit, backend, dtype):
+    query, key = torch.full((1, 1, 30, 4), 2.0**17, dtype=dtype), torch.full((1, 1, 20, 4), 2.0**17, dtype=dtype)
+    value = torch.randn(1, 1, 20, 3, dtype=dtype)
+    bounds = torch.tensor([0, 2, 30]), torch.tensor([0, 9, 20])
+    backend = kit.forced(backend, query, key, value)
+    found = regard.attention(query, key, value, causal=True, segments=bounds, scale=1.0, backend=backend)
+    expected = kit.oracle(query, key, value, causal=True, segments=bounds, scale=1.0)[0]
+    kit.agree(found.output, expected, 16 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_sink_beside_large_scores_costs_no_digits(kit, backend, dtype):
     """The sums are exact, and so is the share of the sink, however few digits are left to an lse of 700."""
     query, key, value = (torch.ones(1, 1, n, 4, dtype=dtype) for n in (3, 7, 7))
