@@ -21,7 +21,7 @@ import transformers
 
 import regard
 import regard.hf
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.backends import BACKENDS, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    print(described())
+    print(machine_line())
     if options.model_folder is not None:
         trained(options.model_folder, 64, 512, 1024)
         raise SystemExit

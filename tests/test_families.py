@@ -263,7 +263,7 @@ def test_whisper_s_timestamps_leave_its_attention_alone() -> None:
 @pytest.mark.parametrize("how", ["constructed", "set"])
 def test_the_heap_is_given_back_after_a_long_forward_pass(monkeypatch, how) -> None:
     given = []
-    monkeypatch.setattr(regard.hf.models._heap, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(regard.hf.models.heap, "trim", lambda: given.append(1))
     monkeypatch.setattr(regard.hf.models, "LONG", 3 * 11 * 24)
     options = {"attn_implementation": "regard"} if how == "constructed" else {}
     model = hf_models.make(hf_models.DECODERS["llama"], **options)

@@ -186,7 +186,7 @@ def _call(operation: _Operation, *arguments: Any) -> Any:
         if rule:
             from regard._internal import uncompiled
 
-            return uncompiled.attention_by_rule(differentiable, *arguments)
+            return uncompiled.attention_with_callable_mask(differentiable, *arguments)
         return operation.operator(*arguments)
     if torch._C._get_tracing_state() is not None and not rule:
         return operation.operator(*arguments)

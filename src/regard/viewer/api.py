@@ -177,7 +177,7 @@ class Desk:
                 reading = self._lens(model).read(text, pair, progress=progress)
                 self.shelf.put(key, reading, bytes_of(reading))
             finally:
-                heap.give_back()
+                heap.trim()
             return reading
 
         # Whoever cancels the first reading of a text does not want it; one that had made room may come back later.
