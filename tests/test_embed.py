@@ -517,7 +517,7 @@ def not_finite(lens, monkeypatch, value):
             broken = ids[0] in pieces[n]
             yield n, {layer: tensor * value if broken else tensor for layer, tensor in hidden.items()}
 
-    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    monkeypatch.setattr(lens, "model", dataclasses.replace(model, states=states))
     return lens
 
 
@@ -543,7 +543,7 @@ def test_identical_texts_are_computed_once(lens, monkeypatch):
         read.extend(pieces)
         return model.states(pieces, layers, dtype)
 
-    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    monkeypatch.setattr(lens, "model", dataclasses.replace(model, states=states))
     done, texts = [], ["a mat", "the cat", "a mat", LONG, "a mat", LONG]
     found = lens.embed(texts, progress=lambda texts, tokens: done.append((texts, tokens)))
     assert len(read) == 2 + found.windows[3]

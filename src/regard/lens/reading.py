@@ -267,9 +267,7 @@ class Reading:
         """Some units as one word, with all the tokens from the first to the last."""
         first, last = self.units[units[0]], self.units[units[-1]]
         tokens = tuple(range(first.tokens[0], last.tokens[-1] + 1))
-        return Word(
-            self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first.reading
-        )
+        return Word(self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first.reading)
 
     def _special_units(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
         return [unit for unit in self.units if unit.special and form(unit.text) == form(wanted)]
