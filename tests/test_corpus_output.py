@@ -306,7 +306,7 @@ def test_one_vector_that_is_none(lines, tmp_path, tiny):
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     lens = regard.Lens(tiny)
-    token = lens._model.tokenizer.token_to_id("cat")
+    token = lens.model.tokenizer.token_to_id("cat")
     weights = load_file(folder / "model.safetensors")
     (name,) = (name for name in weights if name.endswith("word_embeddings.weight"))
     weights[name][token] = torch.nan

@@ -194,7 +194,7 @@ def test_the_walk_of_several_tokens_and_as_json(lens):
 def carried_by_hand(lens, reading, word, layer):
     """By head, what the values of other words add to a word, as a share of what leaves the layer."""
     attention, rows = reading.attention[layer], list(word.tokens)
-    output = lens._model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
+    output = lens.model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
     added = torch.einsum("hne,dhe->hnd", attention.value.clone(), output).norm(dim=-1)  # (H,N)
     others = [n for n, token in enumerate(reading.tokens) if not token.special and n not in rows]
     carried = (attention.weights.dense()[:, rows].mean(1) * added)[:, others].sum(1)
@@ -247,7 +247,7 @@ def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
 
 def test_what_a_weight_carries(lens, reading):
     walk = reading.explain("flies", 5, 11)
-    output = lens._model.blocks[5].attention.output.weight[:, 11 * 32 :].detach().double()
+    output = lens.model.blocks[5].attention.output.weight[:, 11 * 32 :].detach().double()
     expected = walk.weights * (walk.values @ output.T).norm(dim=-1)
     torch.testing.assert_close(walk.carried, expected, atol=1e-6, rtol=1e-6)
     share = walk.carried / walk.carried.sum()
@@ -865,7 +865,7 @@ def test_the_norm_and_the_rotation_are_steps_of_the_walk(tmp_path, name, norm, r
 def test_what_enters_is_not_claimed_to_be_multiplied_where_it_is_normed_first(tmp_path):
     """The value of a pre-norm model is W_v·norm(x), and far from W_v·x."""
     reading = regard.Lens(saved("llama", tmp_path)).read("the cat sat on the mat")
-    walk, attention = reading.explain("mat", 1, 4), reading._lens._model.blocks[1].self_attn
+    walk, attention = reading.explain("mat", 1, 4), reading.lens.model.blocks[1].self_attn
     part = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
     with torch.inference_mode():
         ours, wrong = (attention.v_proj(x)[..., part].double() for x in (walk.made.normed, walk.x))

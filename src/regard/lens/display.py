@@ -63,7 +63,7 @@ def chosen(reading: Reading, word: Word | str | int | None, nth: int | None = No
         return None
     if not isinstance(word, Word):
         return reading.word(word, nth).index
-    if word._reading.hidden is not reading.hidden:
+    if word.reading.hidden is not reading.hidden:
         raise ValueError(f"{word.text!r} is a word of another reading.")
     return word.index
 

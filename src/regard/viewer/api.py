@@ -335,8 +335,8 @@ class Desk:
                 raise Refusal(left_out[0]["why"])
             if len(places) < 2:
                 raise Refusal(f"“{word}” occurs only once. A comparison needs two places or more.")
-            compared = comparison(word, [place._reading for place in places], places)
-            labels = [{"text": place._reading.text, "start": place.start, "end": place.end} for place in places]
+            compared = comparison(word, [place.reading for place in places], places)
+            labels = [{"text": place.reading.text, "start": place.start, "end": place.end} for place in places]
             arrays = {"similarity": compared.similarity, "plane": compared.plane()}
             about = {"word": word, "places": labels, "clusters": list(compared.clusters), "left_out": left_out}
             return about, arrays
