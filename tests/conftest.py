@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 
 import regard
 from regard.backends import BACKENDS, reference
+from regard.backends.protocol import TOLERANCES
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("ci")
@@ -23,8 +24,6 @@ torch.set_num_threads(1)  # the tensors are small: threads would only wait for o
 
 # Programs, which tests run or `make` does, and what they are made of.
 collect_ignore = ["families.py", "families_table.py", "families_tiny.py", "fuzz.py", "gpu.py"]
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +54,7 @@ def _seed():
 
 def agree(found, expected, tolerance=None):
     """Assert the same shape, nan and ±inf in the same places, and all else within the tolerance of its type."""
-    tolerance = TOLERANCE[found.dtype] if tolerance is None else tolerance
+    tolerance = TOLERANCES[found.dtype] if tolerance is None else tolerance
     torch.testing.assert_close(found.double(), expected.double(), atol=tolerance, rtol=0, equal_nan=True)
 
 
