@@ -13,6 +13,7 @@ from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 from regard.mask import Mask
 from regard.scores import Scores
+from support.oracles import OPTIONS
 
 HALF = [torch.bfloat16, torch.float16]
 FULL = [torch.float32, torch.float64]
@@ -21,10 +22,7 @@ FULL = [torch.float32, torch.float64]
 WINDOWS = ["", "left", "right", "window"]
 MASKS = ["", "padding", "full mask", "query mask", "rule"]
 SEGMENTS = ["", "segment pair", "segments"]
-ALL = [
-    "causal", "left", "right", "window", "lengths", "segments", "segment pair", "padding", "full mask", "key mask",
-    "query mask", "rule", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
-]  # fmt: skip
+ALL = OPTIONS
 
 
 def chosen(*names):
@@ -483,6 +481,17 @@ def test_rows_sum_to_one_less_the_sink(kit, sinks):
         for matrix in (weights.dense(), weights[..., 7:19, :]):
             rows = slice(7, 19) if matrix.shape[2] == 12 else slice(None)
             kit.agree(matrix.double().sum(-1), 1 - weights.sink()[..., rows].double(), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_scores_in_segments_with_more_keys_than_queries(kit, backend, dtype):
+    query, key = torch.full((1, 1, 30, 4), 2.0**17, dtype=dtype), torch.full((1, 1, 20, 4), 2.0**17, dtype=dtype)
+    value = torch.randn(1, 1, 20, 3, dtype=dtype)
+    bounds = torch.tensor([0, 2, 30]), torch.tensor([0, 9, 20])
+    backend = kit.forced(backend, query, key, value)
+    found = regard.attention(query, key, value, causal=True, segments=bounds, scale=1.0, backend=backend)
+    expected = kit.oracle(query, key, value, causal=True, segments=bounds, scale=1.0)[0]
+    kit.agree(found.output, expected, 16 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

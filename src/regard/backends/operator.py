@@ -131,7 +131,7 @@ def _dispatch(operation: _Operation, *arguments: Any) -> Any:
         if is_callable:
             from regard._internal import uncompiled
 
-            return uncompiled.attention_by_rule(differentiable, *arguments)
+            return uncompiled.attention_with_callable_mask(differentiable, *arguments)
         return operation.operator(*arguments)
     if torch._C._get_tracing_state() is not None and not is_callable:
         return operation.operator(*arguments)

@@ -42,7 +42,8 @@ def _forward(scores, value, sinks, collect):
     output, lse = _by_segment(scores, value)
     if not output.isfinite().all():
         return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
-    in_parts = scores.mask.causal and scores.shape[2] < scores.shape[3]  # put together by a lse in float32
+    # Where there may be more keys than queries, what is put together by the lse has no more digits than that.
+    in_parts = scores.mask.causal and (scores.shape[2] < scores.shape[3] or scores.mask.segments is not None)
     if in_parts and not (lse.masked_fill(lse == -torch.inf, 0).abs() < LARGEST_LSE).all():
         return streaming.forward(scores, value, sinks)
     if sinks is not None:

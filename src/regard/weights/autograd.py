@@ -45,7 +45,7 @@ def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     if not reduction.traceable and traced():
         from regard._internal import uncompiled
 
-        return uncompiled.ask(outside_of_graphs, reduction, softmax, *tensors)
+        return uncompiled.reduce_weights(outside_of_graphs, reduction, softmax, *tensors)
     return _computed(reduction, softmax, *tensors)
 
 
