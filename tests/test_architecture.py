@@ -88,7 +88,6 @@ def test_rooms_of_one_line_do_not_know_each_other():
     assert strangers == set()
 
 
-@pytest.mark.xfail(strict=True, reason="backends and backends.operator know each other")
 def test_no_imports_go_in_a_circle():
     modules = graph()
     del modules[UPWARD]

@@ -177,7 +177,7 @@ def test_ceilings(report, monkeypatch):
     found = report.ceilings
     assert found.flops.keys() == {"float32", "bfloat16", "float16"}
     assert all(speed > 1e8 for speed in (*found.flops.values(), found.bytes))
-    monkeypatch.setattr(ceilings, "here", lambda: {"cpu": ["there is no kernel"]})
+    monkeypatch.setattr(ceilings, "availability", lambda: {"cpu": ["there is no kernel"]})
     found = ceilings.ceilings([torch.float32])
     assert found.source == "torch's matrix product and sum, for want of regard's kernel"
     assert all(speed > 1e8 for speed in (found.flops["float32"], found.bytes))

@@ -8,13 +8,12 @@ import torch.nn.functional as F  # noqa: N812
 
 import regard
 from regard.backends import reference
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike
+from regard.backends.protocol import TOLERANCES
 
 
 def agree(found, expected, tolerance=None):
     """Assert the same shape, nan and ±inf in the same places, and all else within the tolerance of its type."""
-    tolerance = TOLERANCE[found.dtype] if tolerance is None else tolerance
+    tolerance = TOLERANCES[found.dtype] if tolerance is None else tolerance
     torch.testing.assert_close(found.double(), expected.double(), atol=tolerance, rtol=0, equal_nan=True)
 
 

@@ -424,10 +424,10 @@ def _numbers(layers: str) -> list[int] | str:
 @app.command(epilog="Example: regard backends")
 def backends(as_json: Json = False) -> None:
     """Which backends serve here, and why the others do not."""
-    from regard.backends import here, what
+    from regard.backends import availability, description
     from regard.output import terminal
 
-    rows = {name: (reasons, "" if reasons else what(name)) for name, reasons in here().items()}
+    rows = {name: (reasons, "" if reasons else description(name)) for name, reasons in availability().items()}
     if as_json:
         keys = ("name", "serves", "reasons", "what")
         _print_json([dict(zip(keys, (name, not one[0], *one), strict=True)) for name, one in rows.items()])

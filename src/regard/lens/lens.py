@@ -146,7 +146,7 @@ class Lens:
             model=self.name,
             tokens=tokens,
             hidden=states,
-            attention=_layers([attention and _of_one(attention) for attention in attentions]),
+            attention=_layers([attention and attention.of_sequence(0) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
             _spans=parts,
             second=second,
@@ -274,11 +274,6 @@ class Lens:
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
-
-
-def _of_one(attention: Attention) -> Attention:
-    """The attention of a batch of one, without the batch."""
-    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
 
 
 def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
