@@ -26,6 +26,29 @@ torch.set_num_threads(1)  # the tensors are small: threads would only wait for o
 
 collect_ignore = ["families.py", "fuzz.py", "gpu.py", "support"]  # programs of their own, and what tests import
 
+# The area of each file of tests, as a marker: pytest -m lens. pyproject.toml says what the areas are.
+AREAS = {
+    "core": [
+        *["architecture", "attention", "build", "cpu", "fuzz", "gradient", "kept_backend", "mask", "packed"],
+        *["properties", "public", "tensorlike", "torch", "weights", "weights_gradient"],
+    ],
+    "hf": ["families", "hf"],
+    "nn": ["encoder", "nn"],
+    "lens": ["compare", "embed", "encode", "forward", "lens", "sentence_folders", "words"],
+    "corpus": ["corpus", "corpus_output", "files", "formats"],
+    "train": ["race", "train"],
+    "bench": ["bench", "bench_embed"],
+    "viewer": ["html", "image", "protocol", "server", "terminal", "tiles", "widget"],
+    "browser": ["view_page", "viewer"],
+    "cli": ["cli", "guide", "readme"],
+}
+AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(AREA.get(item.path.name, "core"))
+
 
 @pytest.fixture(scope="session")
 def serving():
