@@ -26,13 +26,15 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
+        call = function.__qualname__.removesuffix(".__init__")
+
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             for old in names.keys() & kwargs.keys():
                 new = names[old]
                 if new in kwargs:
-                    raise TypeError(f"{function.__name__}: {new}= was given twice, the second time as {old}=.")
-                warn(f"{function.__name__}: {old}= is now called {new}=.")
+                    raise TypeError(f"{call}: {new}= was given twice, the second time as {old}=.")
+                warn(f"{call}: {old}= is now called {new}=.")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
@@ -42,7 +44,7 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
 
 
 def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module with renamed names, Old="New": `__getattr__ = renamed_names(__name__, Old="New")`."""
+    """The `__getattr__` of a module with renamed names: `__getattr__ = renamed_names(__name__, Old="New")`."""
 
     def getattr_of_module(name: str) -> Any:
         if name not in names:
@@ -53,6 +55,6 @@ def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
     return getattr_of_module
 
 
-def warn(message: str) -> None:
-    """A DeprecationWarning at the line that called the function that calls this."""
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+def warn(message: str, levels: int = 2) -> None:
+    """A DeprecationWarning at the line `levels` calls above: by default the one that called the caller of `warn`."""
+    warnings.warn(message, DeprecationWarning, stacklevel=levels + 1)

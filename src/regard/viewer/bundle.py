@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.lens.carried import lengths, projected
-from regard.lens.patterns import HABITS, NAMED, habits
+from regard.lens.contributions import knows_output_weight, value_norms
+from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
@@ -244,7 +244,8 @@ def _carried(
         arrays = some if heads is None else _of_heads(some, heads, reading.heads)
         carried = {name: carry(tensor) for name, tensor in arrays.items() if name in names}
         shares = [
-            [None if isnan(share) else round(share, 4) for share in row] for row in habits(reading, layer).tolist()
+            [None if isnan(share) else round(share, 4) for share in row]
+            for row in pattern_shares(reading, layer).tolist()
         ]
         layers.append({**_rule(reading, layer), **carried, "heads": heads, "shares": shares})
     rounded = (
@@ -253,8 +254,8 @@ def _carried(
     return {
         "card": {**card(reading), "reading": "frozen", "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
-        "habits": HABITS,
-        "named": NAMED,
+        "habits": PATTERNS,
+        "named": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
         "compared": compared,
@@ -269,8 +270,8 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     if scores.bias is not None or scores.mask.given is not None:
         # N × N numbers that no rule gives: the page gets what came of them, word by word.
         return {"weights": reading.weights(layer), **more}  # (H, U, U)
-    if projected(reading, layer):  # of the values alone the page knows it itself
-        more["lengths"] = lengths(reading, layer)[..., None]  # (H, N, 1)
+    if knows_output_weight(reading, layer):  # of the values alone the page knows it itself
+        more["lengths"] = value_norms(reading, layer)[..., None]  # (H, N, 1)
     return {
         "query": scores.query[0],  # (H, N, D)
         "key": scores.key[0],  # (G, N, D)

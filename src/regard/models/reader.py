@@ -1,4 +1,8 @@
-"""A forward pass of a model of transformers: its hidden states, and the attention of every layer that has one."""
+"""Reading one text with a model of transformers: its hidden states, and the attention of every layer that has one.
+
+`Reader` runs the forward pass. The checks around it raise one plain line for a model that cannot read text, or that
+does not belong to its tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,17 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regard.attention import Attention
-
-
-class Pass(NamedTuple):
-    """What a forward pass gives.
-
-    hidden: before the first layer, and after each, not normed. attentions: None for a layer that has none. final:
-    what the model hands on: after the norm and the projection that follow the last layer, where it has them.
-    """
-
-    hidden: list[Tensor]
-    attentions: list[Attention | None]
-    final: Tensor
+from regard.models.model import Pass
 
 
 def unwrapped(model: Any) -> Any:
-    """The model that DataParallel or torch.compile have wrapped."""
+    """The model inside the wrappers of DataParallel or torch.compile."""
     while isinstance(model, nn.Module) and (
         name := next((n for n in ("module", "_orig_mod") if hasattr(model, n)), None)
     ):
@@ -35,10 +28,10 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def readable(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
-    """The part of a model that reads text, its tokenizer, and what is to be said about the parts that are not read.
+def text_encoder(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
+    """The part of a model that reads text, its tokenizer, and a sentence about the parts that are not read, or "".
 
-    Raises TypeError or ValueError, in one line, for what is no model with its tokenizer.
+    Raises TypeError or ValueError, in one line, for anything but a model and its tokenizer.
     """
     if isinstance(tokenizer, nn.Module) and not isinstance(model, nn.Module):
         raise TypeError("Lens: expected (model, tokenizer). Got (tokenizer, model).")
@@ -48,7 +41,9 @@ def readable(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
     if not getattr(tokenizer, "is_fast", False):
         name = getattr(model, "name_or_path", "") or kind
-        raise ValueError(f"{name}: its tokenizer does not say where its tokens lie in the text; a fast one is needed.")
+        raise ValueError(
+            f"{name}: its tokenizer does not give the spans of its tokens in the text; a fast tokenizer is needed."
+        )
     if not getattr(model.config, "is_encoder_decoder", False):
         return model, tokenizer, ""
     note = f"Only the encoder of {kind} was read: its decoder and its cross-attention are not shown."
@@ -56,32 +51,33 @@ def readable(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
 
 
 def check_reads_text(model: Any, name: str, tokenizer: Any) -> None:
-    """Raises ValueError, in one line, for a model that reads no tokens, or those of another tokenizer."""
+    """Raise ValueError, in one line, for a model that reads no tokens, or those of another tokenizer."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     wanted = getattr(base, "main_input_name", "input_ids")
     if wanted != "input_ids" or "input_ids" not in signature(base.forward).parameters:
         raise ValueError(
-            f"{name}: a {type(base).__name__} reads {wanted}, and a Lens reads text. Give it a model of input_ids."
+            f"{name}: a {type(base).__name__} reads {wanted}, but a Lens needs a model that reads input_ids."
         )
-    rows = rows_of(model)
+    rows = embedding_rows(model)
     known, added = len(tokenizer.get_vocab()), len(tokenizer.get_added_vocab())
     if known <= added or 2 * known < rows:
         raise ValueError(
             f"{name}: its tokenizer has {known:,} tokens, {added:,} of them added ones, and the model has embeddings "
-            f"for {rows:,}: the tokenizer's files are missing, or those of another model."
+            f"for {rows:,}: the tokenizer's files are missing, or belong to another model."
         )
 
 
-def rows_of(model: Any) -> int:
-    """How many tokens its table of embeddings has; 0 where it has none that it shows."""
+def embedding_rows(model: Any) -> int:
+    """The rows of its embedding table; 0 where it has no single table."""
     try:
-        return getattr(model.get_input_embeddings(), "num_embeddings", 0)
-    except (AttributeError, NotImplementedError):  # a model of several parts, each with its own
+        rows: int = getattr(model.get_input_embeddings(), "num_embeddings", 0)
+    except (AttributeError, NotImplementedError):  # a model of several parts, each with its own table
         return 0
+    return rows
 
 
-def without_tokenizer(model: Any) -> TypeError:
-    """The error for a model that comes alone, or for what is no model."""
+def missing_tokenizer_error(model: Any) -> TypeError:
+    """The error for a model without its tokenizer, or for something that is no model."""
     if hasattr(model, "set_attn_implementation") or isinstance(model, nn.DataParallel):
         return TypeError(f"Lens: {type(model).__name__} needs its tokenizer: Lens((model, tokenizer)).")
     return TypeError(f"Lens: expected None, a name, a folder or (model, tokenizer). Got {_described(model)}")
@@ -90,7 +86,7 @@ def without_tokenizer(model: Any) -> TypeError:
 def _described(model: Any) -> str:
     kind = type(model).__name__
     if type(model).__module__.startswith("sentence_transformers"):
-        return f"{kind}: give its folder or name, or (model[0].auto_model, model.tokenizer)."
+        return f"{kind}: pass its folder or name instead, or (model[0].auto_model, model.tokenizer)."
     return f"{kind}."
 
 
@@ -100,8 +96,8 @@ _OTHER_INPUTS = ("pixel_values", "input_features", "input_values", "image", "aud
 class Reader:
     """Runs a model of transformers: reader(ids, lengths, types) → `Pass`.
 
-    `blocks` are the modules of its layers, or none where they do not lie in a list. Raises ValueError, naming the
-    model, where its attention or its hidden states cannot be told apart by layer and token.
+    `blocks` are the modules of its layers; empty where they are not in one ModuleList. Raises ValueError, naming the
+    model, where its attention or its hidden states cannot be assigned to layers and tokens.
     """
 
     def __init__(self, model: Any, name: str, ids: Sequence[int]) -> None:
@@ -114,7 +110,7 @@ class Reader:
         self.blocks = self._try(ids)
 
     def _try(self, ids: Sequence[int]) -> list[nn.Module]:
-        """Reads a few tokens, so that what cannot be read is told at opening; and finds the layers that were used."""
+        """Read a few tokens, so that a model that cannot read fails when it is opened; returns the layers it used."""
         import regard.hf
 
         self._check(torch.tensor(ids))
@@ -125,9 +121,9 @@ class Reader:
             kind, reason = type(self.model).__name__, " ".join(str(error).split())[:200]
             others = [name for name in signature(self.model.forward).parameters if name.startswith(_OTHER_INPUTS)]
             if others:
-                part = " Its text_model can." if hasattr(self.model, "text_model") else ""
+                hint = " Its text_model can." if hasattr(self.model, "text_model") else ""
                 raise ValueError(
-                    f"{self.name}: {kind} cannot read a text without {', '.join(others)}.{part} ({reason})"
+                    f"{self.name}: {kind} cannot read a text without {', '.join(others)}.{hint} ({reason})"
                 ) from error
             raise ValueError(f"{self.name}: {kind} cannot read a text: {type(error).__name__}: {reason}") from error
         used = {module for module, _ in recorded}
@@ -141,18 +137,18 @@ class Reader:
 
         self._check(ids)
         device = self.model.device
-        more = {"token_type_ids": types.to(device)} if types is not None and self._typed else {}
+        options = {"token_type_ids": types.to(device)} if types is not None and self._typed else {}
         mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)
         with regard.hf.record() as recorded, outputs(self.blocks[-1:]) as last:
             output = self.model(
-                input_ids=ids.to(device), attention_mask=mask, output_hidden_states=True, return_dict=True, **more
+                input_ids=ids.to(device), attention_mask=mask, output_hidden_states=True, return_dict=True, **options
             )
         hidden = list(output.hidden_states)
         if len(hidden) != self.layers + 1:
-            raise ValueError(f"{self.name}: it has {self.layers} layers, and shows {len(hidden)} hidden states.")
+            raise ValueError(f"{self.name}: it has {self.layers} layers, but returns {len(hidden)} hidden states.")
         final = hidden[-1] if getattr(output, "last_hidden_state", None) is None else output.last_hidden_state
         if last and last[0].shape[:-1] == hidden[-1].shape[:-1]:
-            hidden[-1] = last[0]  # transformers puts the normed one here
+            hidden[-1] = last[0]  # transformers returns the last one after the final norm
         attentions = self._by_layer(recorded)
         self._check_sizes(ids.shape[1], hidden, attentions)
         return Pass(hidden, attentions, final)
@@ -170,43 +166,44 @@ class Reader:
         else:
             if recorded:
                 return attentions
-        raise ValueError(f"{self.name}: it has {self.layers} layers, and {len(recorded)} attentions that can be seen.")
+        raise ValueError(f"{self.name}: it has {self.layers} layers, but {len(recorded)} attentions that can be seen.")
 
     def _check(self, ids: Tensor) -> None:
-        rows = rows_of(self.model)
+        rows = embedding_rows(self.model)
         if rows and int(ids.max()) >= rows:
             raise ValueError(
-                f"{self.name}: its tokenizer made token {int(ids.max()):,} of this text, and the model has embeddings "
-                f"for {rows:,}: they do not belong together."
+                f"{self.name}: its tokenizer gives this text the token {int(ids.max()):,}, and the model has "
+                f"embeddings for {rows:,}: they do not belong together."
             )
 
     def _check_sizes(self, tokens: int, hidden: Sequence[Tensor], attentions: Iterable[Attention | None]) -> None:
-        """Every position that the model has is a token of the text, or a virtual one before it."""
+        """Raise ValueError unless every position is a token of the text, or a virtual one before it."""
         virtual = virtual_tokens(self.model)
         positions = hidden[0].shape[1]
         if positions not in (tokens, tokens + virtual):
             raise ValueError(
-                f"{self.name}: it makes {positions} positions of {tokens} tokens, and which is which is unknown."
+                f"{self.name}: it has {positions} positions for {tokens} tokens, and which belong together is unknown."
             )
         for attention in attentions:
             if attention is not None and attention.weights.shape[-2:] != (positions, positions):
-                rows, keys = attention.weights.shape[-2:]
+                queries, keys = attention.weights.shape[-2:]
                 raise ValueError(
-                    f"{self.name}: {positions} tokens come to its attention as {rows} queries and {keys} keys (a "
-                    "prefix, a memory, or a text made shorter), and a reading cannot say what they are."
+                    f"{self.name}: its attention has {queries} queries and {keys} keys for {positions} tokens (a "
+                    "prefix, a memory, or a shortened text), which a reading cannot assign to tokens."
                 )
 
 
 def virtual_tokens(model: Any) -> int:
-    """How many learned positions the active adapter of PEFT puts before the text: prompt tuning and its kin."""
+    """How many learned positions the active PEFT adapter (prompt tuning and the like) puts before the text."""
     if not hasattr(model, "peft_config"):
         return 0
-    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    count: int = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    return count
 
 
 @contextmanager
 def outputs(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What these modules give while it lasts, in this thread."""
+    """Collects what these modules return within this context, in this thread."""
     thread, tensors = threading.get_ident(), []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
