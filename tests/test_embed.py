@@ -2,12 +2,10 @@
 
 import csv
 import dataclasses
-import importlib.util
 import itertools
 import json
 import pickle
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,22 +14,12 @@ import transformers
 from tokenizers import processors
 
 import regard
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import data
+from support import models as fixtures
+from support.models import ODD
+from support.oracles import ranks, spearman
 
 LONG = "Attention is a weighted average of what the words around bring with them. " * 30
-ODD = [
-    "Don't stop!",
-    "a\u0301 naïve 👍🏽",
-    "我爱北京。",
-    "שלום עולם",
-    "[SEP] typed",
-    "x",
-    "two  words\n\nand  more",
-    "1/2 = 0.5",
-]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +60,7 @@ def test_sentences_are_those_of_sentence_transformers(lens, varied):
 
 
 def test_sts_benchmark(lens):
-    file = fixtures.SHARED / "evaluation" / "sts-dev.csv"
-    if not file.is_file():
-        pytest.skip("needs ../shared/evaluation/sts-dev.csv beside the checkout")
+    file = data.required(data.STS)
     with open(file, encoding="utf-8", newline="") as lines:
         rows = [row[4:7] for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
     assert len(rows) == 1500
@@ -82,17 +68,6 @@ def test_sts_benchmark(lens):
     vector = dict(zip(texts, torch.from_numpy(lens.embed(texts).vectors).double(), strict=True))
     scores = torch.tensor([[float(score), float(vector[one] @ vector[other])] for score, one, other in rows])
     assert spearman(*scores.double().T) == pytest.approx(0.867, abs=0.001)
-
-
-def spearman(one, other):
-    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
-
-
-def ranks(numbers):
-    """From the least on; those that are equal share the mean of their ranks."""
-    _, groups, counts = numbers.unique(return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    return (ends - (counts - 1) / 2)[groups]
 
 
 def test_spearman():

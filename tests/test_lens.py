@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import importlib.util
 import json
 import shutil
 import socket
@@ -11,7 +10,6 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +19,9 @@ import transformers
 import regard
 from regard.backends import cpu
 from regard.models import native
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
-tiny, saved = fixtures.tiny, fixtures.saved
+from support import data
+from support import models as fixtures
+from support.models import saved, tiny
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
@@ -263,9 +259,9 @@ def test_what_a_weight_carries(lens, reading):
 
 def test_a_sink_is_not_chosen(tmp_path):
     """Of a decoder, heads that give most of their weight to the first token are set aside."""
-    if not fixtures.STORIES.is_dir():
-        pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
-    reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl who had a red ball.")
+    reading = regard.Lens(data.required(data.STORIES)).read(
+        "Once upon a time, there was a little girl who had a red ball."
+    )
     for word in ("girl", "red", "ball"):
         walk = reading.explain(word)
         assert walk.weights[:, 0].mean() < 0.5
@@ -340,16 +336,14 @@ def test_a_model_and_its_tokenizer(tmp_path):
 
 
 def test_a_trained_decoder():
-    if not fixtures.STORIES.is_dir():
-        pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
-    reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl 👍🏽.")
+    reading = regard.Lens(data.required(data.STORIES)).read("Once upon a time, there was a little girl 👍🏽.")
     assert [word.text for word in reading.words][-4:] == ["little", "girl", "👍🏽", "."]
     assert reading.hidden.shape[0] == reading.layers + 1 == 6
     walk = reading.explain("girl")
     assert walk.error < 1e-5
     assert bool(walk.hidden[-1])
-    model = transformers.AutoModel.from_pretrained(fixtures.STORIES, attn_implementation="eager").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(fixtures.STORIES)
+    model = transformers.AutoModel.from_pretrained(data.STORIES, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data.STORIES)
     with torch.inference_mode():
         ids = tokenizer(reading.text, return_tensors="pt").input_ids
         expected = model(ids, output_attentions=True, output_hidden_states=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 from regard.lens.reading import Reading
 from regard.lens.units import Word
 
@@ -42,9 +42,9 @@ def save(
     index = unit_index(reading, word, nth)
     suffix = check_suffix(path)
     if suffix == ".html":
-        from regard.viewer.bundle import page
+        from regard.viewer.bundle import render_page
 
-        content = page(reading, word=index, layer=layer, head=head, view=view).encode()
+        content = render_page(reading, word=index, layer=layer, head=head, view=view).encode()
     elif suffix == ".json":
         from regard.output.json import numbers
 
@@ -53,7 +53,7 @@ def save(
         from regard.output.image import drawn
 
         content = drawn(reading, suffix[1:], layer=layer, head=head)
-    write(path, lambda file: file.write(content))
+    atomic_write(path, lambda file: file.write(content))
 
 
 def widget(reading: Reading, **opening: Any) -> Viewer:

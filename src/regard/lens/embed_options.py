@@ -84,7 +84,7 @@ def check_options(
 def current_truncation(truncation: str) -> str:
     """The truncation strategy under its current name."""
     if truncation == "cut":
-        warn("Lens.embed: truncation='cut' is now called truncation='truncate'.", levels=4)
+        warn("embed: truncation='cut' is now called truncation='truncate'.", levels=4)
         return "truncate"
     return truncation
 

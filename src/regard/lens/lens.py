@@ -165,7 +165,7 @@ class Lens:
             model=self.name,
             tokens=tokens,
             hidden=states,
-            attention=_layers([None if attention is None else _of_one(attention) for attention in attentions]),
+            attention=_layers([attention and attention.of_sequence(0) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
             unit_spans=unit_spans,
             second=second,
@@ -302,11 +302,6 @@ class Lens:
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a positive number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
-
-
-def _of_one(attention: Attention) -> Attention:
-    """The attention of a batch of one, without the batch."""
-    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
 
 
 def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:

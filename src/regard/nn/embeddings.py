@@ -11,6 +11,7 @@ from regard._internal.deprecated import renamed_arguments
 from regard.nn.shapes import Ids, Vectors
 
 
+@renamed_arguments(vocabulary="vocab_size", padding="padding_idx")
 class Embeddings(nn.Module):
     """x_i = norm(token_i + position_i + type_i), all of them learned; ids (B,N) → (B,N,dim).
 
@@ -27,7 +28,6 @@ class Embeddings(nn.Module):
     1 for the second; all 0 if not given.
     """
 
-    @renamed_arguments(vocabulary="vocab_size", padding="padding_idx")
     def __init__(
         self, vocab_size: int, dim: int, positions: int, types: int = 0, *, padding_idx: int | None = None,
         epsilon: float = 1e-12, dropout: float = 0.0,
@@ -74,10 +74,10 @@ class SinusoidalPositions(nn.Module):
         return x + torch.stack((angles.sin(), angles.cos()), -1).flatten(1)[:, :dim]
 
 
+@renamed_arguments(vocabulary="vocab_size")
 class SinusoidalEmbeddings(nn.Module):
     """x_i = √dim · token_i + p_i, for texts of any length; ids (B,N) → (B,N,dim). Vaswani et al. 2017, section 3.4."""
 
-    @renamed_arguments(vocabulary="vocab_size")
     def __init__(self, vocab_size: int, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, dim)

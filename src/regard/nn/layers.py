@@ -15,13 +15,13 @@ from regard.nn.shapes import Lengths, Memory, Past, Vectors
 ACTIVATIONS = {"gelu": nn.GELU(), "gelu_new": nn.GELU("tanh"), "relu": nn.ReLU()}
 
 
+@renamed_arguments(inner="d_ff")
 class FeedForward(nn.Module):
     """fc2(activation(fc1(x))) = activation(x W_1 + b_1) W_2 + b_2, position by position; (B,N,dim) → (B,N,dim).
 
     fc1 goes from dim to d_ff, fc2 back. Vaswani et al. 2017, section 3.3.
     """
 
-    @renamed_arguments(inner="d_ff")
     def __init__(self, dim: int, d_ff: int, activation: str = "gelu") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -74,13 +74,13 @@ class Residual(nn.LayerNorm):
         return x if self.pre_norm else self(x)
 
 
+@renamed_arguments(inner="d_ff")
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each with a residual connection: (B,N,dim) → (B,N,dim), and the attention.
 
     `norm` are the keyword arguments of `Residual`; options those of `regard.attention`.
     """
 
-    @renamed_arguments(inner="d_ff")
     def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, heads)
@@ -97,6 +97,7 @@ class EncoderLayer(nn.Module):
         return self.feed_forward_norm.after(x, self.feed_forward(self.feed_forward_norm.before(x)))
 
 
+@renamed_arguments(inner="d_ff")
 class DecoderLayer(EncoderLayer):
     """Causal self-attention, cross-attention to a memory, then feed-forward: (B,N,dim) → (B,N,dim).
 
@@ -104,7 +105,6 @@ class DecoderLayer(EncoderLayer):
     are those of the memory. The attentions are that to the tokens so far and that to the memory.
     """
 
-    @renamed_arguments(inner="d_ff")
     def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
         super().__init__(dim, heads, d_ff, activation, **norm)
         self.cross_attention = MultiHeadAttention(dim, heads)

@@ -55,6 +55,7 @@ class LuongAttention(BahdanauAttention):
         return (keys @ query[:, :, None])[..., 0] if self.energy is None else super().scores(query, keys)
 
 
+@renamed_arguments(vocabulary="vocab_size")
 class RecurrentTranslator(nn.Module):
     """Recurrent encoder and decoder: source ids (B,M), target ids (B,N) → logits (B,N,V), alignment (B,N,M).
 
@@ -64,7 +65,6 @@ class RecurrentTranslator(nn.Module):
     `Transformer`.
     """
 
-    @renamed_arguments(vocabulary="vocab_size")
     def __init__(self, vocab_size: int, *, dim: int = 512, attention: str = "bahdanau", dropout: float = 0.1) -> None:
         super().__init__()
         self.tokens, self.dropout = nn.Embedding(vocab_size, dim), nn.Dropout(dropout)

@@ -21,7 +21,6 @@ class LayerStack(nn.Module):
 
     layer: Any
 
-    @renamed_arguments(inner="d_ff")
     def __init__(self, embeddings: Any, layers: int, *, dim: int, final_norm: bool | None = None, **layer: Any) -> None:
         super().__init__()
         self.embeddings = embeddings
@@ -30,6 +29,7 @@ class LayerStack(nn.Module):
         self.norm = nn.LayerNorm(dim, layer.get("epsilon", 1e-5)) if has_norm else nn.Identity()
 
 
+@renamed_arguments(inner="d_ff")
 class Encoder(LayerStack):
     """Embeddings and layers: token ids (B,N) → the L + 1 hidden states (B,N,dim) and the L attentions.
 
@@ -75,6 +75,7 @@ class Encoder(LayerStack):
         return encoder.eval()
 
 
+@renamed_arguments(inner="d_ff")
 class Decoder(LayerStack):
     """Embeddings and causal layers: ids (B,N) → hidden states, attentions, past.
 
@@ -101,6 +102,7 @@ class Decoder(LayerStack):
         return hidden, attentions, later
 
 
+@renamed_arguments(vocabulary="vocab_size", inner="d_ff")
 class Transformer(nn.Module):
     """Encoder and decoder: source ids (B,M) and target ids (B,N) → logits (B,N,V), alignments.
 
@@ -109,7 +111,6 @@ class Transformer(nn.Module):
     `layer` are the keyword arguments of `DecoderLayer`.
     """
 
-    @renamed_arguments(vocabulary="vocab_size", inner="d_ff")
     def __init__(self, vocab_size: int, layers: int = 6, *, dim: int = 512, dropout: float = 0.1, **layer: Any) -> None:
         super().__init__()
         sizes: dict[str, Any] = {"heads": 8, "d_ff": 4 * dim, "activation": "relu", "dropout": dropout} | layer

@@ -51,8 +51,9 @@ from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.mask import Block
-from regard.viewer.bundle import card, origin, page
+from regard.viewer.bundle import render_page
 from regard.viewer.cache import Cancelled, Jobs, Lane, Progress, Shelf, Working, size_of
+from regard.viewer.payload import metadata, projections
 from regard.viewer.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
@@ -142,7 +143,7 @@ class Desk:
 
     def _card(self, question: Question) -> Answer:
         reading = self._reading(question)
-        about = {"reading": question["reading"], **card(reading), "memory": self._memory(reading)}
+        about = {"reading": question["reading"], **metadata(reading), "memory": self._memory(reading)}
         asked = self._texts.get(question["reading"])
         if asked is not None and asked is not _CANCELLED:
             about["source"] = dict(zip(("model", "text", "pair"), asked, strict=True))
@@ -177,7 +178,7 @@ class Desk:
                 reading = self._lens(model).read(text, pair, progress=progress)
                 self.shelf.put(key, reading, bytes_of(reading))
             finally:
-                heap.give_back()
+                heap.trim()
             return reading
 
         # Whoever cancels the first reading of a text does not want it; one that had made room may come back later.
@@ -291,7 +292,7 @@ class Desk:
             "error": walk.error if isfinite(walk.error) else None,
             "carried_total": total if isfinite(total := float(carried.sum())) else None,
             "projected": knows_output_weight(reading, layer),
-            "made": origin(made),
+            "made": projections(made),
         }, {
             "x": walk.x[row],
             "query": walk.query[row],
@@ -368,7 +369,9 @@ class Desk:
 
         def write(progress: Progress) -> Answer:
             with torch.inference_mode():
-                text = page(reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress)
+                text = render_page(
+                    reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress
+                )
             return {"html": text}, {}
 
         lane: Lane = "short" if len(reading.units) <= SHORT else "long"
