@@ -1,6 +1,6 @@
 // The weights between words that have been asked for, remembered until they take too much room.
 
-import { ALL_UNITS } from "../protocol.js";
+import { LAYER_WEIGHTS_UNITS } from "../protocol.js";
 
 /** @import { App, Side, WeightsOfWords } from "../types.js" */
 
@@ -33,7 +33,7 @@ export class WeightMemory {
    */
   async ofWord(l, u, side) {
     const { H, U, id } = this.app.reading;
-    if (U <= ALL_UNITS && side === "from") {
+    if (U <= LAYER_WEIGHTS_UNITS && side === "from") {
       const all = await this.ofLayer(l);
       return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
     }

@@ -1,6 +1,6 @@
 // A page without Python behind it answers the questions of the page itself, from what its file holds.
 
-import { THUMB, TILE } from "../protocol.js";
+import { THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
 import { OfflineAttention } from "./attention.js";
 import { decode } from "./codec.js";
 import { coarser, pooled, range } from "./pooling.js";
@@ -9,7 +9,7 @@ import { hiddenOf, walkOfToken, walkOfWeights } from "./walk.js";
 /** @import { Numbers, Side, Source } from "../types.js" */
 /** @import { Data } from "./attention.js" */
 
-const MATRIX_UNITS = 4096; // of longer texts, no head's whole matrix is computed
+const MAPPED_UNITS = 4096; // of longer texts, no head's whole matrix is computed
 
 /** @param {Data} data @returns {Source} */
 export function offlineSource(data) {
@@ -77,7 +77,7 @@ export class OfflineAnswers {
         data.set(attention.fromUnit(layer, arrays, h, word), h * U);
         continue;
       }
-      if (U <= MATRIX_UNITS) attention.matrix(layer, arrays, h); // the rows below come from it
+      if (U <= MAPPED_UNITS) attention.matrix(layer, arrays, h); // the rows below come from it
       for (let u = 0; u < U; u++) data[h * U + u] = attention.fromUnit(layer, arrays, h, u)[word];
     }
     return { weights: { shape: [H, U], data } };
@@ -123,7 +123,7 @@ export class OfflineAnswers {
     const { attention } = this;
     const arrays = await attention.open(l);
     const shown = this.shownUnits(hide);
-    const width = 2 ** Math.max(0, Math.ceil(Math.log2(shown.length / THUMB)));
+    const width = 2 ** Math.max(0, Math.ceil(Math.log2(shown.length / THUMBNAIL_SIZE)));
     const cells = range(0, Math.ceil(shown.length / width));
     return pooled(attention.matrix(l, arrays, h), attention.U, shown, width, cells, cells, true);
   }
@@ -159,7 +159,7 @@ export class OfflineAnswers {
     const shown = this.shownUnits(hide);
     const width = 2 ** level;
     const count = Math.ceil(shown.length / width);
-    const [rows, columns] = [row, column].map((n) => range(n * TILE, Math.min(count, (n + 1) * TILE)));
+    const [rows, columns] = [row, column].map((n) => range(n * TILE_SIZE, Math.min(count, (n + 1) * TILE_SIZE)));
     if (pictures && level >= pictures.level) {
       const { data } = await this.picture(layer, head);
       return { cells: coarser(data, pictures.side, U, 2 ** pictures.level, width, rows, columns) };

@@ -1,6 +1,6 @@
 // The walk of one token, as the API answers it, from what a saved page holds.
 
-import { WALK_ALL_ROWS, WALK_ROWS, WALK_TOKENS } from "../protocol.js";
+import { WALK_ROWS, WALK_LARGEST, WALK_TOKENS } from "../protocol.js";
 
 /** @import { Numbers, WalkAnswer } from "../types.js" */
 /** @import { Arrays, OfflineAttention } from "./attention.js" */
@@ -11,7 +11,7 @@ import { WALK_ALL_ROWS, WALK_ROWS, WALK_TOKENS } from "../protocol.js";
  * @param {boolean} all
  */
 export function rowsOf(weights, all) {
-  const rows = weights.length <= WALK_TOKENS ? WALK_TOKENS : all ? WALK_ALL_ROWS : WALK_ROWS;
+  const rows = weights.length <= WALK_TOKENS ? WALK_TOKENS : all ? WALK_ROWS : WALK_LARGEST;
   return Array.from(weights, (_, n) => n)
     .sort((a, b) => weights[b] - weights[a])
     .slice(0, rows)

@@ -178,7 +178,7 @@ class Desk:
                 reading = self._lens(model).read(text, pair, progress=progress)
                 self.shelf.put(key, reading, bytes_of(reading))
             finally:
-                heap.give_back()
+                heap.trim()
             return reading
 
         # Whoever cancels the first reading of a text does not want it; one that had made room may come back later.
@@ -336,8 +336,8 @@ class Desk:
                 raise Refusal(left_out[0]["why"])
             if len(places) < 2:
                 raise Refusal(f"“{word}” occurs only once. A comparison needs two places or more.")
-            compared = comparison(word, [place._reading for place in places], places)
-            labels = [{"text": place._reading.text, "start": place.start, "end": place.end} for place in places]
+            compared = comparison(word, [place.reading for place in places], places)
+            labels = [{"text": place.reading.text, "start": place.start, "end": place.end} for place in places]
             arrays = {"similarity": compared.similarity, "plane": compared.plane()}
             about = {"word": word, "places": labels, "clusters": list(compared.clusters), "left_out": left_out}
             return about, arrays

@@ -40,7 +40,7 @@ class Viewer(anywidget.AnyWidget):
         head: int | None = None,
     ) -> None:
         reading.check(layer, head)
-        lens = reading._lens
+        lens = reading.lens
         self._reading, self._shown = reading, (layer, head)
         self._desk = Desk({} if lens is None else {lens.name: lambda: lens}, first=reading)
         opening = {

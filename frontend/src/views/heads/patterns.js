@@ -1,6 +1,6 @@
 // Where the heads of a layer look, and what a cell of their pictures is.
 
-import { SAMPLED_UNITS, THUMB } from "../../protocol.js";
+import { SAMPLED_UNITS, THUMBNAIL_SIZE } from "../../protocol.js";
 import { listed, percent } from "../../ui/format.js";
 
 /** @import { Reading, Thumbs } from "../../types.js" */
@@ -43,7 +43,7 @@ export function describeHead(patterns) {
  * @param {number} words that are visible
  */
 export function wordsOfCell({ pictured }, words) {
-  const side = 2 ** (pictured || Math.max(0, Math.ceil(Math.log2(words / THUMB))));
+  const side = 2 ** (pictured || Math.max(0, Math.ceil(Math.log2(words / THUMBNAIL_SIZE))));
   if (side === 1) return "";
   if (pictured) return `each cell is the mean of ${side} × ${side} weights`;
   const sampled = words > SAMPLED_UNITS ? ", and a row that of its first word" : "";

@@ -3,7 +3,7 @@
 // A unit is a pixel of the finest level, level 0; a cell of level n stands for 2ⁿ × 2ⁿ weights: see
 // regard/viewer/tiles.py. A tile holds 256 × 256 cells.
 
-import { TILE } from "../../protocol.js";
+import { TILE_SIZE } from "../../protocol.js";
 
 /** @import { Reading, Scale, Selection } from "../../types.js" */
 
@@ -29,7 +29,7 @@ import { TILE } from "../../protocol.js";
 /** @param {Reading} reading @param {Selection} state @param {number[]} units @returns {Matrix} */
 export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
   const size = units.length;
-  const top = Math.max(0, Math.ceil(Math.log2(size / TILE)), reading.pictured ?? 0);
+  const top = Math.max(0, Math.ceil(Math.log2(size / TILE_SIZE)), reading.pictured ?? 0);
   return {
     key: keyOf(reading, { layer, head, reduce, hide }),
     question: { layer, head, reduce, hide },
@@ -123,8 +123,8 @@ export const labelStep = (unit, least) => 2 ** Math.max(0, Math.ceil(Math.log2(l
  */
 export function tileBounds({ size }, level, x, y, inTile) {
   const cells = Math.ceil(size / 2 ** level);
-  const [left, top] = [x * TILE, y * TILE];
-  const [width, height] = [Math.min(left + TILE, cells) - left, Math.min(top + TILE, cells) - top];
+  const [left, top] = [x * TILE_SIZE, y * TILE_SIZE];
+  const [width, height] = [Math.min(left + TILE_SIZE, cells) - left, Math.min(top + TILE_SIZE, cells) - top];
   if (inTile) return [0, 0, width, height];
   const cell = 2 ** level / size;
   return [left * cell, top * cell, width * cell, height * cell];

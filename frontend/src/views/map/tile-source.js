@@ -1,6 +1,6 @@
 // The tiles of a matrix as OpenSeadragon asks for them: numbers, coloured here.
 
-import { TILE } from "../../protocol.js";
+import { TILE_SIZE } from "../../protocol.js";
 import { painted } from "../../ui/paint.js";
 import { peakAt, tileBounds } from "./levels.js";
 
@@ -19,7 +19,7 @@ export function tileSourceOf(OpenSeadragon, matrix, tiles, options) {
   const source = new OpenSeadragon.TileSource({
     width: size,
     height: size,
-    tileSize: TILE,
+    tileSize: TILE_SIZE,
     tileOverlap: 0,
     minLevel: 0,
     maxLevel: top - floor,

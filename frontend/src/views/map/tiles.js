@@ -1,6 +1,6 @@
 // The numbers of the map's tiles: asked for once, kept while there is room.
 
-import { TILE } from "../../protocol.js";
+import { TILE_SIZE } from "../../protocol.js";
 import { peakOf } from "../../ui/colour.js";
 
 /** @import { App } from "../../types.js" */
@@ -78,8 +78,8 @@ export class TileStore {
    * @param {number} column
    */
   cellOf(matrix, level, row, column) {
-    const tile = this.tiles.get(nameOf(matrix, level, Math.floor(row / TILE), Math.floor(column / TILE)));
-    return tile?.data[(row % TILE) * tile.columns + (column % TILE)];
+    const tile = this.tiles.get(nameOf(matrix, level, Math.floor(row / TILE_SIZE), Math.floor(column / TILE_SIZE)));
+    return tile?.data[(row % TILE_SIZE) * tile.columns + (column % TILE_SIZE)];
   }
 
   clear() {

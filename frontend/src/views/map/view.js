@@ -3,7 +3,7 @@
 // OpenSeadragon moves and zooms it (window.js); its tiles are numbers, asked for where they come into view, kept
 // (tiles.js), and coloured here.
 
-import { TILE } from "../../protocol.js";
+import { TILE_SIZE } from "../../protocol.js";
 import { ramp } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { ticksOf } from "../../ui/figure.js";
@@ -302,7 +302,7 @@ export class MapView {
     const level = !cursor.exact && shown ? levels.levelSeen(matrix, shown.seen.unit) : matrix.floor;
     const [r, c] = [cursor.row, cursor.column].map((place) => Math.floor(place / 2 ** level));
     try {
-      await this.tiles.get(matrix, level, Math.floor(r / TILE), Math.floor(c / TILE));
+      await this.tiles.get(matrix, level, Math.floor(r / TILE_SIZE), Math.floor(c / TILE_SIZE));
     } catch (error) {
       const { name, message } = /** @type {Error} */ (error);
       if (name !== "AbortError") app.showError(message);
@@ -326,8 +326,8 @@ export class MapView {
     const cell = 2 ** level;
     const rows = levels.cellsBetween(top, (chart.clientHeight - labels.margin) / unit, cell, matrix.size);
     const columns = levels.cellsBetween(left, (chart.clientWidth - labels.margin) / unit, cell, matrix.size);
-    for (const row of new Set(rows.map((n) => Math.floor(n / TILE))))
-      for (const column of new Set(columns.map((n) => Math.floor(n / TILE))))
+    for (const row of new Set(rows.map((n) => Math.floor(n / TILE_SIZE))))
+      for (const column of new Set(columns.map((n) => Math.floor(n / TILE_SIZE))))
         await tiles.get(matrix, level, row, column);
     const weights = rows.map((row) => columns.map((column) => tiles.cellOf(matrix, level, row, column) ?? Number.NaN));
     return { matrix, level, cell, rows, columns, weights };

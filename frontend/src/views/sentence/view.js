@@ -1,6 +1,6 @@
 // Sentence: the words in two columns, and a line for each weight from the left to the right.
 
-import { ALL_UNITS } from "../../protocol.js";
+import { LAYER_WEIGHTS_UNITS } from "../../protocol.js";
 import { dashOf } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { inHeadColour } from "../../ui/paint.js";
@@ -57,7 +57,7 @@ export class SentenceView {
     const { word, side } = app.state;
     const pick = this.pointed ?? (word === null ? null : { u: word, side });
     if (pick && app.isVisible(pick.u)) return pick;
-    const isLong = app.visibleUnits().length > WORDS_WITH_LINES || app.reading.U > ALL_UNITS;
+    const isLong = app.visibleUnits().length > WORDS_WITH_LINES || app.reading.U > LAYER_WEIGHTS_UNITS;
     return isLong ? { u: app.defaultWord(), side: /** @type {Side} */ ("from") } : null;
   }
 
@@ -100,7 +100,7 @@ export class SentenceView {
     const { state, reading, weights } = this.app;
     const pick = this.picked();
     if (pick) return { pick, row: await weights.ofWord(state.layer, pick.u, pick.side) };
-    return { pick, all: reading.U <= ALL_UNITS ? await weights.ofLayer(state.layer) : null };
+    return { pick, all: reading.U <= LAYER_WEIGHTS_UNITS ? await weights.ofLayer(state.layer) : null };
   }
 
   /**

@@ -1,6 +1,6 @@
 // The tables of the walk: a row for each token that the answer lists, in reading order.
 
-import { WALK_ALL_ROWS, WALK_TOKENS } from "../../protocol.js";
+import { WALK_ROWS, WALK_TOKENS } from "../../protocol.js";
 import { dataElement, el } from "../../ui/dom.js";
 import { count } from "../../ui/format.js";
 import { strip } from "../../ui/strip.js";
@@ -105,7 +105,7 @@ function table(walk, context, columns, names, chosen, cellsOf) {
 /** @param {number} listed @param {number} length of the text @param {Context} context */
 function moreButton(listed, length, { isAllShown, toggleAll }) {
   const rest =
-    length <= WALK_ALL_ROWS ? `all ${length}` : `${WALK_ALL_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
+    length <= WALK_ROWS ? `all ${length}` : `${WALK_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
   const label = isAllShown
     ? "Show those with the largest weights"
     : `Show ${rest}; these ${listed} have the largest weights`;
