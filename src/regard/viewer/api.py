@@ -44,12 +44,12 @@ import torch
 from torch import Tensor
 
 from regard._internal import heap
-from regard.lens.carried import lengths as lengths_of_values
-from regard.lens.carried import projected
 from regard.lens.compare import comparison
+from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.lens import Lens
-from regard.lens.patterns import HABITS, NAMED, habits
-from regard.lens.reading import Reading, Word
+from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.mask import Block
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import Cancelled, Jobs, Lane, Progress, Shelf, Working, size_of
@@ -216,7 +216,8 @@ class Desk:
 
         def draw(progress: Progress) -> Answer:
             pictures = thumbs(reading, layer, hide, progress)
-            return {"habits": HABITS, "named": NAMED}, {"thumbs": pictures, "shares": habits(reading, layer)}
+            shares = pattern_shares(reading, layer)
+            return {"habits": PATTERNS, "named": NAMED_FROM}, {"thumbs": pictures, "shares": shares}
 
         key = ("thumbs", question["reading"], layer, hide)
         if len(reading.units) <= SHORT:
@@ -267,7 +268,7 @@ class Desk:
         attended = reading.attention[layer]
         scores, weights = attended.weights.scores, walk.weights[row]
         assert walk.carried is not None
-        carried, lengths = walk.carried[row], lengths_of_values(reading, layer)[head].cpu()
+        carried, lengths = walk.carried[row], value_norms(reading, layer)[head].cpu()
         count = len(weights)
         rows = ROWS if question.flag("all") else WALK if count <= WALK else FEW
         most = weights.topk(min(rows, count)).indices.sort().values
@@ -290,7 +291,7 @@ class Desk:
             "masked": bool((~seen).any()),
             "error": walk.error if isfinite(walk.error) else None,
             "carried_total": total if isfinite(total := float(carried.sum())) else None,
-            "projected": projected(reading, layer),
+            "projected": knows_output_weight(reading, layer),
             "made": projections(made),
         }, {
             "x": walk.x[row],

@@ -11,8 +11,9 @@ try:
 except ImportError as error:
     raise ImportError(f"The viewer for notebooks is not installed ({error}): pip install 'regard[notebook]'.") from None
 
-from regard.lens.display import chosen
-from regard.lens.reading import Reading, Word
+from regard.lens.display import unit_index
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.viewer.api import Desk, Refusal, encode
 from regard.viewer.bundle import asset
 
@@ -44,7 +45,7 @@ class Viewer(anywidget.AnyWidget):
         self._reading, self._shown = reading, (layer, head)
         self._desk = Desk({} if lens is None else {lens.name: lambda: lens}, first=reading)
         opening = {
-            "word": chosen(reading, word, nth),
+            "word": unit_index(reading, word, nth),
             "layer": None if layer is None else layer % reading.layers,
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],
