@@ -631,3 +631,22 @@ def test_no_texts(lens):
 def test_what_cannot_be_embedded(lens, arguments, error, message):
     with pytest.raises(error, match=message):
         lens.embed(**{"texts": ["a text"], **arguments})
+
+
+def test_old_names_of_options_still_work(lens):
+    text = "An unbelievable arrow"
+    old = {"layers": [1, 2], "mix": "concatenate", "subwords": "first", "parts": [[(3, 15)]]}
+    new = {"layers": [1, 2], "aggregate": "concatenate", "subtoken_pooling": "first", "spans": [[(3, 15)]]}
+    with pytest.warns(DeprecationWarning, match=r"^embed: (mix|subwords|parts)= is now called ") as warned:
+        found = lens.embed([text], "word", **old)
+    assert len(warned) == 3
+    assert {warning.filename for warning in warned} == {__file__}
+    np.testing.assert_array_equal(found.vectors[0], lens.embed([text], "word", **new).vectors[0])
+    with pytest.warns(
+        DeprecationWarning, match=r"^embed: truncation='cut' is now called truncation='truncate'\.$"
+    ) as one:
+        found = lens.embed([LONG * 2], truncation="cut")
+    assert one[0].filename == __file__
+    assert found.truncated == lens.embed([LONG * 2], truncation="truncate").truncated != [None]
+    with pytest.warns(DeprecationWarning, match="RefusedError is now called RejectedTextsError"):
+        assert regard.lens.embed.RefusedError is regard.lens.RejectedTextsError

@@ -245,6 +245,17 @@ def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
     assert reading.head_with_most_content(reading.word("flies"), layer=0, head=2) == (0, 2)  # where it is asked for
 
 
+def test_old_names_still_work(lens, reading):
+    word = reading.word("flies")
+    with pytest.warns(
+        DeprecationWarning, match=r"^Reading\.most_telling is now called head_with_most_content\.$"
+    ) as warned:
+        assert reading.most_telling(word) == reading.head_with_most_content(word)
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"^Walk\.habit is now called pattern\.$"):
+        assert reading.explain(word, 0, 2).habit == "previous"
+
+
 def test_what_a_weight_carries(lens, reading):
     walk = reading.explain("flies", 5, 11)
     output = lens.model.blocks[5].attention.output.weight[:, 11 * 32 :].detach().double()

@@ -336,3 +336,34 @@ def test_a_classifier_learns():
 def test_what_does_not_fit(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Old names
+
+
+def test_old_names_of_arguments_still_work(model):
+    with pytest.warns(DeprecationWarning, match=r"^Embeddings: vocabulary= is now called vocab_size=\.$"):
+        embeddings = ours.Embeddings(vocabulary=11, dim=16, positions=9)
+    with pytest.warns(DeprecationWarning, match=r"^Encoder: inner= is now called d_ff=\.$"):
+        encoder = ours.Encoder(embeddings, 1, dim=16, heads=2, inner=32)
+    with pytest.warns(DeprecationWarning, match=r"^FeedForward\.widen is now called fc1\.$"):
+        assert encoder.layers[0].feed_forward.widen.out_features == 32
+    with pytest.warns(DeprecationWarning, match=r"^greedy: (first|last|most)= is now called ") as warned:
+        found = ours.greedy(model, SOURCE, LENGTHS, first=1, last=2, most=3)
+    assert len(warned) == 3
+    assert torch.equal(found, ours.greedy(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=3))
+    with pytest.warns(DeprecationWarning, match=r"^regard\.nn\.warm_up is now called noam_schedule\.$"):
+        assert ours.warm_up is ours.noam_schedule
+    with pytest.raises(TypeError, match=r"d_ff= was given twice, the second time as inner=\."):
+        ours.FeedForward(4, d_ff=8, inner=8)
+
+
+def test_state_that_was_saved_under_old_names_loads():
+    made, other = (ours.Encoder(ours.Embeddings(11, 16, 9), 2, dim=16, heads=2, d_ff=32) for _ in range(2))
+    old = {name.replace("fc1", "widen").replace("fc2", "narrow"): tensor for name, tensor in made.state_dict().items()}
+    assert "layers.1.feed_forward.narrow.bias" in old
+    other.load_state_dict(old)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in made.state_dict().items())
+    del old["layers.1.feed_forward.narrow.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"layers\.1\.feed_forward\.fc2\.bias\""):
+        other.load_state_dict(old)

@@ -506,7 +506,7 @@ REFUSED = {  # id: (model, changes, what the error says)
     "a limit in words": (
         "bert",
         [modules(), transformer(max_seq_length="9")],
-        "expected a number of tokens from 1 on. Got '9'",
+        "expected a positive number of tokens. Got '9'",
     ),
     "dense of another size": (
         "bert",
@@ -552,10 +552,10 @@ REFUSED = {  # id: (model, changes, what the error says)
     "default prompt that is not there": (
         "bert",
         [modules(), change(SETTINGS, default_prompt_name="nowhere")],
-        "expected one that .* knows",
+        "expected a prompt that .* has",
     ),
-    "adapter": ("bert", [modules(), change("adapter_config.json", **LORA)], "holds an adapter of PEFT"),
-    "adapter, by transformers": ("llama", [change("adapter_config.json", **LORA)], "holds an adapter of PEFT"),
+    "adapter": ("bert", [modules(), change("adapter_config.json", **LORA)], "holds a PEFT adapter"),
+    "adapter, by transformers": ("llama", [change("adapter_config.json", **LORA)], "holds a PEFT adapter"),
     "chat template": ("causal", [change(TOKENS, chat_template="{{ messages }}")], "into the chat template"),
     "chat template of BERT": ("bert", [change(TOKENS, chat_template="{{ messages }}")], "into the chat template"),
     "BART": ("bart", [], "pools the states of BartModel's decoder"),
@@ -570,17 +570,17 @@ REFUSED = {  # id: (model, changes, what the error says)
     "a tensor that nobody expects, native": (
         "bert",
         [more_tensors("encoder.extra.weight")],
-        "has what such a model does not",
+        "has tensors that such a model does not have",
     ),
     "a token beyond the table": (
         "bert",
         [modules(), change("added_tokens.json", arrow=7)],
-        r"text 0: its token 'arrow' is number \d+, and model has \d+\.",
+        r"text 0: its token 'arrow' has the id \d+, and model has \d+ tokens\.",
     ),
     "the beginning is cut": (
         "bert",
         [modules(), change(TOKENS, truncation_side="left")],
-        "cuts texts at their beginning; choose windows",
+        "truncates texts at their beginning; use truncation='windows'",
     ),
 }  # fmt: skip
 
@@ -664,15 +664,15 @@ def test_a_prompt_that_is_left_out_with_more_than_itself(base, tmp_path):
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     found = regard.Lens(folder).embed(TEXTS, truncation="truncate", on_error="skip")
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
-    assert found.errors == {5: "embed: text 5: nothing of it is left without the prompt."}
+    assert found.errors == {5: "embed: text 5: it has no tokens besides the prompt's."}
     np.testing.assert_allclose(found.vectors, expected, atol=1e-5)  # theirs is zeros for the one
 
 
 def test_embedding_where_attention_cannot_be_seen(base):
     lens = regard.Lens(base("mpnet"))
-    assert lens.note == "model can embed texts, and no more: the attention of MPNetModel cannot be seen."
+    assert lens.note == "model can only embed texts: the attention of MPNetModel cannot be seen."
     assert lens.embed(["a mat"], "word").vectors[0].shape == (2, 24)
-    with pytest.raises(ValueError, match=r"^read: model can embed texts, and no more"):
+    with pytest.raises(ValueError, match=r"^read: model can only embed texts"):
         lens.read("a mat")
 
 
