@@ -84,7 +84,7 @@ def test_hidden_states_are_those_after_each_layer_and_the_final_norm_is_apart(na
     lens = regard.Lens(fixtures.saved(name, tmp_path))
     model = transformers.AutoModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
     model = model.get_encoder() if name == "t5" else model
-    blocks = next(part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == 2)
+    blocks = next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == 2)
     after = []
     for block in blocks:
         block.register_forward_hook(lambda module, args, output: after.append(output))
@@ -127,7 +127,9 @@ def test_layers_with_attention_keep_their_number_and_the_others_are_said(name):
     with torch.inference_mode():
         ids = torch.tensor([[token.id for token in reading.tokens]])
         expected = eager(ids, output_attentions=True).attentions
-    for attention, weights in zip(reading.attention, [one for one in expected if one is not None], strict=True):
+    for attention, weights in zip(
+        reading.attention, [tensor for tensor in expected if tensor is not None], strict=True
+    ):
         assert (attention.weights.dense() - weights[0]).abs().max() < 2e-6
     walk = reading.explain("cat")
     assert walk.layer in layers
