@@ -622,7 +622,7 @@ def test_no_texts(lens):
         (
             {"prompt_text": "word " * 300},
             ValueError,
-            "^embed: text 0: .* takes at most 256 tokens, and special tokens and prompt take 302",
+            "^embed: text 0: .* takes at most 256 tokens, and the special tokens and the prompt take 302",
         ),
         ({"on_error": "stop"}, ValueError, "^embed: on_error: expected 'raise' or 'skip'. Got 'stop'.$"),
     ],
