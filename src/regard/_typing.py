@@ -7,4 +7,6 @@ from collections.abc import Callable
 from torch import Tensor
 
 Index = slice | Tensor  # a run of positions with both ends written out, or positions one by one
-Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # rule(batch, head, query, key) → bool, on index tensors
+MaskMod = Callable[
+    [Tensor, Tensor, Tensor, Tensor], Tensor
+]  # mask_mod(batch, head, query, key) → bool, on index tensors
