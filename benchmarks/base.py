@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from regard.bench.embed import measure, prose
+from regard.bench.embed import measure, sample_texts
 from regard.models.model import embedded_folder
 
 
 def texts_of(count):
     """English words; so many that the tokens are from 16 to 512, all lengths as often."""
-    chance, words = random.Random(0), " ".join(prose(1500)).split()
+    chance, words = random.Random(0), " ".join(sample_texts(1500)).split()
     found = []
     for _ in range(count):
         start = chance.randrange(len(words) - 400)

@@ -225,7 +225,7 @@ def test_embed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
     result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut", "--overwrite")
     assert result.code == 0
-    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
+    assert result.err == "regard: 1 text was longer than the model reads and is truncated: see column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]
 
 
@@ -249,7 +249,7 @@ def test_numbers_agree_with_their_nouns(run, tmp_path):
     out = tmp_path / "out.parquet"
     result = run("embed", tmp_path / "a.txt", "--out", out, "--truncation", "cut", "--dims", 1)
     assert result.out == f"2 texts, 2 vectors of 1 number in {out}\n"
-    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
+    assert result.err == "regard: 1 text was longer than the model reads and is truncated: see column `truncated`.\n"
     (tmp_path / "b.txt").write_text("One line.\n\0\n\0\n")
     result = run("embed", tmp_path / "b.txt", "--out", out, "--overwrite", "--on-error", "skip")
     assert result.out == f"1 text, 1 vector of 384 numbers in {out}\n"
@@ -269,8 +269,8 @@ def test_what_is_left_out_of_a_folder_is_said(run, tmp_path):
     result = run("embed", tmp_path, "--out", tmp_path / "out.parquet")
     assert result.out.startswith("1 text, ")
     assert result.err == (
-        f"regard: {tmp_path}/README.md is not read: it tells of the folder.\n"
-        f"regard: {tmp_path}/page.html is not read: of no known type.\n"
+        f"regard: {tmp_path}/README.md was skipped: it describes the folder.\n"
+        f"regard: {tmp_path}/page.html was skipped: its type is not known.\n"
     )
 
 
@@ -535,7 +535,7 @@ def test_stopped_by_the_user(tmp_path):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
-        assert process.stderr.read() == "regard: stopped. The same command goes on from here.\n"
+        assert process.stderr.read() == "regard: stopped. Repeat the same command to resume.\n"
     assert os.listdir(tmp_path) == ["fifo"]
 
 

@@ -1,4 +1,4 @@
-"""What is made of each text of a corpus."""
+"""How a corpus is embedded: the model, and the options of `Lens.embed`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from regard._internal.deprecated import renamed_arguments
+from regard._typing import OutputDtype
 from regard.corpus.records import Record
-from regard.corpus.table import Store
 from regard.lens import Lens
 from regard.lens.chunks import Chunk
 from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation
 from regard.lens.words import trimmed
 
+METADATA_KEYS = {"output_dtype": "store"}  # where a key in the files differs from the name of the option
 
+
+@renamed_arguments(store="output_dtype")
 @dataclass(frozen=True)
-class Recipe:
-    """What is made of each text: the model, and the options of `Lens.embed`.
+class EmbedConfig:
+    """The model, and the options of `Lens.embed`.
 
-    store: the type of the numbers kept. chunk: "sentences" or a number of tokens, to have a vector for each such piece
-    of a text, from a model that has read all of it, in place of one vector.
+    Args:
+        model: A model of the Hugging Face Hub, or a local folder; None is the embedded model.
+        dtype: The dtype of the computation: "float32", "bfloat16" or "auto".
+        output_dtype: The dtype of the vectors in the output.
+        chunk: "sentences" or a number of tokens. Instead of one vector, a text gets a vector per sentence, or per so
+            many tokens, computed from the whole text.
+
+    The other options are those of `Lens` and `Lens.embed`.
     """
 
     model: str | None = None
@@ -35,18 +45,18 @@ class Recipe:
     truncation: Truncation = "windows"
     prompt: str | None = None
     dtype: str = "float32"
-    store: Store = "float32"
+    output_dtype: OutputDtype = "float32"
     chunk: Chunk | None = None
     dims: int | None = None
     prompt_text: str | None = None
 
     @property
     def unit(self) -> str:
-        """What has a vector."""
+        """What gets a vector: "sentence", "word", "token" or "chunk"."""
         return self.level if self.chunk is None else "chunk"
 
     def open(self) -> Lens:
-        """The lens. Raises what `Lens` raises, and ValueError for options that it does not know."""
+        """The lens. Raises what `Lens` raises, and ValueError for options that are unknown or contradict each other."""
         if self.chunk is not None and self.level != "sentence":
             raise ValueError(f"embed: chunk: only at the level of sentences. Got level={self.level!r}.")
         if self.chunk is not None and self.truncation == "cut":
@@ -61,11 +71,11 @@ class Recipe:
         records: Sequence[Record],
         progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
-        """The records' embeddings, the spans of chunks without white space at their ends; `errors` of those without."""
+        """The embeddings of records, and `errors` for those without; spans of chunks exclude outer white space."""
         texts = [record.text for record in records]
-        parts: list[Any] | None = [record.words for record in records] if self.level == "word" else None
+        spans: list[Any] | None = [record.words for record in records] if self.level == "word" else None
         if self.chunk is not None:
-            parts = [lens.chunks(text, self.chunk) for text in texts]
+            spans = [lens.chunks(text, self.chunk) for text in texts]
         embeddings = lens.embed(
             texts,
             self.level,
@@ -73,7 +83,7 @@ class Recipe:
             self.pool,
             mix=self.mix,
             subwords=self.subwords,
-            parts=parts,
+            parts=spans,
             truncation=self.truncation,
             prompt=self.prompt,
             prompt_text=self.prompt_text,
@@ -85,13 +95,16 @@ class Recipe:
         )
         if self.chunk is None:
             return embeddings
-        both = zip(texts, embeddings.spans, strict=True)
-        return replace(embeddings, spans=[[trimmed(text, *span) for span in spans] for text, spans in both])
+        trimmed_spans = [
+            [trimmed(text, *span) for span in chunks] for text, chunks in zip(texts, embeddings.spans, strict=True)
+        ]
+        return replace(embeddings, spans=trimmed_spans)
 
-    def about(self, lens: Lens) -> dict[str, str]:
-        """What the metadata of a file says of how it was made."""
-        said = {key: value for key, value in asdict(self).items() if value is not None and key != "allow_pickle"}
-        said |= {"model": lens.name, "revision": lens.revision, "fingerprint": lens.fingerprint}
-        said |= {"version": version("regard")}
-        said |= {"pool": lens.pool} if self.level == "sentence" and self.pool is None else {}
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+    def manifest(self, lens: Lens) -> dict[str, str]:
+        """How the vectors are made, as the metadata of the files says it."""
+        entries = {METADATA_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
+        del entries["allow_pickle"]  # makes no difference to the vectors
+        entries |= {"model": lens.name, "revision": lens.revision, "fingerprint": lens.fingerprint}
+        entries |= {"version": version("regard")}
+        entries |= {"pool": lens.pool} if self.level == "sentence" and self.pool is None else {}
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
