@@ -20,7 +20,8 @@ from regard._internal.measure import machine_line
 from regard.train import text as texts
 from regard.train.run import Options, held_out_masks, train
 
-EVALUATION = Path(__file__).resolve().parents[2] / "shared" / "evaluation" / "en_ewt-ud-dev.conllu"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.data import TREEBANK as EVALUATION
 
 
 def corpus() -> str:

@@ -180,7 +180,7 @@ def test_peaks(report, monkeypatch):
     measured = report.peaks
     assert measured.flops.keys() == {"float32", "bfloat16", "float16"}
     assert all(speed > 1e8 for speed in (*measured.flops.values(), measured.bytes))
-    monkeypatch.setattr(peaks, "here", lambda: {"cpu": ["there is no kernel"]})
+    monkeypatch.setattr(peaks, "availability", lambda: {"cpu": ["there is no kernel"]})
     measured = peaks.measure_peaks([torch.float32])
     assert measured.source == "torch's matrix product and sum, because regard's kernel is missing"
     assert all(speed > 1e8 for speed in (measured.flops["float32"], measured.bytes))

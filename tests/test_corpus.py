@@ -2,7 +2,7 @@
 
 import errno
 import gzip
-import importlib.util
+import importlib.metadata
 import io
 import json
 import os
@@ -26,10 +26,8 @@ import regard
 from regard.corpus import BadRecordError, EmbedConfig, Source, embed_files, run, shards
 from regard.corpus.files import find_files, read_records
 from regard.corpus.records import BadRecord, Record
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import data
+from support import models as fixtures
 
 LONG = "Attention is a weighted average of what the words around bring with them. " * 60
 TEXTS = ["Don't stop!", "unbelievable 👍🏽", LONG.strip()]
@@ -157,10 +155,14 @@ def test_a_folder_of_parts(lens, lines, tmp_path, monkeypatch):
 
 def test_options_reach_the_model(lens, lines, tmp_path):
     out = tmp_path / "out.parquet"
-    config = EmbedConfig(level="word", layers=[1, -1], mix="concatenate", subwords="first-last", truncation="cut")
+    config = EmbedConfig(
+        level="word", layers=[1, -1], aggregate="concatenate", subtoken_pooling="first-last", truncation="truncate"
+    )
     counts = embed_files(Source([lines]), out, config)
     assert (counts["dim"], counts["truncated"]) == (4 * 384, 1)
-    expected = lens.embed(TEXTS, "word", [1, -1], mix="concatenate", subwords="first-last", truncation="cut")
+    expected = lens.embed(
+        TEXTS, "word", [1, -1], aggregate="concatenate", subtoken_pooling="first-last", truncation="truncate"
+    )
     assert np.array_equal(vectors(pq.read_table(out)), np.concatenate(expected.vectors))
     assert pq.read_table(out)["truncated"].to_pylist()[-1] is True
 
@@ -226,9 +228,7 @@ def test_conllu(lens, tmp_path):
 
 
 def test_treebank():
-    file = fixtures.SHARED / "evaluation" / "en_ewt-ud-dev.conllu"
-    if not file.is_file():
-        pytest.skip("needs ../shared/evaluation/en_ewt-ud-dev.conllu beside the checkout")
+    file = data.required(data.TREEBANK)
     records = found(Source([file], id="sent_id"))
     assert len(records) == 2001
     assert not [record for record in records if isinstance(record, BadRecord)]
@@ -333,7 +333,7 @@ BAD = {
         b"good\n\nx\n\x00\n",
         "a.txt, line 4: a NUL at character 0: the file is damaged, or not a text file.",
     ),
-    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: tiny sees no token in '\\u200b'."),
+    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: the text contains no tokens for tiny: '\\u200b'."),
     "10 MB": ("a.txt", b"good\n" + b"a " * 5_000_000 + b"\ngood", "a.txt, line 2: longer than 8,388,608 bytes."),
     "2 MB": ("a.txt", b"good\n" + b"a " * 10**6, "a.txt, line 2: it has 1,999,999 characters. The limit is 1,048,576:"),
     "paragraph": (
@@ -678,3 +678,41 @@ def test_no_cluster_there(tmp_path, tiny, lines):
     assert result.returncode == 1
     assert result.stderr.startswith("regard: embed: no Ray cluster at '127.0.0.1:1': ")
     assert sorted(os.listdir(tmp_path)) == ["lines.txt"]
+
+
+# The previous release
+
+
+def test_old_names():
+    with pytest.warns(DeprecationWarning, match=r"^regard\.corpus\.Recipe is now called EmbedConfig\.$"):
+        assert regard.corpus.Recipe is EmbedConfig
+    config = EmbedConfig(
+        aggregate="concatenate", subtoken_pooling="first", truncation="truncate", output_dtype="float16"
+    )
+    old = {"mix": "concatenate", "subwords": "first", "truncation": "cut", "store": "float16"}
+    with pytest.warns(DeprecationWarning, match="EmbedConfig: .* is now called ") as warnings:
+        assert EmbedConfig(**old) == config
+    assert len(warnings) == 4
+
+
+def test_old_names_of_arguments(lines, tmp_path, tiny):
+    with pytest.warns(DeprecationWarning, match=r"^embed_files: (recipe= .* config=|leave_out= .* skipped=)\.$"):
+        embed_files(Source([lines]), tmp_path / "out.parquet", recipe=EmbedConfig(tiny), leave_out=print)
+
+
+def test_a_run_of_the_previous_release_is_resumed(many, tmp_path, tiny, monkeypatch):
+    """Its manifest is the same: the names of its entries are those that files have, not those of the options."""
+    config = EmbedConfig(tiny, level="word", truncation="truncate", output_dtype="float16")
+    assert list(config.manifest(config.open()).items()) == [
+        ("model", "tiny"),
+        ("level", "word"),
+        ("layers", "-1"),
+        ("mix", "mean"),
+        ("subwords", "mean"),
+        ("truncation", "cut"),
+        ("dtype", "float32"),
+        ("store", "float16"),
+        ("revision", config.open().revision),
+        ("fingerprint", config.open().fingerprint),
+        ("version", importlib.metadata.version("regard")),
+    ]

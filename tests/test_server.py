@@ -20,7 +20,7 @@ pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is 
 
 from regard.viewer import server as serving_module
 from regard.viewer.api import LIMIT, Desk, Refusal
-from regard.viewer.bundle import served
+from regard.viewer.bundle import served_page
 
 ARROW = "Time flies like an arrow"
 
@@ -103,7 +103,7 @@ def test_the_page_and_its_files(address):
 
 
 def test_the_first_load_is_light():
-    page, assets = served()
+    page, assets = served_page()
     total = sum(
         len(gzip.compress(content, 9)) for content in (page.encode(), *(content for content, _ in assets.values()))
     )
@@ -161,7 +161,7 @@ def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, l
     """The length is that of v W_O, as in the terminal: a sink has much of the weight and adds little."""
     walk = lens.read(ARROW).explain("flies", 5, 11)
     found = ask(address, {"what": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
-    projection = lens._model.inside[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
+    projection = lens.model.inside[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
     lengths = (walk.values @ projection.T).norm(dim=-1)
     assert found["projected"] is True
     torch.testing.assert_close(found["lengths"], lengths.float(), atol=1e-4, rtol=0)

@@ -1,13 +1,11 @@
 """The map's tiles against the weights themselves, and what the viewer keeps."""
 
 import gc
-import importlib.util
 import threading
 import time
 import weakref
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +15,8 @@ from hypothesis import strategies as st
 from regard.viewer import tiles
 from regard.viewer.cache import Cancelled, Jobs, Shelf, Working, size_of
 from regard.viewer.tiles import Matrix
-
-_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
-_readings = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_readings)
-made = _readings.made
+from support import readings as _readings
+from support.readings import made
 
 
 def expected(matrix, level):
@@ -115,7 +110,7 @@ def test_thumbs_ask_for_the_weights_once(monkeypatch):
 
 def test_a_text_of_special_tokens_alone_cannot_hide_them():
     reading = made("a b")
-    reading = replace(reading, _spans=[(None, [n]) for n in range(len(reading.tokens))])
+    reading = replace(reading, unit_spans=[(None, [n]) for n in range(len(reading.tokens))])
     assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
     for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
         with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -358,3 +359,39 @@ def test_a_damaged_checkpoint(command, tmp_path):
     code, _, err = command("text.txt", "--out", "model", *SMALL, "--resume")
     assert code == 1
     assert err.startswith("regard: model/training.pt is damaged: ")
+
+
+# What the previous release has written and asked
+
+
+def test_a_run_of_the_previous_release_is_resumed(file, tmp_path):
+    def stop(progress):
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([file], tmp_path / "model", TINY, progress=stop)
+    state = tmp_path / "model" / training.STATE
+    content = torch.load(state, weights_only=True)
+    content["options"] = {training.OLD_NAMES.get(name, name): value for name, value in content["options"].items()}
+    assert content["options"].keys() >= {"vocabulary", "length", "batch", "rate", "every"}
+    torch.save(content, state)
+    with pytest.raises(ValueError, match=r"model holds a run with seq_length=16\. Got seq_length=18\.$"):
+        train([file], tmp_path / "model", replace(TINY, seq_length=18), resume=True)
+    assert same(train([file], tmp_path / "model", TINY, resume=True), train([file], tmp_path / "whole", TINY))
+
+
+def test_old_names_of_options(command):
+    with pytest.warns(DeprecationWarning, match=r"^Options: length= is now called seq_length=\.$"):
+        assert Options(length=32) == Options(seq_length=32)
+    old = ["--layers", 1, "--dim", 16, "--heads", 2, "--steps", 2, "--vocabulary", 60, "--length", 16, "--batch", 2]
+    code, out, err = command("text.txt", "--out", "model", *old, "--rate", 1e-3, "--every", 1)
+    assert code == 0
+    assert err.splitlines() == [
+        "regard: --vocabulary is now called --vocab-size.",
+        "regard: --length is now called --seq-length.",
+        "regard: --batch is now called --batch-size.",
+        "regard: --rate is now called --learning-rate.",
+        "regard: --every is now called --eval-every.",
+    ]
+    assert "2 steps" in out

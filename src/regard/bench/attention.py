@@ -267,9 +267,8 @@ _KINDS: dict[str, Callable[[Row, Sequence[str], int, float], Result]] = {
 def _backend(row: Row) -> str:
     """The backend that regard chooses, with the instruction set if it is the native kernel."""
     tensor = torch.empty(1, 1, 1, row.dim, dtype=row.dtype)
-    chosen = backends.choose(None, Scores(tensor, tensor, Mask(queries=1, keys=1), scale=1.0), tensor)
-    name = next(name for name, backend in backends.BACKENDS.items() if backend is chosen)
-    return f"{name}, {cpu.instruction_set()}" if chosen is cpu else name
+    name = backends.choose(None, Scores(tensor, tensor, Mask(queries=1, keys=1), scale=1.0), tensor)
+    return f"{name}, {cpu.instruction_set()}" if name == "cpu" else name
 
 
 def _versions() -> dict[str, str]:

@@ -163,7 +163,7 @@ def measure(
 
     Raises OSError or ValueError if there is no model of the BERT family in the folder.
     """
-    if reason := checkpoint.why_not(folder, ACTIVATIONS):
+    if reason := checkpoint.incompatibility(folder, ACTIVATIONS):
         raise ValueError(f"bench embed: {folder} is no model of BERT's family: {reason}")
     dtypes = dict.fromkeys(getattr(torch, EMBEDDERS[name].dtype) for name in names)
     tokens, flops = _work(texts, folder)
@@ -210,16 +210,16 @@ def _min_cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
     """The tokens of the texts, truncated as the model's folder says, and the FLOP of the layers."""
-    from regard.models.model import open_model
+    from regard.models import open_model
 
     model = open_model(folder)
-    limit = model.sentences.limit or model.limit
-    special = len(model.before) + len(model.after)
+    limit = model.pooling.max_length or model.max_length
+    special = len(model.prefix_ids) + len(model.suffix_ids)
     encodings = model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     lengths = np.array([min(len(encoding.ids) + special, limit) for encoding in encodings], np.float64)
     sizes = checkpoint.sizes(folder, ACTIVATIONS)
-    dim, inner, layers = sizes["dim"], sizes["inner"], sizes["layers"]
-    per_token = layers * 2 * (4 * dim * dim + 2 * dim * inner)
+    dim, d_ff, layers = sizes["dim"], sizes["d_ff"], sizes["layers"]
+    per_token = layers * 2 * (4 * dim * dim + 2 * dim * d_ff)
     return int(lengths.sum()), float(per_token * lengths.sum() + layers * 4 * dim * (lengths**2).sum())
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from regard.backends import cpu, here
+from regard.backends import availability, cpu
 
 
 class Peaks(NamedTuple):
@@ -22,7 +22,7 @@ class Peaks(NamedTuple):
 
 def measure_peaks(dtypes: Iterable[torch.dtype]) -> Peaks:
     """Measure with all of torch's threads: by the native kernel in registers or, if it is missing, by torch."""
-    measure, read, source = _by_torch() if here()["cpu"] else _by_kernel()
+    measure, read, source = _by_torch() if availability()["cpu"] else _by_kernel()
     flops = {str(dtype).removeprefix("torch."): measure(dtype) for dtype in dict.fromkeys(dtypes)}
     return Peaks(flops, read(), source)
 

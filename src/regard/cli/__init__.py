@@ -82,5 +82,6 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}."
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
-    text = re.sub(r"\bnth=(\d)", r"--nth \1", text).replace("give a token", "give a --token")
+    text = re.sub(r"\bnth=(\d)", r"--nth \1", text)
+    text = text.replace("allow_pickle=True", "--allow-pickle").replace("give a token", "give a --token")
     return " ".join(text.split()) or type(error).__name__

@@ -13,15 +13,15 @@ commands = typer.Typer()
 @commands.command(epilog="Example: regard backends")
 def backends(as_json: Json = False) -> None:
     """List the backends that work on this machine, and why the others do not."""
-    from regard.backends import here, what
+    from regard.backends import availability, description
     from regard.output import terminal
 
-    rows = {name: (reasons, "" if reasons else what(name)) for name, reasons in here().items()}
+    rows = {name: (reasons, "" if reasons else description(name)) for name, reasons in availability().items()}
     if as_json:
         print_json(
             [
-                {"name": name, "serves": not reasons, "reasons": reasons, "what": description}
-                for name, (reasons, description) in rows.items()
+                {"name": name, "serves": not reasons, "reasons": reasons, "what": what}
+                for name, (reasons, what) in rows.items()
             ]
         )
     else:

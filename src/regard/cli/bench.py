@@ -99,7 +99,7 @@ def embed(
     from regard._internal import progress
     from regard.bench import embed as benchmark
     from regard.bench.embed_view import picture, table
-    from regard.models.model import embedded_folder
+    from regard.models import embedded_folder
 
     names = benchmark.embedder_names(peers.split(",") if peers is not None else ["st", "st-bf16"] if quick else None)
     check_figures(save)

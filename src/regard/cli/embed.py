@@ -13,9 +13,13 @@ from regard._internal.plurals import counted
 from regard._typing import FileFormat, OutputDtype
 from regard.cli.console import FirstWarnings, print_json, warn
 from regard.cli.options import AllowPickle, Json, Model, choices, old_names
-from regard.lens.embed import Level, Mix, Pool, Subwords, Truncation
+from regard.lens.embed_options import Aggregate, DType, Level, Pool, SubtokenPooling, TruncationStrategy
 
 commands = typer.Typer()
+
+_OldNames = old_names(
+    {"--truncation": {"cut": "truncate"}}, mix="aggregate", subwords="subtoken-pooling", store="output-dtype"
+)
 
 Files = Annotated[
     list[Path],
@@ -33,9 +37,11 @@ Layers = Annotated[
     str,
     typer.Option(metavar="N,N,…|all", help="Which hidden states to use: 0 is the static embedding, -1 the last layer."),
 ]
-MixOption = Annotated[Mix, typer.Option("--mix", help="How to combine several layers into one vector.")]
-SubwordsOption = Annotated[
-    Subwords, typer.Option("--subwords", help="How to combine the tokens of a word into one vector.")
+AggregateOption = Annotated[
+    Aggregate, typer.Option("--aggregate", help="How to combine several layers into one vector.")
+]
+SubtokenPoolingOption = Annotated[
+    SubtokenPooling, typer.Option("--subtoken-pooling", help="How to combine the tokens of a word into one vector.")
 ]
 PoolOption = Annotated[
     list[str] | None,
@@ -54,10 +60,10 @@ Dims = Annotated[
     ),
 ]
 TruncationOption = Annotated[
-    Truncation,
+    TruncationStrategy,
     typer.Option(
         "--truncation",
-        help="What to do with texts longer than the model reads: overlapping windows, cut them, or an error.",
+        help="What to do with texts longer than the model reads: overlapping windows, truncation, or an error.",
     ),
 ]
 Prompt = Annotated[
@@ -89,7 +95,7 @@ Keep = Annotated[
 ]
 Places = Annotated[bool, typer.Option("--places", help="Add columns `file` and `line`: where each text begins.")]
 Dtype = Annotated[
-    Literal["float32", "bfloat16", "auto"],
+    DType,
     typer.Option(help="The dtype of the computation; auto is the fastest on this machine."),
 ]
 OutputDtypeOption = Annotated[OutputDtype, typer.Option("--output-dtype", help="The dtype of the vectors written.")]
@@ -104,16 +110,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Revision = Annotated[str | None, typer.Option(help="The revision of a model on the Hub.", show_default=False)]
 
 
-@commands.command(
-    epilog="Example: regard embed sentences.txt --out sentences.parquet", cls=old_names(store="output-dtype")
-)
+@commands.command(epilog="Example: regard embed sentences.txt --out sentences.parquet", cls=_OldNames)
 def embed(
     files: Files,
     out: Out,
     level: LevelOption = "sentence",
     layers: Layers = "-1",
-    mix: MixOption = "mean",
-    subwords: SubwordsOption = "mean",
+    aggregate: AggregateOption = "mean",
+    subtoken_pooling: SubtokenPoolingOption = "mean",
     pool: PoolOption = None,
     dims: Dims = None,
     truncation: TruncationOption = "windows",
@@ -151,8 +155,8 @@ def embed(
         level=level,
         layers=_layers(layers),
         pool=_pools(pool),
-        mix=mix,
-        subwords=subwords,
+        aggregate=aggregate,
+        subtoken_pooling=subtoken_pooling,
         truncation=truncation,
         prompt=prompt,
         dtype=dtype,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -53,27 +52,34 @@ def choices(literal: Any) -> dict[str, Any]:
     return {"metavar": "|".join(names), "callback": check, "autocompletion": lambda: list(names)}
 
 
-def old_names(**names: str) -> type[TyperCommand]:
-    """The class of a command whose options had other names before: old="new", without the dashes.
+def old_names(values: dict[str, dict[str, str]] | None = None, /, **names: str) -> type[TyperCommand]:
+    """The class of a command whose options, or values of them, had other names before.
 
     An old name works, does not appear in the help, and prints the new one on stderr.
+
+    Args:
+        values: Old and new values by option: {"--option": {"old": "new"}}.
+        names: Old and new options, without the dashes: old="new".
     """
+
+    options = {f"--{old}": f"--{new}" for old, new in names.items()}
 
     class CommandWithOldNames(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            options = args[: args.index("--")] if "--" in args else args
-            return super().parse_args(ctx, [*map(_renamer(names), options), *args[len(options) :]])
+            end = args.index("--") if "--" in args else len(args)
+            return super().parse_args(ctx, [*_renamed(args[:end], options, values or {}), *args[end:]])
 
     return CommandWithOldNames
 
 
-def _renamer(names: dict[str, str]) -> Callable[[str], str]:
-    def rename(argument: str) -> str:
+def _renamed(arguments: list[str], options: dict[str, str], values: dict[str, dict[str, str]]) -> list[str]:
+    """Arguments with new names, and a line on stderr for each old one."""
+    renamed: list[str] = []
+    for argument in arguments:
         option, equals, value = argument.partition("=")
-        new = names.get(option.removeprefix("--")) if option.startswith("--") else None
-        if new is None:
-            return argument
-        warn(f"{option} is now called --{new}.")
-        return f"--{new}{equals}{value}"
-
-    return rename
+        for word in (option, value) if equals and (option in options or option in values) else (argument,):
+            new = options.get(word) or (values.get(renamed[-1], {}).get(word) if renamed else None)
+            if new:
+                warn(f"{word} is now called {new}.")
+            renamed.append(new or word)
+    return renamed

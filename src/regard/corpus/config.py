@@ -8,18 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from regard._internal.deprecated import renamed_arguments
+from regard._internal.deprecated import renamed_arguments, warn
 from regard._typing import OutputDtype
 from regard.corpus.records import Record
 from regard.lens import Lens
 from regard.lens.chunks import Chunk
-from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation
+from regard.lens.embed import Embeddings
+from regard.lens.embed_options import Aggregate, Level, Pool, SubtokenPooling, TruncationStrategy
 from regard.lens.words import trimmed
 
-METADATA_KEYS = {"output_dtype": "store"}  # where a key in the files differs from the name of the option
+# Keys and values of the files' metadata that differ from those of the options.
+_KEYS = {"aggregate": "mix", "subtoken_pooling": "subwords", "output_dtype": "store"}
+_VALUES = {"truncate": "cut"}
 
 
-@renamed_arguments(store="output_dtype")
+@renamed_arguments(**{old: new for new, old in _KEYS.items()})
 @dataclass(frozen=True)
 class EmbedConfig:
     """The model, and the options of `Lens.embed`.
@@ -40,15 +43,20 @@ class EmbedConfig:
     level: Level = "sentence"
     layers: int | Sequence[int] | str = -1
     pool: Pool | Sequence[Pool] | None = None
-    mix: Mix = "mean"
-    subwords: Subwords = "mean"
-    truncation: Truncation = "windows"
+    aggregate: Aggregate = "mean"
+    subtoken_pooling: SubtokenPooling = "mean"
+    truncation: TruncationStrategy = "windows"
     prompt: str | None = None
     dtype: str = "float32"
     output_dtype: OutputDtype = "float32"
     chunk: Chunk | None = None
     dims: int | None = None
     prompt_text: str | None = None
+
+    def __post_init__(self) -> None:
+        if str(self.truncation) == "cut":
+            warn("EmbedConfig: truncation='cut' is now called truncation='truncate'.", levels=4)
+            object.__setattr__(self, "truncation", "truncate")
 
     @property
     def unit(self) -> str:
@@ -59,8 +67,8 @@ class EmbedConfig:
         """The lens. Raises what `Lens` raises, and ValueError for options that are unknown or contradict each other."""
         if self.chunk is not None and self.level != "sentence":
             raise ValueError(f"embed: chunk: only at the level of sentences. Got level={self.level!r}.")
-        if self.chunk is not None and self.truncation == "cut":
-            raise ValueError("embed: chunk: of a text that is cut the last chunks have no vector; read it in windows.")
+        if self.chunk is not None and self.truncation == "truncate":
+            raise ValueError("embed: chunk: the last chunks of a truncated text have no vector; read it in windows.")
         lens = Lens(self.model, revision=self.revision, allow_pickle=self.allow_pickle)
         self.embed(lens, [])
         return lens
@@ -81,9 +89,9 @@ class EmbedConfig:
             self.level,
             self.layers,  # type: ignore[arg-type]
             self.pool,
-            mix=self.mix,
-            subwords=self.subwords,
-            parts=spans,
+            aggregate=self.aggregate,
+            subtoken_pooling=self.subtoken_pooling,
+            spans=spans,
             truncation=self.truncation,
             prompt=self.prompt,
             prompt_text=self.prompt_text,
@@ -102,7 +110,8 @@ class EmbedConfig:
 
     def manifest(self, lens: Lens) -> dict[str, str]:
         """How the vectors are made, as the metadata of the files says it."""
-        entries = {METADATA_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
+        entries = {_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
+        entries["truncation"] = _VALUES.get(self.truncation, self.truncation)
         del entries["allow_pickle"]  # makes no difference to the vectors
         entries |= {"model": lens.name, "revision": lens.revision, "fingerprint": lens.fingerprint}
         entries |= {"version": version("regard")}

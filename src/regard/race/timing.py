@@ -64,7 +64,7 @@ def _training_step(model: Model, ids: torch.Tensor) -> Callable[[], object]:
 
 
 def _decode(model: Model, ids: torch.Tensor) -> Callable[[], object]:
-    return lambda: greedy(model, ids, first=1, last=-1, most=ids.shape[1])  # no token is −1: it never ends
+    return lambda: greedy(model, ids, bos_id=1, eos_id=-1, max_new_tokens=ids.shape[1])  # no token is −1: it never ends
 
 
 def crossovers(times: dict[int, dict[str, float]]) -> list[tuple[float, str]]:

@@ -116,7 +116,7 @@ def translate(model: Model, task: Task, sources: list[list[str]]) -> list[list[s
     """What the model writes for each source, by greedy decoding."""
     examples = batch(task, sources)
     longest = examples.label.shape[1] + 2
-    numbers = greedy(model, examples.source, examples.lengths, first=BOS, last=EOS, most=longest)
+    numbers = greedy(model, examples.source, examples.lengths, bos_id=BOS, eos_id=EOS, max_new_tokens=longest)
     return [task.decode(row) for row in numbers.tolist()]
 
 

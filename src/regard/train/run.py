@@ -199,7 +199,7 @@ def _report(run: _Run, seconds: float, learned: Tensor, held_out: Tensor) -> dic
 def make(options: Options, vocab_size: int) -> MaskedLanguageModel:
     """The model before the first step: BERT's shape, with larger initial weights, from which small models learn."""
     torch.manual_seed(options.seed)
-    sizes: dict[str, Any] = {"heads": options.heads, "inner": 4 * options.dim}
+    sizes: dict[str, Any] = {"heads": options.heads, "d_ff": 4 * options.dim}
     sizes |= {"epsilon": 1e-12, "dropout": options.dropout}
     embeddings = Embeddings(vocab_size, options.dim, options.seq_length, 2, dropout=options.dropout)
     model = MaskedLanguageModel(Encoder(embeddings, options.layers, dim=options.dim, **sizes), options.dim)
@@ -362,10 +362,10 @@ def _export(out: Path, options: Options, model: MaskedLanguageModel, tokenizer: 
         "dim": options.dim,
         "heads": options.heads,
         "dropout": options.dropout,
-        "vocabulary": tokenizer.get_vocab_size(),
+        "vocab_size": tokenizer.get_vocab_size(),
         "positions": options.seq_length,
         "types": 2,
-        "inner": 4 * options.dim,
+        "d_ff": 4 * options.dim,
         "epsilon": 1e-12,
         "activation": "gelu",
     }
