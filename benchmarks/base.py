@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from regard.bench.embed import measure, prose
+from regard.bench.embed import measure, sample_texts
 from regard.models import embedded_folder
 
 
 def texts_of(count):
     """English texts of about 16 to 512 tokens, evenly distributed."""
-    chance, words = random.Random(0), " ".join(prose(1500)).split()
+    chance, words = random.Random(0), " ".join(sample_texts(1500)).split()
     texts = []
     for _ in range(count):
         start = chance.randrange(len(words) - 400)

@@ -1,4 +1,4 @@
-"""One head over N tokens, with every statistic of its weights: the memory above that of the idle process.
+"""One head over N tokens, with every reduction of its weights: the memory above that of the idle process.
 
 python benchmarks/long.py [N]
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 
 from regard._internal.measure import machine_line
-from regard.bench.memory import used
+from regard.bench.memory import measure
 
 
 def main(n: int = 65_536, dim: int = 64) -> None:
     print(machine_line())
-    usage, gib = used(n, dim), 2.0**30
+    usage, gib = measure(n, dim), 2.0**30
     print(
         f"  attention + entropy + top-8 + received + pool(512, 512), one head, N {n:,}, D {dim}, float32: "
         f"{usage.seconds:.0f} s"

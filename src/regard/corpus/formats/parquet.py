@@ -1,4 +1,4 @@
-"""Parquet files → records."""
+"""Parquet."""
 
 from __future__ import annotations
 
@@ -6,43 +6,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regard.corpus.formats import plain
 from regard.corpus.lines import Position
-from regard.corpus.records import Bad, Place, Record, Source, checked, columns, shown
+from regard.corpus.records import (
+    BadRecord,
+    Place,
+    Record,
+    Source,
+    list_columns,
+    make_record,
+    one_line,
+    printable_path,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def of_parquet(source: Source, path: Path, position: Position) -> Iterator[Record | Bad]:
-    """A record a row."""
+def parquet_rows(source: Source, path: Path, position: Position) -> Iterator[Record | BadRecord]:
+    """A record per row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row, size, name = 0, path.stat().st_size, shown(path)
-    begun = position.read
+    row, size, name = 0, path.stat().st_size, printable_path(path)
+    start = position.read
     try:
         with pq.ParquetFile(path) as file:
             rows = file.metadata.num_rows
             if why := _why_not(source, file.schema_arrow):
-                yield Bad(name, why)
+                yield BadRecord(name, why)
                 return
-            wanted = [*source.columns, *source.keep]
-            tops = list(dict.fromkeys(_path(file.schema_arrow, column)[0] for column in wanted))
+            tops = list(dict.fromkeys(_path(file.schema_arrow, column)[0] for column in source.columns))
             for batch in file.iter_batches(256, columns=tops):
-                arrays = [_array(batch, *_path(file.schema_arrow, column)) for column in wanted]
+                arrays = [_array(batch, *_path(file.schema_arrow, column)) for column in source.columns]
                 for n in range(len(batch)):
                     row += 1
-                    position.read = begun + size * row // rows
+                    position.read = start + size * row // rows
                     yield _record(source, Place(name, row, "row"), [array.slice(n, 1) for array in arrays])
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        yield Bad(f"{name}, after row {row}", f"the rest is lost: the file is damaged ({plain(error)}).")
+        yield BadRecord(f"{name}, after row {row}", f"the rest is lost: the file is damaged ({one_line(error)}).")
 
 
 def _path(schema: pa.Schema, column: str) -> tuple[str, list[str]]:
-    """The column of the file, and the fields of structs in it, that a name leads to."""
+    """The top-level column that a name leads to, and the fields of structs inside it."""
     if column in schema.names:
         return column, []
     top, *fields = column.split(".")
@@ -50,13 +57,13 @@ def _path(schema: pa.Schema, column: str) -> tuple[str, list[str]]:
 
 
 def _why_not(source: Source, schema: pa.Schema) -> str:
-    """Why a file with this schema cannot be read."""
+    """Why a file with this schema cannot be read, or ""."""
     import pyarrow as pa
 
-    for column in [*source.columns, *source.keep]:
+    for column in source.columns:
         top, fields = _path(schema, column)
         if top not in schema.names:
-            return f"it has no column {column!r}, but {columns(schema.names)}."
+            return f"it has no column {column!r}, but {list_columns(schema.names)}."
         if schema.names.count(top) > 1:
             return f"it has the column {top!r} {schema.names.count(top)} times."
         kind = schema.field(top).type
@@ -81,20 +88,20 @@ def _array(batch: pa.RecordBatch, top: str, fields: list[str]) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _record(source: Source, at: Place, values: list[Any]) -> Record | Bad:
+def _record(source: Source, at: Place, values: list[Any]) -> Record | BadRecord:
     import pyarrow as pa
 
-    python = []
-    for name, value in zip(source.columns, values, strict=False):  # the others are kept as they are
+    required = []
+    for name, value in zip(source.required, values, strict=False):  # kept columns stay Arrow arrays
         try:
-            python.append(value[0].as_py())
+            required.append(value[0].as_py())
         except UnicodeDecodeError as error:
-            what = "the text" if name == source.column else f"its {name!r}"
-            return Bad(str(at), f"not UTF-8 at byte {error.start} of {what}.")
-    kept = tuple(values[len(python) :])
+            column = "the text" if name == source.column else f"its {name!r}"
+            return BadRecord(str(at), f"not UTF-8 at byte {error.start} of {column}.")
+    kept = tuple(values[len(required) :])
     for name, value in zip(source.keep, kept, strict=True):
         try:
             value.validate(full=True)
         except pa.ArrowInvalid as error:
-            return Bad(str(at), f"its {name!r} is damaged: {plain(error)}.")
-    return checked(source, at, python[0], python[-1] if len(python) > 1 else None, kept=kept)
+            return BadRecord(str(at), f"its {name!r} is damaged: {one_line(error)}.")
+    return make_record(source, at, required[0], required[-1] if len(required) > 1 else None, kept=kept)
