@@ -1,4 +1,4 @@
-"""Autograd for what is asked of the weights: its gradient is streamed too, and never takes an N × N tensor."""
+"""Autograd for reductions of the weights: their gradient is streamed too, and never takes an N × N tensor."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from regard.mask import Block, Mask
 from regard.scores import Scores
 
 
-class Pull(NamedTuple):
-    """How a loss L pulls at the weights: the arguments of `streaming.gradient`, G_ij = ∂L/∂w_ij among them."""
+class Cotangents(NamedTuple):
+    """The derivatives of a loss L by the weights, G_ij = ∂L/∂w_ij: arguments of `streaming.gradient`."""
 
     cotangent: streaming.Cotangent | None
-    taken: Tensor | None = None
+    delta: Tensor | None = None
     blocks: Iterable[Block] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Something that can be asked of the weights."""
+    """A function of the weights, and its derivative."""
 
     # (softmax, *tensors) → a tensor of floats, or one and integers beside it
     compute: Callable[..., Any]
-    # (softmax, gradient of the floats, *tensors, *integers) → Pull
-    pull: Callable[..., Pull]
+    # (softmax, gradient of the floats, *tensors, *integers) → Cotangents
+    cotangents: Callable[..., Cotangents]
     # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
     adjoint: Callable[[Softmax, Tensor], Tensor] | None = None
     # whether it is computed by torch's operations alone, which a graph can hold
     traceable: bool = False
 
 
-def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+def evaluate(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
     if not reduction.traceable and traced():
         from regard._internal import uncompiled
@@ -68,7 +68,7 @@ def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
         return reduction.compute(softmax, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
-    return _Ask.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
+    return _Reduce.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
 
 
 def transformed() -> bool:
@@ -93,7 +93,7 @@ def _softmax(
     return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
 
 
-class _Ask(torch.autograd.Function):
+class _Reduce(torch.autograd.Function):
     @staticmethod
     def forward(reduction, reductions, mask, scale, softcap, *tensors):
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
@@ -118,8 +118,8 @@ class _Ask(torch.autograd.Function):
         if any(wanted[9:]):
             softmax, (tensor,) = _softmax(reductions, mask, scale, softcap, saved)
             assert reduction.adjoint is not None
-            one_a_head = reduction.adjoint(softmax, grad)
-            shared = one_a_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
+            per_head = reduction.adjoint(softmax, grad)
+            shared = per_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
             grads[9] = shared.sum_to_size(tensor.shape)
         return None, None, None, None, None, *grads
 
@@ -129,7 +129,7 @@ class _Ask(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, *arguments):
-        return _one_by_one(_Ask, info.batch_size, in_dims, arguments)
+        return _one_by_one(_Reduce, info.batch_size, in_dims, arguments)
 
 
 class _Gradient(torch.autograd.Function):
@@ -138,8 +138,10 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(reduction, reductions, mask, scale, softcap, bias_needs_grad, grad, *tensors):
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
-        pull = reduction.pull(softmax, grad.to(softmax.scores.dtype), *others)
-        gradients = streaming.gradient(softmax.scores, softmax.sinks, **pull._asdict(), bias_needs_grad=bias_needs_grad)
+        cotangents = reduction.cotangents(softmax, grad.to(softmax.scores.dtype), *others)
+        gradients = streaming.gradient(
+            softmax.scores, softmax.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
+        )
         inputs = tensors[:4]
         return tuple(grad.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True))
 
@@ -150,7 +152,7 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *_):
         raise RuntimeError(
-            "Weights: what is asked of them has no second derivative. Take the gradient without create_graph=True, or "
+            "Weights: reductions have no second derivative. Take the gradient without create_graph=True, or "
             "compute the weights by torch's own operations."
         )
 
@@ -165,13 +167,13 @@ class _Gradient(torch.autograd.Function):
 
 def _refuse_forward_mode():
     raise RuntimeError(
-        "Weights: what is asked of them has no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
+        "Weights: reductions have no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
         "or torch.func.grad, or compute the weights by torch's own operations."
     )
 
 
 def _one_by_one(function, count: int, in_dims: Sequence[int | None], arguments: Sequence) -> tuple:
-    """The rule of torch.vmap: the function for each, stacked."""
+    """The function for every element of a batch, stacked: for torch.vmap."""
     results = [
         function.apply(*(a if d is None else a.select(d, n) for a, d in zip(arguments, in_dims, strict=True)))
         for n in range(count)
