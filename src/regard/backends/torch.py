@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.backends.protocol import Capabilities, Gradients, Results
+from regard.backends.protocol import Capabilities, Gradients, Results, Statistics
 from regard.mask import Mask
 from regard.scores import Scores
 
@@ -36,7 +36,9 @@ def _heads_side_by_side(output: Tensor) -> Tensor:
     return output.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _forward(scores, value, sinks, collect):
+def _forward(
+    scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
+) -> tuple[Tensor, Tensor, Statistics]:
     if collect or not flash_serves(scores, value):
         return streaming.forward(scores, value, sinks, collect)
     output, lse = _by_segment(scores, value)
@@ -139,7 +141,9 @@ def _nothing(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return output, query.new_full((batch, heads, queries), -torch.inf, dtype=lse_dtype)
 
 
-def _flash(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, additive: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Output and lse; causal means bottom-right aligned here, and upper-left in the operator."""
     queries, keys = query.shape[2], key.shape[2]
     if queries == 0 or keys == 0:
@@ -161,7 +165,9 @@ def _flash(query, key, value, causal: bool, additive: Tensor | None, scale: floa
     )
 
 
-def _call(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _call(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, additive: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     value_dim = value.shape[-1]
     output, lse = _FLASH(*_ready(query, key, value), 0.0, causal, attn_mask=additive, scale=scale)
     output = output[..., :value_dim]

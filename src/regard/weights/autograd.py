@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ def _followed(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _softmax(
-    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence
+    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence[Any]
 ) -> tuple[Softmax, Sequence[Tensor]]:
     """The inputs of a Function, put together again, and the tensors that come beside them."""
     query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
@@ -95,12 +95,19 @@ def _softmax(
 
 class _Reduce(torch.autograd.Function):
     @staticmethod
-    def forward(reduction, reductions, mask, scale, softcap, *tensors):
+    def forward(
+        reduction: Reduction,
+        reductions: Reductions,
+        mask: Mask,
+        scale: float,
+        softcap: float | None,
+        *tensors: Tensor | None,
+    ) -> Any:
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         return reduction.compute(softmax, *others)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         reduction, reductions, mask, scale, softcap, *tensors = inputs
         integers = [t for t in (output if isinstance(output, tuple) else (output,)) if not t.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
@@ -108,7 +115,7 @@ class _Reduce(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *integers)
 
     @staticmethod
-    def backward(ctx, grad, *_):
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         reduction, reductions, mask, scale, softcap = ctx.rest
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:]
         grads = [None] * len(wanted)
@@ -124,11 +131,11 @@ class _Reduce(torch.autograd.Function):
         return None, None, None, None, None, *grads
 
     @staticmethod
-    def jvp(ctx, *_):
+    def jvp(ctx: Any, *_: Any) -> Any:
         _refuse_forward_mode()
 
     @staticmethod
-    def vmap(info, in_dims, *arguments):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         return _one_by_one(_Reduce, info.batch_size, in_dims, arguments)
 
 
@@ -136,7 +143,16 @@ class _Gradient(torch.autograd.Function):
     """The gradients of query, key, bias and sinks, in an autograd function that cannot be differentiated again."""
 
     @staticmethod
-    def forward(reduction, reductions, mask, scale, softcap, bias_needs_grad, grad, *tensors):
+    def forward(
+        reduction: Reduction,
+        reductions: Reductions,
+        mask: Mask,
+        scale: float,
+        softcap: float | None,
+        bias_needs_grad: bool,
+        grad: Tensor,
+        *tensors: Tensor,
+    ) -> Any:
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         cotangents = reduction.cotangents(softmax, grad.to(softmax.scores.dtype), *others)
         gradients = streaming.gradient(
@@ -146,33 +162,35 @@ class _Gradient(torch.autograd.Function):
         return tuple(grad.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, *_):
+    def backward(ctx: Any, *_: Any) -> Any:
         raise RuntimeError(
             "Weights: reductions have no second derivative. Take the gradient without create_graph=True, or "
             "compute the weights by torch's own operations."
         )
 
     @staticmethod
-    def jvp(ctx, *_):
+    def jvp(ctx: Any, *_: Any) -> Any:
         _refuse_forward_mode()
 
     @staticmethod
-    def vmap(info, in_dims, *arguments):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         return _one_by_one(_Gradient, info.batch_size, in_dims, arguments)
 
 
-def _refuse_forward_mode():
+def _refuse_forward_mode() -> NoReturn:
     raise RuntimeError(
         "Weights: reductions have no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
         "or torch.func.grad, or compute the weights by torch's own operations."
     )
 
 
-def _one_by_one(function, count: int, in_dims: Sequence[int | None], arguments: Sequence) -> tuple:
+def _one_by_one(
+    function: type[torch.autograd.Function], count: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> tuple[Any, Any]:
     """The function for every element of a batch, stacked: for torch.vmap."""
     results = [
         function.apply(*(a if d is None else a.select(d, n) for a, d in zip(arguments, in_dims, strict=True)))

@@ -125,21 +125,15 @@ class WeightInputs(TensorLike):
             raise IndexError(f"{self._label}.of_sequence: there is no sequence {n} among {batch}.")
         n %= batch
         scores, only = self.scores, slice(n, n + 1)
-        return type(self)(
-            scores.of_heads(only, slice(0, scores.shape[1])),
-            self._lse[only],
-            self._sinks,
-            leading=self._leading[-1:],
-            collected={name: tuple(t[only] for t in tensors) for name, tensors in self._collected.items()},
-            dtype=self._dtype,
-            backend=self._backend,
-        )
+        inputs = scores.of_heads(only, slice(0, scores.shape[1])), self._lse[only], self._sinks
+        collected = {name: tuple(t[only] for t in tensors) for name, tensors in self._collected.items()}
+        return self._like(*inputs, leading=self._leading[-1:], collected=collected)
 
     def compact(self) -> Self:
         """The same weights from their scores, Q·K numbers a head, so that query and key need not be kept.
 
         For a few queries, as when a model writes one token after the other: their scores are far fewer numbers than the
-        keys of every step. What is asked of them is differentiable in nothing.
+        keys of every step. Reductions of them have no gradient.
         """
         scores = _detached(self.scores)
         stored = scores.tile(Block(*(slice(0, size) for size in scores.shape)))
@@ -149,15 +143,8 @@ class WeightInputs(TensorLike):
             lse = lse.logaddexp(sinks.double()[:, None])
         zero = stored.new_zeros(1, 1, 1, 1)
         query, key = zero.expand(*scores.query.shape[:3], 1), zero.expand(*scores.key.shape[:3], 1)
-        return type(self)(
-            Scores(query, key, Mask(*scores.shape[2:]), 1.0, stored),
-            lse.to(self._lse.dtype),
-            sinks,
-            leading=self._leading,
-            collected=self._collected,
-            dtype=self._dtype,
-            backend=self._backend,
-        )
+        scores = Scores(query, key, Mask(*scores.shape[2:]), 1.0, stored)
+        return self._like(scores, lse.to(self._lse.dtype), sinks, collected=self._collected)
 
     # Elsewhere, and of another type
 
@@ -193,15 +180,25 @@ class WeightInputs(TensorLike):
         segments = None if mask.segments is None else (change(mask.segments[0]), change(mask.segments[1]))
         mask = replace(mask, given=changed(mask.given), lengths=changed(mask.lengths), segments=segments)
         query, key, bias = change(scores.query), change(scores.key), changed(scores.bias)
-        return type(self)(
-            replace(scores, query=query, key=key, bias=bias, mask=mask),
-            change(self._lse),
-            changed(self._sinks),
-            leading=self._leading,
-            collected={name: tuple(change(t) for t in given) for name, given in self._collected.items()},
-            dtype=self._dtype if dtype is None else dtype,
-            backend=self._backend,
-        )
+        inputs = replace(scores, query=query, key=key, bias=bias, mask=mask), change(self._lse), changed(self._sinks)
+        collected = {name: tuple(change(t) for t in tensors) for name, tensors in self._collected.items()}
+        return self._like(*inputs, collected=collected, dtype=dtype)
+
+    def _like(
+        self,
+        scores: Scores,
+        lse: Float[Tensor, "B H Q"],
+        sinks: Tensor | None,
+        *,
+        collected: Statistics,
+        leading: Sequence[int] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Weights of other inputs, by the same backend and, unless others are given, in the same shape and type."""
+        leading = self._leading if leading is None else leading
+        dtype = self._dtype if dtype is None else dtype
+        backend = self._backend
+        return type(self)(scores, lse, sinks, leading=leading, collected=collected, dtype=dtype, backend=backend)
 
     # Copies
 

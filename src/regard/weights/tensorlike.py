@@ -1,5 +1,8 @@
 """What makes a matrix that is not stored pass for a tensor: operators, methods and functions, by way of `dense()`."""
 
+# mypy: no-warn-return-any
+# PyTorch's own operators are declared to return Any.
+
 from __future__ import annotations
 
 import builtins
@@ -304,7 +307,9 @@ class TensorLike:
         return lambda *args, **kwargs: getattr(self.dense(), name)(*densely(args), **densely(kwargs))
 
     @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         name, first = function.__name__, args[0] if args else next(iter(kwargs.values()))
         if isinstance(first, TensorLike) and name in METADATA:
