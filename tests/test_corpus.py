@@ -700,8 +700,8 @@ def test_old_names_of_arguments(lines, tmp_path, tiny):
         embed_files(Source([lines]), tmp_path / "out.parquet", recipe=EmbedConfig(tiny), leave_out=print)
 
 
-def test_a_run_of_the_previous_release_is_resumed(many, tmp_path, tiny, monkeypatch):
-    """Its manifest is the same: the names of its entries are those that files have, not those of the options."""
+def test_the_manifest_is_that_of_the_previous_release(tiny):
+    """So that its runs are resumed: the entries keep the names that they have in files."""
     config = EmbedConfig(tiny, level="word", truncation="truncate", output_dtype="float16")
     assert list(config.manifest(config.open()).items()) == [
         ("model", "tiny"),
