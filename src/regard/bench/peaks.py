@@ -35,7 +35,7 @@ def _by_kernel() -> Measures:
 
     isa, threads = cpu.instruction_set(), torch.get_num_threads()
     return (
-        lambda dtype: _maximum(lambda: _kernel.flops(cpu.TYPES[dtype], isa, threads)),
+        lambda dtype: _maximum(lambda: _kernel.flops(str(dtype).removeprefix("torch."), isa, threads)),
         lambda: _maximum(lambda: _kernel.bytes(isa, threads)),
         f"regard's kernel, {isa}",
     )

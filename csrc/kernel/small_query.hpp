@@ -1,14 +1,22 @@
-// Few rows and many keys, as when a decoder writes: the time goes into reading keys and values from memory. So they are
-// read once, in order, where they lie; to pack them first would cost more than it gains.
+// A small query: few rows and many keys, as when a decoder generates: the time goes into reading keys and values from
+// memory. So they are read once, in order, where they lie; to pack them first would cost more than it gains.
 
 #pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "attention.hpp"
+#include "pack.hpp"
+#include "simd.hpp"
+#include "tile.hpp"
 
 namespace regard::REGARD_ISA {
 namespace {
 
 // Whether all the rows that share keys fit into one register tile, and a key is a whole number of vectors. A short text
 // that looks at itself is not meant: it would get other last digits alone than as a segment among others.
-inline bool few(const Scores& s) {
+inline bool is_small_query(const Scores& s) {
   const int64_t vector = s.type == Type::float32 ? Float::width : 2 * Float::width;
   return s.groups > 0 && s.queries < s.keys && s.queries * (s.heads / s.groups) <= Float::tile_rows &&
          s.dim % vector == 0;
@@ -37,14 +45,14 @@ template <Type type>
 using Product = Single;
 #endif
 
-inline int64_t few_cells(Type type, int64_t n) {
-  int64_t cells = n;
-  with_type(type, [&]<Type t>() { cells = cells_of<Product<t>>(n); });
-  return cells;
+inline int64_t small_query_lanes(Type type, int64_t n) {
+  int64_t lanes = n;
+  with_type(type, [&]<Type t>() { lanes = lanes_of<Product<t>>(n); });
+  return lanes;
 }
 
-inline void pack_few(const void* from, Type type, int64_t n, float* to) {
-  with_type(type, [&]<Type t>() { pack_row<Product<t>>(from, type, n, to, cells_of<Product<t>>(n)); });
+inline void pack_small_query(const void* from, Type type, int64_t n, float* to) {
+  with_type(type, [&]<Type t>() { pack_row<Product<t>>(from, type, n, to, lanes_of<Product<t>>(n)); });
 }
 
 // Products of rows of queries with keys, at most block_keys of them; `width` keys at a time, the last one again and
@@ -52,28 +60,28 @@ inline void pack_few(const void* from, Type type, int64_t n, float* to) {
 template <Type type, int rows>
 inline void products(const float* query, const char* key, int64_t stride, int64_t keys, int64_t dim, float* scores,
                      int64_t scores_stride) {
-  using Cell = Product<type>;
-  constexpr int width = Float::width, together = Cell::per_cell;  // keys that share the loads of the queries
-  const int64_t cells = cells_of<Cell>(dim);
+  using Lane = Product<type>;
+  constexpr int width = Float::width, together = Lane::per_lane;  // keys that share the loads of the queries
+  const int64_t lanes = lanes_of<Lane>(dim);
   alignas(64) float sums[rows][width * width], columns[width * width];
   for (int64_t first = 0; first < keys; first += width) {
     for (int64_t j = 0; j < width; j += together) {
       Float sum[together][rows];
-      const char* one[together];
+      const char* rows_of_keys[together];
       for (int i = 0; i < together; i++) {
         for (int r = 0; r < rows; r++) sum[i][r] = broadcast(0.0f);
-        one[i] = at(key, type, least(first + j + i, keys - 1) * stride);
+        rows_of_keys[i] = at(key, type, minimum(first + j + i, keys - 1) * stride);
       }
-      for (int64_t c = 0; c < cells; c += width) {
+      for (int64_t c = 0; c < lanes; c += width) {
 #pragma GCC unroll 8
         for (int i = 0; i < together; i++) {
-          Float some;
-          if constexpr (Cell::per_cell == 2)
-            some = load(reinterpret_cast<const float*>(one[i]) + c);
+          Float vector;
+          if constexpr (Lane::per_lane == 2)
+            vector = load(reinterpret_cast<const float*>(rows_of_keys[i]) + c);
           else
-            some = load_as<type>(one[i], c);
+            vector = load_as<type>(rows_of_keys[i], c);
 #pragma GCC unroll 8
-          for (int r = 0; r < rows; r++) sum[i][r] = Cell::multiply_add(load(query + r * cells + c), some, sum[i][r]);
+          for (int r = 0; r < rows; r++) sum[i][r] = Lane::multiply_add(load(query + r * lanes + c), vector, sum[i][r]);
         }
       }
       for (int i = 0; i < together; i++) {
@@ -98,22 +106,22 @@ inline bool average(const float* weights, int64_t weights_stride, int64_t keys, 
   constexpr int wide = 2 * Float::tile_vectors;
   constexpr int64_t together = 16;
   bool finite = true;
-  const auto add = [&]<int some_rows, int vectors>(int64_t first, int64_t r, int64_t e) {
-    Float sums[some_rows][vectors];
-    for (int i = 0; i < some_rows; i++) {
+  const auto add = [&]<int n_rows, int vectors>(int64_t first, int64_t r, int64_t e) {
+    Float sums[n_rows][vectors];
+    for (int i = 0; i < n_rows; i++) {
       for (int v = 0; v < vectors; v++) sums[i][v] = broadcast(0.0f);
     }
-    for (int64_t j = first; j < least(keys, first + together); j++) {
-      const char* one = at(values, type, j * stride + e);
-      Float weight[some_rows];
-      for (int i = 0; i < some_rows; i++) weight[i] = broadcast(weights + (r + i) * weights_stride + j);
+    for (int64_t j = first; j < minimum(keys, first + together); j++) {
+      const char* value = at(values, type, j * stride + e);
+      Float weight[n_rows];
+      for (int i = 0; i < n_rows; i++) weight[i] = broadcast(weights + (r + i) * weights_stride + j);
 #pragma GCC unroll 8
       for (int v = 0; v < vectors; v++) {
-        const Float some = load_as<type>(one, v * Float::width);
-        for (int i = 0; i < some_rows; i++) sums[i][v] = multiply_add(weight[i], some, sums[i][v]);
+        const Float vector = load_as<type>(value, v * Float::width);
+        for (int i = 0; i < n_rows; i++) sums[i][v] = multiply_add(weight[i], vector, sums[i][v]);
       }
     }
-    for (int i = 0; i < some_rows; i++) {
+    for (int i = 0; i < n_rows; i++) {
       const Float kept = broadcast(first == 0 ? keep[r + i] : 1);
       for (int v = 0; v < vectors; v++) {
         float* to = output + (r + i) * n + e + v * Float::width;

@@ -1,7 +1,13 @@
-// Rows of any type and stride, brought into the order in which the register tile reads them: in cells, padded with
+// Rows of any type and stride, brought into the order in which the register tile reads them: in lanes, padded with
 // zeros to whole vectors.
 
 #pragma once
+
+#include <cstdint>
+
+#include "attention.hpp"
+#include "simd.hpp"
+#include "tile.hpp"
 
 namespace regard::REGARD_ISA {
 namespace {
@@ -10,11 +16,11 @@ constexpr int64_t panel_keys = Float::tile_vectors * Float::width;  // keys side
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 template <class T>
-inline T least(T a, T b) {
+inline T minimum(T a, T b) {
   return a < b ? a : b;
 }
 template <class T>
-inline T most(T a, T b) {
+inline T maximum(T a, T b) {
   return a > b ? a : b;
 }
 
@@ -63,81 +69,81 @@ inline void from_floats(const float* from, Type type, void* to, int64_t n) {
   }
 }
 
-template <class Cell>
-constexpr int64_t cells_of(int64_t n) {
-  return (n + Cell::per_cell - 1) / Cell::per_cell;
+template <class Lane>
+constexpr int64_t lanes_of(int64_t n) {
+  return (n + Lane::per_lane - 1) / Lane::per_lane;
 }
 
-// One row of n numbers as cells: bfloat16 stay what they are where a cell is a pair.
-template <class Cell>
-inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t cells) {
-  if constexpr (Cell::per_cell == 2) {
+// One row of n numbers as lanes: bfloat16 stay what they are where a lane is a pair.
+template <class Lane>
+inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t lanes) {
+  if constexpr (Lane::per_lane == 2) {
     __builtin_memcpy(to, from, n * sizeof(uint16_t));
     __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0,
-                     cells * sizeof(float) - n * sizeof(uint16_t));
+                     lanes * sizeof(float) - n * sizeof(uint16_t));
   } else {
     to_floats(from, type, to, n);
-    __builtin_memset(to + n, 0, (cells - n) * sizeof(float));
+    __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
   }
 }
 
-// Rows as panels: panel p holds `panel_keys` rows side by side, [cell][row], `cells` steps; rows past the end are
+// Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end are
 // zeros.
-template <class Cell>
+template <class Lane>
 inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         float* scratch) {
-  const int64_t cells = cells_of<Cell>(n), width = round_up(cells, Float::width);
-  const bool ready = cells == width && n % Cell::per_cell == 0 && (Cell::per_cell == 2 || type == Type::float32);
-  const int64_t row_cells = stride / Cell::per_cell;
+  const int64_t lanes = lanes_of<Lane>(n), width = round_up(lanes, Float::width);
+  const bool ready = lanes == width && n % Lane::per_lane == 0 && (Lane::per_lane == 2 || type == Type::float32);
+  const int64_t row_lanes = stride / Lane::per_lane;
   for (int64_t first = 0; first < rows; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * cells + first % panel_keys;
+    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
     const float* from = reinterpret_cast<const float*>(at(data, type, first * stride));
-    int64_t step = row_cells;
-    if (!ready || rows - first < Float::width || stride % Cell::per_cell != 0) {
+    int64_t step = row_lanes;
+    if (!ready || rows - first < Float::width || stride % Lane::per_lane != 0) {
       for (int64_t r = 0; r < Float::width; r++) {
         const int64_t row = first + r;
         if (row < rows)
-          pack_row<Cell>(at(data, type, row * stride), type, n, scratch + r * width, width);
+          pack_row<Lane>(at(data, type, row * stride), type, n, scratch + r * width, width);
         else
           __builtin_memset(scratch + r * width, 0, width * sizeof(float));
       }
       from = scratch, step = width;
     }
     float block[Float::width * Float::width];
-    for (int64_t c = 0; c < cells; c += Float::width) {
-      if (cells - c >= Float::width) {
+    for (int64_t c = 0; c < lanes; c += Float::width) {
+      if (lanes - c >= Float::width) {
         transpose(from + c, step, panel + c * panel_keys, panel_keys);
       } else {
         transpose(from + c, step, block, Float::width);
-        for (int64_t i = 0; i < cells - c; i++) store(panel + (c + i) * panel_keys, load(block + i * Float::width));
+        for (int64_t i = 0; i < lanes - c; i++) store(panel + (c + i) * panel_keys, load(block + i * Float::width));
       }
     }
   }
   const int64_t filled = round_up(rows, Float::width);
   for (int64_t first = filled; first % panel_keys != 0; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * cells + first % panel_keys;
-    for (int64_t c = 0; c < cells; c++) store(panel + c * panel_keys, broadcast(0.0f));
+    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
+    for (int64_t c = 0; c < lanes; c++) store(panel + c * panel_keys, broadcast(0.0f));
   }
 }
 
-// Rows as they are summed over, [row cell][column]: `per_cell` rows to a cell, `width` columns, zeros beyond n and
+// Rows as they are summed over, [row lane][column]: `per_lane` rows to a lane, `width` columns, zeros beyond n and
 // rows. Returns whether all numbers are finite.
-template <class Cell>
+template <class Lane>
 inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         int64_t width) {
   bool finite = true;
 #ifdef REGARD_PAIRS
-  if constexpr (Cell::per_cell == 2) {
+  if constexpr (Lane::per_lane == 2) {
     uint16_t even[Float::width], odd[Float::width];
     for (int64_t row = 0; row < rows; row += 2) {
-      const auto* one = reinterpret_cast<const uint16_t*>(at(data, type, row * stride));
-      const auto* other = one + stride;
+      const auto* first = reinterpret_cast<const uint16_t*>(at(data, type, row * stride));
+      const auto* second = first + stride;
       const bool last = row + 1 == rows;
       float* line = to + row / 2 * width;
       int64_t i = 0;
       for (; i < width; i += Float::width) {
-        const uint16_t *a = one + i, *b = other + i;
-        const int64_t count = least<int64_t>(Float::width, n - i);
+        const uint16_t *a = first + i, *b = second + i;
+        const int64_t count = minimum<int64_t>(Float::width, n - i);
         if (last || count < Float::width) {
           __builtin_memset(even, 0, sizeof even);
           __builtin_memset(odd, 0, sizeof odd);
@@ -160,9 +166,9 @@ inline bool pack_values(const void* data, Type type, int64_t stride, int64_t row
     const bool ready = type == Type::float32 && n == width;
     if (!ready) pack_row<Single>(from, type, n, line, width);
     for (int64_t i = 0; i < width; i += Float::width) {
-      const Float some = load((ready ? reinterpret_cast<const float*>(from) : line) + i);
-      finite &= all_finite(some);
-      if (ready) store(line + i, some);
+      const Float vector = load((ready ? reinterpret_cast<const float*>(from) : line) + i);
+      finite &= all_finite(vector);
+      if (ready) store(line + i, vector);
     }
   }
   return finite;

@@ -3,6 +3,18 @@
 
 #pragma once
 
+#include <cstdint>
+
+#include "attention.hpp"
+#include "exponential.hpp"
+#include "memory.hpp"
+#include "pack.hpp"
+#include "parallel.hpp"
+#include "rows.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
 namespace regard::REGARD_ISA {
 namespace {
 
@@ -15,55 +27,55 @@ struct State {
 
 // A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is
 // less than all of them.
-using Ranked = uint64_t;
+using Rank = uint64_t;
 
-inline Ranked ranked(float score, int64_t key) {
+inline Rank rank(float score, int64_t key) {
   uint32_t bits;
   score += 0.0f;  // −0 is as much as 0
   __builtin_memcpy(&bits, &score, 4);
   bits = bits >> 31 ? ~bits : bits | uint32_t(1) << 31;
-  return Ranked(bits) << 32 | uint32_t(~key);
+  return Rank(bits) << 32 | uint32_t(~key);
 }
-inline float score_of(Ranked one) {
-  uint32_t bits = uint32_t(one >> 32);
+inline float score_of(Rank rank) {
+  uint32_t bits = uint32_t(rank >> 32);
   bits = bits >> 31 ? bits & ~(uint32_t(1) << 31) : ~bits;
   float score;
   __builtin_memcpy(&score, &bits, 4);
   return score;
 }
-inline int64_t key_of(Ranked one) { return uint32_t(~one); }
+inline int64_t key_of(Rank rank) { return uint32_t(~rank); }
 
 // Into a falling list of a multiple of eight, whose last one falls out. What stands at place i then is the larger of
-// what stood there and the lesser of the newcomer and what stood before: no branch, as nobody can foretell the place.
-inline void insert(Ranked one, Ranked* list, int64_t count) {
-  using Eight = Ranked __attribute__((vector_size(64), aligned(8)));
+// what stood there and the lesser of the newcomer and what stood before: no branch, as nobody can foretell the index.
+inline void insert(Rank newcomer, Rank* list, int64_t count) {
+  using Eight = Rank __attribute__((vector_size(64), aligned(8)));
   for (int64_t i = count - 8; i >= 0; i -= 8) {
-    Eight some = *reinterpret_cast<Eight*>(list + i);
-    Eight before = __builtin_shufflevector(some, some, 0, 0, 1, 2, 3, 4, 5, 6);
-    before[0] = i > 0 ? list[i - 1] : ~Ranked(0);
-    before = before < one ? before : one;
-    *reinterpret_cast<Eight*>(list + i) = some > before ? some : before;
+    Eight current = *reinterpret_cast<Eight*>(list + i);
+    Eight before = __builtin_shufflevector(current, current, 0, 0, 1, 2, 3, 4, 5, 6);
+    before[0] = i > 0 ? list[i - 1] : ~Rank(0);
+    before = before < newcomer ? before : newcomer;
+    *reinterpret_cast<Eight*>(list + i) = current > before ? current : before;
   }
 }
 
 // A score that `count` or more of some keys reach: the count-th of the largest in each lane.
-inline float reached_by(const float* score, Range keys, int64_t count) {
+inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
   if (count > Float::width) return -infinity;
   Float lanes = load(score + keys.from);
   for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
-  float each[Float::width], reached = infinity;
-  store(each, lanes);
-  for (float one : each) {
-    if (__builtin_popcount(greater(lanes, broadcast(one))) < count) reached = least(reached, one);
+  float maxima[Float::width], bound = infinity;
+  store(maxima, lanes);
+  for (float score : maxima) {
+    if (__builtin_popcount(greater(lanes, broadcast(score))) < count) bound = minimum(bound, score);
   }
-  return reached;
+  return bound;
 }
 
 // Of keys first + keys.from … whose largest score is `top`, those into the list that belong there.
-inline void keep_largest(const float* score, Range keys, int64_t first, float top, Ranked* list, int64_t count,
-                         int64_t room) {
+inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
+                       int64_t capacity) {
   const bool full = list[count - 1] != 0;
-  float limit = full ? score_of(list[count - 1]) : reached_by(score, keys, count);
+  float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
   if (full && top <= limit) return;
   if (!full) limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // a little less, as they need not be above it
   for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
@@ -74,23 +86,23 @@ inline void keep_largest(const float* score, Range keys, int64_t first, float to
     if (!bits) continue;
     for (; bits; bits &= bits - 1) {
       const int64_t key = j + __builtin_ctzll(bits);
-      insert(ranked(score[key], first + key), list, room);
+      insert(rank(score[key], first + key), list, capacity);
     }
-    if (list[count - 1]) limit = most(limit, score_of(list[count - 1]));
+    if (list[count - 1]) limit = maximum(limit, score_of(list[count - 1]));
   }
 }
 
 // The states of some rows, and what they have of a whole row each.
 struct Accumulated {
   State* state;
-  Ranked* largest;  // (rows, room), falling
-  float* output;    // (rows, width)
+  Rank* largest;  // (rows, capacity), falling
+  float* output;  // (rows, width)
 };
 
-// exp of one row of scores, in place, as cells; what they sum up to is added to the state.
-template <class Cell, bool entropy, bool distance>
+// exp of one row of scores, in index, as lanes; what they sum up to is added to the state.
+template <class Lane, bool entropy, bool distance>
 inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
-  const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(least_difference(factor));
+  const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
   const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
   Float sums = zero, others = zero, entropies = zero, distances = zero;
   Float ahead = counting() + broadcast(float(keys.from) - position);
@@ -110,7 +122,7 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
   for (int64_t j = keys.from; j < keys.to; j += 2 * Float::width) {
     const Float low = weigh_next(j), high = weigh_next(j + Float::width);
 #ifdef REGARD_PAIRS
-    if constexpr (Cell::per_cell == 2) {
+    if constexpr (Lane::per_lane == 2) {
       store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, high);
       continue;
     }
@@ -140,33 +152,33 @@ struct Values {
 };
 
 // What happens to the scores of some rows.
-template <class Cell>
+template <class Lane>
 struct Pass {
   const Scores& s;
   const Forward& f;
   bool direct;
-  Blocks<Cell> blocks{s, direct};
+  Blocks<Lane> blocks{s, direct};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
-  int64_t room = round_up(f.top, 8);                    // for the largest of a row
+  int64_t capacity = round_up(f.top, 8);                // for the largest of a row
   float factor = to_powers(s);
 
-  int64_t scratch_size() const { return blocks.size() + cells_of<Cell>(block_keys) * width; }
+  int64_t scratch_size() const { return blocks.size() + lanes_of<Lane>(block_keys) * width; }
 
-  // False where something was not finite that would have to be: rows that are few then take the way of many.
-  bool run(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
+  // False where something was not finite that would have to be: a small query then takes the path of a large one.
+  bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
            float* memory) const {
     Values values{memory + blocks.size(), nullptr, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
       if (!f.output.data) return;
-      const int64_t head = f.value_heads == s.heads ? sharing.first : sharing.group;
-      const int64_t value = sharing.batch * f.value.batch + head * f.value.head + first * f.value.row;
+      const int64_t head = f.value_heads == s.heads ? group.first_head : group.key_head;
+      const int64_t value = group.batch * f.value.batch + head * f.value.head + first * f.value.row;
       const char* from = at(f.value.data, s.type, value);
       values.direct = direct ? from : nullptr;
       if (direct) return;
-      values.finite = pack_values<Cell>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
+      values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
-    blocks.visit(sharing, first_row, count, keys, memory, prepare,
+    blocks.visit(group, first_row, count, keys, memory, prepare,
                  [&]<int n>(const Scored& tile) { finite &= add<n>(tile, values, sofar); });
     return finite;
   }
@@ -179,10 +191,10 @@ struct Pass {
     float max[n];
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
-      max[i] = most(state.max, top[i]);
-      keep[i] = state.max - to_take_off(max[i]);
+      max[i] = maximum(state.max, top[i]);
+      keep[i] = state.max - reference_score(max[i]);
     }
-    what_is_left(keep, n);
+    decay_factors(keep, n);
 
     bool hidden[tile_rows][block_keys];
     for (int i = 0; i < n; i++) {
@@ -190,23 +202,23 @@ struct Pass {
       float* row = scores + i * block_keys;
       rescale(state, max[i], keep[i]);
       if (f.top) {
-        keep_largest(row, keys, first, top[i], sofar.largest + (r + i) * room, f.top, room);
+        update_top(row, keys, first, top[i], sofar.largest + (r + i) * capacity, f.top, capacity);
       }
       if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
-      const float position = float(rows[i].query - first), level = to_take_off(max[i]);
+      const float position = float(rows[i].query - first), level = reference_score(max[i]);
       if (f.distance) {
-        f.entropy ? exponentiate<Cell, true, true>(row, keys, factor, level, position, state)
-                  : exponentiate<Cell, false, true>(row, keys, factor, level, position, state);
+        f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
       } else {
-        f.entropy ? exponentiate<Cell, true, false>(row, keys, factor, level, position, state)
-                  : exponentiate<Cell, false, false>(row, keys, factor, level, position, state);
+        f.entropy ? exponentiate<Lane, true, false>(row, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, false>(row, keys, factor, level, position, state);
       }
     }
     if (!f.output.data) return true;
     float* output = sofar.output + r * width;
-    const int64_t count = least(keys.to, known) - keys.from;
+    const int64_t count = minimum(keys.to, known) - keys.from;
     if (values.direct) {
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
@@ -216,14 +228,14 @@ struct Pass {
       return finite;
     }
     if (values.finite) {
-      const int64_t steps = cells_of<Cell>(count);
-      const Left weights{scores + keys.from / Cell::per_cell, block_keys, 1};
-      accumulate<Cell, n>(weights, Right{values.packed + keys.from / Cell::per_cell * width, width}, steps, keep,
+      const int64_t steps = lanes_of<Lane>(count);
+      const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
+      accumulate<Lane, n>(weights, Right{values.packed + keys.from / Lane::per_lane * width, width}, steps, keep,
                           output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
-        average_seen(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
-                     output + i * width);
+        average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
+                        output + i * width);
       }
     }
     return true;
@@ -231,13 +243,13 @@ struct Pass {
 
   // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 ·
   // nan.
-  void average_seen(const float* weights, const bool* hidden, Range keys, const float* values, float keep,
-                    float* output) const {
+  void average_visible(const float* weights, const bool* hidden, Range keys, const float* values, float keep,
+                       float* output) const {
     for (int64_t e = 0; e < f.value_dim; e++) {
       float total = keep == 0 ? 0 : keep * output[e];
       for (int64_t j = keys.from; j < keys.to; j++) {
         if (hidden[j]) continue;
-        if constexpr (Cell::per_cell == 2) {
+        if constexpr (Lane::per_lane == 2) {
           total += half(reinterpret_cast<const uint16_t*>(weights)[j]) *
                    half(reinterpret_cast<const uint16_t*>(values + j / 2 * width)[2 * e + j % 2]);
         } else {
@@ -255,65 +267,65 @@ struct Pass {
   }
 
   // What the scores of a row are counted from: its largest, or 0 where it has seen nothing, as −∞ − −∞ is nan.
-  static float to_take_off(float max) { return max == -infinity ? 0 : max; }
+  static float reference_score(float max) { return max == -infinity ? 0 : max; }
 
   // From differences of scores to the factors by which what is summed up shrinks.
-  void what_is_left(float* difference, int n) const {
-    const Float smallest = broadcast(least_difference(factor)), scale = broadcast(factor);
+  void decay_factors(float* difference, int n) const {
+    const Float smallest = broadcast(smallest_difference(factor)), scale = broadcast(factor);
     for (int i = 0; i < n; i += Float::width)
       store(difference + i, exp2(larger(smallest, load(difference + i)), scale));
   }
 
   // Two states of one row, over different keys, become one.
   void merge(Accumulated a, int64_t i, Accumulated b, int64_t j) const {
-    State &one = a.state[i], other = b.state[j];
-    const float max = most(one.max, other.max), level = to_take_off(max);
-    alignas(64) float keep[16] = {one.max - level, other.max - level};
-    what_is_left(keep, 2);
-    rescale(one, max, keep[0]), rescale(other, max, keep[1]);
-    one.sum += other.sum, one.others += other.others;
-    one.entropy += other.entropy, one.distance += other.distance;
+    State &target = a.state[i], other = b.state[j];
+    const float max = maximum(target.max, other.max), level = reference_score(max);
+    alignas(64) float keep[16] = {target.max - level, other.max - level};
+    decay_factors(keep, 2);
+    rescale(target, max, keep[0]), rescale(other, max, keep[1]);
+    target.sum += other.sum, target.others += other.others;
+    target.entropy += other.entropy, target.distance += other.distance;
     for (int64_t e = 0; e < (f.output.data ? width : 0); e++) {
       float& mine = a.output[i * width + e];
       const float theirs = b.output[j * width + e];
       mine = (keep[0] == 0 ? 0 : keep[0] * mine) + (keep[1] == 0 ? 0 : keep[1] * theirs);
     }
-    for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * room + k], a.largest + i * room, room);
+    for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * capacity + k], a.largest + i * capacity, capacity);
   }
 
   // Writes what is asked for of a row that has met all its keys.
-  void finish(int64_t batch, const Row& row, Accumulated sofar, int64_t r) const {
+  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r) const {
     const State& state = sofar.state[r];
-    const int64_t place = (batch * s.heads + row.head) * s.queries + row.query;
+    const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
     const double unit = double(factor) * ln_2;  // of a score, in nats
     const double alone = empty ? -infinity : state.max * unit + __builtin_log(state.sum);
     const double lse = s.sinks ? log_add_exp(alone, s.sinks[row.head]) : alone;
     const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight, in what was summed up
-    if (f.lse) f.lse[place] = lse;
+    if (f.lse) f.lse[index] = lse;
     if (f.entropy) {
       const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
       const double log_sum = __builtin_log1p(state.others + (largest - 1));
       const double entropy = share * (state.sum * (log_sum + (lse - alone)) - state.entropy * unit);
-      f.entropy[place] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
+      f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }
-    if (f.distance) f.distance[place] = float(share * state.distance);
+    if (f.distance) f.distance[index] = float(share * state.distance);
     if (f.top) {
-      const Ranked* largest = sofar.largest + r * room;
+      const Rank* largest = sofar.largest + r * capacity;
       alignas(64) float values[largest_top + Float::width];
       for (int64_t k = 0; k < f.top; k++) {
         values[k] = largest[k] ? score_of(largest[k]) : -infinity;
-        f.top_indices[place * f.top + k] = largest[k] ? key_of(largest[k]) : unlisted(largest, k);
+        f.top_keys[index * f.top + k] = largest[k] ? key_of(largest[k]) : first_unranked_key(largest, k);
       }
       // As the second pass weighs, to the last digit; but beside a large lse the sum has left no digits in it.
       if (__builtin_fabs(lse) < 0x1p29) {
         weigh(values, {0, f.top}, factor, lse);
       } else {
-        for (int64_t k = 0; k < f.top; k++) values[k] -= to_take_off(state.max);
-        what_is_left(values, int(f.top));
+        for (int64_t k = 0; k < f.top; k++) values[k] -= reference_score(state.max);
+        decay_factors(values, int(f.top));
         for (int64_t k = 0; k < f.top; k++) values[k] *= float(share);
       }
-      __builtin_memcpy(f.top_values + place * f.top, values, f.top * sizeof(float));
+      __builtin_memcpy(f.top_values + index * f.top, values, f.top * sizeof(float));
     }
     if (!f.output.data) return;
     float* output = sofar.output + r * width;
@@ -327,79 +339,79 @@ struct Pass {
 
   // log(e^a + e^b).
   static double log_add_exp(double a, double b) {
-    const double larger = most(a, b), less = a > b ? b : a;
+    const double larger = maximum(a, b), less = a > b ? b : a;
     return less == -infinity || larger == infinity ? larger : larger + __builtin_log1p(__builtin_exp(less - larger));
   }
 
   // Where a row has fewer keys than the largest asked for, the first keys that are not listed follow.
-  static int64_t unlisted(const Ranked* largest, int64_t k) {
-    int64_t found = 0, key = 0;
-    while (largest[found]) found++;
-    for (int64_t missing = k - found;; key++) {
+  static int64_t first_unranked_key(const Rank* largest, int64_t k) {
+    int64_t ranked = 0, key = 0;
+    while (largest[ranked]) ranked++;
+    for (int64_t missing = k - ranked;; key++) {
       bool listed = false;
-      for (int64_t i = 0; i < found; i++) listed = listed || key_of(largest[i]) == key;
+      for (int64_t i = 0; i < ranked; i++) listed = listed || key_of(largest[i]) == key;
       if (!listed && missing-- == 0) return key;
     }
   }
 };
 
-template <class Cell>
+template <class Lane>
 void forward_in(const Scores& s, const Forward& f, int threads) {
   if (s.batch * s.heads * s.queries == 0) return;
-  const Pass<Cell> pass{s, f, few(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
+  const Pass<Lane> pass{s, f, is_small_query(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
   // Query heads that share keys and values are rows of one block; each has its own where the values differ.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
-  const int64_t repeat = shared ? s.heads / s.groups : 1, sharings = s.batch * s.heads / repeat,
-                rows = s.queries * repeat;
+  const int64_t n_rep = shared ? s.heads / s.groups : 1, head_groups = s.batch * s.heads / n_rep,
+                rows = s.queries * n_rep;
   // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
-  const bool half = sharings * rows < 32 * block_rows || most(s.dim, f.value_dim) > 128;
-  const auto [blocks, block] = Cut(rows, half ? block_rows / 2 : block_rows);
+  const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
+  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
   // Few rows and many keys: the keys are split too. That depends on the shapes alone, so that the bits do.
-  const int64_t wanted = (64 + sharings * blocks - 1) / (sharings * blocks);
-  const int64_t splits = most<int64_t>(1, least(wanted, s.keys / (4 * block_keys)));
+  const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
+  const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
   const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);
 
-  const int64_t bytes = block * (sizeof(State) + pass.room * sizeof(Ranked) + pass.width * sizeof(float));
-  const int64_t each = round_up(bytes / sizeof(float), 16);
+  const int64_t bytes = block * (sizeof(State) + pass.capacity * sizeof(Rank) + pass.width * sizeof(float));
+  const int64_t block_size = round_up(bytes / sizeof(float), 16);
   auto accumulated = [&](float* memory) {
     auto* state = reinterpret_cast<State*>(memory);
-    auto* largest = reinterpret_cast<Ranked*>(state + block);
-    return Accumulated{state, largest, reinterpret_cast<float*>(largest + block * pass.room)};
+    auto* largest = reinterpret_cast<Rank*>(state + block);
+    return Accumulated{state, largest, reinterpret_cast<float*>(largest + block * pass.capacity)};
   };
   auto begin = [&](Accumulated a) {
     for (int64_t r = 0; r < block; r++) a.state[r] = State{};
-    for (int64_t i = 0; i < block * pass.room; i++) a.largest[i] = 0;
+    for (int64_t i = 0; i < block * pass.capacity; i++) a.largest[i] = 0;
     __builtin_memset(a.output, 0, block * pass.width * sizeof(float));
   };
-  auto finish = [&](const Sharing& sharing, int64_t first, int64_t count, Accumulated a) {
-    for (int64_t r = 0; r < count; r++) pass.finish(sharing.batch, row_of(s, sharing, first + r), a, r);
+  auto write_rows = [&](const HeadGroup& group, int64_t first, int64_t count, Accumulated a) {
+    for (int64_t r = 0; r < count; r++) pass.write_row(group.batch, row_of(s, group, first + r), a, r);
   };
-  Memory parts(splits > 1 ? sharings * blocks * splits * each : 0);
-  for_each(sharings * blocks * splits, threads, [&](int64_t item) {
-    const int64_t part = item % splits, n = item / splits % sharings;
-    const Sharing sharing = sharing_of(s, n, repeat);
-    const int64_t first = (blocks - 1 - item / splits / sharings) * block;  // the last rows see most, if causal
-    const int64_t count = least(block, rows - first);
+  Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
+  for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
+    const int64_t split_index = item % splits, n = item / splits % head_groups;
+    const HeadGroup group = head_group(s, n, n_rep);
+    const int64_t first = (blocks - 1 - item / splits / head_groups) * block;  // the last rows see most, if causal
+    const int64_t count = minimum(block, rows - first);
     if (count <= 0) return;
-    float* scratch = thread_memory(pass.scratch_size() + each);
-    Accumulated a = accumulated(splits > 1 ? parts.data + item * each : scratch + round_up(pass.scratch_size(), 16));
-    const Range keys{part * split, least(s.keys, (part + 1) * split)};
+    float* scratch = thread_memory(pass.scratch_size() + block_size);
+    Accumulated a =
+        accumulated(splits > 1 ? partial.data + item * block_size : scratch + round_up(pass.scratch_size(), 16));
+    const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
     begin(a);
-    if (!pass.run(sharing, first, count, keys, a, scratch))
-      begin(a), careful.run(sharing, first, count, keys, a, scratch);
-    if (splits == 1) finish(sharing, first, count, a);
+    if (!pass.run(group, first, count, keys, a, scratch)) begin(a), careful.run(group, first, count, keys, a, scratch);
+    if (splits == 1) write_rows(group, first, count, a);
   });
   if (splits == 1) return;
-  for_each(sharings * blocks, threads, [&](int64_t item) {
-    const int64_t n = item % sharings, first = (blocks - 1 - item / sharings) * block,
-                  count = least(block, rows - first);
+  for_each(head_groups * blocks, threads, [&](int64_t item) {
+    const int64_t n = item % head_groups, first = (blocks - 1 - item / head_groups) * block,
+                  count = minimum(block, rows - first);
     if (count <= 0) return;
-    const Accumulated a = accumulated(parts.data + item * splits * each);
-    for (int64_t part = 1; part < splits; part++) {
-      const Accumulated b = accumulated(parts.data + (item * splits + part) * each);
+    const Accumulated a = accumulated(partial.data + item * splits * block_size);
+    for (int64_t split_index = 1; split_index < splits; split_index++) {
+      const Accumulated b = accumulated(partial.data + (item * splits + split_index) * block_size);
       for (int64_t r = 0; r < count; r++) pass.merge(a, r, b, r);
     }
-    finish(sharing_of(s, n, repeat), first, count, a);
+    write_rows(head_group(s, n, n_rep), first, count, a);
   });
 }
 

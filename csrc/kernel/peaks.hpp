@@ -3,8 +3,16 @@
 
 #pragma once
 
-#include <ctime>
 #include <unistd.h>
+
+#include <cstdint>
+#include <ctime>
+
+#include "attention.hpp"
+#include "memory.hpp"
+#include "parallel.hpp"
+#include "simd.hpp"
+#include "tile.hpp"
 
 namespace regard::REGARD_ISA {
 namespace {
@@ -17,16 +25,16 @@ inline double now() {
 
 // The least time that pass() takes, of those that begin within a tenth of a second, and of three at least.
 template <class Pass>
-double least_time(Pass&& pass) {
-  double least = 1e9;
+double shortest_time(Pass&& pass) {
+  double shortest = 1e9;
   const double end = now() + 0.1;
   for (int n = 0; n < 3 || now() < end; n++) {
     const double start = now();
     pass();
     const double time = now() - start;
-    if (time < least) least = time;
+    if (time < shortest) shortest = time;
   }
-  return least;
+  return shortest;
 }
 
 // Keeps the compiler from leaving out what makes x.
@@ -35,23 +43,23 @@ inline void keep(const T& x) {
   asm volatile("" : : "g"(&x) : "memory");
 }
 
-template <class Cell>
+template <class Lane>
 double flops_of(int threads) {
   constexpr int sums = Float::tile_rows * Float::tile_vectors, steps = 1 << 17;
   const int64_t items = 8 * threads;  // several for each, so that none waits for another
-  const double time = least_time([&] {
+  const double time = shortest_time([&] {
     for_each(items, threads, [&](int64_t) {
       Float a = broadcast(0.5f), b = broadcast(0.25f), sum[sums];
       keep(a), keep(b);
-      for (Float& one : sum) one = broadcast(0.0f);
+      for (Float& vector : sum) vector = broadcast(0.0f);
       for (int step = 0; step < steps; step++) {
 #pragma GCC unroll 32
-        for (int n = 0; n < sums; n++) sum[n] = Cell::multiply_add(a, b, sum[n]);
+        for (int n = 0; n < sums; n++) sum[n] = Lane::multiply_add(a, b, sum[n]);
       }
       keep(sum);
     });
   });
-  return 2.0 * Cell::per_cell * Float::width * sums * steps * double(items) / time;
+  return 2.0 * Lane::per_lane * Float::width * sums * steps * double(items) / time;
 }
 
 // Multiplications and additions per second, for what the kernel makes of numbers of a type.
@@ -72,11 +80,11 @@ double bytes(int threads) {
 #endif
   Memory memory(pieces * piece);
   for_each(pieces, threads, [&](int64_t n) { __builtin_memset(memory.data + n * piece, 0, piece * sizeof(float)); });
-  const double time = least_time([&] {
+  const double time = shortest_time([&] {
     for_each(pieces, threads, [&](int64_t n) {
       constexpr int sums = 8, ahead = 2048;  // ahead as in few.hpp: 8192 bytes
       Float sum[sums];
-      for (Float& one : sum) one = broadcast(0.0f);
+      for (Float& vector : sum) vector = broadcast(0.0f);
       const float* from = memory.data + n * piece;
       for (int64_t i = 0; i < piece; i += sums * Float::width) {
 #pragma GCC unroll 8

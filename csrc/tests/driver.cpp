@@ -20,9 +20,9 @@
 #include <string>
 #include <thread>
 
-#include "attention.hpp"
+#include "../kernel/attention.hpp"
+#include "../kernel/parallel.hpp"
 #include "naive.hpp"
-#include "parallel.hpp"
 
 using namespace regard;
 using naive::number;
@@ -41,8 +41,8 @@ struct Random {
   int64_t below(int64_t n) { return int64_t(bits() % uint64_t(n)); }
   bool chance(double p) { return double(below(1 << 20)) < p * (1 << 20); }
   template <class T>
-  T one_of(std::initializer_list<T> some) {
-    return some.begin()[below(int64_t(some.size()))];
+  T one_of(std::initializer_list<T> options) {
+    return options.begin()[below(int64_t(options.size()))];
   }
   // A multiple of 1/64, which every type can hold, and whose products a float sums up without rounding.
   float number() { return float(below(255) - 127) / 64; }
@@ -210,11 +210,11 @@ struct Case {
   }
 };
 
-void expect(const char* what, int64_t i, double found, double expected, double tolerance) {
-  if (found == expected || (std::isnan(found) && std::isnan(expected))) return;
-  if (std::abs(found - expected) <= tolerance * (1 + std::abs(expected))) return;
+void expect(const char* what, int64_t i, double computed, double expected, double tolerance) {
+  if (computed == expected || (std::isnan(computed) && std::isnan(expected))) return;
+  if (std::abs(computed - expected) <= tolerance * (1 + std::abs(expected))) return;
   fail(std::string(what) + "[" + std::to_string(i) + "]: expected " + std::to_string(expected) + ". Got " +
-       std::to_string(found) + ".");
+       std::to_string(computed) + ".");
 }
 
 constexpr double exact = 3e-5;  // of what is computed in float32 throughout
@@ -228,7 +228,7 @@ struct Results {
   template <class Call>
   void compute(Call&& call) {
     std::vector<std::string> before, once;
-    for (Array* one : arrays) before.emplace_back(one->data, one->bytes);
+    for (Array* array : arrays) before.emplace_back(array->data, array->bytes);
     call(1);
     for (size_t i = 0; i < arrays.size(); i++) {
       once.emplace_back(arrays[i]->data, arrays[i]->bytes);
@@ -251,9 +251,9 @@ void check_largest(const Case& c, const Forward& f) {
     std::iota(keys.begin(), keys.end(), 0);
     std::stable_sort(keys.begin(), keys.end(), [&](int64_t a, int64_t b) { return weights[a] > weights[b]; });
     for (int64_t k = 0; k < f.top; k++) {
-      const int64_t at = row * f.top + k, key = f.top_indices[at];
-      if (key < 0 || key >= c.s.keys) fail("top_indices beyond the keys");
-      if (ordered && key != keys[k]) fail("top_indices out of order");
+      const int64_t at = row * f.top + k, key = f.top_keys[at];
+      if (key < 0 || key >= c.s.keys) fail("top_keys beyond the keys");
+      if (ordered && key != keys[k]) fail("top_keys out of order");
       expect("top_values", at, f.top_values[at], weights[keys[k]], exact);
       expect("top_values' weights", at, f.top_values[at], weights[key], exact);
     }
@@ -268,14 +268,14 @@ void check_forward(const Kernel& kernel, Case& c) {
   f.top = c.random.chance(0.5) ? std::min(s.keys, c.random.one_of<int64_t>({1, 2, 8, 9, 63, largest_top})) : 0;
   Array output = make_strided(c.random, f.output, f.output_type, s.batch, s.heads, s.queries, f.value_dim, true);
   Array lse(c.random, c.rows(), sizeof(double)), top_values(c.random, c.rows() * f.top, sizeof(float));
-  Array top_indices(c.random, c.rows() * f.top, sizeof(int64_t));
+  Array top_keys(c.random, c.rows() * f.top, sizeof(int64_t));
   Array entropy(c.random, c.rows(), sizeof(float)), distance(c.random, c.rows(), sizeof(float));
   if (c.random.chance(0.2)) f.output.data = nullptr, f.value_dim = 0;
   f.lse = lse.as<double>();
   if (c.random.chance(0.5)) f.entropy = entropy.as<float>();
   if (c.random.chance(0.3)) f.distance = distance.as<float>();
-  f.top_values = top_values.as<float>(), f.top_indices = top_indices.as<int64_t>();
-  Results{{&output, &lse, &entropy, &distance, &top_values, &top_indices}}.compute(
+  f.top_values = top_values.as<float>(), f.top_keys = top_keys.as<int64_t>();
+  Results{{&output, &lse, &entropy, &distance, &top_values, &top_keys}}.compute(
       [&](int threads) { kernel.forward(s, f, threads); });
 
   for (int64_t row = 0; row < c.rows(); row++) {
@@ -296,46 +296,46 @@ void check_forward(const Kernel& kernel, Case& c) {
         const int64_t value = naive::place(f.value, b, h / (s.heads / s.groups), j) + e;
         expected += weights[j] * number(f.value.data, s.type, value);
       }
-      const double found = number(f.output.data, f.output_type, naive::place(f.output, b, h, i) + e);
-      expect("output", row * f.value_dim + e, found, expected, rounding(s.type));
+      const double computed = number(f.output.data, f.output_type, naive::place(f.output, b, h, i) + e);
+      expect("output", row * f.value_dim + e, computed, expected, rounding(s.type));
     }
   }
   check_largest(c, f);
 }
 
-void check_cells(const Kernel& kernel, Case& c) {
+void check_pool(const Kernel& kernel, Case& c) {
   const Scores& s = c.s;
-  Cells cells;
-  cells.lse = c.lse.as<double>();
-  cells.rows = c.random.below(std::min<int64_t>(s.queries, 20) + 1);
-  cells.columns = c.random.below(std::min<int64_t>(s.keys, 20) + 1);
-  cells.largest = c.random.chance(0.5);
-  Array row_cell(c.random, s.queries, sizeof(int64_t)), column_cell(c.random, s.keys, sizeof(int64_t));
+  Pool pool;
+  pool.lse = c.lse.as<double>();
+  pool.rows = c.random.below(std::min<int64_t>(s.queries, 20) + 1);
+  pool.columns = c.random.below(std::min<int64_t>(s.keys, 20) + 1);
+  pool.largest = c.random.chance(0.5);
+  Array row_cells(c.random, s.queries, sizeof(int64_t)), column_cells(c.random, s.keys, sizeof(int64_t));
   const bool in_order = c.random.chance(0.5);
   const auto assign = [&](Array& to, int64_t count, int64_t parts) {
     for (int64_t i = 0; i < count; i++) {
       to.as<int64_t>()[i] = in_order && parts > 0 ? i * parts / count : c.random.below(parts + 1) - 1;
     }
   };
-  assign(row_cell, s.queries, cells.rows), assign(column_cell, s.keys, cells.columns);
-  cells.row_cell = row_cell.as<int64_t>(), cells.column_cell = column_cell.as<int64_t>();
-  const int64_t each = cells.rows * cells.columns;
-  Array found(c.random, s.batch * s.heads * each, sizeof(double));
-  cells.cells = found.as<double>();
-  Results{{&found}}.compute([&](int threads) { kernel.cells(s, cells, threads); });
+  assign(row_cells, s.queries, pool.rows), assign(column_cells, s.keys, pool.columns);
+  pool.row_cells = row_cells.as<int64_t>(), pool.column_cells = column_cells.as<int64_t>();
+  const int64_t per_head = pool.rows * pool.columns;
+  Array computed(c.random, s.batch * s.heads * per_head, sizeof(double));
+  pool.cells = computed.as<double>();
+  Results{{&computed}}.compute([&](int threads) { kernel.pool(s, pool, threads); });
 
-  std::vector<double> expected(s.batch * s.heads * each);
+  std::vector<double> expected(s.batch * s.heads * per_head);
   for (int64_t row = 0; row < c.rows(); row++) {
     for (int64_t j = 0; j < s.keys; j++) {
-      const int64_t r = cells.row_cell[row % s.queries], column = cells.column_cell[j];
+      const int64_t r = pool.row_cells[row % s.queries], column = pool.column_cells[j];
       if (r < 0 || column < 0) continue;
-      double& one = expected[row / s.queries * each + r * cells.columns + column];
+      double& cell = expected[row / s.queries * per_head + r * pool.columns + column];
       const double weight = c.dense->weights[row * s.keys + j];
-      one = cells.largest ? std::max(one, weight) : one + weight;
+      cell = pool.largest ? std::max(cell, weight) : cell + weight;
     }
   }
   if (!c.finite) return;
-  for (size_t i = 0; i < expected.size(); i++) expect("cells", int64_t(i), cells.cells[i], expected[i], exact);
+  for (size_t i = 0; i < expected.size(); i++) expect("cells", int64_t(i), pool.cells[i], expected[i], exact);
 }
 
 void check_tile(const Kernel& kernel, Case& c) {
@@ -344,9 +344,9 @@ void check_tile(const Kernel& kernel, Case& c) {
   tile.lse = c.lse.as<double>();
   tile.first_row = c.random.below(s.queries + 1), tile.rows = c.random.below(s.queries - tile.first_row + 1);
   tile.first_column = c.random.below(s.keys + 1), tile.columns = c.random.below(s.keys - tile.first_column + 1);
-  Array found(c.random, s.batch * s.heads * tile.rows * tile.columns, sizeof(float));
-  tile.weights = found.as<float>();
-  Results{{&found}}.compute([&](int threads) { kernel.tile(s, tile, threads); });
+  Array computed(c.random, s.batch * s.heads * tile.rows * tile.columns, sizeof(float));
+  tile.weights = computed.as<float>();
+  Results{{&computed}}.compute([&](int threads) { kernel.tile(s, tile, threads); });
   for (int64_t i = 0; i < s.batch * s.heads * tile.rows * tile.columns; i++) {
     const int64_t j = tile.first_column + i % tile.columns, r = i / tile.columns;
     const int64_t row = r / tile.rows * s.queries + tile.first_row + r % tile.rows;
@@ -362,9 +362,9 @@ void check_transposed(const Kernel& kernel, Case& c) {
   Strided<const void> vectors;
   const Array memory = make_strided(c.random, vectors, Type::float32, s.batch, s.heads, s.queries, t.width);
   t.vectors = {static_cast<const float*>(vectors.data), vectors.batch, vectors.head, vectors.row};
-  Array found(c.random, s.batch * s.heads * s.keys * t.width, sizeof(float));
-  t.output = found.as<float>();
-  Results{{&found}}.compute([&](int threads) { kernel.transposed(s, t, threads); });
+  Array computed(c.random, s.batch * s.heads * s.keys * t.width, sizeof(float));
+  t.output = computed.as<float>();
+  Results{{&computed}}.compute([&](int threads) { kernel.transposed(s, t, threads); });
   std::vector<double> expected(s.batch * s.heads * s.keys * t.width), sizes(expected.size());
   for (int64_t row = 0; row < c.rows(); row++) {
     const int64_t pair = row / s.queries, b = pair / s.heads, h = pair % s.heads;
@@ -385,21 +385,22 @@ void check_backward(const Kernel& kernel, Case& c) {
   Backward b;
   b.lse = c.lse.as<double>(), b.value_dim = values, b.value = c.value;
   const Array grad_memory = make_strided(c.random, b.grad_output, s.type, s.batch, s.heads, s.queries, values);
-  Array through(c.random, c.rows(), sizeof(float));
-  for (int64_t row = 0; row < c.rows(); row++) through.as<float>()[row] = c.random.number();
-  b.through = through.as<float>();
+  Array delta(c.random, c.rows(), sizeof(float));
+  for (int64_t row = 0; row < c.rows(); row++) delta.as<float>()[row] = c.random.number();
+  b.delta = delta.as<float>();
   const bool bias = c.any_bias() && c.random.chance(0.7);
   const int64_t queries = c.rows() * s.dim, keys = s.batch * s.groups * s.keys;
   const int64_t biases = bias ? c.bias_memory.bytes / naive::size_of(s.bias_type) : 0;
-  Array found[4];
+  Array computed[4];
   const int64_t counts[] = {queries, keys * s.dim, keys * values, biases};
   for (int n = 0; n < 4; n++) {
-    found[n] = Array(c.random, counts[n], sizeof(float));
-    std::fill_n(found[n].data, found[n].bytes, 0);
+    computed[n] = Array(c.random, counts[n], sizeof(float));
+    std::fill_n(computed[n].data, computed[n].bytes, 0);
   }
-  b.grad_query = found[0].as<float>(), b.grad_key = found[1].as<float>(), b.grad_value = found[2].as<float>();
-  if (bias) b.grad_bias = {found[3].as<float>(), s.bias.batch, s.bias.head, s.bias.row, s.bias.column};
-  Results{{&found[0], &found[1], &found[2], &found[3]}}.compute([&](int threads) { kernel.backward(s, b, threads); });
+  b.grad_query = computed[0].as<float>(), b.grad_key = computed[1].as<float>(), b.grad_value = computed[2].as<float>();
+  if (bias) b.grad_bias = {computed[3].as<float>(), s.bias.batch, s.bias.head, s.bias.row, s.bias.column};
+  Results{{&computed[0], &computed[1], &computed[2], &computed[3]}}.compute(
+      [&](int threads) { kernel.backward(s, b, threads); });
 
   if (!c.finite) return;
   // Each sum with the sum of its terms' sizes, which its error is measured against.
@@ -422,7 +423,7 @@ void check_backward(const Kernel& kernel, Case& c) {
         product += term, size += std::abs(term);
         add(2, key * values + e, weight * grad);
       }
-      const double grad = weight * (product - b.through[row]);
+      const double grad = weight * (product - b.delta[row]);
       const double scaled = grad * c.dense->slopes[row * s.keys + j] * s.scale;
       if (bias) {
         const int64_t at = naive::place(b.grad_bias, n, h, i, j);
@@ -438,7 +439,7 @@ void check_backward(const Kernel& kernel, Case& c) {
   const char* names[] = {"grad_query", "grad_key", "grad_value", "grad_bias"};
   for (int n = 0; n < 4; n++) {
     for (size_t i = 0; i < expected[n].size(); i++) {
-      expect(names[n], int64_t(i), found[n].as<float>()[i], expected[n][i], exact * (1 + sizes[n][i]));
+      expect(names[n], int64_t(i), computed[n].as<float>()[i], expected[n][i], exact * (1 + sizes[n][i]));
     }
   }
 }
@@ -448,7 +449,7 @@ void check_backward(const Kernel& kernel, Case& c) {
 // bfloat16 does so.
 void check_every_half(const Kernel& kernel) {
   constexpr int64_t count = 1 << 16;
-  constexpr double largest = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::min();
+  constexpr double largest = std::numeric_limits<float>::max(), smallest = std::numeric_limits<float>::min();
   for (const Type type : {Type::bfloat16, Type::float16}) {
     subject = std::string(kernel.name) + ", every number of type " + std::to_string(int(type));
     std::vector<uint16_t> zero(1), halves(count + 1), same(count), between(count);
@@ -467,11 +468,12 @@ void check_every_half(const Kernel& kernel) {
     average(wide.data(), Type::float32, 0);
     average(between.data(), type, 1);
     for (int64_t i = 0; i < count; i++) {
-      const double one = number(halves.data(), type, i), next = number(halves.data(), type, i + 1);
-      if (std::abs(2 * one) > largest && std::isfinite(one)) continue;  // the sum is beyond a float
-      expect("same", i, number(same.data(), type, i), one, least);
-      expect("wide", i, wide[i], one, least);
-      if (std::isfinite(one + next)) expect("between", i, number(between.data(), type, i), i % 2 ? next : one, least);
+      const double current = number(halves.data(), type, i), next = number(halves.data(), type, i + 1);
+      if (std::abs(2 * current) > largest && std::isfinite(current)) continue;  // the sum is beyond a float
+      expect("same", i, number(same.data(), type, i), current, smallest);
+      expect("wide", i, wide[i], current, smallest);
+      if (std::isfinite(current + next))
+        expect("between", i, number(between.data(), type, i), i % 2 ? next : current, smallest);
     }
   }
 }
@@ -483,8 +485,8 @@ void check_linear(const Kernel& kernel, int64_t seed) {
   Linear l;
   l.type = random.one_of({Type::float32, Type::bfloat16, Type::float16});
   const int64_t size = naive::size_of(l.type);
-  const auto some = [&](int64_t most) { return 1 + random.below(random.chance(0.1) ? 10 * most : most); };
-  l.rows = some(30) - 1, l.inputs = some(40), l.outputs = some(100);
+  const auto up_to = [&](int64_t limit) { return 1 + random.below(random.chance(0.1) ? 10 * limit : limit); };
+  l.rows = up_to(30) - 1, l.inputs = up_to(40), l.outputs = up_to(100);
   l.activation = Activation(random.below(4));
   subject = std::string(kernel.name) + ", layer " + std::to_string(seed) + " (type " + std::to_string(int(l.type)) +
             ", " + std::to_string(l.rows) + " × " + std::to_string(l.inputs) + " → " + std::to_string(l.outputs) +
@@ -513,12 +515,12 @@ void check_linear(const Kernel& kernel, int64_t seed) {
   l.output.data = output.data;
   kernel.linear(l, 3);
   l.output.data = again.data;
-  Linear one = l;
-  one.rows = 1;
+  Linear single = l;
+  single.rows = 1;
   for (int64_t r = 0; r < l.rows; r++) {
-    one.x.data = x.data + r * l.x.row * size, one.output.data = again.data + r * l.output.row * size;
-    if (l.residual.data) one.residual.data = residual.data + r * l.residual.row * size;
-    kernel.linear(one, 1);
+    single.x.data = x.data + r * l.x.row * size, single.output.data = again.data + r * l.output.row * size;
+    if (l.residual.data) single.residual.data = residual.data + r * l.residual.row * size;
+    kernel.linear(single, 1);
   }
   const double digits = l.type == Type::float32 ? 4e-6 : l.type == Type::bfloat16 ? 1.0 / 128 : 1.0 / 1024;
   std::vector<double> y(l.outputs);
@@ -536,13 +538,13 @@ void check_linear(const Kernel& kernel, int64_t seed) {
       y[n] = sum + (l.residual.data ? number(residual.data, l.type, r * l.residual.row + n) : 0);
       mean += y[n] / double(l.outputs);
     }
-    for (const double each : y) variance += (each - mean) * (each - mean) / double(l.outputs);
+    for (const double number : y) variance += (number - mean) * (number - mean) / double(l.outputs);
     const double deviation = l.gain ? std::sqrt(variance + l.epsilon) : 1;
     for (int64_t n = 0; n < l.outputs; n++) {
       const double normal = (y[n] - mean) / deviation * gain.as<float>()[n] + shift.as<float>()[n];
-      const double expected = l.gain ? normal : y[n], found = number(output.data, l.type, r * l.output.row + n);
+      const double expected = l.gain ? normal : y[n], computed = number(output.data, l.type, r * l.output.row + n);
       const double error = 4e-6 * (largest + std::abs(y[n])) / deviation + digits * std::abs(expected) + digits / 64;
-      expect("y", r * l.outputs + n, found, expected, error);
+      expect("y", r * l.outputs + n, computed, expected, error);
       if (std::memcmp(output.data + (r * l.output.row + n) * size, again.data + (r * l.output.row + n) * size,
                       size_t(size)) != 0)
         fail("another row beside it, or another thread, changed row " + std::to_string(r));
@@ -563,7 +565,7 @@ void check_all(const Kernel& kernel, int64_t seed) {
     check(kernel, c);
   };
   call("forward", check_forward);
-  call("cells", check_cells);
+  call("pool", check_pool);
   call("tile", check_tile);
   call("transposed", check_transposed);
   call("backward", check_backward);
@@ -590,7 +592,7 @@ void check_threads(bool emulated) {
   };
   std::vector<std::thread> threads;
   for (int n = 0; n < 4; n++) threads.emplace_back(some_cases, 20 * n);
-  for (std::thread& one : threads) one.join();
+  for (std::thread& thread : threads) thread.join();
   if (emulated) return;
 
   subject = "the child of a fork";

@@ -44,9 +44,9 @@ const Kernel* const* kernels() {
 }
 
 const Kernel* kernel(const char* name) {
-  const Kernel* const* each = kernels();
-  while (name && *each && std::strcmp((*each)->name, name) != 0) each++;
-  return *each;
+  const Kernel* const* candidate = kernels();
+  while (name && *candidate && std::strcmp((*candidate)->name, name) != 0) candidate++;
+  return *candidate;
 }
 
 }  // namespace regard

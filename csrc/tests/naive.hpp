@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "attention.hpp"
+#include "../kernel/attention.hpp"
 
 namespace regard::naive {
 
@@ -66,10 +66,10 @@ struct Dense {
             scores[j] = score(s, b, h, i, j);
             if (!(scores[j] <= largest)) largest = scores[j];
           }
-          for (double one : scores) total += one == -INFINITY ? 0 : std::exp(one - largest);
+          for (double score : scores) total += score == -INFINITY ? 0 : std::exp(score - largest);
           if (s.sinks) total += std::exp(s.sinks[h] - largest);
           lse.push_back(total == 0 ? -INFINITY : largest + std::log(total));
-          for (double one : scores) weights.push_back(one == -INFINITY ? 0 : std::exp(one - lse.back()));
+          for (double score : scores) weights.push_back(score == -INFINITY ? 0 : std::exp(score - lse.back()));
         }
       }
     }

@@ -57,14 +57,14 @@ struct Forward {
   float* distance = nullptr;         // (B,H,Q), Σ_j w_ij |i − j|
   int64_t top = 0;                   // k: at most largest_top and K
   float* top_values = nullptr;       // (B,H,Q,k), sorted, ties to the lower key
-  int64_t* top_indices = nullptr;    // (B,H,Q,k)
+  int64_t* top_keys = nullptr;       // (B,H,Q,k)
 };
 
-// Weights gathered into cells: w_ij goes to cell (row_cell[i], column_cell[j]); −1 is left out.
-struct Cells {
-  const double* lse = nullptr;           // (B,H,Q)
-  const int64_t* row_cell = nullptr;     // (Q)
-  const int64_t* column_cell = nullptr;  // (K)
+// Weights gathered into cells: w_ij goes to cell (row_cells[i], column_cells[j]); −1 is left out.
+struct Pool {
+  const double* lse = nullptr;            // (B,H,Q)
+  const int64_t* row_cells = nullptr;     // (Q)
+  const int64_t* column_cells = nullptr;  // (K)
   int64_t rows = 0, columns = 0;
   bool largest = false;     // the largest weight of a cell, not their sum
   double* cells = nullptr;  // (B,H,rows,columns)
@@ -85,13 +85,13 @@ struct Transposed {
   float* output = nullptr;       // (B,H,K,F)
 };
 
-// Gradients in float32, contiguous, zeroed by the caller. through_i = Σ_e grad_ie output_ie − (gradient of lse_i).
+// Gradients in float32, contiguous, zeroed by the caller. delta_i = Σ_e grad_ie output_ie − (gradient of lse_i).
 struct Backward {
   const double* lse = nullptr;      // (B,H,Q)
   int64_t value_dim = 0;            // E
   Strided<const void> value;        // (B,G,K,E)
   Strided<const void> grad_output;  // (B,H,Q,E), of the scores' type
-  const float* through = nullptr;   // (B,H,Q)
+  const float* delta = nullptr;     // (B,H,Q)
   float* grad_query = nullptr;      // (B,Q,H,D), as projections want it
   float* grad_key = nullptr;        // (B,K,G,D)
   float* grad_value = nullptr;      // (B,K,G,E)
@@ -126,7 +126,7 @@ struct Linear {
 struct Kernel {
   const char* name;
   void (*forward)(const Scores&, const Forward&, int threads);
-  void (*cells)(const Scores&, const Cells&, int threads);
+  void (*pool)(const Scores&, const Pool&, int threads);
   void (*tile)(const Scores&, const Tile&, int threads);
   void (*transposed)(const Scores&, const Transposed&, int threads);
   void (*backward)(const Scores&, const Backward&, int threads);

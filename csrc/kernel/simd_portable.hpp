@@ -52,8 +52,8 @@ inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), ab
 
 inline float sum(Float a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 inline float largest(Float a) {
-  const float one = a.v[0] > a.v[1] ? a.v[0] : a.v[1], other = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
-  return one > other ? one : other;
+  const float low = a.v[0] > a.v[1] ? a.v[0] : a.v[1], high = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
+  return low > high ? low : high;
 }
 
 // The exponent's bits: those of 2^−127 are 0, and what would be less than the smallest normal number is 0.

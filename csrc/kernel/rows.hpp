@@ -2,6 +2,15 @@
 
 #pragma once
 
+#include <cstdint>
+
+#include "attention.hpp"
+#include "exponential.hpp"
+#include "pack.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
 namespace regard::REGARD_ISA {
 namespace {
 
@@ -9,9 +18,10 @@ constexpr int64_t block_keys = 256;  // so many keys, and their values, stay in 
 constexpr int64_t block_rows = 384;  // that many rows, at most, use them before the next
 constexpr int tile_rows = Float::tile_rows;
 
-// The query heads that read one head of keys, row after row: row r is query r / repeat of head first + r % repeat.
-struct Sharing {
-  int64_t batch, group, first, repeat;
+// A head group: the query heads that share one key head, their rows in turn: row r is query r / n_rep of head
+// first_head + r % n_rep.
+struct HeadGroup {
+  int64_t batch, key_head, first_head, n_rep;
 };
 
 struct Row {
@@ -19,11 +29,11 @@ struct Row {
   int64_t start, stop;  // of the keys that it may see: none where start ≥ stop
 };
 
-inline Row row_of(const Scores& s, const Sharing& sharing, int64_t r) {
-  Row row{r / sharing.repeat, sharing.first + r % sharing.repeat, 0, s.keys};
+inline Row row_of(const Scores& s, const HeadGroup& group, int64_t r) {
+  Row row{r / group.n_rep, group.first_head + r % group.n_rep, 0, s.keys};
   if (s.start) {
-    const int64_t at = sharing.batch * s.span_batch + row.query;
-    row.start = most<int64_t>(s.start[at], 0), row.stop = least(s.stop[at], s.keys);
+    const int64_t at = group.batch * s.span_batch + row.query;
+    row.start = maximum<int64_t>(s.start[at], 0), row.stop = minimum(s.stop[at], s.keys);
   }
   return row;
 }
@@ -34,38 +44,40 @@ struct Range {
 };
 
 // The run that holds all the keys that some rows may see.
-inline Range reach(const Row* rows, int64_t count) {
+inline Range key_range(const Row* rows, int64_t count) {
   Range keys{INT64_MAX, 0};
   for (int64_t r = 0; r < count; r++) {
     if (rows[r].start >= rows[r].stop) continue;
-    keys.from = least(keys.from, rows[r].start), keys.to = most(keys.to, rows[r].stop);
+    keys.from = minimum(keys.from, rows[r].start), keys.to = maximum(keys.to, rows[r].stop);
   }
   return keys.from < keys.to ? keys : Range{0, 0};
 }
 
 // Where the rows end that share keys with those before them, as all do unless there are segments. A segment is thus
 // computed in the same way wherever it lies.
-inline int64_t together(const Row* rows, int64_t from, int64_t count) {
+inline int64_t segment_end(const Row* rows, int64_t from, int64_t count) {
   int64_t to = from, stop = 0;
-  while (to < count && (to == from || rows[to].start < stop)) stop = most(stop, rows[to++].stop);
+  while (to < count && (to == from || rows[to].start < stop)) stop = maximum(stop, rows[to++].stop);
   return to;
 }
 
 // Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing. Not by
 // a scale so small or so large that it and its inverse are not both ordinary floats.
-inline bool stays_raw(const Scores& s) { return s.scale > 1e-30f && s.scale < 1e30f && s.softcap == 0 && !s.bias.data; }
+inline bool keeps_raw_products(const Scores& s) {
+  return s.scale > 1e-30f && s.scale < 1e30f && s.softcap == 0 && !s.bias.data;
+}
 
 // What raw products, or else scores, are multiplied by to be powers of two.
-inline float to_powers(const Scores& s) { return stays_raw(s) ? s.scale * log2_e : log2_e; }
+inline float to_powers(const Scores& s) { return keeps_raw_products(s) ? s.scale * log2_e : log2_e; }
 
 // The least difference of scores that is still told apart from −∞: its power of two is 0.
-inline float least_difference(float factor) { return least_power / factor; }
+inline float smallest_difference(float factor) { return smallest_power / factor; }
 
 // Scale, softcap, bias and mask for keys first … first + count of one row. Where softcap has bent a score, `slope` gets
 // the derivative.
-inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
-                       float* slope) {
-  float scale = stays_raw(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
+inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
+                            float* slope) {
+  float scale = keeps_raw_products(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
   if (s.softcap != 0) {
     const Float inner = broadcast(scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
     for (int64_t j = 0; j < count; j += Float::width) {
@@ -75,7 +87,7 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
     }
     scale = 1;
   }
-  const int64_t known = least(count, s.keys - first);  // the others fill up the panel
+  const int64_t known = minimum(count, s.keys - first);  // the others fill up the panel
   if (s.bias.data) {
     const int64_t offset =
         batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
@@ -87,9 +99,9 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
           store(score + j, multiply_add(load(score + j), broadcast(scale), load_as<type>(bias, j)));
       }
       for (; j < known; j++) {
-        float one;
-        to_floats(at(bias, type, j * s.bias.column), type, &one, 1);
-        score[j] = score[j] * scale + one;
+        float number;
+        to_floats(at(bias, type, j * s.bias.column), type, &number, 1);
+        score[j] = score[j] * scale + number;
       }
     });
   } else if (scale != 1) {
@@ -104,8 +116,8 @@ inline void finish_row(const Scores& s, int64_t batch, const Row& row, int64_t f
       for (int64_t j = 0; j < known; j++) score[j] = mask[j * s.mask.column] ? score[j] : -infinity;
     }
   }
-  for (int64_t j = 0, before = least(count, row.start - first); j < before; j++) score[j] = -infinity;
-  for (int64_t j = most<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
+  for (int64_t j = 0, before = minimum(count, row.start - first); j < before; j++) score[j] = -infinity;
+  for (int64_t j = maximum<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
 }
 
 // Where the keys of a block are: packed as panels or, where rows are few, as they lie.
@@ -116,8 +128,8 @@ struct Keys {
 
 // Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
 // the largest of each row. `known` keys are there.
-template <class Cell, int rows>
-inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t cells, Keys block,
+template <class Lane, int rows>
+inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes, Keys block,
                   int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top,
                   float* slopes = nullptr) {
   constexpr int vectors = Float::tile_vectors;
@@ -126,20 +138,20 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   if (block.direct) {
     with_type(s.type, [&]<Type type>() {
       products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row,
-                           least(known, keys.to) - keys.from, s.dim, scores + keys.from, stride);
+                           minimum(known, keys.to) - keys.from, s.dim, scores + keys.from, stride);
     });
     for (int r = 0; r < rows; r++) {
-      float* some = scores + r * stride;
-      for (int64_t j = round_up(least(known, keys.to), Float::width); j < keys.to; j += Float::width)
-        store(some + j, tops[r]);
-      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(some + j));
+      float* row_scores = scores + r * stride;
+      for (int64_t j = round_up(minimum(known, keys.to), Float::width); j < keys.to; j += Float::width)
+        store(row_scores + j, tops[r]);
+      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(row_scores + j));
     }
   }
   for (int64_t key = block.direct ? keys.to : keys.from; key < keys.to; key += panel_keys) {
     Float sums[rows][vectors];
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
-    multiply<Cell, rows, vectors>(Left{query, cells, 1}, Right{block.panels + key * cells, panel_keys}, cells, sums);
+    multiply<Lane, rows, vectors>(Left{query, lanes, 1}, Right{block.panels + key * lanes, panel_keys}, lanes, sums);
     for (int r = 0; r < rows; r++) {
       for (int n = 0; n < vectors; n++) {
         store(scores + r * stride + key + n * Float::width, sums[r][n]);
@@ -148,10 +160,10 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
     }
   }
   for (int r = 0; r < rows; r++) {
-    if (!stays_raw(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
-      float* some = scores + r * stride + keys.from;
-      finish_row(s, batch, row[r], first + keys.from, keys.to - keys.from, some,
-                 slopes ? slopes + r * stride + keys.from : nullptr);
+    if (!keeps_raw_products(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
+      float* row_scores = scores + r * stride + keys.from;
+      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores,
+                      slopes ? slopes + r * stride + keys.from : nullptr);
       tops[r] = broadcast(-infinity);
       for (int64_t j = keys.from; j < keys.to; j += Float::width)
         tops[r] = larger(tops[r], load(scores + r * stride + j));
@@ -170,9 +182,9 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
   // The lse in the unit of the scores, as a float and what is left of it, so that a large one loses no digits. It is
   // taken off before the product with the factor: of two large numbers the difference is exact, their products' is not.
   const double level = lse == -infinity ? 0 : lse / (ln_2 * double(factor));
-  const float near = least(most(float(level), -largest_float), largest_float);
+  const float near = minimum(maximum(float(level), -largest_float), largest_float);
   const Float scale = broadcast(factor), less = broadcast(near), rest = broadcast(float((near - level) * factor));
-  const Float smallest = broadcast(least_difference(factor));
+  const Float smallest = broadcast(smallest_difference(factor));
   for (int64_t j = keys.from; j < keys.to; j += Float::width) {
     store(score + j, exp2(larger(smallest, load(score + j) - less), scale, rest));
   }
@@ -190,51 +202,51 @@ struct Scored {
 
 // All scores of `count` rows and some keys, tile by tile: for each block of keys that anybody may see prepare(first,
 // count), then visit.operator()<rows>(tile) for its rows.
-template <class Cell>
+template <class Lane>
 struct Blocks {
   const Scores& s;
   bool direct;                            // for few rows: keys as they lie
-  int64_t cells = cells_of<Cell>(s.dim);  // of a query or key
+  int64_t lanes = lanes_of<Lane>(s.dim);  // of a query or key
 
-  int64_t panels_at() const { return block_rows * cells; }
-  int64_t staging_at() const { return panels_at() + block_keys * cells; }
-  int64_t size() const { return round_up(staging_at() + Float::width * round_up(cells, Float::width), 16); }
+  int64_t panels_at() const { return block_rows * lanes; }
+  int64_t staging_at() const { return panels_at() + block_keys * lanes; }
+  int64_t size() const { return round_up(staging_at() + Float::width * round_up(lanes, Float::width), 16); }
 
   template <class Prepare, class Visit>
-  void visit(const Sharing& sharing, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
+  void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
-    const int64_t query_cells = direct ? few_cells(s.type, s.dim) : cells;  // of one query, as it is packed
+    const int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
     float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
     for (int64_t r = 0; r < count; r++) {
-      rows[r] = row_of(s, sharing, first_row + r);
-      const int64_t offset = sharing.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
+      rows[r] = row_of(s, group, first_row + r);
+      const int64_t offset = group.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
       if (direct)
-        pack_few(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells);
+        pack_small_query(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes);
       else
-        pack_row<Cell>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_cells, cells);
-      rows[r].start = most(rows[r].start, keys.from), rows[r].stop = least(rows[r].stop, keys.to);
+        pack_row<Lane>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes, lanes);
+      rows[r].start = maximum(rows[r].start, keys.from), rows[r].stop = minimum(rows[r].stop, keys.to);
     }
     for (int64_t from = 0, to; from < count; from = to) {
-      to = together(rows, from, count);
-      const Range seen = reach(rows + from, to - from);
+      to = segment_end(rows, from, count);
+      const Range seen = key_range(rows + from, to - from);
       for (int64_t first = seen.from; first < seen.to; first += block_keys) {
-        const int64_t known = least(block_keys, seen.to - first);
-        const int64_t key = sharing.batch * s.key.batch + sharing.group * s.key.head + first * s.key.row;
-        const char* lying = at(s.key.data, s.type, key);
-        if (!direct) pack_panels<Cell>(lying, s.type, s.key.row, known, s.dim, panels, staging);
+        const int64_t known = minimum(block_keys, seen.to - first);
+        const int64_t key = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
+        const char* key_data = at(s.key.data, s.type, key);
+        if (!direct) pack_panels<Lane>(key_data, s.type, s.key.row, known, s.dim, panels, staging);
         prepare(first, known);
         for (int64_t r = from; r < to; r += tile_rows) {
-          with_constant<tile_rows>(int(least<int64_t>(tile_rows, to - r)), [&]<int n>() {
-            Range some = reach(rows + r, n);
-            some.from = most<int64_t>(0, some.from - first) / panel_keys * panel_keys;
-            some.to = least(round_up(known, panel_keys), round_up(some.to - first, panel_keys));
-            if (some.from >= some.to) return;
+          with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, to - r)), [&]<int n>() {
+            Range tile_keys = key_range(rows + r, n);
+            tile_keys.from = maximum<int64_t>(0, tile_keys.from - first) / panel_keys * panel_keys;
+            tile_keys.to = minimum(round_up(known, panel_keys), round_up(tile_keys.to - first, panel_keys));
+            if (tile_keys.from >= tile_keys.to) return;
             alignas(64) float scores[tile_rows * block_keys];
             float top[tile_rows];
-            score<Cell, n>(s, sharing.batch, rows + r, query + r * query_cells, cells,
-                           Keys{panels, direct ? lying : nullptr}, first, known, some, scores, block_keys, top);
-            visit.template operator()<n>(Scored{rows + r, r, first, known, some, scores, top});
+            score<Lane, n>(s, group.batch, rows + r, query + r * query_lanes, lanes,
+                           Keys{panels, direct ? key_data : nullptr}, first, known, tile_keys, scores, block_keys, top);
+            visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
           });
         }
       }
@@ -243,15 +255,15 @@ struct Blocks {
 };
 
 // The heads of one sequence that share keys, one after the other over all sequences.
-inline Sharing sharing_of(const Scores& s, int64_t n, int64_t repeat) {
-  const int64_t per_batch = s.heads / repeat, head = n % per_batch * repeat;
-  return {n / per_batch, s.groups ? head / (s.heads / s.groups) : 0, head, repeat};
+inline HeadGroup head_group(const Scores& s, int64_t n, int64_t n_rep) {
+  const int64_t per_batch = s.heads / n_rep, head = n % per_batch * n_rep;
+  return {n / per_batch, s.groups ? head / (s.heads / s.groups) : 0, head, n_rep};
 }
 
 // Rows in blocks that are as large as one another, in whole tiles.
-struct Cut {
+struct RowBlocks {
   int64_t blocks, size;
-  explicit Cut(int64_t rows, int64_t largest = block_rows)
+  explicit RowBlocks(int64_t rows, int64_t largest = block_rows)
       : blocks((rows + largest - 1) / largest), size(blocks ? round_up((rows + blocks - 1) / blocks, tile_rows) : 0) {}
 };
 

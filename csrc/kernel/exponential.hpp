@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include "simd.hpp"
+
 namespace regard::REGARD_ISA {
 namespace {
 
@@ -9,10 +11,10 @@ constexpr float log2_e = 1.44269504088896340736f;
 constexpr double ln_2 = 0.69314718055994530942;
 constexpr float infinity = __builtin_inff(), largest_float = __FLT_MAX__;
 
-constexpr float least_power = -1000;  // 2^−1000 is 0
+constexpr float smallest_power = -1000;  // 2^−1000 is 0
 
 // No smaller, so that −∞ is a number to reckon with. nan stays nan.
-inline Float bounded(Float x) { return larger(broadcast(least_power), x); }
+inline Float bounded(Float x) { return larger(broadcast(smallest_power), x); }
 
 // 2^(whole + rest) within 1.6e-7 of itself, for −½ ≤ rest ≤ ½ and whole numbers up to 127; 0 below −150.
 inline Float power_of_two(Float whole, Float rest) {

@@ -3,6 +3,17 @@
 
 #pragma once
 
+#include <cstdint>
+
+#include "attention.hpp"
+#include "exponential.hpp"
+#include "memory.hpp"
+#include "pack.hpp"
+#include "parallel.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
 namespace regard::REGARD_ISA {
 namespace {
 
@@ -51,28 +62,28 @@ inline Float activated(Activation activation, Float x) {
 
 // `count` numbers of a row, a vector of them at most.
 template <Type type>
-inline Float load_some(const char* from, int64_t count) {
+inline Float load_up_to(const char* from, int64_t count) {
   if (count >= Float::width) return load_as<type>(from, 0);
-  float some[Float::width] = {};
-  to_floats(from, type, some, count);
-  return load(some);
+  float numbers[Float::width] = {};
+  to_floats(from, type, numbers, count);
+  return load(numbers);
 }
 template <Type type>
-inline void store_some(Float x, char* to, int64_t count) {
+inline void store_up_to(Float x, char* to, int64_t count) {
   if (count < Float::width) {
-    float some[Float::width];
-    store(some, x);
-    return from_floats(some, type, to, count);
+    float numbers[Float::width];
+    store(numbers, x);
+    return from_floats(numbers, type, to, count);
   }
   if constexpr (type == Type::float32) store(reinterpret_cast<float*>(to), x);
   if constexpr (type == Type::bfloat16) store_bfloat16(reinterpret_cast<uint16_t*>(to), x);
   if constexpr (type == Type::float16) store_float16(reinterpret_cast<uint16_t*>(to), x);
 }
 
-template <class Cell, Type type>
+template <class Lane, Type type>
 struct Layer {
   const Linear& l;
-  const int64_t cells = cells_of<Cell>(l.inputs), panels = (l.outputs + panel_keys - 1) / panel_keys;
+  const int64_t lanes = lanes_of<Lane>(l.inputs), panels = (l.outputs + panel_keys - 1) / panel_keys;
   // Where a norm follows, the sums wait for it in floats, in the output itself if that is of floats.
   const bool in_place = type == Type::float32;
   float* const sums = in_place ? static_cast<float*>(l.output.data) : l.sums;
@@ -81,29 +92,29 @@ struct Layer {
   // Rows [first, last) of panels [begin, end).
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const bool aligned = reinterpret_cast<uintptr_t>(l.x.data) % sizeof(float) == 0;
-    const bool ready = aligned && l.inputs % Cell::per_cell == 0 && l.x.row % Cell::per_cell == 0 &&
-                       (Cell::per_cell == 2 || type == Type::float32);
+    const bool ready = aligned && l.inputs % Lane::per_lane == 0 && l.x.row % Lane::per_lane == 0 &&
+                       (Lane::per_lane == 2 || type == Type::float32);
     const float* x = reinterpret_cast<const float*>(at(l.x.data, type, first * l.x.row));
-    int64_t step = l.x.row / Cell::per_cell;
+    int64_t step = l.x.row / Lane::per_lane;
     if (!ready) {
-      float* packed = thread_memory((last - first) * cells);
+      float* packed = thread_memory((last - first) * lanes);
       for (int64_t r = first; r < last; r++)
-        pack_row<Cell>(at(l.x.data, type, r * l.x.row), type, l.inputs, packed + (r - first) * cells, cells);
-      x = packed, step = cells;
+        pack_row<Lane>(at(l.x.data, type, r * l.x.row), type, l.inputs, packed + (r - first) * lanes, lanes);
+      x = packed, step = lanes;
     }
     for (int64_t panel = begin; panel < end; panel++) {
-      const Right weight{l.weight + panel * panel_keys * cells, panel_keys};
+      const Right weight{l.weight + panel * panel_keys * lanes, panel_keys};
       for (int64_t r = first; r < last; r += Float::tile_rows) {
-        with_constant<Float::tile_rows>(int(least<int64_t>(Float::tile_rows, last - r)), [&]<int rows>() {
+        with_constant<Float::tile_rows>(int(minimum<int64_t>(Float::tile_rows, last - r)), [&]<int rows>() {
           Float sum[rows][Float::tile_vectors];
           for (auto& of_row : sum)
-            for (Float& some : of_row) some = broadcast(0.0f);
-          const Left some{x + (r - first) * step, step, 1};
+            for (Float& vector : of_row) vector = broadcast(0.0f);
+          const Left left{x + (r - first) * step, step, 1};
           if (last - first <= 2 * Float::tile_rows)  // the weights pass by once or twice: memory is what it waits for
-            multiply<Cell, rows, Float::tile_vectors, 32>(some, weight, cells, sum);
+            multiply<Lane, rows, Float::tile_vectors, 32>(left, weight, lanes, sum);
           else
-            multiply<Cell, rows, Float::tile_vectors>(some, weight, cells, sum);
-          for (int n = 0; n < Float::tile_vectors; n++) finish(sum, r, panel * panel_keys + n * Float::width, n);
+            multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
+          for (int n = 0; n < Float::tile_vectors; n++) store_outputs(sum, r, panel * panel_keys + n * Float::width, n);
         });
       }
     }
@@ -111,41 +122,41 @@ struct Layer {
 
   // What follows the product, of one vector of columns.
   template <int rows>
-  void finish(const Float (&sum)[rows][Float::tile_vectors], int64_t first, int64_t column, int n) const {
+  void store_outputs(const Float (&sum)[rows][Float::tile_vectors], int64_t first, int64_t column, int n) const {
     const int64_t count = l.outputs - column;
     if (count <= 0) return;
-    const Float bias = load_some<Type::float32>(reinterpret_cast<const char*>(l.bias + column), count);
+    const Float bias = load_up_to<Type::float32>(reinterpret_cast<const char*>(l.bias + column), count);
     for (int r = 0; r < rows; r++) {
       const int64_t row = first + r;
       Float y = activated(l.activation, sum[r][n] + bias);
-      if (l.residual.data) y = y + load_some<type>(at(l.residual.data, type, row * l.residual.row + column), count);
+      if (l.residual.data) y = y + load_up_to<type>(at(l.residual.data, type, row * l.residual.row + column), count);
       if (l.gain)
-        store_some<Type::float32>(y, reinterpret_cast<char*>(sums + row * sums_row + column), count);
+        store_up_to<Type::float32>(y, reinterpret_cast<char*>(sums + row * sums_row + column), count);
       else
-        store_some<type>(y, output(row, column), count);
+        store_up_to<type>(y, output(row, column), count);
     }
   }
 
   // (x − mean) / √(variance + ε) · gain + shift
   void norm_row(int64_t row) const {
     const char* x = reinterpret_cast<const char*>(sums + row * sums_row);
-    const auto some = [&](const void* from, int64_t i) {
-      return load_some<Type::float32>(static_cast<const char*>(from) + i * 4, l.outputs - i);
+    const auto vector = [&](const void* from, int64_t i) {
+      return load_up_to<Type::float32>(static_cast<const char*>(from) + i * 4, l.outputs - i);
     };
     const auto average = [&](auto&& term) {
       Float total = broadcast(0.0f);
       int64_t i = 0;
-      for (; i + Float::width <= l.outputs; i += Float::width) total = total + term(some(x, i));
+      for (; i + Float::width <= l.outputs; i += Float::width) total = total + term(vector(x, i));
       float rest[Float::width] = {};
-      if (i < l.outputs) store_some<Type::float32>(term(some(x, i)), reinterpret_cast<char*>(rest), l.outputs - i);
+      if (i < l.outputs) store_up_to<Type::float32>(term(vector(x, i)), reinterpret_cast<char*>(rest), l.outputs - i);
       return sum(total + load(rest)) / float(l.outputs);
     };
     const Float mean = broadcast(average([](Float x) { return x; }));
     const float variance = average([&](Float x) { return (x - mean) * (x - mean); });
     const Float factor = broadcast(1.0f / __builtin_sqrtf(variance + l.epsilon));
     for (int64_t i = 0; i < l.outputs; i += Float::width) {
-      const Float y = multiply_add((some(x, i) - mean) * factor, some(l.gain, i), some(l.shift, i));
-      store_some<type>(y, output(row, i), l.outputs - i);
+      const Float y = multiply_add((vector(x, i) - mean) * factor, vector(l.gain, i), vector(l.shift, i));
+      store_up_to<type>(y, output(row, i), l.outputs - i);
     }
   }
 
@@ -156,24 +167,24 @@ struct Layer {
 
 // Blocks of rows that stay in the cache near the core while all panels pass by; where blocks are few, each is shared,
 // panel by panel, and the norm waits for all of them.
-template <class Cell, Type type>
+template <class Lane, Type type>
 void linear_in(const Linear& l, int threads) {
   if (l.rows == 0) return;
-  const Layer<Cell, type> layer{l};
+  const Layer<Lane, type> layer{l};
   constexpr int64_t tile = Float::tile_rows;
-  const int64_t rows = most(4 * tile, least(16 * tile, (int64_t(1) << 16) / layer.cells / tile * tile));
+  const int64_t rows = maximum(4 * tile, minimum(16 * tile, (int64_t(1) << 16) / layer.lanes / tile * tile));
   const int64_t blocks = (l.rows + rows - 1) / rows;
-  const int64_t parts = blocks >= 4 * threads ? 1 : least(layer.panels, (4 * threads + blocks - 1) / blocks);
+  const int64_t shares = blocks >= 4 * threads ? 1 : minimum(layer.panels, (4 * threads + blocks - 1) / blocks);
   const auto norm = [&](int64_t block) {
-    for (int64_t row = block * rows; row < least(l.rows, (block + 1) * rows); row++) layer.norm_row(row);
+    for (int64_t row = block * rows; row < minimum(l.rows, (block + 1) * rows); row++) layer.norm_row(row);
   };
-  for_each(blocks * parts, threads, [&](int64_t item) {
-    const int64_t block = item / parts, part = item % parts;
-    layer.multiply_rows(block * rows, least(l.rows, (block + 1) * rows), layer.panels * part / parts,
-                        layer.panels * (part + 1) / parts);
-    if (l.gain && parts == 1) norm(block);
+  for_each(blocks * shares, threads, [&](int64_t item) {
+    const int64_t block = item / shares, share = item % shares;
+    layer.multiply_rows(block * rows, minimum(l.rows, (block + 1) * rows), layer.panels * share / shares,
+                        layer.panels * (share + 1) / shares);
+    if (l.gain && shares == 1) norm(block);
   });
-  if (l.gain && parts > 1) for_each(blocks, threads, norm);
+  if (l.gain && shares > 1) for_each(blocks, threads, norm);
 }
 
 }  // namespace
