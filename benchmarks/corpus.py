@@ -63,7 +63,7 @@ def memory(folder, arguments):
     assert process.returncode == 0
     parts = [(when, size) for when, size in used if when > 5]  # the model is open
     tenth = len(parts) // 10
-    first, last = (statistics.mean(size for _, size in some) for some in (parts[:tenth], parts[-tenth:]))
+    first, last = (statistics.mean(size for _, size in samples) for samples in (parts[:tenth], parts[-tenth:]))
     seconds = used[-1][0]
     print(f"  {arguments.lines:,} lines in {seconds:,.0f} s: {arguments.lines / seconds:,.0f} texts/s")
     print(
@@ -78,7 +78,7 @@ def kills(folder, arguments):
     file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")
     more = ["--level", "word"]
     subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
-    again = [each for each in command(file, out, *more) if each != "--overwrite"]
+    again = [word for word in command(file, out, *more) if word != "--overwrite"]
     chance, killed, finished, same = random.Random(0), 0, 0, 0
     while killed < arguments.kills or finished == 0:
         with subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -125,11 +125,11 @@ def ray(folder, arguments):
 
     rates = {"local": [], f"ray={cluster.address}": []}
     for _ in range(arguments.rounds):
-        for on, found in rates.items():
-            found.append(run(on))
-    one, two = (statistics.median(found) for found in rates.values())
+        for on, samples in rates.items():
+            samples.append(run(on))
+    alone, two = (statistics.median(samples) for samples in rates.values())
     cluster.shutdown()
-    print(f"  one process {one:,.0f} texts/s, two Ray workers {two:,.0f}: {two / one:.2f} × (goal: 0.85 at least)")
+    print(f"  one process {alone:,.0f} texts/s, two Ray workers {two:,.0f}: {two / alone:.2f} × (goal: 0.85 at least)")
 
 
 def main() -> None:
