@@ -39,10 +39,11 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a contextual encoder on plain text, by masked-language modelling.
+    """Train a contextual encoder on plain text.
 
-    The folder opens in regard.Lens and in transformers. One twentieth of the text is held out for evaluation.
-    Interrupted runs resume: repeat the same command with --resume. The result is the same, to the bit.
+    It learns by masked-language modelling. The folder opens in regard.Lens and in transformers. One twentieth of the
+    text is held out for evaluation. Interrupted runs resume: repeat the same command with --resume. The result is the
+    same, to the bit.
     """
     from regard._internal import progress
     from regard.train import run
