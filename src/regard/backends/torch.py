@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,8 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     none = lse.new_empty(0)
     nothing = lse.new_empty(*lse.shape, 0), lse.new_empty(*lse.shape, 0, dtype=torch.long)
     values, indices = collected.get(f"topk:{top}", nothing)
-    return _heads_side_by_side(output), lse.contiguous(), *collected.get("entropy", (none,)), values, indices
+    (entropies,) = collected.get("entropy", (none,))
+    return _heads_side_by_side(output), lse.contiguous(), entropies, values, indices
 
 
 def _heads_side_by_side(output: Tensor) -> Tensor:
