@@ -235,7 +235,7 @@ def test_stopped_before_the_end(run, monkeypatch):
         (["--steps", "0"], 2, "should be greater than or equal to 1"),
         (["--save", "race.pdf"], 1, "Expected a file that ends in .png, .svg or .json. Got 'race.pdf'."),
         (["--save", "nowhere/race.png"], 1, "nowhere/race.png: No such file or directory"),
-        (["--dim", "100"], 1, "expected a dim that 3 heads divide. Got 100."),
+        (["--dim", "100"], 1, "expected a dim that is divisible by 3 heads. Got 100."),
     ],
 )
 def test_wrong_usage(run, arguments, code, message):

@@ -326,7 +326,7 @@ def test_ctrl_c(command, monkeypatch):
         (b" \n\n", [], "There is no text in bad.txt."),
         (b"two words", [], "Too little text: 10 characters, and blocks of 16 tokens need about "),
         (b"some text \xff and more", [], "bad.txt: not UTF-8 at byte 10."),
-        (sentences().encode(), ["--heads", 3], "expected a dim that 3 heads divide. Got 16."),
+        (sentences().encode(), ["--heads", 3], "expected a dim that is divisible by 3 heads. Got 16."),
         (sentences().encode(), ["--resume"], "model holds no run to resume: there is no training.pt."),
         (sentences().encode(), ["--out", "text.txt"], "text.txt is not an empty folder."),
         (sentences().encode(), ["--out", "."], ". is not an empty folder."),
