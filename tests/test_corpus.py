@@ -430,7 +430,7 @@ def test_all_that_could_not_be_embedded(tmp_path, tiny):
 def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
     (tmp_path / "a.txt").write_text("short\n" + "long " * 300 + "\nshort too\n")
     config, calls = EmbedConfig(tiny, truncation="error"), []
-    with pytest.raises(ValueError, match=r"a\.txt, line 2: it has .* tokens, and tiny takes 37 at once"):
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: it has .* tokens, and tiny takes at most 37"):
         embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config)
     embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config, on_error="skip", warn=calls.append)
     assert len(calls) == 1
