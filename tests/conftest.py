@@ -14,7 +14,7 @@ from regard.backends import BACKENDS
 
 pytest.register_assert_rewrite("support")
 
-from support import oracles  # noqa: E402
+from support import areas, oracles  # noqa: E402
 from support.browser import browser, tab  # noqa: E402, F401
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -25,6 +25,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
 collect_ignore = ["families.py", "fuzz.py", "gpu.py", "support"]  # programs of their own, and what tests import
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(areas.area(item.path))
+        if areas.is_slow(item.path, item.name.partition("[")[0]):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -268,11 +268,13 @@ def check_reductions(case, w, weights, lse, of_weights, row_error, unit) -> None
     assert bool((indices.diff(dim=-1)[tied] > 0).all()), f"topk({k}): of equal weights the lower index comes first"
     rows, columns = case.draw.randint(1, min(case.queries, 6)), case.draw.randint(1, min(case.keys, 6))
     reduce = case.draw.choice(("mean", "sum", "max"))
+    cells = pooled(weights, rows, columns, reduce)
+    summing = cells * UNIT[torch.float64] * case.queries * case.keys  # one number after another, in float64
     close(
         f"pool {reduce}",
         w.pool(rows, columns, reduce),
-        pooled(weights, rows, columns, reduce),
-        pooled(of_weights, rows, columns, reduce) + 16 * unit,
+        cells,
+        pooled(of_weights, rows, columns, reduce) + 16 * unit + summing,
     )
     row, column = case.draw.randrange(case.queries), case.draw.randrange(case.keys)
     close("row", w[:, :, row], weights[:, :, row], of_weights[:, :, row])

@@ -1,6 +1,8 @@
 """The rooms of the package and the order of their imports: one way, without circles."""
 
 import ast
+import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -57,6 +59,7 @@ def imports(source, known):
                 yield inner if inner in known else node.module
 
 
+@cache
 def graph():
     return {
         name: set(imports(path.read_text("utf-8"), MODULES.keys() | {"regard._kernel"})) - {"regard._kernel", name}
@@ -89,8 +92,7 @@ def test_rooms_of_one_line_do_not_know_each_other():
 
 
 def test_no_imports_go_in_a_circle():
-    modules = graph()
-    del modules[UPWARD]
+    modules = {name: others for name, others in graph().items() if name != UPWARD}
     try:
         TopologicalSorter(modules).prepare()
     except CycleError as error:
@@ -102,3 +104,15 @@ def test_that_a_circle_would_be_seen():
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
     source = "if TYPE_CHECKING:\n    import regard.x\ndef late():\n    from regard.lens import words\nimport regard.cli"
     assert set(imports(source, {"regard.lens.words"})) == {"regard.lens.words", "regard.cli"}
+
+
+DOCS = SOURCE.parents[1] / "docs" / "architecture.md"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`([\w/]+(?:\.(?:py|hpp|cpp|js)|/))`", DOCS.read_text("utf-8"))))
+)
+def test_the_files_that_the_documentation_names_are_there(name):
+    root = SOURCE.parents[1]
+    places = [root, root / "csrc", root / "csrc" / "kernel", SOURCE, SOURCE / "backends"]
+    assert any((place / name).exists() for place in places)

@@ -15,17 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regard.corpus import Source, UnknownFormatError, read
+from regard.corpus import Source, UnknownFormatError
+from regard.corpus.files import find_files, read_records
+from regard.corpus.records import BadRecord, Record
 
 
-def found(*arguments, **options):
+def records_of(*arguments, **options):
     source = Source(*arguments, **options)
-    return list(read.records(source, read.find(source)))
+    return list(read_records(source, find_files(source)))
 
 
 def texts(records):
     """The texts of good records, and what is said of bad ones, without the folder's name."""
-    return [record.text if isinstance(record, read.Record) else f"{Path(record.place).name}: {record.why}"
+    return [record.text if isinstance(record, Record) else f"{Path(record.place).name}: {record.why}"
             for record in records]  # fmt: skip
 
 
@@ -55,26 +57,26 @@ JSON = {
     "not objects": ('[{"text": "one"}, 12, {"text": 3}]',
                     ["one", "a.json, item 2: expected an object. Got int.",
                      "a.json, item 3: expected a text. Got int."]),
-    "cut": ('[{"text": "one"}, {"text": "tw', ["one", "a.json, item 2: no JSON: Unterminated string starting at; "
+    "cut": ('[{"text": "one"}, {"text": "tw', ["one", "a.json, item 2: not JSON: Unterminated string starting at; "
                                               "the rest is lost."]),
-    "not closed": ('[{"text": "one"}', ["one", "a.json, item 2: no JSON: expected ','. Got the end of the file; "
+    "not closed": ('[{"text": "one"}', ["one", "a.json, item 2: not JSON: expected ','. Got the end of the file; "
                                         "the rest is lost."]),
-    "a comma too many": ('[{"text": "one"},]', ["one", "a.json, item 2: no JSON: a value is missing after the last "
+    "a comma too many": ('[{"text": "one"},]', ["one", "a.json, item 2: not JSON: a value is missing after the last "
                                                 "comma; the rest is lost."]),
-    "more after it": ('[{"text": "one"}] x', ["one", "a.json, item 2: no JSON: more follows after the end of the "
+    "more after it": ('[{"text": "one"}] x', ["one", "a.json, item 2: not JSON: more follows after the end of the "
                                               "array; the rest is lost."]),
-    "no JSON": ("<html>", ["a.json, item 1: no JSON: Expecting value; the rest is lost."]),
-    "deep": ("[" * 100_000, ["a.json, item 1: no JSON: maximum recursion depth exceeded while decoding a JSON array "
+    "no JSON": ("<html>", ["a.json, item 1: not JSON: Expecting value; the rest is lost."]),
+    "deep": ("[" * 100_000, ["a.json, item 1: not JSON: maximum recursion depth exceeded while decoding a JSON array "
                              "from a unicode string; the rest is lost."]),
     "a key twice": ('[{"text": "one", "text": "two"}]',
-                    ["a.json, item 1: no JSON: the key 'text' is in one object 2 times; the rest is lost."]),
+                    ["a.json, item 1: not JSON: the key 'text' is in one object 2 times; the rest is lost."]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", JSON)
 def test_json(file, case):
     content, expected = JSON[case]
-    assert texts(found([file("a.json", content)])) == expected
+    assert texts(records_of([file("a.json", content)])) == expected
 
 
 def test_a_long_array_of_json(file):
@@ -83,7 +85,7 @@ def test_a_long_array_of_json(file):
         {"text": f"{n} " + "x" * random.Random(n).choice([3, 50, 300_000 if n % 500 == 0 else 7])} for n in range(2000)
     ]
     for indent in (None, 2):
-        assert texts(found([file("a.json", json.dumps(items, indent=indent))])) == [item["text"] for item in items]
+        assert texts(records_of([file("a.json", json.dumps(items, indent=indent))])) == [item["text"] for item in items]
 
 
 def test_paths_into_json(file):
@@ -96,11 +98,11 @@ def test_paths_into_json(file):
     path = file("a.jsonl", json.dumps(row))
     columns = {"meta.title": "one", "meta.tags.1": "two", "a.b": "dotted", "turns.0.say": "hi"}
     for column, text in columns.items():
-        assert texts(found([path], column=column)) == [text]
+        assert texts(records_of([path], column=column)) == [text]
     for column in ("meta.body", "meta.tags.2", "meta.title.x", "turns.say"):
-        (bad,) = found([path], column=column)
+        (bad,) = records_of([path], column=column)
         assert bad.why == f"it has no {column!r}, but 'meta', 'a.b', 'a', 'turns'."
-    (record,) = found([path], column="meta.title", id="meta.tags.0", keep=["turns.0.say", "meta.none"])
+    (record,) = records_of([path], column="meta.title", id="meta.tags.0", keep=["turns.0.say", "meta.none"])
     assert (record.id, record.kept) == ("x", ("hi", None))
 
 
@@ -112,21 +114,21 @@ def test_paths_into_json(file):
     [
         (None, "it has no id: its 'id' is null."),
         ("", "its id is empty."),
-        (True, "expected an id, a text or a whole number. Got bool."),
-        (1.5, "expected an id, a text or a whole number. Got float."),
-        (["a"], "expected an id, a text or a whole number. Got list."),
+        (True, "expected an id that is a text or a whole number. Got bool."),
+        (1.5, "expected an id that is a text or a whole number. Got float."),
+        (["a"], "expected an id that is a text or a whole number. Got list."),
         ("a\ud800", r"its id 'a\ud800' is not UTF-8."),
     ],
     ids=repr,
 )
 def test_ids_that_are_none(file, id, why):
-    bad, good = found([file("a.jsonl", json.dumps({"text": "a", "id": id}) + '\n{"text": "b", "id": 7}')], id="id")
+    bad, good = records_of([file("a.jsonl", json.dumps({"text": "a", "id": id}) + '\n{"text": "b", "id": 7}')], id="id")
     assert str(bad).endswith(f"a.jsonl, line 1: {why}")
     assert (good.text, good.id) == ("b", "7")
 
 
 def test_an_id_of_bytes_that_are_not_utf8(file):
-    records = found([file("a.csv", b"id,text\n\xff,one\nb,two\n")], id="id")
+    records = records_of([file("a.csv", b"id,text\n\xff,one\nb,two\n")], id="id")
     assert texts(records) == [r"a.csv, line 2: its id '\udcff' is not UTF-8.", "two"]
 
 
@@ -134,7 +136,7 @@ def test_an_id_of_bytes_that_are_not_utf8(file):
 def test_a_file_name_that_is_not_utf8(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))
     path.write_text("one\n\0\n")
-    good, bad = found([path], places=True)
+    good, bad = records_of([path], places=True)
     assert good.at.file == bad.place.removesuffix(", line 2") == f"{tmp_path}/\\xff.txt"
 
 
@@ -153,8 +155,8 @@ TABLES = {
     "old Mac": ("a.csv", 'text,id\ra,1\r"b\rc",2\r', ["a", "b\rc"]),
     "header alone": ("a.csv", "text\n", []),
     "quotes of CSV in TSV": ("a.tsv", 'text\tid\n"He said ""hi"""\t1\n"hm"\t2\nsaid "so"\t3\n',
-                             ["a.tsv, line 2: its 'text' is quoted as in CSV; in TSV a quote is a character like "
-                              "any other.", '"hm"', 'said "so"']),
+                             ["a.tsv, line 2: its 'text' is quoted as in CSV; in TSV a quote is an "
+                              "ordinary character.", '"hm"', 'said "so"']),
     "a tab in quotes": ("a.tsv", 'text\tid\n"a\tb"\t1\nc\t2\n',
                         ["a.tsv, line 2: 3 columns, and the first line has 2.", "c"]),
     "a large cell": ("a.csv", "text,id\n" + "a " * 400_000 + ",1\nb,2\n", ["a " * 400_000, "b"]),
@@ -165,24 +167,24 @@ def test_a_line_of_a_table_that_is_too_long(file):
     """Whether it stands alone or in a quoted cell: no record comes out without it."""
     long = "x" * 9_000_000
     alone = file("a.csv", f"text,id\n{long},1\nb,2\n")
-    assert texts(found([alone])) == ["a.csv, line 2: longer than 8,388,608 bytes.", "b"]
-    assert found([alone])[1].at.line == 3
+    assert texts(records_of([alone])) == ["a.csv, line 2: longer than 8,388,608 bytes.", "b"]
+    assert records_of([alone])[1].at.line == 3
     quoted = file("a.csv", f'text,id\n"a\n{long}\nz",1\nb,2\n')
-    assert texts(found([quoted])) == ["a.csv, line 3: longer than 8,388,608 bytes.", "b"]
+    assert texts(records_of([quoted])) == ["a.csv, line 3: longer than 8,388,608 bytes.", "b"]
 
 
 def test_an_item_of_json_that_is_too_long(file):
-    (bad,) = found([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
-    assert bad.why == "no JSON: no value ends within 8,388,608 characters; the rest is lost."
-    bad, good = found([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
-    assert bad.why.startswith("2,000,000 characters. A text may have 1,048,576")
+    (bad,) = records_of([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
+    assert bad.why == "not JSON: no value ends within 8,388,608 characters; the rest is lost."
+    bad, good = records_of([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
+    assert bad.why.startswith("it has 2,000,000 characters. The limit is 1,048,576")
     assert good.text == "b"
 
 
 @pytest.mark.parametrize("case", TABLES)
 def test_tables(file, case):
     name, content, expected = TABLES[case]
-    assert texts(found([file(name, content)])) == expected
+    assert texts(records_of([file(name, content)])) == expected
 
 
 PARQUET = {
@@ -199,36 +201,36 @@ PARQUET = {
 def test_types_of_parquet(tmp_path, case):
     column, expected = PARQUET[case]
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    assert texts(found([tmp_path / "a.parquet"])) == expected
+    assert texts(records_of([tmp_path / "a.parquet"])) == expected
 
 
 def test_structs_of_parquet(tmp_path):
     rows = [{"title": "one", "by": {"id": 1}}, None, {"title": None, "by": None}, {"title": "four", "by": {"id": 4}}]
     table = pa.table({"meta": rows, "a.b": list("wxyz")})
     pq.write_table(table, tmp_path / "a.parquet")
-    one, *bad, four = found([tmp_path / "a.parquet"], column="meta.title", id="meta.by.id", keep=["a.b"])
-    assert [(record.text, record.id, record.kept[0].to_pylist()) for record in (one, four)] == [
+    first, *bad, last = records_of([tmp_path / "a.parquet"], column="meta.title", id="meta.by.id", keep=["a.b"])
+    assert [(record.text, record.id, record.kept[0].to_pylist()) for record in (first, last)] == [
         ("one", "1", ["w"]), ("four", "4", ["z"])
     ]  # fmt: skip
     assert texts(bad) == [f"a.parquet, row {n}: expected a text. Got nothing." for n in (2, 3)]
-    (bad,) = found([tmp_path / "a.parquet"], column="meta.body")
+    (bad,) = records_of([tmp_path / "a.parquet"], column="meta.body")
     assert "it has no column 'meta.body': its 'meta' holds struct<" in bad.why
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "b.parquet")
-    assert texts(found([tmp_path / "b.parquet"])) == ["b.parquet: it has the column 'text' 2 times."]
+    assert texts(records_of([tmp_path / "b.parquet"])) == ["b.parquet: it has the column 'text' 2 times."]
 
 
 @pytest.mark.parametrize(
     ("block", "why"),
     [
         ("# text = one", "this sentence has no words."),
-        ("²\ta" + "\t_" * 8, "'²' is no number of a word."),
+        ("²\ta" + "\t_" * 8, "'²' is not a word number."),
         ("1\t " + "\t_" * 8, "the word 1 is empty."),
         ("1 a _ _ _ _ _ _ _ _", "a line of this sentence has 1 column. CoNLL-U has 10."),
         ("# text = b\n1\ta" + "\t_" * 8, "the word 'a' is not in the text of the sentence."),
     ],
 )
 def test_oddities_of_conllu(file, block, why):
-    bad, good = found([file("a.conllu", f"{block}\n\n1\tgood" + "\t_" * 8 + "\n")])
+    bad, good = records_of([file("a.conllu", f"{block}\n\n1\tgood" + "\t_" * 8 + "\n")])
     assert (bad.why, good.text) == (why, "good")
 
 
@@ -238,20 +240,20 @@ def test_oddities_of_conllu(file, block, why):
 def test_line_ends(file):
     for end in ("\n", "\r\n", "\r"):
         content = end.join(["one", "", "two", "three", ""])
-        assert texts(found([file("a.txt", content)])) == ["one", "two", "three"]
-        assert [str(record.at).rpartition(" ")[2] for record in found([file("a.txt", content)])] == ["1", "3", "4"]
-        assert texts(found([file("a.txt", content)], "paragraphs")) == ["one", "two\nthree"]
-    assert texts(found([file("a.txt", "one\x0c\x85\u2028two")])) == ["one\x0c\x85\u2028two"]  # no line ends
+        assert texts(records_of([file("a.txt", content)])) == ["one", "two", "three"]
+        assert [str(record.at).rpartition(" ")[2] for record in records_of([file("a.txt", content)])] == ["1", "3", "4"]
+        assert texts(records_of([file("a.txt", content)], "paragraphs")) == ["one", "two\nthree"]
+    assert texts(records_of([file("a.txt", "one\x0c\x85\u2028two")])) == ["one\x0c\x85\u2028two"]  # no line ends
 
 
 def test_stdin_can_be_closed_and_read_once(monkeypatch):
     for stdin in (None, SimpleNamespace(closed=True)):
         monkeypatch.setattr(sys, "stdin", stdin)
         with pytest.raises(ValueError, match=r"^-: standard input is closed\.$"):
-            found([Path("-")])
+            records_of([Path("-")])
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"one")))
     with pytest.raises(ValueError, match=r"^-: standard input can be read once\.$"):
-        found([Path("-"), Path("-")])
+        records_of([Path("-"), Path("-")])
 
 
 LINES = [f"line {n} {random.Random(n).random()}" for n in range(3000)]
@@ -266,13 +268,13 @@ PACK = {
 @pytest.mark.parametrize("suffix", PACK)
 def test_what_can_be_read_of_compressed_files(file, suffix):
     content = PACK[suffix]("\n".join(LINES).encode())
-    assert texts(found([file(f"a.txt.{suffix}", content)])) == LINES
+    assert texts(records_of([file(f"a.txt.{suffix}", content)])) == LINES
     rows = [{"text": line} for line in LINES]
-    assert texts(found([file(f"a.json.{suffix}", PACK[suffix](json.dumps(rows).encode()))])) == LINES
+    assert texts(records_of([file(f"a.json.{suffix}", PACK[suffix](json.dumps(rows).encode()))])) == LINES
     for damaged in (content[:-3], content[: len(content) * 2 // 3], content + b"no more of it"):
         if damaged.startswith(content) and suffix in ("bz2", "xz"):
             continue  # their readers ignore what follows the end
-        *good, last = found([file(f"a.txt.{suffix}", damaged)])
+        *good, last = records_of([file(f"a.txt.{suffix}", damaged)])
         assert texts(good) == LINES[: len(good)]
         assert last.place.endswith(f"a.txt.{suffix}, after line {len(good)}")
         assert last.why.startswith("the rest is lost: the file is damaged (")
@@ -282,14 +284,14 @@ def test_what_can_be_read_of_compressed_files(file, suffix):
 
 def test_zeros_after_a_gzip_file(file):
     """As on tapes, and as `gzip` itself takes them."""
-    assert texts(found([file("a.txt.gz", gzip.compress(b"one\ntwo\n") + bytes(1000))])) == ["one", "two"]
+    assert texts(records_of([file("a.txt.gz", gzip.compress(b"one\ntwo\n") + bytes(1000))])) == ["one", "two"]
 
 
 def test_300_lines_of_a_gzip_file_that_is_cut(file):
     content = gzip.compress("\n".join(LINES[:300]).encode())
-    *good, last = found([file("a.txt.gz", content[:-200])])
+    *good, last = records_of([file("a.txt.gz", content[:-200])])
     assert len(good) > 250
-    assert isinstance(last, read.Bad)
+    assert isinstance(last, BadRecord)
 
 
 # Types of files, and folders
@@ -299,20 +301,22 @@ def test_300_lines_of_a_gzip_file_that_is_cut(file):
 def test_types_that_are_not_known(file, name):
     path = file(name, "<p>text</p>")
     with pytest.raises(UnknownFormatError, match=rf"{name}: files of the type \.\w+ are not known, as \.txt, "):
-        found([path])
+        records_of([path])
     if not name.endswith("gz"):
-        assert texts(found([path], "lines")) == ["<p>text</p>"]
+        assert texts(records_of([path], "lines")) == ["<p>text</p>"]
 
 
 def test_a_name_without_a_type_is_text(file):
-    assert texts(found([file("corpus", "one\ntwo")])) == ["one", "two"]
+    assert texts(records_of([file("corpus", "one\ntwo")])) == ["one", "two"]
 
 
 def folder(tmp_path, **options):
     """The files that are read of a folder, and those that are not, by name."""
     left_out = {}
     source = Source([tmp_path], **options)
-    files = read.find(source, leave_out=lambda path, why: left_out.setdefault(str(path.relative_to(tmp_path)), why))
+    files = find_files(
+        source, skipped=lambda path, reason: left_out.setdefault(str(path.relative_to(tmp_path)), reason)
+    )
     return [str(path.relative_to(tmp_path)) for path in files], left_out
 
 
@@ -327,16 +331,17 @@ def test_what_is_left_out_of_a_folder(file, tmp_path):
     files, left_out = folder(tmp_path)
     assert files == ["a/c.md", "b.txt", "d.parquet"]
     assert left_out == {
-        "README.md": "it tells of the folder", "a/LICENSE": "it tells of the folder",
+        "README.md": "it describes the folder", "a/LICENSE": "it describes the folder",
         "_x.txt": "its name begins with _",
-        "photo.png": "of no known type", "a/plain": "of no known type", "vectors.parquet": "made by regard",
-        "run.parts": "made by regard",
+        "photo.png": "its type is not known", "a/plain": "its type is not known",
+        "vectors.parquet": "written by regard",
+        "run.parts": "written by regard",
     }  # fmt: skip
 
 
 def test_a_folder_that_is_named_is_read_whatever_its_name(file, tmp_path):
     file("_data/a.txt", "one")
-    assert texts(found([tmp_path / "_data"])) == ["one"]
+    assert texts(records_of([tmp_path / "_data"])) == ["one"]
 
 
 def test_a_folder_of_one_format(file, tmp_path):
@@ -361,6 +366,6 @@ def test_links_in_a_folder(file, tmp_path):
     files, left_out = folder(tmp_path)
     assert files == ["a/one.txt", "far/far.txt"]
     assert left_out == {
-        "gone.txt": "a link to nothing", "itself.txt": "a link to nothing", "pipe.txt": "not a file",
+        "gone.txt": "a broken link", "itself.txt": "a broken link", "pipe.txt": "not a file",
         **dict.fromkeys(("0", "a/loop", "again.txt"), "a link to what is read already"),
     }  # fmt: skip

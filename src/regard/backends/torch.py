@@ -18,6 +18,15 @@ LARGEST_LSE = 128  # of which float32 keeps 8e-6
 CAPABILITIES = Capabilities()
 
 
+def _flash_shares_keys() -> bool:
+    """Whether several heads may share one head of keys, for which old releases of torch read beyond the keys."""
+    both = torch.tensor([0.0, 1.0], device="cpu").view(1, 2, 1, 1)
+    return not _FLASH(torch.zeros_like(both), both[:, :1], both[:, :1])[0].any()
+
+
+_SHARES_KEYS = _flash_shares_keys()
+
+
 def reasons(scores: Scores, value: Tensor) -> list[str]:
     """Why this backend cannot serve: it always can."""
     return CAPABILITIES.reasons(scores, value)
@@ -88,6 +97,8 @@ def flash_serves(scores: Scores, value: Tensor) -> bool:
     if scores.query.device.type != "cpu" or scores.softcap is not None or 0 in scores.shape + value.shape:
         return False
     if mask.window != (None, None) or (mask.causal and mask.to_lengths):
+        return False
+    if scores.shape[1] != scores.key.shape[1] and not _SHARES_KEYS:
         return False
     hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:

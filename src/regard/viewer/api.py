@@ -44,15 +44,16 @@ import torch
 from torch import Tensor
 
 from regard._internal import heap
-from regard.lens.carried import lengths as lengths_of_values
-from regard.lens.carried import projected
 from regard.lens.compare import comparison
+from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.lens import Lens
-from regard.lens.patterns import HABITS, NAMED, habits
-from regard.lens.reading import Reading, Word
+from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.mask import Block
-from regard.viewer.bundle import card, origin, page
+from regard.viewer.bundle import render_page
 from regard.viewer.cache import Cancelled, Jobs, Lane, Progress, Shelf, Working, size_of
+from regard.viewer.payload import metadata, projections
 from regard.viewer.tiles import BASE, WHOLE, Matrix, thumbs
 
 LIMIT = 1 << 20  # characters of a text
@@ -142,7 +143,7 @@ class Desk:
 
     def _card(self, question: Question) -> Answer:
         reading = self._reading(question)
-        about = {"reading": question["reading"], **card(reading), "memory": self._memory(reading)}
+        about = {"reading": question["reading"], **metadata(reading), "memory": self._memory(reading)}
         asked = self._texts.get(question["reading"])
         if asked is not None and asked is not _CANCELLED:
             about["source"] = dict(zip(("model", "text", "pair"), asked, strict=True))
@@ -215,7 +216,8 @@ class Desk:
 
         def draw(progress: Progress) -> Answer:
             pictures = thumbs(reading, layer, hide, progress)
-            return {"habits": HABITS, "named": NAMED}, {"thumbs": pictures, "shares": habits(reading, layer)}
+            shares = pattern_shares(reading, layer)
+            return {"habits": PATTERNS, "named": NAMED_FROM}, {"thumbs": pictures, "shares": shares}
 
         key = ("thumbs", question["reading"], layer, hide)
         if len(reading.units) <= SHORT:
@@ -266,7 +268,7 @@ class Desk:
         attended = reading.attention[layer]
         scores, weights = attended.weights.scores, walk.weights[row]
         assert walk.carried is not None
-        carried, lengths = walk.carried[row], lengths_of_values(reading, layer)[head].cpu()
+        carried, lengths = walk.carried[row], value_norms(reading, layer)[head].cpu()
         count = len(weights)
         rows = ROWS if question.flag("all") else WALK if count <= WALK else FEW
         most = weights.topk(min(rows, count)).indices.sort().values
@@ -289,8 +291,8 @@ class Desk:
             "masked": bool((~seen).any()),
             "error": walk.error if isfinite(walk.error) else None,
             "carried_total": total if isfinite(total := float(carried.sum())) else None,
-            "projected": projected(reading, layer),
-            "made": origin(made),
+            "projected": knows_output_weight(reading, layer),
+            "made": projections(made),
         }, {
             "x": walk.x[row],
             "query": walk.query[row],
@@ -367,7 +369,9 @@ class Desk:
 
         def write(progress: Progress) -> Answer:
             with torch.inference_mode():
-                text = page(reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress)
+                text = render_page(
+                    reading, word=word, layer=layer, head=head, link=link, compared=compared, progress=progress
+                )
             return {"html": text}, {}
 
         lane: Lane = "short" if len(reading.units) <= SHORT else "long"

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from regard.viewer.api import LIMIT, Desk, Refusal, encode
-from regard.viewer.bundle import served
+from regard.viewer.bundle import served_page
 
 BODY = 8 * LIMIT  # bytes of a question: a text at the limit, escaped
 SECONDS = 10.0  # within which a request must have come
@@ -65,7 +65,7 @@ def application(desk: Desk, host: str = "127.0.0.1", token: str | None = None) -
         raise ValueError(f"serve: {host} can be reached from other machines: give a token that they must know.")
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
         raise ValueError("serve: token: expected 8 characters or more, of letters, digits and signs.")
-    page, assets = served()
+    page, assets = served_page()
     packed = {name: (gzip.compress(content, 9, mtime=0), kind) for name, (content, kind) in assets.items()}
     room, waiting = anyio.CapacityLimiter(AT_ONCE), 0
 

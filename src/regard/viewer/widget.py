@@ -11,56 +11,11 @@ try:
 except ImportError as error:
     raise ImportError(f"The viewer for notebooks is not installed ({error}): pip install 'regard[notebook]'.") from None
 
-from regard.lens.display import chosen
-from regard.lens.reading import Reading, Word
+from regard.lens.display import unit_index
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.viewer.api import Desk, Refusal, encode
-from regard.viewer.bundle import asset, joined
-
-_ENTRY = """
-/** Until Python answers, which may be busy with other cells, or gone: a note says so, and the picture stays. */
-async function firstAnswer(source, box, note) {
-  note.textContent = "Waiting for the kernel …";
-  do {
-    try {
-      return await source({ what: "start" });
-    } catch (error) {
-      note.textContent = error.message;
-      await new Promise((done) => setTimeout(done, 2000));
-    }
-  } while (box.isConnected);
-  return null;
-}
-
-/** The picture that stands above this output in a saved notebook is not needed where the viewer itself is shown. */
-function hidePicture(box, ending) {
-  const isAbove = (image) => image.compareDocumentPosition(box) & Node.DOCUMENT_POSITION_FOLLOWING;
-  const picture = [...document.images].filter((image) => image.src.endsWith(ending) && isAbove(image)).at(-1);
-  if (picture) (picture.closest(".jp-OutputArea-child, .output_area") ?? picture).style.display = "none";
-}
-
-function render({ model, el: box }) {
-  const shadow = box.attachShadow({ mode: "open" }); // style and ids of its own: there may be several
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(model.get("look"));
-  shadow.adoptedStyleSheets = [sheet];
-  const viewer = el("div", { id: "viewer", class: "viewer widget" });
-  viewer.append(...new DOMParser().parseFromString(model.get("markup"), "text/html").body.childNodes);
-  const note = el("p", { id: "waiting", role: "status" });
-  shadow.append(note);
-  box.dataset.lmSuppressShortcuts = "true"; // what is typed here is no command to the notebook
-  box.addEventListener("keydown", (event) => event.stopPropagation());
-  const source = widgetSource(model);
-  firstAnswer(source, box, note).then((answer) => {
-    if (answer === null) return;
-    note.replaceWith(viewer);
-    if (model.get("picture")) hidePicture(box, model.get("picture"));
-    const { reads, opening } = model.get("options");
-    mount(shadow, source, { widget: true, reads, opening });
-  });
-}
-
-export default { render };
-"""
+from regard.viewer.bundle import asset
 
 
 class Viewer(anywidget.AnyWidget):
@@ -70,7 +25,7 @@ class Viewer(anywidget.AnyWidget):
     was saved and opened again or made into a page; and the widget, which hides the picture once Python answers it.
     """
 
-    _esm = joined(_ENTRY)
+    _esm = asset("widget.js")
     markup = traitlets.Unicode(asset("viewer.html")).tag(sync=True)
     look = traitlets.Unicode(asset("viewer.css")).tag(sync=True)
     options = traitlets.Dict().tag(sync=True)
@@ -90,7 +45,7 @@ class Viewer(anywidget.AnyWidget):
         self._reading, self._shown = reading, (layer, head)
         self._desk = Desk({} if lens is None else {lens.name: lambda: lens}, first=reading)
         opening = {
-            "word": chosen(reading, word, nth),
+            "word": unit_index(reading, word, nth),
             "layer": None if layer is None else layer % reading.layers,
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],

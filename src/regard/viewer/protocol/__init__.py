@@ -1,0 +1,388 @@
+"""The viewer's protocol: every message between a page and Python, and every limit that both of them know.
+
+A page sends a *request*, a JSON object whose `type` says which; it gets a *reply*, or an error. The messages are the
+same over HTTP (server.py: POST /api) and in a notebook (widget.py); in a saved page a script answers instead of Python.
+api.py answers them, parse.py checks the requests. Whole numbers are not negative, and count from 0. In shapes, H are
+heads, L layers, N tokens, and U units: the words and special tokens, in the order of `Metadata.units`.
+
+This file is the only definition. `python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and
+with --table the table in docs/view.md; tests hold both equal to what is printed. It imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, TypedDict
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+TEXT_LIMIT = 1 << 20  # characters of a text
+LINK_LIMIT = 20_000  # characters of the link that a saved page opens with
+COMPARED_TEXTS = 32  # texts of a comparison
+COMPARED_PLACES = 64  # occurrences of the word in all of them
+LAYER_WEIGHTS_UNITS = 64  # units of the longest text whose weights of a whole layer can be requested
+TILE_SIZE = 256  # cells of a tile, on each side
+THUMBNAIL_SIZE = 64  # cells of a thumbnail, on each side, at most
+SAMPLED_UNITS = 2048  # units beyond which the cells of a thumbnail are sampled: a row is that of its first unit
+WALK_TOKENS = 24  # tokens of the longest text of which a walk lists all
+WALK_LARGEST = 12  # tokens that the walk of a longer text lists: those with the largest weights
+WALK_ROWS = 2048  # tokens that a walk lists at most, when all are requested
+MAPPED_UNITS = 4096  # units of the longest text whose weights a saved page maps one by one
+LOGARITHM_STEPS = 2048  # steps for each doubling, in which a saved page holds the cells of a picture
+VIEWS = ("sentence", "heads", "map", "walk", "compare")  # in the order of the tabs
+UNKNOWN_READING = "unknown_reading"  # code of an error: the reading is not known, as after a restart; read it again
+CANCELLED = "cancelled"  # code of an error: reading the text was cancelled; only `read` starts it again
+
+Text = Annotated[str, "text"]  # not blank, and at most TEXT_LIMIT characters
+Side = Literal["from", "to"]
+Reduce = Literal["mean", "max"]
+
+
+class RequestError(Exception):
+    """The request cannot be answered: `status` as in HTTP, `code` for a program to act on."""
+
+    def __init__(self, message: str, status: int = 400, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+# Requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What all requests have."""
+
+    type: ClassVar[str]
+    job: int | None = None  # the number in the `PendingReply` to the same request, when it is sent again
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRequest(Request):
+    """Which models there are, and what to show first."""
+
+    type = "start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRequest(Request):
+    """Read a text, or a pair of texts."""
+
+    type = "read"
+    text: Text
+    pair: Text | None = None
+    model: str | None = None  # one of `StartReply.models`; the first, if it is not given
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingRequest(Request):
+    """What all requests about a reading have."""
+
+    reading: str  # its id, from `MetadataReply.reading`
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetadataRequest(ReadingRequest):
+    """The metadata of a reading, again."""
+
+    type = "metadata"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRequest(ReadingRequest):
+    """What all requests about a layer have."""
+
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadRequest(LayerRequest):
+    """What all requests about a head have."""
+
+    head: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordWeightsRequest(LayerRequest):
+    """The weights from or to a unit, in each head."""
+
+    type = "word_weights"
+    word: int  # the unit
+    side: Side = "from"  # "from": the weights that it gives; "to": those that it gets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWeightsRequest(LayerRequest):
+    """All weights of a layer, for a text of at most LAYER_WEIGHTS_UNITS units."""
+
+    type = "layer_weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThumbnailsRequest(LayerRequest):
+    """A small picture of each head of a layer, and the attention pattern that the head follows."""
+
+    type = "thumbnails"
+    hide: bool = False  # leave out the special tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileRequest(HeadRequest):
+    """One tile of the map of a head."""
+
+    type = "tile"
+    level: int  # a cell stands for 2^level × 2^level weights
+    row: int  # of the tile, among those of the level
+    column: int  # of the tile, among those of the level
+    reduce: Reduce = "mean"  # what a cell shows of its weights
+    hide: bool = False  # leave out the special tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkRequest(HeadRequest):
+    """The numbers by which a head makes the context vector of one token."""
+
+    type = "walk"
+    token: int
+    all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(Request):
+    """One word in several texts: how its vectors differ, layer by layer."""
+
+    type = "compare"
+    word: Text
+    texts: list[Text]  # at most COMPARED_TEXTS; each place where the word stands counts
+    model: str | None = None  # one of `StartReply.models`; the first, if it is not given
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRequest(HeadRequest):
+    """The reading as one HTML file that needs no Python."""
+
+    type = "page"
+    word: int | None = None  # the unit that is selected when the page opens
+    link: str | None = None  # the address, without its "#", that the page opens with
+    comparison: CompareRequest | None = None  # a comparison to save with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelRequest(Request):
+    """Cancel a job."""
+
+    type = "cancel"
+    job: int = field()  # its number, from a `PendingReply`
+
+
+# Replies
+
+
+class Opening(TypedDict, total=False):
+    """What a page shows first: a reading, or a text to read."""
+
+    reading: str
+    text: str
+    pair: str | None
+
+
+class StartReply(TypedDict):
+    """The models, and what to show first."""
+
+    models: list[str]  # the names of the models; empty where no other text can be read
+    opening: Opening | None  # null where there is nothing to begin with
+    compares: NotRequired[bool]  # false where a saved page holds no comparison
+    compared: NotRequired[CompareReply | None]  # the comparison that a saved page holds
+
+
+class Source(TypedDict):
+    """What a reading was made of."""
+
+    model: str
+    text: str
+    pair: str | None
+
+
+class Memory(TypedDict):
+    """The memory that readings take, in bytes."""
+
+    reading: int  # of this reading
+    used: int  # of all that is kept
+    limit: int  # that may be used
+    readings: int  # how many readings are kept
+
+
+class Metadata(TypedDict):
+    """What a page must know of a reading before it asks for weights."""
+
+    model: str
+    text: str  # its first 2,000 characters
+    truncated: str | None  # which part of the text was not read, and why
+    layers: int
+    heads: int
+    units: list[str]  # the words and special tokens, in order
+    special: list[int]  # the units that are special tokens
+    first_tokens: list[int]  # the first token of each unit
+    tokens: list[str]
+    second: int | None  # the unit with which the second text of a pair begins
+    causal: bool  # whether no token sees one that comes after it
+    sinks: bool  # whether attention sinks take some of the weight
+    unknown: list[int]  # the units for which the vocabulary has no token
+    unknown_tokens: list[int]  # the tokens that stand for such text
+    note: str  # what else a reader should know
+    attention_layers: list[int]  # the layers that have attention
+
+
+class MetadataReply(Metadata):
+    """The metadata of a reading."""
+
+    reading: str  # its id: the same text, pair and model have the same
+    memory: NotRequired[Memory]  # not in a saved page
+    source: NotRequired[Source]  # what it was made of, where this is known
+    exactness: NotRequired[str]  # in a saved page, how its numbers were rounded; empty where they are exact
+
+
+class WordWeightsReply(TypedDict):
+    """Weights, by head and unit."""
+
+    weights: Float[Tensor, "H U"]
+
+
+class LayerWeightsReply(TypedDict):
+    """Weights, by head, unit that attends, and unit that is attended to."""
+
+    weights: Float[Tensor, "H U U"]
+
+
+class ThumbnailsReply(TypedDict):
+    """Pictures of heads, and patterns."""
+
+    thumbnails: Float[Tensor, "H n n"]  # each cell the largest of its weights
+    shares: Float[Tensor, "H patterns"]  # the share of its weight that each head gives to each pattern
+    patterns: dict[str, str]  # by name, the place that a pattern is about, as a phrase
+    threshold: float  # the share from which on a head is named after a pattern
+
+
+class TileReply(TypedDict):
+    """At most TILE_SIZE × TILE_SIZE cells, fewer at the edges."""
+
+    cells: Float[Tensor, "rows columns"]
+
+
+class Projections(TypedDict):
+    """How a layer makes query, key and value of x."""
+
+    norm: str  # the norm of x before, if any
+    head_norm: str  # the norm of query and key after, if any
+    rotated: bool  # whether query and key are rotated by their positions
+    factor: float  # by which the query is multiplied, or both where they are rotated
+
+
+class WalkReply(TypedDict):
+    """The walk of one token; the listed tokens are those of `rows`. A saved page has only what it holds."""
+
+    rows: list[int]  # the tokens that are listed, in order
+    weights: Float[Tensor, "rows"]
+    best: NotRequired[int]  # the token with the largest weight
+    scale: NotRequired[float]  # of the scores
+    softcap: NotRequired[float | None]  # of the scaled scores
+    adjusted: NotRequired[bool]  # whether the model adds a bias to the scores
+    sink: NotRequired[float | None]  # the weight that an attention sink takes
+    masked: NotRequired[bool]  # whether there are tokens that it may not see; their scores are NaN
+    error: NotRequired[float | None]  # the largest difference between this context and the model's own
+    carried_total: NotRequired[float | None]  # the sum of `carried` over all tokens
+    projected: NotRequired[bool]  # whether lengths are ‖v W_O‖; they are ‖v‖ where W_O is not known
+    made: NotRequired[Projections | None]  # null where it is not known
+    x: NotRequired[Float[Tensor, "dim"]]
+    query: NotRequired[Float[Tensor, "D"]]
+    key: NotRequired[Float[Tensor, "D"]]
+    value: NotRequired[Float[Tensor, "E"]]
+    keys: NotRequired[Float[Tensor, "rows D"]]
+    values: NotRequired[Float[Tensor, "rows E"]]
+    scores: NotRequired[Float[Tensor, "rows"]]
+    scaled: NotRequired[Float[Tensor, "rows"]]
+    lengths: NotRequired[Float[Tensor, "rows"]]  # of the values
+    carried: NotRequired[Float[Tensor, "rows"]]  # weight × length
+    context: NotRequired[Float[Tensor, "E"]]
+    normed: NotRequired[Float[Tensor, "dim"]]  # x after the norm, where there is one
+    unrotated: NotRequired[Float[Tensor, "D"]]  # the query before it is rotated, where it is
+
+
+class Place(TypedDict):
+    """Where the word stands: `text[start:end]`."""
+
+    text: str
+    start: int
+    end: int
+
+
+class LeftOut(TypedDict):
+    """A text that lacks the word."""
+
+    text: int  # its index in the request
+    reason: str  # a sentence
+
+
+class CompareReply(TypedDict):
+    """A word at n places."""
+
+    word: str
+    places: list[Place]
+    clusters: list[list[int]]  # the two groups after the last layer; the second is empty where they do not part
+    left_out: list[LeftOut]
+    similarity: Float[Tensor, "L+1 n n"]  # cosines, before the first layer and after each
+    plane: Float[Tensor, "L+1 n 2"]  # the vectors in two dimensions, each layer turned to fit the one before
+
+
+class PageReply(TypedDict):
+    """The text of the HTML file."""
+
+    html: str
+
+
+class CancelReply(TypedDict):
+    """How many jobs were cancelled: none where it was done."""
+
+    jobs: int
+
+
+class PendingReply(TypedDict):
+    """The work is not done: send the request again, with this `job`."""
+
+    progress: float | None  # the share that is done; null while it waits for other work
+    job: int
+
+
+class CancelledReply(TypedDict):
+    """The job was cancelled, or given up because nobody asked for it."""
+
+    cancelled: Literal[True]
+
+
+class ErrorReply(TypedDict):
+    """Why a request cannot be answered."""
+
+    error: str
+    code: NotRequired[str]  # "unknown_reading" or "cancelled", where a program can act on it
+    status: NotRequired[int]  # in a notebook; over HTTP it is the status of the response
+
+
+MESSAGES: dict[str, tuple[type[Request], type]] = {
+    request.type: (request, reply)
+    for request, reply in (
+        (StartRequest, StartReply),
+        (ReadRequest, MetadataReply),
+        (MetadataRequest, MetadataReply),
+        (WordWeightsRequest, WordWeightsReply),
+        (LayerWeightsRequest, LayerWeightsReply),
+        (ThumbnailsRequest, ThumbnailsReply),
+        (TileRequest, TileReply),
+        (WalkRequest, WalkReply),
+        (CompareRequest, CompareReply),
+        (PageRequest, PageReply),
+        (CancelRequest, CancelReply),
+    )
+}
