@@ -42,7 +42,7 @@ from support.cli import ARROW, FLIES, REGARD, could_not, done
         ),
         (["embed", "-", "-", "--out", "a.parquet"], "-: standard input can be read once"),
         (["embed", "-", "--out", "a.parquet", "--keep", "x"], "-: plain text has no column 'x'"),
-        (["embed", "-", "--out", "a.parquet", "--prompt", "a", "--prompt-text", "b"], "prompt_text=, not both"),
+        (["embed", "-", "--out", "a.parquet", "--prompt", "a", "--prompt-text", "b"], "prompt= and prompt_text= cannot be used together"),
         (["embed", "-", "--out", "a.parquet", "--chunk", "9", "--level", "word"], "chunk: only at the level of"),
         (["embed", ".", "--out", "a.parquet"], r".: no file in this folder has a known format \(\.txt, "),
         (["embed", "-", "--out", "a.parquet", "--layers", "9"], r"expected 0 \(static\) to 6 \(the last\). Got 9."),
@@ -122,7 +122,7 @@ def test_pages_and_vectors_that_cannot_be_had(run, tmp_path):
     file, out = tmp_path / "a.html", tmp_path / "out.parquet"
     file.write_text("<p>text</p>")
     could_not(run("embed", file, "--out", out), r"a\.html: files of the type \.html are not known, .*\(--format says ")
-    could_not(run("embed", file, "--out", out, "--format", "lines", "--dims", 999), "dims: expected 384 at most")
+    could_not(run("embed", file, "--out", out, "--format", "lines", "--dims", 999), "dims: expected at most 384")
     assert os.listdir(tmp_path) == ["a.html"]
 
 
