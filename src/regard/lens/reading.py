@@ -146,6 +146,11 @@ class Reading:
         return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{cut})"
 
     @property
+    def lens(self) -> Lens | None:
+        """The lens that made the reading, with which other texts can be read; None for one that was unpickled."""
+        return self._lens
+
+    @property
     def layers(self) -> int:
         """How many layers the model has."""
         return len(self.attention)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from regard.lens.carried import lengths, projected
 from regard.lens.patterns import HABITS, NAMED, habits
+from regard.viewer.protocol import Metadata, Projections
 from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ if TYPE_CHECKING:
 
 # In this order: a module uses those before it when it is read, and any of them when it runs.
 MODULES = (
-    *("dom.js", "words.js", "colour.js", "address.js", "weights.js", "source.js", "frozen.js", "openseadragon.js"),
+    *(
+        "protocol.js",
+        "dom.js",
+        "words.js",
+        "colour.js",
+        "address.js",
+        "weights.js",
+        "source.js",
+        "frozen.js",
+        "openseadragon.js",
+    ),
     *("figure.js", "sentence-picture.js", "map-picture.js", "walk-picture.js", "compare-picture.js"),
     *("sentence.js", "heads.js", "map.js", "walk.js", "compare.js", "export.js", "viewer.js"),
 )
@@ -179,7 +190,7 @@ def asset(name: str) -> str:
     return resources.files(__package__).joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
 
 
-def card(reading: Reading) -> dict[str, Any]:
+def card(reading: Reading) -> Metadata:
     """What a viewer must know of a reading before it asks for numbers."""
     units = reading.units
     words = [unit.index for unit in units if not unit.special]
@@ -193,23 +204,23 @@ def card(reading: Reading) -> dict[str, Any]:
         "heads": reading.heads,
         "units": [unit.text for unit in units],
         "special": [unit.index for unit in units if unit.special],
-        "first": [unit.tokens[0] for unit in units],
+        "first_tokens": [unit.tokens[0] for unit in units],
         "tokens": [token.text for token in reading.tokens],
         "second": second,
         "causal": reading.causal,
         "sinks": any(attended.weights.sinks is not None for attended in reading.attention),
         "unknown": [unit.index for unit in units if unit.unknown],
-        "unknownTokens": unknown,
+        "unknown_tokens": unknown,
         "note": reading.note,
-        "attended": reading.attention_layers,
+        "attention_layers": reading.attention_layers,
     }
 
 
-def origin(made: Made | None) -> dict[str, Any] | None:
+def origin(made: Made | None) -> Projections | None:
     """How a layer makes query, key and value of x, without the numbers; None where it is not known."""
     if made is None:
         return None
-    return {"norm": made.norm, "head_norm": made.head_norm, "rotated": made.rotated, "factor": made.factor}
+    return Projections(norm=made.norm, head_norm=made.head_norm, rotated=made.rotated, factor=made.factor)
 
 
 # What the file carries

@@ -37,7 +37,7 @@ export function compareView(app) {
         by("comparison").hidden = true;
         by("compare-says").textContent = "See how context changes a word's meaning.";
         const list = texts.split("\n").filter((text) => text.trim());
-        found = await app.ask({ what: "compare", model, word, texts: list }, signal);
+        found = await app.ask({ type: "compare", model, word, texts: list }, signal);
         if (!stillWanted()) return;
         asked = wanted;
       }
@@ -73,7 +73,7 @@ export function compareView(app) {
   /** What a reader of the comparison must know beside it. */
   function notes() {
     const left = found.left_out ?? [];
-    const places = left.slice(0, 3).map(({ why }) => why).join(" ");
+    const places = left.slice(0, 3).map(({ reason }) => reason).join(" ");
     const more = left.length > 3 ? ` And ${left.length - 3} more.` : "";
     return [
       left.length ? `${count(left.length, "text")} left out: ${places}${more}` : "",

@@ -20,7 +20,7 @@ async function page(app) {
   const { texts, ...rest } = app.comparison();
   const compared = { ...rest, texts: texts.split("\n").filter((text) => text.trim()) };
   const goesAlong = same || view === "compare" ? compared : undefined; // a comparison that was looked at
-  const question = { what: "page", layer, head, word: word ?? undefined, link: app.link(), same: goesAlong };
+  const question = { type: "page", layer, head, word: word ?? undefined, link: app.link(), comparison: goesAlong };
   return (await app.ask(question)).html;
 }
 

@@ -12,9 +12,9 @@ export function frozenSource(data) {
   const H = card.heads;
   const N = card.tokens.length;
   const U = card.units.length;
-  const stops = [...card.first.slice(1), N];
+  const stops = [...card.first_tokens.slice(1), N];
   const unitOf = new Int32Array(N);
-  card.first.forEach((first, u) => unitOf.fill(u, first, stops[u]));
+  card.first_tokens.forEach((first, u) => unitOf.fill(u, first, stops[u]));
   const special = new Set(card.special);
   const ready = []; // ready[l]: {query, key, value, …}, each {shape, data}, once it is open
 
@@ -75,8 +75,8 @@ export function frozenSource(data) {
     const found = kept.get(`${l} ${h}`);
     if (found) return found.subarray(u * U, (u + 1) * U);
     const row = new Float32Array(U);
-    const share = 1 / (stops[u] - card.first[u]);
-    for (let i = card.first[u]; i < stops[u]; i++) {
+    const share = 1 / (stops[u] - card.first_tokens[u]);
+    for (let i = card.first_tokens[u]; i < stops[u]; i++) {
       const { weights } = look(layers[l], arrays, h, i);
       for (let j = 0; j < N; j++) row[unitOf[j]] += weights[j] * share;
     }
@@ -129,7 +129,7 @@ export function frozenSource(data) {
   async function picture(l, h) {
     drawn ??= decode(pictures.cells);
     const size = pictures.side ** 2;
-    const place = card.attended.indexOf(l) * H + h;
+    const place = card.attention_layers.indexOf(l) * H + h;
     return (await drawn).subarray(place * size, (place + 1) * size);
   }
 
@@ -140,10 +140,10 @@ export function frozenSource(data) {
       const compared = data.compared && { ...data.compared };
       for (const name of ["similarity", "plane"])
         if (compared) compared[name] = { shape: compared[name].shape, data: await decode(compared[name]) };
-      return { models: [], limit: 0, first: { reading: card.reading }, compares: Boolean(compared), compared };
+      return { models: [], opening: { reading: card.reading }, compares: Boolean(compared), compared };
     },
 
-    async card() {
+    async metadata() {
       return {
         ...card,
         has: (l) => layers[l].heads ?? null,
@@ -152,7 +152,7 @@ export function frozenSource(data) {
       };
     },
 
-    async look({ layer, word, side }) {
+    async word_weights({ layer, word, side }) {
       const arrays = await open(layer);
       const row = new Float32Array(H * U).fill(NaN);
       for (let h = 0; h < H; h++) {
@@ -166,14 +166,14 @@ export function frozenSource(data) {
       return { weights: { shape: [H, U], data: row } };
     },
 
-    async all({ layer }) {
+    async layer_weights({ layer }) {
       const arrays = await open(layer);
       const all = new Float32Array(H * U * U);
       for (let h = 0; h < H; h++) all.set(matrix(layer, arrays, h), h * U * U);
       return { weights: { shape: [H, U, U], data: all } };
     },
 
-    async thumbs({ layer, hide }) {
+    async thumbnails({ layer, hide }) {
       const { habits, named } = data;
       const shares = { shape: [H, Object.keys(habits).length], data: Float32Array.from(layers[layer].shares.flat(), (share) => share ?? NaN) };
       const thumbs = [];
@@ -193,7 +193,7 @@ export function frozenSource(data) {
       }
       const all = new Float32Array(H * n * n);
       thumbs.forEach((thumb, h) => all.set(thumb, h * n * n));
-      return { thumbs: { shape: [H, n, n], data: all }, shares, habits, named };
+      return { thumbnails: { shape: [H, n, n], data: all }, shares, patterns: habits, threshold: named };
     },
 
     async tile({ layer, head, reduce, hide, level, row, column }) {
@@ -285,7 +285,7 @@ export function frozenSource(data) {
   const vectorOf = (hidden, i) => hidden && { shape: [hidden.shape[2]], data: vector(hidden, 0, i, 1) };
 
   return async (question) => {
-    const answer = answers[question.what];
+    const answer = answers[question.type];
     if (!answer) throw new Error("This page stands alone: it cannot read another text.");
     return answer(question);
   };

@@ -12,7 +12,7 @@ export function headsView(app) {
   const grid = by("thumbs");
   let built = ""; // what the grid is for
   let shown = ""; // what the pictures were drawn for
-  let layers = []; // by layer, the answer: {thumbs, shares, habits, named}
+  let layers = []; // by layer, the answer: {thumbnails, shares, patterns, threshold}
   let pointed = null;
 
   async function draw(signal, stillWanted) {
@@ -27,7 +27,7 @@ export function headsView(app) {
     say();
     explain();
     for (const l of reading.attended) {
-      layers[l] ??= await app.ask({ what: "thumbs", layer: l, hide: state.hide }, signal);
+      layers[l] ??= await app.ask({ type: "thumbnails", layer: l, hide: state.hide }, signal);
       if (!stillWanted()) return;
       paint(l);
       say();
@@ -66,7 +66,7 @@ export function headsView(app) {
   function name(button) {
     const [l, h] = [Number(button.dataset.layer), Number(button.dataset.head)];
     const habit = habitsOf(l, h)?.[0];
-    const called = habit && habit.share >= layers[l].named ? habit.name : "";
+    const called = habit && habit.share >= layers[l].threshold ? habit.name : "";
     button.querySelector("small").textContent = called;
     button.setAttribute("aria-label", `Layer ${l}, head ${h}${called && `: ${called}`}`);
   }
@@ -99,7 +99,7 @@ export function headsView(app) {
 
   /** One layer's pictures, each scaled to the largest weight of its head. */
   function paint(l) {
-    const { thumbs } = layers[l];
+    const { thumbnails: thumbs } = layers[l];
     const [H, n] = thumbs.shape;
     for (let h = 0; h < H; h++) {
       const cells = thumbs.data.subarray(h * n * n, (h + 1) * n * n);
@@ -113,7 +113,7 @@ export function headsView(app) {
   /** A head's habits, the largest share first: [{name, whom, share}]. */
   function habitsOf(l, h) {
     if (!layers[l]) return null;
-    const { shares, habits } = layers[l];
+    const { shares, patterns: habits } = layers[l];
     const width = shares.shape[1];
     return Object.entries(habits)
       .map(([name, whom], n) => ({ name, whom, share: shares.data[h * width + n] }))
@@ -197,7 +197,7 @@ export function headsView(app) {
 
   /** The cells of a head: rectangles where they are few, or else an image of many px a cell, sharp in any program. */
   function cellsOf(l, h, x, y, size) {
-    const { thumbs } = layers[l];
+    const { thumbnails: thumbs } = layers[l];
     const n = thumbs.shape[1];
     const cells = thumbs.data.subarray(h * n * n, (h + 1) * n * n);
     const group = el("g", { transform: `translate(${x} ${y})` }, el("title", {}, `Layer ${l}, head ${h}`));
@@ -207,7 +207,7 @@ export function headsView(app) {
 
   function table() {
     const { attended, H } = complete();
-    const names = Object.values(layers[attended[0]].habits);
+    const names = Object.values(layers[attended[0]].patterns);
     const sharesOf = (l, h) => layers[l].shares.data.subarray(h * names.length, (h + 1) * names.length);
     const rows = attended.flatMap((l) => Array.from({ length: H }, (_, h) => [l, h, ...sharesOf(l, h)]));
     return [["layer", "head", ...names.map((name) => `share of weight to ${name}`)], ...rows];

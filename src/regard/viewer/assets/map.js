@@ -101,7 +101,7 @@ export function mapView(app) {
     if (!coming.has(name)) {
       const { layer, head, reduce, hide } = app.state;
       const here = map;
-      const question = { what: "tile", layer, head, reduce, hide, level, row, column };
+      const question = { type: "tile", layer, head, reduce, hide, level, row, column };
       const answer = app.ask(question, signal).then(({ cells }) => {
         const tile = { data: cells.data, rows: cells.shape[0], columns: cells.shape[1] };
         tiles.set(name, tile);

@@ -6,7 +6,7 @@ export function httpSource() {
   return async (question, signal) => {
     let response;
     try {
-      response = await fetch("ask", { method: "POST", body: JSON.stringify(question), signal });
+      response = await fetch("api", { method: "POST", body: JSON.stringify(question), signal });
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new Error("The server does not answer: is “regard serve” still running?");
@@ -42,7 +42,7 @@ export function widgetSource(model) {
         waiting.set(id, { resolve, reject });
         signal?.addEventListener("abort", () => reject(signal.reason));
         timer = setTimeout(() => reject(new Error(SILENT)), PATIENCE);
-        send(model, { id, question }).catch(() => reject(new Error(GONE)));
+        send(model, { id, request: question }).catch(() => reject(new Error(GONE)));
       });
     } finally {
       clearTimeout(timer);
@@ -87,9 +87,9 @@ export function patient(source, progress) {
       signal?.throwIfAborted();
       const answer = await source(job === undefined ? question : { ...question, job }, signal);
       if (answer.cancelled === true && (!signal || signal.aborted)) throw new DOMException("Cancelled.", "AbortError");
-      if (!("working" in answer) && answer.cancelled !== true) return answer;
+      if (!("progress" in answer) && answer.cancelled !== true) return answer;
       job = answer.job;
-      if (job !== undefined) progress(question, answer.working, job);
+      if (job !== undefined) progress(question, answer.progress, job);
     }
   };
 }

@@ -6,6 +6,7 @@
 
 import { bytes, count, fillSelect, moveFocus, tooltip } from "./dom.js";
 import { addText, keepText, keptText, parametersOf, selectionOf, VIEW_NAMES } from "./address.js";
+import { TEXT_LIMIT } from "./protocol.js";
 import { patient } from "./source.js";
 import { weightMemory } from "./weights.js";
 import { findWord } from "./words.js";
@@ -82,7 +83,7 @@ export async function mount(root, source, options = {}) {
     const { id, asked } = app.reading;
     const { text, pair, model } = asked.text === null ? (keptText(id) ?? asked) : asked;
     if (text === null) throw new Error("The server no longer has this text. Paste the text, and press Read.");
-    const card = await asking({ what: "read", text, pair: pair ?? undefined, model: model ?? undefined });
+    const card = await asking({ type: "read", text, pair: pair ?? undefined, model: model ?? undefined });
     app.reading.id = card.reading;
   }
 
@@ -174,8 +175,8 @@ export async function mount(root, source, options = {}) {
     if (wanted === cancelled) throw new Error("Reading was cancelled. Press Read to start it again.");
     const question =
       text === null
-        ? { what: "card", reading: id }
-        : { what: "read", text, pair: pair ?? undefined, model: model ?? undefined };
+        ? { type: "metadata", reading: id }
+        : { type: "read", text, pair: pair ?? undefined, model: model ?? undefined };
     let card;
     try {
       card = await asking(question, cancelling.signal);
@@ -202,10 +203,10 @@ export async function mount(root, source, options = {}) {
       N: card.tokens.length,
       L: card.layers,
       H: card.heads,
-      attended: card.attended ?? Array.from({ length: card.layers }, (_, l) => l), // the layers that have attention
+      attended: card.attention_layers ?? Array.from({ length: card.layers }, (_, l) => l), // the layers that have attention
       tokensOf: (u) => {
-        const stop = card.first[u + 1] ?? card.tokens.length;
-        return Array.from({ length: stop - card.first[u] }, (_, n) => card.first[u] + n);
+        const stop = card.first_tokens[u + 1] ?? card.tokens.length;
+        return Array.from({ length: stop - card.first_tokens[u] }, (_, n) => card.first_tokens[u] + n);
       },
     };
     if (options.address && asked.text !== null) keepText(card.reading, asked);
@@ -303,8 +304,8 @@ export async function mount(root, source, options = {}) {
     by("details").hidden = !memory;
     if (!memory) return;
     const lines = [`This reading takes ${bytes(memory.reading)} of memory.`];
-    if (memory.kept)
-      lines.push(`The server keeps ${count(memory.readings, "reading")}, in ${bytes(memory.kept)} of the ${bytes(memory.limit)} that it may use.`);
+    if (memory.used)
+      lines.push(`The server keeps ${count(memory.readings, "reading")}, in ${bytes(memory.used)} of the ${bytes(memory.limit)} that it may use.`);
     by("memory").textContent = lines.join(" ");
   }
 
@@ -337,7 +338,7 @@ export async function mount(root, source, options = {}) {
   const DOING = {
     read: "Reading the text",
     card: "Reading the text",
-    thumbs: "Drawing the heads",
+    thumbnails: "Drawing the heads",
     tile: "Computing the whole matrix once, for the zoomed-out view",
     compare: "Reading the texts",
     page: "Writing the file",
@@ -348,7 +349,7 @@ export async function mount(root, source, options = {}) {
   function showProgress(question, share, number) {
     clearTimeout(working);
     job = number;
-    const says = DOING[question.what] ?? "Computing";
+    const says = DOING[question.type] ?? "Computing";
     by("progress-says").textContent =
       share === null ? `${says}: waiting for other work` : `${says}: ${Math.floor(100 * share)} %`;
     if (share === null) by("progress-bar").removeAttribute("value");
@@ -374,7 +375,7 @@ export async function mount(root, source, options = {}) {
     hideProgress();
     if (app.reading?.wanted === wantedText() || app.state.view === "compare") tell("Cancelled. Choose again what to look at.");
     else cancelReading();
-    if (number !== null) await source({ what: "cancel", job: number });
+    if (number !== null) await source({ type: "cancel", job: number });
   });
 
   /** Goes back to the reading before, so that no view starts the cancelled one again. */
@@ -440,9 +441,8 @@ export async function mount(root, source, options = {}) {
   function submit(view) {
     const text = by("text").value;
     if (!text.trim()) return tell("There is no text to read: type or paste one.");
-    const { limit } = app.start;
-    if (text.length > limit)
-      return tell(`The text has ${text.length.toLocaleString("en")} characters, and the limit is ${limit.toLocaleString("en")}.`);
+    if (text.length > TEXT_LIMIT)
+      return tell(`The text has ${text.length.toLocaleString("en")} characters, and the limit is ${TEXT_LIMIT.toLocaleString("en")}.`);
     const pair = !by("second").hidden && by("pair").value.trim() ? by("pair").value : null;
     const model = app.start.models.length ? by("model").value : null;
     cancelled = null;
@@ -483,16 +483,16 @@ export async function mount(root, source, options = {}) {
   fromHash();
   let failure = null;
   try {
-    app.start = await source({ what: "start" });
+    app.start = await source({ type: "start" });
   } catch (error) {
-    app.start = { models: [], limit: 0, first: null };
+    app.start = { models: [], opening: null };
     failure = error.message;
   }
   const { state, start } = app;
-  if (state.text === null && state.id === null && start.first) {
-    state.text = start.first.text ?? null;
-    state.pair = start.first.pair ?? null;
-    state.id = start.first.reading ?? null;
+  if (state.text === null && state.id === null && start.opening) {
+    state.text = start.opening.text ?? null;
+    state.pair = start.opening.pair ?? null;
+    state.id = start.opening.reading ?? null;
   }
   by("ask").hidden = !options.reads;
   if (options.reads) {

@@ -22,7 +22,7 @@ export function walkView(app) {
     const i = parts[Math.min(state.token, parts.length - 1)];
     const wanted = `${reading.id} ${l} ${h} ${i} ${all} ${app.isDark()}`;
     if (said !== wanted) {
-      const answer = await app.ask({ what: "walk", layer: l, head: h, token: i, all }, signal);
+      const answer = await app.ask({ type: "walk", layer: l, head: h, token: i, all }, signal);
       if (!stillWanted()) return;
       walk = Object.fromEntries(Object.entries(answer).map(([name, value]) => [name, value?.shape ? rowsOf(value) : value]));
       Object.assign(walk, { l, h, u, i });
@@ -190,7 +190,7 @@ export function walkView(app) {
   /** A row for each of the answer's rows, in reading order; of a long text, with a button for the rest. */
   function table(columns, names, chosen, cellsOf, foot) {
     const head = Object.entries(columns).map(([name, style]) => el("th", { scope: "col", class: style || null }, name));
-    const { unknownTokens = [] } = app.reading;
+    const { unknown_tokens: unknownTokens = [] } = app.reading;
     const body = walk.rows.map((j, n) => {
       const isUnknown = names === app.reading.tokens && unknownTokens.includes(j);
       const word = el("bdi", { dir: "auto", class: isUnknown ? "unknown" : null }, visible(names[j]));

@@ -21,7 +21,7 @@ export function weightMemory(app) {
 
   /** All weights (H,U,U) of a layer, of a short text. */
   const every = (l) =>
-    remember(`${app.reading.id} ${l}`, async () => (await app.ask({ what: "all", layer: l })).weights.data);
+    remember(`${app.reading.id} ${l}`, async () => (await app.ask({ type: "layer_weights", layer: l })).weights.data);
 
   /** The weights (H,U) from or to a unit in a layer. */
   async function look(l, u, side) {
@@ -31,7 +31,7 @@ export function weightMemory(app) {
       return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
     }
     return remember(`${id} ${l} ${u} ${side}`, async () =>
-      (await app.ask({ what: "look", layer: l, word: u, side })).weights.data,
+      (await app.ask({ type: "word_weights", layer: l, word: u, side })).weights.data,
     );
   }
 
