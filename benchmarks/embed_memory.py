@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from regard._internal.measure import PeakMemory, described, in_process
+from regard._internal.measure import PeakMemory, in_process, machine_line
 
 WORDS = ["".join(random.Random(n).choices(string.ascii_lowercase, k=5)) for n in range(2000)]
 
@@ -66,7 +66,7 @@ def measure(name: str, folder: str, count: int) -> dict[str, float]:
 
 
 def main(count: int = 300) -> None:
-    print(described())
+    print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder))
         found = {name: in_process(__file__, name, folder, str(count)) for name in ("regard", "sentence-transformers")}

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
+import sys
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -22,48 +21,42 @@ import transformers
 
 import regard
 import regard.hf
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.backends import BACKENDS, reference
 
-TESTS = Path(__file__).parents[1] / "tests"
-STS = TESTS.parents[1] / "shared/evaluation/sts-dev.csv"
-TRAINED = TESTS.parents[1] / "shared/models/stories260k"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # for the inputs, options, models and oracles of the tests
+
+from support import data, models, oracles, transformers_models  # noqa: E402
+
 TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FIGURES = ("output", "weights", "sum of rows", "entropy", "received", "pool", "topk")
 
 
-def tests(name: str) -> ModuleType:
-    """A file of the tests, for its inputs, options, models and oracle."""
-    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def against_the_reference() -> None:
     """Each backend and type, every option alone and every two together, and a long row."""
-    kit, options = tests("conftest"), tests("test_attention").ALL
     print("\nthe largest error against the float64 reference:")
     print(f"  {'':<20}" + "".join(f"{name:>12}" for name in FIGURES))
     for backend in BACKENDS:
         for dtype in TYPES:
             largest: dict[str, float] = defaultdict(float)
             torch.manual_seed(0)
-            inputs = kit.inputs(queries=67, keys=67, dtype=dtype)
-            cases = [(inputs, kit.options(names, *inputs[:2])) for n in (1, 2) for names in combinations(options, n)]
-            cases.append((kit.inputs(1, 2, 2, 64, 16_001, 64, 3, dtype), {}))
-            served = sum(measured(kit, backend, *case, largest) for case in cases)
+            inputs = oracles.inputs(queries=67, keys=67, dtype=dtype)
+            names = [names for n in (1, 2) for names in combinations(oracles.OPTIONS, n)]
+            cases = [(inputs, oracles.options(chosen, *inputs[:2])) for chosen in names]
+            cases.append((oracles.inputs(1, 2, 2, 64, 16_001, 64, 3, dtype), {}))
+            served = sum(measured(backend, *case, largest) for case in cases)
             figures = "".join(f"{largest[name]:12.1e}" for name in FIGURES) if served else "    cannot serve"
             print(f"  {backend + ', ' + str(dtype).removeprefix('torch.'):<20}{figures}")
 
 
-def measured(kit: ModuleType, backend: str, inputs, options, largest: dict[str, float]) -> bool:
+def measured(backend: str, inputs, options, largest: dict[str, float]) -> bool:
     """Whether the backend serves; and its errors, where they are larger than those known."""
     try:
         found = regard.attention(*inputs, backend=backend, collect=("entropy", "topk:3"), **options)
     except ValueError:
         return False
-    output, _, dense = kit.oracle(*inputs, **options)
+    output, _, dense = oracles.oracle(*inputs, **options)
     weights = found.weights
     rows, columns = ([cell * size // 7 for cell in range(7)] for size in dense.shape[2:])
     pooled = np.add.reduceat(np.add.reduceat(dense.numpy(), rows, 2), columns, 3)
@@ -125,12 +118,12 @@ def walks() -> None:
 @torch.no_grad()
 def against_eager() -> None:
     """Tiny models of each family, with padding on the left."""
-    hf, differences = tests("test_hf"), {}
-    stacks = {**hf.hf_models.ENCODERS, **hf.hf_models.DECODERS}
-    for name, family in {**stacks, **hf.hf_models.SEQ2SEQ, "vit": hf.hf_models.VIT}.items():
+    hf, differences = transformers_models, {}
+    stacks = {**hf.ENCODERS, **hf.DECODERS}
+    for name, family in {**stacks, **hf.SEQ2SEQ, "vit": hf.VIT}.items():
         model, real = hf.make(family), None
         inputs, names = hf.batch("left"), ["attentions"]
-        if name in hf.hf_models.SEQ2SEQ:
+        if name in hf.SEQ2SEQ:
             inputs, _, real = hf.seq2seq_inputs(family, "left")
             names = ["decoder_attentions", "cross_attentions"]
         elif name == "vit":
@@ -166,25 +159,25 @@ def trained(folder: Path, *lengths: int) -> None:
 
 
 def sentences() -> None:
-    embed, lens = tests("test_embed"), regard.Lens()
+    lens = regard.Lens()
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         print("\nsentences against sentence-transformers: skipped, it is not installed")
     else:
-        lines = (TESTS.parent / "README.md").read_text(encoding="utf-8").splitlines()
-        texts = [line for line in lines if line.strip()] + embed.ODD
-        theirs = SentenceTransformer(str(embed.fixtures.EMBEDDED), device="cpu").encode(texts, show_progress_bar=False)
+        lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        texts = [line for line in lines if line.strip()] + models.ODD
+        theirs = SentenceTransformer(str(models.EMBEDDED), device="cpu").encode(texts, show_progress_bar=False)
         cosines = (lens.embed(texts).vectors * theirs).sum(-1) / np.linalg.norm(theirs, axis=-1)
         print(f"\n{len(texts)} texts against sentence-transformers: cosines of {cosines.min():.7f} at least")
-    if not STS.is_file():
-        print("STS-B, development set: skipped, there is no sts-dev.csv")
+    if not data.STS.is_file():
+        print(f"STS-B, development set: skipped, {data.STS} does not exist")
         return
-    with open(STS, encoding="utf-8", newline="") as file:
+    with open(data.STS, encoding="utf-8", newline="") as file:
         rows = [row[4:7] for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
     one, other = (torch.from_numpy(lens.embed([row[n] for row in rows]).vectors).double() for n in (1, 2))
     scores = torch.tensor([float(row[0]) for row in rows]).double()
-    print(f"STS-B, development set: Spearman correlation {embed.spearman(scores, (one * other).sum(-1)):.4f}")
+    print(f"STS-B, development set: Spearman correlation {oracles.spearman(scores, (one * other).sum(-1)):.4f}")
 
 
 if __name__ == "__main__":
@@ -193,7 +186,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    print(described())
+    print(machine_line())
     if options.model_folder is not None:
         trained(options.model_folder, 64, 512, 1024)
         raise SystemExit
@@ -201,8 +194,8 @@ if __name__ == "__main__":
     against_pytorch()
     walks()
     against_eager()
-    if TRAINED.is_dir():
-        trained(TRAINED, 512)
+    if data.STORIES.is_dir():
+        trained(data.STORIES, 512)
     else:
-        print("\na trained decoder: skipped, there is no stories260k")
+        print(f"\na trained decoder: skipped, {data.STORIES} does not exist")
     sentences()

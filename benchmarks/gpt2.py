@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from regard._internal.measure import PeakMemory, described, in_process
+from regard._internal.measure import PeakMemory, in_process, machine_line
 
 
 def model_and_ids(tokens: int):
@@ -52,7 +52,7 @@ def main() -> None:
             forward(model, ids, options.only)
         print(json.dumps(peak.bytes))
         return
-    print(described())
+    print(machine_line())
     names = ["sdpa", "regard"] + ([] if options.without_eager else ["eager"])
     memory = {name: in_process(__file__, "--only", name, "--tokens", str(options.tokens)) for name in names}
     model, ids = model_and_ids(options.tokens)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.bench.memory import used
 
 
 def main(n: int = 65_536, dim: int = 64) -> None:
-    print(described())
+    print(machine_line())
     found, gib = used(n, dim), 2.0**30
     print(
         f"  attention + entropy + top-8 + received + pool(512, 512), one head, N {n:,}, D {dim}, float32: "

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from regard._internal.measure import described, in_turn
+from regard._internal.measure import interleaved, machine_line
 
 IMPORTS = {
     "import torch": (sys.executable, "-c", "import torch"),
@@ -39,9 +39,9 @@ def run(command: Sequence[str]) -> None:
 
 
 def main(rounds: int = 9) -> None:
-    print(described())
+    print(machine_line())
     for commands, goal in ((IMPORTS, 1.1), (COMMANDS, 1.3)):
-        medians = in_turn({name: partial(run, command) for name, command in commands.items()}, rounds)
+        medians = interleaved({name: partial(run, command) for name, command in commands.items()}, rounds)
         for name, median in medians.items():
             print(f"  {name:<56} {median:6.2f} s")
         peer, ours = medians.values()

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from regard._internal.measure import described, in_turn
+from regard._internal.measure import interleaved, machine_line
 from regard.nn import Embeddings, Encoder, MaskedLanguageModel, Transformer
 
 VOCABULARY = 2000
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    print(described())
+    print(machine_line())
     for make in (encoder, transformer):
         for length in (128, 512, 2048):
             torch.manual_seed(0)
@@ -55,7 +55,7 @@ def main() -> None:
                 with patch("regard.nn.attention.attention", sdpa):
                     step()
 
-            taken = in_turn({"regard": step, "sdpa": theirs}, rounds)
+            taken = interleaved({"regard": step, "sdpa": theirs}, rounds)
             ratio = taken["sdpa"] / taken["regard"]
             times = f"regard {taken['regard']:.3f} s   sdpa {taken['sdpa']:.3f} s"
             print(f"  {make.__name__:11} {4096 // length:2} × {length:5,} tokens, dim 256: {times}   ratio {ratio:.2f}")

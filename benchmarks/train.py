@@ -16,11 +16,12 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.train import text as texts
 from regard.train.run import Options, held_out_masks, train
 
-EVALUATION = Path(__file__).resolve().parents[2] / "shared" / "evaluation" / "en_ewt-ud-dev.conllu"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.data import TREEBANK as EVALUATION
 
 
 def corpus() -> str:
@@ -140,7 +141,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, help="of training, if not as many as the default")
     parser.add_argument("--kills", type=int, help="instead, kill a small run so often")
     arguments = parser.parse_args()
-    print(described())
+    print(machine_line())
     if arguments.kills:
         kill(arguments.kills)
     else:

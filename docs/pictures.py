@@ -23,9 +23,9 @@ def scaling():
         scores = torch.randn(200, dim) @ torch.randn(200, dim).T
         for name, scale in zip(found, (1, dim**0.5), strict=True):
             found[name].append((scores / scale).softmax(-1).max(-1).values.mean().item())
-    figure = plotting.figure(6.4, 3.2, dpi=110)
+    figure = plotting.new_figure(6.4, 3.2, dpi=110)
     axes = figure.subplots()
-    plotting.plain(axes, "The largest of 200 weights, of scores …")
+    plotting.style_axes(axes, "The largest of 200 weights, of scores …")
     for (name, shares), colour in zip(found.items(), (COLOURS["other"], COLOURS["line"]), strict=True):
         axes.plot(dims, shares, "o-", label=name, color=colour, markersize=4)
     axes.set_xscale("log", base=2)
@@ -39,9 +39,9 @@ def scaling():
 def positions():
     """Sines and cosines of 64 places."""
     places = ours.SinusoidalPositions()(torch.zeros(1, 64, 48))[0]
-    figure = plotting.figure(6.4, 3.2, dpi=110)
+    figure = plotting.new_figure(6.4, 3.2, dpi=110)
     axes = figure.subplots()
-    plotting.plain(axes, "What is added to a word at each place")
+    plotting.style_axes(axes, "What is added to a word at each place")
     axes.grid(visible=False)
     image = axes.imshow(places.T.numpy(), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xlabel("place", fontsize=9, color=INK)
@@ -62,9 +62,9 @@ def masks():
         "window=(2, 2)": {"window": (2, 2)},
         "segments 5, 4, 3": {"segments": torch.tensor([0, 5, 9, 12])},
     }
-    figure = plotting.figure(10, 2.5, dpi=110)
+    figure = plotting.new_figure(10, 2.5, dpi=110)
     for axes, (name, options) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
-        plotting.plain(axes, name)
+        plotting.style_axes(axes, name)
         axes.grid(visible=False)
         seen = regard.attention(x, x, x, **options).weights.dense()[0, 0] > 0
         axes.imshow(seen.numpy(), cmap=COLOURS["map"], vmin=-0.3, vmax=1.2, interpolation="nearest")
@@ -91,9 +91,9 @@ def alignment():
     written = ours.greedy(model.eval(), source, first=first, last=last, most=6)
     _, looked = model(source, torch.cat((torch.tensor([[first]]), written[:, :-1]), 1))
     weights = looked[0].weights.dense()[0].mean(0).detach()
-    figure = plotting.figure(3.6, 3.4, dpi=110)
+    figure = plotting.new_figure(3.6, 3.4, dpi=110)
     axes = figure.subplots()
-    plotting.plain(axes, "Reversing")
+    plotting.style_axes(axes, "Reversing")
     axes.grid(visible=False)
     axes.imshow(weights.sqrt().numpy(), cmap=COLOURS["map"], vmin=0, vmax=1, interpolation="nearest")
     names = [letters[n - 3] for n in source[0].tolist()]
@@ -118,7 +118,7 @@ def main(folder: Path) -> None:
     """All of them, into a folder."""
     for draw in PICTURES:
         torch.manual_seed(0)
-        (folder / f"{draw.__name__}.png").write_bytes(plotting.content(draw(), "png"))
+        (folder / f"{draw.__name__}.png").write_bytes(plotting.to_bytes(draw(), "png"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests of the mechanism share: inputs, options by name, plain PyTorch, and the comparator."""
+"""Fixtures that several files of tests use; what they are made of is in support/."""
 
 import importlib.util
 import signal
@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 
-import regard
-from regard.backends import BACKENDS, reference
+from regard.backends import BACKENDS
+
+pytest.register_assert_rewrite("support")
+
+from support import oracles  # noqa: E402
+from support.browser import browser, tab  # noqa: E402, F401
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("ci")
@@ -21,10 +24,30 @@ hypothesis.settings.load_profile("ci")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
-# Programs, which tests run or `make` does, and what they are made of.
-collect_ignore = ["families.py", "families_table.py", "families_tiny.py", "fuzz.py", "gpu.py"]
+collect_ignore = ["families.py", "fuzz.py", "gpu.py", "support"]  # programs of their own, and what tests import
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # absolute, of weights, lse and output alike
+# The area of each file of tests, as a marker: pytest -m lens. pyproject.toml says what the areas are.
+AREAS = {
+    "core": [
+        *["architecture", "attention", "build", "cpu", "fuzz", "gradient", "kept_backend", "mask", "packed"],
+        *["properties", "public", "tensorlike", "torch", "weights", "weights_gradient"],
+    ],
+    "hf": ["families", "hf"],
+    "nn": ["encoder", "nn"],
+    "lens": ["compare", "embed", "encode", "forward", "lens", "sentence_folders", "words"],
+    "corpus": ["corpus", "corpus_output", "files", "formats"],
+    "train": ["race", "train"],
+    "bench": ["bench", "bench_embed"],
+    "viewer": ["html", "image", "protocol", "server", "terminal", "tiles", "widget"],
+    "browser": ["view_page", "viewer"],
+    "cli": ["cli", "guide", "readme"],
+}
+AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(AREA.get(item.path.name, "core"))
 
 
 @pytest.fixture(scope="session")
@@ -53,130 +76,10 @@ def _seed():
     torch.manual_seed(0)
 
 
-def agree(found, expected, tolerance=None):
-    """Assert the same shape, nan and ±inf in the same places, and all else within the tolerance of its type."""
-    tolerance = TOLERANCE[found.dtype] if tolerance is None else tolerance
-    torch.testing.assert_close(found.double(), expected.double(), atol=tolerance, rtol=0, equal_nan=True)
-
-
-def no_worse(found, plain, expected):
-    """Assert that the error is at most twice that of plain PyTorch in the same precision."""
-    assert found.dtype == plain.dtype
-    error, plain_error = ((one.double() - expected).abs().max() for one in (found, plain))
-    assert error <= 2 * plain_error, f"error {error:.2g}, plain PyTorch's {plain_error:.2g}"
-
-
-def inputs(batch=2, heads=6, groups=3, queries=5, keys=11, dim=7, value_dim=13, dtype=torch.float32):
-    """Query, key and value of sizes that are prime and unequal, so that no two axes can be confused."""
-    return (
-        torch.randn(batch, heads, queries, dim, dtype=dtype),
-        torch.randn(batch, groups, keys, dim, dtype=dtype),
-        torch.randn(batch, groups, keys, value_dim, dtype=dtype),
-    )
-
-
-def option(name, query, key):
-    """One option of attention() by name, made to fit: {argument: value}."""
-    (batch, heads, queries, _), keys = query.shape, key.shape[2]
-
-    def random_mask(*shape):
-        return {"mask": torch.rand(shape) < 0.6}
-
-    def boundaries(total, *inner):
-        return torch.tensor([0, *sorted(int(share * total) for share in inner), total], dtype=torch.int32)
-
-    made = {
-        "causal": lambda: {"causal": True},
-        "left": lambda: {"window": (2, None)},
-        "right": lambda: {"window": (None, 1)},
-        "window": lambda: {"window": (3, 1)},
-        "lengths": lambda: {"lengths": torch.randint(0, keys + 1, (batch,))},
-        "segments": lambda: {"segments": boundaries(queries, 0.3, 0.3, 0.8)},  # the second is empty
-        "segment pair": lambda: {"segments": (boundaries(queries, 0.4, 0.4), boundaries(keys, 0.0, 0.6))},
-        "padding": lambda: random_mask(batch, 1, 1, keys),
-        "full mask": lambda: random_mask(batch, heads, queries, keys),
-        "key mask": lambda: random_mask(keys),
-        "query mask": lambda: random_mask(heads, queries, 1),
-        "rule": lambda: {"mask": lambda b, h, q, k: (q + 2 * k + b + h) % 3 != 0},
-        "bias": lambda: {"bias": torch.randn(heads, queries, keys, dtype=query.dtype)},
-        "key bias": lambda: {"bias": torch.randn(batch, 1, 1, keys, dtype=query.dtype)},
-        "hiding bias": lambda: {"bias": torch.where(torch.rand(queries, keys) < 0.4, -torch.inf, 0.5)},
-        "scale": lambda: {"scale": -1.8 / query.shape[-1] ** 0.5},  # further apart than by default, and turned round
-        "softcap": lambda: {"softcap": 0.8},
-        "sinks": lambda: {"sinks": torch.randn(heads, dtype=query.dtype)},
-    }  # fmt: skip
-    return made[name]()
-
-
-def options(names, query, key):
-    """Several options by name, as keyword arguments."""
-    return {argument: value for name in names for argument, value in option(name, query, key).items()}
-
-
-def plain(query, key, value, *, bias=None, scale=None, softcap=None, sinks=None, **masking):
-    """The same by torch.nn.functional.scaled_dot_product_attention, in the precision of the inputs; output alone."""
-    (batch, heads, queries, _), keys = query.shape, key.shape[2]
-    given = masking.get("lengths"), masking.get("segments")
-    masking["lengths"] = given[0] if given[0] is None else torch.as_tensor(given[0])
-    masking["segments"] = given[1] if given[1] is None or isinstance(given[1], tuple) else (given[1], given[1])
-    masking["window"] = masking.get("window") or (None, None)
-    zeros = query.new_zeros(batch, heads, queries, 1), query.new_zeros(batch, heads, keys, 1)
-    visible = reference.attention(*zeros, zeros[1], **masking)[2] > 0  # of equal scores, only the hidden weigh nothing
-    added = query.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)
-    added = added if bias is None else added + bias.to(query.dtype)
-    assert softcap is None, "scaled_dot_product_attention has no softcap"
-    if sinks is not None:  # one more key that everybody sees, with a score of its own and a value of nothing
-        added = torch.cat([added, sinks[:, None, None].expand(batch, heads, queries, 1)], -1)
-        key, value = F.pad(key, (0, 0, 0, 1)), F.pad(value, (0, 0, 0, 1))
-    return F.scaled_dot_product_attention(query, key, value, added, scale=scale, enable_gqa=True)
-
-
-def oracle(query, key, value, *, lengths=None, segments=None, window=None, **more):
-    """Output, lse and weights of the float64 reference, from the arguments of attention()."""
-    lengths = lengths if lengths is None else torch.as_tensor(lengths)
-    segments = segments if segments is None or isinstance(segments, tuple) else (segments, segments)
-    leading = query.shape[:-2]
-    four = [tensor[(None,) * (4 - tensor.ndim)] for tensor in (query, key, value)]
-    found = reference.attention(*four, lengths=lengths, segments=segments, window=window or (None, None), **more)
-    return tuple(tensor.reshape(*leading, *tensor.shape[2:]) for tensor in found)
-
-
-def forced(backend, query, key, value, **more):
-    """The backend's name or, where it says that it cannot serve, None: then the first that can is looked at."""
-    if backend == "cpu" and (query.dtype == torch.float64 or callable(more.get("mask"))):
-        with pytest.raises(ValueError, match="'cpu' cannot serve"):
-            regard.attention(query, key, value, backend=backend, **more)
-        return None
-    return backend
-
-
-def check(query, key, value, *, backend=None, collect=(), tolerance=None, **more):
-    """Assert that attention() agrees with the reference: output, lse and weights. Returns what it gave.
-
-    A backend that cannot serve must say so; the first that can is checked in its place.
-    """
-    backend = forced(backend, query, key, value, **more)
-    found = regard.attention(query, key, value, backend=backend, collect=collect, **more)
-    output, lse, weights = oracle(query, key, value, **more)
-    agree(found.output, output, tolerance)
-    agree(found.lse, lse, tolerance)
-    agree(found.weights.dense(), weights, tolerance)
-    return found
-
-
 @pytest.fixture(scope="session")
 def kit():
-    """The helpers above, for tests, which cannot import from one another."""
-    return SimpleNamespace(
-        agree=agree,
-        no_worse=no_worse,
-        inputs=inputs,
-        options=options,
-        plain=plain,
-        oracle=oracle,
-        check=check,
-        forced=forced,
-    )
+    """The module of oracles, under the name that the tests of attention() give it."""
+    return oracles
 
 
 @pytest.fixture(params=BACKENDS)

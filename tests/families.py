@@ -31,10 +31,9 @@ import transformers
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-import families_table
-import families_tiny
 import regard
 import regard.hf
+from support.families import table, tiny
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 SECONDS = 90  # of the processor's time, a family
@@ -53,15 +52,15 @@ class Verdict(NamedTuple):
 def judge(kind: type[PreTrainedModel]) -> Verdict:
     name = kind.__name__
     try:
-        config = families_tiny.tiny_config(kind, families_table.CONFIGS.get(name, {}))
+        config = tiny.tiny_config(kind, table.CONFIGS.get(name, {}))
         config._attn_implementation = "eager"
-        model = families_tiny.build(kind, config)
+        model = tiny.build(kind, config)
     except Exception as error:
         return Verdict(name, "not built", reason(error))
     if os.environ.get("TRACE"):
         print(name, sum(p.numel() for p in model.parameters()) // 1000, "k parameters", flush=True)
     try:
-        arguments, options = families_tiny.inputs(model, families_table.INPUTS.get(name, {}))
+        arguments, options = tiny.inputs(model, table.INPUTS.get(name, {}))
     except Exception as error:
         return Verdict(name, "not built", f"no input: {reason(error)}")
     calls = variants(model, arguments, options)
@@ -129,12 +128,12 @@ def reason(error: Exception) -> str:
 
 def variants(model, arguments: dict, options: dict) -> dict[str, Callable[[], Any]]:
     """The calls to compare: as it is, padded on either side, and in two parts through a cache."""
-    parameters = families_tiny.signature(model)
+    parameters = tiny.signature(model)
     calls = {"plain": lambda: model(**copy.deepcopy(arguments), **options)}
     for side in ("right", "left"):
-        if (more := families_tiny.padded(arguments, parameters, side)) is not None:
+        if (more := tiny.padded(arguments, parameters, side)) is not None:
             calls[side] = lambda more=more: model(**more, **options)
-    left = families_tiny.padded(arguments, parameters, "left")
+    left = tiny.padded(arguments, parameters, "left")
     if left is not None and "past_key_values" in parameters and "decoder_input_ids" not in parameters:
         calls["cached"] = lambda: cached(model, left, options)
     return calls
@@ -306,7 +305,7 @@ def family(name: str) -> list[Verdict]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     try:
-        kinds = families_tiny.model_classes(name)
+        kinds = tiny.model_classes(name)
     except Exception as error:
         return [Verdict(name, "not built", reason(error))]
     return [judge(kind) for kind in kinds]
@@ -415,7 +414,7 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument("--results", type=Path, help="a JSON file: families in it are not tried again, unless named")
     options = parser.parse_args()
-    everything = families_tiny.families()
+    everything = tiny.families()
     results = json.loads(options.results.read_text()) if options.results and options.results.exists() else {}
     results = {name: [Verdict(*model) for model in models] for name, models in results.items()}
     for name, models in run(options.families or [n for n in everything if n not in results], options.workers):

@@ -2,7 +2,7 @@
 
 Needs torch, transformers and this repository: no network, no compiler, no pytest, no installation. In ten minutes at
 most: random attention with every option, its weights, statistics and gradients against float64 (tests/fuzz.py); the
-models of tests/hf_models.py against transformers' eager attention; and the Python of the README.
+models of tests/support/transformers_models.py against transformers' eager attention; and the Python of the README.
 """
 
 import argparse
@@ -59,12 +59,12 @@ def long_sequences(device: str, seconds: float) -> str:
 
 def models(device: str, seconds: float) -> str:
     """Outputs and attentions of transformers' models, with padding and without, against eager."""
-    import hf_models
     import regard.hf  # noqa: F401  registers it
+    from support import transformers_models
 
-    families = hf_models.ENCODERS | hf_models.DECODERS
+    families = transformers_models.ENCODERS | transformers_models.DECODERS
     for name, family in families.items():
-        model = hf_models.make(family).to(device)
+        model = transformers_models.make(family).to(device)
         ids = torch.tensor(IDS, device=device)
         for mask in (None, (ids != 0).long()):
             results = []

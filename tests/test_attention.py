@@ -13,6 +13,7 @@ from regard.backends import cpu, streaming
 from regard.backends import torch as torch_backend
 from regard.mask import Mask
 from regard.scores import Scores
+from support.oracles import OPTIONS
 
 HALF = [torch.bfloat16, torch.float16]
 FULL = [torch.float32, torch.float64]
@@ -21,10 +22,7 @@ FULL = [torch.float32, torch.float64]
 WINDOWS = ["", "left", "right", "window"]
 MASKS = ["", "padding", "full mask", "query mask", "rule"]
 SEGMENTS = ["", "segment pair", "segments"]
-ALL = [
-    "causal", "left", "right", "window", "lengths", "segments", "segment pair", "padding", "full mask", "key mask",
-    "query mask", "rule", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
-]  # fmt: skip
+ALL = OPTIONS
 
 
 def chosen(*names):
@@ -109,18 +107,18 @@ def test_half_precision_merged_from_past_and_present(kit, dtype):
 @pytest.mark.parametrize("causal", [False, True])
 def test_what_atens_operator_is_trusted_with(kit, dtype, bias_dtype, causal):
     """Every type of tensors with every type of bias, at sizes around its blocks, forward and backward."""
-    output_tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    tolerances = torch_backend.CAPABILITIES.tolerances
     for keys in (1, 15, 16, 17, 33, 513):
         tensors = [t.requires_grad_() for t in kit.inputs(1, 2, 2, keys, keys, 8, 8, dtype)]
         for bias in (torch.randn(keys, keys).to(bias_dtype), torch.randn(1, 1, 1, keys).to(bias_dtype)):
             found = regard.attention(*tensors, bias=bias, causal=causal, backend="torch")
             leaves = [tensor.detach().double().requires_grad_() for tensor in tensors]
             output, lse, _ = kit.oracle(*leaves, bias=bias, causal=causal)
-            kit.agree(found.output, output, output_tolerance)
-            kit.agree(found.lse, lse, 1e-12 if dtype == torch.float64 else 1e-5)
+            kit.agree(found.output, output, tolerances[dtype])
+            kit.agree(found.lse, lse, tolerances[found.lse.dtype])
             grads = torch.autograd.grad(found.output.sum(), tensors)
             for one, other in zip(grads, torch.autograd.grad(output.sum(), leaves), strict=True):
-                kit.agree(one, other, 20 * output_tolerance * max(1, float(other.abs().max())))
+                kit.agree(one, other, 20 * tolerances[dtype] * max(1, float(other.abs().max())))
 
 
 def test_half_precision_does_not_overflow_in_the_scores(kit):
@@ -486,6 +484,17 @@ def test_rows_sum_to_one_less_the_sink(kit, sinks):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_scores_in_segments_with_more_keys_than_queries(kit, backend, dtype):
+    query, key = torch.full((1, 1, 30, 4), 2.0**17, dtype=dtype), torch.full((1, 1, 20, 4), 2.0**17, dtype=dtype)
+    value = torch.randn(1, 1, 20, 3, dtype=dtype)
+    bounds = torch.tensor([0, 2, 30]), torch.tensor([0, 9, 20])
+    backend = kit.forced(backend, query, key, value)
+    found = regard.attention(query, key, value, causal=True, segments=bounds, scale=1.0, backend=backend)
+    expected = kit.oracle(query, key, value, causal=True, segments=bounds, scale=1.0)[0]
+    kit.agree(found.output, expected, 16 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_sink_beside_large_scores_costs_no_digits(kit, backend, dtype):
     """The sums are exact, and so is the share of the sink, however few digits are left to an lse of 700."""
     query, key, value = (torch.ones(1, 1, n, 4, dtype=dtype) for n in (3, 7, 7))
@@ -750,7 +759,7 @@ def test_a_forced_backend_that_cannot_serve_says_why(kit, monkeypatch):
     rejected(kit, "backend: 'torch' cannot serve: no float32 here; K = 11 is prime", backend="torch")
     query, key, value = kit.inputs()
     kit.agree(regard.attention(query, key, value).output, kit.oracle(query, key, value)[0])  # the next one serves
-    assert backends.here()["torch"] == reasons
+    assert backends.availability()["torch"] == reasons
 
 
 # The comparator

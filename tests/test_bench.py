@@ -165,11 +165,11 @@ def test_gradients_are_those_of_autograd():
 def test_in_turn():
     order = []
     runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    medians = measure.in_turn(runs, 2)
+    medians = measure.interleaved(runs, 2)
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert medians.keys() == {"a", "b"}
     order.clear()
-    measure.in_turn({"a": lambda: order.append("a")}, 1, at_least=0.001)
+    measure.interleaved({"a": lambda: order.append("a")}, 1, at_least=0.001)
     assert len(order) > 3
 
 
@@ -177,7 +177,7 @@ def test_ceilings(report, monkeypatch):
     found = report.ceilings
     assert found.flops.keys() == {"float32", "bfloat16", "float16"}
     assert all(speed > 1e8 for speed in (*found.flops.values(), found.bytes))
-    monkeypatch.setattr(ceilings, "here", lambda: {"cpu": ["there is no kernel"]})
+    monkeypatch.setattr(ceilings, "availability", lambda: {"cpu": ["there is no kernel"]})
     found = ceilings.ceilings([torch.float32])
     assert found.source == "torch's matrix product and sum, for want of regard's kernel"
     assert all(speed > 1e8 for speed in (found.flops["float32"], found.bytes))
@@ -313,12 +313,12 @@ def test_printed_as_json(run):
 def test_stopped_by_the_user(run, monkeypatch, tmp_path):
     times = iter(range(3))
 
-    def in_turn(runs, rounds, at_least):
+    def interleaved(runs, rounds, at_least):
         if next(times) == 2:
             raise KeyboardInterrupt
         return dict.fromkeys(runs, 1.0)
 
-    monkeypatch.setattr(attention, "in_turn", in_turn)
+    monkeypatch.setattr(attention, "interleaved", interleaved)
     result = run("--quick", "--save", tmp_path / "a.json")
     assert (result.code, result.err) == (1, f"regard: stopped after 2 of {len(grid())} rows.\n")
     assert len(re.findall(r" GF/s +\d+% +1\.00", result.out)) == 2

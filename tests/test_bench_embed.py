@@ -1,10 +1,8 @@
 """`regard bench embed` on a tiny model: who takes part, what is counted, printed and saved. Nothing is timed."""
 
-import importlib.util
 import io
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +11,7 @@ from rich.console import Console
 
 from regard import cli
 from regard.bench import ceilings, embed, embed_view, embedders
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 TEXTS = ["the cat sat on the mat " * n for n in (1, 3, 1, 20, 2)]
 pytestmark = pytest.mark.filterwarnings("default")  # of the peers, and what they stand on

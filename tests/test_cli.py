@@ -1,6 +1,5 @@
 """The command line: what it prints, where, in which width, and the exit codes."""
 
-import importlib.util
 import io
 import json
 import os
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -21,10 +19,7 @@ from rich.cells import cell_len
 import regard
 import regard.lens
 from regard import cli
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 ARROW = "Time flies like an arrow"
 FLIES = [ARROW, "The bird flies over the house", "Fruit flies like a banana", "Swat the flies with a newspaper"]

@@ -2,7 +2,7 @@
 
 import errno
 import gzip
-import importlib.util
+import importlib.metadata
 import io
 import json
 import os
@@ -24,10 +24,8 @@ from hypothesis import strategies as st
 
 import regard
 from regard.corpus import BadRecordError, Recipe, Source, embed_files, read, run, shards
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import data
+from support import models as fixtures
 
 LONG = "Attention is a weighted average of what the words around bring with them. " * 60
 TEXTS = ["Don't stop!", "unbelievable 👍🏽", LONG.strip()]
@@ -222,9 +220,7 @@ def test_conllu(lens, tmp_path):
 
 
 def test_treebank():
-    file = fixtures.SHARED / "evaluation" / "en_ewt-ud-dev.conllu"
-    if not file.is_file():
-        pytest.skip("needs ../shared/evaluation/en_ewt-ud-dev.conllu beside the checkout")
+    file = data.required(data.TREEBANK)
     records = found(Source([file], id="sent_id"))
     assert len(records) == 2001
     assert not [record for record in records if isinstance(record, read.Bad)]

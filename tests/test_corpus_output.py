@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +16,13 @@ from safetensors.torch import load_file, save_file
 
 import regard
 from regard.corpus import BadRecordError, OutputExistsError, Recipe, Source, embed_files, shards
+from support import models
 
 
 @pytest.fixture(scope="module")
-def tiny(kit_lens, tmp_path_factory):
+def tiny(tmp_path_factory):
     """A small random encoder."""
-    return str(kit_lens.saved("bert", tmp_path_factory.mktemp("models") / "tiny"))
-
-
-@pytest.fixture(scope="module")
-def kit_lens():
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-    fixtures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fixtures)
-    return fixtures
+    return str(models.saved("bert", tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture
@@ -212,9 +202,9 @@ def test_chunks_of_a_text_longer_than_the_model(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("name", ["roberta", "bert"])
-def test_no_token_is_lost_between_chunks(kit_lens, tmp_path, name):
+def test_no_token_is_lost_between_chunks(tmp_path, name):
     """Tokens of byte-level tokenizers begin with the space before a word."""
-    lens = regard.Lens(kit_lens.saved(name, tmp_path / name))
+    lens = regard.Lens(models.saved(name, tmp_path / name))
     text = "The cat sat. The mat. 🙂🙂🙂 Time flies like an arrow"
     tokens = len(lens.embed([text], "token").vectors[0])
     for by in ("sentences", 1, 3, 10**6):
@@ -226,9 +216,9 @@ def test_no_token_is_lost_between_chunks(kit_lens, tmp_path, name):
     assert tokens >= len(lens.chunks(text, 1))
 
 
-def test_the_first_word_of_a_part_belongs_to_it(kit_lens, tmp_path):
+def test_the_first_word_of_a_part_belongs_to_it(tmp_path):
     """Whether or not the part begins with the space that is in the word's token."""
-    lens = regard.Lens(kit_lens.saved("gpt2", tmp_path / "gpt2"))
+    lens = regard.Lens(models.saved("gpt2", tmp_path / "gpt2"))
     text = "the cat sat on"
     with_space, without = (lens.embed([text], parts=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
     assert np.array_equal(with_space, without)
@@ -316,7 +306,7 @@ def test_one_vector_that_is_none(lines, tmp_path, tiny):
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     lens = regard.Lens(tiny)
-    token = lens._model.tokenizer.token_to_id("cat")
+    token = lens.model.tokenizer.token_to_id("cat")
     weights = load_file(folder / "model.safetensors")
     (name,) = (name for name in weights if name.endswith("word_embeddings.weight"))
     weights[name][token] = torch.nan

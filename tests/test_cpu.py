@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regard
-from regard.backends import cpu, here, operator, streaming
-from regard.scores import Softmax
+from regard.backends import availability, cpu, problem, streaming
+from regard.backends.protocol import Softmax
+from regard.weights import reductions
 
 if cpu._missing:
     pytest.skip(f"the kernel is not installed: {cpu._missing}", allow_module_level=True)
@@ -23,7 +24,7 @@ if cpu._missing:
 _kernel = cpu._kernel
 SETS = _kernel.kernels()
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+TOLERANCES = cpu.CAPABILITIES.tolerances
 OPTIONS = [
     "", "causal", "left", "right", "window", "lengths", "segment pair", "padding", "full mask", "key mask",
     "query mask", "bias", "key bias", "hiding bias", "scale", "softcap", "sinks",
@@ -48,7 +49,7 @@ def test_every_option_in_every_instruction_set(kit, isa, option, dtype):
         more = kit.options([option] if option else [], query, key)
         found = regard.attention(query, key, value, backend="cpu", collect=("entropy", "topk:3"), **more)
         output, lse, weights = kit.oracle(query, key, value, **more)
-        kit.agree(found.output, output, TOLERANCE[dtype])
+        kit.agree(found.output, output, TOLERANCES[dtype])
         kit.agree(found.lse, lse, 1e-5)
         kit.agree(found.weights.dense(), weights, 1e-5)
         kit.agree(found.weights.entropy(), torch.special.entr(weights).sum(-1), 2e-5)
@@ -60,7 +61,7 @@ def test_every_reduction_in_every_instruction_set(kit, isa, option):
     query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)
     more = kit.options([option] if option else [], query, key)
     found = regard.attention(query, key, value, backend="cpu", **more).weights
-    assert found._by is cpu
+    assert reductions.serving(found._softmax) is cpu
     weights = kit.oracle(query, key, value, **more)[2]
     ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
     x, y = torch.randn(2, 3, 131, 300), torch.randn(2, 6, 67, 5)
@@ -161,7 +162,7 @@ def test_a_window_as_a_finite_bias(kit, isa):
 def test_large_equal_scores_give_the_mean(kit, isa, dtype, number):
     alike, value = torch.full((3, 67, 64), number, dtype=dtype), torch.randn(3, 67, 64).to(dtype)
     found = regard.attention(alike, alike, value, backend="cpu")
-    kit.agree(found.output, value.double().mean(1, keepdim=True).expand(-1, 67, -1), TOLERANCE[dtype])
+    kit.agree(found.output, value.double().mean(1, keepdim=True).expand(-1, 67, -1), TOLERANCES[dtype])
     score = 8 * float(alike[0, 0, 0]) ** 2
     kit.agree(found.lse, torch.full((3, 67), score), score * 1e-6)
 
@@ -220,7 +221,7 @@ def test_unaligned_halves(kit, isa, dtype):
         base = [torch.randn(2 * heads * n * 64 + 1).to(dtype)[1:].view(2, heads, n, 64) for n in (size, 300, 300)]
         odd = [torch.randn(2, heads, n, 65).to(dtype)[..., 1:] for n in (size, 300, 300)]
         for tensors in (base, odd):
-            kit.agree(regard.attention(*tensors, backend="cpu").output, kit.oracle(*tensors)[0], TOLERANCE[dtype])
+            kit.agree(regard.attention(*tensors, backend="cpu").output, kit.oracle(*tensors)[0], TOLERANCES[dtype])
 
 
 def test_columns_side_by_side_in_memory(kit, isa):
@@ -348,7 +349,7 @@ def arguments(kit, **more):
     query, key, value = (t.requires_grad_() for t in kit.inputs(dim=8, value_dim=8))
     scores = regard.attention(query.detach(), key.detach(), value.detach(), **more).weights.scores
     scores = replace(scores, query=query, key=key)
-    return [*operator._arguments("cpu", scores, value, more.get("sinks")), True, 2]
+    return [*problem.flatten("cpu", scores, value, more.get("sinks")), True, 2]
 
 
 @pytest.mark.parametrize("name", ["", "causal", "full mask", "bias", "sinks", "softcap"])
@@ -409,7 +410,7 @@ def test_torch_compile(kit):
 
 def test_a_forced_instruction_set_that_is_not_there(kit, monkeypatch):
     monkeypatch.setenv("REGARD_ISA", "mmx")
-    assert here()["cpu"][0].startswith(f"REGARD_ISA: expected one of {', '.join(SETS)}")
+    assert availability()["cpu"][0].startswith(f"REGARD_ISA: expected one of {', '.join(SETS)}")
     with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
         regard.attention(*kit.inputs(), backend="cpu")
     with pytest.raises(ValueError, match=r"REGARD_ISA: expected one of .* Got 'mmx'"):
@@ -478,7 +479,7 @@ def test_streamed_blocks_agree_with_the_kernel(kit, isa):
     """The two that compute reductions, side by side."""
     query, key, value = kit.inputs(queries=67, keys=131)
     scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._softmax
-    streamed = Softmax(scores.scores, scores.sinks, scores.lse.float())
+    streamed = Softmax(scores.scores, scores.sinks, scores.lse.float(), streaming)
     for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
         one, other = (getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed)))
         kit.agree(one, other)

@@ -2,12 +2,10 @@
 
 import csv
 import dataclasses
-import importlib.util
 import itertools
 import json
 import pickle
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,22 +14,12 @@ import transformers
 from tokenizers import processors
 
 import regard
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import data
+from support import models as fixtures
+from support.models import ODD
+from support.oracles import ranks, spearman
 
 LONG = "Attention is a weighted average of what the words around bring with them. " * 30
-ODD = [
-    "Don't stop!",
-    "a\u0301 naïve 👍🏽",
-    "我爱北京。",
-    "שלום עולם",
-    "[SEP] typed",
-    "x",
-    "two  words\n\nand  more",
-    "1/2 = 0.5",
-]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +60,7 @@ def test_sentences_are_those_of_sentence_transformers(lens, varied):
 
 
 def test_sts_benchmark(lens):
-    file = fixtures.SHARED / "evaluation" / "sts-dev.csv"
-    if not file.is_file():
-        pytest.skip("needs ../shared/evaluation/sts-dev.csv beside the checkout")
+    file = data.required(data.STS)
     with open(file, encoding="utf-8", newline="") as lines:
         rows = [row[4:7] for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
     assert len(rows) == 1500
@@ -82,17 +68,6 @@ def test_sts_benchmark(lens):
     vector = dict(zip(texts, torch.from_numpy(lens.embed(texts).vectors).double(), strict=True))
     scores = torch.tensor([[float(score), float(vector[one] @ vector[other])] for score, one, other in rows])
     assert spearman(*scores.double().T) == pytest.approx(0.867, abs=0.001)
-
-
-def spearman(one, other):
-    return float(torch.corrcoef(torch.stack([ranks(one), ranks(other)]))[0, 1])
-
-
-def ranks(numbers):
-    """From the least on; those that are equal share the mean of their ranks."""
-    _, groups, counts = numbers.unique(return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    return (ends - (counts - 1) / 2)[groups]
 
 
 def test_spearman():
@@ -189,7 +164,7 @@ def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
 def test_no_states_are_kept_that_nobody_asks_for(monkeypatch, layers, inner):
     model, tokenizer = fixtures.tiny("llama")
     lens, calls = regard.Lens((model, tokenizer)), []
-    monkeypatch.setattr(lens._model.states, "model", Calling(model, calls))
+    monkeypatch.setattr(lens.model.states, "model", Calling(model, calls))
     lens.embed(["the cat", "a mat", "the cat sat on the mat"], "token", layers)
     assert calls
     assert {(call["output_hidden_states"], call["use_cache"]) for call in calls} == {(inner, False)}
@@ -217,7 +192,7 @@ def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
         return model(inputs_embeds=tokens, **options)
 
     with_virtual_tokens.device = model.device
-    monkeypatch.setattr(lens._model.states, "model", with_virtual_tokens)
+    monkeypatch.setattr(lens.model.states, "model", with_virtual_tokens)
     with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
         lens.embed(["a mat"], "word")
 
@@ -258,12 +233,12 @@ def test_the_states_below_a_head(name, kind, inner):
 
 def by_hand(lens, text, size):
     """(before + tokens + after,dim), each token from the window in which it is farthest from both ends."""
-    model = lens._model
+    model = lens.model
     ids = model.tokenizer.encode(text, add_special_tokens=False).ids
     step, before = size // 2, len(model.before)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens._model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
+        lens.model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
         for at in starts
     ]
     best = [
@@ -277,7 +252,7 @@ def by_hand(lens, text, size):
 @pytest.mark.parametrize("name", ["embedded", "bert", "gpt2"])
 def test_long_texts_are_read_in_windows(lens, tmp_path, name):
     other = lens if name == "embedded" else regard.Lens(fixtures.saved(name, tmp_path))
-    model = other._model
+    model = other.model
     text = LONG * 3 if name == "embedded" else "the cat sat on the mat, unbelievable, isn't it? " * 9
     special = len(model.before) + len(model.after)
     found = other.embed([text], level="token")
@@ -299,7 +274,7 @@ def test_long_texts_are_read_in_windows(lens, tmp_path, name):
 @pytest.mark.parametrize("pool", ["cls", "last"])
 def test_of_several_windows_each_has_its_share_in_the_first_and_last_vectors(lens, pool):
     """Texts that differ only past the limit have different vectors; the rule, by hand."""
-    text, model = LONG * 2, lens._model
+    text, model = LONG * 2, lens.model
     other = text[:-60] + "and something quite different at its very end."
     one, another = lens.embed([text, other], pool=pool).vectors
     assert one @ another < 0.9999
@@ -392,7 +367,7 @@ def test_words_that_are_given(lens):
 
 
 def test_bfloat16(lens, varied):
-    if lens._model.fastest != torch.bfloat16:
+    if lens.model.fastest != torch.bfloat16:
         pytest.skip("this processor has no instructions for bfloat16")
     exact, found = (lens.embed(varied, dtype=dtype).vectors for dtype in ("float32", "auto"))
     assert (exact * found).sum(-1).min() > 0.999
@@ -401,7 +376,7 @@ def test_bfloat16(lens, varied):
 
 
 def test_to_the_bit_whatever_is_beside_it(lens, varied):
-    if lens._model.fastest != torch.bfloat16 and regard.models.linear._kernel is None:
+    if lens.model.fastest != torch.bfloat16 and regard.models.linear._kernel is None:
         pytest.skip("regard was installed without its kernel")
     together = lens.embed(varied).vectors
     for n in range(0, len(varied), 5):
@@ -510,14 +485,14 @@ def test_texts_left_out(lens, level):
 
 def not_finite(lens, monkeypatch, value):
     """The lens, with a model that gives `value` for texts in which "newspaper" stands."""
-    model, ids = lens._model, lens._model.tokenizer.encode("newspaper", add_special_tokens=False).ids
+    model, ids = lens.model, lens.model.tokenizer.encode("newspaper", add_special_tokens=False).ids
 
     def states(pieces, layers, dtype):
         for n, hidden in model.states(pieces, layers, dtype):
             broken = ids[0] in pieces[n]
             yield n, {layer: tensor * value if broken else tensor for layer, tensor in hidden.items()}
 
-    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    monkeypatch.setattr(lens, "model", dataclasses.replace(model, states=states))
     return lens
 
 
@@ -537,13 +512,13 @@ def test_what_is_not_a_number_is_an_error(lens, monkeypatch, value, called, leve
 
 
 def test_identical_texts_are_computed_once(lens, monkeypatch):
-    model, read = lens._model, []
+    model, read = lens.model, []
 
     def states(pieces, layers, dtype):
         read.extend(pieces)
         return model.states(pieces, layers, dtype)
 
-    monkeypatch.setattr(lens, "_model", dataclasses.replace(model, states=states))
+    monkeypatch.setattr(lens, "model", dataclasses.replace(model, states=states))
     done, texts = [], ["a mat", "the cat", "a mat", LONG, "a mat", LONG]
     found = lens.embed(texts, progress=lambda texts, tokens: done.append((texts, tokens)))
     assert len(read) == 2 + found.windows[3]

@@ -1,10 +1,8 @@
 """Text → tokens: whatever the tokenizer, no letter of the text is lost, and every token covers its piece."""
 
-import importlib.util
 import unicodedata
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,10 +13,7 @@ import regard
 from regard.lens.encode import encode, encode_pair, tokens_of
 from regard.lens.words import units
 from regard.models.model import Model
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<mask>"]
 ENDS = ("</s>", 1), ("<s>", 0)

@@ -1,8 +1,6 @@
 """The encoder from scratch against BertModel of transformers."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 LENGTHS = (11, 7, 1, 5)
 

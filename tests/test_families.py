@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
 from transformers import masking_utils
 
+import families
 import regard
 import regard.hf
-
-sys.path.insert(0, str(Path(__file__).parent))
-try:
-    import families
-    import hf_models
-finally:
-    sys.path.pop(0)
+from support import transformers_models as hf_models
+from support.families import tiny
 
 EXACT = {"rtol": 0, "atol": 2e-6}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -57,16 +50,16 @@ def batch(tokens: int = 11) -> dict[str, torch.Tensor]:
     ],
 )
 def test_once_wrong(family, model) -> None:
-    kind = next(kind for kind in families.families_tiny.model_classes(family) if kind.__name__ == model)
+    kind = next(kind for kind in tiny.model_classes(family) if kind.__name__ == model)
     verdict = families.judge(kind)
     assert verdict.result == "exact", verdict.detail
 
 
 def test_what_an_indexer_lets_through_is_visible() -> None:
     kind = transformers.DeepseekV32Model
-    config = families.families_tiny.tiny_config(kind, {})
+    config = tiny.tiny_config(kind, {})
     config._attn_implementation = "regard"
-    model = families.families_tiny.build(kind, config)
+    model = tiny.build(kind, config)
     with torch.no_grad(), regard.hf.record() as attentions:
         model(torch.arange(100, 111)[None])
     chosen = (attentions[0].attention.weights.dense()[0, 0] > 0).sum(-1)
@@ -270,7 +263,7 @@ def test_whisper_s_timestamps_leave_its_attention_alone() -> None:
 @pytest.mark.parametrize("how", ["constructed", "set"])
 def test_the_heap_is_given_back_after_a_long_forward_pass(monkeypatch, how) -> None:
     given = []
-    monkeypatch.setattr(regard.hf.models._heap, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(regard.hf.models.heap, "trim", lambda: given.append(1))
     monkeypatch.setattr(regard.hf.models, "LONG", 3 * 11 * 24)
     options = {"attn_implementation": "regard"} if how == "constructed" else {}
     model = hf_models.make(hf_models.DECODERS["llama"], **options)

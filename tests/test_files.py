@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 
 
 def full(file):
@@ -17,9 +17,9 @@ def full(file):
 
 def test_written_and_replaced(tmp_path):
     target = tmp_path / "a.txt"
-    write(target, lambda file: file.write(b"old"))
+    atomic_write(target, lambda file: file.write(b"old"))
     assert target.read_bytes() == b"old"
-    write(str(target), lambda file: file.write(b"new"))
+    atomic_write(str(target), lambda file: file.write(b"new"))
     assert target.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -30,7 +30,7 @@ def test_a_full_disk(tmp_path, old):
     if old:
         target.write_bytes(old)
     with pytest.raises(OSError, match="No space left on device") as error:
-        write(target, full)
+        atomic_write(target, full)
     assert error.value.filename == str(target)
     assert os.listdir(tmp_path) == (["a.txt"] if old else [])
     assert not old or target.read_bytes() == old
@@ -46,14 +46,14 @@ def test_whatever_stops_it_the_old_file_is_there(tmp_path, error):
         raise error
 
     with pytest.raises(type(error)):
-        write(target, stopped)
+        atomic_write(target, stopped)
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_errors_of_other_files_keep_their_names(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        write(tmp_path / "out", lambda file: (tmp_path / "in").read_bytes())
+        atomic_write(tmp_path / "out", lambda file: (tmp_path / "in").read_bytes())
     assert error.value.filename == str(tmp_path / "in")
 
 
@@ -63,16 +63,16 @@ def test_errors_of_other_files_keep_their_names(tmp_path):
 def test_paths_that_cannot_be_written(tmp_path, name, kind):
     (tmp_path / "a.txt").write_bytes(b"old")
     with pytest.raises(kind) as error:
-        write(tmp_path / name, lambda file: file.write(b"new"))
+        atomic_write(tmp_path / name, lambda file: file.write(b"new"))
     assert error.value.filename == str(tmp_path / name)
     assert (tmp_path / "a.txt").read_bytes() == b"old"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 def test_a_device_is_written_to_and_not_replaced():
-    write("/dev/null", lambda file: file.write(b"x"))
+    atomic_write("/dev/null", lambda file: file.write(b"x"))
     with pytest.raises(OSError, match="No space left on device") as error:
-        write("/dev/full", lambda file: file.write(b"x"))
+        atomic_write("/dev/full", lambda file: file.write(b"x"))
     assert error.value.filename == "/dev/full"
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
@@ -83,7 +83,7 @@ def test_a_pipe(tmp_path):
     read = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
-    write(pipe, lambda file: file.write(b"through"))
+    atomic_write(pipe, lambda file: file.write(b"through"))
     reader.join(10)
     assert read == [b"through"]
 
@@ -91,7 +91,7 @@ def test_a_pipe(tmp_path):
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"old")
     (tmp_path / "link").symlink_to("a.txt")
-    write(tmp_path / "link", lambda file: file.write(b"new"))
+    atomic_write(tmp_path / "link", lambda file: file.write(b"new"))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "a.txt").read_bytes() == b"new"
 
@@ -99,10 +99,10 @@ def test_a_link_stays_a_link(tmp_path):
 def test_who_may_read_it(tmp_path):
     umask = os.umask(0o027)
     try:
-        write(tmp_path / "new", lambda file: file.write(b"x"))
+        atomic_write(tmp_path / "new", lambda file: file.write(b"x"))
         (tmp_path / "old").touch()
         (tmp_path / "old").chmod(0o604)
-        write(tmp_path / "old", lambda file: file.write(b"x"))
+        atomic_write(tmp_path / "old", lambda file: file.write(b"x"))
     finally:
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
@@ -110,4 +110,4 @@ def test_who_may_read_it(tmp_path):
 
 
 def test_a_name_as_long_as_a_name_may_be(tmp_path):
-    write(tmp_path / ("x" * 255), lambda file: file.write(b"x"))
+    atomic_write(tmp_path / ("x" * 255), lambda file: file.write(b"x"))

@@ -1,7 +1,5 @@
 """Models that a lens is given: each is read as it is, or refused at opening in one line that says why."""
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +8,7 @@ import transformers
 from torch import nn
 
 import regard
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 TEXT = "the cat sat on a mat"
 _, TOKENIZER = fixtures.tiny("gpt2")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +11,12 @@ from transformers import masking_utils
 
 import regard
 import regard.hf
+from support import data
+from support import transformers_models as hf_models
+from support.transformers_models import TOKENS, batch, both, make, seq2seq_inputs
 
-_spec = importlib.util.spec_from_file_location("hf_models", Path(__file__).with_name("hf_models.py"))
-hf_models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hf_models)
-make = hf_models.make
-
-STORIES = Path(__file__).parents[2] / "shared/models/stories260k"
 EXACT = {"rtol": 0, "atol": 2e-6}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-TOKENS = 11
-LENGTHS = {"none": [11, 11, 11], "right": [11, 7, 2], "left": [11, 7, 2]}
 
 families = partial(pytest.mark.parametrize, "family")
 
@@ -39,24 +32,6 @@ def _one_thread():
 
 def named(families: dict) -> list:
     return [pytest.param(family, id=name) for name, family in families.items()]
-
-
-def batch(padding: str = "none", tokens: int = TOKENS) -> dict[str, torch.Tensor]:
-    """Three sequences of unequal lengths."""
-    ids = torch.randint(4, 41, (3, tokens), generator=torch.Generator().manual_seed(3))
-    lengths = torch.tensor(LENGTHS[padding])[:, None]
-    position = torch.arange(tokens)
-    real = position >= tokens - lengths if padding == "left" else position < lengths
-    return {"input_ids": ids.where(real, 0), "attention_mask": real.long()}
-
-
-def both(model, call):
-    """What the call gives with eager attention and with regard."""
-    found = []
-    for implementation in ("eager", "regard"):
-        model.set_attn_implementation(implementation)
-        found.append(call())
-    return found
 
 
 def same_weights(eager, ours, real=None, **tolerance) -> None:
@@ -98,18 +73,6 @@ def test_without_an_attention_mask(family) -> None:
         eager, ours = both(model, lambda: model(inputs["input_ids"], output_attentions=True))
     same_weights(eager.attentions, ours.attentions)
     torch.testing.assert_close(ours.last_hidden_state, eager.last_hidden_state, **CLOSE)
-
-
-def seq2seq_inputs(family, padding: str) -> tuple[dict, torch.Tensor | None, torch.Tensor]:
-    text, target = (
-        batch(padding),
-        batch("none" if padding == "none" else "right", tokens=5 if padding == "none" else 11),
-    )
-    inputs = {"decoder_input_ids": target["input_ids"], "decoder_attention_mask": target["attention_mask"]}
-    if "Whisper" in family.model:
-        features = torch.randn(3, 7, 26, generator=torch.Generator().manual_seed(5))
-        return {**inputs, "input_features": features}, None, target["attention_mask"]
-    return {**inputs, **text}, text["attention_mask"], target["attention_mask"]
 
 
 @families(named(hf_models.SEQ2SEQ))
@@ -492,10 +455,10 @@ def test_record_through_a_static_cache() -> None:
 # A trained model
 
 
-@pytest.mark.skipif(not STORIES.is_dir(), reason=f"the trained decoder is not at {STORIES}")
 def test_a_trained_decoder() -> None:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(STORIES)
-    model = transformers.AutoModelForCausalLM.from_pretrained(STORIES, attn_implementation="regard").eval()
+    folder = data.required(data.STORIES)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="regard").eval()
     start = torch.tensor([[tokenizer.bos_token_id]])
     eager, ours = both(model, partial(model.generate, start, max_new_tokens=90, do_sample=False))
     assert eager.tolist() == ours.tolist()
@@ -503,7 +466,7 @@ def test_a_trained_decoder() -> None:
     assert text.startswith("Once upon a time, there was a little girl named Lily.")
     # A trained model's scores are large, and eager's own rounding adds up from layer to layer: it is the measure.
     double = transformers.AutoModelForCausalLM.from_pretrained(
-        STORIES, attn_implementation="eager", dtype=torch.float64
+        folder, attn_implementation="eager", dtype=torch.float64
     ).eval()
     with torch.no_grad():
         exact = double(ours, output_attentions=True).attentions

@@ -1,7 +1,6 @@
 """Pictures: every label inside and none on top of another, in any script, as PNG and as SVG whose text is text."""
 
 import errno
-import importlib.util
 import io
 import json
 import math
@@ -9,7 +8,6 @@ import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +18,7 @@ import regard
 from regard.lens.display import check_suffix
 from regard.output import image
 from regard.output.json import numbers
-
-_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
-_readings = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_readings)
+from support import readings as _readings
 
 ARROW = "Time flies like an arrow"
 TEXTS = {

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import importlib.util
 import json
 import shutil
 import socket
@@ -11,7 +10,6 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,11 +19,9 @@ import transformers
 import regard
 from regard.backends import cpu
 from regard.models import model as opening
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
-tiny, saved = fixtures.tiny, fixtures.saved
+from support import data
+from support import models as fixtures
+from support.models import saved, tiny
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
@@ -198,7 +194,7 @@ def test_the_walk_of_several_tokens_and_as_json(lens):
 def carried_by_hand(lens, reading, word, layer):
     """By head, what the values of other words add to a word, as a share of what leaves the layer."""
     attention, rows = reading.attention[layer], list(word.tokens)
-    output = lens._model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
+    output = lens.model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
     added = torch.einsum("hne,dhe->hnd", attention.value.clone(), output).norm(dim=-1)  # (H,N)
     others = [n for n, token in enumerate(reading.tokens) if not token.special and n not in rows]
     carried = (attention.weights.dense()[:, rows].mean(1) * added)[:, others].sum(1)
@@ -251,7 +247,7 @@ def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
 
 def test_what_a_weight_carries(lens, reading):
     walk = reading.explain("flies", 5, 11)
-    output = lens._model.blocks[5].attention.output.weight[:, 11 * 32 :].detach().double()
+    output = lens.model.blocks[5].attention.output.weight[:, 11 * 32 :].detach().double()
     expected = walk.weights * (walk.values @ output.T).norm(dim=-1)
     torch.testing.assert_close(walk.carried, expected, atol=1e-6, rtol=1e-6)
     share = walk.carried / walk.carried.sum()
@@ -263,9 +259,9 @@ def test_what_a_weight_carries(lens, reading):
 
 def test_a_sink_is_not_chosen(tmp_path):
     """Of a decoder, heads that give most of their weight to the first token are set aside."""
-    if not fixtures.STORIES.is_dir():
-        pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
-    reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl who had a red ball.")
+    reading = regard.Lens(data.required(data.STORIES)).read(
+        "Once upon a time, there was a little girl who had a red ball."
+    )
     for word in ("girl", "red", "ball"):
         walk = reading.explain(word)
         assert walk.weights[:, 0].mean() < 0.5
@@ -340,16 +336,14 @@ def test_a_model_and_its_tokenizer(tmp_path):
 
 
 def test_a_trained_decoder():
-    if not fixtures.STORIES.is_dir():
-        pytest.skip("needs the model stories260k beside the checkout, in ../shared/models")
-    reading = regard.Lens(fixtures.STORIES).read("Once upon a time, there was a little girl 👍🏽.")
+    reading = regard.Lens(data.required(data.STORIES)).read("Once upon a time, there was a little girl 👍🏽.")
     assert [word.text for word in reading.words][-4:] == ["little", "girl", "👍🏽", "."]
     assert reading.hidden.shape[0] == reading.layers + 1 == 6
     walk = reading.explain("girl")
     assert walk.error < 1e-5
     assert bool(walk.hidden[-1])
-    model = transformers.AutoModel.from_pretrained(fixtures.STORIES, attn_implementation="eager").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(fixtures.STORIES)
+    model = transformers.AutoModel.from_pretrained(data.STORIES, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(data.STORIES)
     with torch.inference_mode():
         ids = tokenizer(reading.text, return_tensors="pt").input_ids
         expected = model(ids, output_attentions=True, output_hidden_states=True)
@@ -871,7 +865,7 @@ def test_the_norm_and_the_rotation_are_steps_of_the_walk(tmp_path, name, norm, r
 def test_what_enters_is_not_claimed_to_be_multiplied_where_it_is_normed_first(tmp_path):
     """The value of a pre-norm model is W_v·norm(x), and far from W_v·x."""
     reading = regard.Lens(saved("llama", tmp_path)).read("the cat sat on the mat")
-    walk, attention = reading.explain("mat", 1, 4), reading._lens._model.blocks[1].self_attn
+    walk, attention = reading.explain("mat", 1, 4), reading.lens.model.blocks[1].self_attn
     part = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
     with torch.inference_mode():
         ours, wrong = (attention.v_proj(x)[..., part].double() for x in (walk.made.normed, walk.x))

@@ -1,8 +1,6 @@
 """Linear layers with what follows them, and the packed encoder: against torch, and to the bit."""
 
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +12,7 @@ from regard.backends import cpu
 from regard.models.linear import ACTIVATIONS, Linear
 from regard.models.packed import PackedEncoder
 from regard.nn import Embeddings, Encoder
-
-_spec = importlib.util.spec_from_file_location("fixtures_lens", Path(__file__).with_name("fixtures_lens.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
+from support import models as fixtures
 
 TORCH = {"": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
 DIGITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}

@@ -381,7 +381,7 @@ def test_any_number_of_leading_dimensions(kit, leading):
     batch, heads = math.prod(leading[:-1]), leading[-1] if leading else 1
     query, key, value = kit.inputs(batch, heads, max(1, heads // 2), 5, 7)
     inner = regard.attention(query, key, value, causal=True, collect=("entropy",)).weights
-    weights = Weights(inner.scores, inner._lse, leading=leading, collected=inner._collected)
+    weights = Weights(inner.scores, inner._lse, leading=leading, collected=inner._collected, backend=inner.backend)
     dense = inner.dense().reshape(*leading, 5, 7)
     assert weights.shape == dense.shape
     torch.testing.assert_close(weights.dense(), dense)

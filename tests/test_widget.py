@@ -5,12 +5,12 @@ import functools
 import importlib.util
 import io
 import json
-import shutil
 
 import pytest
 from PIL import Image
 
 import regard
+from support.browser import CHROMIUM
 
 pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
 
@@ -18,7 +18,6 @@ from regard.viewer.widget import Viewer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ARROW = "Time flies like an arrow"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")

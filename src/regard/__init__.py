@@ -5,3 +5,5 @@ from regard.lens import Embeddings, Lens, Reading, Walk
 from regard.weights import Weights
 
 __all__ = ["Attention", "Embeddings", "Lens", "Reading", "Walk", "Weights", "attention"]
+
+__version__ = "0.1.0"

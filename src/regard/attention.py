@@ -31,6 +31,10 @@ class Attention:
     weights: Weights
     value: Float[Tensor, "... K E"]
 
+    def of_sequence(self, n: int) -> Attention:
+        """The attention of one sequence, without the one dimension of the batch; by the same backend."""
+        return Attention(self.output[n], self.lse[n], self.weights.of_sequence(n), self.value[n])
+
 
 def attention(
     query: Float[Tensor, "*B_H Q D"],
@@ -101,11 +105,12 @@ def attention(
         scores = Scores(q, k, rule, _checks.scale(scale, q), _checks.bias(bias, shape, q), _checks.softcap(softcap))
         sinks = _checks.sinks(sinks, q)
         names = [statistic(name, shape[-1]) for name in _checks.names(collect)]
-        output, lse, collected = backends.choose(backend, scores, v).run(scores, v, sinks, names)
+        backend = backends.choose(backend, scores, v)
+        output, lse, collected = backends.run(backend, scores, v, sinks, names)
     except (TypeError, ValueError) as error:
         call = f"attention({_checks.described(query, key, value)})"
         raise type(error)(f"{call}: {error}") from None
-    weights = Weights(scores, lse, sinks, leading=leading, collected=collected)
+    weights = Weights(scores, lse, sinks, leading=leading, collected=collected, backend=backend)
     lse = lse.to(scores.dtype)
     if len(leading) != 2:
         output, lse = _as_given(output, leading), _as_given(lse, leading)

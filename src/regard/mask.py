@@ -101,6 +101,16 @@ class Mask:
         given = (tensor.device for tensor in tensors if tensor is not None)
         return self.device or next(given, torch.device("cpu"))  # and never the default device of the moment
 
+    def of_sequence(self, n: int) -> Mask:
+        """The mask of one sequence of the batch, as a batch of one."""
+        lengths = None if self.lengths is None else self.lengths[n : n + 1]
+        given = self.given
+        if isinstance(given, Tensor):
+            given = part(given, slice(n, n + 1))
+        elif given is not None:
+            given = _shifted(given, n)
+        return replace(self, lengths=lengths, given=given)
+
     def check(self) -> None:
         """Raises ValueError where lengths or segments are out of range: the checks that have to read their numbers."""
         lengths = self.lengths
@@ -142,6 +152,11 @@ class Mask:
             batch, heads = positions(at.batch, device), positions(at.heads, device)
             given = self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
         return given if visible is None else visible & given
+
+
+def _shifted(rule: Rule, first: int) -> Rule:
+    """The rule for a batch that begins at sequence `first`."""
+    return lambda batch, head, query, key: rule(batch + first, head, query, key)
 
 
 def positions(index: Index, device: torch.device) -> Int[Tensor, "n"]:

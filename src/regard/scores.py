@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -44,6 +44,12 @@ class Scores:
     def dtype(self) -> torch.dtype:
         """What the arithmetic is done in: float64 for float64 input, float32 for all others."""
         return torch.promote_types(self.query.dtype, torch.float32)
+
+    def of_sequence(self, n: int) -> Scores:
+        """The scores of one sequence of the batch, as a batch of one: views, nothing is copied."""
+        only = slice(n, n + 1)
+        bias = None if self.bias is None else part(self.bias, only)
+        return replace(self, query=self.query[only], key=self.key[only], mask=self.mask.of_sequence(n), bias=bias)
 
     def tile(self, at: Block) -> Float[Tensor, "b h q k"]:
         """One part of the matrix. Its heads must make up whole groups, or lie in one."""
@@ -98,14 +104,6 @@ class Scores:
                     reach = self.mask.reach(some, row)
                     for head in _runs(slice(0, heads), step_heads):
                         yield Block(some, head, row, reach)
-
-
-class Softmax(NamedTuple):
-    """What makes weights of scores: w_ij = exp(s_ij − lse_i). sinks (H,) have gone into the lse (B,H,Q)."""
-
-    scores: Scores
-    sinks: Tensor | None
-    lse: Float[Tensor, "B H Q"]
 
 
 def _over(scores: Tensor, softcap: float) -> Tensor:

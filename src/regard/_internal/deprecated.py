@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Target = TypeVar("Target", bound=Callable[..., Any])
 
 
-def renamed_arguments(**names: str) -> Callable[[Function], Function]:
-    """A decorator for functions with renamed keyword arguments, old="new".
+def renamed_arguments(**names: str) -> Callable[[Target], Target]:
+    """A decorator for functions, and for classes, with renamed keyword arguments, old="new".
 
     >>> @renamed_arguments(mix="aggregate")
     ... def embed(aggregate="mean"):
@@ -25,24 +25,29 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
     embed: mix= is now called aggregate=.
     """
 
-    def decorate(function: Function) -> Function:
+    def decorate(target: Target) -> Target:
+        function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             for old in names.keys() & kwargs.keys():
                 new = names[old]
                 if new in kwargs:
-                    raise TypeError(f"{function.__name__}: {new}= was given twice, the second time as {old}=.")
-                warn(f"{function.__name__}: {old}= is now called {new}=.")
+                    raise TypeError(f"{target.__name__}: {new}= was given twice, the second time as {old}=.")
+                warn(f"{target.__name__}: {old}= is now called {new}=.")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
+        if isinstance(target, type):
+            target.__init__ = wrapper  # type: ignore[misc]
+            return target
         return wrapper  # type: ignore[return-value]
 
     return decorate
 
 
 def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module with renamed names, Old="New": `__getattr__ = renamed_names(__name__, Old="New")`."""
+    """The `__getattr__` of a module with renamed names: `__getattr__ = renamed_names(__name__, Old="New")`."""
 
     def getattr_of_module(name: str) -> Any:
         if name not in names:

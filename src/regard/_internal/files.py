@@ -1,4 +1,4 @@
-"""Files are written beside and renamed: whatever happens, the old one or the new one is there, whole."""
+"""Reading JSON, and writing files atomically: a temporary file, then a rename. A file is never half written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """What a file of JSON holds. Raises ValueError where it is damaged, or holds another kind of thing."""
+    """The content of a JSON file. Raises ValueError if the file is damaged, or holds a value of another type."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -24,37 +24,37 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return content
 
 
-def write(path: str | Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Let `fill` write a new file, then put it in the place of the old one.
+def atomic_write(path: str | Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Let `fill` write a temporary file in the same folder, then rename it to `path`.
 
-    Raises OSError, the old file untouched, where the folder is missing, cannot be written to or is full.
+    Raises OSError, and leaves the old file untouched, if the folder is missing, cannot be written to or is full.
     """
     target = Path(os.path.realpath(path))
     replaced = not target.exists() or target.is_file()  # a device or a pipe is written to, never replaced
-    beside = target.with_name(f".regard-{secrets.token_hex(8)}") if replaced else target
-    with _blaming(path, beside):
+    temporary = target.with_name(f".regard-{secrets.token_hex(8)}") if replaced else target
+    with _errors_named_after(path, temporary):
         try:
-            with open(beside, "xb" if replaced else "wb") as file:
+            with open(temporary, "xb" if replaced else "wb") as file:
                 fill(file)
                 if replaced:
                     file.flush()
                     os.fsync(file.fileno())
             if replaced:
                 if target.exists():
-                    shutil.copymode(target, beside)
-                os.replace(beside, target)
+                    shutil.copymode(target, temporary)
+                os.replace(temporary, target)
         except BaseException:
             if replaced:
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
-def _blaming(path: str | Path, beside: Path) -> Iterator[None]:
-    """Errors of the system name the file that was asked for, not the one beside it; those of other files stay."""
+def _errors_named_after(path: str | Path, temporary: Path) -> Iterator[None]:
+    """Errors of the system name the file that was asked for, not the temporary one; errors of other files stay."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(beside)):
+        if error.errno is not None and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise

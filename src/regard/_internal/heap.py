@@ -1,4 +1,4 @@
-"""The C library's heap, of which this process asks one thing."""
+"""The heap of the C library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 from contextlib import suppress
 
 
-def give_back() -> None:
-    """What was freed goes back to the system: glibc keeps the holes between the tensors that stay."""
+def trim() -> None:
+    """Return freed memory to the operating system: glibc keeps the holes between tensors that are still alive."""
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function, and no such need
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Measuring: in turn, in processes of their own, and how much memory."""
+"""Measuring: interleaved timing, peak memory, programs in a process of their own, and the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from regard._internal.plurals import counted
 
 
 def machine() -> dict[str, Any]:
-    """The machine, and what runs on it."""
+    """The machine and the versions of what runs on it."""
     import torch
 
     return {
@@ -32,15 +32,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def described(about: Mapping[str, Any] | None = None) -> str:
-    """A machine, by default this one, in a line."""
-    about = machine() if about is None else about
-    cores, threads = counted(about["cores"], "core"), counted(about["threads"], "thread")
-    return f"{about['processor']}, {cores}, torch {about['torch']}, {threads}"
+def machine_line(facts: Mapping[str, Any] | None = None) -> str:
+    """The facts that `machine` gives, by default those of this machine, in one line."""
+    facts = machine() if facts is None else facts
+    cores, threads = counted(facts["cores"], "core"), counted(facts["threads"], "thread")
+    return f"{facts['processor']}, {cores}, torch {facts['torch']}, {threads}"
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -52,19 +52,20 @@ def _processor() -> str:
         return platform.processor() or platform.machine() or "unknown processor"
 
 
-def in_turn(
+def interleaved(
     runs: Mapping[str, Callable[[], object]], rounds: int, at_least: float = 0.0, *, warm: bool = False
 ) -> dict[str, float]:
-    """A B A B …, one round not counted unless they are warm: the median seconds of each.
+    """The median seconds of each run over a number of rounds, A B A B …, so that drift of the machine hits all alike.
 
-    What takes less than `at_least` seconds is run so often, one after the other, that a sample does not.
+    Unless they are warm, each runs once before the first round. A run shorter than `at_least` seconds is repeated
+    until one sample takes that long.
     """
     repeats = {name: 1 if warm else max(1, math.ceil(at_least / _seconds(run, 1))) for name, run in runs.items()}
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            taken[name].append(_seconds(run, repeats[name]))
-    return {name: statistics.median(times) for name, times in taken.items()}
+            samples[name].append(_seconds(run, repeats[name]))
+    return {name: statistics.median(times) for name, times in samples.items()}
 
 
 def _seconds(run: Callable[[], object], repeats: int) -> float:
@@ -75,32 +76,32 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def in_process(*arguments: str) -> Any:
-    """Run Python by itself and give the JSON that it prints last: memory is measured in a process of its own."""
+    """Run Python in a process of its own, as memory is best measured, and return the JSON in its last line."""
     done = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def most_memory() -> int:
-    """The most resident memory, in bytes, that this process had. Raises OSError where there is no Linux to ask."""
-    return _status("VmHWM")
+def peak_memory() -> int:
+    """The peak resident memory of this process, in bytes. Raises OSError where this is not Linux."""
+    return _proc_status("VmHWM")
 
 
 class PeakMemory:
-    """`with PeakMemory() as peak: …`, then `peak.bytes`: the most resident memory above that at the beginning.
+    """`with PeakMemory() as peak: …`, then `peak.bytes`: the peak resident memory above that at the beginning.
 
-    Raises OSError where there is no Linux to ask.
+    Raises OSError where this is not Linux.
     """
 
     def __enter__(self) -> PeakMemory:
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # VmHWM counts from here
-        self._before = _status("VmRSS")
+            file.write("5")  # resets VmHWM, the peak
+        self._before = _proc_status("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bytes = _status("VmHWM") - self._before
+        self.bytes = _proc_status("VmHWM") - self._before
 
 
-def _status(name: str) -> int:
+def _proc_status(name: str) -> int:
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))

@@ -1,4 +1,4 @@
-"""What all figures have in common: matplotlib where it is installed, the colour of their text, how they are saved."""
+"""What all figures share, and how they are saved. matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 INK, PALE = "#333333", "#dddddd"
 
 
-def figure(width: float, height: float, dpi: int = 160) -> Figure:
-    """An empty one, in inches. Raises ImportError, with what to install, where matplotlib is missing."""
+def new_figure(width: float, height: float, dpi: int = 160) -> Figure:
+    """An empty figure, sizes in inches. Raises ImportError, with what to install, if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -29,21 +29,21 @@ def figure(width: float, height: float, dpi: int = 160) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 
-def content(drawn: Figure, file_format: str) -> bytes:
-    """As the bytes of a file. The text of an SVG is text: it can be searched, and uses a page's fonts."""
+def to_bytes(figure: Figure, file_format: str) -> bytes:
+    """The content of the file. Text in an SVG stays text: it can be searched, and uses the fonts of a page."""
     from matplotlib import rc_context
 
     file = io.BytesIO()
     metadata = {"Date": None} if file_format == "svg" else None  # the same picture is the same file
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "regard"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # no font here has it: a box is drawn
-        drawn.savefig(file, format=file_format, metadata=metadata, bbox_inches="tight", pad_inches=0.12)
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # matplotlib draws a box
+        figure.savefig(file, format=file_format, metadata=metadata, bbox_inches="tight", pad_inches=0.12)
     return file.getvalue()
 
 
-def plain(axes: Axes, title: str = "", **more: Any) -> None:
-    """No frame, no ticks, and pale lines to read values by."""
-    axes.set_title(title, fontsize=10, color=INK, pad=8, **more)
+def style_axes(axes: Axes, title: str = "", **text_properties: Any) -> None:
+    """No frame, no ticks, and a pale grid to read values by."""
+    axes.set_title(title, fontsize=10, color=INK, pad=8, **text_properties)
     axes.tick_params(length=0, labelsize=8, labelcolor=INK)
     axes.grid(axis="y", color=PALE, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -51,20 +51,20 @@ def plain(axes: Axes, title: str = "", **more: Any) -> None:
         spine.set_visible(False)
 
 
-def check(path: Path) -> None:
-    """Before anything is measured: raises ValueError, ImportError or OSError where `save` could not save to it."""
+def check_path(path: Path) -> None:
+    """Raise ValueError, ImportError or OSError if `save` could not write this file: call it before measuring."""
     if path.suffix.lower() not in (".png", ".svg", ".json"):
         raise ValueError(f"Expected a file that ends in .png, .svg or .json. Got {str(path)!r}.")
     if path.suffix.lower() != ".json":
-        figure(1, 1)
+        new_figure(1, 1)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def save(path: Path, numbers: Callable[[], object], picture: Callable[[], Figure]) -> None:
-    """What was measured, as JSON or as a picture; written beside and renamed."""
+    """Save what was measured: the numbers as JSON, or the picture; written atomically."""
     if path.suffix.lower() == ".json":
-        made = json.dumps(numbers(), indent=1, ensure_ascii=False).encode()
+        content = json.dumps(numbers(), indent=1, ensure_ascii=False).encode()
     else:
-        made = content(picture(), path.suffix.lower()[1:])
-    write(path, lambda file: file.write(made))
+        content = to_bytes(picture(), path.suffix.lower()[1:])
+    atomic_write(path, lambda file: file.write(content))

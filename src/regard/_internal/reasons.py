@@ -1,7 +1,7 @@
-"""Why torch.compile cannot follow: said by torch.compile where it leaves a graph, and in regard's own errors."""
+"""Why torch.compile cannot trace a call: the reasons that it prints at a graph break, and those in regard's errors."""
 
-MASK_IS_CALLABLE = "mask= is a Python callable, which no graph holds; give a bool tensor."
+MASK_IS_CALLABLE = "mask= is a Python callable, which a graph cannot hold; pass a bool tensor."
 WEIGHTS_ARE_UNTRACEABLE = (
-    "what is asked of them is computed where no graph can follow. Ask outside of what is compiled, exported or traced; "
-    "a.output and a.lse can be had inside."
+    "their reductions cannot be traced. Call them outside of the compiled, exported or traced function; "
+    "a.output and a.lse can be used inside."
 )

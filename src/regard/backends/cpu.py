@@ -1,6 +1,6 @@
 """The native kernel for processors: attention, its statistics and its gradient, never N × N. Its source is in csrc/.
 
-PyTorch meets it through the operators of operator.py.
+PyTorch calls it through the operators of operator.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from regard.backends import operator, streaming
+from regard.backends import streaming
+from regard.backends.protocol import Capabilities, Gradients, Results, Softmax, Statistics, exceeds
 from regard.mask import Block, part
-from regard.scores import Scores, Softmax, fits_float32
+from regard.scores import Scores, fits_float32
 
 try:
     from regard import _kernel
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 LARGEST_DIM, LARGEST_TOP = 256, 64
+# Beyond it a float64 lse is rounded by more than the last digit of a float32 weight; of scores of −1e30, which are
+# meant as minus infinity, it says nothing at all. A softmax of whole rows does not need it.
+LARGEST_LSE = 2.0**29
+CAPABILITIES = Capabilities(
+    device_types=frozenset({"cpu"}),
+    dtypes=frozenset(TYPES),
+    largest_dim=LARGEST_DIM,
+    largest_top=LARGEST_TOP,
+    callable_masks=False,
+    reads_spans=True,
+    largest_lse=LARGEST_LSE,
+    ranks_by_score=True,
+)
 CPU = torch.device("cpu")  # said wherever a tensor is made: the default device may be another
 
 
@@ -56,16 +70,19 @@ def _instruction_set(forced: str) -> str:
     return forced.lower()
 
 
-def _unavailable() -> str:
+def unavailable() -> str:
     """Why there is no kernel; empty where there is. Raises ValueError for a REGARD_ISA that this machine lacks."""
     if not _missing:
         instruction_set()
         return ""
-    return f"regard was installed without its kernel, for want of a C++ compiler; install it again ({_missing})"
+    return (
+        "regard was installed without its native kernel, because no C++ compiler was found; install a compiler, then "
+        f"regard again ({_missing})"
+    )
 
 
 # As torch.compiler.assume_constant_result does, which would import torch._dynamo for it.
-_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
@@ -73,27 +90,12 @@ def reasons(scores: Scores, value: Tensor) -> list[str]:
 
     Raises ValueError for a REGARD_ISA that this machine lacks: to force one and get another would be no answer.
     """
-    if unavailable := _unavailable():
-        return [unavailable]
-    refusals = []
-    if scores.query.device.type != "cpu":
-        refusals.append(f"the tensors are on {scores.query.device}")
-    if scores.query.dtype not in TYPES:
-        refusals.append(f"it computes in float32, and the tensors are {scores.query.dtype}")
-    if max(scores.query.shape[3], value.shape[3]) > LARGEST_DIM:
-        refusals.append(f"a dim of {max(scores.query.shape[3], value.shape[3])} is more than {LARGEST_DIM}")
+    if why := unavailable():
+        return [why]
+    reasons = CAPABILITIES.reasons(scores, value)
     if scores.softcap is not None and not fits_float32(scores.softcap):
-        refusals.append(f"softcap={scores.softcap} is beyond what float32 holds")
-    if scores.mask.given is not None and not isinstance(scores.mask.given, Tensor):
-        refusals.append("mask= is a Python callable; the native kernel takes tensors only")
-    return refusals
-
-
-def run(
-    scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
-) -> tuple[Tensor, Tensor, streaming.Statistics]:
-    """Output, lse in float64 and statistics; the first two differentiable in query, key, value, bias and sinks."""
-    return operator.run("cpu", scores, value, sinks, collect)
+        reasons.append(f"softcap={scores.softcap} is beyond what float32 holds")
+    return reasons
 
 
 # What the kernel takes
@@ -164,9 +166,7 @@ def _how() -> tuple[str, int]:
 # Attention and its gradient
 
 
-def forward(
-    scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int) -> Results:
     """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
     call, value = _Call.of(scores, sinks), _rows(value)
     batch, heads, queries, _ = scores.shape
@@ -210,9 +210,9 @@ def backward(
     grad_output: Tensor,
     grad_lse: Tensor | None,
     wants_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> Gradients:
     """Gradients of query, key, value, bias and sinks."""
-    if _too_large(lse):
+    if exceeds(lse, LARGEST_LSE):
         return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
     call, value, grad_output, bias = _Call.of(scores, sinks), _rows(value), _rows(grad_output), scores.bias
     through = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q): what the normaliser takes back
@@ -246,9 +246,9 @@ def backward(
 # Reductions over the weights: the functions of streaming.py, of the same names and meaning
 
 
-def statistics(softmax: Softmax, names: Sequence[str]) -> streaming.Statistics:
+def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
-    found: streaming.Statistics = {}
+    found: Statistics = {}
     call = _Call.of(softmax.scores, softmax.sinks)
     for name in names:
         top = int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
@@ -354,18 +354,3 @@ def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
 def _in_float32(scores: Scores) -> Scores:
     """The same with queries and keys in float32, whose weights are not rounded to half precision on the way."""
     return replace(scores, query=scores.query.float(), key=scores.key.float())
-
-
-def serves(softmax: Softmax) -> bool:
-    """Whether the reductions are for this module: where the lse is its own, in float64 beside float32 scores."""
-    scores = softmax.scores
-    return softmax.lse.dtype != scores.dtype and not reasons(scores, scores.key) and not _too_large(softmax.lse)
-
-
-def _too_large(lse: Float[Tensor, "B H Q"]) -> bool:
-    """Whether exp(score − lse) is no longer a weight to the last digit of a float32.
-
-    Beyond 2²⁹ a float64 lse is rounded by more than that; of scores of −1e30, which are meant as minus infinity, it
-    says nothing at all. A softmax of whole rows does not need it.
-    """
-    return bool(((lse.abs() > 2.0**29) & lse.isfinite()).any())

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regard.backends.protocol import Capabilities, Results
 from regard.scores import Scores
+
+CAPABILITIES = Capabilities()
+backward = None  # autograd differentiates `forward`, forwards and backwards, as often as wanted
 
 
 def attention(query, key, value, *, causal=False, window=(None, None), lengths=None, segments=None, mask=None,
@@ -63,31 +67,20 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
     """Why this backend cannot serve: it always can, in N × N memory."""
-    return []
+    return CAPABILITIES.reasons(scores, value)
 
 
-def statistics(weights: Tensor, names) -> dict:
-    """The statistics that `collect` names, from dense weights."""
-    found: dict[str, tuple[Tensor, ...]] = {}
-    for name in names:
-        if name == "entropy":
-            found[name] = (torch.special.entr(weights).sum(-1),)
-        else:
-            k = int(name.removeprefix("topk:"))
-            ordered = weights.sort(dim=-1, descending=True, stable=True)
-            found[name] = ordered.values[..., :k], ordered.indices[..., :k]
-    return found
-
-
-def run(scores: Scores, value: Tensor, sinks: Tensor | None, collect) -> tuple[Tensor, Tensor, dict]:
-    """Output, lse and statistics; all but the statistics differentiable, by torch's autograd."""
+def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int) -> Results:
+    """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
     mask = scores.mask
-    mask.check()
     causal = "lengths" if mask.to_lengths else mask.causal
     output, lse, weights = attention(
         scores.query, scores.key, value, causal=causal, window=mask.window, lengths=mask.lengths,
         segments=mask.segments, mask=mask.given, bias=scores.bias, scale=scores.scale, softcap=scores.softcap,
         sinks=sinks,
     )  # fmt: skip
-    found = statistics(weights.detach().to(scores.dtype), collect)
-    return output.to(value.dtype), lse.to(scores.dtype), found
+    weights = weights.detach().to(scores.dtype)
+    entropies = torch.special.entr(weights).sum(-1) if entropy else weights.new_empty(0)
+    ordered = weights.sort(dim=-1, descending=True, stable=True) if top else (weights, weights.long())
+    values, keys = (tensor[..., :top] for tensor in ordered)
+    return output.to(value.dtype), lse.to(scores.dtype), entropies, values, keys

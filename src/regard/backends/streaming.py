@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from regard.backends.protocol import Capabilities, Softmax, Statistics
+from regard.backends.ranking import topk
 from regard.mask import Block, part, positions, select
-from regard.scores import Scores, Softmax, matmul
+from regard.scores import Scores, matmul
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, indices) of "topk:k"
+CAPABILITIES = Capabilities()
+
 Cotangent = Callable[[Block, Tensor], Tensor]  # G_ij = ∂L/∂w_ij of a block, from its place and its weights
 
 
@@ -102,7 +105,7 @@ def forward(
 @torch.no_grad()  # their gradient is streamed too
 def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     found = _room(scores, names)
     for at, weights, lse in weights_of(scores, sinks):
         _gather(found, at, weights, scores.shape[3], None if sinks is None else sink_mass(sinks[at.heads], lse))
@@ -159,74 +162,12 @@ def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h
     return (weights * (rows[:, None] - columns).abs()).sum(-1)
 
 
-def topk(
-    weights: Float[Tensor, "b h q n"], k: int, first: int, keys: int
-) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
-    """The k largest weights of each row and their keys, sorted, ties to the lower key.
-
-    `weights` are those of the keys from `first` on; all the others of the `keys` weigh 0.
-    """
-    found = min(k, weights.shape[-1])
-    if not bool(weights.sum(-1).isfinite().all()):  # nan comes first, as in torch, and stands above every weight here
-        values, indices = topk(weights.nan_to_num(nan=2), k, first, keys)
-        return values.masked_fill(values == 2, torch.nan), indices
-    if found == 1:
-        values, indices = weights.max(-1, keepdim=True)  # the first of them
-    else:
-        values, indices = _topk(weights, found)
-    values = torch.nn.functional.pad(values, (0, k - found))
-    indices = torch.nn.functional.pad(indices + first, (0, k - found))
-    if (values == 0).any():
-        indices = _first_of_no_weight(values, indices)
-    return values, indices
-
-
-def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
-    """torch.topk with ties to the lower index, which torch breaks as it likes."""
-    values, indices = _by_weight_and_key(*weights.topk(k, dim=-1))
-    # At the edge: where more keys have the least of these weights than fit, take the first of them.
-    least = values[..., -1:]
-    fit = (values == least).sum(-1)
-    tied = ((weights == least).sum(-1) > fit) & (least[..., 0] > 0)
-    if tied.any():
-        keys = torch.arange(weights.shape[-1], 0, -1, dtype=torch.int32, device=weights.device)
-        first = ((weights[tied] == least[tied]) * keys).topk(k).indices  # (rows, k): the lowest of the tied come first
-        nth = torch.arange(k, device=weights.device) - (k - fit[tied])[:, None]  # which of the tied a place is for
-        indices[tied] = torch.where(nth < 0, indices[tied], first.gather(-1, nth.clamp(min=0)))
-    return values, indices
-
-
-def _by_weight_and_key(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    indices, order = indices.sort(-1)
-    values, again = values.gather(-1, order).sort(dim=-1, descending=True, stable=True)
-    return values, indices.gather(-1, again)
-
-
-def in_order(
-    values: Float[Tensor, "... k"], indices: Int[Tensor, "... k"]
-) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
-    """The k largest weights and their keys, sorted; equal weights by their keys."""
-    values, indices = _by_weight_and_key(values, indices)
-    return values, _first_of_no_weight(values, indices) if (values == 0).any() else indices
-
-
-def _first_of_no_weight(values: Tensor, indices: Tensor) -> Tensor:
-    """Where fewer than k keys have weight, the rest of the k are the first keys that have none."""
-    k = values.shape[-1]
-    weighed = values != 0  # nan too
-    taken = torch.zeros(*values.shape[:-1], k + 1, dtype=torch.bool, device=values.device)
-    taken.scatter_(-1, torch.where(weighed, indices, k).clamp(max=k), True)
-    free = taken[..., :k].long().sort(dim=-1, stable=True).indices  # the keys below k, those without weight first
-    nth = (~weighed).cumsum(-1) - 1
-    return torch.where(weighed, indices, free.gather(-1, nth.clamp(min=0)))
-
-
 # Reductions over queries, keys or both
 
 
 def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -237,7 +178,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
 
 def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -253,7 +194,7 @@ def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
 
 def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
     """All of the matrix."""
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     weights = scores.query.new_zeros(scores.shape, dtype=scores.dtype)
     for at, some, _ in weights_of(scores, sinks):
         weights[at.batch, at.heads, at.rows, at.columns] = some
@@ -262,7 +203,7 @@ def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
 
 def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
     """A part of the matrix, whose heads make up whole groups or lie in one."""
-    scores, _, lse = softmax
+    scores, lse = softmax.scores, softmax.lse
     some = scores.tile(at)
     lse = select(lse[at.batch, at.heads], 2, at.rows)[..., None]
     return (some - lse).exp_().masked_fill_(some == -torch.inf, 0)
@@ -270,7 +211,7 @@ def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
 
 def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
     """Σ_i w_ij, summed in float64."""
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     batch, heads, _, keys = scores.shape
     total = scores.query.new_zeros(batch, heads, keys, dtype=torch.float64)
     for at, weights, _ in weights_of(scores, sinks):
@@ -290,7 +231,7 @@ def grouped(
 
     reduce: "sum" or "max" of the weights that fall into a cell.
     """
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks, blocks):

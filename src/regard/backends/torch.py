@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from regard.backends import operator, streaming
+from regard.backends import streaming
+from regard.backends.protocol import Capabilities, Gradients, Results
 from regard.mask import Mask
 from regard.scores import Scores
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 LARGEST_LSE = 128  # of which float32 keeps 8e-6
+CAPABILITIES = Capabilities()
+
+
+def _flash_shares_keys() -> bool:
+    """Whether several heads may share one head of keys, for which old releases of torch read beyond the keys."""
+    both = torch.tensor([0.0, 1.0], device="cpu").view(1, 2, 1, 1)
+    return not _FLASH(torch.zeros_like(both), both[:, :1], both[:, :1])[0].any()
+
+
+_SHARES_KEYS = _flash_shares_keys()
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
     """Why this backend cannot serve: it always can."""
-    return []
+    return CAPABILITIES.reasons(scores, value)
 
 
-def run(
-    scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
-) -> tuple[Tensor, Tensor, streaming.Statistics]:
-    """Output, lse and statistics; the first two differentiable in query, key, value, bias and sinks."""
-    return operator.run("torch", scores, value, sinks, collect)
-
-
-def forward(
-    scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, top: int) -> Results:
     """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
     names = ["entropy"] * entropy + [f"topk:{top}"] * (top > 0)
     output, lse, collected = _forward(scores, value, sinks, names)
@@ -51,7 +51,8 @@ def _forward(scores, value, sinks, collect):
     output, lse = _by_segment(scores, value)
     if not output.isfinite().all():
         return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
-    in_parts = scores.mask.causal and scores.shape[2] < scores.shape[3]  # put together by a lse in float32
+    # Where there may be more keys than queries, what is put together by the lse has no more digits than that.
+    in_parts = scores.mask.causal and (scores.shape[2] < scores.shape[3] or scores.mask.segments is not None)
     if in_parts and not (lse.masked_fill(lse == -torch.inf, 0).abs() < LARGEST_LSE).all():
         return streaming.forward(scores, value, sinks)
     if sinks is not None:
@@ -68,7 +69,7 @@ def backward(
     grad_output: Tensor,
     grad_lse: Tensor | None,
     wants_bias: bool,
-) -> tuple[Tensor | None, ...]:
+) -> Gradients:
     """Gradients of query, key, value, bias and sinks."""
     # exp(s − lse) of a lse in float32: where that is large, its last digits are missing in every weight.
     exact = sinks is None and grad_lse is None and not wants_bias and _in_one_call(scores, value)
@@ -92,6 +93,8 @@ def flash_serves(scores: Scores, value: Tensor) -> bool:
     if scores.query.device.type != "cpu" or scores.softcap is not None or 0 in scores.shape + value.shape:
         return False
     if mask.window != (None, None) or (mask.causal and mask.to_lengths):
+        return False
+    if scores.shape[1] != scores.key.shape[1] and not _SHARES_KEYS:
         return False
     hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import regard
 from regard import backends
-from regard._internal.measure import in_turn, machine
+from regard._internal.measure import interleaved, machine
 from regard.backends import cpu
 from regard.bench import memory
 from regard.bench.ceilings import Ceilings, ceilings
@@ -178,7 +178,7 @@ def _beside_peers(row: Row, peers: Sequence[str], rounds: int, at_least: float) 
         except Exception as error:  # a peer that fails is one that does not take part
             result.refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     del expected
-    result.seconds = in_turn(runs, rounds, at_least)
+    result.seconds = interleaved(runs, rounds, at_least)
     return result
 
 
@@ -195,7 +195,7 @@ def _collected(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> 
     problem = Problem(row)
     runs = {"regard": ours(problem, collect=("entropy", "max", "topk:8")), "forward": ours(problem)}
     _check(problem, runs["regard"](), runs["forward"]())
-    return Result(row, _backend(row), in_turn(runs, rounds, at_least))
+    return Result(row, _backend(row), interleaved(runs, rounds, at_least))
 
 
 def _second_pass(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Result:
@@ -213,7 +213,7 @@ def _second_pass(row: Row, peers: Sequence[str], rounds: int, at_least: float) -
     found = run().double().sum((-2, -1)[row.kind == "received" :])
     if not torch.allclose(found, torch.full_like(found, mass), rtol=1e-3):
         raise RuntimeError(f"{row.name}: the weights of a head sum to {found.flatten()[0]:.6g} instead of {mass}.")
-    return Result(row, _backend(row), in_turn({"regard": run, "forward": forward}, rounds, at_least))
+    return Result(row, _backend(row), interleaved({"regard": run, "forward": forward}, rounds, at_least))
 
 
 def _threads(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Result:
@@ -232,7 +232,7 @@ def _threads(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Re
         return run
 
     try:
-        result.seconds = in_turn({"regard": on(threads), "one thread": on(1)}, rounds, at_least)
+        result.seconds = interleaved({"regard": on(threads), "one thread": on(1)}, rounds, at_least)
     finally:
         torch.set_num_threads(threads)
     return result
@@ -265,9 +265,8 @@ _KINDS: dict[str, Callable[[Row, Sequence[str], int, float], Result]] = {
 def _backend(row: Row) -> str:
     """The backend that regard chooses, with the instruction set where it is the kernel."""
     one = torch.empty(1, 1, 1, row.dim, dtype=row.dtype)
-    chosen = backends.choose(None, Scores(one, one, Mask(queries=1, keys=1), scale=1.0), one)
-    name = next(name for name, backend in backends.BACKENDS.items() if backend is chosen)
-    return f"{name}, {cpu.instruction_set()}" if chosen is cpu else name
+    name = backends.choose(None, Scores(one, one, Mask(queries=1, keys=1), scale=1.0), one)
+    return f"{name}, {cpu.instruction_set()}" if name == "cpu" else name
 
 
 def _versions() -> dict[str, str]:

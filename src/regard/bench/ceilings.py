@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from regard.backends import cpu, here
+from regard.backends import availability, cpu
 
 
 class Ceilings(NamedTuple):
@@ -22,7 +22,7 @@ class Ceilings(NamedTuple):
 
 def ceilings(dtypes: Iterable[torch.dtype]) -> Ceilings:
     """Measured now, with all of torch's threads: by the kernel in registers, or, where there is none, by torch."""
-    measure, read, source = _by_torch() if here()["cpu"] else _by_kernel()
+    measure, read, source = _by_torch() if availability()["cpu"] else _by_kernel()
     flops = {dtype: measure(dtype) for dtype in dict.fromkeys(dtypes)}
     return Ceilings({str(dtype).removeprefix("torch."): found for dtype, found in flops.items()}, read(), source)
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regard._internal.measure import in_turn, machine, most_memory
+from regard._internal.measure import interleaved, machine, peak_memory
 from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.embedders import EMBEDDERS, Embed
 from regard.nn import checkpoint
@@ -155,7 +155,7 @@ def measure(
     with _quiet():
         opened, vectors = _open(texts, folder, names, report)
         advance(1)
-        seconds = in_turn({name: partial(embed, texts) for name, embed in opened.items()}, rounds, warm=True)
+        seconds = interleaved({name: partial(embed, texts) for name, embed in opened.items()}, rounds, warm=True)
     advance(1)
     best = vectors.get("st", vectors["regard"])
     for name, found in vectors.items():
@@ -242,9 +242,9 @@ def _main(name: str, folder: str, texts: str) -> None:
         embed(SHORT)
         print("first", flush=True)
         if texts:
-            short = in_turn({"": partial(embed, SHORT)}, 50)[""]
+            short = interleaved({"": partial(embed, SHORT)}, 50)[""]
             embed(json.loads(Path(texts).read_text(encoding="utf-8")))
-            print(json.dumps([short, most_memory()]), flush=True)
+            print(json.dumps([short, peak_memory()]), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regard._internal import plotting
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard._internal.plotting import INK
 from regard._internal.plurals import counted
 from regard.bench.embed import Report
@@ -26,7 +26,7 @@ def table(report: Report) -> RenderableType:
     ceilings = report.ceilings
     speeds = ", ".join(f"{speed / 1e9:.0f} GF/s in {name}" for name, speed in ceilings.flops.items())
     head = (
-        f"{described(report.machine)}.\n"
+        f"{machine_line(report.machine)}.\n"
         f"At most {speeds} (by {ceilings.source}).\n"
         f"{counted(report.texts, 'text')}, {counted(report.tokens, 'token')}, "
         f"{report.flops / report.tokens / 1e6:.1f} MFLOP a token. "
@@ -64,9 +64,9 @@ def _times(ratio: float) -> Text:
 def picture(report: Report) -> Figure:
     """A bar each: tokens a second."""
     names = sorted(report.results, key=report.speed)
-    figure = plotting.figure(8, 1.4 + 0.42 * len(names))
+    figure = plotting.new_figure(8, 1.4 + 0.42 * len(names))
     axes = figure.subplots()
-    plotting.plain(axes)
+    plotting.style_axes(axes)
     axes.grid(False)
     for row, name in enumerate(names):
         dtype = EMBEDDERS[name][1]

@@ -36,7 +36,7 @@ def picture(report: Report) -> Figure:
     results = [result for result in report.results if _is_shown(result.row)]
     types = list(dict.fromkeys(result.row.type for result in results))
     masks = sorted({result.row.causal for result in results})
-    figure = plotting.figure(1.2 + 3.4 * len(types), 1.5 + 2.7 * len(masks))
+    figure = plotting.new_figure(1.2 + 3.4 * len(types), 1.5 + 2.7 * len(masks))
     grid = figure.subplots(len(masks), len(types), squeeze=False, sharex=True, sharey=True)
     for line, causal in zip(grid, masks, strict=True):
         for axes, name in zip(line, types, strict=True):
@@ -67,7 +67,7 @@ def picture(report: Report) -> Figure:
 
 
 def _panel(axes: Axes, report: Report, results: list[Result]) -> None:
-    plotting.plain(axes)
+    plotting.style_axes(axes)
     results = sorted(results, key=lambda result: result.row.keys)
     for name, shown in reversed(_NAMES.items()):  # regard on top
         points = [(r.row.keys, r.share(report.ceilings, name)) for r in results if name in r.seconds]

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.bench.attention import Report, Result, means, sections
 from regard.bench.grid import LOOKING
 from regard.bench.peers import PEERS
@@ -33,7 +33,7 @@ def _machine(report: Report) -> Text:
     speeds = [f"{_giga(speed)} GF/s in {name}" for name, speed in ceilings.flops.items()]
     backends = " and ".join(dict.fromkeys(result.backend for result in report.results))
     return Text(
-        f"{described(report.machine)}.\n"
+        f"{machine_line(report.machine)}.\n"
         f"At most {', '.join(speeds)}; {_giga(ceilings.bytes)} GB/s from memory (by {ceilings.source}).\n"
         f"regard's backend: {backends}. Medians of {report.rounds}, in turn. × SDPA: regard is so many times as fast."
     )

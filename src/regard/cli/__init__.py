@@ -424,10 +424,10 @@ def _numbers(layers: str) -> list[int] | str:
 @app.command(epilog="Example: regard backends")
 def backends(as_json: Json = False) -> None:
     """Which backends serve here, and why the others do not."""
-    from regard.backends import here, what
+    from regard.backends import availability, description
     from regard.output import terminal
 
-    rows = {name: (reasons, "" if reasons else what(name)) for name, reasons in here().items()}
+    rows = {name: (reasons, "" if reasons else description(name)) for name, reasons in availability().items()}
     if as_json:
         keys = ("name", "serves", "reasons", "what")
         _print_json([dict(zip(keys, (name, not one[0], *one), strict=True)) for name, one in rows.items()])
@@ -468,7 +468,9 @@ def train(
     options = run.Options(layers, dim, heads, vocabulary, length, steps, batch, rate, dropout, every, patience, seed)
     try:
         with progress.training(steps) as show:
-            report = run.train(files, out, options, resume=resume, progress=show)
+            report = run.train(
+                files, out, options, resume=resume, progress=lambda at: show(at.step, at.loss, at.accuracy, at.tokens)
+            )
     except KeyboardInterrupt:
         _warn("stopped. regard train … --resume goes on from the last checkpoint.")
         raise typer.Exit(1) from None
@@ -511,11 +513,11 @@ def race(
     from regard.race.tasks import TASKS
 
     for path in save or ():
-        plotting.check(path)
+        plotting.check_path(path)
     names = dict.fromkeys(one.value for one in task or RaceTask)
     each = {name: steps or (100 if quick else TASKS[name].steps) for name in names}
     lengths = racing.LENGTHS[:4] if quick else racing.LENGTHS
-    with progress.counting(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
+    with progress.counter(f"of {2 * sum(each.values()) + len(lengths):,} steps") as advance:
         report = racing.race(each, lengths=lengths, dim=dim, seed=seed, advance=advance)
     if as_json:
         _print_json(report.to_dict())
@@ -556,10 +558,10 @@ def bench_attention(
     rows = attention.choose(quick, only)
     names = attention.names_of_peers(peers.split(",") if peers is not None else ["sdpa"] if quick else None)
     for path in save or ():
-        plotting.check(path)
+        plotting.check_path(path)
         if path.suffix.lower() != ".json":
             picture.check(rows)
-    with progress.counting(f"of {counted(len(rows), 'row')}") as advance:
+    with progress.counter(f"of {counted(len(rows), 'row')}") as advance:
         report = attention.measure(rows, names, rounds or (3 if quick else 7), 0.01 if quick else 0.05, advance)
     if as_json:
         _print_json(report.to_dict())
@@ -606,10 +608,10 @@ def bench_embed(
 
     names = measured.names_of_embedders(peers.split(",") if peers is not None else ["st", "st-bf16"] if quick else None)
     for path in save or ():
-        plotting.check(path)
+        plotting.check_path(path)
     texts = measured.texts_of(files) if files else measured.prose(150 if quick else 1500)
     folder = embedded_folder() if model is None else model
-    with progress.counting("of 3 parts: agreement, speed, first vectors and memory") as advance:
+    with progress.counter("of 3 parts: agreement, speed, first vectors and memory") as advance:
         report = measured.measure(texts, folder, names, rounds or (1 if quick else 3), not quick, advance)
     if as_json:
         _print_json(report.to_dict())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 from regard.corpus import table as tables
 from regard.corpus.records import Source, shown
 
@@ -61,7 +61,7 @@ def begin(folder: Path, about: dict[str, str], overwrite: bool) -> None:
                 f"{folder} was begun by another run ({key}: {theirs}, here {ours}): finish that one, or choose another "
                 "name."
             )
-    write(file, lambda opened: opened.write(json.dumps(about, indent=1).encode()))
+    atomic_write(file, lambda opened: opened.write(json.dumps(about, indent=1).encode()))
 
 
 def merge(folder: Path, out: Path, names: Sequence[str], source: Source, warn: Callable[[str], object]) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 from regard.corpus.records import Record, Source
 from regard.lens.embed import Embeddings
 
@@ -217,7 +217,7 @@ def save(path: Path, tables: Iterable[pa.Table], about: dict[str, str]) -> None:
             for each in chain([first], few):
                 writer.write_table(each.replace_schema_metadata(schema.metadata))
 
-    write(path, fill)
+    atomic_write(path, fill)
 
 
 def about(path: Path) -> dict[str, str]:

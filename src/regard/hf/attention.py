@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from regard.attention import Attention, attention
 from regard.hf.mask import LazyMask, both, chosen_keys
-from regard.mask import Block, Mask
-from regard.scores import Scores
 from regard.weights import Weights
 
 
@@ -97,7 +95,7 @@ def attend(
     scale = None if scaling is None else float(scaling)
     result = attention(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)
     if generating and not result.lse.requires_grad:
-        result = replace(result, weights=_light(result.weights))
+        result = replace(result, weights=result.weights.compact())
     if recorded is not None:
         recorded.append(Recorded(module, result))
     output = _mean_where_blind(result, value, ready) if options.keys() - {"causal", "window"} else result.output
@@ -159,14 +157,3 @@ def _mean_where_blind(result: Attention, value: Tensor, mask: Tensor | None) -> 
         left = (mask > -torch.inf).to(value.dtype)
         mean = left @ value.repeat_interleave(repeat, 1) / left.sum(-1, keepdim=True)
     return torch.where(blind, mean, result.output)
-
-
-def _light(weights: Weights) -> Weights:
-    """The same weights of one query, from its scores: they are far fewer numbers than the keys of every step."""
-    scores = weights.scores
-    block = Block(*(slice(0, size) for size in scores.shape))
-    bias = scores.tile(block)
-    nothing = bias.new_zeros(1, 1, 1, 1)
-    query = nothing.expand(*scores.query.shape[:3], 1)
-    key = nothing.expand(*scores.key.shape[:3], 1)
-    return Weights(Scores(query, key, Mask(*scores.shape[2:]), 1.0, bias), weights.lse, weights.sinks)

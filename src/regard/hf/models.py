@@ -168,7 +168,7 @@ def _give_back(model: nn.Module, _: Any, output: Any) -> None:
     states = next((tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)), None)
     long = states is not None and states.device.type == "cpu" and states.numel() >= LONG
     if long and not torch.is_grad_enabled() and getattr(model.config, "_attn_implementation", None) == NAME:
-        heap.give_back()
+        heap.trim()
 
 
 def _serve_dictionaries(kind: type[PreTrainedModel]) -> None:

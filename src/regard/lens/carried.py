@@ -37,7 +37,7 @@ def projected(reading: Reading, layer: int) -> bool:
 
 
 def _inside(reading: Reading, layer: int) -> Inside | None:
-    return None if reading._lens is None else reading._lens._model.inside[layer]
+    return None if reading.lens is None else reading.lens.model.inside[layer]
 
 
 def elsewhere(reading: Reading, word: Word) -> Bool[Tensor, "N"]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 from regard.lens.reading import Reading, Word
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def save(
         from regard.output.image import render
 
         content = render(reading, suffix[1:], layer=layer, head=head)
-    write(path, lambda file: file.write(content))
+    atomic_write(path, lambda file: file.write(content))
 
 
 def widget(reading: Reading, **opening: Any) -> Viewer:
@@ -63,7 +63,7 @@ def chosen(reading: Reading, word: Word | str | int | None, nth: int | None = No
         return None
     if not isinstance(word, Word):
         return reading.word(word, nth).index
-    if word._reading.hidden is not reading.hidden:
+    if word.reading.hidden is not reading.hidden:
         raise ValueError(f"{word.text!r} is a word of another reading.")
     return word.index
 

@@ -52,7 +52,7 @@ class Lens:
         revision: str | None = None,
         allow_pickle: bool = False,
     ) -> None:
-        self._model = open_model(model, revision=revision, allow_pickle=allow_pickle)
+        self.model = open_model(model, revision=revision, allow_pickle=allow_pickle)
         folder = None if model is None or isinstance(model, tuple) else Path(model).expanduser()
         model = folder.resolve() if folder is not None and folder.is_dir() else model
         self._opened = {"model": model, "revision": revision, "allow_pickle": allow_pickle}
@@ -67,12 +67,12 @@ class Lens:
     @property
     def name(self) -> str:
         """The model's name."""
-        return self._model.name
+        return self.model.name
 
     @property
     def revision(self) -> str:
         """Which version of it: the commit on the hub, or the SHA-256 of its weights; "" for a model from memory."""
-        return self._model.revision()
+        return self.model.revision()
 
     @property
     def fingerprint(self) -> str:
@@ -81,22 +81,22 @@ class Lens:
         The SHA-256 of the folder's weights, configs, tokenizer and modules of sentence-transformers; the commit of a
         model on the hub; of a model from memory that of its tensors, config and tokenizer.
         """
-        return self._model.fingerprint()
+        return self.model.fingerprint()
 
     @property
     def note(self) -> str:
         """What one would not expect of it, in a sentence, or ""."""
-        return self._model.note
+        return self.model.note
 
     @property
     def layers(self) -> int:
         """How many it has."""
-        return self._model.layers
+        return self.model.layers
 
     @property
     def pool(self) -> str:
         """How it makes a sentence's vector of its tokens', if not told otherwise: "mean", or "cls+mean", or ""."""
-        return "+".join(self._model.sentences.pools)
+        return "+".join(self.model.sentences.pools)
 
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
@@ -123,7 +123,7 @@ class Lens:
             TypeError, ValueError: what is no text, or an empty one; words that overlap, or that share a token.
         """
         truncated: object
-        model, second = self._model, None
+        model, second = self.model, None
         if pair is None:
             encoded, truncated = encode(model, text, model.limit, "read")
         else:
@@ -146,13 +146,13 @@ class Lens:
             model=self.name,
             tokens=tokens,
             hidden=states,
-            attention=_layers([attention and _of_one(attention) for attention in attentions]),
+            attention=_layers([attention and attention.of_sequence(0) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
             _spans=parts,
             second=second,
             final=states[-1] if torch.equal(states[-1], final[0]) else final[0],
             note=" ".join(filter(None, notes)),
-            _lens=self,
+            lens=self,
         )
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:
@@ -245,7 +245,7 @@ class Lens:
             raise TypeError(f"embed: expected a list of texts. Got a {type(texts).__name__}.")
         texts = list(texts)
         options = check(
-            self._model,
+            self.model,
             level=level,
             layers=layers,
             pool=pool,
@@ -261,7 +261,7 @@ class Lens:
         if parts is not None and (level == "token" or len(parts) != len(texts)):
             raise ValueError(f"embed: parts: not for tokens, and some for each of {len(texts)} texts.")
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
-        return embed(self._model, texts, options, names, parts, progress)
+        return embed(self.model, texts, options, names, parts, progress)
 
     def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
         """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
@@ -273,12 +273,7 @@ class Lens:
         """
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
-        return chunks(self._model, text, by)
-
-
-def _of_one(attention: Attention) -> Attention:
-    """The attention of a batch of one, without the batch."""
-    return Attention(attention.output[0], attention.lse[0], attention.weights.of_one(), attention.value[0])
+        return chunks(self.model, text, by)
 
 
 def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:

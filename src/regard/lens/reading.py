@@ -58,28 +58,28 @@ class Word:
     tokens: tuple[int, ...]
     special: bool
     index: int
-    _reading: Reading = field(repr=False, compare=False)
+    reading: Reading = field(repr=False, compare=False)
 
     @property
     def unknown(self) -> bool:
         """Whether the model has no token for some of it, and read one that stands for anything."""
-        return any(self._reading.tokens[token].unknown for token in self.tokens)
+        return any(self.reading.tokens[token].unknown for token in self.tokens)
 
     @property
     def vectors(self) -> Float[Tensor, "L+1 dim"]:
         """Its vector before the first layer and after each: the mean over its tokens."""
-        return self._reading.hidden[:, list(self.tokens)].mean(1)
+        return self.reading.hidden[:, list(self.tokens)].mean(1)
 
     def attends_to(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
         """The weight that it gives to each unit: summed over the unit's tokens, averaged over its own."""
-        reading = self._reading
+        reading = self.reading
         reading.check(layer, head)
         rows = reading.attention[layer].weights[slice(None) if head is None else head, list(self.tokens)]
         return reading.by_unit(rows.mean(-2))
 
     def attended_by(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
         """The weight that each unit gives to it: averaged over the unit's tokens, summed over its own."""
-        reading = self._reading
+        reading = self.reading
         reading.check(layer, head)
         columns = reading.attention[layer].weights[slice(None) if head is None else head, :, list(self.tokens)]
         return reading.by_unit(columns.sum(-1)) / reading.sizes.to(columns.device)
@@ -133,10 +133,10 @@ class Reading:
     second: int | None = None
     final: Float[Tensor, "N dim"] | None = None
     note: str = ""
-    _lens: Lens | None = field(default=None, repr=False)  # to read other texts, where it is shown
+    lens: Lens | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_lens": None}
+        return {**self.__dict__, "lens": None}
 
     def __repr__(self) -> str:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "…"
@@ -144,11 +144,6 @@ class Reading:
         unknown = sum(word.unknown for word in self.words)
         words = f"{len(self.words)} word{'s' * (len(self.words) != 1)}" + (f", {unknown} unknown" if unknown else "")
         return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{cut})"
-
-    @property
-    def lens(self) -> Lens | None:
-        """The lens that made the reading, with which other texts can be read; None for one that was unpickled."""
-        return self._lens
 
     @property
     def layers(self) -> int:
@@ -272,9 +267,7 @@ class Reading:
         """Some units as one word, with all the tokens from the first to the last."""
         first, last = self.units[units[0]], self.units[units[-1]]
         tokens = tuple(range(first.tokens[0], last.tokens[-1] + 1))
-        return Word(
-            self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first._reading
-        )
+        return Word(self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first.reading)
 
     def _special_units(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
         return [unit for unit in self.units if unit.special and form(unit.text) == form(wanted)]
@@ -299,7 +292,7 @@ class Reading:
         start, end = self.tokens[first].start, self.tokens[last].end
         unit = self.units[int(self.unit_of_token[first])]
         text = self.text[start:end] or unit.text
-        return Word(text, start, end, tuple(range(first, last + 1)), unit.special, unit.index, unit._reading)
+        return Word(text, start, end, tuple(range(first, last + 1)), unit.special, unit.index, unit.reading)
 
     def _nearest(self, word: str) -> str:
         by_case = {one.text.casefold(): one.text for one in reversed(self.words)}
@@ -316,7 +309,7 @@ class Reading:
         """
         from regard.lens.walk import walk
 
-        if isinstance(word, Word) and word._reading.hidden is not self.hidden:
+        if isinstance(word, Word) and word.reading.hidden is not self.hidden:
             raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 

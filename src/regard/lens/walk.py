@@ -189,7 +189,7 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
 @torch.inference_mode()
 def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
     """Query, key and value of a word's tokens, made again of x; None where they do not come out as the model's."""
-    inside = None if reading._lens is None else reading._lens._model.inside[layer]
+    inside = None if reading.lens is None else reading.lens.model.inside[layer]
     if inside is None:
         return None
     rows, attention = torch.tensor(word.tokens), reading.attention[layer]

@@ -95,6 +95,6 @@ class _Layer:
     def __call__(self, x: Tensor, mask: Mask) -> Tensor:
         query, key, value = self.project(x).unflatten(1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
         scores = Scores(query, key, mask, query.shape[3] ** -0.5)
-        attended, _, _ = backends.choose(None, scores, value).run(scores, value, None, ())
+        attended, _, _ = backends.run(backends.choose(None, scores, value), scores, value, None)
         x = self.output(attended[0].transpose(0, 1).flatten(1), x)
         return self.narrow(self.widen(x), x)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from regard._internal.files import read_json, write
+from regard._internal.files import atomic_write, read_json
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], 
     about = {name: sizes[ours] for name, ours in _BERT.sizes.items()}
     about |= {"model_type": "bert", "architectures": ["BertForMaskedLM"], "dtype": "float32"} | config
     content = as_bytes(renamed, {"format": "pt"})
-    write(folder / "model.safetensors", lambda file: file.write(content))
-    write(folder / "config.json", lambda file: file.write(json.dumps(about, indent=2).encode()))
+    atomic_write(folder / "model.safetensors", lambda file: file.write(content))
+    atomic_write(folder / "config.json", lambda file: file.write(json.dumps(about, indent=2).encode()))
 
 
 def _names(family: Family, layers: int) -> dict[str, str]:

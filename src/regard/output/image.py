@@ -30,7 +30,7 @@ GAP = 0.1  # between the squares of a grid, as a share of their side
 
 def render(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
     """The `picture` as the bytes of a file."""
-    return plotting.content(picture(reading, layer=layer, head=head), file_format)
+    return plotting.to_bytes(picture(reading, layer=layer, head=head), file_format)
 
 
 def picture(reading: Reading, *, layer: int | None = None, head: int | None = None) -> Figure:
@@ -47,13 +47,13 @@ def picture(reading: Reading, *, layer: int | None = None, head: int | None = No
     if len(layers) == len(heads) == 1:
         weights, names = _cells(reading, layers[0], MOST_CELLS["one"])
         square = min(11.0, max(2.6, 0.34 * len(names)))
-        figure = plotting.figure(square + 2.4, square + 2.2)
+        figure = plotting.new_figure(square + 2.4, square + 2.2)
         _title(figure, reading)
         about = f"{reading.model}, layer {layers[0]}, head {heads[0]}"
         _one(figure, weights[heads[0]], names, about + _pooled(reading, MOST_CELLS["one"]))
     else:
         side = min(1.05, max(0.3, 18 / max(len(layers), len(heads))))  # inches
-        figure = plotting.figure(max(6.0, 1.6 + side * len(heads)), 1.7 + side * len(layers))
+        figure = plotting.new_figure(max(6.0, 1.6 + side * len(heads)), 1.7 + side * len(layers))
         _title(figure, reading)
         _grid(figure, reading, layers, heads, side)
     return figure

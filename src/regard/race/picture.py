@@ -22,7 +22,7 @@ _FEW = 5  # a share of fewer examples says nothing
 def picture(report: Report) -> Figure:
     """As far as it was measured. Raises ImportError where matplotlib is missing."""
     tasks = [name for name, each in report.learned.items() if len(each) == len(NAMES)]
-    figure = plotting.figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
+    figure = plotting.new_figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
     rows = figure.subfigures(1 + len(tasks), 1, height_ratios=[1] + [1.1] * len(tasks), squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2)
     _times(left, report.times.step, 1e3, "Milliseconds of a training step on 2,048 tokens")
@@ -46,7 +46,7 @@ def picture(report: Report) -> Figure:
 def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    plotting.plain(axes, title)
+    plotting.style_axes(axes, title)
     for name, shown in NAMES.items():
         if times:
             axes.plot(
@@ -64,7 +64,7 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
 def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    plotting.plain(axes, title)
+    plotting.style_axes(axes, title)
     for name in NAMES:
         points = {length: share for length, (share, count) in learned[name].by_length.items() if count >= _FEW}
         style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
@@ -75,7 +75,7 @@ def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
 
 
 def _alignment(axes: Axes, learned: Learned, source: list[str], name: str) -> None:
-    plotting.plain(axes, name)
+    plotting.style_axes(axes, name)
     axes.grid(visible=False)
     axes.imshow(
         learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from regard._internal.measure import described
+from regard._internal.measure import machine_line
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES
@@ -14,7 +14,7 @@ from regard.race.training import NAMES
 
 def table(report: Report) -> RenderableType:
     """The machine, time against length, accuracy, and what follows from it."""
-    parts: list[RenderableType] = [Text(f"{described(report.machine)}.")]
+    parts: list[RenderableType] = [Text(f"{machine_line(report.machine)}.")]
     if report.times.step:
         parts += [Text(), _times(report)]
     if report.learned:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import torch
 
-from regard._internal.measure import in_turn
+from regard._internal.measure import interleaved
 from regard.nn import greedy
 from regard.race.training import NAMES, Model, loss_of
 
@@ -44,9 +44,9 @@ def measure(
             3, vocabulary, (max(1, TOKENS // length), length), generator=torch.Generator().manual_seed(0)
         )
         steps = {name: _step(models[name].train(), ids) for name in NAMES}
-        times.step[length] = in_turn(steps, rounds, at_least=0.05)
+        times.step[length] = interleaved(steps, rounds, at_least=0.05)
         tokens = {name: _write(models[name].eval(), ids[:1]) for name in NAMES}
-        times.token[length] = {name: taken / length for name, taken in in_turn(tokens, rounds).items()}
+        times.token[length] = {name: taken / length for name, taken in interleaved(tokens, rounds).items()}
         advance(1)
     return times
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def picture(history: History) -> Figure:
     """Loss by step, of what is learned from and of what is held out, and the share of held-out tokens found."""
-    figure = plotting.figure(9, 3.6)
+    figure = plotting.new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    plotting.plain(left, "Loss, in nats a token")
-    plotting.plain(right, "Held-out tokens found")
+    plotting.style_axes(left, "Loss, in nats a token")
+    plotting.style_axes(right, "Held-out tokens found")
     smooth, mean = [], history.losses[0]
     for loss in history.losses:
         mean += 0.05 * (loss - mean)

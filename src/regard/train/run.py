@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from regard._internal import plotting
-from regard._internal.files import write
+from regard._internal.files import atomic_write
 from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
 from regard.train import text as texts
 from regard.train.text import Text, masked
@@ -242,8 +242,8 @@ def _new_tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
     tokenizer = texts.make_tokenizer(text, options.vocabulary, options.length)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": options.length, "do_lower_case": True}
     about |= {f"{name[1:-1].lower()}_token": name for name in texts.SPECIAL}
-    write(out / "tokenizer_config.json", lambda f: f.write(json.dumps(about, indent=2).encode()))
-    write(out / "tokenizer.json", lambda f: f.write(tokenizer.to_str(pretty=True).encode()))
+    atomic_write(out / "tokenizer_config.json", lambda f: f.write(json.dumps(about, indent=2).encode()))
+    atomic_write(out / "tokenizer.json", lambda f: f.write(tokenizer.to_str(pretty=True).encode()))
     return tokenizer
 
 
@@ -266,12 +266,12 @@ def _save(
     }
     content = io.BytesIO()
     torch.save(state, content)
-    write(out / STATE, lambda file: file.write(content.getbuffer()))
+    atomic_write(out / STATE, lambda file: file.write(content.getbuffer()))
     if history.held_out:
         from regard.train.picture import picture
 
         try:
-            drawn = plotting.content(picture(history), "png")
+            drawn = plotting.to_bytes(picture(history), "png")
         except ImportError:  # a picture is welcome, not needed
             return
-        write(out / "losses.png", lambda file: file.write(drawn))
+        atomic_write(out / "losses.png", lambda file: file.write(drawn))

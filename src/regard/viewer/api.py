@@ -172,7 +172,7 @@ class ViewerAPI:
                 reading = self._lens(model).read(text, pair, progress=progress)
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
-                heap.give_back()
+                heap.trim()
             return reading
 
         return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or ""))

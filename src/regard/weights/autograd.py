@@ -13,8 +13,9 @@ from torch.autograd import forward_ad
 from regard._checks import traced
 from regard._internal.reasons import WEIGHTS_ARE_UNTRACEABLE
 from regard.backends import streaming
+from regard.backends.protocol import Reductions, Softmax
 from regard.mask import Block, Mask
-from regard.scores import Scores, Softmax
+from regard.scores import Scores
 
 
 class Pull(NamedTuple):
@@ -44,7 +45,7 @@ def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     if not reduction.traceable and traced():
         from regard._internal import uncompiled
 
-        return uncompiled.ask(outside_of_graphs, reduction, softmax, *tensors)
+        return uncompiled.reduce_weights(outside_of_graphs, reduction, softmax, *tensors)
     return _computed(reduction, softmax, *tensors)
 
 
@@ -56,7 +57,7 @@ def outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) 
 
 
 def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
-    scores, sinks, lse = softmax
+    scores, sinks, lse, reductions = softmax
     mask = scores.mask
     given = mask.given if isinstance(mask.given, Tensor) else None
     inputs = (scores.query, scores.key, scores.bias, sinks, given, mask.lengths, *(mask.segments or (None, None)), lse)
@@ -67,7 +68,7 @@ def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
         return reduction.compute(softmax, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
-    return _Ask.apply(reduction, mask, scores.scale, scores.softcap, *inputs)
+    return _Ask.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
 
 
 def transformed() -> bool:
@@ -81,44 +82,46 @@ def _followed(tensors: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _softmax(mask: Mask, scale: float, softcap: float | None, tensors: Sequence) -> tuple[Softmax, Sequence[Tensor]]:
+def _softmax(
+    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence
+) -> tuple[Softmax, Sequence[Tensor]]:
     """The inputs of a Function, put together again, and the tensors that come beside them."""
     query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
     if given is not None or lengths is not None or query_bounds is not None:
         segments = None if query_bounds is None else (query_bounds, key_bounds)
         mask = replace(mask, given=mask.given if given is None else given, lengths=lengths, segments=segments)
-    return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse), others
+    return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
 
 
 class _Ask(torch.autograd.Function):
     @staticmethod
-    def forward(reduction, mask, scale, softcap, *tensors):
-        softmax, others = _softmax(mask, scale, softcap, tensors)
+    def forward(reduction, reductions, mask, scale, softcap, *tensors):
+        softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         return reduction.compute(softmax, *others)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        reduction, mask, scale, softcap, *tensors = inputs
+        reduction, reductions, mask, scale, softcap, *tensors = inputs
         integers = [t for t in (output if isinstance(output, tuple) else (output,)) if not t.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
-        ctx.rest = reduction, mask, scale, softcap
+        ctx.rest = reduction, reductions, mask, scale, softcap
         ctx.save_for_backward(*tensors, *integers)
 
     @staticmethod
     def backward(ctx, grad, *_):
-        reduction, mask, scale, softcap = ctx.rest
-        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[4:]
+        reduction, reductions, mask, scale, softcap = ctx.rest
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:]
         grads = [None] * len(wanted)
         if any(wanted[:4]):
-            gradients = _Gradient.apply(reduction, mask, scale, softcap, wanted[2], grad, *saved)
+            gradients = _Gradient.apply(*ctx.rest, wanted[2], grad, *saved)
             grads[:4] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
         if any(wanted[9:]):
-            softmax, (tensor,) = _softmax(mask, scale, softcap, saved)
+            softmax, (tensor,) = _softmax(reductions, mask, scale, softcap, saved)
             assert reduction.adjoint is not None
             one_a_head = reduction.adjoint(softmax, grad)
             shared = one_a_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
             grads[9] = shared.sum_to_size(tensor.shape)
-        return None, None, None, None, *grads
+        return None, None, None, None, None, *grads
 
     @staticmethod
     def jvp(ctx, *_):
@@ -133,8 +136,8 @@ class _Gradient(torch.autograd.Function):
     """The gradients of query, key, bias and sinks, in an autograd function that cannot be differentiated again."""
 
     @staticmethod
-    def forward(reduction, mask, scale, softcap, bias_needs_grad, grad, *tensors):
-        softmax, others = _softmax(mask, scale, softcap, tensors)
+    def forward(reduction, reductions, mask, scale, softcap, bias_needs_grad, grad, *tensors):
+        softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         pull = reduction.pull(softmax, grad.to(softmax.scores.dtype), *others)
         gradients = streaming.gradient(softmax.scores, softmax.sinks, **pull._asdict(), bias_needs_grad=bias_needs_grad)
         inputs = tensors[:4]

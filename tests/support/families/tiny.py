@@ -2,7 +2,7 @@
 
 A configuration is shrunk by the names of its fields: layers, vocabulary and experts always, widths where the model
 would still be large. Inputs are made by the names of a model's arguments; the first that eager attention accepts are
-taken. What these rules cannot guess stands in families_table.py.
+taken. What these rules cannot guess stands in table.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-import families_table
+from support.families import table
 
 ROOT = os.path.join(os.path.dirname(transformers.__file__), "models")
 VOCABULARY = 160
@@ -89,7 +89,7 @@ def model_classes(family: str) -> list[type[PreTrainedModel]]:
 def _headless(kind: type) -> tuple:
     name, config = kind.__name__, kind.config_class.__name__.removesuffix("Config")
     return (
-        name not in families_table.HEADED,
+        name not in table.HEADED,
         name != f"{config}Model",
         name != config,
         "For" in name,

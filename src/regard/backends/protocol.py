@@ -1,0 +1,152 @@
+"""What a backend is: a module that computes attention, and declares what it can compute and how exactly.
+
+`Backend` computes attention and its gradient; `Reductions` computes what can be asked of the weights afterwards. Both
+are protocols that modules satisfy; the type checker holds them to it in registry.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from regard.mask import Block
+from regard.scores import Scores
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, keys) of "topk:k"
+Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # output, lse, entropy, the largest weights and their keys
+Gradients = tuple[Tensor | None, ...]  # of query, key, value, bias and sinks
+
+# The largest absolute error, against the float64 reference, of outputs of a type; of lse and weights by their own type.
+# For queries, keys and values of unit variance.
+TOLERANCES: Mapping[torch.dtype, float] = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 2e-2,
+}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can compute. None is no limit."""
+
+    device_types: frozenset[str] | None = None
+    dtypes: frozenset[torch.dtype] = frozenset(TOLERANCES)
+    largest_dim: int | None = None  # of query, key and value
+    largest_top: int | None = None  # of k, for the k largest weights of a row in the pass that makes the output
+    callable_masks: bool = True  # whether mask= may be a Python callable
+    reads_spans: bool = False  # whether it reads the run of keys of each query, `Mask.spans`
+
+    # Weights are exp(score − lse). Up to this size of an lse, a backend that keeps it in float64 gets all digits of a
+    # float32 weight from it. None: its lse is rounded, and its reductions compute the softmax of whole rows again.
+    largest_lse: float | None = None
+    # Whether it ranks keys by their scores. Scores that differ may round to the same weight, and keys of equal weight
+    # are then not in order.
+    ranks_by_score: bool = False
+
+    tolerances: Mapping[torch.dtype, float] = field(default_factory=lambda: TOLERANCES)
+
+    def reasons(self, scores: Scores, value: Tensor) -> list[str]:
+        """Why attention over these scores is beyond these capabilities."""
+        query, mask = scores.query, scores.mask.given
+        reasons = []
+        if self.device_types is not None and query.device.type not in self.device_types:
+            reasons.append(f"the tensors are on {query.device}")
+        if query.dtype not in self.dtypes:
+            reasons.append(f"it computes in float32, and the tensors are {query.dtype}")
+        if self.largest_dim is not None and (dim := max(query.shape[3], value.shape[3])) > self.largest_dim:
+            reasons.append(f"a dim of {dim} is more than {self.largest_dim}")
+        if not self.callable_masks and mask is not None and not isinstance(mask, Tensor):
+            reasons.append("mask= is a Python callable; the native kernel takes tensors only")
+        return reasons
+
+    def hold(self, softmax: Softmax) -> bool:
+        """Whether reductions with these capabilities can serve these weights, which may have been moved since."""
+        if self.device_types is not None and softmax.lse.device.type not in self.device_types:
+            return False
+        return self.largest_lse is None or not exceeds(softmax.lse, self.largest_lse)
+
+
+def exceeds(lse: Float[Tensor, "B H Q"], largest: float) -> bool:
+    """Whether any lse is so large, and finite, that weights cannot be computed from it."""
+    return bool(((lse.abs() > largest) & lse.isfinite()).any())
+
+
+class Softmax(NamedTuple):
+    """The weights w_ij = exp(s_ij − lse_i), as a rule, and who computes with them.
+
+    sinks (H,) have gone into the lse (B,H,Q).
+    """
+
+    scores: Scores
+    sinks: Tensor | None
+    lse: Float[Tensor, "B H Q"]
+    reductions: Reductions
+
+
+class Backend(Protocol):
+    """A module that computes attention."""
+
+    @property
+    def CAPABILITIES(self) -> Capabilities:  # noqa: N802
+        """What it can compute."""
+
+    @property
+    def backward(self) -> Callable[..., Gradients] | None:
+        """Gradients of (scores, value, sinks, output, lse, grad_output, grad_lse, bias_needs_grad).
+
+        None where `forward` is made of PyTorch's own operations, which autograd differentiates.
+        """
+
+    def reasons(self, scores: Scores, value: Float[Tensor, "B G K E"]) -> list[str]:
+        """Why it cannot compute this attention; empty where it can."""
+
+    def forward(
+        self, scores: Scores, value: Float[Tensor, "B G K E"], sinks: Tensor | None, entropy: bool, top: int
+    ) -> Results:
+        """Output (B,H,Q,E) and lse (B,H,Q), and, where asked for, entropy (B,H,Q) and the `top` largest weights.
+
+        lse is float64 where CAPABILITIES.largest_lse is given, and of the arithmetic's type elsewhere. What is not
+        asked for has no elements.
+        """
+
+
+class Reductions(Protocol):
+    """A module that computes what can be asked of weights that are never stored."""
+
+    @property
+    def CAPABILITIES(self) -> Capabilities:  # noqa: N802
+        """What it can compute."""
+
+    def statistics(self, softmax: Softmax, names: Sequence[str]) -> Statistics:
+        """Row statistics by name: "entropy", "distance", "topk:k"."""
+
+    def apply(self, softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+        """w @ x."""
+
+    def apply_transposed(self, softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+        """w.T @ y."""
+
+    def received(self, softmax: Softmax) -> Float[Tensor, "B H K"]:
+        """Σ_i w_ij, summed in float64."""
+
+    def grouped(
+        self, softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
+    ) -> Float[Tensor, "B H R C"]:
+        """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
+
+        reduce: "sum" or "max" of the weights of a cell.
+        """
+
+    def dense(self, softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+        """The whole matrix."""
+
+    def tile(self, softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
+        """A block of the matrix, whose heads make up whole groups or lie in one."""

@@ -1,0 +1,1 @@
+"""A tiny random model of any architecture of transformers, and inputs for it: rules in tiny, exceptions in table."""
