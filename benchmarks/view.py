@@ -240,9 +240,9 @@ def frames():
 
 def weight():
     """What the first load of the page takes."""
-    from regard.viewer.bundle import served
+    from regard.viewer.bundle import served_page
 
-    page, assets = served()
+    page, assets = served_page()
     total = len(gzip.compress(page.encode(), 9))
     for name in ("viewer.js", "viewer.css"):
         total += len(gzip.compress(assets[name][0], 9))

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import regard
-from regard.viewer.bundle import BITS, MODULES, asset, joined, page
+from regard.viewer.bundle import asset, render_page
+from regard.viewer.payload import BITS
 from support.browser import CHROMIUM
 from support.readings import RULES, made, rules
 
@@ -59,7 +60,7 @@ def carried(text):
 
 
 def unpacked(tensor):
-    """The inverse of _exact and _packed, as decode() in frozen.js does it."""
+    """The inverse of _exact and _packed, as decode() in frontend/src/offline/codec.js does it."""
     if "float32" in tensor:
         return np.frombuffer(base64.b64decode(tensor["float32"]), "<f4").reshape(tensor["shape"])
     raw = zlib.decompress(base64.b64decode(tensor["packed"]), -zlib.MAX_WBITS)
@@ -72,7 +73,7 @@ def unpacked(tensor):
 
 
 def weights_of(data, layer):
-    """The weights between units that follow from what the page carries, as matrix() in frozen.js does it."""
+    """The weights between units that follow from what the page carries, as frontend/src/offline/ computes them."""
     rule = data["layers"][layer]
     if "weights" in rule:
         return torch.tensor(unpacked(rule["weights"]))
@@ -103,20 +104,20 @@ def worst(reading, data):
 @rules
 def test_the_weights_follow_from_what_the_page_carries(options):
     reading = made(**options)
-    assert worst(reading, carried(page(reading))) < EXACT
+    assert worst(reading, carried(render_page(reading))) < EXACT
 
 
 @rules
 def test_they_follow_in_a_longer_text_to_the_third_decimal(options):
     longer = {name: value for name, value in options.items() if name not in ("bias", "mask", "segments", "lengths")}
     reading = made(" ".join(["word"] * 60), heads=6, dim=48, layers=9, **longer)
-    data = carried(page(reading))
+    data = carried(render_page(reading))
     assert data["bits"] == BITS
     assert worst(reading, data) < ROUNDED
 
 
 def test_a_word_of_several_tokens_is_one_unit():
-    data = carried(page(made("a bb ccc")))
+    data = carried(render_page(made("a bb ccc")))
     assert data["card"]["first_tokens"] == [0, 1, 2, 4]
     assert data["card"]["units"] == ["[S]", "a", "bb", "ccc"]
 
@@ -127,7 +128,7 @@ def test_what_is_not_a_number_reaches_the_reader():
         drawn[0, 0, 3, 1] = torch.nan
         return drawn
 
-    data = carried(page(made(" ".join(["word"] * 60), dim=48, layers=9, draw=draw)))
+    data = carried(render_page(made(" ".join(["word"] * 60), dim=48, layers=9, draw=draw)))
     assert data["bits"] == BITS
     key = unpacked(data["layers"][0]["key"])
     assert np.argwhere(np.isnan(key)).tolist() == [[0, 3, 1]]
@@ -137,7 +138,7 @@ def test_what_is_not_a_number_reaches_the_reader():
 
 
 def test_a_sentence_takes_less_than_a_megabyte_with_everything_exact(flies):
-    text = page(flies)
+    text = render_page(flies)
     data = carried(text)
     print(f"{len(flies.tokens)} tokens: {len(text.encode()) / 1e6:.2f} MB, error {worst(flies, data):.1e}")
     assert len(text.encode()) < 1e6
@@ -147,7 +148,7 @@ def test_a_sentence_takes_less_than_a_megabyte_with_everything_exact(flies):
 
 
 def test_512_tokens_take_less_than_6_megabytes(longest):
-    text = page(longest)
+    text = render_page(longest)
     data = carried(text)
     print(f"512 tokens: {len(text.encode()) / 1e6:.2f} MB, error {worst(longest, data):.1e}")
     assert len(text.encode()) < 6e6
@@ -160,14 +161,14 @@ def test_no_data_make_it_larger():
         return 2 * torch.rand(shape) - 1  # every number of 14 bits as likely as the next: nothing to compress
 
     reading = made(" ".join(["w"] * 511), layers=6, heads=12, groups=12, dim=32, hidden=384, draw=noise)
-    size = len(page(reading).encode())
+    size = len(render_page(reading).encode())
     print(f"512 tokens of noise: {size / 1e6:.2f} MB")
     assert size < 6e6
 
 
 def test_a_text_between_them_keeps_its_values(lens):
     reading = lens.read("The bank of the river was steep, and the bank was closed. " * 8)
-    data = carried(page(reading))
+    data = carried(render_page(reading))
     assert data["bits"] == BITS
     assert {"value", "hidden"} <= data["layers"][0].keys()
     value = torch.tensor(unpacked(data["layers"][2]["value"]))
@@ -198,9 +199,9 @@ HOSTILE = "</script><img/src=x/onerror=alert(1)> <!--<script> \u2028 ]]> &amp; <
 
 
 def test_text_stays_text():
-    text = page(made(HOSTILE))
+    text = render_page(made(HOSTILE))
     parsed = Parser(text)
-    ours = Parser(page(made()))
+    ours = Parser(render_page(made()))
     assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in ours.elements]
     assert parsed.texts["title"].startswith("</script><img/src=x/onerror=alert(1)>")
     inside = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
@@ -209,7 +210,7 @@ def test_text_stays_text():
 
 
 def test_nothing_is_fetched():
-    text = page(made())
+    text = render_page(made())
     for tag, attributes in Parser(text).elements:
         for name in ("src", "href", "action", "data", "srcset", "poster"):
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
@@ -218,32 +219,45 @@ def test_nothing_is_fetched():
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert "http" not in policy
-    script = "".join(asset(name) for name in MODULES)
-    assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|import\(|@import", script)
+    script = asset("viewer.js")
+    assert not re.findall(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|\bimport\(|@import", script)
     assert script.count("fetch(") == 1  # a server's page asks its server
     assert not re.findall(r"url\(", Parser(text).texts["style"])
 
 
 def test_the_scripts_can_stand_in_a_page():
-    text = page(made())
+    text = render_page(made())
     assert text.count("</script>") == 3
-    assert text.count("<!--") == 0
-    assert "import {" not in joined("")
-    assert not re.findall(r"^export ", joined(""), re.MULTILINE)
+    for script in (asset("viewer.js"), asset("openseadragon.js")):
+        assert not re.findall("<!--|</script", script, re.IGNORECASE)
+    assert not re.findall(r"^(import|export) ", asset("viewer.js"), re.MULTILINE)
+
+
+def test_the_file_carries_the_licence_of_what_it_includes():
+    (comment,) = re.findall(r"<!--(.*?)-->", render_page(made()), re.S)
+    assert "Copyright (C) 2009 CodePlex Foundation" in comment
+    assert "Redistributions in binary form must reproduce" in comment
+
+
+def test_a_page_that_is_not_built_says_what_to_do(monkeypatch, tmp_path):
+    asset.cache_clear()
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(RuntimeError, match=r"The viewer's page is not built .viewer.css is missing.: run make"):
+        render_page(made())
 
 
 def test_a_choice_that_is_not_there_is_refused():
     reading = made()
     with pytest.raises(IndexError, match="There is no layer 2: made up has layers 0 to 1"):
-        page(reading, layer=2)
+        render_page(reading, layer=2)
     with pytest.raises(IndexError, match="There is no head 6"):
-        page(reading, head=6)
+        render_page(reading, head=6)
     with pytest.raises(IndexError, match="There is no word 6: the text has units 0 to 5"):
-        page(reading, word=6)
+        render_page(reading, word=6)
     with pytest.raises(ValueError, match="expected a view of sentence, heads, map, walk, compare"):
-        page(reading, view="table")
+        render_page(reading, view="table")
     opened = {"word": 5, "layer": 1, "head": 5, "heads": [5]}
-    assert carried(page(reading, word=-1, layer=-1, head=-1))["open"] == opened
+    assert carried(render_page(reading, word=-1, layer=-1, head=-1))["open"] == opened
 
 
 # In a browser
@@ -288,7 +302,7 @@ def rows(dom):
 
 @needs_browser
 def test_the_browser_walks_to_the_same_numbers(flies, tmp_path):
-    dom = Page(tmp_path, page(flies, word=2, layer=0, head=8)).open("view=walk&word=2&layer=0&head=8")
+    dom = Page(tmp_path, render_page(flies, word=2, layer=0, head=8)).open("view=walk&word=2&layer=0&head=8")
     walk = flies.explain("flies", layer=0, head=8)
     score, scaled, weight = rows(dom).T
     assert np.allclose(score, walk.scores[0], atol=1e-4)
@@ -301,7 +315,7 @@ def test_the_browser_walks_to_the_same_numbers(flies, tmp_path):
 @pytest.mark.parametrize("rule", ["softcap, scale and sinks", "causal window with sinks"])
 def test_the_browser_knows_the_rules(rule, tmp_path):
     reading = made(**RULES[rule])
-    opened = Page(tmp_path, page(reading)).open("view=walk&word=4&token=1&layer=1&head=3")
+    opened = Page(tmp_path, render_page(reading)).open("view=walk&word=4&token=1&layer=1&head=3")
     token = reading.units[4].tokens[1]
     assert np.allclose(rows(opened)[:, 2], reading.attention[1].weights[3, token], atol=EXACT)
 
@@ -309,7 +323,7 @@ def test_the_browser_knows_the_rules(rule, tmp_path):
 @needs_browser
 def test_the_browser_maps_words_where_only_weights_are_known(tmp_path):
     reading = made(**RULES["bias"])
-    opened = Page(tmp_path, page(reading))
+    opened = Page(tmp_path, render_page(reading))
     weights = reading.weights(1, 3)[2]
     assert numbers(opened.open("view=map&word=2&layer=1&head=3"), "map-says")[0] == pytest.approx(
         float(weights.max()), abs=EXACT
@@ -319,7 +333,7 @@ def test_the_browser_maps_words_where_only_weights_are_known(tmp_path):
 
 @needs_browser
 def test_the_browser_reads_a_long_text(longest, tmp_path):
-    opened = Page(tmp_path, page(longest))
+    opened = Page(tmp_path, render_page(longest))
     weights = longest.weights(3, 7)[200]
     dom = opened.open("view=map&word=200&layer=3&head=7")
     assert numbers(dom, "map-says")[0] == pytest.approx(float(weights.max()), abs=ROUNDED)
@@ -330,7 +344,7 @@ def test_the_browser_reads_a_long_text(longest, tmp_path):
 
 @needs_browser
 def test_the_browser_shows_the_lines_of_the_heads_chosen(flies, tmp_path):
-    opened = Page(tmp_path, page(flies, word=2, layer=0, head=8))
+    opened = Page(tmp_path, render_page(flies, word=2, layer=0, head=8))
     dom = opened.open()
     assert dom.count('aria-pressed="true"') == 2, "the word, and the one head that was asked for"
     top = flies.weights(0, 8)[2].topk(3).values.tolist()
@@ -344,15 +358,15 @@ def test_the_browser_shows_the_lines_of_the_heads_chosen(flies, tmp_path):
 @needs_browser
 def test_the_browser_leaves_text_alone(tmp_path):
     for view in ("sentence", "walk", "map"):
-        dom = Page(tmp_path, page(made(HOSTILE))).open(f"view={view}&word=1")
+        dom = Page(tmp_path, render_page(made(HOSTILE))).open(f"view={view}&word=1")
         assert "<img" not in dom
 
 
 @needs_browser
 def test_a_page_opens_in_the_view_asked_for(flies, tmp_path):
-    opened = Page(tmp_path, page(flies, word=2, layer=5, head=11, view="walk"))
+    opened = Page(tmp_path, render_page(flies, word=2, layer=5, head=11, view="walk"))
     assert "softmax" in steps(opened.open())
-    dom = Page(tmp_path, page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark")).open()
+    dom = Page(tmp_path, render_page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark")).open()
     assert numbers(dom, "map-says")[0] == pytest.approx(float(flies.weights(5, 11)[2].max()), abs=EXACT)
     assert 'data-theme="dark"' in dom
 
@@ -367,7 +381,7 @@ def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
     words = " ".join(f"w{n}" for n in range(1400))
     reading = made(words, layers=6, heads=12, groups=12, dim=32, hidden=8, draw=noise)
     assert len(reading.tokens) >= 2048
-    text = page(reading, layer=3, head=7)
+    text = render_page(reading, layer=3, head=7)
     data = carried(text)
     print(f"{len(reading.tokens)} tokens of noise: {len(text.encode()) / 1e6:.2f} MB")
     assert len(text.encode()) < 10e6

@@ -20,7 +20,7 @@ pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is 
 
 from regard.viewer import server as serving_module
 from regard.viewer.api import ViewerAPI, reading_id
-from regard.viewer.bundle import served
+from regard.viewer.bundle import served_page
 from regard.viewer.protocol import TEXT_LIMIT, RequestError
 
 ARROW = "Time flies like an arrow"
@@ -104,7 +104,7 @@ def test_the_page_and_its_files(address):
 
 
 def test_the_first_load_is_light():
-    page, assets = served()
+    page, assets = served_page()
     total = sum(
         len(gzip.compress(content, 9)) for content in (page.encode(), *(content for content, _ in assets.values()))
     )

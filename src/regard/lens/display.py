@@ -33,9 +33,9 @@ def save(
     index = chosen(reading, word, nth)
     suffix = check_suffix(path)
     if suffix == ".html":
-        from regard.viewer.bundle import page
+        from regard.viewer.bundle import render_page
 
-        content = page(reading, word=index, layer=layer, head=head, view=view).encode()
+        content = render_page(reading, word=index, layer=layer, head=head, view=view).encode()
     elif suffix == ".json":
         from regard.output.json import numbers
 

@@ -21,9 +21,10 @@ from regard.lens.lens import Lens
 from regard.lens.patterns import HABITS, NAMED, habits
 from regard.lens.reading import Reading
 from regard.viewer import replies
-from regard.viewer.bundle import card, page
+from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
+from regard.viewer.payload import metadata
 from regard.viewer.protocol import (
     CANCELLED,
     LAYER_WEIGHTS_UNITS,
@@ -138,7 +139,7 @@ class ViewerAPI:
 
     def _metadata(self, key: str, wait: float) -> MetadataReply:
         reading = self._reading(key, wait, kind="read")
-        reply = cast(MetadataReply, {"reading": key, **card(reading), "memory": self._memory(reading)})
+        reply = cast(MetadataReply, {"reading": key, **metadata(reading), "memory": self._memory(reading)})
         source = self._sources.get(key)
         if source is not None and source is not _CANCELLED:
             reply["source"] = {"model": source[0], "text": source[1], "pair": source[2]}
@@ -283,7 +284,7 @@ class ViewerAPI:
 
         def write(progress: Progress) -> PageReply:
             with torch.inference_mode():
-                text = page(
+                text = render_page(
                     reading,
                     word=request.word,
                     layer=request.layer,

@@ -18,8 +18,8 @@ from regard.lens.compare import comparison
 from regard.lens.lens import Lens
 from regard.lens.reading import Reading, Word
 from regard.mask import Block
-from regard.viewer.bundle import origin
 from regard.viewer.jobs import Progress
+from regard.viewer.payload import projections
 from regard.viewer.protocol import (
     COMPARED_PLACES,
     WALK_LARGEST,
@@ -57,7 +57,7 @@ def walk(reading: Reading, request: WalkRequest) -> WalkReply:
         error=_finite(walk.error),
         carried_total=_finite(carried.sum()),
         projected=projected(reading, layer),
-        made=origin(walk.made),
+        made=projections(walk.made),
         x=walk.x[row],
         query=walk.query[row],
         key=walk.keys[token],

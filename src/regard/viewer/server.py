@@ -27,7 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from regard.viewer.access import AccessControl, check_token, error_response
 from regard.viewer.api import ViewerAPI
-from regard.viewer.bundle import served
+from regard.viewer.bundle import served_page
 from regard.viewer.protocol import TEXT_LIMIT, RequestError
 from regard.viewer.protocol.encode import MEDIA_TYPE, encode
 
@@ -43,7 +43,7 @@ def application(api: ViewerAPI, host: str = "127.0.0.1", token: str | None = Non
     Raises ValueError for a host that other machines can reach, without a token.
     """
     check_token(host, token)
-    page, assets = served()
+    page, assets = served_page()
     endpoint = _Endpoint(api)
 
     async def index(request: Request) -> Response:

@@ -19,55 +19,9 @@ except ImportError as error:
 from regard.lens.display import chosen
 from regard.lens.reading import Reading, Word
 from regard.viewer.api import ViewerAPI
-from regard.viewer.bundle import asset, joined
+from regard.viewer.bundle import asset
 from regard.viewer.protocol import RequestError
 from regard.viewer.protocol.encode import encode
-
-_ENTRY = """
-/** The first reply of Python, which may be busy with other cells, or gone: until then a note says so. */
-async function firstReply(source, box, note) {
-  note.textContent = "Waiting for the kernel …";
-  do {
-    try {
-      return await source({ type: "start" });
-    } catch (error) {
-      note.textContent = error.message;
-      await new Promise((done) => setTimeout(done, 2000));
-    }
-  } while (box.isConnected);
-  return null;
-}
-
-/** Hides the picture above the widget, which a saved notebook shows in its place. */
-function hidePicture(box, ending) {
-  const isAbove = (image) => image.compareDocumentPosition(box) & Node.DOCUMENT_POSITION_FOLLOWING;
-  const picture = [...document.images].filter((image) => image.src.endsWith(ending) && isAbove(image)).at(-1);
-  if (picture) (picture.closest(".jp-OutputArea-child, .output_area") ?? picture).style.display = "none";
-}
-
-function render({ model, el: box }) {
-  const shadow = box.attachShadow({ mode: "open" }); // with its own styles and ids: there may be several widgets
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(model.get("look"));
-  shadow.adoptedStyleSheets = [sheet];
-  const viewer = el("div", { id: "viewer", class: "viewer widget" });
-  viewer.append(...new DOMParser().parseFromString(model.get("markup"), "text/html").body.childNodes);
-  const note = el("p", { id: "waiting", role: "status" });
-  shadow.append(note);
-  box.dataset.lmSuppressShortcuts = "true"; // keys pressed here are not commands to the notebook
-  box.addEventListener("keydown", (event) => event.stopPropagation());
-  const source = widgetSource(model);
-  firstReply(source, box, note).then((reply) => {
-    if (reply === null) return;
-    note.replaceWith(viewer);
-    if (model.get("picture")) hidePicture(box, model.get("picture"));
-    const { reads, opening } = model.get("options");
-    mount(shadow, source, { widget: true, reads, opening });
-  });
-}
-
-export default { render };
-"""
 
 
 class Viewer(anywidget.AnyWidget):
@@ -86,7 +40,7 @@ class Viewer(anywidget.AnyWidget):
         LookupError: there is no such word.
     """
 
-    _esm = joined(_ENTRY)
+    _esm = asset("widget.js")
     markup = traitlets.Unicode(asset("viewer.html")).tag(sync=True)
     look = traitlets.Unicode(asset("viewer.css")).tag(sync=True)
     options = traitlets.Dict().tag(sync=True)

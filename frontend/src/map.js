@@ -8,7 +8,6 @@ import { painted, peakOf, ramp, shade, weightAt } from "./colour.js";
 import { tickText } from "./figure.js";
 import { mapPicture } from "./map-picture.js";
 import { visible } from "./words.js";
-import { loadSeadragon, openSeadragon } from "./openseadragon.js";
 
 const TILE = 256; // cells
 const KEEP = 160; // tiles of numbers: 42 MB
@@ -20,6 +19,7 @@ const LOG = 256; // words from which on small weights matter more than the diffe
 export function mapView(app) {
   const { by } = app;
   const chart = by("chart");
+  let library = null; // OpenSeadragon, once it is loaded
   let viewer = null; // OpenSeadragon's, once it is needed
   let map = null; // what it shows: {key, units, size, top, floor, most: [by level], colours}
   let tiles = new Map(); // "key level row column" → {data, rows, columns}, the latest used last
@@ -37,7 +37,7 @@ export function mapView(app) {
     const { state, reading } = app;
     by("scale").value = scale();
     by("reduce").value = state.reduce;
-    await loadSeadragon();
+    library ??= await app.options.library();
     const key = `${reading.id} ${state.layer} ${state.head} ${state.reduce} ${state.hide}`;
     if (map?.key !== key) {
       const units = app.visible();
@@ -132,7 +132,7 @@ export function mapView(app) {
 
   /** Gives the map to OpenSeadragon; `stay` keeps what is seen where it is. */
   function show(stay) {
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     viewer ??= makeViewer(OpenSeadragon);
     const here = map;
     stay &&= viewer.world.getItemCount() > 0;
@@ -263,7 +263,7 @@ export function mapView(app) {
     recorded = part?.join() ?? "";
     if (!part) return viewer.viewport.goHome(true);
     const [left, top, width] = part.map((number) => number / map.size);
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     viewer.viewport.fitBounds(new OpenSeadragon.Rect(left, top, width, width), true);
   }
 
@@ -294,14 +294,14 @@ export function mapView(app) {
     };
     const [dx, dy] = [shift(at.column, left, width), shift(at.row, top, height)];
     if (!dx && !dy) return;
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     viewer.viewport.panBy(viewer.viewport.deltaPointsFromPixels(new OpenSeadragon.Point(dx, dy)));
   }
 
   /** Goes where a cell is seen up close. */
   function jumpTo(row, column, now = false) {
     at = { row, column, exact: true };
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     const wide = viewer.container.clientWidth / CLOSE / map.size; // of the map
     const high = viewer.container.clientHeight / CLOSE / map.size;
     if (map.size * CLOSE <= viewer.container.clientWidth) viewer.viewport.goHome(now);
@@ -501,7 +501,7 @@ export function mapView(app) {
     app.go({ word: map.units[at.row], side: "from", token: 0, at: [map.units[at.row], map.units[at.column]] });
 
   function zoomBy(factor) {
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     const point = at && new OpenSeadragon.Point((at.column + 0.5) / map.size, (at.row + 0.5) / map.size);
     const inside = point && viewer.viewport.getBounds().containsPoint(point);
     viewer.viewport.zoomBy(factor, inside ? point : undefined);
@@ -511,7 +511,7 @@ export function mapView(app) {
   by("cells").addEventListener("keydown", (event) => {
     if (!map || !viewer || event.ctrlKey || event.metaKey || event.altKey) return;
     const cell = 2 ** levelSeen(seen().unit);
-    const OpenSeadragon = openSeadragon();
+    const OpenSeadragon = library;
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const actions = {
       Home: () => moveTo(at.row, 0),

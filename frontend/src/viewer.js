@@ -1,6 +1,6 @@
 // The viewer: one reading, one selection that all views share, and the controls that change it.
 //
-// The modules of this folder are joined into one script by view/html.py, for a server, for a file and for a notebook
+// The modules of this folder are joined into one script by bundle.py, for a server, for a file and for a notebook
 // alike; only where the answers come from differs. Letters as in the documentation: H heads, N tokens, U units (words
 // and special tokens), D dim. l, h, i, u are a layer, a head, a token, a unit.
 

@@ -1,0 +1,246 @@
+"""What the file of a reading carries, from which its page computes every answer without Python.
+
+The weights are a function, not an array, in the browser as well: the file holds query and key, and the page computes
+any row that it shows (frontend/src/offline). The dense weights of 512 tokens in 6 × 12 heads take 75 MB; their queries
+and keys take 5 MB here. Of a text that is too long for that, the file holds pictures of all heads, and query and key
+of as many heads as there is room for.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable
+from itertools import product
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.lens.carried import lengths, projected
+from regard.lens.patterns import HABITS, NAMED, habits
+from regard.viewer.protocol import MAPPED_UNITS, Metadata, Projections
+from regard.viewer.tiles import Matrix
+
+if TYPE_CHECKING:
+    from regard.lens import Reading
+    from regard.lens.walk import Made
+
+BITS = 14  # of a packed number
+EXACT_LIMIT = (
+    1_000_000  # characters: a reading that takes no more travels as float32, with the outputs to check against
+)
+VALUES_LIMIT = 5_300_000  # characters: a packed reading that takes no more includes its values
+KEYS_LIMIT = 9_000_000  # characters that queries and keys may take; beyond, as many heads as fit, and pictures of all
+PICTURES_LIMIT = 3_000_000  # characters that the pictures may take
+
+
+def metadata(reading: Reading) -> Metadata:
+    """What a viewer must know of a reading before it asks for numbers."""
+    units = reading.units
+    words = [unit.index for unit in units if not unit.special]
+    second = None if reading.second is None else next((n for n in words if units[n].start >= reading.second), None)
+    return {
+        "model": reading.model,
+        "text": reading.text[:2000],
+        "truncated": reading.truncated,
+        "layers": reading.layers,
+        "heads": reading.heads,
+        "units": [unit.text for unit in units],
+        "special": [unit.index for unit in units if unit.special],
+        "first_tokens": [unit.tokens[0] for unit in units],
+        "tokens": [token.text for token in reading.tokens],
+        "second": second,
+        "causal": reading.causal,
+        "sinks": any(attention.weights.sinks is not None for attention in reading.attention),
+        "unknown": [unit.index for unit in units if unit.unknown],
+        "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
+        "note": reading.note,
+        "attention_layers": reading.attention_layers,
+    }
+
+
+def projections(made: Made | None) -> Projections | None:
+    """How a layer makes query, key and value of x, without the numbers; None where it is not known."""
+    if made is None:
+        return None
+    return Projections(norm=made.norm, head_norm=made.head_norm, rotated=made.rotated, factor=made.factor)
+
+
+def payload(
+    reading: Reading,
+    opening: dict[str, Any],
+    compared: dict[str, Any] | None,
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    """The metadata, and for each layer the numbers that its weights are a function of.
+
+    `opening` says which layer and head are shown first: where not all fit, their numbers are included before others.
+    """
+    attended = reading.attention_layers
+    tensors = {layer: _tensors(reading, layer) for layer in attended}
+    total = sum(tensor.numel() for layer in tensors.values() for tensor in layer.values())
+    needed = sum(
+        tensor.numel()
+        for layer in tensors.values()
+        for name, tensor in layer.items()
+        if name in ("query", "key", "weights")
+    )
+    exact = total * 32 / 6 <= EXACT_LIMIT  # a character of base64 carries six bits
+    fits = needed * BITS / 6 <= KEYS_LIMIT and len(reading.units) <= MAPPED_UNITS
+    names = {"query", "key", "weights"} | ({"output"} if exact else set())
+    if total * BITS / 6 <= VALUES_LIMIT:
+        names |= {"value", "hidden", "lengths"}
+    pictures = None if fits else _pictures(reading, progress)
+    heads = {} if pictures is None else _heads_that_fit(reading, tensors, opening, len(pictures["cells"]["logarithms"]))
+    layers: list[dict[str, Any] | None] = [None] * reading.layers
+    for layer in attended:
+        arrays = _select_heads(tensors[layer], heads[layer], reading.heads) if layer in heads else tensors[layer]
+        encode = _exact if exact else _packed
+        shares = habits(reading, layer).tolist()
+        layers[layer] = {
+            **_rule(reading, layer),
+            **{name: encode(tensor) for name, tensor in arrays.items() if name in names},
+            "heads": heads.get(layer),
+            "shares": [[None if isnan(share) else round(share, 4) for share in row] for row in shares],
+        }
+    rounded = f"numbers rounded to {BITS} bits"
+    if pictures is not None:
+        rounded = f"pictures of {pictures['side']} × {pictures['side']} cells"
+    return {
+        "card": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
+        "bits": 32 if exact else BITS,
+        "habits": HABITS,
+        "named": NAMED,
+        "layers": layers,
+        "pictures": pictures,
+        "compared": compared,
+    }
+
+
+def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
+    """The arrays of one layer, each with its vectors in the last dimension."""
+    attention = reading.attention[layer]
+    scores = attention.weights.scores
+    arrays = {"hidden": reading.hidden[layer][None]}  # (1, N, dim)
+    if scores.bias is not None or scores.mask.given is not None:
+        # N × N numbers that no rule gives: the page gets the weights that result, word by word.
+        return {"weights": reading.weights(layer), **arrays}  # (H, U, U)
+    if projected(reading, layer):  # those of the values alone the page computes
+        arrays["lengths"] = lengths(reading, layer)[..., None]  # (H, N, 1)
+    return {
+        "query": scores.query[0],  # (H, N, D)
+        "key": scores.key[0],  # (G, N, D)
+        "value": attention.value,  # (G, N, E)
+        "output": attention.output,  # (H, N, E)
+        **arrays,
+    }
+
+
+def _rule(reading: Reading, layer: int) -> dict[str, Any]:
+    """How the weights of a layer follow from its queries and keys."""
+    weights = reading.attention[layer].weights
+    scores, sinks = weights.scores, weights.sinks
+    return {
+        "scale": float(scores.scale),
+        "softcap": None if scores.softcap is None else float(scores.softcap),
+        "sinks": None if sinks is None else sinks.double().tolist(),
+        "spans": [bound[0].tolist() for bound in scores.mask.spans] if scores.mask.bounded else None,
+        "made": projections(reading.explain(reading.units[0], layer, 0).made),
+    }
+
+
+def _pictures(reading: Reading, progress: Callable[[float], None]) -> dict[str, Any]:
+    """All heads as pictures of side × side cells, each cell the mean of its 2^level × 2^level weights."""
+    heads = list(product(reading.attention_layers, range(reading.heads)))
+    side = int((PICTURES_LIMIT * 6 / 16 / len(heads)) ** 0.5)
+    level = max(0, (-(-len(reading.units) // min(side, 256)) - 1).bit_length())
+    cells = []
+    for n, (layer, head) in enumerate(heads):
+        progress(n / len(heads))
+        cells.append(Matrix(reading, layer, head).whole(level))
+    pictures = torch.stack(cells)
+    fine = len(reading.units) <= MAPPED_UNITS
+    return {"level": level, "side": pictures.shape[-1], "fine": fine, "cells": _logarithms(pictures)}
+
+
+def _heads_that_fit(
+    reading: Reading, tensors: dict[int, dict[str, Tensor]], opening: dict[str, Any], taken: int
+) -> dict[int, list[int]]:
+    """By layer, the heads whose query and key there is room for: the one shown first, its layer, then the others."""
+    room, first = KEYS_LIMIT - taken, (opening["layer"] or 0, opening["head"] or 0)
+    order = sorted(
+        product(reading.attention_layers, range(reading.heads)),
+        key=lambda place: (place != first, place[0] != first[0], place),
+    )
+    kept: dict[int, list[int]] = {layer: [] for layer in tensors}
+    for layer, head in order:
+        arrays = tensors[layer]
+        numbers = 2 * arrays["query"].numel() if "query" in arrays else arrays["weights"].numel()
+        room -= round(numbers // reading.heads * BITS / 6)
+        if room < 0:
+            break
+        kept[layer].append(head)
+    return {layer: sorted(heads) for layer, heads in kept.items()}
+
+
+def _select_heads(tensors: dict[str, Tensor], heads: list[int], count: int) -> dict[str, Tensor]:
+    """Query and key, or the weights, of the given heads, each with a key of its own."""
+    if not heads:
+        return {}
+    return {
+        name: tensor[[head * len(tensor) // count for head in heads]]
+        for name, tensor in tensors.items()
+        if name in ("query", "key", "weights")
+    }
+
+
+# Encoding; frontend/src/offline/codec.js decodes
+
+
+def _exact(tensor: Tensor) -> dict[str, Any]:
+    return {"shape": list(tensor.shape), "float32": _base64(_numpy(tensor).astype("<f4").tobytes())}
+
+
+def _packed(tensor: Tensor) -> dict[str, Any]:
+    """Integers of 14 bits, with a step for each channel, in two planes of bytes, deflated.
+
+    Trained queries and keys have a few channels far larger than the rest; a step for each channel leaves the small ones
+    their precision, and makes the weights three times as exact as float16 does in the same space. The plane of high
+    bytes has at most six bits in each byte, so that no data can make the file larger than 14 bits a number.
+    """
+    array = _numpy(tensor)
+    largest = 2 ** (BITS - 1) - 1
+    step = np.abs(array).max(axis=-2, keepdims=True) / np.float32(largest)  # (…, 1, D)
+    if not np.isfinite(step).all():
+        return _exact(tensor)  # NaN and inf have no place on a grid, and must reach the reader
+    codes = np.rint(array / np.where(step > 0, step, 1)).clip(-largest, largest).astype("<i2")
+    return {"shape": list(tensor.shape), "packed": deflated(step.astype("<f4").tobytes() + _planes(codes))}
+
+
+def _logarithms(tensor: Tensor) -> dict[str, Any]:
+    """Weights from 2⁻³² to 1 by their logarithms, in steps of 0.03 %: 16 bits each, in two planes, deflated."""
+    logarithms = np.log2(np.maximum(_numpy(tensor), 2.0**-33))
+    codes = np.rint(65535 + 2048 * logarithms).clip(0, 65535).astype("<u2")
+    return {"shape": list(tensor.shape), "logarithms": deflated(_planes(codes))}
+
+
+def _planes(codes: np.ndarray) -> bytes:
+    """The low bytes of numbers of 16 bits, then the high ones."""
+    return codes.reshape(-1, 1).view(np.uint8).T.tobytes()
+
+
+def deflated(data: bytes) -> str:
+    """Data as raw DEFLATE, without a header, in base64."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return _base64(deflate.compress(data) + deflate.flush())
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).numpy()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
