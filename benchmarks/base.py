@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from regard.bench.embed import measure, prose
-from regard.models.model import embedded_folder
+from regard.models import embedded_folder
 
 
 def texts_of(count):

@@ -91,7 +91,7 @@ def peak(tokens: int, heads: int, kind: str) -> tuple[int, float]:
     """
     torch.manual_seed(0)
     dim = DIM * heads
-    student = Encoder(Embeddings(1000, dim, tokens), 2, dim=dim, heads=heads, inner=4 * dim)
+    student = Encoder(Embeddings(1000, dim, tokens), 2, dim=dim, heads=heads, d_ff=4 * dim)
     ids, vectors = torch.randint(1000, (1, tokens)), torch.randn(1, heads, tokens, DIM)
     with PeakMemory() as memory:
         start = time.perf_counter()

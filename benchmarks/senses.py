@@ -31,7 +31,7 @@ def read(folder, part):
 
 def vectors(lens, texts, spans):
     """(layers,texts,dim): the word's, at every layer."""
-    found = lens.embed(texts, "word", "all", mix="concatenate", parts=spans)
+    found = lens.embed(texts, "word", "all", aggregate="concatenate", spans=spans)
     assert all(len(each) == 1 for each in found.vectors)
     return np.concatenate(found.vectors).reshape(len(texts), lens.layers + 1, -1).transpose(1, 0, 2)
 

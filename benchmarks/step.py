@@ -24,7 +24,7 @@ def sdpa(query, key, value, causal=False, lengths=None):
 
 def encoder(length, dim):
     embeddings = Embeddings(VOCABULARY, dim, length)
-    model = MaskedLanguageModel(Encoder(embeddings, 4, dim=dim, heads=dim // 64, inner=4 * dim), dim)
+    model = MaskedLanguageModel(Encoder(embeddings, 4, dim=dim, heads=dim // 64, d_ff=4 * dim), dim)
     at = torch.rand(4096 // length, length) < 0.15
     return model, lambda ids: cross_entropy(model(ids, at), ids[at])
 

@@ -47,7 +47,7 @@ def test_what_is_counted(report, tiny):
     """Tokens as the model reads them, cut at 37; operations of the linear layers and of the attention."""
     from regard import Lens
 
-    sizes = Lens(tiny).embed(TEXTS, truncation="cut").tokens
+    sizes = Lens(tiny).embed(TEXTS, truncation="truncate").tokens
     assert max(sizes) == 37
     assert (report.texts, report.tokens) == (5, sum(sizes))
     dim, inner, layers = 24, 20, 2

@@ -154,7 +154,9 @@ def test_options_reach_the_model(lens, lines, tmp_path):
     recipe = Recipe(level="word", layers=[1, -1], mix="concatenate", subwords="first-last", truncation="cut")
     counts = embed_files(Source([lines]), out, recipe)
     assert (counts["dim"], counts["truncated"]) == (4 * 384, 1)
-    expected = lens.embed(TEXTS, "word", [1, -1], mix="concatenate", subwords="first-last", truncation="cut")
+    expected = lens.embed(
+        TEXTS, "word", [1, -1], aggregate="concatenate", subtoken_pooling="first-last", truncation="truncate"
+    )
     assert np.array_equal(vectors(pq.read_table(out)), np.concatenate(expected.vectors))
     assert pq.read_table(out)["truncated"].to_pylist()[-1] is True
 
@@ -319,7 +321,7 @@ BAD = {
     "a byte": ("a.txt", b"good\nb\xffd\n", "a.txt, line 2: not UTF-8 at byte 1 of the text."),
     "utf-16": ("a.txt", "one\ntwo\n".encode("utf-16"), "a.txt, line 1: not UTF-8 at byte 0 of the text."),
     "nul": ("a.txt", b"good\n\nx\n\x00\n", "a.txt, line 4: a NUL at character 0: this is damaged, or no text."),
-    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: tiny sees no token in '\\u200b'."),
+    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: the text contains no tokens for tiny: '\\u200b'."),
     "10 MB": ("a.txt", b"good\n" + b"a " * 5_000_000 + b"\ngood", "a.txt, line 2: longer than 8,388,608 bytes."),
     "2 MB": ("a.txt", b"good\n" + b"a " * 10**6, "a.txt, line 2: 1,999,999 characters. A text may have 1,048,576:"),
     "paragraph": (

@@ -182,7 +182,7 @@ def test_chunks(tmp_path):
     assert table["index"].to_pylist() == [0, 1, 2, 0]
     starts, ends = table["start"].to_pylist(), table["end"].to_pylist()
     assert [text[start:end] for start, end in zip(starts[:3], ends[:3], strict=True)] == table["chunk"].to_pylist()[:3]
-    expected = lens.embed([text], parts=[list(zip(starts[:3], ends[:3], strict=True))]).vectors[0]
+    expected = lens.embed([text], spans=[list(zip(starts[:3], ends[:3], strict=True))]).vectors[0]
     assert np.array_equal(np.stack(table["vector"].to_numpy())[:3], expected)
     alone = lens.embed([text[starts[1] : ends[1]]]).vectors
     assert np.abs(alone - expected[1]).max() > 0.01  # it has seen what stands around it
@@ -212,7 +212,7 @@ def test_no_token_is_lost_between_chunks(tmp_path, name):
         assert "".join(text[start:stop] for start, stop in spans) == text
         starts = [start for start, _ in lens.embed([text], "token").spans[0]]
         assert all(any(start <= at < stop for at in starts) for start, stop in spans)
-        assert len(lens.embed([text], parts=[spans]).vectors[0]) == len(spans)
+        assert len(lens.embed([text], spans=[spans]).vectors[0]) == len(spans)
     assert tokens >= len(lens.chunks(text, 1))
 
 
@@ -220,7 +220,7 @@ def test_the_first_word_of_a_part_belongs_to_it(tmp_path):
     """Whether or not the part begins with the space that is in the word's token."""
     lens = regard.Lens(models.saved("gpt2", tmp_path / "gpt2"))
     text = "the cat sat on"
-    with_space, without = (lens.embed([text], parts=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
+    with_space, without = (lens.embed([text], spans=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
     assert np.array_equal(with_space, without)
     tokens = lens.embed([text], "token")
     own = [vector for vector, (start, _) in zip(tokens.vectors[0], tokens.spans[0], strict=True) if start >= 8]

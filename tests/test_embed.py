@@ -46,7 +46,7 @@ def test_sentences_are_those_of_sentence_transformers(lens, varied):
 
     model = SentenceTransformer(str(fixtures.EMBEDDED), device="cpu")
     expected = model.encode(varied, batch_size=16, show_progress_bar=False)
-    found = lens.embed(varied, truncation="cut")
+    found = lens.embed(varied, truncation="truncate")
     assert len(varied) == len(found) == 64
     assert found.vectors.shape == (64, 384)
     assert found.vectors.dtype == np.float32
@@ -91,7 +91,7 @@ def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path)
     found = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
     torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
     describing(tmp_path, {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "Normalize"), max_seq_length=5)
-    found = regard.Lens(tmp_path).embed([text], truncation="cut")
+    found = regard.Lens(tmp_path).embed([text], truncation="truncate")
     assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
     assert found.truncated == [6]  # <s> ▁the ▁ c a
     (tmp_path / "sentence_bert_config.json").write_text("{}")
@@ -116,7 +116,7 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
 
 
 def test_words_of_a_long_text_are_cut_where_the_model_ends(lens):
-    found = lens.embed([LONG * 2], level="word", truncation="cut")
+    found = lens.embed([LONG * 2], level="word", truncation="truncate")
     assert found.truncated == [found.spans[0][-1][1]]
     assert found.vectors[0].shape == (len(found.spans[0]), 384)
 
@@ -148,11 +148,11 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
-    from regard.models import packed, states
+    from regard.models import hidden_states, packed
 
     lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
     found = lens.embed(texts, "token")
-    monkeypatch.setattr(states, "TOKENS_AT_ONCE", 12)
+    monkeypatch.setattr(hidden_states, "TOKENS_AT_ONCE", 12)
     monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
     few = lens.embed(texts, "token", progress=lambda texts, tokens: done.append(texts))
     assert sum(done) == len(texts)
@@ -193,7 +193,7 @@ def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
 
     with_virtual_tokens.device = model.device
     monkeypatch.setattr(lens.model.states, "model", with_virtual_tokens)
-    with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
+    with pytest.raises(ValueError, match=r"^embed: LlamaModel adds 3 positions of its own to a text"):
         lens.embed(["a mat"], "word")
 
 
@@ -235,10 +235,10 @@ def by_hand(lens, text, size):
     """(before + tokens + after,dim), each token from the window in which it is farthest from both ends."""
     model = lens.model
     ids = model.tokenizer.encode(text, add_special_tokens=False).ids
-    step, before = size // 2, len(model.before)
+    step, before = size // 2, len(model.prefix_ids)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens.model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
+        lens.model.forward(torch.tensor([[*model.prefix_ids, *ids[at : at + size], *model.suffix_ids]]), None).final[0]
         for at in starts
     ]
     best = [
@@ -254,16 +254,16 @@ def test_long_texts_are_read_in_windows(lens, tmp_path, name):
     other = lens if name == "embedded" else regard.Lens(fixtures.saved(name, tmp_path))
     model = other.model
     text = LONG * 3 if name == "embedded" else "the cat sat on the mat, unbelievable, isn't it? " * 9
-    special = len(model.before) + len(model.after)
+    special = len(model.prefix_ids) + len(model.suffix_ids)
     found = other.embed([text], level="token")
-    expected = by_hand(other, text, model.limit - special)
+    expected = by_hand(other, text, model.max_length - special)
     assert found.truncated == [None]
     assert found.windows[0] > 2
     assert found.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
-    inner = expected[len(model.before) : len(expected) - len(model.after)]
+    inner = expected[len(model.prefix_ids) : len(expected) - len(model.suffix_ids)]
     np.testing.assert_allclose(found.vectors[0], inner.detach().numpy(), atol=2e-5)
     for pool in ("mean", "max"):
-        states = by_hand(other, text, model.sentences.limit - special)
+        states = by_hand(other, text, model.pooling.max_length - special)
         wanted = states.mean(0) if pool == "mean" else states.amax(0)
         wanted = wanted / wanted.norm() if name == "embedded" else wanted
         sentence = other.embed([text], pool=pool)
@@ -300,7 +300,7 @@ def test_every_window_begins_with_the_prompt(lens, pool):
 
 
 def test_too_long_is_an_error_where_that_is_asked(lens):
-    message = r"^embed: text 1: it has 302 tokens, and all-MiniLM-L6-v2 takes 256 at once\.$"
+    message = r"^embed: text 1: it has 302 tokens, and all-MiniLM-L6-v2 takes at most 256\.$"
     with pytest.raises(ValueError, match=message):
         lens.embed(["short", "word " * 300], truncation="error")
     assert lens.embed(["word " * 300], level="word", truncation="error").windows == [1]
@@ -317,7 +317,7 @@ def test_layers_mixed(lens):
         ("all", "mean", states.mean(0)),
         ("all", "concatenate", states.transpose(0, 1).flatten(1)),
     ):
-        found = lens.embed(ODD[:1], level="token", layers=layers, mix=mix)
+        found = lens.embed(ODD[:1], level="token", layers=layers, aggregate=mix)
         np.testing.assert_allclose(found.vectors[0], expected, atol=1e-5)
 
 
@@ -334,14 +334,14 @@ def test_words_of_several_tokens(lens):
         ("last", [one[-1], other[-1]]),
         ("first-last", [np.concatenate((one[0], one[-1])), np.concatenate((other[0], other[-1]))]),
     ):
-        found = lens.embed([text], level="word", subwords=subwords)
+        found = lens.embed([text], level="word", subtoken_pooling=subwords)
         np.testing.assert_allclose(found.vectors[0], np.stack(expected), atol=1e-5)
 
 
 def test_parts_have_seen_the_whole(lens):
     text = "Berlin is the capital of Germany. The city has 3.7 million inhabitants."
     parts = [(0, 33), (34, len(text))]
-    found = lens.embed([text, "One more."], parts=[parts, []])
+    found = lens.embed([text, "One more."], spans=[parts, []])
     assert found.spans == [parts, []]
     assert [each.shape for each in found.vectors] == [(2, 384), (0, 384)]
     tokens = lens.embed([text], level="token")
@@ -352,13 +352,13 @@ def test_parts_have_seen_the_whole(lens):
     alone = lens.embed([text[34:]]).vectors[0]
     assert found.vectors[0][1] @ lens.embed(["Berlin"]).vectors[0] > alone @ lens.embed(["Berlin"]).vectors[0]
     with pytest.raises(ValueError, match=r"^embed: text 0: no token begins between the characters 6 and 7\.$"):
-        lens.embed([text], parts=[[(6, 7)]])
+        lens.embed([text], spans=[[(6, 7)]])
 
 
 def test_words_that_are_given(lens):
     texts = ["Don't stop \u200b me", "no words given"]
     given = [[(0, 2), (2, 5), (6, 10), (11, 12)], None]  # Do n't stop, and a sign that is no token
-    found = lens.embed(texts, "word", parts=given)
+    found = lens.embed(texts, "word", spans=given)
     assert found.spans == [given[0][:3], [(0, 2), (3, 8), (9, 14)]]
     tokens = lens.embed(texts, "token")
     assert tokens.spans[0] == [(0, 3), (3, 4), (4, 5), (6, 10), (13, 15)]
@@ -367,7 +367,7 @@ def test_words_that_are_given(lens):
 
 
 def test_bfloat16(lens, varied):
-    if lens.model.fastest != torch.bfloat16:
+    if lens.model.fastest_dtype != torch.bfloat16:
         pytest.skip("this processor has no instructions for bfloat16")
     exact, found = (lens.embed(varied, dtype=dtype).vectors for dtype in ("float32", "auto"))
     assert (exact * found).sum(-1).min() > 0.999
@@ -376,7 +376,7 @@ def test_bfloat16(lens, varied):
 
 
 def test_to_the_bit_whatever_is_beside_it(lens, varied):
-    if lens.model.fastest != torch.bfloat16 and regard.models.linear._kernel is None:
+    if lens.model.fastest_dtype != torch.bfloat16 and regard.models.linear._kernel is None:
         pytest.skip("regard was installed without its kernel")
     together = lens.embed(varied).vectors
     for n in range(0, len(varied), 5):
@@ -438,7 +438,7 @@ def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
     lens = regard.Lens(tmp_path)
     for pool in (None, "mean"):
         with pytest.raises(
-            ValueError, match="makes sentence vectors by its module LSTM, which regard does not compute"
+            ValueError, match="makes sentence vectors with its module LSTM, which regard does not compute"
         ):
             lens.embed(["the cat"], pool=pool)
     assert lens.embed(["the cat"], level="word").vectors[0].shape == (2, 24)
@@ -451,14 +451,14 @@ def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
 
 
 def test_texts_are_checked_before_the_work_begins(lens, monkeypatch):
-    monkeypatch.setattr("regard.lens.embed._AT_ONCE", 2)
+    monkeypatch.setattr("regard.lens.embed._TOKENIZED_AT_ONCE", 2)
     done, texts = [], ["a", "b", "c", "", "word " * 300, "\x00", "a"]
     with pytest.raises(ValueError, match=r"^embed: text 3: the text is empty\.$") as error:
         lens.embed(texts, truncation="error", progress=lambda texts, tokens: done.append(texts))
     assert set(error.value.reasons) == {3, 4, 5}
     assert not done
     with pytest.raises(ValueError, match=r"^embed: text 1: no token begins between the characters 7 and 9"):
-        lens.embed(["a", "two texts"], parts=[[(0, 1)], [(0, 3), (7, 9)]], progress=lambda *_: done.append(1))
+        lens.embed(["a", "two texts"], spans=[[(0, 1)], [(0, 3), (7, 9)]], progress=lambda *_: done.append(1))
     assert not done
 
 
@@ -525,7 +525,7 @@ def test_identical_texts_are_computed_once(lens, monkeypatch):
     assert sum(texts for texts, _ in done) == len(texts)
     for n, m in ((0, 2), (0, 4), (3, 5)):
         np.testing.assert_array_equal(found.vectors[n], found.vectors[m])
-    words = lens.embed(["a mat", "a mat"], "word", parts=[[(0, 1)], None])
+    words = lens.embed(["a mat", "a mat"], "word", spans=[[(0, 1)], None])
     assert words.spans == [[(0, 1)], [(0, 1), (2, 5)]]
 
 
@@ -544,8 +544,8 @@ def test_poolings_one_after_the_other(lens):
 def test_the_first_numbers_of_a_vector(lens):
     whole = lens.embed(ODD).vectors
     np.testing.assert_array_equal(lens.embed(ODD, dims=100).vectors, whole[:, :100])
-    found = lens.embed(ODD[:1], dims=3, parts=[[(0, 5), (6, 11)]])
-    np.testing.assert_array_equal(found.vectors[0], lens.embed(ODD[:1], parts=[[(0, 5), (6, 11)]]).vectors[0][:, :3])
+    found = lens.embed(ODD[:1], dims=3, spans=[[(0, 5), (6, 11)]])
+    np.testing.assert_array_equal(found.vectors[0], lens.embed(ODD[:1], spans=[[(0, 5), (6, 11)]]).vectors[0][:, :3])
 
 
 def test_any_prompt(lens):
@@ -580,33 +580,49 @@ def test_no_texts(lens):
         ({"texts": ["a", ""]}, ValueError, "^embed: text 1: the text is empty.$"),
         ({"texts": ["a", None]}, TypeError, "^embed: text 1: expected a str. Got NoneType.$"),
         ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
-        ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
+        (
+            {"texts": ["\x00"], "names": ["line 7"]},
+            ValueError,
+            "^embed: line 7: the text contains no tokens for all-MiniLM-L6-v2: ",
+        ),
         ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
         ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', .* or 'mean_sqrt_len'. Got"),
-        ({"mix": "sum"}, ValueError, "^embed: mix: expected 'mean' or 'concatenate'. Got 'sum'.$"),
-        ({"subwords": "sum"}, ValueError, "^embed: subwords: expected 'mean', 'first', 'last' or 'first-last'. Got"),
-        ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'cut' or 'error'. Got 'no'.$"),
+        ({"aggregate": "sum"}, ValueError, "^embed: aggregate: expected 'mean' or 'concatenate'. Got 'sum'.$"),
+        (
+            {"subtoken_pooling": "sum"},
+            ValueError,
+            "^embed: subtoken_pooling: expected 'mean', 'first', 'last' or 'first-last'. Got",
+        ),
+        ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'truncate' or 'error'. Got 'no'.$"),
         ({"dtype": "int8"}, ValueError, "^embed: dtype: expected 'float32', 'bfloat16' or 'auto'. Got 'int8'.$"),
         ({"layers": "some"}, ValueError, "^embed: layers: expected numbers or 'all'. Got 'some'.$"),
-        ({"prompt": "query"}, ValueError, r"^embed: prompt: expected one that all-MiniLM-L6-v2 knows \(none\). Got"),
-        ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
-        ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
-        ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
+        ({"prompt": "query"}, ValueError, r"^embed: prompt: expected a prompt that all-MiniLM-L6-v2 has \(none\). Got"),
+        ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt= can only be used with level='sentence'.$"),
+        (
+            {"spans": []},
+            ValueError,
+            r"^embed: spans= cannot be used with level='token' and needs one entry per text \(1\).$",
+        ),
+        ({"layers": []}, ValueError, "^embed: layers: expected at least one layer. Got none.$"),
         ({"layers": True}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got True.$"),
         ({"texts": None}, TypeError, "^embed: expected a list of texts. Got a NoneType.$"),
-        ({"pool": 3}, TypeError, "^embed: pool: expected the name of one, or several. Got 3.$"),
+        ({"pool": 3}, TypeError, "^embed: pool: expected a pooling mode, or several. Got 3.$"),
         ({"dims": "8"}, TypeError, "^embed: dims: expected a whole number. Got '8'.$"),
         ({"layers": np.array([0, 9])}, IndexError, r"^embed: layers: expected 0 \(static\) to 6 \(the last\). Got 9.$"),
         ({"layers": [1, 1.5]}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got 1.5.$"),
-        ({"pool": []}, ValueError, "^embed: pool: expected one at least. Got none.$"),
-        ({"dims": 0}, ValueError, "^embed: dims: expected a number from 1 on. Got 0.$"),
-        ({"dims": 385}, ValueError, "^embed: dims: expected 384 at most, as all-MiniLM-L6-v2 has. Got 385.$"),
-        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims: only for sentences.$"),
-        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt: expected the name of one, or prompt_text="),
+        ({"pool": []}, ValueError, "^embed: pool: expected at least one pooling mode. Got none.$"),
+        ({"dims": 0}, ValueError, "^embed: dims: expected a positive number. Got 0.$"),
+        (
+            {"dims": 385},
+            ValueError,
+            "^embed: dims: expected at most 384, the size of all-MiniLM-L6-v2's vectors. Got 385.$",
+        ),
+        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims= can only be used with level='sentence'.$"),
+        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt= and prompt_text= cannot be used together"),
         (
             {"prompt_text": "word " * 300},
             ValueError,
-            "^embed: text 0: .* takes 256 tokens, and 302 of them are special",
+            "^embed: text 0: .* takes at most 256 tokens, and special tokens and prompt take 302",
         ),
         ({"on_error": "stop"}, ValueError, "^embed: on_error: expected 'raise' or 'skip'. Got 'stop'.$"),
     ],

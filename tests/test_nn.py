@@ -34,8 +34,8 @@ def copy_layer(mine, theirs):
         norms.insert(1, mine.cross_attention_norm)
     for n, norm in enumerate(norms, 1):
         norm.load_state_dict(getattr(theirs, f"norm{n}").state_dict())
-    mine.feed_forward.widen.load_state_dict(theirs.linear1.state_dict())
-    mine.feed_forward.narrow.load_state_dict(theirs.linear2.state_dict())
+    mine.feed_forward.fc1.load_state_dict(theirs.linear1.state_dict())
+    mine.feed_forward.fc2.load_state_dict(theirs.linear2.state_dict())
 
 
 def copy_stack(mine, theirs):
@@ -96,7 +96,7 @@ def test_the_encoder(pre_norm, activation):
     layer = nn.TransformerEncoderLayer(24, 4, 31, 0, activation, batch_first=True, norm_first=pre_norm)
     theirs = scatter(nn.TransformerEncoder(layer, 3, nn.LayerNorm(24), enable_nested_tensor=False))
     mine = ours.Encoder(
-        nn.Identity(), 3, dim=24, heads=4, inner=31, activation=activation, pre_norm=pre_norm, final_norm=True
+        nn.Identity(), 3, dim=24, heads=4, d_ff=31, activation=activation, pre_norm=pre_norm, final_norm=True
     )
     copy_stack(mine, theirs)
     x = torch.randn(3, 9, 24)
@@ -116,7 +116,7 @@ class Places(nn.Module):
 def test_the_decoder(pre_norm):
     layer = nn.TransformerDecoderLayer(24, 4, 31, 0, batch_first=True, norm_first=pre_norm)
     theirs = scatter(nn.TransformerDecoder(layer, 3, nn.LayerNorm(24)))
-    mine = ours.Decoder(Places(), 3, dim=24, heads=4, inner=31, activation="relu", pre_norm=pre_norm, final_norm=True)
+    mine = ours.Decoder(Places(), 3, dim=24, heads=4, d_ff=31, activation="relu", pre_norm=pre_norm, final_norm=True)
     copy_stack(mine, theirs)
     x, memory = torch.randn(3, 7, 24), torch.randn(3, 9, 24)
     ahead = torch.ones(7, 7, dtype=torch.bool).triu(1)
@@ -137,7 +137,7 @@ def test_the_transformer(pre_norm):
     theirs = nn.Transformer(24, 4, 2, 2, 31, 0, batch_first=True, norm_first=pre_norm)
     with torch.no_grad():
         scatter(theirs)
-    mine = ours.Transformer(13, 2, dim=24, heads=4, inner=31, dropout=0, pre_norm=pre_norm, final_norm=True)
+    mine = ours.Transformer(13, 2, dim=24, heads=4, d_ff=31, dropout=0, pre_norm=pre_norm, final_norm=True)
     copy_stack(mine.encoder, theirs.encoder)
     copy_stack(mine.decoder, theirs.decoder)
     source, target = torch.randint(13, (3, 9)), torch.randint(13, (3, 7))
@@ -241,18 +241,18 @@ def likelihood(model, source, tokens, first, last):
 
 
 def test_greedy_takes_the_likeliest_and_a_narrow_beam_is_greedy(model):
-    found = ours.greedy(model, SOURCE, LENGTHS, first=1, last=2, most=7)
+    found = ours.greedy(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=7)
     for b, length in enumerate(LENGTHS):
         state, token = model.begin(SOURCE[b : b + 1, :length]), 1
         for n in range(found.shape[1]):
             logits, state = model.step(torch.tensor([token]), state)
             token = 2 if n and token == 2 else logits.argmax().item()
             assert found[b, n] == token
-    assert torch.equal(found, ours.beam(model, SOURCE, LENGTHS, first=1, last=2, most=7, width=1))
+    assert torch.equal(found, ours.beam(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=7, width=1))
 
 
 def test_a_wide_beam_finds_the_best_of_all(model):
-    found = ours.beam(model, SOURCE, LENGTHS, first=1, last=2, most=3, width=11**2, penalty=0.6)
+    found = ours.beam(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=3, width=11**2, length_penalty=0.6)
     for b, length in enumerate(LENGTHS):
         source = SOURCE[b : b + 1, :length]
 
@@ -270,7 +270,7 @@ def test_a_wide_beam_finds_the_best_of_all(model):
 def test_what_has_ended_stays_ended(model):
     with torch.no_grad():
         for tokens in (ours.greedy, ours.beam):
-            found = tokens(model, SOURCE, LENGTHS, first=1, last=2, most=12)
+            found = tokens(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=12)
             for row in found.tolist():
                 if 2 in row:
                     assert set(row[row.index(2) :]) == {2}
@@ -287,8 +287,8 @@ def test_label_smoothing():
     close(ours.smoothed_loss(logits, target, 0.2), each[target >= 0].mean())
 
 
-def test_the_warm_up():
-    rates = [ours.warm_up(step, 64, 100) for step in range(1, 1000)]
+def test_the_noam_schedule():
+    rates = [ours.noam_schedule(step, 64, 100) for step in range(1, 1000)]
     assert max(rates) == rates[99] == pytest.approx(64**-0.5 * 100**-0.5)
     assert rates[:100] == sorted(rates[:100])
     assert rates[99:] == sorted(rates[99:], reverse=True)
@@ -304,7 +304,7 @@ def test_every_weight_gets_a_gradient(name):
 
 
 def test_a_classifier_learns():
-    encoder = ours.Encoder(ours.Embeddings(11, 16, 9), 1, dim=16, heads=2, inner=32)
+    encoder = ours.Encoder(ours.Embeddings(11, 16, 9), 1, dim=16, heads=2, d_ff=32)
     model = ours.SequenceClassifier(encoder, 16, 2)
     label = (SOURCE == 5).any(1).long()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -322,13 +322,13 @@ def test_a_classifier_learns():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ours.MultiHeadAttention(10, 3), r"expected a dim that 3 heads divide\. Got 10\."),
-        (lambda: ours.MultiHeadAttention(12, 0), r"expected a dim that 0 heads divide\. Got 12\."),
+        (lambda: ours.MultiHeadAttention(10, 3), r"expected a dim that is divisible by 3 heads\. Got 10\."),
+        (lambda: ours.MultiHeadAttention(12, 0), r"expected a dim that is divisible by 0 heads\. Got 12\."),
         (lambda: ours.MultiHeadAttention(12, 6, 4), r"expected groups that divide the 6 heads\. Got 4\."),
-        (lambda: ours.Transformer(9, 1, dim=30, heads=8), r"expected a dim that 8 heads divide\. Got 30\."),
+        (lambda: ours.Transformer(9, 1, dim=30, heads=8), r"expected a dim that is divisible by 8 heads\. Got 30\."),
         (
             lambda: ours.Embeddings(9, 4, 5)(torch.zeros(1, 6, dtype=torch.long)),
-            r"^Embeddings: expected 5 positions at most, as it has learned\. Got 6\.$",
+            r"^Embeddings: expected at most 5 positions, as many as it has learned\. Got 6\.$",
         ),
         (lambda: ours.FeedForward(4, 8, "swish"), "expected one of gelu, gelu_new, relu. Got 'swish'"),
     ],

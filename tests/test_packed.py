@@ -96,7 +96,7 @@ def test_gelu_is_as_exact_as_torchs():
 
 
 def encoder(positions=40, **sizes):
-    sizes = {"layers": 3, "dim": 48, "heads": 6, "inner": 64, "activation": "gelu"} | sizes
+    sizes = {"layers": 3, "dim": 48, "heads": 6, "d_ff": 64, "activation": "gelu"} | sizes
     made = Encoder(Embeddings(50, sizes["dim"], positions, 2), **sizes).eval()
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.3)

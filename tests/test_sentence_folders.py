@@ -604,7 +604,7 @@ def test_the_vectors_of_sentence_transformers(case, base, tmp_path):
     folder = made(base, *EQUAL[case], tmp_path / "model")
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
-    found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
+    found = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
     assert found.shape == expected.shape
     assert in_agreement(found, expected)
     assert np.linalg.matrix_rank(expected) > 3  # the texts can be told apart: the test could fail
@@ -626,7 +626,7 @@ def test_settings_together(seed, base, tmp_path):
         with contextlib.suppress(FileNotFoundError, IndexError, FileExistsError):  # what another has taken away
             apply(folder)
     try:
-        found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
+        found = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
     except (ValueError, OSError):
         return  # refused
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
@@ -639,15 +639,15 @@ def test_what_is_refused(case, base, tmp_path):
     name, changes, message = REFUSED[case]
     folder = made(base, name, changes, tmp_path / "model")
     with pytest.raises(ValueError, match=message) as error:
-        regard.Lens(folder).embed(TEXTS, truncation="cut")
+        regard.Lens(folder).embed(TEXTS, truncation="truncate")
     assert "\n" not in str(error.value)
 
 
 def test_no_setting_is_without_effect(base, tmp_path):
     """The variants differ from one another: a setting that is passed over would be seen."""
-    plain = regard.Lens(made(base, "bert", [modules()], tmp_path / "plain")).embed(TEXTS, truncation="cut").vectors
+    plain = regard.Lens(made(base, "bert", [modules()], tmp_path / "plain")).embed(TEXTS, truncation="truncate").vectors
     for n, case in enumerate(("cased", "accents kept", "model_max_length", "arguments of the config", "weighted mean")):
-        other = regard.Lens(made(base, *EQUAL[case], tmp_path / str(n))).embed(TEXTS, truncation="cut").vectors
+        other = regard.Lens(made(base, *EQUAL[case], tmp_path / str(n))).embed(TEXTS, truncation="truncate").vectors
         assert np.abs(plain - other).max() > 1e-3, case
 
 
@@ -662,7 +662,7 @@ def test_a_prompt_that_is_left_out_with_more_than_itself(base, tmp_path):
     left_out = modules(pooling={"pooling_mode": "mean", "include_prompt": False})
     folder = made(base, "llama", [left_out, change(SETTINGS, **PROMPTS)], tmp_path / "model")
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    found = regard.Lens(folder).embed(TEXTS, truncation="cut", on_error="skip")
+    found = regard.Lens(folder).embed(TEXTS, truncation="truncate", on_error="skip")
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
     assert found.errors == {5: "embed: text 5: nothing of it is left without the prompt."}
     np.testing.assert_allclose(found.vectors, expected, atol=1e-5)  # theirs is zeros for the one
@@ -727,10 +727,10 @@ def test_a_name_on_the_hub(base, tmp_path, monkeypatch):
     shutil.copytree(folder, cache / "snapshots" / commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("regard.models.model._unreachable", lambda: True)
+    monkeypatch.setattr("regard.models.hub._hub_unreachable", lambda: True)
     lens = regard.Lens("some/model", revision="later")
-    expected = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
-    np.testing.assert_array_equal(lens.embed(TEXTS, truncation="cut").vectors, expected)
+    expected = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
+    np.testing.assert_array_equal(lens.embed(TEXTS, truncation="truncate").vectors, expected)
     assert expected.shape == (len(TEXTS), 9)
     assert (lens.revision, lens.fingerprint) == (commit, f"commit:{commit}")
     with pytest.raises(OSError, match="some/model is neither a folder nor in the local cache"):

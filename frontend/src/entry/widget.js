@@ -1,31 +1,49 @@
-// The viewer in a notebook: the module that anywidget loads, and view/widget.py stands behind.
+// The viewer in a notebook: the module that anywidget loads; regard/viewer/widget.py stands behind it.
 
 import OpenSeadragon from "openseadragon";
-import { el } from "../dom.js";
-import { widgetSource } from "../source.js";
-import { mount } from "../viewer.js";
+import { mount } from "../app/viewer.js";
+import { notebookSource } from "../source/notebook.js";
+import { el } from "../ui/dom.js";
 
-/** Until Python answers, which may be busy with other cells, or gone: a note says so, and the picture stays. */
+/** @import { Source } from "../types.js" */
+
+const PAUSE = 2000; // ms between two attempts to reach Python
+
+/**
+ * Until Python answers, which may be busy with other cells, or gone: a note says so, and the picture stays.
+ * @param {Source} source
+ * @param {HTMLElement} box
+ * @param {HTMLElement} note
+ */
 async function firstAnswer(source, box, note) {
   note.textContent = "Waiting for the kernel …";
   do {
     try {
       return await source({ type: "start" });
     } catch (error) {
-      note.textContent = error.message;
-      await new Promise((done) => setTimeout(done, 2000));
+      note.textContent = /** @type {Error} */ (error).message;
+      await new Promise((done) => setTimeout(done, PAUSE));
     }
   } while (box.isConnected);
   return null;
 }
 
-/** The picture that stands above this output in a saved notebook is not needed where the viewer itself is shown. */
+/**
+ * The picture that stands above this output in a saved notebook is not needed where the viewer itself is shown.
+ * @param {HTMLElement} box
+ * @param {string} ending of the picture's address
+ */
 function hidePicture(box, ending) {
+  /** @param {HTMLImageElement} image */
   const isAbove = (image) => image.compareDocumentPosition(box) & Node.DOCUMENT_POSITION_FOLLOWING;
-  const picture = [...document.images].filter((image) => image.src.endsWith(ending) && isAbove(image)).at(-1);
-  if (picture) (picture.closest(".jp-OutputArea-child, .output_area") ?? picture).style.display = "none";
+  const pictures = [...document.images].filter((image) => image.src.endsWith(ending) && isAbove(image));
+  const picture = pictures[pictures.length - 1];
+  if (!picture) return;
+  const output = /** @type {HTMLElement | null} */ (picture.closest(".jp-OutputArea-child, .output_area"));
+  (output ?? picture).style.display = "none";
 }
 
+/** @param {{model: any, el: HTMLElement}} widget */
 function render({ model, el: box }) {
   const shadow = box.attachShadow({ mode: "open" }); // style and ids of its own: there may be several
   const sheet = new CSSStyleSheet();
@@ -37,7 +55,7 @@ function render({ model, el: box }) {
   shadow.append(note);
   box.dataset.lmSuppressShortcuts = "true"; // what is typed here is no command to the notebook
   box.addEventListener("keydown", (event) => event.stopPropagation());
-  const source = widgetSource(model);
+  const source = notebookSource(model);
   firstAnswer(source, box, note).then((answer) => {
     if (answer === null) return;
     note.replaceWith(viewer);

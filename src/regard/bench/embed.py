@@ -147,7 +147,7 @@ def measure(
 
     Raises OSError or ValueError where there is no model of BERT's family in the folder.
     """
-    if reason := checkpoint.why_not(folder, ACTIVATIONS):
+    if reason := checkpoint.incompatibility(folder, ACTIVATIONS):
         raise ValueError(f"bench embed: {folder} is no model of BERT's family: {reason}")
     types = dict.fromkeys(getattr(torch, EMBEDDERS[name][1]) for name in names)
     tokens, flops = _work(texts, folder)
@@ -193,16 +193,16 @@ def _cosine(some: np.ndarray, others: np.ndarray) -> float:
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
     """Tokens, cut as the model's folder says, and floating-point operations of the layers."""
-    from regard.models.model import open_model
+    from regard.models import open_model
 
     model = open_model(folder)
-    limit = model.sentences.limit or model.limit
-    special = len(model.before) + len(model.after)
+    limit = model.pooling.max_length or model.max_length
+    special = len(model.prefix_ids) + len(model.suffix_ids)
     encoded = model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     sizes = np.array([min(len(each.ids) + special, limit) for each in encoded], np.float64)
     shape = checkpoint.sizes(folder, ACTIVATIONS)
-    dim, inner, layers = shape["dim"], shape["inner"], shape["layers"]
-    a_token = layers * 2 * (4 * dim * dim + 2 * dim * inner)
+    dim, d_ff, layers = shape["dim"], shape["d_ff"], shape["layers"]
+    a_token = layers * 2 * (4 * dim * dim + 2 * dim * d_ff)
     return int(sizes.sum()), float(a_token * sizes.sum() + layers * 4 * dim * (sizes**2).sum())
 
 

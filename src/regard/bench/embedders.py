@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from regard._internal.batches import length_batches
 from regard._internal.measure import cores
-from regard.models.pooling import Sentences, sentences
+from regard.models.pooling import PoolingConfig, pooling_config
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
@@ -25,7 +26,7 @@ def ours(folder: Path, dtype: str) -> Embed:
     from regard import Lens
 
     lens = Lens(folder)
-    return lambda texts: np.asarray(lens.embed(texts, truncation="cut", dtype=dtype).vectors)  # type: ignore[arg-type]
+    return lambda texts: np.asarray(lens.embed(texts, truncation="truncate", dtype=dtype).vectors)  # type: ignore[arg-type]
 
 
 def sentence_transformers(folder: Path, dtype: str) -> Embed:
@@ -100,11 +101,12 @@ def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], b
     """Texts → tokens → padded batches → states → vectors, as the model's folder says."""
     from tokenizers import Tokenizer
 
-    tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder) or Sentences()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pooling = pooling_config(folder) or PoolingConfig()
     tokenizer.no_padding()
     sizes = checkpoint.sizes(folder, ACTIVATIONS)
-    positions = sizes["positions"] - (0 if sizes["padding"] is None else sizes["padding"] + 1)
-    tokenizer.enable_truncation(min(says.limit or positions, positions))
+    positions = sizes["positions"] - (0 if sizes["padding_idx"] is None else sizes["padding_idx"] + 1)
+    tokenizer.enable_truncation(min(pooling.max_length or positions, positions))
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
@@ -114,7 +116,7 @@ def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], b
             padded, mask = np.zeros((2, len(batch), longest), np.int64)
             for row, n in enumerate(batch):
                 padded[row, : len(ids[n])], mask[row, : len(ids[n])] = ids[n], 1
-            for n, vector in zip(batch, _pooled(run(padded, mask), mask, says), strict=True):
+            for n, vector in zip(batch, _pooled(run(padded, mask), mask, pooling), strict=True):
                 found[n] = vector
         return np.stack(found)
 
@@ -122,22 +124,16 @@ def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], b
 
 
 def _batches(sizes: Sequence[int], by_length: bool) -> Iterator[list[int]]:
-    if not by_length:
+    if by_length:
+        yield from length_batches(sizes, PADDED)
+    else:
         yield from (list(range(n, min(n + 256, len(sizes)))) for n in range(0, len(sizes), 256))
-        return
-    batch: list[int] = []
-    for n in sorted(range(len(sizes)), key=lambda n: sizes[n]):
-        if batch and (len(batch) + 1) * sizes[n] > PADDED:
-            yield batch
-            batch = []
-        batch.append(n)
-    yield batch
 
 
-def _pooled(states: np.ndarray, mask: np.ndarray, says: Sentences) -> np.ndarray:
+def _pooled(states: np.ndarray, mask: np.ndarray, pooling: PoolingConfig) -> np.ndarray:
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-    vectors = torch.from_numpy(states[:, 0] if says.pools == ("cls",) else mean).float()
-    for step in says.after:
+    vectors = torch.from_numpy(states[:, 0] if pooling.modes == ("cls",) else mean).float()
+    for step in pooling.sentence_steps:
         vectors = step(vectors)
     return vectors.numpy()
 

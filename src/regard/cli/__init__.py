@@ -604,7 +604,7 @@ def bench_embed(
     from regard._internal import plotting
     from regard.bench import embed as measured
     from regard.bench.embed_view import picture, table
-    from regard.models.model import embedded_folder
+    from regard.models import embedded_folder
 
     names = measured.names_of_embedders(peers.split(",") if peers is not None else ["st", "st-bf16"] if quick else None)
     for path in save or ():
@@ -661,6 +661,7 @@ def _line(error: BaseException) -> str:
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
     text = re.sub(r"\bnth=(\d)", r"--nth \1", text)  # arguments of the library, options here
     text = text.replace("resume=True", "--resume").replace("give a token", "give a --token")
+    text = text.replace("allow_pickle=True", "--allow-pickle")
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from regard.corpus.records import Record
 from regard.corpus.table import Store
 from regard.lens import Lens
 from regard.lens.chunks import Chunk
-from regard.lens.embed import Embeddings, Level, Mix, Pool, Subwords, Truncation
+from regard.lens.embed import Embeddings
+from regard.lens.embed_options import Aggregate, Level, Pool, SubtokenPooling, TruncationStrategy
 from regard.lens.words import trimmed
 
 
@@ -30,9 +31,9 @@ class Recipe:
     level: Level = "sentence"
     layers: int | Sequence[int] | str = -1
     pool: Pool | Sequence[Pool] | None = None
-    mix: Mix = "mean"
-    subwords: Subwords = "mean"
-    truncation: Truncation = "windows"
+    mix: Aggregate = "mean"
+    subwords: SubtokenPooling = "mean"
+    truncation: TruncationStrategy | Literal["cut"] = "windows"
     prompt: str | None = None
     dtype: str = "float32"
     store: Store = "float32"
@@ -49,7 +50,7 @@ class Recipe:
         """The lens. Raises what `Lens` raises, and ValueError for options that it does not know."""
         if self.chunk is not None and self.level != "sentence":
             raise ValueError(f"embed: chunk: only at the level of sentences. Got level={self.level!r}.")
-        if self.chunk is not None and self.truncation == "cut":
+        if self.chunk is not None and self.truncation in ("cut", "truncate"):
             raise ValueError("embed: chunk: of a text that is cut the last chunks have no vector; read it in windows.")
         lens = Lens(self.model, revision=self.revision, allow_pickle=self.allow_pickle)
         self.embed(lens, [])
@@ -71,10 +72,10 @@ class Recipe:
             self.level,
             self.layers,  # type: ignore[arg-type]
             self.pool,
-            mix=self.mix,
-            subwords=self.subwords,
-            parts=parts,
-            truncation=self.truncation,
+            aggregate=self.mix,
+            subtoken_pooling=self.subwords,
+            spans=parts,
+            truncation="truncate" if self.truncation == "cut" else self.truncation,
             prompt=self.prompt,
             prompt_text=self.prompt_text,
             dims=self.dims,

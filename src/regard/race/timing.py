@@ -63,7 +63,7 @@ def _step(model: Model, ids: torch.Tensor) -> Callable[[], object]:
 
 
 def _write(model: Model, ids: torch.Tensor) -> Callable[[], object]:
-    return lambda: greedy(model, ids, first=1, last=-1, most=ids.shape[1])  # −1: it never ends
+    return lambda: greedy(model, ids, bos_id=1, eos_id=-1, max_new_tokens=ids.shape[1])  # −1: it never ends
 
 
 def overtakes(times: dict[int, dict[str, float]]) -> list[tuple[float, str]]:

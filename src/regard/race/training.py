@@ -106,7 +106,7 @@ def examine(model: Model, task: Task, learned: Learned, count: int, seed: int) -
 def write(model: Model, task: Task, sources: list[list[str]]) -> list[list[str]]:
     """What the model makes of some sources."""
     some = batch(task, sources)
-    tokens = greedy(model, some.source, some.lengths, first=FIRST, last=LAST, most=some.label.shape[1] + 2)
+    tokens = greedy(model, some.source, some.lengths, bos_id=FIRST, eos_id=LAST, max_new_tokens=some.label.shape[1] + 2)
     return [task.written(row) for row in tokens.tolist()]
 
 

@@ -132,7 +132,7 @@ def train(
 def make(options: Options, vocabulary: int) -> MaskedLanguageModel:
     """The model before the first step, of BERT's shape; its matrices larger than BERT's, which small ones learn by."""
     torch.manual_seed(options.seed)
-    sizes: dict[str, Any] = {"heads": options.heads, "inner": 4 * options.dim}
+    sizes: dict[str, Any] = {"heads": options.heads, "d_ff": 4 * options.dim}
     sizes |= {"epsilon": 1e-12, "dropout": options.dropout}
     embeddings = Embeddings(vocabulary, options.dim, options.length, 2, dropout=options.dropout)
     model = MaskedLanguageModel(Encoder(embeddings, options.layers, dim=options.dim, **sizes), options.dim)
@@ -248,8 +248,8 @@ def _new_tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
 
 
 def _export(out: Path, options: Options, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-    sizes = asdict(options) | {"vocabulary": tokenizer.get_vocab_size(), "positions": options.length, "types": 2}
-    sizes |= {"inner": 4 * options.dim, "epsilon": 1e-12, "activation": "gelu"}
+    sizes = asdict(options) | {"vocab_size": tokenizer.get_vocab_size(), "positions": options.length, "types": 2}
+    sizes |= {"d_ff": 4 * options.dim, "epsilon": 1e-12, "activation": "gelu"}
     checkpoint.save(out, model.state_dict(), sizes, pad_token_id=texts.PAD)
 
 

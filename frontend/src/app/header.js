@@ -1,0 +1,100 @@
+// What stands above the views: the tabs, the facts of the reading, the word, token, layer and head that are chosen.
+
+import { fillSelect } from "../ui/dom.js";
+import { bytes, count } from "../ui/format.js";
+import { VIEW_NAMES } from "./selection.js";
+
+/** @import { App, Reading } from "../types.js" */
+
+/** @param {App} app */
+export function drawTheme({ by, viewer, options, isDark }) {
+  const dark = isDark();
+  viewer.dataset.theme = dark ? "dark" : "light";
+  if (options.address) document.documentElement.dataset.theme = viewer.dataset.theme;
+  by("theme").textContent = dark ? "Light" : "Dark";
+  by("theme").setAttribute("aria-label", `Use ${dark ? "light" : "dark"} colours`);
+}
+
+/** @param {App} app @param {boolean} hasReading */
+export function drawTabs({ by, viewer, state }, hasReading) {
+  viewer.dataset.view = state.view;
+  by("bar").hidden = by("views").hidden = !hasReading && state.view !== "compare";
+  for (const name of VIEW_NAMES) {
+    const tab = by(/** @type {"tab-map"} */ (`tab-${name}`));
+    tab.setAttribute("aria-selected", String(name === state.view));
+    tab.tabIndex = name === state.view ? 0 : -1;
+  }
+}
+
+/** @param {App} app */
+export function drawFacts({ by, viewer, reading, options, state }) {
+  viewer.classList.toggle("long", reading.U > 32);
+  by("title").textContent = reading.text.replace(/\s+/g, " ");
+  by("title").classList.toggle("unseen", Boolean(options.reads && !options.widget && state.text !== null));
+  by("about").textContent = factsOf(reading);
+  by("details").hidden = !reading.memory;
+  by("memory").textContent = memoryOf(reading);
+  by("note").textContent = reading.note || unknownWordsOf(reading);
+  by("note").hidden = !by("note").textContent;
+  by("truncated").textContent = reading.truncated ?? "";
+  by("truncated").hidden = !reading.truncated;
+}
+
+/** @param {Reading} reading */
+export function factsOf({ model, L, H, U, N, special, exactness }) {
+  const size = `${count(U - special.size, "word")}, ${count(N, "token")}`;
+  return [model, `${L} layers × ${H} heads`, size, exactness].filter(Boolean).join(" · ");
+}
+
+/**
+ * What the reading takes, and what the server keeps: of use to few, so it is folded away.
+ * @param {Reading} reading
+ */
+function memoryOf({ memory }) {
+  if (!memory) return "";
+  const taken = `This reading takes ${bytes(memory.reading)} of memory.`;
+  if (!memory.kept) return taken;
+  const kept = `${count(memory.readings, "reading")}, in ${bytes(memory.kept)} of the ${bytes(memory.limit)}`;
+  return `${taken} The server keeps ${kept} that it may use.`;
+}
+
+/**
+ * How much of the text the model has no tokens for.
+ * @param {Reading} reading
+ */
+function unknownWordsOf({ unknown, special, U }) {
+  const words = [...unknown].filter((u) => !special.has(u)).length;
+  const all = U - special.size;
+  return words
+    ? `The model knows ${all - words} of ${count(all, "word")}: it cannot tell the underlined ones apart, because its vocabulary has no tokens for them.`
+    : "";
+}
+
+/** @param {App} app */
+export function drawChoices({ root, by, state, reading, defaultWord }) {
+  const { units, tokens, special, attended, H } = reading;
+  if (root.activeElement !== by("word")) by("word").value = state.word === null ? "" : units[state.word];
+  const parts = reading.tokensOf(state.word ?? defaultWord());
+  fillSelect(
+    by("token"),
+    parts.map((i, n) => [n, tokens[i]]),
+  );
+  by("token").value = String(Math.min(state.token, parts.length - 1));
+  by("token")
+    .closest("label")
+    ?.toggleAttribute("hidden", parts.length < 2);
+  fillSelect(
+    by("layer"),
+    attended.map((l) => [l, l]),
+  );
+  fillSelect(
+    by("head"),
+    Array.from({ length: H }, (_, h) => [h, h]),
+  );
+  by("layer").value = String(state.layer);
+  by("head").value = String(state.head);
+  by("hide").checked = state.hide;
+  by("hide")
+    .closest("label")
+    ?.toggleAttribute("hidden", !special.size || Boolean(reading.pictured));
+}

@@ -1,0 +1,55 @@
+// What is under way, and what went wrong.
+
+/** @import { App, Answers } from "../types.js" */
+
+/** @type {Partial<Record<keyof Answers, string>>} */
+const ACTIVITIES = {
+  read: "Reading the text",
+  card: "Reading the text",
+  thumbs: "Drawing the heads",
+  tile: "Computing the whole matrix once, for the zoomed-out view",
+  compare: "Reading the texts",
+  page: "Writing the file",
+};
+
+const SHOWN_FOR = 2000; // ms after the last report
+
+export class Progress {
+  /** @param {App["by"]} by */
+  constructor(by) {
+    this.by = by;
+    /** The number of the job that is shown. @type {number | null} */
+    this.job = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+  }
+
+  /**
+   * @param {keyof Answers} what is asked for
+   * @param {number | null} share that is done; null where it waits for other work
+   * @param {number} job
+   */
+  show(what, share, job) {
+    const { by } = this;
+    clearTimeout(this.timer);
+    this.job = job;
+    const state = share === null ? "waiting for other work" : `${Math.floor(100 * share)} %`;
+    by("progress-says").textContent = `${ACTIVITIES[what] ?? "Computing"}: ${state}`;
+    if (share === null) by("progress-bar").removeAttribute("value");
+    else by("progress-bar").value = share;
+    by("progress").hidden = false;
+    this.timer = setTimeout(() => this.hide(), SHOWN_FOR);
+  }
+
+  hide() {
+    clearTimeout(this.timer);
+    this.by("progress").hidden = true;
+  }
+
+  /** The job that is shown, once: it is about to be cancelled. */
+  takeJob() {
+    const { job } = this;
+    this.job = null;
+    return job;
+  }
+}

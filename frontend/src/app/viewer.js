@@ -1,0 +1,272 @@
+// The viewer: one reading, one selection that all views share, and the drawing of what is selected.
+
+import { tooltip } from "../ui/dom.js";
+import { findWord } from "../ui/words.js";
+import { CompareView } from "../views/compare/view.js";
+import { HeadsView } from "../views/heads/view.js";
+import { MapView } from "../views/map/view.js";
+import { SentenceView } from "../views/sentence/view.js";
+import { WalkView } from "../views/walk/view.js";
+import { listenToControls } from "./controls.js";
+import { save } from "./export.js";
+import { Form } from "./form.js";
+import { drawChoices, drawFacts, drawTabs, drawTheme } from "./header.js";
+import { Progress } from "./progress.js";
+import { Reader, wantedText } from "./reader.js";
+import { addText, parametersOf, selectionOf, VIEW_NAMES, withinReading } from "./selection.js";
+import { keptText } from "./storage.js";
+import { WeightMemory } from "./weights.js";
+
+/** @import { App, Options, Reading, SaveKind, Selection, Source, Start, View, ViewName } from "../types.js" */
+
+/**
+ * Brings the markup of viewer.html to life.
+ * @param {Document | ShadowRoot} root holds it
+ * @param {Source} source answers questions
+ * @param {Options} options
+ */
+export async function mount(root, source, options) {
+  const viewer = new Viewer(root, source, options);
+  await viewer.open();
+  return viewer;
+}
+
+/** @implements {App} */
+class Viewer {
+  /** @param {Document | ShadowRoot} root @param {Source} source @param {Options} options */
+  constructor(root, source, options) {
+    this.root = root;
+    this.source = source;
+    this.options = options;
+    this.viewer = this.by("viewer");
+    this.tip = tooltip(this.by("tip"));
+    /** @type {Selection} */
+    this.state = this.selectionOfAddress();
+    /** Null until a text is read. @type {Reading} */
+    this.reading = /** @type {any} */ (null);
+    /** @type {Start} */
+    this.start = { models: [], limit: 0, first: null };
+    this.turn = 0; // of drawing
+    /** @type {AbortController | null} */
+    this.drawing = null;
+    this.progress = new Progress(this.by);
+    this.reader = new Reader(this, source, this.progress);
+    this.weights = new WeightMemory(this);
+    this.form = new Form(this, this.reader);
+    /** @type {Record<ViewName, View>} */
+    this.views = {
+      sentence: new SentenceView(this),
+      heads: new HeadsView(this),
+      map: new MapView(this),
+      walk: new WalkView(this),
+      compare: new CompareView(this),
+    };
+    this.listen();
+  }
+
+  /** @type {App["by"]} */
+  by = (id) => /** @type {any} */ (this.root.getElementById(id));
+
+  /** @type {App["ask"]} */
+  ask = (question, signal) => this.reader.ask(question, signal);
+
+  // ── Words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @type {App["isVisible"]} */
+  isVisible = (u) => u !== null && u >= 0 && u < this.reading.U && !(this.state.hide && this.reading.special.has(u));
+
+  /** @type {App["visibleUnits"]} */
+  visibleUnits = () => [...this.reading.units.keys()].filter(this.isVisible);
+
+  /**
+   * The word that is shown while none is chosen: the first, or the last where words see only those before them.
+   * @type {App["defaultWord"]}
+   */
+  defaultWord = () => {
+    const { units, special, causal } = this.reading;
+    const order = causal ? [...units.keys()].reverse() : [...units.keys()];
+    return order.find((u) => !special.has(u) && this.isVisible(u)) ?? order.find(this.isVisible) ?? 0;
+  };
+
+  /**
+   * The next unit after `after` with this text, or of this number; null for no text. Throws where there is none.
+   * @type {App["findWord"]}
+   */
+  findWord = (text, after = -1) => {
+    const wanted = text.trim();
+    if (!wanted) return null;
+    const u = findWord(this.reading.units, wanted, after, this.isVisible);
+    if (u >= 0) return u;
+    if (/^\d+$/.test(wanted) && this.isVisible(Number(wanted))) return Number(wanted);
+    throw new Error(`There is no word “${wanted}” in the text.`);
+  };
+
+  // ── The selection, and the address ─────────────────────────────────────────────────────────────────────────────────
+
+  selectionOfAddress() {
+    const { address, opening = {} } = this.options;
+    const fragment = address ? location.hash.slice(1) : "";
+    const state = selectionOf(new URLSearchParams(fragment || (opening.link ?? "")), opening);
+    const kept = state.text === null && state.id ? keptText(state.id) : null;
+    if (!kept) return state;
+    return { ...state, text: kept.text, pair: kept.pair ?? null, model: kept.model ?? state.model };
+  }
+
+  address() {
+    const parameters = parametersOf(this.state, this.reading);
+    if (this.options.reads) addText(parameters, this.state, this.reading, this.start.models[0]);
+    return `#${parameters}`;
+  }
+
+  /**
+   * The address of what is shown, without its text: what a saved page opens with.
+   * @type {App["link"]}
+   */
+  link = () => String(parametersOf({ ...this.state, theme: this.isDark() ? "dark" : "light" }, this.reading));
+
+  /** Changes the selection, notes it in the address, and draws. @type {App["select"]} */
+  select = (change, { replace = false } = {}) => {
+    Object.assign(this.state, change);
+    if (this.reading) Object.assign(this.state, withinReading(this.state, this.reading));
+    this.note(replace);
+    return this.draw();
+  };
+
+  /** @type {App["note"]} */
+  note = (replace = false) => {
+    if (!this.options.address) return;
+    const address = this.address();
+    if (address === location.hash) return;
+    try {
+      history[replace ? "replaceState" : "pushState"](null, "", address);
+    } catch {
+      // A frame without an address of its own, as in some notebooks: the page works, the link does not.
+    }
+  };
+
+  // ── Drawing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @type {App["draw"]} */
+  draw = async () => {
+    const turn = ++this.turn;
+    const isCurrent = () => turn === this.turn;
+    this.drawing?.abort();
+    this.drawing = new AbortController();
+    delete this.viewer.dataset.drawn;
+    drawTheme(this);
+    this.showError(null);
+    try {
+      await this.drawSelection(this.drawing.signal, isCurrent);
+    } catch (error) {
+      const { name, message } = /** @type {Error} */ (error);
+      if (name !== "AbortError" && isCurrent()) this.showError(message);
+    }
+    if (!isCurrent()) return;
+    this.progress.hide();
+    if (this.options.address) this.note(true);
+    this.viewer.dataset.drawn = this.address();
+  };
+
+  /** @param {AbortSignal} signal @param {() => boolean} isCurrent */
+  async drawSelection(signal, isCurrent) {
+    const hasReading = await this.reader.read(signal, (reading) => this.show(reading));
+    if (!isCurrent()) return;
+    drawTabs(this, hasReading);
+    if (hasReading) {
+      if (this.options.reads) this.form.fill();
+      drawFacts(this);
+      drawChoices(this);
+    }
+    const { view } = this.state;
+    if (!hasReading && view !== "compare") return;
+    for (const name of VIEW_NAMES) this.by(name).hidden = name !== view;
+    await this.views[view].draw(signal, isCurrent);
+  }
+
+  /** @param {Reading} reading */
+  show(reading) {
+    this.reading = reading;
+    for (const view of Object.values(this.views)) view.reset?.();
+    Object.assign(this.state, withinReading(this.state, reading));
+  }
+
+  /** @type {App["isDark"]} */
+  isDark = () => {
+    const { jpThemeLight } = document.body.dataset;
+    const ofNotebook = jpThemeLight === undefined ? null : jpThemeLight === "false" ? "dark" : "light";
+    const theme = this.state.theme ?? ofNotebook;
+    if (theme) return theme === "dark";
+    return document.body.classList.contains("vscode-dark") || matchMedia("(prefers-color-scheme: dark)").matches;
+  };
+
+  /** @type {App["showError"]} */
+  showError = (message) => {
+    this.by("problem").textContent = message ?? "";
+    this.by("problem").hidden = !message;
+  };
+
+  // ── Controls ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  listen() {
+    listenToControls(this, (kind) => this.save(kind));
+    this.by("cancel").addEventListener("click", () => this.cancel());
+    new ResizeObserver(() => this.reading && this.views[this.state.view].resize?.()).observe(this.viewer);
+    const bar = this.by("bar");
+    new ResizeObserver(() => this.viewer.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
+    if (this.options.address)
+      addEventListener("popstate", () => {
+        this.state = this.selectionOfAddress();
+        this.draw();
+      });
+  }
+
+  /** @param {SaveKind} kind */
+  async save(kind) {
+    this.showError(null);
+    try {
+      await save(this, this.views[this.state.view], kind);
+    } catch (error) {
+      this.showError(`It could not be saved: ${/** @type {Error} */ (error).message}`);
+    }
+    this.progress.hide();
+  }
+
+  /** Cancels what is under way. */
+  async cancel() {
+    const job = this.progress.takeJob();
+    this.drawing?.abort();
+    this.progress.hide();
+    const isRead = this.reading?.wanted === wantedText(this.state);
+    if (isRead || this.state.view === "compare") this.showError("Cancelled. Choose again what to look at.");
+    else this.cancelReading();
+    if (job !== null) await this.source({ what: "cancel", job });
+  }
+
+  /** Goes back to the reading before, so that no view starts the cancelled one again. */
+  async cancelReading() {
+    this.reader.cancelled = wantedText(this.state);
+    if (!this.reading) return this.showError("Reading was cancelled. Press Read to start it again.");
+    await this.select({ ...this.reading.requested, at: null, seen: null }, { replace: true });
+    this.showError("Reading was cancelled, and the text before it is shown again. Press Read to start it again.");
+  }
+
+  // ── Opening ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async open() {
+    let failure = null;
+    try {
+      this.start = await this.source({ what: "start" });
+    } catch (error) {
+      failure = /** @type {Error} */ (error).message;
+    }
+    const { state, start } = this;
+    if (state.text === null && state.id === null && start.first) {
+      const { text = null, pair = null, reading = null } = start.first;
+      Object.assign(state, { text, pair, id: reading });
+    }
+    this.form.open();
+    this.by("tab-compare").hidden = start.compares === false;
+    await this.draw();
+    if (failure) this.showError(failure);
+  }
+}

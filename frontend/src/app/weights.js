@@ -1,0 +1,56 @@
+// The weights between words that have been asked for, remembered until they take too much room.
+
+import { LAYER_WEIGHTS_UNITS } from "../protocol.js";
+
+/** @import { App, Side, WeightsOfWords } from "../types.js" */
+
+const KEPT = 24e6; // numbers that are remembered: 96 MB
+
+/** @implements {WeightsOfWords} */
+export class WeightMemory {
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    /** By "reading layer unit side", the latest used last. @type {Map<string, Float32Array>} */
+    this.known = new Map();
+    this.remembered = 0; // numbers
+  }
+
+  /**
+   * All weights (H,U,U) of a layer, of a short text.
+   * @param {number} l
+   */
+  ofLayer(l) {
+    const { id } = this.app.reading;
+    return this.remember(`${id} ${l}`, async () => (await this.app.ask({ what: "all", layer: l })).weights.data);
+  }
+
+  /**
+   * The weights (H,U) from or to a unit in a layer.
+   * @param {number} l
+   * @param {number} u
+   * @param {Side} side
+   */
+  async ofWord(l, u, side) {
+    const { H, U, id } = this.app.reading;
+    if (U <= LAYER_WEIGHTS_UNITS && side === "from") {
+      const all = await this.ofLayer(l);
+      return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
+    }
+    const question = { what: /** @type {const} */ ("look"), layer: l, word: u, side };
+    return this.remember(`${id} ${l} ${u} ${side}`, async () => (await this.app.ask(question)).weights.data);
+  }
+
+  /** @param {string} key @param {() => Promise<any>} request @returns {Promise<Float32Array>} */
+  async remember(key, request) {
+    const weights = this.known.get(key) ?? (await request());
+    if (!this.known.delete(key)) this.remembered += weights.length;
+    this.known.set(key, weights);
+    while (this.remembered > KEPT && this.known.size > 1) {
+      const [oldest, numbers] = /** @type {[string, Float32Array]} */ (this.known.entries().next().value);
+      this.known.delete(oldest);
+      this.remembered -= numbers.length;
+    }
+    return weights;
+  }
+}

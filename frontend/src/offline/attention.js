@@ -1,0 +1,171 @@
+// The weights of a saved reading, computed from its queries and keys.
+
+import { decode } from "./codec.js";
+
+/** @import { Card, Numbers, Projections } from "../types.js" */
+/** @import { Encoded } from "./codec.js" */
+
+/**
+ * What the page holds of a layer: how its weights follow from query and key, and these, or else the weights.
+ * @typedef {object} Layer
+ * @property {number} scale
+ * @property {number | null} softcap
+ * @property {number[] | null} sinks
+ * @property {[starts: number[], stops: number[]] | null} spans the keys that each query may look at
+ * @property {Projections | null} made
+ * @property {number[] | null} heads those whose numbers are there; null for all
+ * @property {(number | null)[][]} shares of the heads' patterns
+ * @property {Encoded} [query]
+ */
+
+/**
+ * @typedef {object} Data
+ * @property {Card} card
+ * @property {object} open what is selected at first
+ * @property {Record<string, string>} habits
+ * @property {number} named
+ * @property {Layer[]} layers
+ * @property {{level: number, side: number, fine: boolean, cells: Encoded} | null} pictures
+ * @property {any} compared
+ */
+
+/** @typedef {Record<string, Numbers>} Arrays */
+
+const KEPT = 16e6; // numbers of the heads' matrices that are kept: 64 MB
+
+/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+function dot(a, b) {
+  let sum = 0;
+  for (let d = 0; d < a.length; d++) sum += a[d] * b[d];
+  return sum;
+}
+
+export class OfflineAttention {
+  /** @param {Pick<Data, "card" | "layers">} data */
+  constructor({ card, layers }) {
+    this.layers = layers;
+    this.H = card.heads;
+    this.N = card.tokens.length;
+    this.U = card.units.length;
+    this.first = card.first; // token of each unit
+    this.stops = [...card.first.slice(1), this.N];
+    this.unitOf = new Int32Array(this.N);
+    for (const [u, first] of card.first.entries()) this.unitOf.fill(u, first, this.stops[u]);
+    /** By layer, its arrays. @type {Promise<Arrays>[]} */
+    this.opened = [];
+    /**
+     * By "l h", the U × U weights of a head, the latest used last.
+     * @type {Map<string, Float32Array>}
+     */
+    this.kept = new Map();
+  }
+
+  /**
+   * The arrays of a layer, decoded once.
+   * @param {number} l
+   */
+  open(l) {
+    this.opened[l] ??= (async () => {
+      /** @type {[string, any][]} */
+      const fields = Object.entries(this.layers[l]);
+      const encoded = fields.filter(([, value]) => value?.shape);
+      return Object.fromEntries(await Promise.all(encoded.map(async ([name, value]) => [name, await decode(value)])));
+    })();
+    return this.opened[l];
+  }
+
+  /**
+   * The place of a head among those whose query and key the page holds, or −1.
+   * @param {number} l
+   * @param {number} h
+   */
+  placeOf(l, h) {
+    return this.layers[l].heads?.indexOf(h) ?? h;
+  }
+
+  /**
+   * The vector of token i in head h; query heads may share a key or value head.
+   * @param {Numbers} array
+   * @param {number} l
+   * @param {number} h
+   * @param {number} i
+   */
+  vector({ shape, data }, l, h, i) {
+    const [groups, rows, width] = shape;
+    const heads = this.layers[l].heads?.length ?? this.H;
+    const g = Math.floor((this.placeOf(l, h) * groups) / heads);
+    return data.subarray((g * rows + i) * width, (g * rows + i + 1) * width);
+  }
+
+  /**
+   * Token i as query over every key: scores, scaled (both NaN where it may not look), weights, and the sink's mass.
+   * @param {number} l
+   * @param {Arrays} arrays
+   * @param {number} h
+   * @param {number} i
+   */
+  ofToken(l, { query, key }, h, i) {
+    const { N } = this;
+    const { scale, softcap, sinks, spans } = this.layers[l];
+    const [start, stop] = spans ? [Math.max(0, spans[0][i]), Math.min(N, spans[1][i])] : [0, N];
+    const [scores, scaled] = [new Float64Array(N).fill(Number.NaN), new Float64Array(N).fill(Number.NaN)];
+    const weights = new Float64Array(N);
+    const q = this.vector(query, l, h, i);
+    let peak = sinks ? sinks[h] : -Infinity;
+    for (let j = start; j < stop; j++) {
+      scores[j] = dot(q, this.vector(key, l, h, j));
+      scaled[j] = scores[j] * scale;
+      if (softcap !== null) scaled[j] = softcap * Math.tanh(scaled[j] / softcap);
+      peak = Math.max(peak, scaled[j]);
+    }
+    const sinkPower = sinks && start < stop ? Math.exp(sinks[h] - peak) : 0;
+    let total = sinkPower;
+    for (let j = start; j < stop; j++) {
+      weights[j] = Math.exp(scaled[j] - peak);
+      total += weights[j];
+    }
+    for (let j = start; j < stop; j++) weights[j] /= total;
+    return { scores, scaled, weights, sink: sinkPower ? sinkPower / total : 0 };
+  }
+
+  /**
+   * Unit u as query over all units: the mean over its tokens of the sums over theirs.
+   * @param {number} l
+   * @param {Arrays} arrays
+   * @param {number} h
+   * @param {number} u
+   */
+  fromUnit(l, arrays, h, u) {
+    const { U, N, unitOf } = this;
+    if (arrays.weights) return arrays.weights.data.subarray((h * U + u) * U, (h * U + u + 1) * U);
+    const kept = this.kept.get(`${l} ${h}`);
+    if (kept) return kept.subarray(u * U, (u + 1) * U);
+    const row = new Float32Array(U);
+    const share = 1 / (this.stops[u] - this.first[u]);
+    for (let i = this.first[u]; i < this.stops[u]; i++) {
+      const { weights } = this.ofToken(l, arrays, h, i);
+      for (let j = 0; j < N; j++) row[unitOf[j]] += weights[j] * share;
+    }
+    return row;
+  }
+
+  /**
+   * The weights of a head, U × U, row by row.
+   * @param {number} l
+   * @param {Arrays} arrays
+   * @param {number} h
+   */
+  matrix(l, arrays, h) {
+    const { U, kept } = this;
+    const name = `${l} ${h}`;
+    let all = kept.get(name);
+    kept.delete(name);
+    if (!all) {
+      all = new Float32Array(U * U);
+      for (let u = 0; u < U; u++) all.set(this.fromUnit(l, arrays, h, u), u * U);
+    }
+    kept.set(name, all);
+    while (kept.size > 1 && kept.size * U * U > KEPT) kept.delete(kept.keys().next().value ?? "");
+    return all;
+  }
+}

@@ -1,0 +1,55 @@
+// The arrays of a saved page: regard/viewer/payload.py encodes them.
+
+/** @import { Numbers } from "../types.js" */
+/** @typedef {{shape: number[], float32?: string, packed?: string, logarithms?: string}} Encoded */
+
+/** @param {Encoded} encoded @returns {Promise<Numbers>} */
+export async function decode({ shape, float32, packed, logarithms }) {
+  if (float32 !== undefined) return { shape, data: new Float32Array(fromBase64(float32).buffer) };
+  const bytes = await inflated(packed ?? logarithms ?? "");
+  return { shape, data: logarithms === undefined ? unpacked(bytes, shape) : exponentials(bytes) };
+}
+
+/**
+ * 16 bits a number, all low bytes first: 0, or a step of its logarithm.
+ * @param {Uint8Array} bytes
+ */
+export function exponentials(bytes) {
+  const count = bytes.length / 2;
+  return Float32Array.from({ length: count }, (_, n) => {
+    const code = bytes[n] | (bytes[count + n] << 8);
+    return code ? 2 ** ((code - 65535) / 2048) : 0;
+  });
+}
+
+/**
+ * The steps of the channels, then the low bytes of all numbers, then the high bytes.
+ * @param {Uint8Array} bytes
+ * @param {number[]} shape
+ */
+export function unpacked(bytes, shape) {
+  const count = shape.reduce((product, extent) => product * extent, 1);
+  const [rows, width] = shape.slice(-2);
+  const steps = new Float32Array(bytes.slice(0, (4 * count) / rows).buffer);
+  const codes = bytes.subarray(steps.byteLength);
+  const numbers = new Float32Array(count);
+  for (let n = 0; n < count; n++) {
+    const code = ((codes[count + n] << 24) >> 16) | codes[n]; // the high byte brings the sign
+    numbers[n] = code * steps[Math.floor(n / (rows * width)) * width + (n % width)];
+  }
+  return numbers;
+}
+
+/** @param {string} text base64 of raw DEFLATE */
+export async function inflated(text) {
+  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** @param {string} text */
+export function fromBase64(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let n = 0; n < bytes.length; n++) bytes[n] = binary.charCodeAt(n);
+  return bytes;
+}

@@ -1,0 +1,69 @@
+// The weights between units, pooled into cells.
+
+/** @import { Numbers } from "../types.js" */
+
+/**
+ * The whole numbers from one to before another.
+ * @param {number} from
+ * @param {number} to
+ */
+export const range = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, n) => from + n);
+
+/**
+ * Cells of width × width weights between the units that are shown: their mean, or the largest.
+ * @param {ArrayLike<number>} all the weights, U × U
+ * @param {number} U
+ * @param {number[]} shown units
+ * @param {number} width
+ * @param {number[]} rows of cells
+ * @param {number[]} columns of cells
+ * @param {boolean} largest
+ * @returns {Numbers}
+ */
+export function pooled(all, U, shown, width, rows, columns, largest) {
+  const data = new Float32Array(rows.length * columns.length);
+  rows.forEach((row, y) => {
+    const down = shown.slice(row * width, (row + 1) * width);
+    columns.forEach((column, x) => {
+      const across = shown.slice(column * width, (column + 1) * width);
+      let cell = 0;
+      for (const u of down)
+        for (const v of across) {
+          const weight = all[u * U + v];
+          if (largest) cell = Math.max(cell, weight);
+          else cell += weight;
+        }
+      data[y * columns.length + x] = largest ? cell : cell / (down.length * across.length);
+    });
+  });
+  return { shape: [rows.length, columns.length], data };
+}
+
+/**
+ * Cells of a coarser level from those of a picture, each the mean of its weights; those at the edge hold fewer.
+ * @param {ArrayLike<number>} picture side × side
+ * @param {number} side
+ * @param {number} U
+ * @param {number} fine units of a picture's cell
+ * @param {number} coarse units of a cell, as many or more
+ * @param {number[]} rows of cells
+ * @param {number[]} columns of cells
+ * @returns {Numbers}
+ */
+export function coarser(picture, side, U, fine, coarse, rows, columns) {
+  const widths = range(0, side).map((n) => Math.min(fine, U - n * fine));
+  /** @param {number} n */
+  const inside = (n) => range((n * coarse) / fine, Math.min(side, ((n + 1) * coarse) / fine));
+  const cells = rows.flatMap((y) =>
+    columns.map((x) => {
+      let [sum, area] = [0, 0];
+      for (const a of inside(y))
+        for (const b of inside(x)) {
+          sum += picture[a * side + b] * widths[a] * widths[b];
+          area += widths[a] * widths[b];
+        }
+      return sum / area;
+    }),
+  );
+  return { shape: [rows.length, columns.length], data: Float32Array.from(cells) };
+}

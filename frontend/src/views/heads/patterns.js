@@ -1,0 +1,51 @@
+// Where the heads of a layer look, and what a cell of their pictures is.
+
+import { SAMPLED_UNITS, THUMBNAIL_SIZE } from "../../protocol.js";
+import { listed, percent } from "../../ui/format.js";
+
+/** @import { Reading, Thumbs } from "../../types.js" */
+/** @typedef {{name: string, whom: string, share: number}} Pattern */
+
+/**
+ * A head's patterns, that with the largest share of its weight first.
+ * @param {Thumbs} layer
+ * @param {number} h
+ * @returns {Pattern[]}
+ */
+export function patternsOf({ shares, habits }, h) {
+  const width = shares.shape[1];
+  return Object.entries(habits)
+    .map(([name, whom], n) => ({ name, whom, share: shares.data[h * width + n] }))
+    .sort((a, b) => b.share - a.share);
+}
+
+/**
+ * What the shares of a layer are of, in their order.
+ * @param {Thumbs} layer
+ */
+export const layerTitles = ({ habits }) => Object.values(habits);
+
+/**
+ * Where a head looks, in words.
+ * @param {Pattern[]} patterns
+ */
+export function describeHead(patterns) {
+  const places = patterns
+    .filter(({ share }) => share > 0.2)
+    .slice(0, 2)
+    .map(({ whom, share }, n) => [`${percent(share)} ${n ? "" : "of its weight goes "}to ${whom}`]);
+  return listed(places).join("") || "no clear pattern";
+}
+
+/**
+ * What a cell of the pictures is, where it is more than a weight.
+ * @param {Pick<Reading, "pictured">} reading
+ * @param {number} words that are visible
+ */
+export function wordsOfCell({ pictured }, words) {
+  const side = 2 ** (pictured || Math.max(0, Math.ceil(Math.log2(words / THUMBNAIL_SIZE))));
+  if (side === 1) return "";
+  if (pictured) return `each cell is the mean of ${side} × ${side} weights`;
+  const sampled = words > SAMPLED_UNITS ? ", and a row that of its first word" : "";
+  return `each cell is the largest of ${side} × ${side} weights${sampled}`;
+}

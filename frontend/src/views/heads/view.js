@@ -1,0 +1,205 @@
+// Heads: every head of every layer as a small picture, with the names of those that follow a pattern.
+
+import { peakOf } from "../../ui/colour.js";
+import { closest, el, fillSlots, moveFocus } from "../../ui/dom.js";
+import { painted } from "../../ui/paint.js";
+import { describeHead, layerTitles, patternsOf, wordsOfCell } from "./patterns.js";
+import { headsPicture } from "./picture.js";
+
+/** @import { App, Row, Thumbs, View } from "../../types.js" */
+
+/** @implements {View} */
+export class HeadsView {
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    this.grid = app.by("thumbs");
+    this.builtFor = ""; // the reading that the grid is for
+    this.drawnFor = ""; // what the pictures were drawn for
+    /** The answers by layer. @type {Thumbs[]} */
+    this.layers = [];
+    /** The head under the pointer. @type {[layer: number, head: number] | null} */
+    this.pointed = null;
+    this.listen();
+  }
+
+  /** @type {View["draw"]} */
+  async draw(signal, isCurrent) {
+    const { state, reading } = this.app;
+    if (this.builtFor !== reading.id) this.build();
+    const wanted = `${reading.id} ${state.hide}`;
+    if (this.drawnFor !== wanted) {
+      this.layers = [];
+      this.drawnFor = wanted;
+    }
+    this.markChosen();
+    this.writeSummary();
+    this.writeHint();
+    for (const l of reading.attended) {
+      this.layers[l] ??= await this.app.ask({ what: "thumbs", layer: l, hide: state.hide }, signal);
+      if (!isCurrent()) return;
+      this.paint(l);
+      this.writeSummary();
+    }
+  }
+
+  build() {
+    const { attended, H, id } = this.app.reading;
+    this.builtFor = id;
+    this.grid.style.setProperty("--heads", String(H));
+    const heads = Array.from({ length: H }, (_, h) => h);
+    const names = heads.map((h) => el("span", { role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
+    const header = el("div", { role: "row" }, el("span", { class: "corner", role: "columnheader" }, "Layer"), ...names);
+    const rows = attended.map((l) => {
+      const cells = heads.map((h) => {
+        const attributes = { type: "button", role: "gridcell", "data-layer": l, "data-head": h };
+        return el("button", attributes, el("canvas"), el("small"));
+      });
+      return el("div", { role: "row" }, el("span", { role: "rowheader" }, String(l)), ...cells);
+    });
+    this.grid.replaceChildren(header, ...rows);
+  }
+
+  /** @returns {HTMLButtonElement[]} */
+  buttons() {
+    return [...this.grid.querySelectorAll("button")];
+  }
+
+  /** @param {number} l @param {number} h */
+  buttonOf(l, h) {
+    return /** @type {HTMLButtonElement} */ (this.grid.querySelector(`[data-layer="${l}"][data-head="${h}"]`));
+  }
+
+  markChosen() {
+    const { layer, head } = this.app.state;
+    for (const button of this.buttons()) {
+      const isChosen = button.dataset.layer === String(layer) && button.dataset.head === String(head);
+      button.setAttribute("aria-selected", String(isChosen));
+      button.tabIndex = isChosen ? 0 : -1;
+      this.writeName(button);
+    }
+  }
+
+  /**
+   * Writes the name of a head's pattern under its picture.
+   * @param {HTMLButtonElement} button
+   */
+  writeName(button) {
+    const [l, h] = [Number(button.dataset.layer), Number(button.dataset.head)];
+    const name = this.nameOf(l, h);
+    const label = /** @type {HTMLElement} */ (button.querySelector("small"));
+    label.textContent = name;
+    button.setAttribute("aria-label", `Layer ${l}, head ${h}${name && `: ${name}`}`);
+  }
+
+  /**
+   * The pattern of a head that gives it a name, or nothing.
+   * @param {number} l
+   * @param {number} h
+   */
+  nameOf(l, h) {
+    if (!this.layers[l]) return "";
+    const [strongest] = patternsOf(this.layers[l], h);
+    return strongest && strongest.share >= this.layers[l].named ? strongest.name : "";
+  }
+
+  /** Where the first word sees only itself, it is no measure for the colours of the others. */
+  isFirstExcluded() {
+    return this.app.reading.causal && this.app.isVisible(0);
+  }
+
+  writeHint() {
+    const cell = wordsOfCell(this.app.reading, this.app.visibleUnits().length);
+    const apart = ", the first word set apart: it sees only itself, and many heads park their weight on it";
+    fillSlots(this.app.by("heads-hint"), {
+      cell: cell && `; in a text of this length ${cell}`,
+      apart: this.isFirstExcluded() ? apart : "",
+    });
+  }
+
+  /**
+   * The cells of a head's picture, n × n, and the weight of their last colour.
+   * @param {number} l
+   * @param {number} h
+   */
+  cellsOf(l, h) {
+    const { data, shape } = this.layers[l].thumbs;
+    const n = shape[1];
+    const cells = data.subarray(h * n * n, (h + 1) * n * n);
+    return { cells, n, peak: peakOf(cells, n, this.isFirstExcluded()) };
+  }
+
+  /**
+   * Paints a layer's pictures, each scaled to the largest weight of its head.
+   * @param {number} l
+   */
+  paint(l) {
+    for (let h = 0; h < this.app.reading.H; h++) {
+      const { cells, n, peak } = this.cellsOf(l, h);
+      const button = this.buttonOf(l, h);
+      const canvas = /** @type {HTMLCanvasElement} */ (button.querySelector("canvas"));
+      canvas.replaceWith(painted(cells, n, n, peak, "linear", this.app.isDark()));
+      this.writeName(button);
+    }
+  }
+
+  /** Where the head under the pointer looks, or the chosen one. */
+  writeSummary() {
+    const { layer, head } = this.app.state;
+    const [l, h] = this.pointed ?? [layer, head];
+    const where = this.layers[l] ? `: ${describeHead(patternsOf(this.layers[l], h))}.` : "";
+    this.app.by("heads-says").textContent = `Layer ${l}, head ${h}${where}`;
+  }
+
+  listen() {
+    const { app, grid } = this;
+    /** @param {Event} event @returns {[number, number] | null} */
+    const headOf = (event) => {
+      const data = closest(event, "button[data-head]")?.dataset;
+      return data ? [Number(data.layer), Number(data.head)] : null;
+    };
+    grid.addEventListener("click", (event) => {
+      const place = headOf(event);
+      if (place) app.select({ view: "map", layer: place[0], head: place[1] });
+    });
+    for (const type of ["pointerover", "focusin"])
+      grid.addEventListener(type, (event) => {
+        this.pointed = headOf(event) ?? this.pointed;
+        this.writeSummary();
+      });
+    for (const type of ["pointerleave", "focusout"])
+      grid.addEventListener(type, () => {
+        this.pointed = null;
+        if (app.reading) this.writeSummary();
+      });
+    grid.addEventListener("keydown", (event) => {
+      const { H } = app.reading;
+      moveFocus(event, this.buttons(), { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -H, ArrowDown: H });
+    });
+  }
+
+  requireAll() {
+    if (!this.app.reading.attended.every((l) => this.layers[l])) throw new Error("the heads are still being drawn.");
+  }
+
+  picture() {
+    this.requireAll();
+    return headsPicture(this);
+  }
+
+  /** @returns {Row[]} */
+  table() {
+    this.requireAll();
+    const { attended, H } = this.app.reading;
+    const names = layerTitles(this.layers[attended[0]]);
+    /** @param {number} l @param {number} h */
+    const sharesOf = (l, h) => this.layers[l].shares.data.subarray(h * names.length, (h + 1) * names.length);
+    const rows = attended.flatMap((l) => Array.from({ length: H }, (_, h) => [l, h, ...sharesOf(l, h)]));
+    return [["layer", "head", ...names.map((name) => `share of weight to ${name}`)], ...rows];
+  }
+
+  reset() {
+    this.drawnFor = "";
+    this.builtFor = "";
+  }
+}

@@ -1,0 +1,143 @@
+// The levels of the map, and what part of it is seen: arithmetic alone.
+//
+// A unit is a pixel of the finest level, level 0; a cell of level n stands for 2ⁿ × 2ⁿ weights: see
+// regard/viewer/tiles.py. A tile holds 256 × 256 cells.
+
+import { TILE_SIZE } from "../../protocol.js";
+
+/** @import { Reading, Scale, Selection } from "../../types.js" */
+
+/**
+ * The weights of one head as a map.
+ * @typedef {object} Matrix
+ * @property {string} key names it
+ * @property {{layer: number, head: number, reduce: string, hide: boolean}} question what its tiles are asked for with
+ * @property {number[]} units those shown, a row and a column for each
+ * @property {number} size how many they are
+ * @property {number} top the level at which one tile holds all
+ * @property {number} floor the finest level that there is
+ * @property {boolean} isFirstExcluded the first word sees only itself: it is no measure for the colours of the others
+ * @property {number[]} peaks by level, the largest weight so far
+ * @property {string} paintedFor the scale and theme of its colours
+ * @property {number} version how many times it was given to OpenSeadragon
+ */
+
+/**
+ * @typedef {{left: number, top: number, unit: number}} Seen the units at the left and top edge, with fractions, and px of a unit
+ */
+
+/** @param {Reading} reading @param {Selection} state @param {number[]} units @returns {Matrix} */
+export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
+  const size = units.length;
+  const top = Math.max(0, Math.ceil(Math.log2(size / TILE_SIZE)), reading.pictured ?? 0);
+  return {
+    key: keyOf(reading, { layer, head, reduce, hide }),
+    question: { layer, head, reduce, hide },
+    units,
+    size,
+    top,
+    floor: Math.min(reading.floor?.(layer, head) ?? 0, top),
+    isFirstExcluded: reading.causal && units[0] === 0,
+    peaks: [],
+    paintedFor: "",
+    version: 0,
+  };
+}
+
+/**
+ * @param {Pick<Reading, "id">} reading
+ * @param {{layer: number, head: number, reduce: string, hide: boolean}} question
+ */
+export const keyOf = ({ id }, { layer, head, reduce, hide }) => `${id} ${layer} ${head} ${reduce} ${hide}`;
+
+/**
+ * The level whose cells are at least a pixel.
+ * @param {Pick<Matrix, "top" | "floor">} matrix
+ * @param {number} unit px
+ */
+export const levelSeen = ({ top, floor }, unit) => Math.min(top, Math.max(floor, Math.ceil(-Math.log2(unit) - 0.01)));
+
+/**
+ * The weight of the last colour at a level: the largest that is known.
+ * @param {Matrix} matrix
+ * @param {number} level
+ */
+export const peakAt = ({ peaks, top }, level) => peaks[level] ?? peaks[top] ?? 1;
+
+const LONG = 256; // words from which on small weights matter more than the differences of large ones
+
+/**
+ * The scale of the colours: the chosen one, or what fits the length of the text.
+ * @param {Scale | null} chosen
+ * @param {number} U
+ * @returns {Scale}
+ */
+export const scaleOf = (chosen, U) => chosen ?? (U > LONG ? "log" : "linear");
+
+/**
+ * The row and column of units under a point of the window.
+ * @param {Seen} seen
+ * @param {{x: number, y: number}} point
+ */
+export const unitsUnder = ({ left, top, unit }, { x, y }) => [Math.floor(top + y / unit), Math.floor(left + x / unit)];
+
+/**
+ * By how many px a window must move for a unit to be inside.
+ * @param {number} place
+ * @param {number} first unit at the edge
+ * @param {number} unit px
+ * @param {number} room px
+ */
+export function shiftToShow(place, first, unit, room) {
+  const [near, far] = [(place - first) * unit, (place + 1 - first) * unit];
+  return near < 0 ? near : far > room ? far - room : 0;
+}
+
+/**
+ * The cells of a level between two edges.
+ * @param {number} first unit
+ * @param {number} length in units
+ * @param {number} cell units
+ * @param {number} size of the map
+ */
+export function cellsBetween(first, length, cell, size) {
+  const from = Math.max(0, Math.floor(first / cell));
+  const to = Math.min(Math.ceil(size / cell), Math.ceil((first + length) / cell));
+  return Array.from({ length: Math.max(0, to - from) }, (_, n) => from + n);
+}
+
+/**
+ * How many units lie between two labels, a power of two.
+ * @param {number} unit px
+ * @param {number} least px that a label takes
+ */
+export const labelStep = (unit, least) => 2 ** Math.max(0, Math.ceil(Math.log2(least / unit)));
+
+/**
+ * The bounds of a tile on the map, whose side is 1, or with `inTile` in the tile's own cells.
+ * @param {Pick<Matrix, "size">} matrix
+ * @param {number} level
+ * @param {number} x
+ * @param {number} y
+ * @param {boolean} inTile
+ */
+export function tileBounds({ size }, level, x, y, inTile) {
+  const cells = Math.ceil(size / 2 ** level);
+  const [left, top] = [x * TILE_SIZE, y * TILE_SIZE];
+  const [width, height] = [Math.min(left + TILE_SIZE, cells) - left, Math.min(top + TILE_SIZE, cells) - top];
+  if (inTile) return [0, 0, width, height];
+  const cell = 2 ** level / size;
+  return [left * cell, top * cell, width * cell, height * cell];
+}
+
+/**
+ * The part of the map in a window, as an address has it: null where it is all of it.
+ * @param {Seen} seen
+ * @param {number} width px
+ * @param {number} size
+ */
+export function windowOf({ left, top, unit }, width, size) {
+  const wide = width / unit;
+  const isAll = Math.abs(left) + Math.abs(top) + Math.abs(wide - size) < 0.01 * size;
+  return isAll ? null : [left, top, wide].map((number) => Number(number.toFixed(2)));
+}

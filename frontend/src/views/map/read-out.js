@@ -1,0 +1,59 @@
+// The cell that is read out, and what the rows of the map sum to, in sentences.
+
+import { dataElement, fillSlots, quoted } from "../../ui/dom.js";
+import { formatWeight } from "../../ui/format.js";
+import { visible } from "../../ui/words.js";
+
+/** @import { App } from "../../types.js" */
+/** @import { Cursor } from "./labels.js" */
+/** @import { Matrix } from "./levels.js" */
+
+/**
+ * @param {App} app
+ * @param {Matrix} matrix
+ * @param {Cursor} cursor
+ * @param {number} level
+ * @param {number} weight
+ */
+export function writeReadOut({ by, reading, state }, { units, size }, { row, column }, level, weight) {
+  const cell = 2 ** level;
+  /** @param {number} n */
+  const word = (n) => quoted(visible(reading.units[units[Math.min(n, size - 1)]]));
+  /**
+   * The words of a cell.
+   * @param {number} place
+   */
+  const words = (place) => {
+    const first = Math.floor(place / cell) * cell;
+    return cell === 1 ? [word(first)] : [word(first), " to ", word(first + cell - 1)];
+  };
+  const kind = `${state.reduce === "max" ? "largest" : "mean"} of ${cell} × ${cell} weights, `;
+  by("map-says").replaceChildren(
+    ...words(row),
+    cell === 1 ? " attends to " : " attend to ",
+    ...words(column),
+    ": ",
+    cell === 1 ? "" : kind,
+    dataElement(weight, formatWeight),
+  );
+  by("cell").setAttribute("aria-label", by("map-says").textContent ?? "");
+  by("cell").setAttribute("aria-colindex", String(column + 1));
+  by("cell-row").setAttribute("aria-rowindex", String(row + 1));
+  for (const name of ["aria-rowcount", "aria-colcount"]) by("cells").setAttribute(name, String(size));
+}
+
+/**
+ * What the rows sum to.
+ * @param {App} app
+ * @param {Matrix} matrix
+ */
+export function writeHint({ by, reading, state }, { isFirstExcluded }) {
+  const sums =
+    state.hide && reading.special.size
+      ? "the rest of each row's weight is on the special tokens, which are hidden"
+      : reading.sinks
+        ? "every row sums to one less what the head's sink takes"
+        : "every row sums to one";
+  const apart = " The first word sees only itself, so its row and column are left out of the scale of colours.";
+  fillSlots(by("map-hint"), { sums, apart: isFirstExcluded ? apart : "" });
+}

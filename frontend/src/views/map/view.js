@@ -1,0 +1,360 @@
+// Map: the weights of one head as a street map is shown: all of them from afar, each of them up close.
+//
+// OpenSeadragon moves and zooms it (window.js); its tiles are numbers, asked for where they come into view, kept
+// (tiles.js), and coloured here.
+
+import { TILE_SIZE } from "../../protocol.js";
+import { ramp } from "../../ui/colour.js";
+import { el } from "../../ui/dom.js";
+import { ticksOf } from "../../ui/figure.js";
+import { contextOf } from "../../ui/paint.js";
+import { listenToKeys, listenToSettings } from "./controls.js";
+import { Labels } from "./labels.js";
+import * as levels from "./levels.js";
+import { mapPicture } from "./picture.js";
+import { writeHint, writeReadOut } from "./read-out.js";
+import { tileSourceOf } from "./tile-source.js";
+import { TileStore } from "./tiles.js";
+import { MapWindow } from "./window.js";
+
+/** @import { App, Row, View } from "../../types.js" */
+/** @import { Cursor } from "./labels.js" */
+/** @import { Matrix } from "./levels.js" */
+
+const CLOSE = 48; // px of a cell that was jumped to
+
+/** @implements {View} */
+export class MapView {
+  /** @param {App} app */
+  constructor(app) {
+    this.app = app;
+    this.chart = app.by("chart");
+    /** OpenSeadragon, once it is loaded. @type {any} */
+    this.library = null;
+    /** @type {MapWindow | null} */
+    this.window = null;
+    /** @type {Matrix | null} */
+    this.matrix = null;
+    /** @type {Cursor | null} */
+    this.cursor = null;
+    this.recorded = ""; // the part of the map that `state.seen` has
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.repainting = undefined;
+    this.tiles = new TileStore(app.ask, (matrix) => matrix === this.matrix && this.repaintSoon());
+    this.labels = new Labels(app, this.tiles);
+    listenToKeys(this);
+    listenToSettings(this);
+  }
+
+  scale() {
+    return levels.scaleOf(this.app.state.scale, this.app.reading.U);
+  }
+
+  /** @type {View["draw"]} */
+  async draw(signal, isCurrent) {
+    const { by, state, reading } = this.app;
+    by("scale").value = this.scale();
+    by("reduce").value = state.reduce;
+    this.library ??= await this.app.options.library();
+    if (this.matrix?.key !== levels.keyOf(reading, state)) {
+      if (!(await this.open(signal, isCurrent))) return;
+    } else if (this.matrix.paintedFor !== this.coloursNow()) await this.show(true);
+    const { matrix } = this;
+    if (!isCurrent() || !matrix) return;
+    this.labels.fit(matrix);
+    writeHint(this.app, matrix);
+    await this.placeCursor(matrix, isCurrent);
+    if (!isCurrent()) return;
+    if ((state.seen?.join() ?? "") !== this.recorded && (state.seen || !state.at)) this.lookAt(state.seen);
+    this.drawLegend();
+    await this.readOut();
+    this.drawLabels();
+  }
+
+  /**
+   * Opens the matrix that is chosen, once the whole of it, the first thing to be seen, is here.
+   * @param {AbortSignal} signal
+   * @param {() => boolean} isCurrent
+   */
+  async open(signal, isCurrent) {
+    const { app } = this;
+    const before = this.matrix;
+    const matrix = levels.makeMatrix(app.reading, app.state, app.visibleUnits());
+    this.matrix = matrix;
+    app.by("for-reduce").hidden = matrix.top === 0 || Boolean(app.reading.pictured);
+    await this.tiles.get(matrix, matrix.top, 0, 0, signal);
+    if (!isCurrent()) {
+      this.matrix = before?.key === matrix.key ? before : null;
+      return false;
+    }
+    await this.show(before !== null && before.units.join() === matrix.units.join());
+    return true;
+  }
+
+  /** What the colours of the tiles follow from, besides their numbers. */
+  coloursNow() {
+    return `${this.scale()} ${this.app.isDark()}`;
+  }
+
+  repaintSoon() {
+    clearTimeout(this.repainting);
+    this.repainting = setTimeout(() => {
+      this.show(true);
+      this.drawLegend();
+    }, 150);
+  }
+
+  /**
+   * Gives the matrix to OpenSeadragon; `stay` keeps what is seen where it is.
+   * @param {boolean} stay
+   */
+  async show(stay) {
+    const { app, matrix } = this;
+    if (!matrix) return;
+    this.window ??= this.makeWindow(matrix);
+    matrix.paintedFor = this.coloursNow();
+    matrix.version++;
+    const source = tileSourceOf(this.library, matrix, this.tiles, {
+      isCurrent: () => matrix === this.matrix,
+      scale: () => this.scale(),
+      isDark: app.isDark,
+      failed: ({ message }) => app.showError(message),
+    });
+    await this.window.show(source, matrix.size, stay);
+    this.drawLabels();
+  }
+
+  /** @param {Matrix} matrix */
+  makeWindow(matrix) {
+    this.labels.fit(matrix);
+    return new MapWindow(this.library, this.app.by("deep"), {
+      moved: () => this.drawLabels(),
+      settled: () => {
+        this.drawLegend();
+        this.noteWindow();
+      },
+      clicked: (point) => {
+        this.pointAt(point);
+        this.chooseRow();
+      },
+      pointed: (point) => this.pointAt(point),
+    });
+  }
+
+  // ── What is seen ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The matrix, its window and what is seen of it; null where nothing is. */
+  seen() {
+    const { matrix, window } = this;
+    return matrix && window && !window.isEmpty() ? { matrix, window, seen: window.seen(matrix.size) } : null;
+  }
+
+  /** Notes in the address what part of the map is seen; nothing where it is all of it. */
+  noteWindow() {
+    const shown = this.seen();
+    const { app } = this;
+    if (!shown || app.state.view !== "map") return;
+    app.state.seen = levels.windowOf(shown.seen, shown.window.width, shown.matrix.size);
+    this.recorded = app.state.seen?.join() ?? "";
+    app.note(true);
+  }
+
+  /**
+   * Shows a part of the map: left, top and width in cells, or all of it.
+   * @param {number[] | null} part
+   */
+  lookAt(part) {
+    const { matrix, window } = this;
+    this.recorded = part?.join() ?? "";
+    if (!matrix || !window) return;
+    if (!part) return window.showAll(true);
+    const [left, top, width] = part.map((number) => number / matrix.size);
+    window.fit(left, top, width, width, true);
+  }
+
+  /**
+   * Goes where a cell is seen up close.
+   * @param {Matrix} matrix
+   * @param {number} row
+   * @param {number} column
+   */
+  jumpTo({ size }, row, column) {
+    const { window } = this;
+    if (!window) return;
+    if (size * CLOSE <= window.width) return window.showAll(true);
+    const [wide, high] = [window.width / CLOSE / size, window.height / CLOSE / size]; // of the map
+    window.fit((column + 0.5) / size - wide / 2, (row + 0.5) / size - high / 2, wide, high, true);
+  }
+
+  // ── The cursor ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @param {Matrix} matrix @param {() => boolean} isCurrent */
+  async placeCursor(matrix, isCurrent) {
+    const { state, isVisible } = this.app;
+    const { cursor } = this;
+    if (state.at?.every(isVisible)) {
+      const [row, column] = state.at.map((u) => matrix.units.indexOf(u));
+      const hasMoved = cursor?.row !== row || cursor?.column !== column;
+      this.cursor = { row, column, exact: true };
+      if (hasMoved && !state.seen) this.jumpTo(matrix, row, column);
+      return;
+    }
+    const isRowChosen = state.word === null || (cursor && matrix.units[cursor.row] === state.word);
+    if (cursor && cursor.row < matrix.size && isRowChosen) return;
+    this.cursor = null;
+    const first = await this.firstCell(matrix);
+    if (isCurrent()) this.cursor ??= first; // unless the pointer was faster
+  }
+
+  /**
+   * The row of the chosen word, and the word it attends to most.
+   * @param {Matrix} matrix
+   * @returns {Promise<Cursor>}
+   */
+  async firstCell({ units, size }) {
+    const { state, reading, defaultWord, weights } = this.app;
+    const row = Math.max(0, units.indexOf(state.word ?? defaultWord()));
+    const ofWord = await weights.ofWord(state.layer, units[row], "from");
+    /** @param {number} n */
+    const weight = (n) => ofWord[state.head * reading.U + units[n]];
+    let column = Number.isNaN(weight(0)) ? row : 0; // a long saved reading may not have this head's rows
+    for (let n = 1; n < size; n++) if (weight(n) > weight(column)) column = n;
+    return { row, column, exact: state.word !== null };
+  }
+
+  /** @param {{x: number, y: number}} point of the window */
+  pointAt(point) {
+    const shown = this.seen();
+    if (!shown) return;
+    const [row, column] = levels.unitsUnder(shown.seen, point);
+    this.moveTo(row, column, false);
+  }
+
+  /**
+   * @param {number} row
+   * @param {number} column
+   * @param {boolean} [follow] moves the map until the cell is seen
+   */
+  moveTo(row, column, follow = true) {
+    if (!this.matrix) return;
+    const last = this.matrix.size - 1;
+    const [r, c] = [row, column].map((place) => Math.min(last, Math.max(0, place)));
+    this.cursor = { row: r, column: c };
+    const shown = this.seen();
+    if (follow && shown) {
+      const { left, top, unit } = shown.seen;
+      const dx = levels.shiftToShow(c, left, unit, shown.window.width);
+      const dy = levels.shiftToShow(r, top, unit, shown.window.height);
+      if (dx || dy) shown.window.panBy(dx, dy);
+    }
+    this.readOut();
+    this.drawLabels();
+  }
+
+  /** Chooses the word of the cursor's row. */
+  chooseRow() {
+    const { cursor, matrix } = this;
+    if (!cursor || !matrix) return;
+    const [row, column] = [matrix.units[cursor.row], matrix.units[cursor.column]];
+    this.app.select({ word: row, side: "from", token: 0, at: [row, column] });
+  }
+
+  /** @param {number} factor */
+  zoomBy(factor) {
+    const { cursor, matrix, window } = this;
+    if (!matrix || !window) return;
+    window.zoomBy(factor, cursor && [(cursor.column + 0.5) / matrix.size, (cursor.row + 0.5) / matrix.size]);
+  }
+
+  // ── What is drawn over it, and beside it ───────────────────────────────────────────────────────────────────────────
+
+  drawLabels() {
+    const shown = this.seen();
+    if (shown && !this.app.by("map").hidden) this.labels.draw(shown.matrix, shown.seen, this.cursor);
+  }
+
+  drawLegend() {
+    const { app, matrix } = this;
+    if (!matrix) return;
+    const shown = this.seen();
+    const level = shown ? levels.levelSeen(matrix, shown.seen.unit) : matrix.top;
+    const bar = el("canvas", { width: 256, height: 1 });
+    const context = contextOf(bar);
+    ramp(app.isDark()).forEach((colour, n) => {
+      context.fillStyle = `rgb(${colour.join(" ")})`;
+      context.fillRect(n, 0, 1, 1);
+    });
+    const ticks = ticksOf(levels.peakAt(matrix, level), this.scale());
+    const marks = ticks.map(([place, label]) => {
+      const mark = el("span", {}, label);
+      mark.style.left = `${100 * place}%`;
+      return mark;
+    });
+    app.by("legend").replaceChildren(bar, ...marks);
+    app.by("legend").setAttribute("aria-label", `Colours from ${ticks[0][1]} to ${ticks[4][1]}, ${this.scale()}`);
+  }
+
+  /** Both words and the weight of the cell under the pointer, or where the arrow keys are. */
+  async readOut() {
+    const { cursor, matrix, app } = this;
+    if (!matrix || !cursor) return;
+    const shown = this.seen();
+    const level = !cursor.exact && shown ? levels.levelSeen(matrix, shown.seen.unit) : matrix.floor;
+    const [r, c] = [cursor.row, cursor.column].map((place) => Math.floor(place / 2 ** level));
+    try {
+      await this.tiles.get(matrix, level, Math.floor(r / TILE_SIZE), Math.floor(c / TILE_SIZE));
+    } catch (error) {
+      const { name, message } = /** @type {Error} */ (error);
+      if (name !== "AbortError") app.showError(message);
+      return;
+    }
+    const isSame = this.cursor?.row === cursor.row && this.cursor.column === cursor.column;
+    if (matrix !== this.matrix || !isSame) return;
+    writeReadOut(app, matrix, cursor, level, this.tiles.cellOf(matrix, level, r, c) ?? Number.NaN);
+  }
+
+  // ── Saving ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The cells that are seen, rows and columns as numbers of cells. */
+  async cellsSeen() {
+    const shown = this.seen();
+    if (!shown) throw new Error("the map is not drawn yet.");
+    const { chart, labels, tiles } = this;
+    const { matrix, seen } = shown;
+    const { left, top, unit } = seen;
+    const level = levels.levelSeen(matrix, unit);
+    const cell = 2 ** level;
+    const rows = levels.cellsBetween(top, (chart.clientHeight - labels.margin) / unit, cell, matrix.size);
+    const columns = levels.cellsBetween(left, (chart.clientWidth - labels.margin) / unit, cell, matrix.size);
+    for (const row of new Set(rows.map((n) => Math.floor(n / TILE_SIZE))))
+      for (const column of new Set(columns.map((n) => Math.floor(n / TILE_SIZE))))
+        await tiles.get(matrix, level, row, column);
+    const weights = rows.map((row) => columns.map((column) => tiles.cellOf(matrix, level, row, column) ?? Number.NaN));
+    return { matrix, level, cell, rows, columns, weights };
+  }
+
+  async picture() {
+    return mapPicture(this.app, await this.cellsSeen(), this.scale());
+  }
+
+  /** @returns {Promise<Row[]>} */
+  async table() {
+    const { matrix, cell, rows, columns, weights } = await this.cellsSeen();
+    /** @param {number} n */
+    const name = (n) => this.app.reading.units[matrix.units[n * cell]];
+    return [["from \\ to", ...columns.map(name)], ...rows.map((n, y) => [name(n), ...weights[y]])];
+  }
+
+  reset() {
+    this.matrix = null;
+    this.cursor = null;
+    this.recorded = "";
+    this.tiles.clear();
+  }
+
+  resize() {
+    if (!this.matrix) return;
+    this.labels.fit(this.matrix);
+    this.drawLabels();
+  }
+}

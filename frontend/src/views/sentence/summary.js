@@ -1,0 +1,114 @@
+// What the lines show, in sentences.
+
+import { dataElement, el, fillSlots, quoted } from "../../ui/dom.js";
+import { listed, percent } from "../../ui/format.js";
+import { visible } from "../../ui/words.js";
+import { meanOver, sum } from "./lines.js";
+
+/** @import { App } from "../../types.js" */
+/** @import { Pick } from "./lines.js" */
+/** @import { Drawn } from "./view.js" */
+/** @typedef {(u: number, v: number) => boolean} IsDirectionShown */
+
+/**
+ * How much of all the weight the lines carry that are on the screen.
+ * @param {App} app
+ * @param {Drawn} drawn
+ * @param {number} carried
+ */
+export function writeShare(app, { pick, all, mean, columns }, carried) {
+  const whole = pick ? sum(mean ?? []) : all ? columns.from.filter((u) => u >= 0).length : 0;
+  const share = percent(Math.min(1, carried / whole));
+  app.by("share-says").textContent = whole > 0 ? `The lines drawn carry ${share} of the weight.` : "";
+}
+
+/** @param {App} app @param {Drawn} drawn @param {IsDirectionShown} isDirectionShown */
+export function writeSummary(app, drawn, isDirectionShown) {
+  const { pick, heads, all, columns } = drawn;
+  const summary = app.by("sentence-says");
+  app.by("sinks").hidden = true;
+  if (!heads.length) return summary.replaceChildren("No head is shown. Click one below.");
+  if (pick) return writeWord(app, drawn, pick, isDirectionShown);
+  summary.replaceChildren("Every word attends to every word it can see. Point at one to see its lines alone.");
+  if (!all) return;
+  const { H, U } = app.reading;
+  const rows = columns.from.map((u) => {
+    const ofWord = new Float32Array(H * U);
+    for (const h of heads) ofWord.set(all.subarray((h * U + u) * U, (h * U + u + 1) * U), h * U);
+    return meanOver(heads, ofWord, U);
+  });
+  writeSinks(app, rows);
+}
+
+/**
+ * The words that the picked one attends to most, or that attend to it.
+ * @param {App} app
+ * @param {Drawn} drawn
+ * @param {Pick} pick
+ * @param {IsDirectionShown} isDirectionShown
+ */
+function writeWord(app, { heads, mean }, pick, isDirectionShown) {
+  if (!mean) return;
+  const { units } = app.reading;
+  const isFrom = pick.side === "from";
+  const strongest = app
+    .visibleUnits()
+    .filter((v) => (isFrom ? isDirectionShown(pick.u, v) : isDirectionShown(v, pick.u)) && mean[v] > 0)
+    .sort((a, b) => mean[b] - mean[a])
+    .slice(0, 3);
+  const summary = app.by("sentence-says");
+  if (!strongest.length) return summary.replaceChildren(...explainNoLines(app, pick));
+  const whose = heads.length === 1 ? `head ${heads[0]}` : `the mean of ${heads.length} heads`;
+  const words = strongest.map((v) => {
+    const word = el("bdi", { dir: "auto" }, visible(units[v]).slice(0, 60));
+    return [el("q", { class: "bare" }, word), " (", dataElement(mean[v], percent), ")"];
+  });
+  summary.replaceChildren(
+    quoted(visible(units[pick.u])),
+    isFrom ? " attends mostly to " : " gets most attention from ",
+    ...listed(words),
+    `, in layer ${app.state.layer}, ${whose}.`,
+  );
+  if (isFrom) writeSinks(app, [mean]);
+}
+
+/**
+ * Why a word has no lines: the direction that is chosen leaves its text out, or it may not look at anything.
+ * @param {App} app
+ * @param {Pick} pick
+ */
+function explainNoLines(app, { u, side }) {
+  const { units, second } = app.reading;
+  const { direction } = app.state;
+  const word = quoted(visible(units[u]));
+  const isFrom = side === "from";
+  const text = second === null || u < second ? "a" : "b";
+  if (direction !== "all" && direction[isFrom ? 0 : 1] !== text) {
+    const [mine, other] = text === "a" ? ["first", "second"] : ["second", "first"];
+    const role = isFrom ? "attending" : "attended to";
+    return [
+      word,
+      ` is in the ${mine} text, and the lines shown are of words of the ${other} ${role}. Choose another direction, or another word.`,
+    ];
+  }
+  return [word, isFrom ? " attends to none of the words shown." : " gets no attention from the words shown."];
+}
+
+/**
+ * Where special tokens and the first take most of the weight of these rows, one sentence says why.
+ * @param {App} app
+ * @param {ArrayLike<number>[]} rows
+ */
+function writeSinks(app, rows) {
+  const { by, reading } = app;
+  const mass = new Map(
+    [...new Set([0, ...reading.special])].map((v) => [v, rows.reduce((total, row) => total + row[v], 0)]),
+  );
+  const share = sum([...mass.values()]) / rows.length;
+  const heaviest = [...mass].filter(([, weight]) => weight > 0).sort((a, b) => b[1] - a[1]);
+  const where = heaviest
+    .slice(0, 2)
+    .flatMap(([v], n) => [n ? " and " : "", el("q", { class: "bare" }, visible(reading.units[v]).slice(0, 60))]);
+  by("sinks").hidden = !(share >= 0.5);
+  fillSlots(by("sinks"), { share: percent(share), where });
+}

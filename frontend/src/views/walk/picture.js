@@ -1,0 +1,99 @@
+// The saved picture of the view Walk: every token that its table shows, with score, scaled score, weight and what it adds.
+
+import { headColour } from "../../ui/colour.js";
+import { el } from "../../ui/dom.js";
+import { captionOf, figure, widthOf, wordShortener } from "../../ui/figure.js";
+import { count, format } from "../../ui/format.js";
+import { inkOf } from "../../ui/paint.js";
+import { visible } from "../../ui/words.js";
+
+/** @import { App, Drawing } from "../../types.js" */
+/** @import { Walk } from "./numbers.js" */
+/** @typedef {{name: string, numbers: number[], digits: number}} Column */
+
+const [ROW, LETTER, NUMBER, BAR] = [26, 14, 86, 220]; // px: a row, a letter, a column of numbers, the longest bar
+
+/** @param {App} app @param {Walk} walk */
+export function walkPicture(app, walk) {
+  const { tokens, units } = app.reading;
+  const names = walk.steps ? tokens : units;
+  const chosen = walk.steps ? walk.i : walk.u;
+  const words = wordShortener();
+  const drawing = draw(
+    app,
+    walk,
+    walk.rows.map((j) => words.name(names[j])),
+    chosen,
+  );
+  const token = words.name(visible(names[chosen]));
+  const { title, caption } = captionOf(app, `Attention of “${token}” in layer ${walk.l}, head ${walk.h}.`);
+  return figure(app, { title, caption, drawing, notes: [notesOn(walk, names.length), ...words.notes()] });
+}
+
+/**
+ * The length that the weights are multiplied by: of the value as the layer's output matrix passes it on, or as it is.
+ * @param {boolean} projected
+ */
+const lengthName = (projected) => (projected ? "‖v W_O‖" : "‖v‖");
+
+/** @param {Walk} walk @returns {Column[]} */
+function columnsOf({ steps, weights }) {
+  const columns = [{ name: "weight", numbers: weights, digits: 4 }];
+  if (steps)
+    columns.unshift(
+      { name: "score", numbers: steps.scores, digits: 3 },
+      { name: "scaled", numbers: steps.scaled, digits: 3 },
+    );
+  const sum = steps?.sum;
+  if (sum) columns.push({ name: `weight × ${lengthName(sum.projected)}`, numbers: sum.carried, digits: 4 });
+  return columns;
+}
+
+/**
+ * @param {App} app
+ * @param {Walk} walk
+ * @param {string[]} names of the rows
+ * @param {number} chosen
+ * @returns {Drawing}
+ */
+function draw(app, walk, names, chosen) {
+  const { ink, soft } = inkOf(app.viewer);
+  const columns = columnsOf(walk);
+  const first = Math.max(60, ...names.map((text) => widthOf(text, LETTER, 600))) + 8;
+  const bars = first + NUMBER * columns.length + 16;
+  const body = el("g", { "font-size": LETTER });
+  columns.forEach(({ name }, k) => {
+    const x = first + NUMBER * (k + 1);
+    body.append(el("text", { x, y: 14, "text-anchor": "end", "font-size": 12, fill: soft }, name));
+  });
+  walk.rows.forEach((j, n) => {
+    const y = ROW * (n + 1) + 14;
+    body.append(el("text", { x: 0, y, fill: ink, "font-weight": j === chosen ? 700 : null }, names[n]));
+    columns.forEach(({ numbers, digits }, k) => {
+      const place = { x: first + NUMBER * (k + 1), y, "text-anchor": "end", fill: ink };
+      body.append(el("text", place, format(numbers[n], digits)));
+    });
+    const width = Math.max(0.5, BAR * walk.weights[n]).toFixed(2);
+    body.append(el("rect", { x: bars, y: y - 12, width, height: 14, fill: headColour(0, app.isDark()) }));
+  });
+  return { body, width: bars + BAR, height: ROW * (walk.rows.length + 1) };
+}
+
+/** @param {Walk} walk @param {number} length of the text */
+function notesOn({ steps, rows }, length) {
+  const notes = [];
+  if (steps) {
+    const { scale, softcap, adjusted } = steps;
+    const cap = softcap === null ? "" : `, capped at ±${softcap}`;
+    const bias = adjusted ? ", and a bias of the model" : "";
+    notes.push(`Score: query · key. Scaled: score × ${format(scale, 4)}${cap}${bias}.`);
+  }
+  notes.push("Weight: softmax of the scaled scores, drawn as bars from 0 to 1.");
+  const sum = steps?.sum;
+  if (sum) notes.push(`Weight × ${lengthName(sum.projected)}: how much of the output the token adds.`);
+  if (steps?.masked) notes.push("A dash: the token may not look there.");
+  if (steps?.sink) notes.push(`The head's sink takes ${format(steps.sink, 4)}.`);
+  if (rows.length < length)
+    notes.push(`Shown: ${rows.length} of ${count(length, "token")}, those with the largest weights.`);
+  return notes.join(" ");
+}

@@ -1,0 +1,115 @@
+// The tables of the walk: a row for each token that the answer lists, in reading order.
+
+import { WALK_ROWS, WALK_TOKENS } from "../../protocol.js";
+import { dataElement, el } from "../../ui/dom.js";
+import { count } from "../../ui/format.js";
+import { strip } from "../../ui/strip.js";
+import { visible } from "../../ui/words.js";
+import { peakOf } from "./numbers.js";
+
+/** @import { Steps, Sum, Walk } from "./numbers.js" */
+/** @import { Context } from "./slots.js" */
+
+/** @param {number} number @param {number} [digits] */
+const numberCell = (number, digits) => el("td", { class: "number" }, dataElement(number, digits));
+
+/**
+ * A weight, with a bar of its length.
+ * @param {number} weight
+ */
+function weightCell(weight) {
+  const bar = el("span", { class: "weightbar" });
+  bar.style.width = `${(100 * weight).toFixed(2)}%`;
+  const track = el("span", { class: "track", "aria-hidden": "true" }, bar);
+  return el("td", { class: "number weight" }, track, dataElement(weight, 4));
+}
+
+/**
+ * Keys, scores and weights.
+ * @param {Walk} walk
+ * @param {Steps} steps
+ * @param {Context} context
+ */
+export function scoreTable(walk, { keys, scores, scaled }, context) {
+  const { app, colours } = context;
+  const { tokens } = app.reading;
+  const peak = peakOf(keys);
+  const columns = { token: "", "its key": "wide", score: "number", scaled: "number", weight: "number" };
+  return table(walk, context, columns, tokens, walk.i, (n) => {
+    const name = `key of ${visible(tokens[walk.rows[n]])}`;
+    return [
+      el("td", { class: "wide" }, strip(keys[n], name, colours, app.tip, { cells: true, peak })),
+      numberCell(scores[n], 2),
+      numberCell(scaled[n]),
+      weightCell(walk.weights[n]),
+    ];
+  });
+}
+
+/**
+ * Weighted values, and their sum.
+ * @param {Walk} walk
+ * @param {Sum} sum
+ * @param {number[][]} weighted
+ * @param {number} peak
+ * @param {Context} context
+ */
+export function valueTable(walk, { carried, context: total }, weighted, peak, context) {
+  const { app, colours } = context;
+  const { tokens } = app.reading;
+  /** @param {number[]} vector @param {string} name */
+  const cells = (vector, name) => el("td", {}, strip(vector, name, colours, app.tip, { cells: true, peak }));
+  const columns = { token: "", weight: "number", "weight × length": "number", "weight × its value": "" };
+  const whole = table(walk, context, columns, tokens, walk.i, (n) => [
+    numberCell(walk.weights[n]),
+    numberCell(carried[n]),
+    cells(weighted[n], `weight × value of ${visible(tokens[walk.rows[n]])}`),
+  ]);
+  const foot = el("tr", {}, el("th", { scope: "row" }, "sum of all"), el("td"), el("td"), cells(total, "sum"));
+  whole[0].append(el("tfoot", {}, foot));
+  return whole;
+}
+
+/**
+ * The weights between words, where nothing else is known.
+ * @param {Walk} walk
+ * @param {Context} context
+ */
+export const weightTable = (walk, context) =>
+  table(walk, context, { word: "", weight: "number" }, context.app.reading.units, walk.u, (n) => [
+    weightCell(walk.weights[n]),
+  ]);
+
+/**
+ * The table, and below that of a long text a button for the other rows.
+ * @param {Walk} walk
+ * @param {Context} context
+ * @param {Record<string, string>} columns their classes by name
+ * @param {string[]} names of all tokens, or units
+ * @param {number} chosen
+ * @param {(n: number) => HTMLElement[]} cellsOf
+ */
+function table(walk, context, columns, names, chosen, cellsOf) {
+  const { reading } = context.app;
+  const head = Object.entries(columns).map(([name, style]) => el("th", { scope: "col", class: style || null }, name));
+  const body = walk.rows.map((j, n) => {
+    const isUnknown = names === reading.tokens && reading.unknownTokens?.includes(j);
+    const word = el("bdi", { dir: "auto", class: isUnknown ? "unknown" : null }, visible(names[j]));
+    const name = el("th", { scope: "row", title: isUnknown ? "not in the model's vocabulary" : null }, word);
+    return el("tr", { class: j === chosen && "chosen" }, name, ...cellsOf(n));
+  });
+  const whole = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
+  return names.length <= WALK_TOKENS ? [whole] : [whole, moreButton(walk.rows.length, names.length, context)];
+}
+
+/** @param {number} listed @param {number} length of the text @param {Context} context */
+function moreButton(listed, length, { isAllShown, toggleAll }) {
+  const rest =
+    length <= WALK_ROWS ? `all ${length}` : `${WALK_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
+  const label = isAllShown
+    ? "Show those with the largest weights"
+    : `Show ${rest}; these ${listed} have the largest weights`;
+  const button = el("button", { type: "button", class: "quiet" }, label);
+  button.addEventListener("click", toggleAll);
+  return button;
+}
