@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import torch
 
 WORDS = 96
-TILE = {"what": "tile", "layer": 0, "head": 1, "reduce": "mean", "hide": False}
+TILE = {"type": "tile", "layer": 0, "head": 1, "reduce": "mean", "hide": False}
 
 
 @contextmanager
@@ -48,13 +48,13 @@ def ask(address, question):
     where, began = urlsplit(address), time.perf_counter()
     connection = http.client.HTTPConnection(where.hostname, where.port)
     while True:
-        connection.request("POST", "/ask", json.dumps(question))
+        connection.request("POST", "/api", json.dumps(question))
         response = connection.getresponse()
         content = response.read()
         assert response.status == 200, content
         (length,) = struct.unpack_from("<I", content)
         answer = json.loads(content[4 : 4 + length])
-        if "working" not in answer:
+        if "progress" not in answer:
             connection.close()
             return answer, time.perf_counter() - began
 
@@ -90,7 +90,7 @@ def far():
         folder = Path(name)
         model(folder, positions=100_000, layers=1)
         with serving("--model", folder, text_of(10)) as (address, _):
-            card, took = ask(address, {"what": "read", "text": text_of(99_998)})
+            card, took = ask(address, {"type": "read", "text": text_of(99_998)})
             print(f"reading {len(card['tokens']):,} tokens, 1 layer × {card['heads']} heads: {took:.0f} s")
             yield address, card["reading"]
 
@@ -291,16 +291,16 @@ def memory():
         folder = Path(name)
         model(folder, positions=10_000, layers=6)
         with serving("--model", folder, text_of(10)) as (address, pid):
-            ask(address, {"what": "read", "text": text_of(10)})
+            ask(address, {"type": "read", "text": text_of(10)})
             print(f"begun: {resident(pid):.0f} MiB")
             keys = []
             for n in range(10):
-                card, took = ask(address, {"what": "read", "text": text_of(9_998, n)})
+                card, took = ask(address, {"type": "read", "text": text_of(9_998, n)})
                 keys.append(card["reading"])
                 held = card["memory"]
                 print(
                     f"reading {n + 1}, {took:.1f} s: resident {resident(pid):.0f} MiB; {held['readings']} kept in "
-                    f"{held['kept'] / 2**20:.0f} of {held['limit'] / 2**20:.0f} MiB, each {held['reading'] / 2**20:.0f}"
+                    f"{held['used'] / 2**20:.0f} of {held['limit'] / 2**20:.0f} MiB, each {held['reading'] / 2**20:.0f}"
                 )
             draw, most = random.Random(0), 0.0
             for n in range(1000):

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regard.viewer import tiles
-from regard.viewer.cache import Cancelled, Jobs, Shelf, Working, size_of
+from regard.viewer.cache import LRUCache, size_of
+from regard.viewer.jobs import Cancelled, JobQueue, Pending
 from regard.viewer.tiles import Matrix
 from support import readings as _readings
 from support.readings import made
@@ -126,21 +127,21 @@ def test_a_layout_does_not_keep_its_reading():
     assert gone() is None
 
 
-# The shelf
+# The cache
 
 
-def test_a_shelf_lets_go_of_the_least_used():
-    shelf = Shelf(100)
+def test_a_cache_evicts_the_least_recently_used():
+    cache = LRUCache(100)
     for key in "abc":
-        shelf.put(key, key.upper(), 40)
-    assert (list(shelf), shelf.used) == (["b", "c"], 80)
-    assert shelf.get("b") == "B"
-    shelf.put("d", "D", 40)
-    assert list(shelf) == ["b", "d"]
-    shelf.put("b", "B", 90)  # the same again, larger
-    assert (list(shelf), shelf.used) == (["b"], 90)
-    shelf.put("e", "E", 1000)  # too large, and the only one
-    assert (shelf.get("e"), shelf.get("b")) == ("E", None)
+        cache.put(key, key.upper(), 40)
+    assert (list(cache), cache.used) == (["b", "c"], 80)
+    assert cache.get("b") == "B"
+    cache.put("d", "D", 40)
+    assert list(cache) == ["b", "d"]
+    cache.put("b", "B", 90)  # the same again, larger
+    assert (list(cache), cache.used) == (["b"], 90)
+    cache.put("e", "E", 1000)  # too large, and the only one
+    assert (cache.get("e"), cache.get("b")) == ("E", None)
 
 
 def test_sizes_count_each_storage_once():
@@ -149,7 +150,7 @@ def test_sizes_count_each_storage_once():
 
 
 def test_work_is_shared_told_and_cancelled():
-    jobs, go, told = Jobs(), threading.Event(), []
+    jobs, go, told = JobQueue(), threading.Event(), []
 
     def work(progress):
         told.append("begun")
@@ -158,31 +159,31 @@ def test_work_is_shared_told_and_cancelled():
         progress(0.75)
         return "done"
 
-    with pytest.raises(Working) as working:
+    with pytest.raises(Pending) as pending:
         jobs.result("a", work, 0.1)
-    assert working.value.share == 0.25
-    with pytest.raises(Working) as waiting:
+    assert pending.value.progress == 0.25
+    with pytest.raises(Pending) as waiting:
         jobs.result("b", lambda progress: "b", 0.01)
-    assert waiting.value.share is None
+    assert waiting.value.progress is None
     go.set()
     assert [jobs.result(key, work, 10) for key in "ab"] == ["done", "b"]
     assert told == ["begun"]
     go.clear()
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("c", work, 0.1)
     assert jobs.cancel(3) == ["c"]
-    assert [jobs.was_cancelled(number) for number in (2, 3, None, {})] == [False, True, False, False]
+    assert [jobs.was_cancelled(number) for number in (2, 3, None)] == [False, True, False]
     go.set()
     assert jobs.result("d", lambda progress: "the next", 10) == "the next"
     jobs.close()
 
 
 def test_each_lane_has_its_turn():
-    jobs, go = Jobs(), threading.Event()
-    with pytest.raises(Working):
+    jobs, go = JobQueue(), threading.Event()
+    with pytest.raises(Pending):
         jobs.result("long", lambda progress: go.wait(10), 0)
     assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("another long", lambda progress: "done", 0)
     go.set()
     assert jobs.result("another long", lambda progress: "done", 10) == "done"
@@ -190,8 +191,8 @@ def test_each_lane_has_its_turn():
 
 
 def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
-    monkeypatch.setattr("regard.viewer.cache.PATIENCE", 0.1)
-    jobs, ended = Jobs(), threading.Event()
+    monkeypatch.setattr("regard.viewer.jobs.ABANDONED", 0.1)
+    jobs, ended = JobQueue(), threading.Event()
 
     def work(progress):
         try:
@@ -201,7 +202,7 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
         finally:
             ended.set()
 
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("a", work, 0.01)
     assert ended.wait(5)
     with pytest.raises(Cancelled):
@@ -209,7 +210,7 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
 
 
 def test_a_result_that_nobody_comes_for_is_let_go():
-    jobs, go, thing = Jobs(), threading.Event(), None
+    jobs, go, thing = JobQueue(), threading.Event(), None
 
     def work(progress):
         nonlocal thing
@@ -218,24 +219,24 @@ def test_a_result_that_nobody_comes_for_is_let_go():
         thing = weakref.ref(found)
         return found
 
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("a", work, 0)
     go.set()
     jobs.result("b", lambda progress: None, 10)
     assert thing() is not None  # it may still be asked for
-    jobs._jobs["a"].asked -= 60
+    jobs._jobs["a"].last_asked -= 60
     jobs.result("c", lambda progress: None, 10)
     assert thing() is None
     jobs.close()
 
 
 def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
-    jobs, go = Jobs(), threading.Event()
+    jobs, go = JobQueue(), threading.Event()
     for n in range(64):
-        with pytest.raises(Working):
+        with pytest.raises(Pending):
             jobs.result(n, lambda progress: go.wait(10), 0)
     for job in jobs._jobs.values():
-        job.asked -= 60
+        job.last_asked -= 60
     assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
     assert len(jobs._jobs) == 1  # the one under way
     go.set()
@@ -243,7 +244,7 @@ def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
 
 
 def test_what_work_raises_reaches_the_asker_and_is_forgotten():
-    jobs = Jobs()
+    jobs = JobQueue()
 
     def fail(progress):
         raise ValueError("no")
@@ -256,9 +257,9 @@ def test_what_work_raises_reaches_the_asker_and_is_forgotten():
 
 
 def test_a_queue_too_long_is_refused():
-    jobs, go = Jobs(), threading.Event()
+    jobs, go = JobQueue(), threading.Event()
     for n in range(64):
-        with pytest.raises(Working):
+        with pytest.raises(Pending):
             jobs.result(n, lambda progress: go.wait(10), 0)
     with pytest.raises(OverflowError, match="Too much is being computed at once"):
         jobs.result("more", lambda progress: 1, 0)

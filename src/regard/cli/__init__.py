@@ -212,23 +212,23 @@ def serve(
 
     Only this machine can open it, unless --host and --token say otherwise. Ctrl-C ends it.
     """
-    from regard.viewer.startup import lenses, text_of
+    from regard.viewer.startup import lens_factories, text_of
 
-    offered = lenses(model or [None], allow_pickle)
+    lenses = lens_factories(model or [None], allow_pickle)
     first = text_of(text) if text is not None else "Time flies like an arrow"
     second = None if pair is None else text_of(pair)
     try:
-        from regard.viewer.api import Desk
-        from regard.viewer.server import serve as answer
+        from regard.viewer.api import ViewerAPI
+        from regard.viewer.server import serve as run_server
     except ImportError as error:
         raise ImportError(f"The viewer's server is not installed ({error}): pip install 'regard[serve]'.") from None
 
-    next(iter(offered.values()))()  # a model that cannot be opened is told now, and not to the first visitor
+    next(iter(lenses.values()))()  # a model that cannot be opened is told now, and not to the first visitor
 
     def ready(address: str) -> None:
         print(f"{address}\nCtrl-C ends it.", flush=True)
 
-    answer(Desk(offered, memory << 20, (first, second)), host, port, token, ready)
+    run_server(ViewerAPI(lenses, memory << 20, (first, second)), host, port, token, ready)
 
 
 @app.command(epilog="Example: regard embed sentences.txt --out sentences.parquet")

@@ -28,7 +28,7 @@ PIXELS = 1024  # a side, to which pictures of few cells are enlarged
 GAP = 0.1  # between the squares of a grid, as a share of their side
 
 
-def drawn(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
+def render(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
     """The `picture` as the bytes of a file."""
     return plotting.to_bytes(picture(reading, layer=layer, head=head), file_format)
 
