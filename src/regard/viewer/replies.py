@@ -95,30 +95,23 @@ def compare(lens: Lens, word: str, texts: Sequence[str], progress: Progress) -> 
     Raises RequestError where there are fewer than two such places, or more than COMPARED_PLACES.
     """
     words: list[Word] = []
-    readings: list[Reading] = []  # of each word
     left_out: list[LeftOut] = []
     for n, text in enumerate(texts):
         try:
             reading = lens.read(text, progress=_share_of(progress, n, len(texts)))
-            places = occurrences(reading, word, COMPARED_PLACES + 1 - len(words))
+            words += occurrences(reading, word, COMPARED_PLACES + 1 - len(words))
         except LookupError as error:
             left_out.append({"text": n, "reason": str(error)})
-            continue
-        words += places
-        readings += [reading] * len(places)
         if len(words) > COMPARED_PLACES:
             raise RequestError(f"“{word}” occurs more than {COMPARED_PLACES} times, the most that can be compared.")
     if not words:
         raise RequestError(left_out[0]["reason"])
     if len(words) < 2:
         raise RequestError(f"“{word}” occurs only once. A comparison needs two places or more.")
-    compared = comparison(word, readings, words)
+    compared = comparison(word, [place.reading for place in words], words)
     return CompareReply(
         word=word,
-        places=[
-            {"text": reading.text, "start": place.start, "end": place.end}
-            for reading, place in zip(readings, words, strict=True)
-        ],
+        places=[{"text": place.reading.text, "start": place.start, "end": place.end} for place in words],
         clusters=list(compared.clusters),
         left_out=left_out,
         similarity=compared.similarity,
