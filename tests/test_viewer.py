@@ -554,7 +554,7 @@ def notebook(browser, flies):
         viewer.send = lambda content, buffers=(), box=box: box.append((content, buffers))
 
     def ask(number, message):
-        viewers[number]._answer(None, message, [])
+        viewers[number]._on_message(None, message, [])
         content, buffers = sent[number].pop()
         return [content, *(base64.b64encode(one).decode() for one in buffers)]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
-from regard.viewer.protocol import MAPPED_UNITS, Metadata, Projections
+from regard.viewer.protocol import LOGARITHM_STEPS, MAPPED_UNITS, Metadata, Projections
 from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from regard.lens.walk import Made
 
 BITS = 14  # of a packed number
-EXACT_LIMIT = (
-    1_000_000  # characters: a reading that takes no more travels as float32, with the outputs to check against
-)
+EXACT_LIMIT = 1_000_000  # characters: a reading that takes no more travels as float32, with its outputs
 VALUES_LIMIT = 5_300_000  # characters: a packed reading that takes no more includes its values
 KEYS_LIMIT = 9_000_000  # characters that queries and keys may take; beyond, as many heads as fit, and pictures of all
 PICTURES_LIMIT = 3_000_000  # characters that the pictures may take
@@ -110,10 +108,10 @@ def payload(
     if pictures is not None:
         rounded = f"pictures of {pictures['side']} × {pictures['side']} cells"
     return {
-        "card": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
+        "metadata": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
-        "habits": PATTERNS,
-        "named": NAMED_FROM,
+        "patterns": PATTERNS,
+        "threshold": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
         "compared": compared,
@@ -223,7 +221,7 @@ def _packed(tensor: Tensor) -> dict[str, Any]:
 def _logarithms(tensor: Tensor) -> dict[str, Any]:
     """Weights from 2⁻³² to 1 by their logarithms, in steps of 0.03 %: 16 bits each, in two planes, deflated."""
     logarithms = np.log2(np.maximum(_numpy(tensor), 2.0**-33))
-    codes = np.rint(65535 + 2048 * logarithms).clip(0, 65535).astype("<u2")
+    codes = np.rint(65535 + LOGARITHM_STEPS * logarithms).clip(0, 65535).astype("<u2")
     return {"shape": list(tensor.shape), "logarithms": deflated(_planes(codes))}
 
 
