@@ -1,4 +1,4 @@
-"""A training step of regard.nn against the same model on PyTorch's scaled_dot_product_attention, in turn.
+"""A training step of regard.nn against the same model on PyTorch's scaled_dot_product_attention, interleaved.
 
 python benchmarks/step.py [--rounds 7]
 """

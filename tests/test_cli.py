@@ -220,9 +220,9 @@ def test_embed(run, tmp_path, monkeypatch):
     result = done(run("embed", file, file, "--out", out, "--level", "word", "--layers", 0, "--json", "--overwrite"))
     assert json.loads(result) == {"texts": 4, "vectors": 12, "tokens": 20, "truncated": 0, "bad": 0, "dim": 384}
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a " * 600)))
-    result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "cut", "--overwrite")
+    result = run("embed", "-", "--out", out, "--pool", "cls", "--truncation", "truncate", "--overwrite")
     assert result.code == 0
-    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
+    assert result.err == "regard: 1 text was longer than the model reads and is truncated: see column `truncated`.\n"
     assert pq.read_table(out)["truncated"].to_pylist() == [True]
 
 
@@ -244,9 +244,9 @@ def test_embed_with_all_that_a_row_may_have(run, tmp_path):
 def test_numbers_agree_with_their_nouns(run, tmp_path):
     (tmp_path / "a.txt").write_text("One line.\n" + "long " * 600)
     out = tmp_path / "out.parquet"
-    result = run("embed", tmp_path / "a.txt", "--out", out, "--truncation", "cut", "--dims", 1)
+    result = run("embed", tmp_path / "a.txt", "--out", out, "--truncation", "truncate", "--dims", 1)
     assert result.out == f"2 texts, 2 vectors of 1 number in {out}\n"
-    assert result.err == "regard: 1 text is longer than the model takes, and cut: column `truncated`.\n"
+    assert result.err == "regard: 1 text was longer than the model reads and is truncated: see column `truncated`.\n"
     (tmp_path / "b.txt").write_text("One line.\n\0\n\0\n")
     result = run("embed", tmp_path / "b.txt", "--out", out, "--overwrite", "--on-error", "skip")
     assert result.out == f"1 text, 1 vector of 384 numbers in {out}\n"
@@ -266,8 +266,8 @@ def test_what_is_left_out_of_a_folder_is_said(run, tmp_path):
     result = run("embed", tmp_path, "--out", tmp_path / "out.parquet")
     assert result.out.startswith("1 text, ")
     assert result.err == (
-        f"regard: {tmp_path}/README.md is not read: it tells of the folder.\n"
-        f"regard: {tmp_path}/page.html is not read: of no known type.\n"
+        f"regard: {tmp_path}/README.md was skipped: it describes the folder.\n"
+        f"regard: {tmp_path}/page.html was skipped: its type is not known.\n"
     )
 
 
@@ -535,7 +535,7 @@ def test_stopped_by_the_user(tmp_path):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
-        assert process.stderr.read() == "regard: stopped. The same command goes on from here.\n"
+        assert process.stderr.read() == "regard: stopped. Repeat the same command to resume.\n"
     assert os.listdir(tmp_path) == ["fifo"]
 
 
@@ -554,3 +554,37 @@ def test_transformers_keeps_quiet(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert result.stderr == ""
     assert "cat" in result.stdout
+
+
+# What is asked for a release longer by its old name, and what a shell asks
+
+
+def test_old_names_of_options(run, tmp_path):
+    file, out = tmp_path / "lines.txt", tmp_path / "out.parquet"
+    file.write_text("One line.\n")
+    old = ["--store=float16", "--mix", "concatenate", "--subwords", "first", "--truncation", "cut", "--level", "word"]
+    result = run("embed", file, "--out", out, *old)
+    assert (result.code, result.out) == (0, f"1 text, 3 vectors of 384 numbers in {out}\n")
+    assert result.err == (
+        "regard: --store is now called --output-dtype.\n"
+        "regard: --mix is now called --aggregate.\n"
+        "regard: --subwords is now called --subtoken-pooling.\n"
+        "regard: cut is now called truncate.\n"
+    )
+    help = done(run("embed", "--help"))
+    assert not any(re.search(rf"{name}\b", help) for name in ("--store", "--mix", "--subwords"))
+
+
+def test_what_follows_two_dashes_is_no_option(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    could_not(run("embed", "--out", "out.parquet", "--", "--store"), "--store: No such file or directory")
+
+
+def test_version(run):
+    assert re.fullmatch(r"regard \d+\.\d+\.\d+\S*\n", done(run("--version")))
+
+
+def test_completion_of_the_shell():
+    asked = {"_REGARD_COMPLETE": "complete_bash", "COMP_WORDS": "regard e", "COMP_CWORD": "1"}
+    result = subprocess.run(REGARD, capture_output=True, text=True, timeout=60, env={**os.environ, **asked})
+    assert result.stdout.split() == ["explain", "embed"]

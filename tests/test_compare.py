@@ -48,7 +48,7 @@ def test_it_is_the_cosine_of_the_words_vectors(lens, compared):
 
 def test_parting_is_the_mean_over_pairs(compared):
     last = compared.similarity[-1]
-    verbs, insects, across = (float(one[-1]) for one in compared.cluster_similarity())
+    verbs, insects, across = (float(layers[-1]) for layers in compared.cluster_similarity())
     assert verbs == pytest.approx(float(last[0, 1]))
     assert insects == pytest.approx(float(last[2, 3]))
     assert across == pytest.approx(float(last[:2, 2:].mean()))

@@ -84,9 +84,9 @@ texts = st.text(
 def read(model, text, pair=None):
     """The tokens of a text, and the spans of the words that they make up."""
     if pair is None:
-        encoded, _ = encode(model, text, model.limit, "read")
+        encoded, _ = encode(model, text, model.max_length, "read")
     else:
-        encoded, _ = encode_pair(model, text, pair, model.limit)
+        encoded, _ = encode_pair(model, text, pair, model.max_length)
         text = f"{text}\n{pair}"
     tokens = tokens_of(model, encoded, text)
     spans = [None if token.special else (token.start, token.end) for token in tokens]

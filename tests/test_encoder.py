@@ -85,13 +85,13 @@ def agree(encoder, bert):
         hidden, attentions = encoder(ids, lengths)
         alone, _ = encoder(ids[1:2, :7])
     assert (len(hidden), len(attentions)) == (4, 3)
-    for layer, (found, wanted) in enumerate(zip(hidden, expected.hidden_states, strict=True)):
+    for layer, (actual, wanted) in enumerate(zip(hidden, expected.hidden_states, strict=True)):
         for row, length in enumerate(LENGTHS):
-            torch.testing.assert_close(found[row, :length], wanted[row, :length], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(found[1:2, :7], alone[layer], atol=1e-5, rtol=1e-5)
-    for found, wanted in zip(attentions, expected.attentions, strict=True):
+            torch.testing.assert_close(actual[row, :length], wanted[row, :length], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual[1:2, :7], alone[layer], atol=1e-5, rtol=1e-5)
+    for actual, wanted in zip(attentions, expected.attentions, strict=True):
         for row, length in enumerate(LENGTHS):
-            weights = found.weights.dense()[row, :, :length]
+            weights = actual.weights.dense()[row, :, :length]
             torch.testing.assert_close(weights, wanted[row, :, :length], atol=2e-6, rtol=0)
             assert not weights[..., length:].any()
 
@@ -154,8 +154,8 @@ def test_the_embedded_model():
         hidden, _ = encoder(ids, lengths)
         mask = (torch.arange(19) < lengths[:, None]).long()
         expected = bert(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-    for found, wanted in zip(hidden, expected, strict=True):
-        assert (found - wanted)[mask.bool()].abs().max() < 1e-5
+    for actual, wanted in zip(hidden, expected, strict=True):
+        assert (actual - wanted)[mask.bool()].abs().max() < 1e-5
 
 
 def test_it_can_be_trained():
@@ -248,11 +248,11 @@ def test_what_is_saved_is_what_transformers_opens(tmp_path):
     sizes = {"vocab_size": 41, "dim": 15, "layers": 3, "heads": 5, "d_ff": 17, "positions": 13, "types": 2}
     sizes |= {"epsilon": 1e-12, "activation": "gelu"}
     checkpoint.save(tmp_path, model.state_dict(), sizes, pad_token_id=0)
-    theirs, about = transformers.AutoModelForMaskedLM.from_pretrained(
+    theirs, info = transformers.AutoModelForMaskedLM.from_pretrained(
         tmp_path, output_loading_info=True, attn_implementation="eager"
     )
-    assert not about["missing_keys"]
-    assert not about["unexpected_keys"]
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     ids, at = torch.randint(41, (2, 9)), torch.rand(2, 9) < 0.5
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(ids, at), theirs(ids).logits[at], atol=1e-5, rtol=0)

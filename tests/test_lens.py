@@ -151,10 +151,10 @@ def test_the_walk_arrives_where_the_model_does_in_every_layer_and_head(reading, 
             assert (walk.weights[0] - expected.attentions[layer][0, head, place]).abs().max() < 2e-6
             x = expected.hidden_states[layer][0].double()
             assert (walk.x[0] - x[place]).abs().max() < 1e-5
-            part = slice(32 * head, 32 * (head + 1))
+            columns = slice(32 * head, 32 * (head + 1))
             query, keys, values = (
-                torch.nn.functional.linear(x, one.weight[part].double(), one.bias[part].double())
-                for one in (own.query, own.key, own.value)
+                torch.nn.functional.linear(x, module.weight[columns].double(), module.bias[columns].double())
+                for module in (own.query, own.key, own.value)
             )
             torch.testing.assert_close(walk.query[0], query[place], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(walk.keys, keys, atol=1e-5, rtol=1e-5)
@@ -243,6 +243,17 @@ def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
     assert reading.to_others(reading.word("flies"), 0, 2) > 0.99
     assert reading.head_with_most_content(reading.word("flies"), layer=0) == (0, 4)
     assert reading.head_with_most_content(reading.word("flies"), layer=0, head=2) == (0, 2)  # where it is asked for
+
+
+def test_old_names_still_work(lens, reading):
+    word = reading.word("flies")
+    with pytest.warns(
+        DeprecationWarning, match=r"^Reading\.most_telling is now called head_with_most_content\.$"
+    ) as warned:
+        assert reading.most_telling(word) == reading.head_with_most_content(word)
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"^Walk\.habit is now called pattern\.$"):
+        assert reading.explain(word, 0, 2).habit == "previous"
 
 
 def test_what_a_weight_carries(lens, reading):
@@ -405,9 +416,9 @@ def test_threads_share_a_lens(lens):
     alone = [lens.read(text) for text in texts[:4]] * 3
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lens.read, texts))
-    for one, other in zip(alone, together, strict=True):
-        assert (one.tokens, one.truncated) == (other.tokens, other.truncated)
-        torch.testing.assert_close(one.hidden, other.hidden, atol=1e-5, rtol=0)
+    for first, second in zip(alone, together, strict=True):
+        assert (first.tokens, first.truncated) == (second.tokens, second.truncated)
+        torch.testing.assert_close(first.hidden, second.hidden, atol=1e-5, rtol=0)
 
 
 # Texts and words that are none
@@ -580,8 +591,10 @@ def test_pickled_weights_are_refused_unless_the_user_insists(tmp_path):
     regard.Lens(folder)  # the safe file is the one that is read
     (folder / "model.safetensors").unlink()
     message = r"its weights are pickled \(pytorch_model.bin\), and opening a pickle can run any code\."
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(regard.models.PickledWeightsError, match=message) as error:
         regard.Lens(folder)
+    assert isinstance(error.value, ValueError)
+    assert "--" not in str(error.value)  # a command adds its own option
     insisted = regard.Lens(folder, allow_pickle=True).read("the cat")
     torch.testing.assert_close(insisted.hidden, safe.hidden)
     (folder / "other.safetensors").touch()
@@ -619,7 +632,7 @@ def test_missing_weights_are_not_made_up(tmp_path):
 
     file = saved("llama", tmp_path) / "model.safetensors"
     tensors = load_file(file)
-    name = next(one for one in tensors if "layers.1.self_attn.k_proj" in one)
+    name = next(key for key in tensors if "layers.1.self_attn.k_proj" in key)
     del tensors[name]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"cannot be opened: its file lacks .*layers\.1\.self_attn\.k_proj\.weight"):
@@ -672,15 +685,15 @@ def test_pattern_shares_are_shares_of_the_weights(lens):
     weights, tokens = reading.attention[0].weights.dense(), reading.tokens
     rows = [n for n, token in enumerate(tokens) if not token.special]
     texts = [token.text.lower() for token in tokens]
-    found = dict(zip(PATTERNS, pattern_shares(reading, 0).unbind(1), strict=True))
-    torch.testing.assert_close(found["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
-    torch.testing.assert_close(found["last"], weights[:, rows, -1].mean(1))
+    actual = dict(zip(PATTERNS, pattern_shares(reading, 0).unbind(1), strict=True))
+    torch.testing.assert_close(actual["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
+    torch.testing.assert_close(actual["last"], weights[:, rows, -1].mean(1))
     same = sum(weights[:, i, j] for i in rows for j in range(len(tokens)) if i != j and texts[i] == texts[j])
-    torch.testing.assert_close(found["same"], same / len(rows))
+    torch.testing.assert_close(actual["same"], same / len(rows))
     marks = sum(weights[:, i, j] for i in rows for j, t in enumerate(texts) if t in ",." and i != j)
-    torch.testing.assert_close(found["punctuation"], marks / len(rows))
-    assert found["previous"].argmax() == 2  # which gives all its weight to the token before
-    assert found["previous"].max() > 0.95
+    torch.testing.assert_close(actual["punctuation"], marks / len(rows))
+    assert actual["previous"].argmax() == 2  # which gives all its weight to the token before
+    assert actual["previous"].max() > 0.95
 
 
 def test_the_planes_of_a_comparison_follow_one_another(lens):
@@ -866,9 +879,9 @@ def test_what_enters_is_not_claimed_to_be_multiplied_where_it_is_normed_first(tm
     """The value of a pre-norm model is W_v·norm(x), and far from W_v·x."""
     reading = regard.Lens(saved("llama", tmp_path)).read("the cat sat on the mat")
     walk, attention = reading.explain("mat", 1, 4), reading.lens.model.blocks[1].self_attn
-    part = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
+    columns = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
     with torch.inference_mode():
-        ours, wrong = (attention.v_proj(x)[..., part].double() for x in (walk.made.normed, walk.x))
+        ours, wrong = (attention.v_proj(x)[..., columns].double() for x in (walk.made.normed, walk.x))
     own = walk.values[list(walk.word.tokens)]
     assert (ours - own).abs().max() < 1e-5
     assert (wrong - own).abs().max() > 0.1

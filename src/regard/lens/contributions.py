@@ -28,7 +28,8 @@ def value_norms(reading: Reading, layer: int) -> Float[Tensor, "H N"]:
     if projections is not None:
         return projections.value_norms(attention.value, heads)
     values = attention.value.float()
-    return values.norm(dim=-1).repeat_interleave(heads // len(values), 0)
+    norms: Tensor = values.norm(dim=-1)
+    return norms.repeat_interleave(heads // len(values), 0)
 
 
 def knows_output_weight(reading: Reading, layer: int) -> bool:

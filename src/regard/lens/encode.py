@@ -75,7 +75,9 @@ def encode(model: Model, text: str, limit: int, call: str) -> tuple[Encoded, Tru
         raise ValueError(f"{call}: the text contains no tokens for {model.name}: {text[:60]!r}.")
     if tokens > limit:
         if limit <= special:
-            raise ValueError(f"{call}: {model.name} takes at most {limit} tokens, and the special ones are {special}.")
+            raise ValueError(
+                f"{call}: {model.name} takes at most {limit} tokens, and the special tokens take {special}."
+            )
         encoding.truncate(limit - special)
         truncation = Truncation(tokens, limit, max(stop for _, stop in encoding.offsets), len(text))
     return _processed(model, [encoding], text), truncation

@@ -296,7 +296,7 @@ def _sees_ahead(attention: Attention) -> bool:
     if not len(here):
         return not scores.mask.causal
     return any(
-        not scores.tile(Block(slice(0, 1), slice(0, scores.repeat), slice(n, n + 1), slice(n + 1, n + 2)))
+        not scores.tile(Block(slice(0, 1), slice(0, scores.n_rep), slice(n, n + 1), slice(n + 1, n + 2)))
         .isneginf()
         .all()
         for n in here[:: max(1, len(here) // 8)].tolist()

@@ -171,14 +171,14 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
     attended = reading.attention[layer]
     scores = attended.weights.scores
     rows = torch.tensor(word.tokens)
-    group = head // scores.repeat
+    group = head // scores.n_rep
     query = scores.query[0, head, rows].double()
     keys, values = scores.key[0, group].double(), attended.value[group].double()
     raw = query @ keys.T
     # Softcap, bias, mask and sinks, where the model has them, come between scaling and softmax.
     block = Block(slice(0, 1), slice(head, head + 1), rows, slice(0, len(keys)))
     sinks = attended.weights.sinks
-    adjusted = scores.finish(block, (raw * scores.scale)[None, None])
+    adjusted = scores.apply_modifiers(block, (raw * scores.scale)[None, None])
     weights = streaming.softmax(adjusted, None if sinks is None else sinks[head : head + 1])[0][0, 0]
     context = weights @ values
     model_weights, model_context = attended.weights[head, rows], attended.output[head, rows]

@@ -89,10 +89,8 @@ def windowed(
 def _check_readable(model: Model, text: str, ids: Sequence[int], limit: int, size: int, has_prompt: bool) -> None:
     """Raise `TextError` where no token fits beside the special ones, or where the text has none."""
     if size < 1:
-        taken = "all of them special ones"
-        if has_prompt:
-            taken = f"and special tokens and prompt take {limit - size}"
-        raise TextError(f"{model.name} takes at most {counted(limit, 'token')}, {taken}.")
+        fixed = "the special tokens and the prompt" if has_prompt else "the special tokens"
+        raise TextError(f"{model.name} takes at most {counted(limit, 'token')}, and {fixed} take {limit - size}.")
     if not ids:
         raise TextError(f"the text contains no tokens for {model.name}: {text[:60]!r}.")
 

@@ -142,7 +142,8 @@ def printable(text: str) -> str:
     >>> printable("a\\tb\\x1b[31m\\u202e")
     'a⇥b␛[31m�'
     """
-    return _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
+    visible: str = _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
+    return visible
 
 
 _UNPRINTABLE = regex.compile(r"[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -144,7 +144,7 @@ def _hub_unreachable() -> bool:
 
 def _commit(name: str, options: Mapping[str, Any]) -> str:
     """The commit of a model in the hub's cache; "" where it is kept otherwise."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     parts = Path(cached_file(name, "config.json", **options) or "").parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else ""
@@ -152,7 +152,7 @@ def _commit(name: str, options: Mapping[str, Any]) -> str:
 
 def _pooling_files(name: str, options: Mapping[str, Any]) -> Path | None:
     """Fetch the files that configure sentence vectors: their folder; None for a model that has no modules.json."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 

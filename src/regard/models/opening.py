@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from regard.models import hub, native
+from regard.models import native
 from regard.models.errors import adapter_error, check_not_pickled
 from regard.models.model import Model
 from regard.models.pooling import pooling_config
-from regard.models.reader import missing_tokenizer_error, unwrapped
-from regard.nn import checkpoint
-from regard.nn.layers import ACTIVATIONS
 
 
 def open_model(
@@ -38,6 +35,10 @@ def open_model(
         OSError: there is no such model, or it cannot be fetched.
         ImportError: the embedded model is not installed.
     """
+    from regard.models import hub  # here, so that `import regard` is fast
+    from regard.models.reader import missing_tokenizer_error, unwrapped
+    from regard.nn import checkpoint
+
     if isinstance(model, tuple) and len(model) == 2:
         wrapped, tokenizer = model
         inner = unwrapped(wrapped)
@@ -53,6 +54,10 @@ def open_model(
 
 
 def _from_folder(folder: Path, allow_pickle: bool) -> Model:
+    from regard.models import hub
+    from regard.nn import checkpoint
+    from regard.nn.layers import ACTIVATIONS
+
     pooling = pooling_config(folder)
     root = folder / pooling.root if pooling else folder
     if not (root / "config.json").is_file():

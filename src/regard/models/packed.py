@@ -67,7 +67,7 @@ class PackedEncoder:
         for batch in _batches(texts):
             hidden = self([texts[number] for number in batch], layers)
             lengths = [len(texts[number]) for number in batch]
-            by_text = {layer: states.split(lengths) for layer, states in hidden.items()}
+            by_text = {layer: torch.split(states, lengths) for layer, states in hidden.items()}
             for row, number in enumerate(batch):
                 yield number, {layer: states[row] for layer, states in by_text.items()}
 
@@ -93,7 +93,7 @@ class _Layer:
         self.fc2 = Linear([feed_forward.fc2], norm=layer.feed_forward_norm, dtype=dtype)
 
     def __call__(self, x: Tensor, mask: Mask) -> Tensor:
-        query, key, value = self.project(x).unflatten(1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
+        query, key, value = torch.unflatten(self.project(x), 1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
         scores = Scores(query, key, mask, query.shape[3] ** -0.5)
         attended, _, _ = backends.run(backends.choose(None, scores, value), scores, value, None)
         x = self.output(attended[0].transpose(0, 1).flatten(1), x)

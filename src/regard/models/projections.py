@@ -81,11 +81,12 @@ class Projections:
         values = values.float().repeat_interleave(heads // len(values), 0)
         weight = self.output_weight
         if weight is None:
-            return values.norm(dim=-1)
+            norms: Tensor = values.norm(dim=-1)
+            return norms
         matrix = weight if isinstance(self.output, nn.Linear) else weight.T  # (dim, H·E); Conv1D keeps the transpose
-        by_head = matrix.detach().double().unflatten(1, (heads, -1)).unbind(1)
-        norms = [_norms_after(value.double(), head) for value, head in zip(values, by_head, strict=True)]
-        return torch.stack(norms).float()
+        by_head = torch.unflatten(matrix.detach().double(), 1, (heads, -1)).unbind(1)
+        by_token = [_norms_after(value.double(), head) for value, head in zip(values, by_head, strict=True)]
+        return torch.stack(by_token).float()
 
 
 def _norms_after(value: Tensor, matrix: Tensor) -> Tensor:
@@ -174,14 +175,16 @@ def _candidates(
     def three(outputs: Sequence[Tensor]) -> Projected:
         q, k, v = outputs
         return Projected(
-            q.unflatten(1, (heads, dim)), k.unflatten(1, (groups, dim)), v.unflatten(1, (groups, value_dim))
+            torch.unflatten(q, 1, (heads, dim)),
+            torch.unflatten(k, 1, (groups, dim)),
+            torch.unflatten(v, 1, (groups, value_dim)),
         )
 
     def blocks(outputs: Sequence[Tensor]) -> Projected:
-        return three(outputs[0].split(sizes, 1))
+        return three(torch.split(outputs[0], sizes, 1))
 
     def by_group(outputs: Sequence[Tensor]) -> Projected:
-        grouped = outputs[0].unflatten(1, (groups, heads // groups + 2, dim))
+        grouped = torch.unflatten(outputs[0], 1, (groups, heads // groups + 2, dim))
         return Projected(grouped[:, :, :-2].flatten(1, 2), grouped[:, :, -2], grouped[:, :, -1])
 
     for call in linear:
@@ -276,5 +279,5 @@ def rotate(projected: Tensor, turn: tuple[Tensor, bool]) -> Tensor:
 def _pairs(heads: Tensor, size: int, interleaved: bool) -> Tensor:
     numbers = heads[..., :size].double()
     if interleaved:
-        return torch.view_as_complex(numbers.unflatten(-1, (size // 2, 2)).contiguous())
-    return torch.view_as_complex(numbers.unflatten(-1, (2, size // 2)).transpose(-1, -2).contiguous())
+        return torch.view_as_complex(torch.unflatten(numbers, -1, (size // 2, 2)).contiguous())
+    return torch.view_as_complex(torch.unflatten(numbers, -1, (2, size // 2)).transpose(-1, -2).contiguous())

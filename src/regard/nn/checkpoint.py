@@ -300,7 +300,8 @@ def _abbreviated(names: list[str]) -> str:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
+    config: dict[str, Any] = read_json(folder / "config.json")
+    return config
 
 
 class NoInitialisation(TorchFunctionMode):

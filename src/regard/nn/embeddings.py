@@ -58,7 +58,8 @@ class Embeddings(nn.Module):
         x = self.tokens(ids) + self.positions.weight[self.position_ids(ids, start)]
         if self.types is not None:
             x = x + (self.types.weight[0] if types is None else self.types(types))
-        return self.dropout(self.norm(x))
+        embedded: Tensor = self.dropout(self.norm(x))
+        return embedded
 
 
 class SinusoidalPositions(nn.Module):
@@ -86,4 +87,5 @@ class SinusoidalEmbeddings(nn.Module):
 
     def forward(self, ids: Ids, start: int = 0) -> Vectors:
         x = self.tokens(ids) * math.sqrt(self.tokens.embedding_dim)
-        return self.dropout(self.positions(x, start))
+        embedded: Tensor = self.dropout(self.positions(x, start))
+        return embedded

@@ -30,7 +30,8 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Vectors) -> Vectors:
-        return self.fc2(self.activation(self.fc1(x)))
+        output: Tensor = self.fc2(self.activation(self.fc1(x)))
+        return output
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Also loads what was saved when fc1 and fc2 were called widen and narrow."""

@@ -28,7 +28,8 @@ class BahdanauAttention(nn.Module):
 
     def scores(self, query: Tensor, keys: Memory) -> Tensor:
         """(B,M): how relevant each encoder state is to the decoder's."""
-        return self.energy(torch.tanh(self.query(query)[:, None] + keys)).squeeze(-1)
+        energies: Tensor = self.energy(torch.tanh(self.query(query)[:, None] + keys))
+        return energies.squeeze(-1)
 
     def forward(self, query: Tensor, keys: Tensor, memory: Memory, lengths: Tensor) -> tuple[Tensor, Tensor]:
         unseen = torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None]

@@ -146,7 +146,9 @@ class SequenceClassifier(nn.Module):
         self.encoder, self.dropout, self.output = encoder, nn.Dropout(dropout), nn.Linear(dim, classes)
 
     def forward(self, ids: Ids, lengths: Lengths = None) -> Tensor:
-        return self.output(self.dropout(self.encoder(ids, lengths)[0][-1][:, 0]))
+        first = self.encoder(ids, lengths)[0][-1][:, 0]
+        logits: Tensor = self.output(self.dropout(first))
+        return logits
 
 
 class MaskedLanguageModel(nn.Module):
