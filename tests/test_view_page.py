@@ -389,28 +389,28 @@ def test_a_cancelled_reading_stays_cancelled(tab):
     def slow(route):
         question = json.loads(route.request.post_data)
         asked.append(question)
-        if question["what"] == "read" and question["text"] != ARROW:
+        if question["type"] == "read" and question["text"] != ARROW:
             fixtures.answer_working(route, 0.2)
         else:
             route.continue_()
 
-    page.route("**/ask", slow)
+    page.route("**/api", slow)
     page.fill("#text", "a very long text")
     page.press("#text", "Enter")
     page.wait_for_selector("#progress:visible")
     does(page, lambda: page.click("#cancel"))
     until(page, lambda: "Reading was cancelled" in page.inner_text("#problem"))
-    read = sum(question["what"] == "read" for question in asked)
+    read = sum(question["type"] == "read" for question in asked)
     for view in ("heads", "map", "walk"):
         does(page, lambda view=view: page.click(f"#tab-{view}"))
         assert page.is_visible(f"#{view}")
     page.wait_for_timeout(500)
-    assert sum(question["what"] == "read" for question in asked) == read, "it began again"
+    assert sum(question["type"] == "read" for question in asked) == read, "it began again"
     assert page.input_value("#text") == "a very long text"
     assert f"text={quote(ARROW).replace('%20', '+')}" in page.url
     page.press("#text", "Enter")
     page.wait_for_selector("#progress:visible")
-    assert sum(question["what"] == "read" for question in asked) > read, "it begins again when it is asked for"
+    assert sum(question["type"] == "read" for question in asked) > read, "it begins again when it is asked for"
 
 
 def test_one_choice_of_model_everywhere(tab, causal):

@@ -400,12 +400,12 @@ def test_progress_is_shown_and_can_be_cancelled(tab):
     def slow(route):
         question = json.loads(route.request.post_data)
         asked.append(question)
-        if question["what"] == "thumbs":
+        if question["type"] == "thumbnails":
             fixtures.answer_working(route, 0.4)
         else:
             route.continue_()
 
-    page.route("**/ask", slow)
+    page.route("**/api", slow)
     page.click("#tab-heads")
     page.wait_for_selector("#progress:visible")
     assert page.inner_text("#progress-says") == "Drawing the heads: 40 %"
@@ -414,7 +414,7 @@ def test_progress_is_shown_and_can_be_cancelled(tab):
     until(page, lambda: page.is_visible("#problem"))
     assert "Cancelled" in page.inner_text("#problem")
     page.wait_for_timeout(300)
-    assert {"what": "cancel", "job": 7} in asked
+    assert {"type": "cancel", "job": 7} in asked
     before = len(asked)
     page.wait_for_timeout(700)
     assert len(asked) == before, "it went on asking"
@@ -554,7 +554,7 @@ def notebook(browser, flies):
         viewer.send = lambda content, buffers=(), box=box: box.append((content, buffers))
 
     def ask(number, message):
-        viewers[number]._answer(None, message, [])
+        viewers[number]._on_message(None, message, [])
         content, buffers = sent[number].pop()
         return [content, *(base64.b64encode(one).decode() for one in buffers)]
 

@@ -90,6 +90,6 @@ def saved(page, kind):
 
 
 def answer_working(route, share):
-    head = json.dumps({"working": share, "job": 7, "arrays": []}).encode()
+    head = json.dumps({"progress": share, "job": 7, "arrays": []}).encode()
     head += b" " * (-len(head) % 4)
     route.fulfill(body=struct.pack("<I", len(head)) + head, content_type="application/octet-stream")

@@ -17,11 +17,10 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from regard.viewer.payload import deflated, payload
+from regard.viewer.protocol import VIEWS
 
 if TYPE_CHECKING:
     from regard.lens import Reading
-
-VIEWS = ("sentence", "heads", "map", "walk", "compare")
 
 Progress = Callable[[float], None]
 
@@ -48,7 +47,7 @@ def render_page(
         word: Index in `reading.units` of the word that is selected when the page opens.
         layer: Layer that is shown first, counting from 0; negative numbers count from the end.
         head: Head that is shown first; negative numbers count from the end.
-        view: The view that is shown first, one of `VIEWS`; by default the first of them.
+        view: The view that is shown first, one of `protocol.VIEWS`; by default the first of them.
         link: The fragment of a viewer's address, without its "#": the page opens with exactly this selection, and the
             other arguments apply only where it leaves something open.
         compared: An answer of the API's `compare`, for the view that compares.

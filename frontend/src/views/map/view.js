@@ -1,6 +1,6 @@
 // Map: the weights of one head as a street map is shown: all of them from afar, each of them up close.
 //
-// OpenSeadragon moves and zooms it (window.js); its tiles are numbers, asked for where they come into view, kept
+// OpenSeadragon moves and zooms it (window.js); its tiles are numbers, requested where they come into view, kept
 // (tiles.js), and coloured here.
 
 import { TILE_SIZE } from "../../protocol.js";
@@ -40,7 +40,7 @@ export class MapView {
     this.recorded = ""; // the part of the map that `state.seen` has
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.repainting = undefined;
-    this.tiles = new TileStore(app.ask, (matrix) => matrix === this.matrix && this.repaintSoon());
+    this.tiles = new TileStore(app.request, (matrix) => matrix === this.matrix && this.repaintSoon());
     this.labels = new Labels(app, this.tiles);
     listenToKeys(this);
     listenToSettings(this);
