@@ -158,4 +158,15 @@ wheel: .venv/bin/python $(DIST)
 	rm -rf build/wheel
 	REGARD_KERNEL=1 PIP_CONSTRAINT=constraints.txt $(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	PATH=$(BIN):$$PATH $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
-	$(BIN)/auditwheel show $$(ls -t dist/*.whl | head -1)
+
+# torch comes from PyPI, with gigabytes for GPUs; PIP_EXTRA_INDEX_URL may name an index that has it for CPUs alone.
+OLDEST := .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check
+oldest: .venv-oldest/ready
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "core or hf or lens or nn" tests
+
+.venv-oldest/ready: .venv/build $(DIST) pyproject.toml constraints-oldest.txt $(KERNEL)
+	$(PYTHON) -m venv .venv-oldest
+	$(OLDEST) nanobind scikit-build-core
+	PATH=$(CURDIR)/$(BIN):$$PATH $(OLDEST) --constraint constraints-oldest.txt --no-build-isolation \
+	  --editable '.[model,plot,corpus,serve,bench]' pytest hypothesis jaxtyping
+	@touch $@

@@ -1,6 +1,6 @@
 """An encoder of BERT-base's shape, random weights, on texts of 16 to 512 tokens: regard beside transformers with SDPA.
 
-transformers gets texts of about one length together, padded.
+transformers gets padded batches of texts of similar length.
 
 python benchmarks/base.py [--texts 96] [--rounds 3]
 """
@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from regard.bench.embed import measure, prose
-from regard.models.model import embedded_folder
+from regard.bench.embed import measure, sample_texts
+from regard.models import embedded_folder
 
 
 def texts_of(count):
-    """English words; so many that the tokens are from 16 to 512, all lengths as often."""
-    chance, words = random.Random(0), " ".join(prose(1500)).split()
-    found = []
+    """English texts of about 16 to 512 tokens, evenly distributed."""
+    chance, words = random.Random(0), " ".join(sample_texts(1500)).split()
+    texts = []
     for _ in range(count):
         start = chance.randrange(len(words) - 400)
-        found.append(" ".join(words[start : start + round(chance.uniform(16, 512) / 1.6)]))
-    return found
+        texts.append(" ".join(words[start : start + round(chance.uniform(16, 512) / 1.6)]))
+    return texts
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
         names = ["regard", "regard-bf16", "transformers"]
         report = measure(texts_of(arguments.texts), folder, names, arguments.rounds, alone=False)
     Console(width=120, highlight=False).print(table(report))
-    print(f"  transformers takes {report.ratio('transformers'):.2f} × as long (goal: 2 at least)")
+    print(f"  transformers takes {report.ratio('transformers'):.2f} × as long (goal: at least 2)")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import regard
 from regard._internal.measure import interleaved, machine_line
-from regard.bench.embed import prose
-from regard.corpus import Recipe, Source, embed_files
+from regard.bench.embed import sample_texts
+from regard.corpus import EmbedConfig, Source, embed_files
 
 REGARD = [sys.executable, "-c", "from regard.cli import main; main()"]
 
@@ -29,7 +29,7 @@ def command(texts, out, *more):
 
 def rate(folder, arguments):
     """The whole command, from the start of the process to the file, and Lens.embed with the model open."""
-    texts = prose(6000)
+    texts = sample_texts(6000)
     file, lens = folder / "texts.txt", regard.Lens()
     file.write_text("\n".join(texts), encoding="utf-8")
     lens.embed(texts[:100])
@@ -48,7 +48,7 @@ def rate(folder, arguments):
 def memory(folder, arguments):
     """Resident memory while a million short lines are embedded, read ten times a second."""
     file = folder / "lines.txt"
-    chance, words = random.Random(0), " ".join(prose(300)).split()
+    chance, words = random.Random(0), " ".join(sample_texts(300)).split()
     with open(file, "w", encoding="utf-8") as lines:
         for _ in range(arguments.lines):
             lines.write(" ".join(chance.choices(words, k=2)) + "\n")
@@ -74,7 +74,7 @@ def memory(folder, arguments):
 def kills(folder, arguments):
     """kill -9 at random moments, and the same command again; the file is that of a run that nobody killed."""
     file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
-    words = " ".join(prose(3000)).split()[:36_000]
+    words = " ".join(sample_texts(3000)).split()[:36_000]
     file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")
     more = ["--level", "word"]
     subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
@@ -104,7 +104,7 @@ def ray(folder, arguments):
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     file = folder / "texts.txt"
-    file.write_text("\n".join(prose(8192)), encoding="utf-8")
+    file.write_text("\n".join(sample_texts(8192)), encoding="utf-8")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
@@ -114,7 +114,7 @@ def ray(folder, arguments):
         """Seconds from the first part done to the last: workers that open models are not the matter."""
         told = []
         embed_files(
-            Source([file]), folder / "out.parquet", Recipe(), on=on, overwrite=True,
+            Source([file]), folder / "out.parquet", EmbedConfig(), on=on, overwrite=True,
             progress=lambda texts, tokens, share: told.append((time.perf_counter(), texts)),
         )  # fmt: skip
         parts = [told[0]]

@@ -1,8 +1,8 @@
-"""Distilling attentions: a student's weights are drawn towards a teacher's, without a matrix of either being stored.
+"""Distilling attentions: a student's weights are trained towards a teacher's, without storing a matrix of either.
 
 The loss compares the weights pooled to a picture, their entropy, what each key receives, the largest of each row, a
-few whole rows, and vectors that both average. Its gradient at 512 tokens is held against autograd through dense weights
-in float64; at 4,096 tokens the peak memory of a training step is held against that of the forward pass alone.
+few whole rows, and vectors that both average. At 512 tokens its gradient is compared with autograd through dense
+float64 weights; at 4,096 tokens the peak memory of a training step with that of the forward pass alone.
 
 python benchmarks/distill.py [--tokens 4096] [--heads 12]
 """
@@ -37,8 +37,8 @@ def tensors(tokens: int, heads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return query.requires_grad_(), key.requires_grad_(), other_query, other_key
 
 
-def asked(weights: regard.Weights, key: Tensor) -> list[Tensor]:
-    """What the loss looks at."""
+def statistics(weights: regard.Weights, key: Tensor) -> list[Tensor]:
+    """The statistics of the weights that the loss compares."""
     return [
         weights.pool(CELLS, CELLS) * (weights.shape[-1] // CELLS),
         weights.entropy(),
@@ -49,8 +49,8 @@ def asked(weights: regard.Weights, key: Tensor) -> list[Tensor]:
     ]
 
 
-def asked_of_dense(dense: Tensor, key: Tensor) -> list[Tensor]:
-    """The same of a stored matrix, by torch's own operations."""
+def dense_statistics(dense: Tensor, key: Tensor) -> list[Tensor]:
+    """The same statistics of a stored matrix, by PyTorch."""
     size = dense.shape[-1] // CELLS
     return [
         dense.unflatten(-1, (CELLS, size)).sum(-1).unflatten(-2, (CELLS, size)).mean(-2),
@@ -63,7 +63,7 @@ def asked_of_dense(dense: Tensor, key: Tensor) -> list[Tensor]:
 
 
 def loss_between(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """The sum of squares for each head, averaged over heads: its gradients are of the size of one."""
+    """The sum of squares for each head, averaged over heads; its gradients are of the order of 1."""
     heads = student[0].shape[1]
     return sum(mse_loss(a, b, reduction="sum") for a, b in zip(student, teacher, strict=True)) / heads
 
@@ -74,11 +74,11 @@ def error(tokens: int, heads: int) -> tuple[float, float]:
     vectors = teacher[1]
     ours, theirs = (regard.attention(q, k, k, causal=True).weights for q, k in ((query, key), teacher))
     with torch.no_grad():
-        targets = asked(theirs, vectors)
-    gradients = torch.autograd.grad(loss_between(asked(ours, vectors), targets), (query, key))
+        targets = statistics(theirs, vectors)
+    gradients = torch.autograd.grad(loss_between(statistics(ours, vectors), targets), (query, key))
     student = [tensor.detach().double().requires_grad_() for tensor in (query, key)]
     dense = reference.attention(student[0], student[1], student[1], causal=True)[2]
-    exact = loss_between(asked_of_dense(dense, vectors.double()), [target.double() for target in targets])
+    exact = loss_between(dense_statistics(dense, vectors.double()), [target.double() for target in targets])
     expected = torch.autograd.grad(exact, student)
     differences = [(a - b).abs().max().item() for a, b in zip(gradients, expected, strict=True)]
     return max(differences), max(gradient.abs().max().item() for gradient in expected)
@@ -91,15 +91,15 @@ def peak(tokens: int, heads: int, kind: str) -> tuple[int, float]:
     """
     torch.manual_seed(0)
     dim = DIM * heads
-    student = Encoder(Embeddings(1000, dim, tokens), 2, dim=dim, heads=heads, inner=4 * dim)
+    student = Encoder(Embeddings(1000, dim, tokens), 2, dim=dim, heads=heads, d_ff=4 * dim)
     ids, vectors = torch.randint(1000, (1, tokens)), torch.randn(1, heads, tokens, DIM)
     with PeakMemory() as memory:
         start = time.perf_counter()
         hidden, attentions = student(ids)
         loss = hidden[-1].square().mean()
         if kind == "attentions":
-            looks = asked(attentions[-1].weights, vectors)
-            loss = loss + loss_between(looks, [torch.zeros_like(look) for look in looks]) / tokens
+            compared = statistics(attentions[-1].weights, vectors)
+            loss = loss + loss_between(compared, [torch.zeros_like(tensor) for tensor in compared]) / tokens
         if kind != "forward":
             loss.backward()
         seconds = time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""300 short texts through a model that is not packed, of ModernBERT-base's shape: the memory that they take.
+"""The memory of embedding 300 short texts with a model that is not packed, of ModernBERT-base's shape.
 
 python benchmarks/embed_memory.py [TEXTS]
 
-regard and sentence-transformers, each in a process of its own: the most that it has held above what it held with the
-model open and one text embedded.
+regard and sentence-transformers, each in a process of its own: the peak of memory above that with the model open and
+a text embedded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_model(folder: Path) -> None:
 
 
 def texts(count: int) -> list[str]:
-    """Of 3 to 40 words."""
+    """Texts of 3 to 40 random words."""
     chance = random.Random(0)
     return [" ".join(chance.choices(WORDS, k=chance.randint(3, 40))) for _ in range(count)]
 
@@ -69,10 +69,10 @@ def main(count: int = 300) -> None:
     print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder))
-        found = {name: in_process(__file__, name, folder, str(count)) for name in ("regard", "sentence-transformers")}
-    for name, used in found.items():
+        usage = {name: in_process(__file__, name, folder, str(count)) for name in ("regard", "sentence-transformers")}
+    for name, used in usage.items():
         print(f"  {name}: {count} texts, {used['bytes'] / 2**20:.0f} MiB above the open model, {used['seconds']:.1f} s")
-    ratio = found["regard"]["bytes"] / found["sentence-transformers"]["bytes"]
+    ratio = usage["regard"]["bytes"] / usage["sentence-transformers"]["bytes"]
     print(f"  ratio {ratio:.2f} (goal: at most 1.3)")
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/gpt2.py [--tokens 4096] [--rounds 3] [--without-eager]
 
-Times are taken in one process, in turn, A B A B …; memory in a process of its own each. The weights of the model are
-random, their shape is GPT-2's.
+Times are taken in one process, interleaved (A B A B …); the memory of each implementation in a process of its own. The
+model has GPT-2's shape and random weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def model_and_ids(tokens: int):
 
 
 def forward(model, ids, implementation: str) -> tuple[float, int]:
-    """One forward pass, its attentions kept where there are any: seconds, and how many attentions."""
+    """Seconds of a forward pass that keeps its attentions, and how many these are (none with sdpa)."""
     model.set_attn_implementation(implementation)
     start = time.perf_counter()
     out = model(ids, output_attentions=implementation != "sdpa")

@@ -1,8 +1,8 @@
-"""Which sense has a word here? CoarseWSD-20 by the nearest sense: the mean of its word vectors in the training texts.
+"""Word-sense disambiguation on CoarseWSD-20: the nearest sense, as the mean of its word vectors in the training texts.
 
-Loureiro, Rezaee, Pilehvar and Camacho-Collados 2021, https://doi.org/10.1162/coli_a_00405. Recall is the mean over
-senses, so that rare ones count as much. Layer 0 is the static embedding: the word's own, and that of its place; the
-static embeddings of all words around it, averaged, are the other thing that attention has to be better than.
+Loureiro, Rezaee, Pilehvar and Camacho-Collados 2021, https://doi.org/10.1162/coli_a_00405. Recall is averaged over
+senses, so that rare ones count as much. The baselines are the static embedding of the word and its position (layer 0),
+and the mean of the static embeddings of all words in the text.
 
 python benchmarks/senses.py FOLDER [--model FOLDER]        FOLDER has a folder for each word: train.data.txt and so on
 """
@@ -16,24 +16,24 @@ import numpy as np
 import regard
 
 
-def read(folder, part):
-    """Texts, the place of the word in each, and its senses."""
+def read(folder, split):
+    """The texts of a split, the span of the word in each, and its senses."""
     texts, spans = [], []
-    for line in (folder / f"{part}.data.txt").read_text(encoding="utf-8").splitlines():
+    for line in (folder / f"{split}.data.txt").read_text(encoding="utf-8").splitlines():
         index, text = line.split("\t")
         words = text.split(" ")
         start = len(" ".join([*words[: int(index)], ""]))
         texts.append(text)
         spans.append([(start, start + len(words[int(index)]))])
-    gold = (folder / f"{part}.gold.txt").read_text(encoding="utf-8").split()
+    gold = (folder / f"{split}.gold.txt").read_text(encoding="utf-8").split()
     return texts, spans, np.array(gold)
 
 
 def vectors(lens, texts, spans):
-    """(layers,texts,dim): the word's, at every layer."""
-    found = lens.embed(texts, "word", "all", mix="concatenate", parts=spans)
-    assert all(len(each) == 1 for each in found.vectors)
-    return np.concatenate(found.vectors).reshape(len(texts), lens.layers + 1, -1).transpose(1, 0, 2)
+    """(layers,texts,dim): the vectors of the word at every layer."""
+    embeddings = lens.embed(texts, "word", "all", aggregate="concatenate", spans=spans)
+    assert all(len(array) == 1 for array in embeddings.vectors)
+    return np.concatenate(embeddings.vectors).reshape(len(texts), lens.layers + 1, -1).transpose(1, 0, 2)
 
 
 def unit(x):
@@ -55,36 +55,38 @@ def main() -> None:
     arguments = parser.parse_args()
     lens = regard.Lens(arguments.model)
     words = sorted(path.name for path in arguments.folder.iterdir() if path.is_dir())
-    mixes = [range(first, last) for first, last in itertools.combinations(range(lens.layers + 2), 2)]
-    found = {mix: {} for mix in mixes}  # of which layers the mean is taken
-    chosen = {mix: [] for mix in mixes}
+    ranges = [range(first, last) for first, last in itertools.combinations(range(lens.layers + 2), 2)]
+    recalls = {layers: {} for layers in ranges}  # of the mean of these layers
+    selection = {layers: [] for layers in ranges}
     around = {}
     for word in words:
         texts, spans, senses = read(arguments.folder / word, "train")
         train = vectors(lens, texts, spans)
         texts, spans, gold = read(arguments.folder / word, "test")
         test = vectors(lens, texts, spans)
-        contexts = [lens.embed(read(arguments.folder / word, part)[0], layers=0).vectors for part in ("train", "test")]
+        contexts = [
+            lens.embed(read(arguments.folder / word, split)[0], layers=0).vectors for split in ("train", "test")
+        ]
         around[word] = recall(contexts[0], senses, contexts[1], gold)
-        half = np.arange(len(senses)) % 2 == 0  # the mix is chosen within the training texts
-        for mix in mixes:
-            of_train, of_test = train[list(mix)].mean(0), test[list(mix)].mean(0)
-            found[mix][word] = recall(of_train, senses, of_test, gold)
-            chosen[mix].append(recall(of_train[half], senses[half], of_train[~half], senses[~half]))
-    best = max(mixes, key=lambda mix: np.mean(chosen[mix]))
-    print(f"{lens.name}: recall, the mean over senses, in %")
+        half = np.arange(len(senses)) % 2 == 0  # the layers are selected on the training texts
+        for layers in ranges:
+            of_train, of_test = train[list(layers)].mean(0), test[list(layers)].mean(0)
+            recalls[layers][word] = recall(of_train, senses, of_test, gold)
+            selection[layers].append(recall(of_train[half], senses[half], of_train[~half], senses[~half]))
+    best = max(ranges, key=lambda layers: np.mean(selection[layers]))
+    print(f"{lens.name}: recall, averaged over senses, in %")
     columns = {
-        "static": found[range(1)],
+        "static": recalls[range(1)],
         "static, around": around,
-        "last layer": found[range(lens.layers, lens.layers + 1)],
-        f"layers {best[0]} to {best[-1]}": found[best],
+        "last layer": recalls[range(lens.layers, lens.layers + 1)],
+        f"layers {best[0]} to {best[-1]}": recalls[best],
     }
     print("  " + " " * 8 + "".join(f"{name:>16}" for name in columns))
     for word in words:
         print(f"  {word:8}" + "".join(f"{100 * column[word]:16.1f}" for column in columns.values()))
     means = [100 * np.mean(list(column.values())) for column in columns.values()]
     print(f"  {'mean':8}" + "".join(f"{mean:16.1f}" for mean in means))
-    print(f"  above the static embedding: {means[-1] - means[0]:+.1f} points (goal: 15 at least)")
+    print(f"  above the static embedding: {means[-1] - means[0]:+.1f} points (goal: at least 15)")
 
 
 if __name__ == "__main__":

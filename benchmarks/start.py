@@ -1,4 +1,4 @@
-"""How long it takes to begin: `import regard` beside `import torch`, and the first command beside an import.
+"""Start-up time: `import regard` against `import torch`, and the first command against importing transformers.
 
 python benchmarks/start.py
 """

@@ -1,4 +1,4 @@
-"""A training step of regard.nn against the same model on PyTorch's scaled_dot_product_attention, in turn.
+"""A training step of regard.nn against the same model on PyTorch's scaled_dot_product_attention, interleaved.
 
 python benchmarks/step.py [--rounds 7]
 """
@@ -24,7 +24,7 @@ def sdpa(query, key, value, causal=False, lengths=None):
 
 def encoder(length, dim):
     embeddings = Embeddings(VOCABULARY, dim, length)
-    model = MaskedLanguageModel(Encoder(embeddings, 4, dim=dim, heads=dim // 64, inner=4 * dim), dim)
+    model = MaskedLanguageModel(Encoder(embeddings, 4, dim=dim, heads=dim // 64, d_ff=4 * dim), dim)
     at = torch.rand(4096 // length, length) < 0.15
     return model, lambda ids: cross_entropy(model(ids, at), ids[at])
 

@@ -88,15 +88,15 @@ def compare(steps: int | None) -> None:
         options = Options() if steps is None else Options(steps=steps)
 
         def show(progress):
-            if progress.step % options.every == 0:
+            if progress.step % options.eval_every == 0:
                 print(
                     f"    step {progress.step:5}  loss {progress.loss:.2f}  found {progress.accuracy:.1%}", flush=True
                 )
 
         report = train([file], out, options, progress=show)
         tokenizer, text = texts.load_tokenizer(out), texts.read([file])
-        learned = texts.blocks(tokenizer, text.learned, options.length)
-        held_out = texts.blocks(tokenizer, text.held_out, options.length)
+        learned = texts.blocks(tokenizer, text.learned, options.seq_length)
+        held_out = texts.blocks(tokenizer, text.held_out, options.seq_length)
         changed, at = held_out_masks(held_out, tokenizer.get_vocab_size())
         counts = Trigrams(learned)
     before, between = (counts.accuracy(changed, held_out, at, both) for both in (False, True))
@@ -113,7 +113,9 @@ def kill(times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_text(corpus()[:200_000], encoding="utf-8")
-        sizes = "--layers 1 --dim 32 --heads 2 --vocabulary 1000 --length 32 --steps 2000 --every 20 --dropout 0.1"
+        sizes = (
+            "--layers 1 --dim 32 --heads 2 --vocab-size 1000 --seq-length 32 --steps 2000 --eval-every 20 --dropout 0.1"
+        )
         command = [sys.executable, "-c", "from regard.cli import main; main()", "train", str(file), *sizes.split()]
 
         def ended(out, *more):

@@ -17,16 +17,16 @@ COLOURS = {"line": "#440154", "other": "#e08214", "map": "viridis"}
 
 
 def scaling():
-    """The largest weight of 200 random scores against the dim."""
-    dims, found = [2**n for n in range(1, 12)], {"as they are": [], "divided by √dim": []}
+    """The largest of 200 weights against the dimension, of random queries and keys."""
+    dims, largest = [2**n for n in range(1, 12)], {"as they are": [], "divided by √dim": []}
     for dim in dims:
         scores = torch.randn(200, dim) @ torch.randn(200, dim).T
-        for name, scale in zip(found, (1, dim**0.5), strict=True):
-            found[name].append((scores / scale).softmax(-1).max(-1).values.mean().item())
+        for name, scale in zip(largest, (1, dim**0.5), strict=True):
+            largest[name].append((scores / scale).softmax(-1).max(-1).values.mean().item())
     figure = plotting.new_figure(6.4, 3.2, dpi=110)
     axes = figure.subplots()
     plotting.style_axes(axes, "The largest of 200 weights, of scores …")
-    for (name, shares), colour in zip(found.items(), (COLOURS["other"], COLOURS["line"]), strict=True):
+    for (name, shares), colour in zip(largest.items(), (COLOURS["other"], COLOURS["line"]), strict=True):
         axes.plot(dims, shares, "o-", label=name, color=colour, markersize=4)
     axes.set_xscale("log", base=2)
     axes.set_xticks(dims, [f"{dim:,}" for dim in dims])
@@ -37,15 +37,15 @@ def scaling():
 
 
 def positions():
-    """Sines and cosines of 64 places."""
-    places = ours.SinusoidalPositions()(torch.zeros(1, 64, 48))[0]
+    """The sines and cosines of 64 positions."""
+    encoding = ours.SinusoidalPositions()(torch.zeros(1, 64, 48))[0]
     figure = plotting.new_figure(6.4, 3.2, dpi=110)
     axes = figure.subplots()
-    plotting.style_axes(axes, "What is added to a word at each place")
+    plotting.style_axes(axes, "What is added to a word at each position")
     axes.grid(visible=False)
-    image = axes.imshow(places.T.numpy(), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_xlabel("place", fontsize=9, color=INK)
-    axes.set_ylabel("number", fontsize=9, color=INK)
+    image = axes.imshow(encoding.T.numpy(), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set_xlabel("position", fontsize=9, color=INK)
+    axes.set_ylabel("dimension", fontsize=9, color=INK)
     bar = figure.colorbar(image, ticks=[-1, 0, 1])
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
     bar.outline.set_visible(False)
@@ -53,7 +53,7 @@ def positions():
 
 
 def masks():
-    """Who may look at whom."""
+    """Which query may attend to which key."""
     x = torch.zeros(1, 1, 12, 4)
     kinds = {
         "all": {},
@@ -69,28 +69,28 @@ def masks():
         seen = regard.attention(x, x, x, **options).weights.dense()[0, 0] > 0
         axes.imshow(seen.numpy(), cmap=COLOURS["map"], vmin=-0.3, vmax=1.2, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-        axes.set_xlabel("looked at", fontsize=8, color=INK)
-    figure.axes[0].set_ylabel("looks", fontsize=8, color=INK)
+        axes.set_xlabel("key", fontsize=8, color=INK)
+    figure.axes[0].set_ylabel("query", fontsize=8, color=INK)
     return figure
 
 
 def alignment():
-    """The Transformer of the last section, and where it looked."""
-    first, last, letters = 1, 2, "abcdefghij"
+    """The attention of the Transformer of the last section to its source."""
+    bos, eos, letters = 1, 2, "abcdefghij"
     model = ours.Transformer(13, layers=1, dim=64, heads=4, dropout=0.0, pre_norm=True)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(300):
         source = torch.randint(3, 13, (64, 5))
-        start, stop = torch.full((64, 1), first), torch.full((64, 1), last)
+        start, stop = torch.full((64, 1), bos), torch.full((64, 1), eos)
         logits, _ = model(source, torch.cat((start, source.flip(1)), 1))
         loss = ours.smoothed_loss(logits, torch.cat((source.flip(1), stop), 1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     source = torch.tensor([[5, 3, 8, 4, 10]])
-    written = ours.greedy(model.eval(), source, first=first, last=last, most=6)
-    _, looked = model(source, torch.cat((torch.tensor([[first]]), written[:, :-1]), 1))
-    weights = looked[0].weights.dense()[0].mean(0).detach()
+    written = ours.greedy(model.eval(), source, bos_id=bos, eos_id=eos, max_new_tokens=6)
+    _, alignments = model(source, torch.cat((torch.tensor([[bos]]), written[:, :-1]), 1))
+    weights = alignments[0].weights.dense()[0].mean(0).detach()
     figure = plotting.new_figure(3.6, 3.4, dpi=110)
     axes = figure.subplots()
     plotting.style_axes(axes, "Reversing")
@@ -98,14 +98,14 @@ def alignment():
     axes.imshow(weights.sqrt().numpy(), cmap=COLOURS["map"], vmin=0, vmax=1, interpolation="nearest")
     names = [letters[n - 3] for n in source[0].tolist()]
     axes.set_xticks(range(5), names, color=INK)
-    axes.set_yticks(range(6), [letters[n - 3] if n > last else "end" for n in written[0].tolist()], color=INK)
+    axes.set_yticks(range(6), [letters[n - 3] if n > eos else "end" for n in written[0].tolist()], color=INK)
     axes.set_xlabel("looks at", fontsize=9, color=INK)
     axes.set_ylabel("writes", fontsize=9, color=INK)
     return figure
 
 
 def flies():
-    """A head of the embedded model."""
+    """A head of the embedded model, and where its words attend."""
     from regard.output.image import picture
 
     return picture(regard.Lens().read("Time flies like an arrow"), layer=5, head=11)
@@ -115,7 +115,7 @@ PICTURES = [flies, scaling, positions, masks, alignment]
 
 
 def main(folder: Path) -> None:
-    """All of them, into a folder."""
+    """Draw all pictures into a folder."""
     for draw in PICTURES:
         torch.manual_seed(0)
         (folder / f"{draw.__name__}.png").write_bytes(plotting.to_bytes(draw(), "png"))

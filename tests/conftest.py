@@ -14,7 +14,7 @@ from regard.backends import BACKENDS
 
 pytest.register_assert_rewrite("support")
 
-from support import oracles  # noqa: E402
+from support import areas, oracles  # noqa: E402
 from support.browser import browser, tab  # noqa: E402, F401
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -26,28 +26,12 @@ torch.set_num_threads(1)  # the tensors are small: threads would only wait for o
 
 collect_ignore = ["families.py", "fuzz.py", "gpu.py", "support"]  # programs of their own, and what tests import
 
-# The area of each file of tests, as a marker: pytest -m lens. pyproject.toml says what the areas are.
-AREAS = {
-    "core": [
-        *["architecture", "attention", "build", "cpu", "fuzz", "gradient", "kept_backend", "mask", "packed"],
-        *["properties", "public", "tensorlike", "torch", "weights", "weights_gradient"],
-    ],
-    "hf": ["families", "hf"],
-    "nn": ["encoder", "nn"],
-    "lens": ["compare", "embed", "encode", "forward", "lens", "sentence_folders", "words"],
-    "corpus": ["corpus", "corpus_output", "files", "formats"],
-    "train": ["race", "train"],
-    "bench": ["bench", "bench_embed"],
-    "viewer": ["html", "image", "protocol", "server", "terminal", "tiles", "widget"],
-    "browser": ["view_page", "viewer"],
-    "cli": ["cli", "guide", "readme"],
-}
-AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names}
-
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        item.add_marker(AREA.get(item.path.name, "core"))
+        item.add_marker(areas.area(item.path))
+        if areas.is_slow(item.path, item.name.partition("[")[0]):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

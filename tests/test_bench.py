@@ -17,9 +17,9 @@ from rich.console import Console
 
 from regard import cli
 from regard._internal import measure
-from regard.bench import attention, ceilings, picture, table
-from regard.bench.grid import BESIDE_PEERS, LOOKING, Row, grid
-from regard.bench.peers import PEERS, Problem, Refused, ours, sdpa
+from regard.bench import attention, peaks, picture, table
+from regard.bench.grid import BESIDE_PEERS, WEIGHTS_COST, Row, grid
+from regard.bench.peers import PEERS, PeerUnavailableError, Problem, ours, sdpa
 
 TINY = 64  # the grid, so many times shorter
 
@@ -30,10 +30,10 @@ def report():
 
 
 @pytest.fixture
-def known_ceilings(monkeypatch):
+def known_peaks(monkeypatch):
     """Measuring them takes some seconds."""
     flops = dict.fromkeys(("float32", "bfloat16", "float16"), 1e12)
-    monkeypatch.setattr(attention, "ceilings", lambda dtypes: ceilings.Ceilings(flops, 1e11, "the tests"))
+    monkeypatch.setattr(attention, "measure_peaks", lambda dtypes: peaks.Peaks(flops, 1e11, "the tests"))
 
 
 # The grid
@@ -41,7 +41,7 @@ def known_ceilings(monkeypatch):
 
 def test_the_grid_has_every_kind_of_row_and_each_once():
     rows = grid()
-    assert {row.kind for row in rows} == BESIDE_PEERS.keys() | LOOKING.keys()
+    assert {row.kind for row in rows} == BESIDE_PEERS.keys() | WEIGHTS_COST.keys()
     assert len({row.name for row in rows}) == len(rows)
     assert sum(row.kind == "attention" for row in rows) == 3 * 2 * 6
     assert [row.keys for row in rows if row.kind == "memory"] == [131_072]
@@ -73,11 +73,14 @@ def test_flops_and_bytes():
 def test_some_of_the_rows():
     assert {row.causal for row in attention.choose(only="CAUSAL")} == {True}
     assert {row.kind for row in attention.choose(quick=True, only="short")} == {"short"}
-    with pytest.raises(ValueError, match=r"^No row has 'long' in its name; one is 'attention float32 H 12 N 512 D 64'"):
+    with pytest.raises(
+        ValueError,
+        match=r"^There is no row with 'long' in its name\. The rows are 'attention float32 H 12 N 512 D 64' to ",
+    ):
         attention.choose(only="long")
-    assert attention.names_of_peers() == list(PEERS)
-    with pytest.raises(ValueError, match=r"^peers: expected some of sdpa, eager, flex, jax, onnx\. Got 'x'\.$"):
-        attention.names_of_peers(["sdpa", "x"])
+    assert attention.peer_names() == list(PEERS)
+    with pytest.raises(ValueError, match=r"^peers: expected names among sdpa, eager, flex, jax, onnx\. Got 'x'\.$"):
+        attention.peer_names(["sdpa", "x"])
 
 
 # Measuring
@@ -88,12 +91,12 @@ def test_every_row_is_measured(report):
     for result in report.results:
         kind = result.row.kind
         if kind == "threads":  # the tests have one
-            assert result.refused == {"one thread": "there is no more than one"}
+            assert result.unavailable == {"one thread": "there is no more than one"}
             continue
         expected = {"regard", "sdpa", "eager"} if kind in BESIDE_PEERS else {"regard", "forward"}
         assert result.seconds.keys() == (expected if kind != "memory" else {"regard"})
         assert all(seconds > 0 for seconds in result.seconds.values())
-        assert not result.refused
+        assert not result.unavailable
         assert result.backend
         assert (result.bytes is not None) == (kind == "memory")
 
@@ -103,7 +106,7 @@ def test_memory(report):
     assert 4 * 4 * 2048 * 64 <= report.results[-1].bytes < 1 << 29
 
 
-def test_threads(known_ceilings):
+def test_threads(known_peaks):
     torch.set_num_threads(2)
     try:
         row = next(row for row in grid(TINY) if row.kind == "threads")
@@ -117,22 +120,22 @@ def test_threads(known_ceilings):
 @pytest.mark.filterwarnings("ignore")  # of the peers
 @pytest.mark.parametrize("kind", ["attention", "ragged", "window", "bias", "backward"])
 @pytest.mark.parametrize("name", ["jax", "onnx"])
-def test_a_peer_agrees_or_says_why_it_does_not_take_part(known_ceilings, name, kind):
+def test_a_peer_agrees_or_says_why_it_does_not_take_part(known_peaks, name, kind):
     row = next(row for row in grid(TINY) if row.kind == kind)
     result = attention.measure([row], [name], 1, 0.0).results[0]
     there = name in result.seconds
-    assert there or re.match("not installed|always takes all|no window|no gradient", result.refused[name])
+    assert there or re.match("not installed|always takes all|no window|no gradient", result.unavailable[name])
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
-def test_flex_attention(known_ceilings):
+def test_flex_attention(known_peaks):
     row = Row("window", torch.float32, 2, 192, window=37)
     result = attention.measure([row], ["flex"], 1, 0.0).results[0]
-    assert "flex" in result.seconds, result.refused
+    assert "flex" in result.seconds, result.unavailable
 
 
-def test_nobody_times_a_wrong_answer(known_ceilings, monkeypatch):
+def test_nobody_times_a_wrong_answer(known_peaks, monkeypatch):
     def wrong(problem):
         call = sdpa(problem)
         return lambda: (call()[0] + 0.1,)
@@ -144,14 +147,14 @@ def test_nobody_times_a_wrong_answer(known_ceilings, monkeypatch):
     monkeypatch.setitem(PEERS, "onnx", ("ONNX", failing))
     result = attention.measure([grid(TINY)[0]], ["sdpa", "jax", "onnx"], 1, 0.0).results[0]
     assert result.seconds.keys() == {"regard", "sdpa"}
-    assert re.match(r"its result differs from regard's by 0\.\d+ of its size", result.refused["jax"])
-    assert result.refused["onnx"] == "out of"
+    assert re.match(r"its result differs from regard's by a relative error of 0\.\d+", result.unavailable["jax"])
+    assert result.unavailable["onnx"] == "out of"
 
 
 def test_a_matrix_that_is_too_large_is_refused():
     problem = SimpleNamespace(row=Row("attention", torch.float32, 8, 8192))
-    with pytest.raises(Refused, match=r"^N × N is too large$"):
-        Problem.refuse_matrix(problem)
+    with pytest.raises(PeerUnavailableError, match=r"^N × N is too large$"):
+        Problem.check_matrix(problem)
 
 
 def test_gradients_are_those_of_autograd():
@@ -162,7 +165,7 @@ def test_gradients_are_those_of_autograd():
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_in_turn():
+def test_interleaved():
     order = []
     runs = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     medians = measure.interleaved(runs, 2)
@@ -173,14 +176,14 @@ def test_in_turn():
     assert len(order) > 3
 
 
-def test_ceilings(report, monkeypatch):
-    found = report.ceilings
-    assert found.flops.keys() == {"float32", "bfloat16", "float16"}
-    assert all(speed > 1e8 for speed in (*found.flops.values(), found.bytes))
-    monkeypatch.setattr(ceilings, "availability", lambda: {"cpu": ["there is no kernel"]})
-    found = ceilings.ceilings([torch.float32])
-    assert found.source == "torch's matrix product and sum, for want of regard's kernel"
-    assert all(speed > 1e8 for speed in (found.flops["float32"], found.bytes))
+def test_peaks(report, monkeypatch):
+    measured = report.peaks
+    assert measured.flops.keys() == {"float32", "bfloat16", "float16"}
+    assert all(speed > 1e8 for speed in (*measured.flops.values(), measured.bytes))
+    monkeypatch.setattr(peaks, "availability", lambda: {"cpu": ["there is no kernel"]})
+    measured = peaks.measure_peaks([torch.float32])
+    assert measured.source == "torch's matrix product and sum, because regard's kernel is missing"
+    assert all(speed > 1e8 for speed in (measured.flops["float32"], measured.bytes))
 
 
 def test_ratios_and_means(report):
@@ -192,7 +195,7 @@ def test_ratios_and_means(report):
     assert attention.means(results) == pytest.approx({"sdpa": 4, "jax": 3})
     assert attention.means(results[:1]) == {}
     assert attention.sections(results) == {"float32": results}
-    assert results[0].share(report.ceilings, "sdpa") == first.flops / 2 / report.ceilings.flops["float32"]
+    assert results[0].share(report.peaks, "sdpa") == first.flops / 2 / report.peaks.flops["float32"]
 
 
 # What is shown
@@ -206,20 +209,20 @@ def drawn(report, width):
 
 def test_table(report):
     out = drawn(report, 120)
-    for title in (*list(BESIDE_PEERS.values())[1:], "float32", "bfloat16, causal", "What looking costs"):
+    for title in (*list(BESIDE_PEERS.values())[1:], "float32", "bfloat16, causal", "Cost of the weights"):
         assert f"\n{title}" in out
-    assert "At most " in out
-    assert f"(by {report.ceilings.source})" in " ".join(out.split())
-    assert re.search(r"\n +regard +of ceiling +× SDPA +× eager *\n", out)
-    assert re.search(r"\n  H 12 N 32 D 64 +[\d.]+ GF/s +\d+% +\d+\.\d\d +\d+\.\d\d *\n", out)
+    assert "Peaks: " in out
+    assert f"(measured by {report.peaks.source})" in " ".join(out.split())
+    assert re.search(r"\n +regard +% of peak +× SDPA +× eager *\n", out)
+    assert re.search(r"\n  H 12 N 32 D 64 +[\d.]+ GFLOP/s +\d+% +\d+\.\d\d +\d+\.\d\d *\n", out)
     assert re.search(r"\n  H 32 G 8 Q 1 K 512 D 128 float32 +[\d.]+ GB/s ", out)
     assert len(re.findall(r"\n  geometric mean +\d+\.\d\d +\d+\.\d\d", out)) == 6
     assert re.search(r"\n  received\(\), in a second pass: H 12 N 32 D 64 float32 +\d+\.\d\d × +the time of the", out)
     assert re.search(r"\n  forward .* N 2,048 D 64 float32 +\d+ MB +above the idle process, in [\d.]+ s", out)
-    assert out.rstrip().endswith("Without one thread: there is no more than one (2 rows).")
+    assert out.rstrip().endswith("Not measured: one thread: there is no more than one (2 rows).")
     assert max(map(len, out.splitlines())) <= 120
     narrow = drawn(report, 60)
-    assert re.search(r"[\d.]+ GF/s +\d+% +\d+\.\d\d +\d+\.\d\d", narrow)
+    assert re.search(r"[\d.]+ GFLOP/s +\d+% +\d+\.\d\d +\d+\.\d\d", narrow)
     assert max(map(len, narrow.splitlines())) <= 60
 
 
@@ -232,7 +235,7 @@ def test_json(report):
     assert first["ratio"]["sdpa"] == pytest.approx(first["seconds"]["sdpa"] / first["seconds"]["regard"])
     assert first["share"].keys() == first["seconds"].keys()
     assert found["rows"][-1]["memory"] > 0
-    assert found["means"].keys() == {name + more for name in found["ceilings"]["flops"] for more in ("", ", causal")}
+    assert found["means"].keys() == {name + more for name in found["peaks"]["flops"] for more in ("", ", causal")}
     assert found["means"]["float32"].keys() == {"sdpa", "eager"}
 
 
@@ -246,10 +249,10 @@ def test_picture(report):
         assert all(list(line.get_xdata()) == [8, 32, 64, 128, 256] for line in axes.get_lines())
 
 
-def test_a_peer_beyond_the_ceiling_stays_in_the_picture(report):
-    """As with instructions that the kernel's own ceiling does not know."""
-    low = {name: speed / 1000 for name, speed in report.ceilings.flops.items()}
-    beyond = replace(report, ceilings=report.ceilings._replace(flops=low))
+def test_a_peer_beyond_the_peak_stays_in_the_picture(report):
+    """As with instructions that the kernel's own peak does not know."""
+    low = {name: speed / 1000 for name, speed in report.peaks.flops.items()}
+    beyond = replace(report, peaks=report.peaks._replace(flops=low))
     figure = picture.picture(beyond)
     FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
@@ -258,7 +261,7 @@ def test_a_peer_beyond_the_ceiling_stays_in_the_picture(report):
 
 def test_a_picture_of_one_type(report):
     some = [result for result in report.results if result.row.name.startswith("attention float16 causal")]
-    figure = picture.picture(attention.Report(report.ceilings, 6, 1, results=some))
+    figure = picture.picture(attention.Report(report.peaks, 6, 1, results=some))
     assert [axes.get_title() for axes in figure.axes] == ["float16, causal"]
 
 
@@ -266,7 +269,7 @@ def test_a_picture_of_one_type(report):
 
 
 @pytest.fixture
-def run(known_ceilings, monkeypatch, capsys):
+def run(known_peaks, monkeypatch, capsys):
     monkeypatch.setattr(attention, "grid", lambda shrink: grid(TINY))
     monkeypatch.delenv("COLUMNS", raising=False)
 
@@ -293,7 +296,7 @@ def test_printed_and_saved(run, tmp_path):
     saves = [argument for file in files for argument in ("--save", file)]
     result = run("--quick", "--only", "attention float32", *saves)
     assert (result.code, result.err) == (0, "")
-    assert "Medians of 3, in turn." in result.out
+    assert "Medians of 3 rounds, interleaved." in result.out
     assert "× SDPA" in result.out
     assert "× eager" not in result.out
     with Image.open(files[0]) as image:
@@ -313,23 +316,23 @@ def test_printed_as_json(run):
 def test_stopped_by_the_user(run, monkeypatch, tmp_path):
     times = iter(range(3))
 
-    def interleaved(runs, rounds, at_least):
+    def interrupted(runs, rounds, at_least):
         if next(times) == 2:
             raise KeyboardInterrupt
         return dict.fromkeys(runs, 1.0)
 
-    monkeypatch.setattr(attention, "interleaved", interleaved)
+    monkeypatch.setattr(attention, "interleaved", interrupted)
     result = run("--quick", "--save", tmp_path / "a.json")
     assert (result.code, result.err) == (1, f"regard: stopped after 2 of {len(grid())} rows.\n")
-    assert len(re.findall(r" GF/s +\d+% +1\.00", result.out)) == 2
+    assert len(re.findall(r" GFLOP/s +\d+% +1\.00", result.out)) == 2
     assert json.loads((tmp_path / "a.json").read_text("utf-8"))["complete"] is False
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--only", "nothing"], 1, "No row has 'nothing' in its name; one is "),
-        (["--peers", "sdpa,x"], 1, r"peers: expected some of sdpa, eager, flex, jax, onnx\. Got 'x'\."),
+        (["--only", "nothing"], 1, "There is no row with 'nothing' in its name"),
+        (["--peers", "sdpa,x"], 1, r"peers: expected names among sdpa, eager, flex, jax, onnx\. Got 'x'\."),
         (["--save", "a.html"], 1, r"Expected a file that ends in \.png, \.svg or \.json\. Got 'a\.html'\."),
         (["--save", "no/folder/a.png"], 1, "no/folder/a.png: No such file or directory"),
         (["--only", "memory", "--save", "a.png"], 1, "There is no picture of these rows: it shows those of "),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from regard import cli
-from regard.bench import ceilings, embed, embed_view, embedders
+from regard.bench import embed, embed_view, embedders, peaks
 from support import models as fixtures
 
 TEXTS = ["the cat sat on the mat " * n for n in (1, 3, 1, 20, 2)]
@@ -23,10 +23,10 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def known_ceilings():
+def known_peaks():
     flops = dict.fromkeys(("float32", "bfloat16"), 1e12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "ceilings", lambda dtypes: ceilings.Ceilings(flops, 1e11, "the tests"))
+        patch.setattr(embed, "measure_peaks", lambda dtypes: peaks.Peaks(flops, 1e11, "the tests"))
         yield
 
 
@@ -38,7 +38,7 @@ def report(tiny):
 
 def test_all_make_the_same_vectors(report):
     assert list(report.results) == ["regard", "regard-bf16", "transformers", "st"]
-    assert not report.refused
+    assert not report.unavailable
     assert all(result.cosine > 0.9999 for name, result in report.results.items() if name != "regard-bf16")
     assert all(result.seconds > 0 for result in report.results.values())
 
@@ -47,7 +47,7 @@ def test_what_is_counted(report, tiny):
     """Tokens as the model reads them, cut at 37; operations of the linear layers and of the attention."""
     from regard import Lens
 
-    sizes = Lens(tiny).embed(TEXTS, truncation="cut").tokens
+    sizes = Lens(tiny).embed(TEXTS, truncation="truncate").tokens
     assert max(sizes) == 37
     assert (report.texts, report.tokens) == (5, sum(sizes))
     dim, inner, layers = 24, 20, 2
@@ -66,7 +66,7 @@ def test_onnx_runtime(tiny):
         pytest.importorskip(name, reason=f"the peer ONNX Runtime needs {name}")
     expected = embedders.ours(tiny, "float32")(TEXTS)
     for optimised in (True, False):
-        np.testing.assert_allclose(embedders.onnx(tiny, "float32", optimised)(TEXTS), expected, atol=1e-4)
+        np.testing.assert_allclose(embedders.onnx(tiny, optimised)(TEXTS), expected, atol=1e-4)
 
 
 def test_who_differs_or_fails_is_named_and_not_timed(tiny, monkeypatch):
@@ -77,12 +77,12 @@ def test_who_differs_or_fails_is_named_and_not_timed(tiny, monkeypatch):
         raise ImportError("No module named 'peer'\nand more")
 
     known = embedders.EMBEDDERS
-    monkeypatch.setattr(embed, "EMBEDDERS", {"regard": known["regard"], "st": ("ST", "float32", missing),
-                                             "onnx": ("ONNX", "float32", wrong)})  # fmt: skip
+    peers = {"st": embedders.Embedder("ST", "float32", missing), "onnx": embedders.Embedder("ONNX", "float32", wrong)}
+    monkeypatch.setattr(embed, "EMBEDDERS", {"regard": known["regard"], **peers})
     report = embed.measure(TEXTS, tiny, ["regard", "st", "onnx"], 1, alone=False)
     assert list(report.results) == ["regard"]
-    assert report.refused["st"] == "No module named 'peer'"
-    assert report.refused["onnx"].startswith("its vectors differ from regard's: a cosine of ")
+    assert report.unavailable["st"] == "No module named 'peer'"
+    assert report.unavailable["onnx"].startswith("its vectors differ from regard's: a cosine of ")
 
 
 def test_in_a_process_of_its_own(tiny):
@@ -98,8 +98,8 @@ def test_batches():
 
 
 def test_the_texts_are_english_of_mixed_length_and_always_the_same():
-    texts = embed.prose(300)
-    assert texts == embed.prose(300)
+    texts = embed.sample_texts(300)
+    assert texts == embed.sample_texts(300)
     sizes = [len(text.split()) for text in texts]
     assert len(set(sizes)) > 50
     assert max(sizes) > 10 * min(sizes)
@@ -139,7 +139,7 @@ def test_the_command(tiny, tmp_path, monkeypatch, capsys):
     assert list(json.loads(result.out)["rows"]) == ["regard", "regard-bf16", "transformers"]
     assert all(path.stat().st_size > 1000 for path in saved)
     for arguments, message in (
-        (["--peers", "bert"], "peers: expected some of regard, regard-bf16, st, "),
+        (["--peers", "bert"], "peers: expected names among regard, regard-bf16, st, "),
         (["--save", "a.txt"], "Expected a file that ends in .png, .svg or .json"),
         ([tmp_path / "none.txt"], "No such file or directory"),
         (["--model", tmp_path], "No such file or directory"),

@@ -49,7 +49,7 @@ def test_a_kernel_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path):
 
 def objects():
     """What was compiled for each instruction set, where the build's folder is still there."""
-    return sorted(ROOT.glob("build/cp*/CMakeFiles/kernel.dir/csrc/isa/*.o"))
+    return sorted(ROOT.glob("build/cp*/CMakeFiles/kernel.dir/csrc/kernel/isa/*.o"))
 
 
 @pytest.mark.skipif(not (shutil.which("nm") and objects()), reason="needs nm and the folder of the build")

@@ -31,7 +31,7 @@ def test_at_first_the_same_and_by_the_last_layer_verbs_and_insects(compared):
     assert compared.similarity[0].min() >= 0.98
     assert compared.similarity.max() <= 1 + 1e-9
     assert compared.clusters == ([0, 1], [2, 3])
-    verbs, insects, across = compared.parting()
+    verbs, insects, across = compared.cluster_similarity()
     assert insects[-1] > 0.85
     assert (verbs[-1] + insects[-1]) / 2 > across[-1] + 0.05
     assert across[0] > 0.98
@@ -48,7 +48,7 @@ def test_it_is_the_cosine_of_the_words_vectors(lens, compared):
 
 def test_parting_is_the_mean_over_pairs(compared):
     last = compared.similarity[-1]
-    verbs, insects, across = (float(one[-1]) for one in compared.parting())
+    verbs, insects, across = (float(layers[-1]) for layers in compared.cluster_similarity())
     assert verbs == pytest.approx(float(last[0, 1]))
     assert insects == pytest.approx(float(last[2, 3]))
     assert across == pytest.approx(float(last[:2, 2:].mean()))
@@ -57,7 +57,7 @@ def test_parting_is_the_mean_over_pairs(compared):
 def test_two_texts(lens):
     compared = lens.compare(TEXTS[:2], "flies")
     assert compared.clusters == ([0], [1])
-    first, second, across = compared.parting()
+    first, second, across = compared.cluster_similarity()
     assert first.isnan().all()
     assert second.isnan().all()
     assert across[-1] == pytest.approx(float(compared.similarity[-1, 0, 1]))

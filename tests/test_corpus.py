@@ -23,7 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regard
-from regard.corpus import BadRecordError, Recipe, Source, embed_files, read, run, shards
+from regard.corpus import BadRecordError, EmbedConfig, Source, embed_files, run, shards
+from regard.corpus.files import find_files, read_records
+from regard.corpus.records import BadRecord, Record
 from support import data
 from support import models as fixtures
 
@@ -54,7 +56,7 @@ def vectors(table):
 
 
 def found(source):
-    return list(read.records(source, read.find(source)))
+    return list(read_records(source, find_files(source)))
 
 
 # What is written
@@ -101,9 +103,9 @@ def test_sentences(lens, lines, tmp_path):
 
 @pytest.mark.parametrize("level", ["token", "word"])
 def test_tokens_and_words(lens, lines, tmp_path, level, monkeypatch):
-    monkeypatch.setattr(shards, "TEXTS", 2)  # more than one part
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)  # more than one part
     out = tmp_path / "out.parquet"
-    counts = embed_files(Source([lines]), out, Recipe(level=level, layers=2))
+    counts = embed_files(Source([lines]), out, EmbedConfig(level=level, layers=2))
     table = pq.read_table(out)
     expected = lens.embed(TEXTS, level=level, layers=2)
     assert table.column_names == ["text_id", "index", "start", "end", level, "truncated", "vector"]
@@ -117,22 +119,24 @@ def test_tokens_and_words(lens, lines, tmp_path, level, monkeypatch):
     assert np.array_equal(vectors(table), np.concatenate(expected.vectors))
 
 
-@pytest.mark.parametrize(("store", "kind"), [("float16", pa.float16()), ("int8", pa.int8())])
-def test_smaller_numbers(lens, lines, tmp_path, store, kind):
+@pytest.mark.parametrize(("output_dtype", "kind"), [("float16", pa.float16()), ("int8", pa.int8())])
+def test_smaller_numbers(lens, lines, tmp_path, output_dtype, kind):
     out = tmp_path / "out.parquet"
-    embed_files(Source([lines]), out, Recipe(store=store))
+    embed_files(Source([lines]), out, EmbedConfig(output_dtype=output_dtype))
     table = pq.read_table(out)
     assert table.schema.field("vector").type == pa.list_(kind, 384)
     kept, expected = vectors(table).astype(np.float32), lens.embed(TEXTS).vectors
-    if store == "int8":
+    if output_dtype == "int8":
         assert np.abs(kept).max(1).tolist() == [127] * 3
         kept = kept * table["scale"].to_numpy()[:, None]
-    tolerance = 2**-11 * np.abs(expected) + 1e-7 if store == "float16" else np.abs(expected).max(1, keepdims=True) / 254
+    tolerance = (
+        2**-11 * np.abs(expected) + 1e-7 if output_dtype == "float16" else np.abs(expected).max(1, keepdims=True) / 254
+    )
     assert (np.abs(kept - expected) <= tolerance * 1.001).all()
 
 
 def test_a_folder_of_parts(lens, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "TEXTS", 2)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)
     embed_files(Source([lines]), tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["part-000000.parquet", "part-000001.parquet"]
     table = pq.read_table(tmp_path / "out")  # a dataset to all that reads Parquet
@@ -140,21 +144,25 @@ def test_a_folder_of_parts(lens, lines, tmp_path, monkeypatch):
     assert np.array_equal(vectors(table), lens.embed(TEXTS).vectors)
     with pytest.raises(FileExistsError, match="is there already: choose another name"):
         embed_files(Source([lines]), tmp_path / "out")
-    embed_files(Source([lines]), tmp_path / "out", Recipe(level="token"), overwrite=True)
+    embed_files(Source([lines]), tmp_path / "out", EmbedConfig(level="token"), overwrite=True)
     assert "token" in pq.read_table(tmp_path / "out").column_names
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").touch()
-    with pytest.raises(FileExistsError, match="nothing that regard embed has made"):
+    with pytest.raises(FileExistsError, match="was not written by regard embed"):
         embed_files(Source([lines]), tmp_path / "mine", overwrite=True)
     assert os.listdir(tmp_path / "mine") == ["precious"]
 
 
 def test_options_reach_the_model(lens, lines, tmp_path):
     out = tmp_path / "out.parquet"
-    recipe = Recipe(level="word", layers=[1, -1], mix="concatenate", subwords="first-last", truncation="cut")
-    counts = embed_files(Source([lines]), out, recipe)
+    config = EmbedConfig(
+        level="word", layers=[1, -1], aggregate="concatenate", subtoken_pooling="first-last", truncation="truncate"
+    )
+    counts = embed_files(Source([lines]), out, config)
     assert (counts["dim"], counts["truncated"]) == (4 * 384, 1)
-    expected = lens.embed(TEXTS, "word", [1, -1], mix="concatenate", subwords="first-last", truncation="cut")
+    expected = lens.embed(
+        TEXTS, "word", [1, -1], aggregate="concatenate", subtoken_pooling="first-last", truncation="truncate"
+    )
     assert np.array_equal(vectors(pq.read_table(out)), np.concatenate(expected.vectors))
     assert pq.read_table(out)["truncated"].to_pylist()[-1] is True
 
@@ -212,7 +220,7 @@ def test_conllu(lens, tmp_path):
     assert [one.text[slice(*word)] for word in one.words] == ["I", "don't", "know", "it", "."]
     assert [two.text[slice(*word)] for word in two.words] == ["Yes", "!"]
     (tmp_path / "plain.txt").write_text("it's me")
-    embed_files(Source([file, tmp_path / "plain.txt"]), tmp_path / "out.parquet", Recipe(level="word"))
+    embed_files(Source([file, tmp_path / "plain.txt"]), tmp_path / "out.parquet", EmbedConfig(level="word"))
     table = pq.read_table(tmp_path / "out.parquet")
     assert table["word"].to_pylist() == ["I", "don't", "know", "it", ".", "Yes", "!", "it's", "me"]
     expected = lens.embed([one.text], "word").vectors[0]
@@ -223,7 +231,7 @@ def test_treebank():
     file = data.required(data.TREEBANK)
     records = found(Source([file], id="sent_id"))
     assert len(records) == 2001
-    assert not [record for record in records if isinstance(record, read.Bad)]
+    assert not [record for record in records if isinstance(record, BadRecord)]
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
@@ -240,7 +248,7 @@ def test_compressed(tmp_path, suffix):
     *some, last = found(Source([file]))
     assert len(some) > 1000
     assert [record.text for record in some] == lines[: len(some)]
-    assert isinstance(last, read.Bad)
+    assert isinstance(last, BadRecord)
     assert str(last).startswith(f"{file}, after line {len(some)}: the rest is lost: the file is damaged (")
     file.write_bytes(b"no such thing\n" * 9)
     (bad,) = found(Source([file]))
@@ -252,11 +260,11 @@ def test_folders(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [
-        str(file.relative_to(tmp_path)) for file in read.find(Source([tmp_path]), but=[tmp_path / "a/out.parquet"])
+        str(file.relative_to(tmp_path)) for file in find_files(Source([tmp_path]), exclude=[tmp_path / "a/out.parquet"])
     ]
     assert names == ["a/y.txt.gz", "a/z.jsonl", "b.txt"]
     with pytest.raises(ValueError, match=r"no file in this folder has a known format \(\.txt, "):
-        read.find(Source([tmp_path / ".hidden" / ".."], "lines"), but=[tmp_path])
+        find_files(Source([tmp_path / ".hidden" / ".."], "lines"), exclude=[tmp_path])
 
 
 def test_stdin(tmp_path, monkeypatch, tiny):
@@ -264,7 +272,9 @@ def test_stdin(tmp_path, monkeypatch, tiny):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stdin))
     shares = []
     source = Source([Path("-")], "jsonl", "body")
-    counts = embed_files(source, tmp_path / "out.parquet", Recipe(tiny), progress=lambda *more: shares.append(more[2]))
+    counts = embed_files(
+        source, tmp_path / "out.parquet", EmbedConfig(tiny), progress=lambda *more: shares.append(more[2])
+    )
     assert counts["texts"] == 2
     assert shares == [None, None]
     assert not stdin.closed
@@ -300,7 +310,7 @@ def test_any_bytes_are_records_or_bad(tmp_path_factory, content, name):
     file.write_bytes(content)
     for each in found(Source([file])):
         assert str(each.place).startswith(str(file))
-        if isinstance(each, read.Record):
+        if isinstance(each, Record):
             assert each.text.strip()
             assert "\0" not in each.text
             each.text.encode()
@@ -317,18 +327,22 @@ def _parquet(**columns):
 
 BAD = {
     "a byte": ("a.txt", b"good\nb\xffd\n", "a.txt, line 2: not UTF-8 at byte 1 of the text."),
-    "utf-16": ("a.txt", "one\ntwo\n".encode("utf-16"), "a.txt, line 1: not UTF-8 at byte 0 of the text."),
-    "nul": ("a.txt", b"good\n\nx\n\x00\n", "a.txt, line 4: a NUL at character 0: this is damaged, or no text."),
-    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: tiny sees no token in '\\u200b'."),
+    "utf-16": ("a.txt", "one\ntwo\n".encode("utf-16"), "a.txt: it is encoded in UTF-16: convert it to UTF-8."),
+    "nul": (
+        "a.txt",
+        b"good\n\nx\n\x00\n",
+        "a.txt, line 4: a NUL at character 0: the file is damaged, or not a text file.",
+    ),
+    "no token": ("a.txt", "good\n\u200b\n".encode(), "a.txt, line 2: the text contains no tokens for tiny: '\\u200b'."),
     "10 MB": ("a.txt", b"good\n" + b"a " * 5_000_000 + b"\ngood", "a.txt, line 2: longer than 8,388,608 bytes."),
-    "2 MB": ("a.txt", b"good\n" + b"a " * 10**6, "a.txt, line 2: 1,999,999 characters. A text may have 1,048,576:"),
+    "2 MB": ("a.txt", b"good\n" + b"a " * 10**6, "a.txt, line 2: it has 1,999,999 characters. The limit is 1,048,576:"),
     "paragraph": (
         "p.txt",
         b"\ngood\n\n" + (b"a " * 500 + b"\n") * 10_000,
         "p.txt, line 4: longer than 8,388,608 bytes.",
     ),
-    "json": ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl, line 2: no JSON: Expecting value"),
-    "deep json": ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: no JSON: "),
+    "json": ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl, line 2: not JSON: Expecting value"),
+    "deep json": ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not JSON: "),
     "list": ("a.jsonl", b"[1]\n", "a.jsonl, line 1: expected an object. Got list."),
     "no key": ("a.jsonl", b'{"body": "a"}\n', "a.jsonl, line 1: it has no 'text', but 'body'."),
     "number": ("a.jsonl", b'{"text": 5}\n', "a.jsonl, line 1: expected a text. Got int."),
@@ -359,11 +373,11 @@ def test_bad_records(tmp_path, tiny, case):
     (tmp_path / "more.txt").write_text("more\n")
     source = Source([file, tmp_path / "more.txt"], "paragraphs" if name == "p.txt" else None)
     with pytest.raises(BadRecordError) as error:
-        embed_files(source, out, Recipe(tiny))
+        embed_files(source, out, EmbedConfig(tiny))
     assert str(error.value).startswith(f"{tmp_path}/{message}")
     assert not out.exists()
     told = []
-    counts = embed_files(source, out, Recipe(tiny), on_error="skip", warn=told.append)
+    counts = embed_files(source, out, EmbedConfig(tiny), on_error="skip", warn=told.append)
     assert counts["bad"] == len(told) >= 1
     assert told[0].startswith(f"{tmp_path}/{message}")
     good = {"json": ["a"], "few columns": ["a"], "parquet null": ["a"], "10 MB": ["good", "good"], "nul": ["good", "x"]}
@@ -379,18 +393,18 @@ def test_a_damaged_page_of_parquet(tmp_path):
     content[len(content) // 2 : len(content) // 2 + 900] = bytes(900)
     file.write_bytes(content)
     *some, last = found(Source([file]))
-    assert isinstance(last, read.Bad) or any(isinstance(each, read.Bad) for each in some)
+    assert isinstance(last, BadRecord) or any(isinstance(each, BadRecord) for each in some)
 
 
 def test_ids_twice(tmp_path, tiny):
     for name, ids in (("a.jsonl", ["x", 7, "y"]), ("b.jsonl", ["z", "7"])):
         (tmp_path / name).write_text("".join(json.dumps({"text": "a", "id": id}) + "\n" for id in ids))
     source, told = Source([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], id="id"), []
-    message = f"{tmp_path}/b.jsonl, line 2: its id '7' was there before, in {tmp_path}/a.jsonl, line 2."
-    with pytest.raises(ValueError, match="was there before") as error:
-        embed_files(source, tmp_path / "out.parquet", Recipe(tiny))
+    message = f"{tmp_path}/b.jsonl, line 2: its id '7' was used before, in {tmp_path}/a.jsonl, line 2."
+    with pytest.raises(ValueError, match="was used before") as error:
+        embed_files(source, tmp_path / "out.parquet", EmbedConfig(tiny))
     assert str(error.value).startswith(message)
-    embed_files(source, tmp_path / "out.parquet", Recipe(tiny), on_error="skip", warn=told.append)
+    embed_files(source, tmp_path / "out.parquet", EmbedConfig(tiny), on_error="skip", warn=told.append)
     assert told == [message]
     assert pq.read_table(tmp_path / "out.parquet")["text_id"].to_pylist() == ["x", "7", "y", "z"]
 
@@ -399,23 +413,23 @@ def test_ids_twice(tmp_path, tiny):
 def test_no_text(tmp_path, tiny, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(ValueError, match=r"^There is no text in .*a\.txt\.$"):
-        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", Recipe(tiny))
+        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", EmbedConfig(tiny))
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_all_that_could_not_be_embedded(tmp_path, tiny):
     (tmp_path / "a.txt").write_bytes(b"\xff\n\0\n")
     with pytest.raises(ValueError, match=r"^There is no text in"):
-        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", Recipe(tiny), on_error="skip")
+        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", EmbedConfig(tiny), on_error="skip")
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
     (tmp_path / "a.txt").write_text("short\n" + "long " * 300 + "\nshort too\n")
-    recipe, told = Recipe(tiny, truncation="error"), []
+    config, told = EmbedConfig(tiny, truncation="error"), []
     with pytest.raises(ValueError, match=r"a\.txt, line 2: it has .* tokens, and tiny takes 37 at once"):
-        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", recipe)
-    embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", recipe, on_error="skip", warn=told.append)
+        embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config)
+    embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config, on_error="skip", warn=told.append)
     assert len(told) == 1
     assert pq.read_table(tmp_path / "out.parquet")["text_id"].to_pylist() == [0, 2]  # as in the file
 
@@ -425,13 +439,13 @@ def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
     [
         ({"on": "mars"}, ValueError, "on: expected 'local', 'ray' or 'ray=ADDRESS'"),
         ({"workers": 2}, ValueError, "workers: only with on='ray'"),
-        ({"recipe": Recipe(level="page")}, ValueError, "level: expected"),
-        ({"recipe": Recipe(layers=[9])}, IndexError, "layers: expected 0"),
-        ({"recipe": Recipe("./nowhere")}, OSError, "There is no folder"),
+        ({"config": EmbedConfig(level="page")}, ValueError, "level: expected"),
+        ({"config": EmbedConfig(layers=[9])}, IndexError, "layers: expected 0"),
+        ({"config": EmbedConfig("./nowhere")}, OSError, "There is no folder"),
         ({"source": Source([Path("none.txt")])}, FileNotFoundError, "none.txt"),
         ({"source": Source([Path("a.txt")], id="id")}, ValueError, "plain text has no column 'id'"),
         ({"source": Source([Path("a.txt")], column="body")}, ValueError, "plain text has no column 'body'"),
-        ({"source": Source([Path("-")], "parquet")}, ValueError, "Parquet can be read from an uncompressed file alone"),
+        ({"source": Source([Path("-")], "parquet")}, ValueError, "Parquet can be read only from an uncompressed file"),
         ({"source": Source([Path("-")]), "on": "ray"}, ValueError, "stdin cannot be read"),
         ({"out": "out.csv"}, ValueError, r"^out: expected FILE\.parquet, or the name of a folder\. Got 'out\.csv'\.$"),
         ({"out": "no/such/folder/out.parquet"}, FileNotFoundError, "no/such/folder"),
@@ -441,7 +455,7 @@ def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
 def test_what_cannot_be_done(tmp_path, tiny, monkeypatch, more, error, message):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("a text")
-    arguments = {"source": Source([Path("a.txt")]), "out": "out.parquet", "recipe": Recipe(tiny), **more}
+    arguments = {"source": Source([Path("a.txt")]), "out": "out.parquet", "config": EmbedConfig(tiny), **more}
     with pytest.raises(error, match=message):
         embed_files(**arguments)
     assert os.listdir(".") == ["a.txt"]
@@ -458,7 +472,7 @@ def test_a_read_only_target(tiny):
             os.seteuid(65534)
         try:
             with pytest.raises(PermissionError, match=r"out\.parquet\.parts"):
-                embed_files(Source([texts]), Path(folder, "out.parquet"), Recipe(tiny))
+                embed_files(Source([texts]), Path(folder, "out.parquet"), EmbedConfig(tiny))
         finally:
             if root:
                 os.seteuid(0)
@@ -478,18 +492,18 @@ class FullDisk(io.FileIO):
 
 def test_a_full_disk(tmp_path, tiny, monkeypatch):
     """What was written stays, and the run goes on when there is room."""
-    monkeypatch.setattr(shards, "TEXTS", 10)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 10)
     (tmp_path / "a.txt").write_text("".join(f"text {n}\n" for n in range(30)))
     source, out = Source([tmp_path / "a.txt"]), tmp_path / "out.parquet"
     with monkeypatch.context() as patch:
         patch.setattr("regard._internal.files.open", FullDisk, raising=False)
         with pytest.raises(OSError, match="No space left on device") as error:
-            embed_files(source, out, Recipe(tiny))
+            embed_files(source, out, EmbedConfig(tiny))
     assert "out.parquet.parts/part-" in error.value.filename
     kept = list((tmp_path / "out.parquet.parts").glob("part-*"))
     assert 1 <= len(kept) < 3
     told = []
-    assert embed_files(source, out, Recipe(tiny), progress=lambda *more: told.append(more[0]))["texts"] == 30
+    assert embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: told.append(more[0]))["texts"] == 30
     assert sum(told) == 30 - 10 * len(kept)
 
 
@@ -517,10 +531,10 @@ def many(tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from regard.corpus import Recipe, Source, embed_files, shards
-shards.TEXTS = 10
+from regard.corpus import EmbedConfig, Source, embed_files, shards
+shards.MAX_TEXTS = 10
 print("ready", flush=True)
-embed_files(Source([Path(sys.argv[1])]), sys.argv[2], Recipe(sys.argv[3], level="word"))
+embed_files(Source([Path(sys.argv[1])]), sys.argv[2], EmbedConfig(sys.argv[3], level="word"))
 """
 
 
@@ -552,7 +566,7 @@ def test_killed_and_started_again(many, tmp_path, tiny):
 
 
 def test_what_is_done_is_not_done_again(many, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(shards, "TEXTS", 100)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 100)
     source, out = Source([many]), tmp_path / "out.parquet"
     shares = []
 
@@ -562,35 +576,35 @@ def test_what_is_done_is_not_done_again(many, tmp_path, tiny, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_files(source, out, Recipe(tiny), progress=stop)
+        embed_files(source, out, EmbedConfig(tiny), progress=stop)
     assert not out.exists()
-    for other in (Recipe(tiny, level="word"), Recipe(), Recipe(tiny, store="float16")):
+    for other in (EmbedConfig(tiny, level="word"), EmbedConfig(), EmbedConfig(tiny, output_dtype="float16")):
         with pytest.raises(FileExistsError, match=r"out\.parquet\.parts was begun by another run \("):
             embed_files(source, out, other)
     many.write_text(many.read_text().replace("\n", " changed\n", 1))  # in the first part
     told = []
-    embed_files(source, out, Recipe(tiny), progress=lambda *more: told.append(more))
+    embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: told.append(more))
     assert sum(texts for texts, _, _ in told) == 300  # the first, which changed, and the two that were not done
     assert pq.read_table(out)["text"].to_pylist() == many.read_text().splitlines()
-    embed_files(source, tmp_path / "again.parquet", Recipe(tiny))
+    embed_files(source, tmp_path / "again.parquet", EmbedConfig(tiny))
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()
 
 
 def test_one_run_at_a_time(many, tmp_path, tiny):
     def another(texts, tokens, share):
-        with pytest.raises(FileExistsError, match="another run is at work there"):
-            embed_files(Source([many]), tmp_path / "out.parquet", Recipe(tiny))
+        with pytest.raises(FileExistsError, match="another run is using this folder"):
+            embed_files(Source([many]), tmp_path / "out.parquet", EmbedConfig(tiny))
 
-    assert embed_files(Source([many]), tmp_path / "out.parquet", Recipe(tiny), progress=another)["texts"] == 400
+    assert embed_files(Source([many]), tmp_path / "out.parquet", EmbedConfig(tiny), progress=another)["texts"] == 400
 
 
 def test_overwrite_begins_anew(many, tmp_path, tiny):
     out = tmp_path / "out.parquet"
     out.write_bytes(b"old")
     with pytest.raises(FileExistsError, match="is there already"):
-        embed_files(Source([many]), out, Recipe(tiny))
+        embed_files(Source([many]), out, EmbedConfig(tiny))
     assert out.read_bytes() == b"old"
-    assert embed_files(Source([many]), out, Recipe(tiny), overwrite=True)["texts"] == 400
+    assert embed_files(Source([many]), out, EmbedConfig(tiny), overwrite=True)["texts"] == 400
     assert pq.read_table(out).num_rows == 400
 
 
@@ -599,10 +613,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tiny):
     program = """
 import resource, sys
 from pathlib import Path
-from regard.corpus import Recipe, Source, embed_files
+from regard.corpus import EmbedConfig, Source, embed_files
 for n, lines in enumerate((6_000, 66_000)):
     Path("lines.txt").write_text("".join(f"{n} the cat sat\\n" for n in range(lines)))
-    embed_files(Source([Path("lines.txt")]), f"{n}.parquet", Recipe(sys.argv[1]))
+    embed_files(Source([Path("lines.txt")]), f"{n}.parquet", EmbedConfig(sys.argv[1]))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     result = subprocess.run([sys.executable, "-c", program, tiny], cwd=tmp_path, capture_output=True, text=True)
@@ -619,7 +633,7 @@ CLUSTER = """
 import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from regard.corpus import Recipe, Source, embed_files
+from regard.corpus import EmbedConfig, Source, embed_files
 
 def main(texts, out, model):
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -634,7 +648,7 @@ def main(texts, out, model):
             cluster.remove_node(nodes[0], allow_graceful=False)
 
     source = Source([Path(texts)])
-    counts = embed_files(source, out, Recipe(model), on=f"ray={cluster.address}", progress=progress)
+    counts = embed_files(source, out, EmbedConfig(model), on=f"ray={cluster.address}", progress=progress)
     assert sum(texts for texts, _ in told) == counts["texts"], (told, counts)
     assert told[-1][1] == 1
     cluster.shutdown()
@@ -648,7 +662,7 @@ def test_a_node_of_the_cluster_is_killed(tmp_path, tiny, many):
     pytest.importorskip("ray")
     texts = tmp_path / "texts.txt"
     texts.write_text(many.read_text() * 20)
-    embed_files(Source([texts]), tmp_path / "one.parquet", Recipe(tiny))
+    embed_files(Source([texts]), tmp_path / "one.parquet", EmbedConfig(tiny))
     command = [sys.executable, "-c", CLUSTER, texts, tmp_path / "all.parquet", tiny]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
@@ -664,3 +678,41 @@ def test_no_cluster_there(tmp_path, tiny, lines):
     assert result.returncode == 1
     assert result.stderr.startswith("regard: embed: no Ray cluster at '127.0.0.1:1': ")
     assert sorted(os.listdir(tmp_path)) == ["lines.txt"]
+
+
+# The previous release
+
+
+def test_old_names():
+    with pytest.warns(DeprecationWarning, match=r"^regard\.corpus\.Recipe is now called EmbedConfig\.$"):
+        assert regard.corpus.Recipe is EmbedConfig
+    config = EmbedConfig(
+        aggregate="concatenate", subtoken_pooling="first", truncation="truncate", output_dtype="float16"
+    )
+    old = {"mix": "concatenate", "subwords": "first", "truncation": "cut", "store": "float16"}
+    with pytest.warns(DeprecationWarning, match="EmbedConfig: .* is now called ") as warnings:
+        assert EmbedConfig(**old) == config
+    assert len(warnings) == 4
+
+
+def test_old_names_of_arguments(lines, tmp_path, tiny):
+    with pytest.warns(DeprecationWarning, match=r"^embed_files: (recipe= .* config=|leave_out= .* skipped=)\.$"):
+        embed_files(Source([lines]), tmp_path / "out.parquet", recipe=EmbedConfig(tiny), leave_out=print)
+
+
+def test_a_run_of_the_previous_release_is_resumed(many, tmp_path, tiny, monkeypatch):
+    """Its manifest is the same: the names of its entries are those that files have, not those of the options."""
+    config = EmbedConfig(tiny, level="word", truncation="truncate", output_dtype="float16")
+    assert list(config.manifest(config.open()).items()) == [
+        ("model", "tiny"),
+        ("level", "word"),
+        ("layers", "-1"),
+        ("mix", "mean"),
+        ("subwords", "mean"),
+        ("truncation", "cut"),
+        ("dtype", "float32"),
+        ("store", "float16"),
+        ("revision", config.open().revision),
+        ("fingerprint", config.open().fingerprint),
+        ("version", importlib.metadata.version("regard")),
+    ]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import regard
-from regard.corpus import BadRecordError, OutputExistsError, Recipe, Source, embed_files, shards
+from regard.corpus import BadRecordError, EmbedConfig, OutputExistsError, Source, embed_files, shards
 from support import models
 
 
@@ -37,9 +37,9 @@ def lines(tmp_path):
     return written
 
 
-def embedded(source, tmp_path, recipe, out="out.parquet", **options):
+def embedded(source, tmp_path, config, out="out.parquet", **options):
     """What is written."""
-    embed_files(source, tmp_path / out, recipe, **options)
+    embed_files(source, tmp_path / out, config, **options)
     return pq.read_table(tmp_path / out)
 
 
@@ -59,16 +59,16 @@ def stop_at(text):
 
 def test_ids_are_texts_throughout(lines, tmp_path, tiny, monkeypatch):
     """A part without an id cannot be there any more: its type would not be that of the others."""
-    monkeypatch.setattr(shards, "TEXTS", 2)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)
     file = lines(*({"text": f"a {n}", "id": None} for n in range(5)), {"text": "b", "id": "x"}, {"text": "c", "id": 7})
     warned = []
-    table = embedded(Source([file], id="id"), tmp_path, Recipe(tiny), on_error="skip", warn=warned.append)
+    table = embedded(Source([file], id="id"), tmp_path, EmbedConfig(tiny), on_error="skip", warn=warned.append)
     assert table["text_id"].type == pa.string()
     assert table["text_id"].to_pylist() == ["x", "7"]
     assert len(warned) == 5
     assert "line 1: it has no id: its 'id' is null." in warned[0]
     with pytest.raises(BadRecordError, match="line 1: it has no id"):
-        embedded(Source([file], id="id"), tmp_path, Recipe(tiny), "other.parquet")
+        embedded(Source([file], id="id"), tmp_path, EmbedConfig(tiny), "other.parquet")
 
 
 @pytest.mark.parametrize("out", ["out.parquet", "out"])
@@ -88,9 +88,9 @@ def test_ids_are_texts_throughout(lines, tmp_path, tiny, monkeypatch):
 )
 def test_columns_of_json_are_kept(lines, tmp_path, tiny, monkeypatch, values, expected, out):
     """In parts of two, whose types are not the same: the files have one type, and the values stay what they are."""
-    monkeypatch.setattr(shards, "TEXTS", 2)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)
     file = lines(*({"text": f"a {n}", "meta": {"x": value}} for n, value in enumerate(values)))
-    table = embedded(Source([file], keep=["meta.x"]), tmp_path, Recipe(tiny), out)
+    table = embedded(Source([file], keep=["meta.x"]), tmp_path, EmbedConfig(tiny), out)
     assert table.column_names == ["text_id", "meta.x", "text", "truncated", "vector"]
     assert table["meta.x"].to_pylist() == expected
     assert list(map(type, table["meta.x"].to_pylist())) == list(map(type, expected))
@@ -109,7 +109,7 @@ def test_columns_of_parquet_are_kept_with_their_types(tmp_path, tiny):
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     names = ["day", "time", "tags", "kind", "small"]
-    table = embedded(Source([tmp_path / "a.parquet"], keep=names), tmp_path, Recipe(tiny))
+    table = embedded(Source([tmp_path / "a.parquet"], keep=names), tmp_path, EmbedConfig(tiny))
     for name in names:
         expected = pa.table(columns)[name].combine_chunks()
         assert table[name].combine_chunks().equals(expected.dictionary_decode() if name == "kind" else expected), name
@@ -120,7 +120,7 @@ def test_columns_of_tables_and_comments_are_kept_by_word(tmp_path, tiny):
     row = "\t".join(["1", "word", *"________"])
     (tmp_path / "b.conllu").write_text(f"# year = 2001\n{row}\n\n{row}\n")
     files = [tmp_path / "a.csv", tmp_path / "b.conllu"]
-    table = embedded(Source(files, keep=["year"], places=True), tmp_path, Recipe(tiny, level="word"))
+    table = embedded(Source(files, keep=["year"], places=True), tmp_path, EmbedConfig(tiny, level="word"))
     assert table.column_names[:4] == ["text_id", "file", "line", "year"]
     assert table["word"].to_pylist() == ["one", "two", "word", "word"]
     assert table["year"].to_pylist() == ["1999", "1999", "2001", None]
@@ -131,7 +131,7 @@ def test_columns_of_tables_and_comments_are_kept_by_word(tmp_path, tiny):
 def test_a_column_that_no_record_has_is_said(lines, tmp_path, tiny):
     warned = []
     source = Source([lines({"text": "a", "year": 7})], keep=["year", "yaer"])
-    table = embedded(source, tmp_path, Recipe(tiny), warn=warned.append)
+    table = embedded(source, tmp_path, EmbedConfig(tiny), warn=warned.append)
     assert (table["year"].to_pylist(), table["yaer"].to_pylist()) == ([7], [None])
     assert warned == ["keep: no record has a value for 'yaer': the column is empty."]
 
@@ -146,22 +146,22 @@ def test_a_column_that_no_record_has_is_said(lines, tmp_path, tiny):
 )
 def test_columns_that_cannot_be_kept(lines, tmp_path, tiny, keep, message):
     with pytest.raises(ValueError, match=f"^keep: {message}"):
-        embed_files(Source([lines({"text": "a"})], keep=keep), tmp_path / "out.parquet", Recipe(tiny))
-    assert embedded(Source([lines({"text": "a b"})], keep=["text"]), tmp_path, Recipe(tiny, level="word"))["text"]
+        embed_files(Source([lines({"text": "a"})], keep=keep), tmp_path / "out.parquet", EmbedConfig(tiny))
+    assert embedded(Source([lines({"text": "a b"})], keep=["text"]), tmp_path, EmbedConfig(tiny, level="word"))["text"]
 
 
 def test_other_columns_make_a_part_anew(lines, tmp_path, tiny, monkeypatch):
     """A run that was stopped, and goes on with other columns, is that of a run that always had them."""
-    monkeypatch.setattr(shards, "TEXTS", 2)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)
     file = lines(*({"text": f"a {n}", "x": n} for n in range(6)))
 
     with pytest.raises(KeyboardInterrupt):
-        embed_files(Source([file], keep=["x"]), tmp_path / "out.parquet", Recipe(tiny), progress=stop_at(4))
+        embed_files(Source([file], keep=["x"]), tmp_path / "out.parquet", EmbedConfig(tiny), progress=stop_at(4))
     file.write_text(file.read_text().replace('"x": 0', '"x": 100'))
     source = Source([file], keep=["x"], places=True)
-    table = embedded(source, tmp_path, Recipe(tiny))
+    table = embedded(source, tmp_path, EmbedConfig(tiny))
     assert table["x"].to_pylist() == [100, 1, 2, 3, 4, 5]
-    embed_files(source, tmp_path / "again.parquet", Recipe(tiny))
+    embed_files(source, tmp_path / "again.parquet", EmbedConfig(tiny))
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "out.parquet").read_bytes()
 
 
@@ -173,7 +173,7 @@ def test_chunks(tmp_path):
     text = "Berlin is the capital of Germany. It has 3.85 million inhabitants!  The city is a state."
     (tmp_path / "a.txt").write_text(f"{text}\nShort.\n")
     lens = regard.Lens()
-    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, Recipe(chunk="sentences"))
+    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, EmbedConfig(chunk="sentences"))
     assert table.column_names == ["text_id", "index", "start", "end", "chunk", "truncated", "vector"]
     assert table["chunk"].to_pylist() == [
         "Berlin is the capital of Germany.", "It has 3.85 million inhabitants!", "The city is a state.", "Short."
@@ -182,11 +182,11 @@ def test_chunks(tmp_path):
     assert table["index"].to_pylist() == [0, 1, 2, 0]
     starts, ends = table["start"].to_pylist(), table["end"].to_pylist()
     assert [text[start:end] for start, end in zip(starts[:3], ends[:3], strict=True)] == table["chunk"].to_pylist()[:3]
-    expected = lens.embed([text], parts=[list(zip(starts[:3], ends[:3], strict=True))]).vectors[0]
+    expected = lens.embed([text], spans=[list(zip(starts[:3], ends[:3], strict=True))]).vectors[0]
     assert np.array_equal(np.stack(table["vector"].to_numpy())[:3], expected)
     alone = lens.embed([text[starts[1] : ends[1]]]).vectors
     assert np.abs(alone - expected[1]).max() > 0.01  # it has seen what stands around it
-    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, Recipe(chunk=8), "tokens.parquet")
+    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, EmbedConfig(chunk=8), "tokens.parquet")
     assert table["chunk"].to_pylist() == [
         "Berlin is the capital of Germany. It", "has 3.85 million inhabitants!  The", "city is a state.", "Short."
     ]  # fmt: skip
@@ -196,7 +196,7 @@ def test_chunks_of_a_text_longer_than_the_model(tmp_path, tiny):
     """None is lost: the chunks are all of the text, read in windows."""
     words = " ".join(f"the cat {n}." for n in range(200))
     (tmp_path / "a.txt").write_text(words)
-    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, Recipe(tiny, chunk=30))
+    table = embedded(Source([tmp_path / "a.txt"]), tmp_path, EmbedConfig(tiny, chunk=30))
     assert " ".join(table["chunk"].to_pylist()).replace(" ", "") == words.replace(" ", "")
     assert table["truncated"].to_pylist() == [False] * len(table)
 
@@ -212,7 +212,7 @@ def test_no_token_is_lost_between_chunks(tmp_path, name):
         assert "".join(text[start:stop] for start, stop in spans) == text
         starts = [start for start, _ in lens.embed([text], "token").spans[0]]
         assert all(any(start <= at < stop for at in starts) for start, stop in spans)
-        assert len(lens.embed([text], parts=[spans]).vectors[0]) == len(spans)
+        assert len(lens.embed([text], spans=[spans]).vectors[0]) == len(spans)
     assert tokens >= len(lens.chunks(text, 1))
 
 
@@ -220,7 +220,7 @@ def test_the_first_word_of_a_part_belongs_to_it(tmp_path):
     """Whether or not the part begins with the space that is in the word's token."""
     lens = regard.Lens(models.saved("gpt2", tmp_path / "gpt2"))
     text = "the cat sat on"
-    with_space, without = (lens.embed([text], parts=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
+    with_space, without = (lens.embed([text], spans=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
     assert np.array_equal(with_space, without)
     tokens = lens.embed([text], "token")
     own = [vector for vector, (start, _) in zip(tokens.vectors[0], tokens.spans[0], strict=True) if start >= 8]
@@ -231,14 +231,14 @@ def test_the_first_word_of_a_part_belongs_to_it(tmp_path):
     ("options", "message"),
     [
         ({"chunk": 5, "level": "word"}, "chunk: only at the level of sentences"),
-        ({"chunk": 5, "truncation": "cut"}, "chunk: of a text that is cut"),
-        ({"chunk": 0}, "expected 'sentences' or a number of tokens. Got 0"),
-        ({"chunk": "pages"}, "expected 'sentences' or a number of tokens. Got 'pages'"),
+        ({"chunk": 5, "truncation": "truncate"}, "chunk: the last chunks of a truncated text"),
+        ({"chunk": 0}, "expected 'sentences' or a positive number of tokens. Got 0"),
+        ({"chunk": "pages"}, "expected 'sentences' or a positive number of tokens. Got 'pages'"),
     ],
 )
 def test_chunks_that_cannot_be_had(lines, tmp_path, tiny, options, message):
     with pytest.raises(ValueError, match=message):
-        embed_files(Source([lines({"text": "a"})]), tmp_path / "out.parquet", Recipe(tiny, **options))
+        embed_files(Source([lines({"text": "a"})]), tmp_path / "out.parquet", EmbedConfig(tiny, **options))
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -248,8 +248,8 @@ def test_chunks_that_cannot_be_had(lines, tmp_path, tiny, options, message):
 def test_options_of_the_vectors(lines, tmp_path):
     texts = ["one text", "another text", "one text"]
     file = lines(*({"text": text} for text in texts))
-    recipe = Recipe(pool=["cls", "weightedmean"], dims=500, prompt_text="query: ")
-    table = embedded(Source([file]), tmp_path, recipe)
+    config = EmbedConfig(pool=["cls", "weightedmean"], dims=500, prompt_text="query: ")
+    table = embedded(Source([file]), tmp_path, config)
     expected = regard.Lens().embed(texts, pool=["cls", "weightedmean"], dims=500, prompt_text="query: ").vectors
     assert np.array_equal(np.stack(table["vector"].to_numpy()), expected)
     assert expected.shape == (3, 500)
@@ -280,7 +280,7 @@ def scaled(tiny, tmp_path):
 
 @pytest.mark.parametrize("level", ["sentence", "word", "token"])
 @pytest.mark.parametrize(
-    ("factor", "store", "why"),
+    ("factor", "output_dtype", "why"),
     [
         (torch.nan, "float32", "gives nan"),
         (torch.inf, "int8", "gives nan"),
@@ -288,15 +288,18 @@ def scaled(tiny, tmp_path):
         (1e-12, "float16", "all numbers of its vector are too small for float16: they would be zeros."),
     ],
 )
-def test_vectors_that_cannot_be_stored(lines, tmp_path, scaled, level, factor, store, why):
-    file, recipe = lines({"text": "the cat"}, {"text": "an arrow"}), Recipe(scaled(factor), level=level, store=store)
+def test_vectors_that_cannot_be_stored(lines, tmp_path, scaled, level, factor, output_dtype, why):
+    file, config = (
+        lines({"text": "the cat"}, {"text": "an arrow"}),
+        EmbedConfig(scaled(factor), level=level, output_dtype=output_dtype),
+    )
     with pytest.raises(BadRecordError) as error:
-        embed_files(Source([file]), tmp_path / "out.parquet", recipe)
+        embed_files(Source([file]), tmp_path / "out.parquet", config)
     assert str(error.value).startswith(f"{file}, line 1: ")
     assert why in str(error.value)
     warned = []
     with pytest.raises(ValueError, match="There is no text in"):
-        embed_files(Source([file]), tmp_path / "out.parquet", recipe, on_error="skip", warn=warned.append)
+        embed_files(Source([file]), tmp_path / "out.parquet", config, on_error="skip", warn=warned.append)
     assert len(warned) == 2
     assert not (tmp_path / "out.parquet").exists()
 
@@ -313,8 +316,8 @@ def test_one_vector_that_is_none(lines, tmp_path, tiny):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     file, warned = lines(*({"text": text} for text in ("the mat", "the cat", "an arrow"))), []
     for level in ("sentence", "token"):
-        recipe = Recipe(str(folder), level=level)
-        table = embedded(Source([file]), tmp_path, recipe, f"{level}.parquet", on_error="skip", warn=warned.append)
+        config = EmbedConfig(str(folder), level=level)
+        table = embedded(Source([file]), tmp_path, config, f"{level}.parquet", on_error="skip", warn=warned.append)
         assert set(table["text_id"].to_pylist()) == {0, 2}
         assert np.array_equal(
             np.stack(table["vector"].to_numpy()), np.vstack(lens.embed(["the mat", "an arrow"], level).vectors)
@@ -330,7 +333,7 @@ def test_one_vector_that_is_none(lines, tmp_path, tiny):
     "change", ["config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json", "model.safetensors"]
 )
 def test_a_run_does_not_go_on_with_another_model(lines, tmp_path, tiny, monkeypatch, change):
-    monkeypatch.setattr(shards, "TEXTS", 2)
+    monkeypatch.setattr(shards, "MAX_TEXTS", 2)
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     paths = {"": "Transformer", "1_Pooling": "Pooling"}
@@ -342,7 +345,7 @@ def test_a_run_does_not_go_on_with_another_model(lines, tmp_path, tiny, monkeypa
     file = lines(*({"text": f"the cat {n}"} for n in range(6)))
 
     with pytest.raises(KeyboardInterrupt):
-        embed_files(Source([file]), tmp_path / "out.parquet", Recipe(str(folder)), progress=stop_at(4))
+        embed_files(Source([file]), tmp_path / "out.parquet", EmbedConfig(str(folder)), progress=stop_at(4))
     if change == "modules.json":
         normalize = {"name": "2", "path": "2_Normalize", "type": f"{kind}Normalize"}
         (folder / change).write_text(json.dumps([*modules, normalize]))
@@ -359,9 +362,9 @@ def test_a_run_does_not_go_on_with_another_model(lines, tmp_path, tiny, monkeypa
             content["normalizer"]["lowercase"] = False
         (folder / change).write_text(json.dumps(content))
     with pytest.raises(OutputExistsError, match=r"out\.parquet\.parts was begun by another run \("):
-        embed_files(Source([file]), tmp_path / "out.parquet", Recipe(str(folder)))
-    embed_files(Source([file]), tmp_path / "out.parquet", Recipe(str(folder)), overwrite=True)
-    embed_files(Source([file]), tmp_path / "again.parquet", Recipe(str(folder)))
+        embed_files(Source([file]), tmp_path / "out.parquet", EmbedConfig(str(folder)))
+    embed_files(Source([file]), tmp_path / "out.parquet", EmbedConfig(str(folder)), overwrite=True)
+    embed_files(Source([file]), tmp_path / "again.parquet", EmbedConfig(str(folder)))
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
 
 
@@ -373,11 +376,13 @@ def test_an_output_that_is_an_input(lines, tmp_path, tiny):
         if not source.exists():
             source.symlink_to(file)
         with pytest.raises(ValueError, match="would be read, and replaced by what is written"):
-            embed_files(Source([source]), file, Recipe(tiny), overwrite=True)
+            embed_files(Source([source]), file, EmbedConfig(tiny), overwrite=True)
     assert file.read_bytes() == content
-    embed_files(Source([file]), tmp_path / "out", Recipe(tiny))
+    embed_files(Source([file]), tmp_path / "out", EmbedConfig(tiny))
     with pytest.raises(ValueError, match="would be read, and replaced by what is written"):
-        embed_files(Source([tmp_path / "out" / "part-000000.parquet"]), tmp_path / "out", Recipe(tiny), overwrite=True)
+        embed_files(
+            Source([tmp_path / "out" / "part-000000.parquet"]), tmp_path / "out", EmbedConfig(tiny), overwrite=True
+        )
     assert os.listdir(tmp_path / "out") == ["part-000000.parquet"]
 
 
@@ -388,7 +393,7 @@ def test_an_output_in_the_folder_that_is_read(lines, tmp_path, tiny):
     for out in ("first.parquet", "second", "third.parquet"):
         source = Source([tmp_path])
         counts = embed_files(
-            source, tmp_path / out, Recipe(tiny), leave_out=lambda path, why: left_out.append(path.name)
+            source, tmp_path / out, EmbedConfig(tiny), skipped=lambda path, reason: left_out.append(path.name)
         )
         assert counts["texts"] == 2
     assert left_out == ["first.parquet", "part-000000.parquet", "first.parquet"] or left_out == [
@@ -398,25 +403,25 @@ def test_an_output_in_the_folder_that_is_read(lines, tmp_path, tiny):
 
 def test_an_empty_folder_may_be_the_output(lines, tmp_path, tiny):
     (tmp_path / "out").mkdir()
-    embed_files(Source([lines({"text": "one"})]), tmp_path / "out", Recipe(tiny))
+    embed_files(Source([lines({"text": "one"})]), tmp_path / "out", EmbedConfig(tiny))
     assert os.listdir(tmp_path / "out") == ["part-000000.parquet"]
 
 
 def test_a_folder_of_nothing_but_parquet_is_read_by_polars(lines, tmp_path, tiny):
     polars = pytest.importorskip("polars")
-    embed_files(Source([lines({"text": "one"})]), tmp_path / "out", Recipe(tiny))
+    embed_files(Source([lines({"text": "one"})]), tmp_path / "out", EmbedConfig(tiny))
     assert polars.read_parquet(tmp_path / "out")["text"].to_list() == ["one"]
 
 
 RUN_WHEN_TOLD = """
 import sys
 from pathlib import Path
-from regard.corpus.run import Recipe, Source, embed_files
+from regard.corpus import EmbedConfig, Source, embed_files
 file, out, model = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(embed_files(Source([Path(file)]), out, Recipe(model))["texts"])
+    print(embed_files(Source([Path(file)]), out, EmbedConfig(model))["texts"])
 except OSError as error:
     print(error)
 """
@@ -437,7 +442,7 @@ def test_runs_at_the_same_time_do_not_mix(lines, tmp_path, tiny):
     said = [process.communicate(timeout=100)[0].strip() for process in processes]
     assert "300" in said
     assert all(
-        each == "300" or "another run is at work there" in each or "is there already" in each for each in said
+        each == "300" or "another run is using this folder" in each or "is there already" in each for each in said
     ), said
     assert pq.read_table(tmp_path / "out.parquet")["text"].to_pylist() == [f"the cat {n}" for n in range(300)]
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out.parquet"]

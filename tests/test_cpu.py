@@ -436,43 +436,100 @@ def test_more_of_the_largest_than_the_kernel_keeps(kit):
     kit.agree(found.topk(80).values[..., :3], found.topk(3).values, 1e-6)
 
 
-def test_the_binding_checks_again(kit):
-    query, key, value = kit.inputs(dim=8, value_dim=8)
-    call = cpu._Call(query, key, None, None, None, None, None, 1.0, 0.0)
-    kind, sizes, *rest = call.scores
-    room = torch.empty(2, 6, 5, 8)
-    ready = [8, cpu.strided(value), 3, cpu.strided(room), 0, 0, 0, 0, 0, 0, 0, SETS[0], 1]
+def kernel_scores(kit, **changes):
+    query, key, _ = kit.inputs(dim=8, value_dim=8)
+    return _kernel.Scores(**{"query": query, "key": key, "scale": 1.0} | changes)
 
-    def forward(scores=call.scores, **changes):
-        changed = [changes.get(str(n), argument) for n, argument in enumerate(ready)]
-        _kernel.forward(scores, *changed)
 
-    forward()
-    for match, scores in {
-        "type from 0 to 2": (7, sizes, *rest),
-        "sizes of 0 or more": (kind, (-1, *sizes[1:]), *rest),
-        "dim from 1 to 256": (kind, (*sizes[:5], 300), *rest),
-        "heads in groups": (kind, (2, 6, 4, 5, 11, 8), *rest),
-        "query: an address": (kind, sizes, (0, 1, 1, 1), *rest[1:]),
-        "start and stop": (kind, sizes, *rest[:2], (1, 0, 0), *rest[3:]),
-    }.items():
-        with pytest.raises(ValueError, match=match):
-            forward(scores)
-    for match, changes in {
-        "value_dim": {"0": 300},
-        "value: an address": {"1": (0, 0, 0, 0)},
-        "value_heads": {"2": 4},
-        "output: an address": {"3": (0, 0, 0, 0)},
-        "output: the scores' type": {"4": 1},
-        "top: 0 to 64": {"8": 65},
-        "top_values: an address": {"8": 3},
-        "isa: one of": {"11": "mmx"},
-        "threads": {"12": 0},
-    }.items():
-        with pytest.raises(ValueError, match=match):
-            forward(**changes)
+INTEGERS = torch.zeros(2, 5, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("match", "changes"),
+    [
+        ("query: expected four dimensions", {"query": torch.zeros(5, 8)}),
+        ("query: expected float32, bfloat16 or float16", {"query": torch.zeros(2, 6, 5, 8, dtype=torch.float64)}),
+        (
+            "query: expected a dim from 1 to 256",
+            {"query": torch.zeros(2, 6, 5, 300), "key": torch.zeros(2, 3, 11, 300)},
+        ),
+        ("query: expected a last dimension without gaps", {"query": torch.zeros(2, 6, 5, 16)[..., ::2]}),
+        ("key: expected the type of the query", {"key": torch.zeros(2, 3, 11, 8, dtype=torch.bfloat16)}),
+        ("key: expected heads that divide the query's", {"key": torch.zeros(2, 4, 11, 8)}),
+        (r"key: expected shape \(2, 3, 11, 8\)", {"key": torch.zeros(2, 3, 11, 7)}),
+        ("start, stop: expected both, or none", {"start": INTEGERS}),
+        ("start: expected int64", {"start": INTEGERS.int(), "stop": INTEGERS.int()}),
+        (r"stop: expected shape \(2, 5\)", {"start": INTEGERS, "stop": INTEGERS[:1]}),
+        ("mask: expected bool", {"mask": torch.zeros(1, 1, 5, 11)}),
+        ("mask: expected four dimensions that broadcast", {"mask": torch.ones(1, 1, 5, 10, dtype=torch.bool)}),
+        ("bias: expected float32, bfloat16 or float16", {"bias": torch.zeros(1, 1, 5, 11, dtype=torch.int32)}),
+        (r"sinks: expected shape \(6\)", {"sinks": torch.zeros(5)}),
+        ("softcap: expected 0 for none, or more", {"softcap": -1.0}),
+    ],
+)
+def test_the_binding_checks_scores(kit, match, changes):
+    kernel_scores(kit)
+    with pytest.raises(ValueError, match=rf"^regard\._kernel: {match}"):
+        kernel_scores(kit, **changes)
+
+
+ROWS = torch.zeros(2, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("match", "changes"),
+    [
+        ("value: expected a dim up to 256", {"value": torch.zeros(2, 3, 11, 300), "output": torch.zeros(2, 6, 5, 300)}),
+        ("value: expected the heads of the key or of the query", {"value": torch.zeros(2, 4, 11, 8)}),
+        (r"value: expected shape \(2, 3, 11, 8\)", {"value": torch.zeros(2, 3, 10, 8)}),
+        ("value, output: expected both, or none", {"output": None}),
+        (r"output: expected shape \(2, 6, 5, 8\)", {"output": torch.zeros(2, 6, 5, 7)}),
+        ("output: expected the type of the query", {"output": torch.zeros(2, 6, 5, 8, dtype=torch.float16)}),
+        ("lse: expected float64", {"lse": ROWS}),
+        ("entropy: expected contiguous", {"entropy": torch.zeros(2, 5, 6).mT}),
+        ("top_values, top_keys: expected both", {"top_values": torch.zeros(2, 6, 5, 3)}),
+        (
+            "top_values: expected at most 64",
+            {"top_values": torch.zeros(2, 6, 5, 65), "top_keys": torch.zeros(2, 6, 5, 65, dtype=torch.int64)},
+        ),
+        ("isa: expected one of", {"isa": "mmx"}),
+        ("threads: expected 1 or more", {"threads": 0}),
+    ],
+)
+def test_the_binding_checks_what_it_writes(kit, match, changes):
+    value, output = torch.zeros(2, 3, 11, 8), torch.zeros(2, 6, 5, 8)
+    ready = {"value": value, "output": output, "isa": SETS[0], "threads": 1}
+    _kernel.forward(kernel_scores(kit), **ready)
+    with pytest.raises(ValueError, match=rf"^regard\._kernel: {match}"):
+        _kernel.forward(kernel_scores(kit), **ready | changes)
+
+
+def test_the_binding_takes_tensors_in_memory_alone(kit):
     with pytest.raises(TypeError):
-        _kernel.forward("scores")
+        _kernel.forward("scores", isa=SETS[0], threads=1)
+    for query in (None, [1.0], torch.zeros(2, 6, 5, 8, device="meta"), torch.zeros(2, 6, 5, 8).to_sparse()):
+        with pytest.raises(TypeError):
+            kernel_scores(kit, query=query)
+
+
+def test_the_binding_says_what_it_takes():
+    for function in (_kernel.forward, _kernel.backward, _kernel.pool, _kernel.tile, _kernel.transposed, _kernel.linear):
+        signature, _, text = function.__doc__.partition("\n")
+        assert "torch.Tensor" in signature
+        assert "isa: str, threads: int" in signature
+        assert len(text) > 50
+
+
+def test_the_scores_keep_their_tensors(kit):
+    """The memory that the kernel reads stays, though Python has forgotten the tensors."""
+    query, key, value = kit.inputs(dim=8, value_dim=8)
+    expected = kit.oracle(query, key, value, scale=1.0)[0]
+    scores = _kernel.Scores(query=query.clone(), key=key.clone(), scale=1.0)
+    rubbish = [torch.full_like(query, 7.0) for _ in range(20)]
+    output = torch.zeros(2, 6, 5, 8)
+    _kernel.forward(scores, value=value, output=output, isa=SETS[0], threads=1)
+    assert rubbish[0][0, 0, 0, 0] == 7
+    kit.agree(output, expected)
 
 
 def test_streamed_blocks_agree_with_the_kernel(kit, isa):

@@ -46,17 +46,17 @@ def test_sentences_are_those_of_sentence_transformers(lens, varied):
 
     model = SentenceTransformer(str(fixtures.EMBEDDED), device="cpu")
     expected = model.encode(varied, batch_size=16, show_progress_bar=False)
-    found = lens.embed(varied, truncation="cut")
-    assert len(varied) == len(found) == 64
-    assert found.vectors.shape == (64, 384)
-    assert found.vectors.dtype == np.float32
-    cosines = (found.vectors * expected).sum(-1) / np.linalg.norm(expected, axis=-1)
+    actual = lens.embed(varied, truncation="truncate")
+    assert len(varied) == len(actual) == 64
+    assert actual.vectors.shape == (64, 384)
+    assert actual.vectors.dtype == np.float32
+    cosines = (actual.vectors * expected).sum(-1) / np.linalg.norm(expected, axis=-1)
     assert cosines.min() > 0.99999
-    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=-1), 1, atol=1e-6)
-    long = [cut is not None for cut in found.truncated]
+    np.testing.assert_allclose(np.linalg.norm(actual.vectors, axis=-1), 1, atol=1e-6)
+    long = [cut is not None for cut in actual.truncated]
     assert sum(long) >= 4
-    assert all(0 < cut < len(text) for cut, text in zip(found.truncated, varied, strict=True) if cut is not None)
-    assert found.spans == [[(0, cut or len(text))] for cut, text in zip(found.truncated, varied, strict=True)]
+    assert all(0 < cut < len(text) for cut, text in zip(actual.truncated, varied, strict=True) if cut is not None)
+    assert actual.spans == [[(0, cut or len(text))] for cut, text in zip(actual.truncated, varied, strict=True)]
 
 
 def test_sts_benchmark(lens):
@@ -66,34 +66,34 @@ def test_sts_benchmark(lens):
     assert len(rows) == 1500
     texts = list(dict.fromkeys(text for row in rows for text in row[1:]))
     vector = dict(zip(texts, torch.from_numpy(lens.embed(texts).vectors).double(), strict=True))
-    scores = torch.tensor([[float(score), float(vector[one] @ vector[other])] for score, one, other in rows])
+    scores = torch.tensor([[float(score), float(vector[a] @ vector[b])] for score, a, b in rows])
     assert spearman(*scores.double().T) == pytest.approx(0.867, abs=0.001)
 
 
 def test_spearman():
-    one = torch.tensor([1.0, 2, 2, 4, 5])
-    assert ranks(one).tolist() == [1, 2.5, 2.5, 4, 5]
-    assert spearman(one, one.exp()) == pytest.approx(1)
-    assert spearman(one, -one) == pytest.approx(-1)
+    values = torch.tensor([1.0, 2, 2, 4, 5])
+    assert ranks(values).tolist() == [1, 2.5, 2.5, 4, 5]
+    assert spearman(values, values.exp()) == pytest.approx(1)
+    assert spearman(values, -values) == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls", "max"])
 def test_how_a_sentence_is_made_of_its_tokens(lens, pool):
     states = lens.read(ODD[0]).hidden[-1]
     expected = {"mean": states.mean(0), "cls": states[0], "max": states.amax(0)}[pool]
-    found = torch.from_numpy(lens.embed(ODD[:1], pool=pool).vectors[0])
-    torch.testing.assert_close(found, expected / expected.norm(), atol=1e-5, rtol=0)
+    actual = torch.from_numpy(lens.embed(ODD[:1], pool=pool).vectors[0])
+    torch.testing.assert_close(actual, expected / expected.norm(), atol=1e-5, rtol=0)
 
 
 def test_a_model_that_says_nothing_of_sentences_gives_them_as_they_are(tmp_path):
     lens = regard.Lens(fixtures.saved("llama", tmp_path))
     text = "the cat sat"
-    found = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
-    torch.testing.assert_close(found, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
+    actual = torch.from_numpy(lens.embed([text], layers=1).vectors[0])
+    torch.testing.assert_close(actual, lens.read(text).hidden[1].mean(0), atol=1e-5, rtol=0)
     describing(tmp_path, {"pooling_mode": "mean"}, kinds=("Transformer", "Pooling", "Normalize"), max_seq_length=5)
-    found = regard.Lens(tmp_path).embed([text], truncation="cut")
-    assert np.linalg.norm(found.vectors[0]) == pytest.approx(1, abs=1e-5)
-    assert found.truncated == [6]  # <s> ▁the ▁ c a
+    actual = regard.Lens(tmp_path).embed([text], truncation="truncate")
+    assert np.linalg.norm(actual.vectors[0]) == pytest.approx(1, abs=1e-5)
+    assert actual.truncated == [6]  # <s> ▁the ▁ c a
     (tmp_path / "sentence_bert_config.json").write_text("{}")
     assert regard.Lens(tmp_path).embed([text]).truncated == [None]
 
@@ -116,16 +116,16 @@ def test_tokens_and_words_are_those_of_the_reading(lens):
 
 
 def test_words_of_a_long_text_are_cut_where_the_model_ends(lens):
-    found = lens.embed([LONG * 2], level="word", truncation="cut")
-    assert found.truncated == [found.spans[0][-1][1]]
-    assert found.vectors[0].shape == (len(found.spans[0]), 384)
+    actual = lens.embed([LONG * 2], level="word", truncation="truncate")
+    assert actual.truncated == [actual.spans[0][-1][1]]
+    assert actual.vectors[0].shape == (len(actual.spans[0]), 384)
 
 
 def test_layers(lens):
     states = lens.read(ODD[0]).hidden
     for layers, expected in ((0, states[0]), (-1, states[6]), (3, states[3]), ([1, -1], (states[1] + states[6]) / 2)):
-        found = lens.embed(ODD[:1], level="token", layers=layers)
-        np.testing.assert_allclose(found.vectors[0], expected[1:-1], atol=1e-5)
+        actual = lens.embed(ODD[:1], level="token", layers=layers)
+        np.testing.assert_allclose(actual.vectors[0], expected[1:-1], atol=1e-5)
     assert lens.embed(ODD[:1], layers=np.int64(2)).vectors.shape == (1, 384)
     for layer in (7, -8):
         with pytest.raises(
@@ -141,23 +141,23 @@ def test_a_vector_does_not_depend_on_what_it_was_batched_with(lens, tmp_path, na
     for level in ("token", "word", "sentence"):
         together = other.embed(texts, level=level)
         alone = [other.embed([text], level=level) for text in texts]
-        for found, one, spans in zip(together.vectors, alone, together.spans, strict=True):
-            np.testing.assert_allclose(found, one.vectors[0], atol=1e-5)
-            assert spans == one.spans[0]
+        for actual, reading, spans in zip(together.vectors, alone, together.spans, strict=True):
+            np.testing.assert_allclose(actual, reading.vectors[0], atol=1e-5)
+            assert spans == reading.spans[0]
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_few_tokens_at_a_time(tmp_path, name, monkeypatch):
-    from regard.models import packed, states
+    from regard.models import hidden_states, packed
 
     lens, texts, done = regard.Lens(fixtures.saved(name, tmp_path)), [*fixtures.TEXTS, "a cat", "the mat"], []
-    found = lens.embed(texts, "token")
-    monkeypatch.setattr(states, "TOKENS_AT_ONCE", 12)
+    actual = lens.embed(texts, "token")
+    monkeypatch.setattr(hidden_states, "TOKENS_AT_ONCE", 12)
     monkeypatch.setattr(packed, "TOKENS_AT_ONCE", 12)
     few = lens.embed(texts, "token", progress=lambda texts, tokens: done.append(texts))
     assert sum(done) == len(texts)
-    for one, other in zip(found.vectors, few.vectors, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for first, second in zip(actual.vectors, few.vectors, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 @pytest.mark.parametrize(("layers", "inner"), [(-1, False), (2, False), (1, True), ("all", True)])
@@ -193,7 +193,7 @@ def test_a_model_with_more_states_than_tokens_is_refused(monkeypatch):
 
     with_virtual_tokens.device = model.device
     monkeypatch.setattr(lens.model.states, "model", with_virtual_tokens)
-    with pytest.raises(ValueError, match=r"^embed: LlamaModel puts 3 positions of its own beside"):
+    with pytest.raises(ValueError, match=r"^embed: LlamaModel adds 3 positions of its own to a text"):
         lens.embed(["a mat"], "word")
 
 
@@ -235,10 +235,10 @@ def by_hand(lens, text, size):
     """(before + tokens + after,dim), each token from the window in which it is farthest from both ends."""
     model = lens.model
     ids = model.tokenizer.encode(text, add_special_tokens=False).ids
-    step, before = size // 2, len(model.before)
+    step, before = size // 2, len(model.prefix_ids)
     starts = [*range(0, len(ids) - size, step), len(ids) - size]
     read = [
-        lens.model.forward(torch.tensor([[*model.before, *ids[at : at + size], *model.after]]), None).final[0]
+        lens.model.forward(torch.tensor([[*model.prefix_ids, *ids[at : at + size], *model.suffix_ids]]), None).final[0]
         for at in starts
     ]
     best = [
@@ -254,16 +254,16 @@ def test_long_texts_are_read_in_windows(lens, tmp_path, name):
     other = lens if name == "embedded" else regard.Lens(fixtures.saved(name, tmp_path))
     model = other.model
     text = LONG * 3 if name == "embedded" else "the cat sat on the mat, unbelievable, isn't it? " * 9
-    special = len(model.before) + len(model.after)
-    found = other.embed([text], level="token")
-    expected = by_hand(other, text, model.limit - special)
-    assert found.truncated == [None]
-    assert found.windows[0] > 2
-    assert found.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
-    inner = expected[len(model.before) : len(expected) - len(model.after)]
-    np.testing.assert_allclose(found.vectors[0], inner.detach().numpy(), atol=2e-5)
+    special = len(model.prefix_ids) + len(model.suffix_ids)
+    actual = other.embed([text], level="token")
+    expected = by_hand(other, text, model.max_length - special)
+    assert actual.truncated == [None]
+    assert actual.windows[0] > 2
+    assert actual.spans[0][-1][1] in (len(text.rstrip()), len(text))  # in some alphabets a space is a token
+    inner = expected[len(model.prefix_ids) : len(expected) - len(model.suffix_ids)]
+    np.testing.assert_allclose(actual.vectors[0], inner.detach().numpy(), atol=2e-5)
     for pool in ("mean", "max"):
-        states = by_hand(other, text, model.sentences.limit - special)
+        states = by_hand(other, text, model.pooling.max_length - special)
         wanted = states.mean(0) if pool == "mean" else states.amax(0)
         wanted = wanted / wanted.norm() if name == "embedded" else wanted
         sentence = other.embed([text], pool=pool)
@@ -276,31 +276,31 @@ def test_of_several_windows_each_has_its_share_in_the_first_and_last_vectors(len
     """Texts that differ only past the limit have different vectors; the rule, by hand."""
     text, model = LONG * 2, lens.model
     other = text[:-60] + "and something quite different at its very end."
-    one, another = lens.embed([text, other], pool=pool).vectors
-    assert one @ another < 0.9999
+    vector, another = lens.embed([text, other], pool=pool).vectors
+    assert vector @ another < 0.9999
     ids, size = model.tokenizer.encode(text, add_special_tokens=False).ids, 254
     starts = [*range(0, len(ids) - size, 127), len(ids) - size]
     ends = [0, *((n + m + size + 1) // 2 for n, m in itertools.pairwise(starts)), len(ids)]
     read = [model.forward(torch.tensor([[101, *ids[at : at + size], 102]]), None)[0][-1][0] for at in starts]
     tokens = [last - first for first, last in itertools.pairwise(ends)]
     wanted = sum(n * states[0 if pool == "cls" else -1] for n, states in zip(tokens, read, strict=True))
-    np.testing.assert_allclose(one, (wanted / wanted.norm()).detach(), atol=2e-5)
+    np.testing.assert_allclose(vector, (wanted / wanted.norm()).detach(), atol=2e-5)
 
 
 @pytest.mark.parametrize("pool", ["mean", "last"])
 def test_every_window_begins_with_the_prompt(lens, pool):
     text = "word " * 300
-    plain, asked, found = (
+    plain, asked, actual = (
         lens.embed([text], pool=pool, prompt_text=prompt) for prompt in ("", "question: ", "answer: ")
     )
     assert plain.windows == asked.windows == [2]
     assert (asked.tokens[0] - plain.tokens[0]) % 2 == 0
-    assert found.vectors[0] @ asked.vectors[0] < 0.999  # else the last window would not know what is asked
+    assert actual.vectors[0] @ asked.vectors[0] < 0.999  # else the last window would not know what is asked
     assert asked.spans == [[(0, len(text))]]
 
 
 def test_too_long_is_an_error_where_that_is_asked(lens):
-    message = r"^embed: text 1: it has 302 tokens, and all-MiniLM-L6-v2 takes 256 at once\.$"
+    message = r"^embed: text 1: it has 302 tokens, and all-MiniLM-L6-v2 takes at most 256\.$"
     with pytest.raises(ValueError, match=message):
         lens.embed(["short", "word " * 300], truncation="error")
     assert lens.embed(["word " * 300], level="word", truncation="error").windows == [1]
@@ -317,66 +317,66 @@ def test_layers_mixed(lens):
         ("all", "mean", states.mean(0)),
         ("all", "concatenate", states.transpose(0, 1).flatten(1)),
     ):
-        found = lens.embed(ODD[:1], level="token", layers=layers, mix=mix)
-        np.testing.assert_allclose(found.vectors[0], expected, atol=1e-5)
+        actual = lens.embed(ODD[:1], level="token", layers=layers, aggregate=mix)
+        np.testing.assert_allclose(actual.vectors[0], expected, atol=1e-5)
 
 
 def test_words_of_several_tokens(lens):
     text = "unhappinesses antidisestablishmentarianism"
     tokens = lens.embed([text], level="token").vectors[0]
     ends = [len([1 for start, _ in lens.embed([text], level="token").spans[0] if start < 13])]
-    one, other = np.split(tokens, ends)
-    assert len(one) > 1
-    assert len(other) > 2
+    first, second = np.split(tokens, ends)
+    assert len(first) > 1
+    assert len(second) > 2
     for subwords, expected in (
-        ("mean", [one.mean(0), other.mean(0)]),
-        ("first", [one[0], other[0]]),
-        ("last", [one[-1], other[-1]]),
-        ("first-last", [np.concatenate((one[0], one[-1])), np.concatenate((other[0], other[-1]))]),
+        ("mean", [first.mean(0), second.mean(0)]),
+        ("first", [first[0], second[0]]),
+        ("last", [first[-1], second[-1]]),
+        ("first-last", [np.concatenate((first[0], first[-1])), np.concatenate((second[0], second[-1]))]),
     ):
-        found = lens.embed([text], level="word", subwords=subwords)
-        np.testing.assert_allclose(found.vectors[0], np.stack(expected), atol=1e-5)
+        actual = lens.embed([text], level="word", subtoken_pooling=subwords)
+        np.testing.assert_allclose(actual.vectors[0], np.stack(expected), atol=1e-5)
 
 
 def test_parts_have_seen_the_whole(lens):
     text = "Berlin is the capital of Germany. The city has 3.7 million inhabitants."
     parts = [(0, 33), (34, len(text))]
-    found = lens.embed([text, "One more."], parts=[parts, []])
-    assert found.spans == [parts, []]
-    assert [each.shape for each in found.vectors] == [(2, 384), (0, 384)]
+    actual = lens.embed([text, "One more."], spans=[parts, []])
+    assert actual.spans == [parts, []]
+    assert [array.shape for array in actual.vectors] == [(2, 384), (0, 384)]
     tokens = lens.embed([text], level="token")
     starts = np.array([start for start, _ in tokens.spans[0]])
-    for vector, (start, end) in zip(found.vectors[0], parts, strict=True):
+    for vector, (start, end) in zip(actual.vectors[0], parts, strict=True):
         expected = tokens.vectors[0][(start <= starts) & (starts < end)].mean(0)
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
     alone = lens.embed([text[34:]]).vectors[0]
-    assert found.vectors[0][1] @ lens.embed(["Berlin"]).vectors[0] > alone @ lens.embed(["Berlin"]).vectors[0]
+    assert actual.vectors[0][1] @ lens.embed(["Berlin"]).vectors[0] > alone @ lens.embed(["Berlin"]).vectors[0]
     with pytest.raises(ValueError, match=r"^embed: text 0: no token begins between the characters 6 and 7\.$"):
-        lens.embed([text], parts=[[(6, 7)]])
+        lens.embed([text], spans=[[(6, 7)]])
 
 
 def test_words_that_are_given(lens):
     texts = ["Don't stop \u200b me", "no words given"]
     given = [[(0, 2), (2, 5), (6, 10), (11, 12)], None]  # Do n't stop, and a sign that is no token
-    found = lens.embed(texts, "word", parts=given)
-    assert found.spans == [given[0][:3], [(0, 2), (3, 8), (9, 14)]]
+    actual = lens.embed(texts, "word", spans=given)
+    assert actual.spans == [given[0][:3], [(0, 2), (3, 8), (9, 14)]]
     tokens = lens.embed(texts, "token")
     assert tokens.spans[0] == [(0, 3), (3, 4), (4, 5), (6, 10), (13, 15)]
     expected = tokens.vectors[0]
-    np.testing.assert_allclose(found.vectors[0], [expected[0], expected[:3].mean(0), expected[3]], atol=1e-6)
+    np.testing.assert_allclose(actual.vectors[0], [expected[0], expected[:3].mean(0), expected[3]], atol=1e-6)
 
 
 def test_bfloat16(lens, varied):
-    if lens.model.fastest != torch.bfloat16:
+    if lens.model.fastest_dtype != torch.bfloat16:
         pytest.skip("this processor has no instructions for bfloat16")
-    exact, found = (lens.embed(varied, dtype=dtype).vectors for dtype in ("float32", "auto"))
-    assert (exact * found).sum(-1).min() > 0.999
-    np.testing.assert_array_equal(found, lens.embed(varied, dtype="bfloat16").vectors)
-    assert np.abs(exact - found).max() > 1e-4
+    exact, actual = (lens.embed(varied, dtype=dtype).vectors for dtype in ("float32", "auto"))
+    assert (exact * actual).sum(-1).min() > 0.999
+    np.testing.assert_array_equal(actual, lens.embed(varied, dtype="bfloat16").vectors)
+    assert np.abs(exact - actual).max() > 1e-4
 
 
 def test_to_the_bit_whatever_is_beside_it(lens, varied):
-    if lens.model.fastest != torch.bfloat16 and regard.models.linear._kernel is None:
+    if lens.model.fastest_dtype != torch.bfloat16 and regard.models.linear._kernel is None:
         pytest.skip("regard was installed without its kernel")
     together = lens.embed(varied).vectors
     for n in range(0, len(varied), 5):
@@ -384,7 +384,7 @@ def test_to_the_bit_whatever_is_beside_it(lens, varied):
     np.testing.assert_array_equal(lens.embed(varied[::-1]).vectors[::-1], together)
 
 
-def describing(folder, pooling, prompts=None, kinds=("Transformer", "Pooling"), **about):
+def describing(folder, pooling, prompts=None, kinds=("Transformer", "Pooling"), **settings):
     """A folder that says as sentence-transformers' do how sentence vectors are made."""
     modules = [
         {
@@ -399,7 +399,7 @@ def describing(folder, pooling, prompts=None, kinds=("Transformer", "Pooling"), 
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 24, **pooling}))
     (folder / "sentence_bert_config.json").write_text(
-        json.dumps({"max_seq_length": 30, "do_lower_case": False} | about)
+        json.dumps({"max_seq_length": 30, "do_lower_case": False} | settings)
     )
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts or {}))
     config = folder / "tokenizer_config.json"
@@ -438,7 +438,7 @@ def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
     lens = regard.Lens(tmp_path)
     for pool in (None, "mean"):
         with pytest.raises(
-            ValueError, match="makes sentence vectors by its module LSTM, which regard does not compute"
+            ValueError, match="makes sentence vectors with its module LSTM, which regard does not compute"
         ):
             lens.embed(["the cat"], pool=pool)
     assert lens.embed(["the cat"], level="word").vectors[0].shape == (2, 24)
@@ -451,34 +451,34 @@ def test_what_the_folder_says_and_regard_does_not_compute(tmp_path):
 
 
 def test_texts_are_checked_before_the_work_begins(lens, monkeypatch):
-    monkeypatch.setattr("regard.lens.embed._AT_ONCE", 2)
+    monkeypatch.setattr("regard.lens.embed._TOKENIZED_AT_ONCE", 2)
     done, texts = [], ["a", "b", "c", "", "word " * 300, "\x00", "a"]
     with pytest.raises(ValueError, match=r"^embed: text 3: the text is empty\.$") as error:
         lens.embed(texts, truncation="error", progress=lambda texts, tokens: done.append(texts))
     assert set(error.value.reasons) == {3, 4, 5}
     assert not done
     with pytest.raises(ValueError, match=r"^embed: text 1: no token begins between the characters 7 and 9"):
-        lens.embed(["a", "two texts"], parts=[[(0, 1)], [(0, 3), (7, 9)]], progress=lambda *_: done.append(1))
+        lens.embed(["a", "two texts"], spans=[[(0, 1)], [(0, 3), (7, 9)]], progress=lambda *_: done.append(1))
     assert not done
 
 
 @pytest.mark.parametrize("level", ["sentence", "word", "token"])
 def test_texts_left_out(lens, level):
     texts = ["a mat", "", "the cat", "\ud800"]
-    found = lens.embed(texts, level, on_error="skip")
+    actual = lens.embed(texts, level, on_error="skip")
     alone = lens.embed([texts[0], texts[2]], level)
-    assert found.errors == {
+    assert actual.errors == {
         1: "embed: text 1: the text is empty.",
         3: "embed: text 3: the text is not valid Unicode at character 0.",
     }
-    assert len(found) == 4
+    assert len(actual) == 4
     for n, m in ((0, 0), (2, 1)):
-        np.testing.assert_array_equal(found.vectors[n], alone.vectors[m])
-        assert found.spans[n] == alone.spans[m]
+        np.testing.assert_array_equal(actual.vectors[n], alone.vectors[m])
+        assert actual.spans[n] == alone.spans[m]
     for n in (1, 3):
-        assert not found.vectors[n].any()
-        assert found.vectors[n].shape == ((384,) if level == "sentence" else (0, 384))
-        assert (found.spans[n], found.truncated[n], found.windows[n], found.tokens[n]) == ([], None, 0, 0)
+        assert not actual.vectors[n].any()
+        assert actual.vectors[n].shape == ((384,) if level == "sentence" else (0, 384))
+        assert (actual.spans[n], actual.truncated[n], actual.windows[n], actual.tokens[n]) == ([], None, 0, 0)
     assert lens.embed(["", " "], level, on_error="skip").errors.keys() == {0, 1}
     assert lens.embed(["a", "b"], level, on_error="skip").errors == {}
 
@@ -506,9 +506,9 @@ def test_what_is_not_a_number_is_an_error(lens, monkeypatch, value, called, leve
         message = message.replace("infinity", "nan")  # to unit length
     with pytest.raises(ValueError, match=f"^{message}$"):
         broken.embed(texts, level)
-    found = broken.embed(texts, level, on_error="skip")
-    assert found.errors == {1: message}
-    assert all(np.isfinite(vectors).all() for vectors in found.vectors)
+    actual = broken.embed(texts, level, on_error="skip")
+    assert actual.errors == {1: message}
+    assert all(np.isfinite(vectors).all() for vectors in actual.vectors)
 
 
 def test_identical_texts_are_computed_once(lens, monkeypatch):
@@ -520,12 +520,12 @@ def test_identical_texts_are_computed_once(lens, monkeypatch):
 
     monkeypatch.setattr(lens, "model", dataclasses.replace(model, states=states))
     done, texts = [], ["a mat", "the cat", "a mat", LONG, "a mat", LONG]
-    found = lens.embed(texts, progress=lambda texts, tokens: done.append((texts, tokens)))
-    assert len(read) == 2 + found.windows[3]
+    actual = lens.embed(texts, progress=lambda texts, tokens: done.append((texts, tokens)))
+    assert len(read) == 2 + actual.windows[3]
     assert sum(texts for texts, _ in done) == len(texts)
     for n, m in ((0, 2), (0, 4), (3, 5)):
-        np.testing.assert_array_equal(found.vectors[n], found.vectors[m])
-    words = lens.embed(["a mat", "a mat"], "word", parts=[[(0, 1)], None])
+        np.testing.assert_array_equal(actual.vectors[n], actual.vectors[m])
+    words = lens.embed(["a mat", "a mat"], "word", spans=[[(0, 1)], None])
     assert words.spans == [[(0, 1)], [(0, 1), (2, 5)]]
 
 
@@ -533,25 +533,25 @@ def test_identical_texts_are_computed_once(lens, monkeypatch):
 
 
 def test_poolings_one_after_the_other(lens):
-    one, other = (lens.embed(ODD[:1], pool=pool).vectors[0] for pool in ("cls", "max"))
-    found = lens.embed(ODD[:1], pool=["cls", "max"]).vectors[0]
-    assert found.shape == (768,)
-    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
-    for part, alone in ((found[:384], one), (found[384:], other)):
-        np.testing.assert_allclose(part / np.linalg.norm(part), alone, atol=1e-6)
+    cls, largest = (lens.embed(ODD[:1], pool=pool).vectors[0] for pool in ("cls", "max"))
+    actual = lens.embed(ODD[:1], pool=["cls", "max"]).vectors[0]
+    assert actual.shape == (768,)
+    assert np.linalg.norm(actual) == pytest.approx(1, abs=1e-6)
+    for half, alone in ((actual[:384], cls), (actual[384:], largest)):
+        np.testing.assert_allclose(half / np.linalg.norm(half), alone, atol=1e-6)
 
 
 def test_the_first_numbers_of_a_vector(lens):
     whole = lens.embed(ODD).vectors
     np.testing.assert_array_equal(lens.embed(ODD, dims=100).vectors, whole[:, :100])
-    found = lens.embed(ODD[:1], dims=3, parts=[[(0, 5), (6, 11)]])
-    np.testing.assert_array_equal(found.vectors[0], lens.embed(ODD[:1], parts=[[(0, 5), (6, 11)]]).vectors[0][:, :3])
+    actual = lens.embed(ODD[:1], dims=3, spans=[[(0, 5), (6, 11)]])
+    np.testing.assert_array_equal(actual.vectors[0], lens.embed(ODD[:1], spans=[[(0, 5), (6, 11)]]).vectors[0][:, :3])
 
 
 def test_any_prompt(lens):
-    found = lens.embed(["the cat"], prompt_text="the mat and ")
-    np.testing.assert_allclose(found.vectors[0], lens.embed(["the mat and the cat"]).vectors[0], atol=1e-6)
-    assert found.spans == [[(0, 7)]]
+    actual = lens.embed(["the cat"], prompt_text="the mat and ")
+    np.testing.assert_allclose(actual.vectors[0], lens.embed(["the mat and the cat"]).vectors[0], atol=1e-6)
+    assert actual.spans == [[(0, 7)]]
 
 
 @pytest.mark.parametrize("name", ["embedded", "folder", "pair"])
@@ -580,33 +580,49 @@ def test_no_texts(lens):
         ({"texts": ["a", ""]}, ValueError, "^embed: text 1: the text is empty.$"),
         ({"texts": ["a", None]}, TypeError, "^embed: text 1: expected a str. Got NoneType.$"),
         ({"texts": ["\ud800"]}, ValueError, "^embed: text 0: the text is not valid Unicode at character 0.$"),
-        ({"texts": ["\x00"], "names": ["line 7"]}, ValueError, "^embed: line 7: all-MiniLM-L6-v2 sees no token in"),
+        (
+            {"texts": ["\x00"], "names": ["line 7"]},
+            ValueError,
+            "^embed: line 7: the text contains no tokens for all-MiniLM-L6-v2: ",
+        ),
         ({"level": "page"}, ValueError, "^embed: level: expected 'token', 'word' or 'sentence'. Got 'page'.$"),
         ({"pool": "sum"}, ValueError, "^embed: pool: expected 'mean', 'cls', .* or 'mean_sqrt_len'. Got"),
-        ({"mix": "sum"}, ValueError, "^embed: mix: expected 'mean' or 'concatenate'. Got 'sum'.$"),
-        ({"subwords": "sum"}, ValueError, "^embed: subwords: expected 'mean', 'first', 'last' or 'first-last'. Got"),
-        ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'cut' or 'error'. Got 'no'.$"),
+        ({"aggregate": "sum"}, ValueError, "^embed: aggregate: expected 'mean' or 'concatenate'. Got 'sum'.$"),
+        (
+            {"subtoken_pooling": "sum"},
+            ValueError,
+            "^embed: subtoken_pooling: expected 'mean', 'first', 'last' or 'first-last'. Got",
+        ),
+        ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'truncate' or 'error'. Got 'no'.$"),
         ({"dtype": "int8"}, ValueError, "^embed: dtype: expected 'float32', 'bfloat16' or 'auto'. Got 'int8'.$"),
         ({"layers": "some"}, ValueError, "^embed: layers: expected numbers or 'all'. Got 'some'.$"),
-        ({"prompt": "query"}, ValueError, r"^embed: prompt: expected one that all-MiniLM-L6-v2 knows \(none\). Got"),
-        ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt: only for sentences.$"),
-        ({"parts": []}, ValueError, "^embed: parts: not for tokens, and some for each of 1 texts.$"),
-        ({"layers": []}, ValueError, "^embed: layers: expected one at least. Got none.$"),
+        ({"prompt": "query"}, ValueError, r"^embed: prompt: expected a prompt that all-MiniLM-L6-v2 has \(none\). Got"),
+        ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt= can only be used with level='sentence'.$"),
+        (
+            {"spans": []},
+            ValueError,
+            r"^embed: spans= cannot be used with level='token' and needs one entry per text \(1\).$",
+        ),
+        ({"layers": []}, ValueError, "^embed: layers: expected at least one layer. Got none.$"),
         ({"layers": True}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got True.$"),
         ({"texts": None}, TypeError, "^embed: expected a list of texts. Got a NoneType.$"),
-        ({"pool": 3}, TypeError, "^embed: pool: expected the name of one, or several. Got 3.$"),
+        ({"pool": 3}, TypeError, "^embed: pool: expected a pooling mode, or several. Got 3.$"),
         ({"dims": "8"}, TypeError, "^embed: dims: expected a whole number. Got '8'.$"),
         ({"layers": np.array([0, 9])}, IndexError, r"^embed: layers: expected 0 \(static\) to 6 \(the last\). Got 9.$"),
         ({"layers": [1, 1.5]}, TypeError, "^embed: layers: expected whole numbers or 'all'. Got 1.5.$"),
-        ({"pool": []}, ValueError, "^embed: pool: expected one at least. Got none.$"),
-        ({"dims": 0}, ValueError, "^embed: dims: expected a number from 1 on. Got 0.$"),
-        ({"dims": 385}, ValueError, "^embed: dims: expected 384 at most, as all-MiniLM-L6-v2 has. Got 385.$"),
-        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims: only for sentences.$"),
-        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt: expected the name of one, or prompt_text="),
+        ({"pool": []}, ValueError, "^embed: pool: expected at least one pooling mode. Got none.$"),
+        ({"dims": 0}, ValueError, "^embed: dims: expected a positive number. Got 0.$"),
+        (
+            {"dims": 385},
+            ValueError,
+            "^embed: dims: expected at most 384, the size of all-MiniLM-L6-v2's vectors. Got 385.$",
+        ),
+        ({"dims": 8, "level": "token"}, ValueError, "^embed: dims= can only be used with level='sentence'.$"),
+        ({"prompt_text": "a", "prompt": "b"}, ValueError, "^embed: prompt= and prompt_text= cannot be used together"),
         (
             {"prompt_text": "word " * 300},
             ValueError,
-            "^embed: text 0: .* takes 256 tokens, and 302 of them are special",
+            "^embed: text 0: .* takes at most 256 tokens, and the special tokens and the prompt take 302",
         ),
         ({"on_error": "stop"}, ValueError, "^embed: on_error: expected 'raise' or 'skip'. Got 'stop'.$"),
     ],
@@ -615,3 +631,22 @@ def test_no_texts(lens):
 def test_what_cannot_be_embedded(lens, arguments, error, message):
     with pytest.raises(error, match=message):
         lens.embed(**{"texts": ["a text"], **arguments})
+
+
+def test_old_names_of_options_still_work(lens):
+    text = "An unbelievable arrow"
+    old = {"layers": [1, 2], "mix": "concatenate", "subwords": "first", "parts": [[(3, 15)]]}
+    new = {"layers": [1, 2], "aggregate": "concatenate", "subtoken_pooling": "first", "spans": [[(3, 15)]]}
+    with pytest.warns(DeprecationWarning, match=r"^embed: (mix|subwords|parts)= is now called ") as warned:
+        actual = lens.embed([text], "word", **old)
+    assert len(warned) == 3
+    assert {warning.filename for warning in warned} == {__file__}
+    np.testing.assert_array_equal(actual.vectors[0], lens.embed([text], "word", **new).vectors[0])
+    with pytest.warns(
+        DeprecationWarning, match=r"^embed: truncation='cut' is now called truncation='truncate'\.$"
+    ) as truncating:
+        actual = lens.embed([LONG * 2], truncation="cut")
+    assert truncating[0].filename == __file__
+    assert actual.truncated == lens.embed([LONG * 2], truncation="truncate").truncated != [None]
+    with pytest.warns(DeprecationWarning, match="RefusedError is now called RejectedTextsError"):
+        assert regard.lens.embed.RefusedError is regard.lens.RejectedTextsError

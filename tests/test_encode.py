@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 import regard
 from regard.lens.encode import encode, encode_pair, tokens_of
 from regard.lens.words import units
-from regard.models.model import Model
+from regard.models import Model
 from support import models as fixtures
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<mask>"]
@@ -71,7 +71,7 @@ TOKENIZERS = {
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def model(request):
     """A model of which only the tokenizer is asked."""
-    return Model(request.param, TOKENIZERS[request.param](), forward=None, states=None, layers=0, limit=1000)
+    return Model(request.param, TOKENIZERS[request.param](), forward=None, states=None, layers=0, max_length=1000)
 
 
 texts = st.text(
@@ -84,9 +84,9 @@ texts = st.text(
 def read(model, text, pair=None):
     """The tokens of a text, and the spans of the words that they make up."""
     if pair is None:
-        encoded, _ = encode(model, text, model.limit, "read")
+        encoded, _ = encode(model, text, model.max_length, "read")
     else:
-        encoded, _ = encode_pair(model, text, pair, model.limit)
+        encoded, _ = encode_pair(model, text, pair, model.max_length)
         text = f"{text}\n{pair}"
     tokens = tokens_of(model, encoded, text)
     spans = [None if token.special else (token.start, token.end) for token in tokens]
@@ -113,7 +113,7 @@ def test_no_letter_is_lost_and_every_token_covers_its_piece(model, text, pair):
     try:
         whole, tokens, words = read(model, text, pair)
     except ValueError as error:
-        assert any(reason in str(error) for reason in ("is empty", "sees no token"))  # noqa: PT017
+        assert any(reason in str(error) for reason in ("is empty", "contains no tokens"))  # noqa: PT017
         return
     covered = {place for start, stop in words for place in range(start, stop)}
     written = {n for token in tokens if token.special for n in range(token.start, token.end)}
@@ -151,7 +151,7 @@ def test_special_tokens_in_a_text_are_special():
     tokenizer = fixtures.byte_level()
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.add_tokens(["<think>"])
-    model = Model("chat", tokenizer, forward=None, states=None, layers=0, limit=1000)
+    model = Model("chat", tokenizer, forward=None, states=None, layers=0, max_length=1000)
     text, tokens, words = read(model, "<|im_start|>user\nthe cat<|im_end|> <think>")
     assert [token.text for token in tokens if token.special] == ["<|im_start|>", "<|im_end|>"]
     assert (tokens[0].start, tokens[0].end) == (0, 12)
@@ -160,13 +160,13 @@ def test_special_tokens_in_a_text_are_special():
 
 def test_what_the_tokenizer_does_not_know_is_unknown():
     for make, text in [(fixtures.word_piece, "the 🪰 cat"), (lambda: unigram(False), "the 🪰 cat")]:
-        model = Model("small", make(), forward=None, states=None, layers=0, limit=1000)
+        model = Model("small", make(), forward=None, states=None, layers=0, max_length=1000)
         _, tokens, words = read(model, text)
         assert [token.text for token in tokens if token.unknown] == ["🪰"]
         assert not any(token.special for token in tokens if token.unknown)
         assert (4, 5) in words
     for make in (fixtures.metaspace, fixtures.byte_level):  # bytes are read, not guessed
-        model = Model("bytes", make(), forward=None, states=None, layers=0, limit=1000)
+        model = Model("bytes", make(), forward=None, states=None, layers=0, max_length=1000)
         assert not any(token.unknown for token in read(model, "the 🪰 cat")[1])
 
 

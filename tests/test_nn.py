@@ -12,17 +12,17 @@ LENGTHS = torch.tensor([9, 4, 1])
 PADDED = torch.arange(9) >= LENGTHS[:, None]
 
 
-def close(found, expected, tolerance=1e-5):
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+def close(actual, expected, tolerance=1e-5):
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 # With the weights of torch.nn's counterparts
 
 
 def copy_attention(mine, theirs):
-    for part, name in zip((mine.query, mine.key, mine.value), range(3), strict=True):
-        part.weight.data = theirs.in_proj_weight.data.chunk(3)[name]
-        part.bias.data = theirs.in_proj_bias.data.chunk(3)[name]
+    for module, name in zip((mine.query, mine.key, mine.value), range(3), strict=True):
+        module.weight.data = theirs.in_proj_weight.data.chunk(3)[name]
+        module.bias.data = theirs.in_proj_bias.data.chunk(3)[name]
     mine.output.load_state_dict(theirs.out_proj.state_dict())
 
 
@@ -34,13 +34,13 @@ def copy_layer(mine, theirs):
         norms.insert(1, mine.cross_attention_norm)
     for n, norm in enumerate(norms, 1):
         norm.load_state_dict(getattr(theirs, f"norm{n}").state_dict())
-    mine.feed_forward.widen.load_state_dict(theirs.linear1.state_dict())
-    mine.feed_forward.narrow.load_state_dict(theirs.linear2.state_dict())
+    mine.feed_forward.fc1.load_state_dict(theirs.linear1.state_dict())
+    mine.feed_forward.fc2.load_state_dict(theirs.linear2.state_dict())
 
 
 def copy_stack(mine, theirs):
-    for one, other in zip(mine.layers, theirs.layers, strict=True):
-        copy_layer(one, other)
+    for layer, their_layer in zip(mine.layers, theirs.layers, strict=True):
+        copy_layer(layer, their_layer)
     if theirs.norm is not None:
         mine.norm.load_state_dict(theirs.norm.state_dict())
 
@@ -96,7 +96,7 @@ def test_the_encoder(pre_norm, activation):
     layer = nn.TransformerEncoderLayer(24, 4, 31, 0, activation, batch_first=True, norm_first=pre_norm)
     theirs = scatter(nn.TransformerEncoder(layer, 3, nn.LayerNorm(24), enable_nested_tensor=False))
     mine = ours.Encoder(
-        nn.Identity(), 3, dim=24, heads=4, inner=31, activation=activation, pre_norm=pre_norm, final_norm=True
+        nn.Identity(), 3, dim=24, heads=4, d_ff=31, activation=activation, pre_norm=pre_norm, final_norm=True
     )
     copy_stack(mine, theirs)
     x = torch.randn(3, 9, 24)
@@ -116,7 +116,7 @@ class Places(nn.Module):
 def test_the_decoder(pre_norm):
     layer = nn.TransformerDecoderLayer(24, 4, 31, 0, batch_first=True, norm_first=pre_norm)
     theirs = scatter(nn.TransformerDecoder(layer, 3, nn.LayerNorm(24)))
-    mine = ours.Decoder(Places(), 3, dim=24, heads=4, inner=31, activation="relu", pre_norm=pre_norm, final_norm=True)
+    mine = ours.Decoder(Places(), 3, dim=24, heads=4, d_ff=31, activation="relu", pre_norm=pre_norm, final_norm=True)
     copy_stack(mine, theirs)
     x, memory = torch.randn(3, 7, 24), torch.randn(3, 9, 24)
     ahead = torch.ones(7, 7, dtype=torch.bool).triu(1)
@@ -137,7 +137,7 @@ def test_the_transformer(pre_norm):
     theirs = nn.Transformer(24, 4, 2, 2, 31, 0, batch_first=True, norm_first=pre_norm)
     with torch.no_grad():
         scatter(theirs)
-    mine = ours.Transformer(13, 2, dim=24, heads=4, inner=31, dropout=0, pre_norm=pre_norm, final_norm=True)
+    mine = ours.Transformer(13, 2, dim=24, heads=4, d_ff=31, dropout=0, pre_norm=pre_norm, final_norm=True)
     copy_stack(mine.encoder, theirs.encoder)
     copy_stack(mine.decoder, theirs.decoder)
     source, target = torch.randint(13, (3, 9)), torch.randint(13, (3, 7))
@@ -148,14 +148,14 @@ def test_the_transformer(pre_norm):
     logits, alignments = mine(source, target, LENGTHS)
     close(logits, expected, 1e-4)  # of numbers around 10
     close(logits / 10, expected / 10)
-    assert [one.weights.shape for one in alignments] == [(3, 4, 7, 9)] * 2
+    assert [alignment.weights.shape for alignment in alignments] == [(3, 4, 7, 9)] * 2
 
 
 def test_places_by_sines_and_cosines():
-    found = ours.SinusoidalPositions()(torch.zeros(1, 5, 6), 3)[0]
+    actual = ours.SinusoidalPositions()(torch.zeros(1, 5, 6), 3)[0]
     for i, d in itertools.product(range(5), range(3)):
         angle = torch.tensor((i + 3) / 10_000 ** (2 * d / 6))
-        close(found[i, 2 * d : 2 * d + 2], torch.stack([angle.sin(), angle.cos()]))
+        close(actual[i, 2 * d : 2 * d + 2], torch.stack([angle.sin(), angle.cos()]))
     assert ours.SinusoidalPositions()(torch.ones(1, 2, 5))[0, 0].tolist() == [1, 2, 1, 2, 1]
 
 
@@ -241,18 +241,18 @@ def likelihood(model, source, tokens, first, last):
 
 
 def test_greedy_takes_the_likeliest_and_a_narrow_beam_is_greedy(model):
-    found = ours.greedy(model, SOURCE, LENGTHS, first=1, last=2, most=7)
+    actual = ours.greedy(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=7)
     for b, length in enumerate(LENGTHS):
         state, token = model.begin(SOURCE[b : b + 1, :length]), 1
-        for n in range(found.shape[1]):
+        for n in range(actual.shape[1]):
             logits, state = model.step(torch.tensor([token]), state)
             token = 2 if n and token == 2 else logits.argmax().item()
-            assert found[b, n] == token
-    assert torch.equal(found, ours.beam(model, SOURCE, LENGTHS, first=1, last=2, most=7, width=1))
+            assert actual[b, n] == token
+    assert torch.equal(actual, ours.beam(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=7, width=1))
 
 
 def test_a_wide_beam_finds_the_best_of_all(model):
-    found = ours.beam(model, SOURCE, LENGTHS, first=1, last=2, most=3, width=11**2, penalty=0.6)
+    actual = ours.beam(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=3, width=11**2, length_penalty=0.6)
     for b, length in enumerate(LENGTHS):
         source = SOURCE[b : b + 1, :length]
 
@@ -264,14 +264,14 @@ def test_a_wide_beam_finds_the_best_of_all(model):
         whole = [(*t, 2) for t in [(), *several]]
         whole += itertools.product([*range(2), *range(3, 11)], repeat=3) if b == 2 else []
         best = max(score(tokens) for tokens in whole)
-        assert score(found[b].tolist()) >= best - 1e-4
+        assert score(actual[b].tolist()) >= best - 1e-4
 
 
 def test_what_has_ended_stays_ended(model):
     with torch.no_grad():
         for tokens in (ours.greedy, ours.beam):
-            found = tokens(model, SOURCE, LENGTHS, first=1, last=2, most=12)
-            for row in found.tolist():
+            actual = tokens(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=12)
+            for row in actual.tolist():
                 if 2 in row:
                     assert set(row[row.index(2) :]) == {2}
 
@@ -283,12 +283,12 @@ def test_label_smoothing():
     logits, target = torch.randn(4, 7, 5), torch.randint(5, (4, 7))
     target[0, 3:] = -100
     right = nn.functional.one_hot(target.clamp(min=0), 5) * 0.8 + 0.2 / 5
-    each = -(right * logits.log_softmax(-1)).sum(-1)
-    close(ours.smoothed_loss(logits, target, 0.2), each[target >= 0].mean())
+    losses = -(right * logits.log_softmax(-1)).sum(-1)
+    close(ours.smoothed_loss(logits, target, 0.2), losses[target >= 0].mean())
 
 
-def test_the_warm_up():
-    rates = [ours.warm_up(step, 64, 100) for step in range(1, 1000)]
+def test_the_noam_schedule():
+    rates = [ours.noam_schedule(step, 64, 100) for step in range(1, 1000)]
     assert max(rates) == rates[99] == pytest.approx(64**-0.5 * 100**-0.5)
     assert rates[:100] == sorted(rates[:100])
     assert rates[99:] == sorted(rates[99:], reverse=True)
@@ -304,7 +304,7 @@ def test_every_weight_gets_a_gradient(name):
 
 
 def test_a_classifier_learns():
-    encoder = ours.Encoder(ours.Embeddings(11, 16, 9), 1, dim=16, heads=2, inner=32)
+    encoder = ours.Encoder(ours.Embeddings(11, 16, 9), 1, dim=16, heads=2, d_ff=32)
     model = ours.SequenceClassifier(encoder, 16, 2)
     label = (SOURCE == 5).any(1).long()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -322,13 +322,13 @@ def test_a_classifier_learns():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ours.MultiHeadAttention(10, 3), r"expected a dim that 3 heads divide\. Got 10\."),
-        (lambda: ours.MultiHeadAttention(12, 0), r"expected a dim that 0 heads divide\. Got 12\."),
+        (lambda: ours.MultiHeadAttention(10, 3), r"expected a dim that is divisible by 3 heads\. Got 10\."),
+        (lambda: ours.MultiHeadAttention(12, 0), r"expected a dim that is divisible by 0 heads\. Got 12\."),
         (lambda: ours.MultiHeadAttention(12, 6, 4), r"expected groups that divide the 6 heads\. Got 4\."),
-        (lambda: ours.Transformer(9, 1, dim=30, heads=8), r"expected a dim that 8 heads divide\. Got 30\."),
+        (lambda: ours.Transformer(9, 1, dim=30, heads=8), r"expected a dim that is divisible by 8 heads\. Got 30\."),
         (
             lambda: ours.Embeddings(9, 4, 5)(torch.zeros(1, 6, dtype=torch.long)),
-            r"^Embeddings: expected 5 positions at most, as it has learned\. Got 6\.$",
+            r"^Embeddings: expected at most 5 positions, as many as it has learned\. Got 6\.$",
         ),
         (lambda: ours.FeedForward(4, 8, "swish"), "expected one of gelu, gelu_new, relu. Got 'swish'"),
     ],
@@ -336,3 +336,34 @@ def test_a_classifier_learns():
 def test_what_does_not_fit(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Old names
+
+
+def test_old_names_of_arguments_still_work(model):
+    with pytest.warns(DeprecationWarning, match=r"^Embeddings: vocabulary= is now called vocab_size=\.$"):
+        embeddings = ours.Embeddings(vocabulary=11, dim=16, positions=9)
+    with pytest.warns(DeprecationWarning, match=r"^Encoder: inner= is now called d_ff=\.$"):
+        encoder = ours.Encoder(embeddings, 1, dim=16, heads=2, inner=32)
+    with pytest.warns(DeprecationWarning, match=r"^FeedForward\.widen is now called fc1\.$"):
+        assert encoder.layers[0].feed_forward.widen.out_features == 32
+    with pytest.warns(DeprecationWarning, match=r"^greedy: (first|last|most)= is now called ") as warned:
+        actual = ours.greedy(model, SOURCE, LENGTHS, first=1, last=2, most=3)
+    assert len(warned) == 3
+    assert torch.equal(actual, ours.greedy(model, SOURCE, LENGTHS, bos_id=1, eos_id=2, max_new_tokens=3))
+    with pytest.warns(DeprecationWarning, match=r"^regard\.nn\.warm_up is now called noam_schedule\.$"):
+        assert ours.warm_up is ours.noam_schedule
+    with pytest.raises(TypeError, match=r"d_ff= was given twice, the second time as inner=\."):
+        ours.FeedForward(4, d_ff=8, inner=8)
+
+
+def test_state_that_was_saved_under_old_names_loads():
+    made, other = (ours.Encoder(ours.Embeddings(11, 16, 9), 2, dim=16, heads=2, d_ff=32) for _ in range(2))
+    old = {name.replace("fc1", "widen").replace("fc2", "narrow"): tensor for name, tensor in made.state_dict().items()}
+    assert "layers.1.feed_forward.narrow.bias" in old
+    other.load_state_dict(old)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in made.state_dict().items())
+    del old["layers.1.feed_forward.narrow.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"layers\.1\.feed_forward\.fc2\.bias\""):
+        other.load_state_dict(old)

@@ -39,7 +39,7 @@ def isa(request, monkeypatch):
 
 def expected(layers, activation, norm, x, residual):
     y = TORCH[activation](
-        torch.cat([F.linear(x.double(), each.weight.double(), each.bias.double()) for each in layers], 1)
+        torch.cat([F.linear(x.double(), layer.weight.double(), layer.bias.double()) for layer in layers], 1)
     )
     y = y if residual is None else y + residual.double()
     return y if norm is None else F.layer_norm(y, y.shape[1:], norm.weight.double(), norm.bias.double(), norm.eps)
@@ -56,12 +56,12 @@ def test_a_layer_is_torchs(way, dtype, activation, rows, inputs, outputs):
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     x = torch.randn(rows, inputs + 2, dtype=dtype)[:, :inputs] * 3
     residual = torch.randn(rows, outputs + 3, dtype=dtype)
-    for one, other in ((None, None), (norm, None), (None, residual), (norm, residual)):
-        found = Linear(layers, activation, one, dtype)(x, other)
-        assert (found.dtype, found.shape) == (dtype, (rows, outputs + 3))
-        wanted = expected(layers, activation, one, x, other)
+    for after, added in ((None, None), (norm, None), (None, residual), (norm, residual)):
+        actual = Linear(layers, activation, after, dtype)(x, added)
+        assert (actual.dtype, actual.shape) == (dtype, (rows, outputs + 3))
+        wanted = expected(layers, activation, after, x, added)
         digits = DIGITS[dtype] * (3 if way == "torch" else 1)  # torch rounds in between
-        torch.testing.assert_close(found.double(), wanted, atol=digits, rtol=digits)
+        torch.testing.assert_close(actual.double(), wanted, atol=digits, rtol=digits)
 
 
 @pytest.mark.usefixtures("isa")
@@ -96,7 +96,7 @@ def test_gelu_is_as_exact_as_torchs():
 
 
 def encoder(positions=40, **sizes):
-    sizes = {"layers": 3, "dim": 48, "heads": 6, "inner": 64, "activation": "gelu"} | sizes
+    sizes = {"layers": 3, "dim": 48, "heads": 6, "d_ff": 64, "activation": "gelu"} | sizes
     made = Encoder(Embeddings(50, sizes["dim"], positions, 2), **sizes).eval()
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -130,7 +130,7 @@ def test_a_text_does_not_depend_to_the_bit_on_those_beside_it(dtype, threads):
         for n in range(60):
             assert torch.equal(packed([texts[n]], [3])[3], together[n])
         again = packed(texts[20:50][::-1], [3])[3].split([len(ids) for ids in texts[20:50][::-1]])
-        assert all(torch.equal(one, other) for one, other in zip(again[::-1], together[20:50], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(again[::-1], together[20:50], strict=True))
     finally:
         torch.set_num_threads(1)
 

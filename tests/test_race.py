@@ -11,12 +11,11 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from regard import cli
-from regard.race import report as racing
 from regard.race import timing, training
 from regard.race.picture import picture
 from regard.race.report import Report
-from regard.race.tasks import FIRST, LAST, TASKS, batch, draw
-from regard.race.training import NAMES, Learned
+from regard.race.tasks import BOS, EOS, TASKS, batch, draw
+from regard.race.training import NAMES, TrainingResult
 
 # Tasks
 
@@ -35,13 +34,13 @@ def test_a_tenth_is_held_out_and_never_learned(task):
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_token_has_a_number(task):
     sources = [task.example, *draw(task, 300, "x", held_out=False)]
-    some = batch(task, sources)
-    assert some.source.max() < task.vocabulary
-    assert (some.target[:, 0] == FIRST).all()
-    for row, source, length in zip(some.label, sources, some.lengths, strict=True):
+    examples = batch(task, sources)
+    assert examples.source.max() < task.vocab_size
+    assert (examples.target[:, 0] == BOS).all()
+    for row, source, length in zip(examples.label, sources, examples.lengths, strict=True):
         written = row[row >= 0].tolist()
-        assert written[-1] == LAST
-        assert task.written(written) == task.answer(source)
+        assert written[-1] == EOS
+        assert task.decode(written) == task.answer(source)
         assert length == len(source)
 
 
@@ -108,29 +107,29 @@ def test_numbers_in_words(number, words):
 @pytest.mark.parametrize("dim", [32, 64, 128])
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_both_have_as_many_parameters(task, dim):
-    sizes = [training.size(training.make(name, task.vocabulary, dim)) for name in NAMES]
+    sizes = [training.parameter_count(training.make(name, task.vocab_size, dim)) for name in NAMES]
     assert abs(sizes[0] - sizes[1]) <= 0.05 * sizes[1]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_and_what_it_looks_at_are_weights(name):
     task = TASKS["numbers"]
-    model = training.make(name, task.vocabulary, 32, layers=1)
-    learned = training.teach(model, task, 60, 16, 1e-2, 0, lambda done: None)
-    training.examine(model, task, learned, 60, 0)
-    assert len(learned.losses) == 60
-    assert sum(learned.losses[-5:]) < 0.7 * sum(learned.losses[:5])
-    assert sum(count for _, count in learned.by_length.values()) == 60
-    assert learned.alignment.shape == (len(learned.written) + 1, len(task.example))
-    torch.testing.assert_close(learned.alignment.sum(1), torch.ones(len(learned.written) + 1))
+    model = training.make(name, task.vocab_size, 32, layers=1)
+    result = training.train(model, task, 60, 16, 1e-2, 0, lambda done: None)
+    training.evaluate(model, task, result, 60, 0)
+    assert len(result.losses) == 60
+    assert sum(result.losses[-5:]) < 0.7 * sum(result.losses[:5])
+    assert sum(count for _, count in result.by_length.values()) == 60
+    assert result.alignment.shape == (len(result.written) + 1, len(task.example))
+    torch.testing.assert_close(result.alignment.sum(1), torch.ones(len(result.written) + 1))
 
 
 def test_the_same_seed_teaches_the_same():
     task = TASKS["reverse"]
     losses = []
     for seed in (0, 0, 1):
-        model = training.make("recurrent", task.vocabulary, 16, layers=1, seed=seed)
-        losses.append(training.teach(model, task, 3, 4, 1e-3, seed, lambda done: None).losses)
+        model = training.make("recurrent", task.vocab_size, 16, layers=1, seed=seed)
+        losses.append(training.train(model, task, 3, 4, 1e-3, seed, lambda done: None).losses)
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -145,8 +144,8 @@ def known(accuracies=(1.0, 0.5)):
         2048: {"recurrent": 30.0, "transformer": 3.0},
     }
     report.times.token = {n: {"recurrent": 0.002, "transformer": 0.001} for n in (32, 512, 2048)}
-    report.learned["reverse"] = {
-        name: Learned(9, [1.0], 5.0, {1: (accuracy, 3), 2: (accuracy, 1)}, ["a"], torch.eye(2, 19))
+    report.results["reverse"] = {
+        name: TrainingResult(9, [1.0], 5.0, {1: (accuracy, 3), 2: (accuracy, 1)}, ["a"], torch.eye(2, 19))
         for name, accuracy in zip(NAMES, accuracies, strict=True)
     }
     return report
@@ -154,14 +153,17 @@ def known(accuracies=(1.0, 0.5)):
 
 def test_the_conclusion_is_computed():
     report = known()
-    (length, who), *others = timing.overtakes(report.times.step)
+    (length, who), *others = timing.crossovers(report.times.step)
     assert (who, others) == ("transformer", [])
     assert length == pytest.approx(32 * 16 ** (1 / 3))  # a third of the way from ½ to 4, in logarithms
     text = "\n".join(report.conclusion())
     assert "takes 30.0 × as long as at 32 with recurrent attention, 1.5 × with the Transformer" in text
-    assert "recurrent attention, 2.0 × at 32; the Transformer, 4.0 × at 512; the Transformer, 10.0 × at 2,048" in text
-    assert "from length 81 on Transformer" in text
-    assert "That does not change in between." in text
+    assert (
+        "Faster: recurrent attention, 2.0 × at 32; the Transformer, 4.0 × at 512; the Transformer, 10.0 × at 2,048"
+        in text
+    )
+    assert "from length 81 on, Transformer" in text
+    assert "There is no crossover in between." in text
     assert text.endswith(
         "recurrent attention 100.0% in 5 s, Transformer 50.0% in 5 s: only recurrent attention solves it."
     )
@@ -171,13 +173,13 @@ def test_the_conclusion_is_computed():
     assert (
         "at length 2,048 takes 10.0 × as long as at 128 with recurrent attention, 3.0 × with" in report.conclusion()[0]
     )
-    assert timing.overtakes({1: {"recurrent": 2.0, "transformer": 1.0}}) == []
+    assert timing.crossovers({1: {"recurrent": 2.0, "transformer": 1.0}}) == []
 
 
 def test_the_picture():
     figure = picture(known())
     FigureCanvasAgg(figure).draw()
-    titles = [axes.get_title() for axes in figure.findobj(lambda one: hasattr(one, "get_xlim"))]
+    titles = [axes.get_title() for axes in figure.findobj(lambda artist: hasattr(artist, "get_xlim"))]
     assert [title for title in titles if title in NAMES.values()] == list(NAMES.values())
 
 
@@ -187,7 +189,7 @@ def test_the_picture():
 @pytest.fixture
 def run(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(racing, "LENGTHS", (4, 8))
+    monkeypatch.setattr(timing, "LENGTHS", (4, 8))
     monkeypatch.setattr(timing, "TOKENS", 16)
 
     def command(*arguments):
@@ -219,7 +221,7 @@ def test_stopped_before_the_end(run, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "teach", stop)
+    monkeypatch.setattr(training, "train", stop)
     code, out, err = run("--task", "reverse", "--json")
     assert (code, err) == (1, "regard: stopped before the end.\n")
     assert json.loads(out)["seconds_per_step"].keys() == {"4", "8"}

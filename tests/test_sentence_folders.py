@@ -506,7 +506,7 @@ REFUSED = {  # id: (model, changes, what the error says)
     "a limit in words": (
         "bert",
         [modules(), transformer(max_seq_length="9")],
-        "expected a number of tokens from 1 on. Got '9'",
+        "expected a positive number of tokens. Got '9'",
     ),
     "dense of another size": (
         "bert",
@@ -552,10 +552,10 @@ REFUSED = {  # id: (model, changes, what the error says)
     "default prompt that is not there": (
         "bert",
         [modules(), change(SETTINGS, default_prompt_name="nowhere")],
-        "expected one that .* knows",
+        "expected a prompt that .* has",
     ),
-    "adapter": ("bert", [modules(), change("adapter_config.json", **LORA)], "holds an adapter of PEFT"),
-    "adapter, by transformers": ("llama", [change("adapter_config.json", **LORA)], "holds an adapter of PEFT"),
+    "adapter": ("bert", [modules(), change("adapter_config.json", **LORA)], "holds a PEFT adapter"),
+    "adapter, by transformers": ("llama", [change("adapter_config.json", **LORA)], "holds a PEFT adapter"),
     "chat template": ("causal", [change(TOKENS, chat_template="{{ messages }}")], "into the chat template"),
     "chat template of BERT": ("bert", [change(TOKENS, chat_template="{{ messages }}")], "into the chat template"),
     "BART": ("bart", [], "pools the states of BartModel's decoder"),
@@ -570,17 +570,17 @@ REFUSED = {  # id: (model, changes, what the error says)
     "a tensor that nobody expects, native": (
         "bert",
         [more_tensors("encoder.extra.weight")],
-        "has what such a model does not",
+        "has tensors that such a model does not have",
     ),
     "a token beyond the table": (
         "bert",
         [modules(), change("added_tokens.json", arrow=7)],
-        r"text 0: its token 'arrow' is number \d+, and model has \d+\.",
+        r"text 0: its token 'arrow' has the id \d+, and model has \d+ tokens\.",
     ),
     "the beginning is cut": (
         "bert",
         [modules(), change(TOKENS, truncation_side="left")],
-        "cuts texts at their beginning; choose windows",
+        "truncates texts at their beginning; use truncation='windows'",
     ),
 }  # fmt: skip
 
@@ -604,15 +604,15 @@ def test_the_vectors_of_sentence_transformers(case, base, tmp_path):
     folder = made(base, *EQUAL[case], tmp_path / "model")
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
-    found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
-    assert found.shape == expected.shape
-    assert in_agreement(found, expected)
+    actual = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
+    assert actual.shape == expected.shape
+    assert in_agreement(actual, expected)
     assert np.linalg.matrix_rank(expected) > 3  # the texts can be told apart: the test could fail
 
 
-def in_agreement(found, expected):
-    lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
-    cosines = (found * expected).sum(1) / (lengths[0] * lengths[1])
+def in_agreement(actual, expected):
+    lengths = np.linalg.norm(actual, axis=1), np.linalg.norm(expected, axis=1)
+    cosines = (actual * expected).sum(1) / (lengths[0] * lengths[1])
     return cosines.min() > 0.99999 and np.allclose(*lengths, rtol=1e-4)
 
 
@@ -626,12 +626,12 @@ def test_settings_together(seed, base, tmp_path):
         with contextlib.suppress(FileNotFoundError, IndexError, FileExistsError):  # what another has taken away
             apply(folder)
     try:
-        found = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
+        actual = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
     except (ValueError, OSError):
         return  # refused
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
-    assert in_agreement(found, expected)
+    assert in_agreement(actual, expected)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -639,15 +639,15 @@ def test_what_is_refused(case, base, tmp_path):
     name, changes, message = REFUSED[case]
     folder = made(base, name, changes, tmp_path / "model")
     with pytest.raises(ValueError, match=message) as error:
-        regard.Lens(folder).embed(TEXTS, truncation="cut")
+        regard.Lens(folder).embed(TEXTS, truncation="truncate")
     assert "\n" not in str(error.value)
 
 
 def test_no_setting_is_without_effect(base, tmp_path):
     """The variants differ from one another: a setting that is passed over would be seen."""
-    plain = regard.Lens(made(base, "bert", [modules()], tmp_path / "plain")).embed(TEXTS, truncation="cut").vectors
+    plain = regard.Lens(made(base, "bert", [modules()], tmp_path / "plain")).embed(TEXTS, truncation="truncate").vectors
     for n, case in enumerate(("cased", "accents kept", "model_max_length", "arguments of the config", "weighted mean")):
-        other = regard.Lens(made(base, *EQUAL[case], tmp_path / str(n))).embed(TEXTS, truncation="cut").vectors
+        other = regard.Lens(made(base, *EQUAL[case], tmp_path / str(n))).embed(TEXTS, truncation="truncate").vectors
         assert np.abs(plain - other).max() > 1e-3, case
 
 
@@ -662,17 +662,17 @@ def test_a_prompt_that_is_left_out_with_more_than_itself(base, tmp_path):
     left_out = modules(pooling={"pooling_mode": "mean", "include_prompt": False})
     folder = made(base, "llama", [left_out, change(SETTINGS, **PROMPTS)], tmp_path / "model")
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    found = regard.Lens(folder).embed(TEXTS, truncation="cut", on_error="skip")
+    actual = regard.Lens(folder).embed(TEXTS, truncation="truncate", on_error="skip")
     expected = np.concatenate([model.encode([text], show_progress_bar=False) for text in TEXTS])
-    assert found.errors == {5: "embed: text 5: nothing of it is left without the prompt."}
-    np.testing.assert_allclose(found.vectors, expected, atol=1e-5)  # theirs is zeros for the one
+    assert actual.errors == {5: "embed: text 5: it has no tokens besides the prompt's."}
+    np.testing.assert_allclose(actual.vectors, expected, atol=1e-5)  # theirs is zeros for the one
 
 
 def test_embedding_where_attention_cannot_be_seen(base):
     lens = regard.Lens(base("mpnet"))
-    assert lens.note == "model can embed texts, and no more: the attention of MPNetModel cannot be seen."
+    assert lens.note == "model can only embed texts: the attention of MPNetModel cannot be seen."
     assert lens.embed(["a mat"], "word").vectors[0].shape == (2, 24)
-    with pytest.raises(ValueError, match=r"^read: model can embed texts, and no more"):
+    with pytest.raises(ValueError, match=r"^read: model can only embed texts"):
         lens.read("a mat")
 
 
@@ -708,7 +708,7 @@ def test_the_fingerprint_covers_all_that_makes_a_vector(base, tmp_path):
         "config": [change("config.json", layer_norm_eps=0.1)],
         "weights": [half],
     }
-    lenses = {name: regard.Lens(made(base, "bert", each, tmp_path / name)) for name, each in changes.items()}
+    lenses = {name: regard.Lens(made(base, "bert", edits, tmp_path / name)) for name, edits in changes.items()}
     prints = {name: lens.fingerprint for name, lens in lenses.items()}
     assert len(set(prints.values())) == len(changes)
     assert all(value.startswith("sha256:") for value in prints.values())
@@ -727,10 +727,10 @@ def test_a_name_on_the_hub(base, tmp_path, monkeypatch):
     shutil.copytree(folder, cache / "snapshots" / commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("regard.models.model._unreachable", lambda: True)
+    monkeypatch.setattr("regard.models.hub._hub_unreachable", lambda: True)
     lens = regard.Lens("some/model", revision="later")
-    expected = regard.Lens(folder).embed(TEXTS, truncation="cut").vectors
-    np.testing.assert_array_equal(lens.embed(TEXTS, truncation="cut").vectors, expected)
+    expected = regard.Lens(folder).embed(TEXTS, truncation="truncate").vectors
+    np.testing.assert_array_equal(lens.embed(TEXTS, truncation="truncate").vectors, expected)
     assert expected.shape == (len(TEXTS), 9)
     assert (lens.revision, lens.fingerprint) == (commit, f"commit:{commit}")
     with pytest.raises(OSError, match="some/model is neither a folder nor in the local cache"):
@@ -743,8 +743,8 @@ def test_a_text_that_the_tokenizer_has_no_tokens_for(base):
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
     model = transformers.LlamaModel(transformers.LlamaConfig(**DECODER, vocab_size=3))
-    found = regard.Lens((model, tokenizer)).embed(["the mat", "the cat"], on_error="skip")
-    assert found.errors == {1: "embed: text 1: the tokenizer of LlamaModel has no token for all of 'the cat'."}
+    actual = regard.Lens((model, tokenizer)).embed(["the mat", "the cat"], on_error="skip")
+    assert actual.errors == {1: "embed: text 1: the tokenizer of LlamaModel has no token for all of 'the cat'."}
 
 
 def test_the_fingerprint_of_a_model_from_memory():
@@ -764,5 +764,5 @@ def test_dense_is_what_torch_makes_of_it(base, tmp_path):
     tensors = load_file(folder / "2_Dense/model.safetensors")
     pooled = torch.from_numpy(regard.Lens(base("bert")).embed(TEXTS).vectors)
     expected = nn.functional.normalize(torch.tanh(pooled @ tensors["linear.weight"].T + tensors["linear.bias"]), dim=1)
-    found = torch.from_numpy(regard.Lens(folder).embed(TEXTS).vectors)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    actual = torch.from_numpy(regard.Lens(folder).embed(TEXTS).vectors)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)

@@ -77,7 +77,7 @@ def test_identical_texts_are_one_group(lens):
     out = " ".join(printed(terminal.similarity(alike)).split())
     assert "Before the first layer every “bank” has the same vector." in out
     assert out.endswith("After the last they do not part into groups.")
-    assert torch.isnan(alike.parting()[2]).all()
+    assert torch.isnan(alike.cluster_similarity()[2]).all()
 
 
 def test_vectors_that_are_no_numbers_are_not_compared(lens):

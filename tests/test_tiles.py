@@ -111,7 +111,7 @@ def test_thumbs_ask_for_the_weights_once(monkeypatch):
 
 def test_a_text_of_special_tokens_alone_cannot_hide_them():
     reading = made("a b")
-    reading = replace(reading, _spans=[(None, [n]) for n in range(len(reading.tokens))])
+    reading = replace(reading, unit_spans=[(None, [n]) for n in range(len(reading.tokens))])
     assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
     for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
         with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from regard.train import text as texts
 from regard.train.picture import picture
 from regard.train.run import History, Options, train
 
-TINY = Options(layers=1, dim=16, heads=2, vocabulary=60, length=16, steps=12, batch=4, every=4)
+TINY = Options(layers=1, dim=16, heads=2, vocab_size=60, seq_length=16, steps=12, batch_size=4, eval_every=4)
 WORDS = "time flies like an arrow fruit flies like a banana the cat sat on the mat".split()  # noqa: SIM905
 
 
@@ -83,7 +84,7 @@ def test_masks():
 
 
 def test_all_blocks_in_turn():
-    options = Options(batch=3, seed=5)
+    options = Options(batch_size=3, seed=5)
     seen = torch.cat([training._order(7, step, options) for step in range(7)])
     for epoch in seen.view(3, 7):
         assert sorted(epoch.tolist()) == list(range(7))
@@ -97,7 +98,17 @@ def test_all_blocks_in_turn():
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     (folder / "text.txt").write_text(sentences(1500), encoding="utf-8")
-    options = Options(layers=1, dim=64, heads=2, vocabulary=100, length=16, steps=400, batch=32, rate=3e-3, every=100)
+    options = Options(
+        layers=1,
+        dim=64,
+        heads=2,
+        vocab_size=100,
+        seq_length=16,
+        steps=400,
+        batch_size=32,
+        learning_rate=3e-3,
+        eval_every=100,
+    )
     seen = []
     report = train([folder / "text.txt"], folder / "model", options, progress=seen.append)
     return folder / "model", report, seen
@@ -140,7 +151,7 @@ def test_the_best_is_kept_and_it_stops_early(file, tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), 0.5))
     monkeypatch.setattr(training, "_export", lambda *_: kept.append(True))
-    options = Options(**{**vars(TINY), "steps": 100, "every": 2, "patience": 3})
+    options = Options(**{**vars(TINY), "steps": 100, "eval_every": 2, "patience": 3})
     report = train([file], tmp_path / "model", options)
     assert report["ended"] == "no better on held-out text in 3 evaluations"
     assert (report["steps"], report["best"]["step"], len(kept)) == (10, 4, 2)
@@ -149,7 +160,7 @@ def test_the_best_is_kept_and_it_stops_early(file, tmp_path, monkeypatch):
 def test_the_picture():
     figure = picture(History([3.0, 2.0, 1.0], [(2, 2.0, 0.1), (3, 1.5, 0.2)]))
     FigureCanvasAgg(figure).draw()
-    assert [axes.get_title() for axes in figure.axes] == ["Loss, in nats a token", "Held-out tokens found"]
+    assert [axes.get_title() for axes in figure.axes] == ["Loss (nats per token)", "Held-out accuracy"]
 
 
 # Nothing lost
@@ -179,7 +190,20 @@ def test_stopped_anywhere_and_gone_on_with_it_is_the_same_run(file, tmp_path):
 
 def test_killed(file, tmp_path):
     """In a process of its own, by a signal that nobody can catch."""
-    options = ["--layers", "1", "--dim", "16", "--heads", "2", "--vocabulary", "60", "--length", "16", "--batch", "4"]
+    options = [
+        "--layers",
+        "1",
+        "--dim",
+        "16",
+        "--heads",
+        "2",
+        "--vocab-size",
+        "60",
+        "--seq-length",
+        "16",
+        "--batch-size",
+        "4",
+    ]
     command = [
         sys.executable,
         "-c",
@@ -189,7 +213,7 @@ def test_killed(file, tmp_path):
         *options,
         "--steps",
         "300",
-        "--every",
+        "--eval-every",
         "10",
     ]
 
@@ -212,7 +236,7 @@ def test_killed(file, tmp_path):
 def test_killed_before_the_first_checkpoint(file, tmp_path, monkeypatch):
     for more in ({}, {"resume": True}):
         out = tmp_path / f"model {more}"
-        monkeypatch.setattr(training, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(training, "_save_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train([file], out, TINY)
         monkeypatch.undo()
@@ -253,7 +277,22 @@ def command(monkeypatch, capsys, tmp_path, file):
     return run
 
 
-SMALL = ["--layers", 1, "--dim", 16, "--heads", 2, "--vocabulary", 60, "--length", 16, "--steps", 2, "--batch", 2]
+SMALL = [
+    "--layers",
+    1,
+    "--dim",
+    16,
+    "--heads",
+    2,
+    "--vocab-size",
+    60,
+    "--seq-length",
+    16,
+    "--steps",
+    2,
+    "--batch-size",
+    2,
+]
 
 
 def test_the_command(command, tmp_path):
@@ -263,7 +302,7 @@ def test_the_command(command, tmp_path):
     assert "regard.Lens('model')" in out
     assert (tmp_path / "model" / "losses.png").stat().st_size > 1000
     code, out, err = command("text.txt", "--out", "model", *SMALL)
-    assert (code, err) == (1, "regard: model holds a run already: --resume goes on with it.\n")
+    assert (code, err) == (1, "regard: model holds a run already: --resume continues it.\n")
     code, out, err = command("text.txt", "--out", "model", *SMALL, "--seed", 1, "--resume")
     assert (code, err) == (1, "regard: model holds a run with --seed 0. Got --seed 1.\n")
     (tmp_path / "text.txt").write_text(sentences(seed=1))
@@ -277,7 +316,7 @@ def test_ctrl_c(command, monkeypatch):
 
     monkeypatch.setattr(training, "_step", stop)
     code, _, err = command("text.txt", "--out", "model", *SMALL)
-    assert (code, err) == (1, "regard: stopped. regard train … --resume goes on from the last checkpoint.\n")
+    assert (code, err) == (1, "regard: stopped. regard train … --resume continues from the last checkpoint.\n")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +327,7 @@ def test_ctrl_c(command, monkeypatch):
         (b"two words", [], "Too little text: 10 characters, and blocks of 16 tokens need about "),
         (b"some text \xff and more", [], "bad.txt: not UTF-8 at byte 10."),
         (sentences().encode(), ["--heads", 3], "expected a dim that 3 heads divide. Got 16."),
-        (sentences().encode(), ["--resume"], "model holds no run to go on with: there is no training.pt."),
+        (sentences().encode(), ["--resume"], "model holds no run to resume: there is no training.pt."),
         (sentences().encode(), ["--out", "text.txt"], "text.txt is not an empty folder."),
         (sentences().encode(), ["--out", "."], ". is not an empty folder."),
         (None, [], "bad.txt: No such file or directory"),
@@ -320,3 +359,39 @@ def test_a_damaged_checkpoint(command, tmp_path):
     code, _, err = command("text.txt", "--out", "model", *SMALL, "--resume")
     assert code == 1
     assert err.startswith("regard: model/training.pt is damaged: ")
+
+
+# What the previous release has written and asked
+
+
+def test_a_run_of_the_previous_release_is_resumed(file, tmp_path):
+    def stop(progress):
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([file], tmp_path / "model", TINY, progress=stop)
+    state = tmp_path / "model" / training.STATE
+    content = torch.load(state, weights_only=True)
+    content["options"] = {training.OLD_NAMES.get(name, name): value for name, value in content["options"].items()}
+    assert content["options"].keys() >= {"vocabulary", "length", "batch", "rate", "every"}
+    torch.save(content, state)
+    with pytest.raises(ValueError, match=r"model holds a run with seq_length=16\. Got seq_length=18\.$"):
+        train([file], tmp_path / "model", replace(TINY, seq_length=18), resume=True)
+    assert same(train([file], tmp_path / "model", TINY, resume=True), train([file], tmp_path / "whole", TINY))
+
+
+def test_old_names_of_options(command):
+    with pytest.warns(DeprecationWarning, match=r"^Options: length= is now called seq_length=\.$"):
+        assert Options(length=32) == Options(seq_length=32)
+    old = ["--layers", 1, "--dim", 16, "--heads", 2, "--steps", 2, "--vocabulary", 60, "--length", 16, "--batch", 2]
+    code, out, err = command("text.txt", "--out", "model", *old, "--rate", 1e-3, "--every", 1)
+    assert code == 0
+    assert err.splitlines() == [
+        "regard: --vocabulary is now called --vocab-size.",
+        "regard: --length is now called --seq-length.",
+        "regard: --batch is now called --batch-size.",
+        "regard: --rate is now called --learning-rate.",
+        "regard: --every is now called --eval-every.",
+    ]
+    assert "2 steps" in out

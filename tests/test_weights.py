@@ -677,9 +677,9 @@ def test_blocks_cover_the_matrix_once():
                 for at in scores.blocks(numbers):
                     seen[at.batch, at.heads, at.rows] += 1
                     size = torch.empty(batch, heads, queries, keys, device="meta")[at].numel()
-                    least = scores.repeat * (at.columns.stop - at.columns.start)  # a row of each head of a group
+                    least = scores.n_rep * (at.columns.stop - at.columns.start)  # a row of each head of a group
                     assert size <= max(2 * numbers, least)
-                    assert (at.heads.stop - at.heads.start) % scores.repeat == 0
+                    assert (at.heads.stop - at.heads.start) % scores.n_rep == 0
                 assert (seen == 1).all()
 
 

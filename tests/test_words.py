@@ -42,14 +42,14 @@ texts = st.text(
 
 @given(texts)
 def test_every_visible_character_is_in_one_word(text):
-    found = words(text)
-    assert all(start < stop for start, stop in found)
-    assert all(one[1] <= other[0] for one, other in pairwise(found))
-    covered = {place for start, stop in found for place in range(start, stop)}
+    actual = words(text)
+    assert all(start < stop for start, stop in actual)
+    assert all(first[1] <= second[0] for first, second in pairwise(actual))
+    covered = {place for start, stop in actual for place in range(start, stop)}
     visible = {n for n, letter in enumerate(text) if not letter.isspace() and unicodedata.category(letter)[0] != "C"}
     unassigned = {n for n, letter in enumerate(text) if unicodedata.category(letter) == "Cn"}
     assert visible - unassigned <= covered
-    assert all(trimmed(text, *span) == span for span in found)
+    assert all(trimmed(text, *span) == span for span in actual)
 
 
 @given(texts, st.randoms(use_true_random=False))
@@ -65,7 +65,7 @@ def test_every_token_is_in_one_unit(text, chance):
     assert sorted(token for _, tokens in made for token in tokens) == list(range(len(spans) + 1))
     assert all(tokens == list(range(tokens[0], tokens[-1] + 1)) for _, tokens in made)
     seen = [span for span, _ in made if span is not None]
-    assert all(one[1] <= other[0] for one, other in pairwise(seen))
+    assert all(first[1] <= second[0] for first, second in pairwise(seen))
     for span, tokens in made:
         for token in tokens:
             if span is not None and text[slice(*spans[token])].strip(" "):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
 
-from regard._typing import Rule
+from regard._typing import MaskMod
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Three = tuple[Tensor, Tensor, Tensor]
@@ -242,15 +242,15 @@ def segments(given: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
     return query_bounds, key_bounds
 
 
-def rule(given: Rule, shape: Sequence[int], device: torch.device) -> None:
+def mask_mod(given: MaskMod, shape: Sequence[int], device: torch.device) -> None:
     if not callable(given):
-        raise TypeError(f"mask: expected a bool tensor or a rule(batch, head, query, key). Got {given!r}.")
+        raise TypeError(f"mask: expected a bool tensor or a callable(batch, head, query, key). Got {given!r}.")
     if 0 in shape:
         return
     first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
     answer = given(first, first[0], first[0, 0], first[0, 0, 0])
     if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
-        raise TypeError(f"mask: expected a rule that returns a bool tensor, True = may look. Got {answer!r}.")
+        raise TypeError(f"mask: expected a callable that returns a bool tensor, True = may look. Got {answer!r}.")
 
 
 # Tensors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from regard import _checks, backends
-from regard._typing import Rule
+from regard._typing import MaskMod
 from regard.mask import make_mask
 from regard.scores import Scores
 from regard.weights import Weights, statistic
@@ -45,7 +45,7 @@ def attention(
     window: tuple[int | None, int | None] | None = None,
     lengths: Int[Tensor, "B"] | Sequence[int] | None = None,
     segments: Int[Tensor, "n+1"] | tuple[Int[Tensor, "n+1"], Int[Tensor, "n+1"]] | None = None,
-    mask: Bool[Tensor, "..."] | Rule | None = None,
+    mask: Bool[Tensor, "..."] | MaskMod | None = None,
     bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
@@ -72,8 +72,9 @@ def attention(
         lengths: (B,…); keys at or past the length are unseen: right padding.
         segments: packed sequences as boundaries 0 … N, or a pair of them, for queries and keys. Nobody sees across a
             boundary; causal and window count within each segment.
-        mask: bool, True = may look, broadcastable to (B,…,H,Q,K) and kept as given; or a rule(batch, head, query, key)
-            → bool on index tensors, which is asked for the parts that are needed; it counts several batch dims as one.
+        mask: bool, True = may look, broadcastable to (B,…,H,Q,K) and kept as given; or a callable(batch, head, query,
+            key) → bool on index tensors, as FlexAttention's mask_mod, called for the blocks that are needed. Several
+            batch dimensions count as one.
         bias: float, added to the scores, broadcastable likewise.
         scale: 1/√D if not given.
         softcap: c, for scores c·tanh(s/c).

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regard import _checks
-from regard._typing import Index, Rule
+from regard._typing import Index, MaskMod
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -52,7 +52,7 @@ class Mask:
     window: tuple[int | None, int | None] = (None, None)
     lengths: Int[Tensor, "B"] | None = None
     segments: tuple[Int[Tensor, "n+1"], Int[Tensor, "n+1"]] | None = None
-    given: Bool[Tensor, "B|1 H|1 Q|1 K|1"] | Rule | None = None
+    given: Bool[Tensor, "B|1 H|1 Q|1 K|1"] | MaskMod | None = None
     to_lengths: bool = False
     device: torch.device | None = None  # where `spans` are made; not given: where lengths or segments are
 
@@ -101,15 +101,19 @@ class Mask:
         given = (tensor.device for tensor in tensors if tensor is not None)
         return self.device or next(given, torch.device("cpu"))  # and never the default device of the moment
 
-    def of_sequence(self, n: int) -> Mask:
-        """The mask of one sequence of the batch, as a batch of one."""
-        lengths = None if self.lengths is None else self.lengths[n : n + 1]
+    def of_heads(self, batch: slice, heads: slice) -> Mask:
+        """The mask of a run of sequences and a run of their heads."""
+        lengths = None if self.lengths is None else self.lengths[batch]
         given = self.given
         if isinstance(given, Tensor):
-            given = part(given, slice(n, n + 1))
+            given = select_broadcast(given, batch, heads)
         elif given is not None:
-            given = _shifted(given, n)
-        return replace(self, lengths=lengths, given=given)
+            given = _shifted(given, batch.start, heads.start)
+        mask = replace(self, lengths=lengths, given=given)
+        if self.bounded:
+            start, stop = self.spans
+            vars(mask)["spans"] = select_broadcast(start, batch), select_broadcast(stop, batch)
+        return mask
 
     def check(self) -> None:
         """Raises ValueError where lengths or segments are out of range: the checks that have to read their numbers."""
@@ -127,11 +131,11 @@ class Mask:
             counts = " and ".join(str(len(bounds) - 1) for bounds in self.segments)
             raise ValueError(f"segments: expected as many for the queries as for the keys. Got {counts}.")
 
-    def reach(self, batch: slice, rows: slice) -> slice:
+    def key_range(self, batch: slice, rows: slice) -> slice:
         """The run of keys that holds all that these queries may see; of one key at least, where there is one."""
         if not self.bounded:
             return slice(0, self.keys)
-        start, stop = (part(bound, batch, rows) for bound in self.spans)
+        start, stop = (select_broadcast(bound, batch, rows) for bound in self.spans)
         seeing = start < stop
         if not seeing.any():
             return slice(0, min(1, self.keys))
@@ -142,21 +146,23 @@ class Mask:
         rows, columns = positions(at.rows, device), positions(at.columns, device)
         visible = None
         if self.bounded:
-            start, stop = (part(bound.to(device), at.batch, at.rows)[:, None, :, None] for bound in self.spans)
+            start, stop = (
+                select_broadcast(bound.to(device), at.batch, at.rows)[:, None, :, None] for bound in self.spans
+            )
             visible = (columns >= start) & (columns < stop)
         if self.given is None:
             return visible
         if isinstance(self.given, Tensor):
-            given = part(self.given, *at)
+            given = select_broadcast(self.given, *at)
         else:
             batch, heads = positions(at.batch, device), positions(at.heads, device)
             given = self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
         return given if visible is None else visible & given
 
 
-def _shifted(rule: Rule, first: int) -> Rule:
-    """The rule for a batch that begins at sequence `first`."""
-    return lambda batch, head, query, key: rule(batch + first, head, query, key)
+def _shifted(rule: MaskMod, first_sequence: int, first_head: int) -> MaskMod:
+    """The rule for sequences and heads that are counted from these on."""
+    return lambda batch, head, query, key: rule(batch + first_sequence, head + first_head, query, key)
 
 
 def positions(index: Index, device: torch.device) -> Int[Tensor, "n"]:
@@ -171,7 +177,7 @@ def select(tensor: Tensor, dim: int, index: Index) -> Tensor:
     return tensor.index_select(dim, index.to(tensor.device))
 
 
-def part(tensor: Tensor, *indices: Index) -> Tensor:
+def select_broadcast(tensor: Tensor, *indices: Index) -> Tensor:
     """The part of a broadcastable tensor, one index a leading dimension; dimensions of size 1 stay as they are."""
     for dim, index in enumerate(indices):
         if tensor.shape[dim] != 1:
@@ -187,7 +193,7 @@ def make_mask(
     window: tuple[int | None, int | None] | None = None,
     lengths: Tensor | Sequence[int] | None = None,
     segments: Tensor | Sequence[int] | tuple[Tensor, Tensor] | None = None,
-    mask: Tensor | Rule | None = None,
+    mask: Tensor | MaskMod | None = None,
 ) -> Mask:
     """The `Mask` that these options of `regard.attention` mean, for scores of this (…,H,Q,K) shape, all checked.
 
@@ -209,7 +215,7 @@ def make_mask(
             raise TypeError(f"mask: expected bool, True = may look. Got {mask.dtype}; to add numbers, use bias=.")
         mask = _checks.broadcastable("mask", mask, shape, device)
     elif mask is not None:
-        _checks.rule(mask, shape, device)
+        _checks.mask_mod(mask, shape, device)
     rule = Mask(
         queries,
         keys,

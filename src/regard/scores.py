@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from regard.mask import Block, Mask, part, select
+from regard.mask import Block, Mask, select, select_broadcast
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -36,7 +36,7 @@ class Scores:
         return batch, heads, queries, self.key.shape[2]
 
     @property
-    def repeat(self) -> int:
+    def n_rep(self) -> int:
         """How many query heads share a key/value head: H / G."""
         return max(1, self.query.shape[1] // max(1, self.key.shape[1]))
 
@@ -45,15 +45,17 @@ class Scores:
         """What the arithmetic is done in: float64 for float64 input, float32 for all others."""
         return torch.promote_types(self.query.dtype, torch.float32)
 
-    def of_sequence(self, n: int) -> Scores:
-        """The scores of one sequence of the batch, as a batch of one: views, nothing is copied."""
-        only = slice(n, n + 1)
-        bias = None if self.bias is None else part(self.bias, only)
-        return replace(self, query=self.query[only], key=self.key[only], mask=self.mask.of_sequence(n), bias=bias)
+    def of_heads(self, batch: slice, heads: slice) -> Scores:
+        """The scores of a run of sequences and a run of heads, which make up whole groups or lie in one: views."""
+        if (batch.start, batch.stop, heads.start, heads.stop) == (0, self.shape[0], 0, self.shape[1]):
+            return self
+        query, key = self.query[batch, heads], self.key[batch, self.groups(heads)]
+        bias = None if self.bias is None else select_broadcast(self.bias, batch, heads)
+        return replace(self, query=query, key=key, mask=self.mask.of_heads(batch, heads), bias=bias)
 
     def tile(self, at: Block) -> Float[Tensor, "b h q k"]:
         """One part of the matrix. Its heads must make up whole groups, or lie in one."""
-        return self.finish(at, self._scaled(at))
+        return self.apply_modifiers(at, self._scaled(at))
 
     def _scaled(self, at: Block) -> Float[Tensor, "b h q k"]:
         """scale · q_i·k_j."""
@@ -61,13 +63,13 @@ class Scores:
         key = select(self.key[at.batch, self.groups(at.heads)], 2, at.columns).to(self.dtype)
         return matmul(query, key.mT)
 
-    def finish(self, at: Block, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
+    def apply_modifiers(self, at: Block, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
         """What comes after scaling, in place: softcap, bias, mask."""
         if self.softcap is not None:
             capped = _over(scores, self.softcap).tanh_().mul_(self.softcap)
             scores = scores if capped is scores else scores.copy_(capped)
         if self.bias is not None:
-            scores += part(self.bias, *at)
+            scores += select_broadcast(self.bias, *at)
         visible = self.mask.tile(at, scores.device)
         return scores if visible is None else scores.masked_fill_(~visible, -torch.inf)
 
@@ -81,7 +83,7 @@ class Scores:
 
     def groups(self, heads: slice) -> slice:
         """The key/value heads that these query heads use."""
-        return slice(heads.start // self.repeat, -(-heads.stop // self.repeat))
+        return slice(heads.start // self.n_rep, -(-heads.stop // self.n_rep))
 
     def blocks(self, numbers: int | None = None) -> Iterator[Block]:
         """Blocks that cover the matrix: runs of rows, each with all the keys that they may see.
@@ -93,17 +95,17 @@ class Scores:
         numbers = numbers or (1 << 21 if self.query.device.type == "cpu" else 1 << 26)
         # Rows of a block share one run of keys; where a rule gives each row its own, tall blocks would compute in vain.
         for band in _runs(slice(0, queries), 256 if self.mask.bounded else queries):
-            reach = self.mask.reach(slice(0, batch), band)
-            keys = max(1, reach.stop - reach.start)
+            key_range = self.mask.key_range(slice(0, batch), band)
+            keys = max(1, key_range.stop - key_range.start)
             rows = max(128, numbers // max(1, batch * heads * keys))
-            rows = min(rows, max(1, numbers // max(1, self.repeat * keys)), band.stop - band.start)
-            step_heads = self.repeat * max(1, numbers // max(1, rows * keys * self.repeat))
+            rows = min(rows, max(1, numbers // max(1, self.n_rep * keys)), band.stop - band.start)
+            step_heads = self.n_rep * max(1, numbers // max(1, rows * keys * self.n_rep))
             step_batch = max(1, numbers // max(1, rows * keys * min(step_heads, heads)))
             for some in _runs(slice(0, batch), step_batch):
                 for row in _runs(band, rows):
-                    reach = self.mask.reach(some, row)
+                    key_range = self.mask.key_range(some, row)
                     for head in _runs(slice(0, heads), step_heads):
-                        yield Block(some, head, row, reach)
+                        yield Block(some, head, row, key_range)
 
 
 def _over(scores: Tensor, softcap: float) -> Tensor:

@@ -7,4 +7,5 @@ families             a tiny model of any architecture of transformers, and input
 readings             readings of random numbers, with every kind of mask
 browser              Chromium: opens the viewer's pages and waits until they are drawn
 data                 real data that is not part of the repository
+areas                which area each file of tests belongs to, and which tests are slow
 """

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from unittest import SkipTest  # not every program that makes these models has pytest
 
 import torch
 import transformers
+
+import regard.hf
+
+ALL_SUPPORTED = 5, 16  # since this release of transformers, all families below use its attention interface
 
 
 class Family(NamedTuple):
@@ -137,12 +142,25 @@ def make(family: Family, *, head: bool = False, **options: Any) -> Any:
     """A model in eval(), its weights so large that attention is far from uniform; the same ones in every call."""
     torch.manual_seed(7)
     config = getattr(transformers, family.config)(**{**family.options, **options})
-    model = getattr(transformers, family.head if head else family.model)(config)
+    try:
+        model = getattr(transformers, family.head if head else family.model)(config)
+        regard.hf.check(model)
+    except ValueError as error:
+        _skip_on_old_transformers(error)
+        raise
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 or "sinks" in name:
                 parameter.normal_(0, 0.3)
     return model.eval()
+
+
+def _skip_on_old_transformers(error: Exception) -> None:
+    """Skip the test if this release of transformers is so old that the model cannot be tried."""
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < ALL_SUPPORTED:
+        raise SkipTest(
+            f"transformers {transformers.__version__}, torch {torch.__version__}: {str(error)[:200]}"
+        ) from error
 
 
 # What they are given, and what they give
@@ -161,12 +179,15 @@ def batch(padding: str = "none", tokens: int = TOKENS) -> dict[str, torch.Tensor
 
 
 def both(model, call):
-    """What the call gives with eager attention and with regard."""
-    found = []
-    for implementation in ("eager", "regard"):
-        model.set_attn_implementation(implementation)
-        found.append(call())
-    return found
+    """The results of the call with eager attention and with regard."""
+    model.set_attn_implementation("eager")
+    try:
+        eager = call()
+    except NotImplementedError as error:  # old releases of torch lack an operator that this model needs
+        _skip_on_old_transformers(error)
+        raise
+    model.set_attn_implementation("regard")
+    return [eager, call()]
 
 
 def seq2seq_inputs(family, padding: str) -> tuple[dict, torch.Tensor | None, torch.Tensor]:

@@ -58,6 +58,6 @@ def renamed_names(module: str, **names: str) -> Callable[[str], Any]:
     return getattr_of_module
 
 
-def warn(message: str) -> None:
-    """A DeprecationWarning at the line that called the function that calls this."""
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+def warn(message: str, levels: int = 2) -> None:
+    """A DeprecationWarning at the line `levels` calls above: by default the one that called the caller of `warn`."""
+    warnings.warn(message, DeprecationWarning, stacklevel=levels + 1)

@@ -1,4 +1,4 @@
-"""Reading JSON, and writing files atomically: a temporary file, then a rename. A file is never half written."""
+"""Reading text and JSON, and writing atomically: a temporary file, then a rename. No file is ever half written."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, or of stdin for "-", without a byte order mark. Raises ValueError if it is not UTF-8."""
+    content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start:,}.") from None
 
 
 def read_json(path: Path, kind: type = dict) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.mask import Block, part, select
+from regard.mask import Block, select, select_broadcast
 from regard.scores import Scores, matmul
 
 
@@ -155,7 +155,7 @@ def _add_second(grads: Inputs, scores: Scores, rows: _Rows, grad: Tensor, grad_l
         of_scores = of_scores * slope + of_change * curvature * rows.raw_change
         of_change = of_change * slope
     of_scores, of_change = of_scores * scores.scale, of_change * scores.scale
-    repeat = scores.repeat
+    repeat = scores.n_rep
     grads.value.add_(streaming._over_group((weights * (change - lse_change)).masked_fill_(unseen, 0), grad, repeat))
     grads.query.add_(matmul(of_scores, key))
     grads.key.add_(streaming._over_group(of_scores, query, repeat))
@@ -173,6 +173,6 @@ def _parts(inputs: Inputs | Direction, scores: Scores, at: Block) -> list[Any]:
         query if query is None else select(query[at.batch, at.heads], 2, at.rows),
         key if key is None else select(key[at.batch, groups], 2, at.columns),
         value if value is None else select(value[at.batch, groups], 2, at.columns),
-        bias if bias is None else part(bias, *at),
+        bias if bias is None else select_broadcast(bias, *at),
         sinks if sinks is None else sinks[at.heads],
     ]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regard.backends.protocol import Capabilities, Softmax, Statistics
 from regard.backends.ranking import topk
-from regard.mask import Block, part, positions, select
+from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
+        some = select_broadcast(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
         output[at.batch, at.heads, at.rows] = average(weights, some)
     return output
 
@@ -182,7 +182,7 @@ def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Flo
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = part(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
+        some = select_broadcast(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
         output[at.batch, at.heads, at.columns] += average(weights.mT, some)
     return output
 
@@ -283,7 +283,7 @@ def backward(
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         groups, grad = scores.groups(at.heads), grad_output[at.batch, at.heads, at.rows]
-        grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.repeat)
+        grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.n_rep)
         return matmul(grad, _finite(value[at.batch, groups, at.columns].to(scores.dtype)).mT)
 
     grads = gradient(scores, sinks, cotangent, taken=taken, bias_needs_grad=bias_needs_grad)
@@ -347,12 +347,12 @@ def _over_group(tile: Float[Tensor, "b h q k"], rows: Float[Tensor, "b h q f"], 
 
 def _add(total: Tensor, at: Block, tile: Tensor) -> None:
     """Adds a block to its part of a broadcastable tensor, summed over dimensions of size 1."""
-    target = part(total, *at)
+    target = select_broadcast(total, *at)
     tile = tile.sum_to_size(target.shape)
     if total.shape[2] == 1 or isinstance(at.rows, slice):
         target += tile
     else:  # rows one by one: `target` is a copy
-        part(total, at.batch, at.heads, slice(0, total.shape[2]), at.columns).index_add_(2, at.rows, tile)
+        select_broadcast(total, at.batch, at.heads, slice(0, total.shape[2]), at.columns).index_add_(2, at.rows, tile)
 
 
 def _finite(tensor: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""How fast attention is on this machine, with the peers side by side: `regard bench attention`."""
+"""Benchmarks of this machine, with other libraries side by side: `regard bench attention` and `regard bench embed`."""

@@ -1,4 +1,4 @@
-"""The benchmark of attention: regard and its peers in turn, on the grid, against what the machine can do."""
+"""The benchmark of attention: regard and its peers, interleaved, against the roofline peaks of the machine."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from regard import backends
 from regard._internal.measure import interleaved, machine
 from regard.backends import cpu
 from regard.bench import memory
-from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.grid import BESIDE_PEERS, Row, grid
-from regard.bench.peers import PEERS, Call, Problem, Refused, ours
+from regard.bench.peaks import Peaks, measure_peaks
+from regard.bench.peers import PEERS, Call, PeerUnavailableError, Problem, ours
 from regard.mask import Mask
 from regard.scores import Scores
 
-# The error, as a share of the numbers' size, up to which two results are the same: loose, for a mask that is wrong, or
-# a scale, is off by much more.
+# The largest relative error between two results that are the same: loose, since a wrong mask or scale is far off.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 
 
 @dataclass
 class Result:
-    """What was measured of a row: seconds of "regard" and of whatever it is compared with, and who did not take part.
+    """What was measured of a row: the seconds of "regard" and of what it is compared with.
 
-    For a row of `LOOKING` regard is compared with itself: the same forward pass without, or one thread.
+    For a row of `WEIGHTS_COST` regard is compared with its own forward pass, or with one thread. unavailable: Why a
+    peer was not measured. bytes: The memory that was used.
     """
 
     row: Row
     backend: str
     seconds: dict[str, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    bytes: int | None = None  # of memory
+    unavailable: dict[str, str] = field(default_factory=dict)
+    bytes: int | None = None
 
     def ratio(self, name: str) -> float:
-        """How many times as long as regard it takes."""
+        """The time of a peer divided by that of regard."""
         return self.seconds[name] / self.seconds["regard"]
 
     def speed(self, name: str = "regard") -> float:
-        """Floating-point operations, or bytes, a second."""
+        """Floating-point operations or bytes per second."""
         work = self.row.flops if self.row.bound == "flops" else self.row.bytes
         return work / self.seconds[name]
 
-    def share(self, ceilings: Ceilings, name: str = "regard") -> float:
-        """Of the ceiling."""
-        ceiling = ceilings.flops[self.row.type] if self.row.bound == "flops" else ceilings.bytes
-        return self.speed(name) / ceiling
+    def share(self, peaks: Peaks, name: str = "regard") -> float:
+        """The speed as a share of the peak."""
+        peak = peaks.flops[self.row.type] if self.row.bound == "flops" else peaks.bytes
+        return self.speed(name) / peak
 
 
 @dataclass
 class Report:
-    """All that was measured: complete, or as far as it went."""
+    """What was measured; `complete` unless it was stopped."""
 
-    ceilings: Ceilings
+    peaks: Peaks
     planned: int
     rounds: int
     machine: dict[str, Any] = field(default_factory=machine)
@@ -70,15 +70,15 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether it went to the end."""
+        """Whether all rows were measured."""
         return len(self.results) == self.planned
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON can hold it."""
         return {
             "machine": self.machine | _versions(),
             "rounds": self.rounds,
-            "ceilings": self.ceilings._asdict(),
+            "peaks": self.peaks._asdict(),
             "complete": self.complete,
             "rows": [self._row(result) for result in self.results],
             "means": {name: ratios for name, section in sections(self.results).items() if (ratios := means(section))},
@@ -87,35 +87,37 @@ class Report:
     def _row(self, result: Result) -> dict[str, Any]:
         row = result.row
         sizes = ("batch", "heads", "groups", "queries", "keys", "dim", "causal", "window", "lengths")
-        found: dict[str, Any] = {"name": row.name, "kind": row.kind, "type": row.type}
-        found |= {name: getattr(row, name) for name in sizes}
-        found |= {"backend": result.backend, "seconds": result.seconds, "refused": result.refused}
-        found["ratio"] = {name: result.ratio(name) for name in result.seconds if name != "regard"}
+        entry: dict[str, Any] = {"name": row.name, "kind": row.kind, "type": row.type}
+        entry |= {name: getattr(row, name) for name in sizes}
+        entry |= {"backend": result.backend, "seconds": result.seconds, "unavailable": result.unavailable}
+        entry["ratio"] = {name: result.ratio(name) for name in result.seconds if name != "regard"}
         if row.kind in BESIDE_PEERS:
-            found |= {"flops": row.flops, "bytes": row.bytes, "bound": row.bound}
-            found["share"] = {name: result.share(self.ceilings, name) for name in result.seconds}
+            entry |= {"flops": row.flops, "bytes": row.bytes, "bound": row.bound}
+            entry["share"] = {name: result.share(self.peaks, name) for name in result.seconds}
         if result.bytes is not None:
-            found["memory"] = result.bytes
-        return found
+            entry["memory"] = result.bytes
+        return entry
 
 
 def choose(quick: bool = False, only: str | None = None) -> list[Row]:
-    """The rows of the grid, at a quarter of their length where it is to be quick, or those whose name has a text in it.
+    """The rows of the grid, at a quarter of their length if quick; `only` those whose name contains a text.
 
-    Raises ValueError where none has.
+    Raises ValueError if there are none.
     """
     rows = grid(4 if quick else 1)
     chosen = [row for row in rows if only is None or only.casefold() in row.name.casefold()]
     if not chosen:
-        raise ValueError(f"No row has {only!r} in its name; one is {rows[0].name!r}, another {rows[-1].name!r}.")
+        raise ValueError(
+            f"There is no row with {only!r} in its name. The rows are {rows[0].name!r} to {rows[-1].name!r}."
+        )
     return chosen
 
 
-def names_of_peers(names: Sequence[str] | None = None) -> list[str]:
-    """Of all peers, or of some, checked. Raises ValueError for one that is not known."""
+def peer_names(names: Sequence[str] | None = None) -> list[str]:
+    """The names of peers, by default of all. Raises ValueError for an unknown name."""
     for name in names or ():
         if name not in PEERS:
-            raise ValueError(f"peers: expected some of {', '.join(PEERS)}. Got {name!r}.")
+            raise ValueError(f"peers: expected names among {', '.join(PEERS)}. Got {name!r}.")
     return list(PEERS if names is None else names)
 
 
@@ -126,8 +128,11 @@ def measure(
     at_least: float,
     advance: Callable[[int], object] = lambda rows: None,
 ) -> Report:
-    """The ceilings first, then row by row, a sample of `at_least` so many seconds; Ctrl-C ends it before its time."""
-    report = Report(ceilings(row.dtype for row in rows), len(rows), rounds)
+    """Measure the peaks of the machine, then each row in a number of rounds, with samples of `at_least` some seconds.
+
+    Ctrl-C ends it early, with a report that is not complete.
+    """
+    report = Report(measure_peaks(row.dtype for row in rows), len(rows), rounds)
     with suppress(KeyboardInterrupt):
         for row in rows:
             with torch.inference_mode(not row.gradient):
@@ -137,30 +142,30 @@ def measure(
 
 
 def sections(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """The rows beside peers, by the part of the table that they stand in."""
-    found: dict[str, list[Result]] = {}
+    """The rows beside peers, by the section of the table in which they are."""
+    by_title: dict[str, list[Result]] = {}
     for result in results:
         row = result.row
         if row.kind == "attention":
-            found.setdefault(f"{row.type}, causal" if row.causal else row.type, []).append(result)
+            by_title.setdefault(f"{row.type}, causal" if row.causal else row.type, []).append(result)
         elif row.kind in BESIDE_PEERS:
-            found.setdefault(BESIDE_PEERS[row.kind], []).append(result)
-    return found
+            by_title.setdefault(BESIDE_PEERS[row.kind], []).append(result)
+    return by_title
 
 
 def means(results: Sequence[Result]) -> dict[str, float]:
-    """The geometric mean of the ratios to each peer, over the rows where it took part; none for rows of two types."""
-    found: dict[str, float] = {}
+    """The geometric mean of the ratios to each peer over the rows where it was measured; {} for rows of two dtypes."""
+    by_peer: dict[str, float] = {}
     if len(results) < 2 or len({result.row.dtype for result in results}) > 1:
-        return found
+        return by_peer
     for name in PEERS:
         logs = [math.log(result.ratio(name)) for result in results if name in result.seconds]
         if logs:
-            found[name] = math.exp(sum(logs) / len(logs))
-    return found
+            by_peer[name] = math.exp(sum(logs) / len(logs))
+    return by_peer
 
 
-# What is measured of each kind of row
+# The kinds of rows
 
 
 def _beside_peers(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Result:
@@ -173,22 +178,22 @@ def _beside_peers(row: Row, peers: Sequence[str], rounds: int, at_least: float) 
             call = PEERS[name][1](problem)
             _check(problem, call(), expected)
             runs[name] = call
-        except Refused as reason:
-            result.refused[name] = str(reason)
-        except Exception as error:  # a peer that fails is one that does not take part
-            result.refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except PeerUnavailableError as reason:
+            result.unavailable[name] = str(reason)
+        except Exception as error:  # a peer that fails is not measured
+            result.unavailable[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     del expected
     result.seconds = interleaved(runs, rounds, at_least)
     return result
 
 
-def _check(problem: Problem, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """Nobody times a wrong answer."""
-    for one, other in zip(found, expected, strict=True):
-        one = problem.packed(one) if problem.lengths is not None else one
-        error = float((one.double() - other.double()).norm() / other.double().norm())
+def _check(problem: Problem, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Wrong answers are not timed: raises PeerUnavailableError."""
+    for actual, right in zip(results, expected, strict=True):
+        actual = problem.packed(actual) if problem.lengths is not None else actual
+        error = float((actual.double() - right.double()).norm() / right.double().norm())
         if not error <= TOLERANCE[problem.row.dtype]:
-            raise Refused(f"its result differs from regard's by {error:.1g} of its size")
+            raise PeerUnavailableError(f"its result differs from regard's by a relative error of {error:.1g}")
 
 
 def _collected(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Result:
@@ -209,10 +214,10 @@ def _second_pass(row: Row, peers: Sequence[str], rounds: int, at_least: float) -
         "grouped": lambda: weights.grouped(queries=groups, keys=groups),
     }
     run = passes[row.kind]
-    mass = len(groups.unique()) if row.kind == "grouped" else row.queries  # that of all rows, or of their means
-    found = run().double().sum((-2, -1)[row.kind == "received" :])
-    if not torch.allclose(found, torch.full_like(found, mass), rtol=1e-3):
-        raise RuntimeError(f"{row.name}: the weights of a head sum to {found.flatten()[0]:.6g} instead of {mass}.")
+    expected = int(groups.max()) + 1 if row.kind == "grouped" else row.queries  # the sum of rows, or of their means
+    total = run().double().sum((-2, -1)[row.kind == "received" :])
+    if not torch.allclose(total, torch.full_like(total, expected), rtol=1e-3):
+        raise RuntimeError(f"{row.name}: the weights of a head sum to {total.flatten()[0]:.6g} instead of {expected}.")
     return Result(row, _backend(row), interleaved({"regard": run, "forward": forward}, rounds, at_least))
 
 
@@ -220,7 +225,7 @@ def _threads(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Re
     problem, threads = Problem(row), torch.get_num_threads()
     result = Result(row, _backend(row))
     if threads == 1:
-        result.refused["one thread"] = "there is no more than one"
+        result.unavailable["one thread"] = "there is no more than one"
         return result
     call = ours(problem)
 
@@ -241,11 +246,11 @@ def _threads(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Re
 def _memory(row: Row, peers: Sequence[str], rounds: int, at_least: float) -> Result:
     result = Result(row, _backend(row))
     try:
-        found = memory.used(row.keys, row.dim)
+        used = memory.measure(row.keys, row.dim)
     except subprocess.CalledProcessError as error:
-        result.refused["memory"] = (error.stderr.strip().splitlines() or [str(error)])[-1]
+        result.unavailable["memory"] = (error.stderr.strip().splitlines() or [str(error)])[-1]
         return result
-    result.seconds, result.bytes = {"regard": found.seconds}, found.bytes
+    result.seconds, result.bytes = {"regard": used.seconds}, used.bytes
     return result
 
 
@@ -259,16 +264,13 @@ _KINDS: dict[str, Callable[[Row, Sequence[str], int, float], Result]] = {
 }
 
 
-# Who serves
-
-
 def _backend(row: Row) -> str:
-    """The backend that regard chooses, with the instruction set where it is the kernel."""
-    one = torch.empty(1, 1, 1, row.dim, dtype=row.dtype)
-    name = backends.choose(None, Scores(one, one, Mask(queries=1, keys=1), scale=1.0), one)
+    """The backend that regard chooses, with the instruction set if it is the native kernel."""
+    tensor = torch.empty(1, 1, 1, row.dim, dtype=row.dtype)
+    name = backends.choose(None, Scores(tensor, tensor, Mask(queries=1, keys=1), scale=1.0), tensor)
     return f"{name}, {cpu.instruction_set()}" if name == "cpu" else name
 
 
 def _versions() -> dict[str, str]:
-    """Of the peers that took part, beside torch."""
+    """The versions of the peers that were imported, besides torch."""
     return {name: version(name) for name in ("jax", "onnxruntime") if name in sys.modules}

@@ -1,6 +1,6 @@
-"""The benchmark of sentence embeddings: the same texts, regard and its peers in turn.
+"""The benchmark of sentence embeddings: regard and its peers, interleaved, on the same texts.
 
-python -m regard.bench.embed NAME FOLDER TEXTS: in a process of its own, the first vector, and the memory of all.
+python -m regard.bench.embed NAME FOLDER TEXTS measures an embedder in a process of its own.
 """
 
 from __future__ import annotations
@@ -29,67 +29,75 @@ import numpy as np
 import torch
 
 from regard._internal.measure import interleaved, machine, peak_memory
-from regard.bench.ceilings import Ceilings, ceilings
 from regard.bench.embedders import EMBEDDERS, Embed
+from regard.bench.peaks import Peaks, measure_peaks
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
-USUAL = ("st", "st-bf16", "transformers", "onnx")  # the others take minutes more
-SHORT = ["Time flies like an arrow"]
-AGREES = 0.99  # the least cosine to regard's vectors with which a peer is timed
+DEFAULT_PEERS = ("st", "st-bf16", "transformers", "onnx")  # the others take minutes more
+SHORT_TEXTS = ["Time flies like an arrow"]
+MIN_COSINE = 0.99  # to regard's vectors; a peer whose vectors differ more is not timed
 
 
 @dataclass
 class Result:
-    """What was measured of one embedder: of all, and then in a process of its own."""
+    """What was measured of an embedder, with all texts and then in a process of its own.
+
+    seconds: For all texts. cosine: The lowest of all texts, to the vectors of "st" or, if it was not measured,
+    "regard". short: Seconds for one short text, warm. first: Seconds from the start of a process to its first vector.
+    bytes: The peak memory of that process.
+    """
 
     name: str
-    seconds: float  # for all texts
-    cosine: float  # to the vectors of "st", or, if it is not there, of "regard": the least of all texts
-    short: float | None = None  # seconds for one short text, warm
-    first: float | None = None  # seconds from the start of the process to its first vector
-    bytes: int | None = None  # of memory, at most
+    seconds: float
+    cosine: float
+    short: float | None = None
+    first: float | None = None
+    bytes: int | None = None
 
 
 @dataclass
 class Report:
-    """All that was measured."""
+    """What was measured of all embedders. flops: That the texts need, without padding. unavailable: Reasons by name."""
 
-    ceilings: Ceilings
+    peaks: Peaks
     rounds: int
     texts: int
     tokens: int
-    flops: float  # that the texts need, without padding
+    flops: float
     machine: dict[str, Any] = field(default_factory=machine)
     results: dict[str, Result] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def speed(self, name: str) -> float:
-        """Tokens a second."""
+        """Tokens per second."""
         return self.tokens / self.results[name].seconds
 
     def share(self, name: str) -> float:
-        """Of the ceiling of its type."""
-        return self.flops / self.results[name].seconds / self.ceilings.flops[EMBEDDERS[name][1]]
+        """The speed as a share of the peak of its dtype."""
+        return self.flops / self.results[name].seconds / self.peaks.flops[EMBEDDERS[name].dtype]
 
     def ratio(self, name: str, ours: str = "regard") -> float:
-        """How many times as long as regard it takes."""
+        """The time of a peer divided by that of regard."""
         return self.results[name].seconds / self.results[ours].seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = {}
-        for name, result in self.results.items():
-            shown, dtype, _ = EMBEDDERS[name]
-            rows[name] = vars(result) | {"shown": shown, "type": dtype, "tokens_per_second": self.speed(name)}
-            rows[name] |= {"share": self.share(name), "ratio": self.ratio(name)}
-        about = {"rounds": self.rounds, "texts": self.texts, "tokens": self.tokens, "flops": self.flops}
+        """The report as JSON can hold it."""
         versions = {name: _version(name) for name in ("sentence-transformers", "transformers", "onnxruntime")}
-        return about | {
-            "machine": self.machine | {name: found for name, found in versions.items() if found},
-            "ceilings": self.ceilings._asdict(),
-            "rows": rows,
-            "refused": self.refused,
+        return {
+            "rounds": self.rounds,
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "machine": self.machine | {name: version for name, version in versions.items() if version},
+            "peaks": self.peaks._asdict(),
+            "rows": {
+                name: vars(result)
+                | {"shown": EMBEDDERS[name].label, "type": EMBEDDERS[name].dtype}
+                | {"tokens_per_second": self.speed(name), "share": self.share(name), "ratio": self.ratio(name)}
+                for name, result in self.results.items()
+            },
+            "unavailable": self.unavailable,
         }
 
 
@@ -100,26 +108,27 @@ def _version(name: str) -> str | None:
         return sys.modules[name].__version__ if name in sys.modules else None
 
 
-def prose(count: int = 1500) -> list[str]:
-    """English that every Python brings with it, its reference: texts of one sentence to eight."""
-    whole = " ".join("\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())).split())
-    sentences = [each for each in re.split(r"(?<=[.:]) (?=[A-Z])", whole) if 20 < len(each) < 300]
-    chance, at = random.Random(0), 0
+def sample_texts(count: int = 1500) -> list[str]:
+    """English texts of one to eight sentences, always the same, from the reference that comes with Python."""
+    reference = " ".join("\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())).split())
+    sentences = [text for text in re.split(r"(?<=[.:]) (?=[A-Z])", reference) if 20 < len(text) < 300]
+    chance, start = random.Random(0), 0
     texts: list[str] = []
     while len(texts) < count:
-        some = chance.choice((1, 1, 1, 1, 1, 1, 2, 2, 4, 8))
-        texts.append(" ".join(sentences[(at + n) % len(sentences)] for n in range(some)))
-        at += some
+        size = chance.choice((1, 1, 1, 1, 1, 1, 2, 2, 4, 8))
+        texts.append(" ".join(sentences[(start + n) % len(sentences)] for n in range(size)))
+        start += size
     return texts
 
 
 def texts_of(files: Sequence[Path]) -> list[str]:
-    """The texts of files, as `regard embed` reads them."""
-    from regard.corpus.read import Bad, Source, find, records
+    """The texts of files, in the formats of `regard embed`. Raises ValueError at a bad record, or without texts."""
+    from regard.corpus.files import find_files, read_records
+    from regard.corpus.records import BadRecord, Source
 
     source, texts = Source(files), []
-    for record in records(source, find(source)):
-        if isinstance(record, Bad):
+    for record in read_records(source, find_files(source)):
+        if isinstance(record, BadRecord):
             raise ValueError(str(record))
         texts.append(record.text)
     if not texts:
@@ -127,12 +136,13 @@ def texts_of(files: Sequence[Path]) -> list[str]:
     return texts
 
 
-def names_of_embedders(names: Sequence[str] | None = None) -> list[str]:
-    """regard and some, checked; USUAL if not given. Raises ValueError for one that is not known."""
-    for name in names or ():
+def embedder_names(peers: Sequence[str] | None = None) -> list[str]:
+    """The names of regard's embedders and of peers, by default DEFAULT_PEERS. Raises ValueError for an unknown name."""
+    for name in peers or ():
         if name not in EMBEDDERS:
-            raise ValueError(f"peers: expected some of {', '.join(EMBEDDERS)}. Got {name!r}.")
-    return [name for name in EMBEDDERS if name in (USUAL if names is None else names) or name.startswith("regard")]
+            raise ValueError(f"peers: expected names among {', '.join(EMBEDDERS)}. Got {name!r}.")
+    chosen = DEFAULT_PEERS if peers is None else peers
+    return [name for name in EMBEDDERS if name in chosen or name.startswith("regard")]
 
 
 def measure(
@@ -141,25 +151,31 @@ def measure(
     names: Sequence[str],
     rounds: int,
     alone: bool = True,
-    advance: Callable[[int], object] = lambda done: None,
+    advance: Callable[[int], object] = lambda stages: None,
 ) -> Report:
-    """Open all, see that they agree, time them in turn; `alone`: each in a process of its own too.
+    """Open the model with all embedders, check that their vectors agree, and time them, interleaved.
 
-    Raises OSError or ValueError where there is no model of BERT's family in the folder.
+    Args:
+        folder: The folder of a model of the BERT family.
+        names: Of embedders; "regard" is among them.
+        alone: Also measure each in a process of its own.
+        advance: Called after each of three stages.
+
+    Raises OSError or ValueError if there is no model of the BERT family in the folder.
     """
-    if reason := checkpoint.why_not(folder, ACTIVATIONS):
+    if reason := checkpoint.incompatibility(folder, ACTIVATIONS):
         raise ValueError(f"bench embed: {folder} is no model of BERT's family: {reason}")
-    types = dict.fromkeys(getattr(torch, EMBEDDERS[name][1]) for name in names)
+    dtypes = dict.fromkeys(getattr(torch, EMBEDDERS[name].dtype) for name in names)
     tokens, flops = _work(texts, folder)
-    report = Report(ceilings(types), rounds, len(texts), tokens, flops)
+    report = Report(measure_peaks(dtypes), rounds, len(texts), tokens, flops)
     with _quiet():
         opened, vectors = _open(texts, folder, names, report)
         advance(1)
         seconds = interleaved({name: partial(embed, texts) for name, embed in opened.items()}, rounds, warm=True)
     advance(1)
-    best = vectors.get("st", vectors["regard"])
-    for name, found in vectors.items():
-        report.results[name] = Result(name, seconds[name], _cosine(found, best))
+    expected = vectors.get("st", vectors["regard"])
+    for name, actual in vectors.items():
+        report.results[name] = Result(name, seconds[name], _min_cosine(actual, expected))
     if alone:
         for name, result in report.results.items():
             result.first, result.short, result.bytes = _alone(name, folder, texts)
@@ -170,65 +186,66 @@ def measure(
 def _open(
     texts: Sequence[str], folder: Path, names: Sequence[str], report: Report
 ) -> tuple[dict[str, Embed], dict[str, np.ndarray]]:
+    """The embedders that work, and their vectors; the reasons of the others go into the report."""
     opened: dict[str, Embed] = {}
     vectors: dict[str, np.ndarray] = {}
     for name in names:
         try:
-            embed = EMBEDDERS[name][2](folder)
-            found = embed(texts)
-            if vectors and (cosine := _cosine(found, vectors["regard"])) < AGREES:
+            embed = EMBEDDERS[name].open(folder)
+            actual = embed(texts)
+            if vectors and (cosine := _min_cosine(actual, vectors["regard"])) < MIN_COSINE:
                 raise ValueError(f"its vectors differ from regard's: a cosine of {cosine:.3f}")
-            opened[name], vectors[name] = embed, found
-        except Exception as error:  # a peer that fails is one that does not take part
+            opened[name], vectors[name] = embed, actual
+        except Exception as error:  # a peer that fails is not measured
             if name.startswith("regard"):
                 raise
-            report.refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+            report.unavailable[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     return opened, vectors
 
 
-def _cosine(some: np.ndarray, others: np.ndarray) -> float:
-    products = (some.astype(np.float64) * others).sum(1)
-    return float((products / np.linalg.norm(some, axis=1) / np.linalg.norm(others, axis=1)).min())
+def _min_cosine(left: np.ndarray, right: np.ndarray) -> float:
+    products = (left.astype(np.float64) * right).sum(1)
+    return float((products / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)).min())
 
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:
-    """Tokens, cut as the model's folder says, and floating-point operations of the layers."""
-    from regard.models.model import open_model
+    """The tokens of the texts, truncated as the model's folder says, and the FLOP of the layers."""
+    from regard.models import open_model
 
     model = open_model(folder)
-    limit = model.sentences.limit or model.limit
-    special = len(model.before) + len(model.after)
-    encoded = model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    sizes = np.array([min(len(each.ids) + special, limit) for each in encoded], np.float64)
-    shape = checkpoint.sizes(folder, ACTIVATIONS)
-    dim, inner, layers = shape["dim"], shape["inner"], shape["layers"]
-    a_token = layers * 2 * (4 * dim * dim + 2 * dim * inner)
-    return int(sizes.sum()), float(a_token * sizes.sum() + layers * 4 * dim * (sizes**2).sum())
+    limit = model.pooling.max_length or model.max_length
+    special = len(model.prefix_ids) + len(model.suffix_ids)
+    encodings = model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    lengths = np.array([min(len(encoding.ids) + special, limit) for encoding in encodings], np.float64)
+    sizes = checkpoint.sizes(folder, ACTIVATIONS)
+    dim, d_ff, layers = sizes["dim"], sizes["d_ff"], sizes["layers"]
+    per_token = layers * 2 * (4 * dim * dim + 2 * dim * d_ff)
+    return int(lengths.sum()), float(per_token * lengths.sum() + layers * 4 * dim * (lengths**2).sum())
 
 
 def _alone(name: str, folder: Path, texts: Sequence[str]) -> tuple[float, float, int]:
-    """In a process of its own: seconds to the first vector, the median of three; of a short text; the most memory."""
-    taken, rest = [], [""]
-    with tempfile.TemporaryDirectory() as made:
-        file = Path(made, "texts.json")
+    """In processes of their own: seconds to the first vector, the median of three; for a short text; peak bytes."""
+    first, output = [], [""]
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary, "texts.json")
         file.write_text(json.dumps(list(texts)), encoding="utf-8")
-        for more in ("", "", str(file)):
-            command = [sys.executable, "-m", __name__, name, str(folder), more]
+        for argument in ("", "", str(file)):
+            command = [sys.executable, "-m", __name__, name, str(folder), argument]
             start = time.perf_counter()
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
-                taken.append(time.perf_counter() - start)
-                rest = process.stdout.read().splitlines()
-    return sorted(taken)[1], *json.loads(rest[-1])
+                first.append(time.perf_counter() - start)
+                output = process.stdout.read().splitlines()
+    return sorted(first)[1], *json.loads(output[-1])
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars and advice of the libraries that are measured."""
+    """Without progress bars and warnings of the libraries."""
     os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_OFFLINE"] = "1"
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with warnings.catch_warnings(), open(os.devnull, "w") as devnull, contextlib.redirect_stderr(devnull):
         warnings.simplefilter("ignore")
         try:
             yield
@@ -238,11 +255,11 @@ def _quiet() -> Iterator[None]:
 
 def _main(name: str, folder: str, texts: str) -> None:
     with _quiet():
-        embed = EMBEDDERS[name][2](Path(folder))
-        embed(SHORT)
+        embed = EMBEDDERS[name].open(Path(folder))
+        embed(SHORT_TEXTS)
         print("first", flush=True)
         if texts:
-            short = interleaved({"": partial(embed, SHORT)}, 50)[""]
+            short = interleaved({"": partial(embed, SHORT_TEXTS)}, 50)[""]
             embed(json.loads(Path(texts).read_text(encoding="utf-8")))
             print(json.dumps([short, peak_memory()]), flush=True)
 

@@ -1,43 +1,49 @@
-"""Those that make sentence vectors too: each opens a model's folder and gives a function from texts to vectors."""
+"""Other ways to compute sentence vectors: each opens a model's folder and returns a function from texts to vectors."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from regard._internal.batches import length_batches
 from regard._internal.measure import cores
-from regard.models.pooling import Sentences, sentences
+from regard.models.pooling import PoolingConfig, pooling_config
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 
-PADDED = 2048  # tokens of a batch of texts of about one length
+MAX_TOKENS = 2048  # of a padded batch of texts of similar length
 
 
 def ours(folder: Path, dtype: str) -> Embed:
-    """Lens.embed; long texts are cut, as the others do it."""
+    """Lens.embed, with long texts truncated, as the others do."""
     from regard import Lens
 
     lens = Lens(folder)
-    return lambda texts: np.asarray(lens.embed(texts, truncation="cut", dtype=dtype).vectors)  # type: ignore[arg-type]
+    return lambda texts: np.asarray(lens.embed(texts, truncation="truncate", dtype=dtype).vectors)  # type: ignore[arg-type]
 
 
 def sentence_transformers(folder: Path, dtype: str) -> Embed:
-    """SentenceTransformer.encode, as it comes: batches of 32, sorted by length."""
+    """SentenceTransformer.encode with its defaults: batches of 32, sorted by length."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
-    return lambda texts: model.encode(list(texts), show_progress_bar=False, convert_to_tensor=True).float().numpy()
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        vectors: torch.Tensor = model.encode(list(texts), show_progress_bar=False, convert_to_tensor=True)
+        return vectors.float().numpy()
+
+    return embed
 
 
 def transformers(folder: Path, dtype: str, compiled: bool = False) -> Embed:
-    """AutoModel with torch's scaled dot products, sorted by length and padded."""
+    """AutoModel with SDPA, on padded batches sorted by length."""
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
@@ -46,30 +52,32 @@ def transformers(folder: Path, dtype: str, compiled: bool = False) -> Embed:
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             states = forward(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-        return states.last_hidden_state.float().numpy()
+        hidden: torch.Tensor = states.last_hidden_state
+        return hidden.float().numpy()
 
     return _padded(folder, run, by_length=True)
 
 
-def onnx(folder: Path, dtype: str, optimised: bool = True) -> Embed:
-    """ONNX Runtime and its optimiser, texts sorted by length; or, as in fastembed, batches of 256 as they come."""
+def onnx(folder: Path, optimised: bool = True) -> Embed:
+    """ONNX Runtime with its optimiser and batches sorted by length; or, as in fastembed, batches of 256 unsorted."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
-    with tempfile.TemporaryDirectory() as made:
-        file = str(Path(made) / "model.onnx")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = str(Path(temporary) / "model.onnx")
         dim, heads = _export(folder, file)
         if optimised:
             from onnxruntime.transformers import optimizer
 
-            better = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
-            better.save_model_to_file(file)
+            optimized = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
+            optimized.save_model_to_file(file)
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        states: np.ndarray = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return states
 
     return _padded(folder, run, by_length=optimised)
 
@@ -85,7 +93,8 @@ def _export(folder: Path, file: str) -> tuple[int, int]:
             self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            states: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return states
 
     names = ["input_ids", "attention_mask"]
     axes = {name: {0: "batch", 1: "length"} for name in [*names, "states"]}
@@ -97,59 +106,62 @@ def _export(folder: Path, file: str) -> tuple[int, int]:
 
 
 def _padded(folder: Path, run: Callable[[np.ndarray, np.ndarray], np.ndarray], by_length: bool) -> Embed:
-    """Texts → tokens → padded batches → states → vectors, as the model's folder says."""
+    """From texts to tokens, padded batches, hidden states and vectors, as the model's folder says."""
     from tokenizers import Tokenizer
 
-    tokenizer, says = Tokenizer.from_file(str(folder / "tokenizer.json")), sentences(folder) or Sentences()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pooling = pooling_config(folder) or PoolingConfig()
     tokenizer.no_padding()
     sizes = checkpoint.sizes(folder, ACTIVATIONS)
-    positions = sizes["positions"] - (0 if sizes["padding"] is None else sizes["padding"] + 1)
-    tokenizer.enable_truncation(min(says.limit or positions, positions))
+    positions = sizes["positions"] - (0 if sizes["padding_idx"] is None else sizes["padding_idx"] + 1)
+    tokenizer.enable_truncation(min(pooling.max_length or positions, positions))
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-        found: Any = [None] * len(ids)
-        for batch in _batches([len(each) for each in ids], by_length):
+        vectors: dict[int, np.ndarray] = {}
+        for batch in _batches([len(text) for text in ids], by_length):
             longest = max(len(ids[n]) for n in batch)
             padded, mask = np.zeros((2, len(batch), longest), np.int64)
             for row, n in enumerate(batch):
                 padded[row, : len(ids[n])], mask[row, : len(ids[n])] = ids[n], 1
-            for n, vector in zip(batch, _pooled(run(padded, mask), mask, says), strict=True):
-                found[n] = vector
-        return np.stack(found)
+            for n, vector in zip(batch, _pooled(run(padded, mask), mask, pooling), strict=True):
+                vectors[n] = vector
+        return np.stack([vectors[n] for n in range(len(ids))])
 
     return embed
 
 
 def _batches(sizes: Sequence[int], by_length: bool) -> Iterator[list[int]]:
-    if not by_length:
+    """Batches of the numbers of texts with these sizes: sorted by length, or 256 texts in their order."""
+    if by_length:
+        yield from length_batches(sizes, MAX_TOKENS)
+    else:
         yield from (list(range(n, min(n + 256, len(sizes)))) for n in range(0, len(sizes), 256))
-        return
-    batch: list[int] = []
-    for n in sorted(range(len(sizes)), key=lambda n: sizes[n]):
-        if batch and (len(batch) + 1) * sizes[n] > PADDED:
-            yield batch
-            batch = []
-        batch.append(n)
-    yield batch
 
 
-def _pooled(states: np.ndarray, mask: np.ndarray, says: Sentences) -> np.ndarray:
+def _pooled(states: np.ndarray, mask: np.ndarray, pooling: PoolingConfig) -> np.ndarray:
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-    vectors = torch.from_numpy(states[:, 0] if says.pools == ("cls",) else mean).float()
-    for step in says.after:
+    vectors = torch.from_numpy(states[:, 0] if pooling.modes == ("cls",) else mean).float()
+    for step in pooling.sentence_steps:
         vectors = step(vectors)
     return vectors.numpy()
 
 
-# Name: (what the table calls it, the type, how it is opened)
-EMBEDDERS: dict[str, tuple[str, str, Callable[[Path], Embed]]] = {
-    "regard": ("regard", "float32", lambda folder: ours(folder, "float32")),
-    "regard-bf16": ("regard", "bfloat16", lambda folder: ours(folder, "bfloat16")),
-    "st": ("sentence-transformers", "float32", lambda folder: sentence_transformers(folder, "float32")),
-    "st-bf16": ("sentence-transformers", "bfloat16", lambda folder: sentence_transformers(folder, "bfloat16")),
-    "transformers": ("transformers, SDPA", "float32", lambda folder: transformers(folder, "float32")),
-    "compile": ("torch.compile", "float32", lambda folder: transformers(folder, "float32", compiled=True)),
-    "onnx": ("ONNX Runtime", "float32", lambda folder: onnx(folder, "float32")),
-    "fastembed": ("ONNX Runtime as in fastembed", "float32", lambda folder: onnx(folder, "float32", optimised=False)),
+class Embedder(NamedTuple):
+    """label: In tables. dtype: Of the computation. open: From a model's folder to a function of texts."""
+
+    label: str
+    dtype: str
+    open: Callable[[Path], Embed]
+
+
+EMBEDDERS = {
+    "regard": Embedder("regard", "float32", lambda folder: ours(folder, "float32")),
+    "regard-bf16": Embedder("regard", "bfloat16", lambda folder: ours(folder, "bfloat16")),
+    "st": Embedder("sentence-transformers", "float32", lambda folder: sentence_transformers(folder, "float32")),
+    "st-bf16": Embedder("sentence-transformers", "bfloat16", lambda folder: sentence_transformers(folder, "bfloat16")),
+    "transformers": Embedder("transformers, SDPA", "float32", lambda folder: transformers(folder, "float32")),
+    "compile": Embedder("torch.compile", "float32", lambda folder: transformers(folder, "float32", compiled=True)),
+    "onnx": Embedder("ONNX Runtime", "float32", lambda folder: onnx(folder)),
+    "fastembed": Embedder("ONNX Runtime as in fastembed", "float32", lambda folder: onnx(folder, optimised=False)),
 }

@@ -1,4 +1,4 @@
-"""All that one may ask of the weights of one head over N tokens: how much memory it takes, in a process of its own.
+"""The memory that every reduction of the weights of a head over N tokens needs, in a process of its own.
 
 python -m regard.bench.memory N
 """
@@ -23,12 +23,12 @@ class Used(NamedTuple):
     seconds: float
 
 
-def used(n: int, dim: int = 64) -> Used:
-    """Attention + entropy + top-8 + received + pool(512, 512), query, key, value and output included."""
+def measure(n: int, dim: int = 64) -> Used:
+    """Attention, entropy, top-8, received and pool(512, 512), with query, key, value and output."""
     return Used(**in_process("-m", __name__, str(n), str(dim), str(torch.get_num_threads())))
 
 
-def _here(n: int, dim: int, threads: int) -> Used:
+def _run(n: int, dim: int, threads: int) -> Used:
     torch.set_num_threads(threads)
     cells = min(512, n)
     with PeakMemory() as peak:
@@ -36,9 +36,9 @@ def _here(n: int, dim: int, threads: int) -> Used:
         query, key, value = (torch.randn(n, dim) for _ in range(3))
         weights = regard.attention(query, key, value, collect=("entropy", "topk:8")).weights
         weights.entropy(), weights.topk(8), weights.received(), weights.pool(cells, cells)
-        taken = time.perf_counter() - start
-    return Used(peak.bytes, taken)
+        seconds = time.perf_counter() - start
+    return Used(peak.bytes, seconds)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_here(*map(int, sys.argv[1:]))._asdict()))
+    print(json.dumps(_run(*map(int, sys.argv[1:]))._asdict()))

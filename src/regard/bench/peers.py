@@ -1,4 +1,4 @@
-"""Those that compute attention too. Each takes a problem and gives a function to time, or says why it does not."""
+"""Other implementations of attention. Each takes a problem and returns a function to time, or raises the reason."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.dlpack import from_dlpack
 
 import regard
 from regard._internal.measure import cores
 from regard.bench.grid import Row
 
 Call = Callable[[], tuple[Tensor, ...]]  # the output, or the gradients of query, key and value
-LARGEST_MATRIX = 1 << 30  # bytes of N × N numbers, for those that write them down
+LARGEST_MATRIX = 1 << 30  # bytes of N × N numbers, for peers that store them
 
 
-class Refused(Exception):  # noqa: N818  it is an answer
-    """A peer does not take part; its text says why."""
+class PeerUnavailableError(Exception):
+    """A peer cannot compute this problem, or not correctly; the message says why."""
 
 
 class Problem:
-    """One row's tensors: (B,H,Q,D) queries, (B,G,K,D) keys and values, normally distributed; always the same."""
+    """The tensors of a row: (B,H,Q,D) queries, (B,G,K,D) keys and values, normally distributed, always the same."""
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -42,7 +43,7 @@ class Problem:
 
     @cached_property
     def bias(self) -> Tensor | None:
-        """(H,Q,K): less for keys farther away, each head in its own measure."""
+        """(H,Q,K): decreasing with the distance of the key, with a slope per head."""
         if self.row.kind != "bias":
             return None
         distance = (torch.arange(self.row.queries)[:, None] - torch.arange(self.row.keys)).abs()
@@ -51,19 +52,19 @@ class Problem:
 
     @cached_property
     def lengths(self) -> Tensor | None:
-        """(B,), where sequences are padded."""
+        """(B,), or None if no sequence is padded."""
         return torch.tensor(self.row.lengths, dtype=torch.int32) if self.row.lengths else None
 
     @cached_property
     def real(self) -> Tensor:
-        """(B,N): which positions are no padding."""
+        """(B,N): True where a position is not padding."""
         if self.lengths is None:
             return torch.ones(self.row.batch, self.row.queries, dtype=torch.bool)
         return torch.arange(self.row.queries) < self.lengths[:, None]
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """Who may look, for those that know no other way to say it; broadcastable to (B,H,Q,K)."""
+        """Which query sees which key, broadcastable to (B,H,Q,K), for peers without lengths or windows."""
         if self.lengths is not None:
             return self.real[:, None, None]
         if self.row.window:
@@ -72,27 +73,27 @@ class Problem:
         return None
 
     def packed(self, tensor: Tensor) -> Tensor:
-        """(B,H,N,D) as (1,H,all positions that are no padding,D)."""
+        """(B,H,N,D) without padding: (1,H,total,D)."""
         return tensor.transpose(1, 2)[self.real].transpose(0, 1)[None]
 
     def differentiated(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Call:
-        """A function of query, key and value to call; with its gradient where the row wants it."""
+        """A call of a function of query, key and value, or of its gradient if the row measures that."""
         tensors = (self.query, self.key, self.value)
         if not self.row.gradient:
             return lambda: (function(*tensors),)
         leaves = [tensor.requires_grad_() for tensor in tensors]
         return lambda: torch.autograd.grad(function(*leaves), leaves, self.grad)
 
-    def refuse_matrix(self) -> None:
-        """For those that write N × N numbers down."""
+    def check_matrix(self) -> None:
+        """For peers that store N × N numbers: raises PeerUnavailableError if they are too many."""
         row = self.row
         size = row.batch * row.heads * row.queries * row.keys * row.dtype.itemsize
         if size > LARGEST_MATRIX:
-            raise Refused("N × N is too large")
+            raise PeerUnavailableError("N × N is too large")
 
 
 def ours(problem: Problem, **options: Any) -> Call:
-    """regard.attention, with the options that the problem is made for."""
+    """regard.attention."""
     row = problem.row
     options |= {"causal": row.causal, "bias": problem.bias}
     if row.window:
@@ -105,7 +106,7 @@ def ours(problem: Problem, **options: Any) -> Call:
 
 
 def sdpa(problem: Problem) -> Call:
-    """torch.nn.functional.scaled_dot_product_attention, whose causal is regard's where Q = K."""
+    """torch.nn.functional.scaled_dot_product_attention. Its causal mask is that of regard where Q = K."""
     row = problem.row
     options: dict[str, Any] = {"is_causal": row.causal, "enable_gqa": row.groups != row.heads}
     options["attn_mask"] = problem.mask if problem.bias is None else problem.bias[None]
@@ -113,9 +114,9 @@ def sdpa(problem: Problem) -> Call:
 
 
 def eager(problem: Problem) -> Call:
-    """Three lines of PyTorch, as in most models: the weights are written down, and can be looked at."""
+    """Three lines of PyTorch, as in most models: all weights are stored."""
     row = problem.row
-    problem.refuse_matrix()
+    problem.check_matrix()
     mask = problem.mask
     if row.causal:
         mask = torch.ones(row.queries, row.keys, dtype=torch.bool).tril()
@@ -127,31 +128,32 @@ def eager(problem: Problem) -> Call:
             scores = scores + problem.bias
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+        weights: Tensor = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        return weights @ value
 
     return problem.differentiated(attend)
 
 
 def flex(problem: Problem) -> Call:
-    """torch.nn.attention.flex_attention, compiled for the row's shape."""
+    """torch.nn.attention.flex_attention, compiled for the shape of the row."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     row, bias, lengths = problem.row, problem.bias, problem.lengths
     if row.gradient:
-        raise Refused("no gradient on the CPU")
+        raise PeerUnavailableError("no gradient on the CPU")
     options: dict[str, Any] = {"enable_gqa": row.groups != row.heads}
     if row.causal or row.window or lengths is not None:
 
-        def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             if lengths is not None:
                 return key < lengths[batch]
             return (key <= query) & (key > query - (row.window or row.keys))
 
         batch = None if lengths is None else row.batch
-        options["block_mask"] = create_block_mask(seen, batch, None, row.queries, row.keys, device="cpu")
+        options["block_mask"] = create_block_mask(mask_mod, batch, None, row.queries, row.keys, device="cpu")
     if bias is not None:
         options["score_mod"] = lambda score, batch, head, query, key: score + bias[head, query, key]
-    torch._dynamo.reset()  # after some shapes it would go on without compiling
+    torch._dynamo.reset()  # otherwise, after some shapes, it runs without compiling
     compiled = torch.compile(flex_attention, fullgraph=True, dynamic=False)
     return problem.differentiated(lambda *tensors: compiled(*tensors, **options))
 
@@ -161,25 +163,25 @@ def jax(problem: Problem) -> Call:
     jax = _installed("jax")
     row = problem.row
     if torch.get_num_threads() != cores():
-        raise Refused(f"always takes all {cores()} cores")
+        raise PeerUnavailableError(f"always uses all {cores()} cores")
     if row.dtype == torch.float16:
-        raise Refused("no float16 on the CPU")
-    problem.refuse_matrix()
+        raise PeerUnavailableError("no float16 on the CPU")
+    problem.check_matrix()
 
-    def given(tensor: Tensor) -> Any:
+    def to_jax(tensor: Tensor) -> Any:
         return jax.dlpack.from_dlpack(tensor.detach().contiguous())
 
     options: dict[str, Any] = {"is_causal": row.causal}
     if row.window:
         options["local_window_size"] = (row.window - 1, 0)
     if problem.lengths is not None:
-        options["key_value_seq_lengths"] = given(problem.lengths)
+        options["key_value_seq_lengths"] = to_jax(problem.lengths)
     if problem.bias is not None:
-        options["bias"] = given(problem.bias[None])
+        options["bias"] = to_jax(problem.bias[None])
     attend = partial(jax.nn.dot_product_attention, **options)
-    tensors = [given(tensor.transpose(1, 2)) for tensor in (problem.query, problem.key, problem.value)]
+    tensors = [to_jax(tensor.transpose(1, 2)) for tensor in (problem.query, problem.key, problem.value)]
     if row.gradient:
-        tensors.append(given(problem.grad.transpose(1, 2)))
+        tensors.append(to_jax(problem.grad.transpose(1, 2)))
 
     def backward(query: Any, key: Any, value: Any, grad: Any) -> Any:
         return jax.vjp(attend, query, key, value)[1](grad)
@@ -187,24 +189,25 @@ def jax(problem: Problem) -> Call:
     compiled = jax.jit(backward if row.gradient else attend)
 
     def call() -> tuple[Tensor, ...]:
-        found = jax.block_until_ready(compiled(*tensors))
-        return tuple(torch.from_dlpack(one).transpose(1, 2) for one in (found if row.gradient else [found]))
+        results = jax.block_until_ready(compiled(*tensors))
+        arrays = results if row.gradient else [results]
+        return tuple(from_dlpack(array).transpose(1, 2) for array in arrays)
 
     return call
 
 
 def onnx(problem: Problem) -> Call:
-    """ONNX Runtime's MultiHeadAttention, whose tensors are (B,N,H·D)."""
-    runtime, make = _installed("onnxruntime"), _installed("onnx").helper
+    """ONNX Runtime's MultiHeadAttention; its tensors are (B,N,H·D)."""
+    runtime = _installed("onnxruntime")
     row = problem.row
-    refusals = {
+    limits = {
         "no gradient": row.gradient,
         "no bfloat16 on the CPU": row.dtype == torch.bfloat16,
         "no grouped heads": row.groups != row.heads,
         "no window": bool(row.window),
     }
-    if reasons := [reason for reason, holds in refusals.items() if holds]:
-        raise Refused(reasons[0])
+    if reasons := [reason for reason, holds in limits.items() if holds]:
+        raise PeerUnavailableError(reasons[0])
     inputs = {name: getattr(problem, name).transpose(1, 2).flatten(2) for name in ("query", "key", "value")}
     names = [*inputs]
     if problem.lengths is not None:
@@ -214,8 +217,23 @@ def onnx(problem: Problem) -> Call:
         inputs["bias"] = problem.bias[None]
         names += ["", "", "bias"]
     if row.causal or len(names) > 3:
-        problem.refuse_matrix()
+        problem.check_matrix()
     arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow the others down
+    session = runtime.InferenceSession(_onnx_model(row, names, arrays), options, providers=["CPUExecutionProvider"])
+
+    def call() -> tuple[Tensor, ...]:
+        output = torch.from_numpy(session.run(None, arrays)[0])
+        return (output.view(*output.shape[:2], row.heads, -1).transpose(1, 2),)
+
+    return call
+
+
+def _onnx_model(row: Row, names: list[str], arrays: dict[str, Any]) -> bytes:
+    """A graph of one node: names are its inputs, in order, "" for one that is left out."""
+    make = _installed("onnx").helper
 
     def typed(name: str, like: str) -> Any:
         return make.make_tensor_value_info(name, make.np_dtype_to_tensor_dtype(arrays[like].dtype), None)
@@ -226,24 +244,15 @@ def onnx(problem: Problem) -> Call:
     )
     graph = make.make_graph([node], "attention", [typed(name, name) for name in arrays], [typed("output", "query")])
     versions = [make.make_opsetid("", 20), make.make_opsetid("com.microsoft", 1)]
-    model = make.make_model(graph, opset_imports=versions, ir_version=10)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while others are timed
-    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-    def call() -> tuple[Tensor, ...]:
-        output = torch.from_numpy(session.run(None, arrays)[0])
-        return (output.unflatten(2, (row.heads, -1)).transpose(1, 2),)
-
-    return call
+    model: bytes = make.make_model(graph, opset_imports=versions, ir_version=10).SerializeToString()
+    return model
 
 
 def _installed(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise Refused("not installed") from None
+        raise PeerUnavailableError("not installed") from None
 
 
 PEERS: dict[str, tuple[str, Callable[[Problem], Call]]] = {

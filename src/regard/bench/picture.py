@@ -1,4 +1,4 @@
-"""The benchmark as a picture: the share of the ceiling over N, a line for each peer, a panel for each type."""
+"""The benchmark as a picture: the share of the peak by N, a line per peer, a panel per dtype and mask."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = dict(zip(_NAMES, ("#440154", "#21918c", "#e08214", "#5ec962", "#3b528
 
 
 def check(rows: Iterable[Row]) -> None:
-    """Raises ValueError where none of the rows is shown."""
+    """Raise ValueError if the picture would show none of the rows."""
     if not any(_is_shown(row) for row in rows):
         raise ValueError("There is no picture of these rows: it shows those of 'attention' with D 64.")
 
@@ -31,7 +31,7 @@ def _is_shown(row: Row) -> bool:
 
 
 def picture(report: Report) -> Figure:
-    """Rows of one dim over their N, a line of panels for all keys and one for causal, as far as they were measured."""
+    """The rows of D 64 that were measured: a row of panels without a mask, and one with a causal mask."""
     check(result.row for result in report.results)
     results = [result for result in report.results if _is_shown(result.row)]
     types = list(dict.fromkeys(result.row.type for result in results))
@@ -40,19 +40,19 @@ def picture(report: Report) -> Figure:
     grid = figure.subplots(len(masks), len(types), squeeze=False, sharex=True, sharey=True)
     for line, causal in zip(grid, masks, strict=True):
         for axes, name in zip(line, types, strict=True):
-            some = [result for result in results if (result.row.type, result.row.causal) == (name, causal)]
-            _panel(axes, report, some)
+            in_panel = [result for result in results if (result.row.type, result.row.causal) == (name, causal)]
+            _panel(axes, report, in_panel)
             axes.set_title(name + (", causal" if causal else ""), fontsize=10, color=INK)
-        line[0].set_ylabel("of the ceiling", fontsize=9, color=INK)
-    # A peer may have instructions that the kernel's ceiling does not know. All panels share the limit.
-    shares = [result.share(report.ceilings, name) for result in results for name in result.seconds if name in _NAMES]
+        line[0].set_ylabel("% of peak", fontsize=9, color=INK)
+    # A peer may use instructions that the kernel's peak does not know. All panels share the limit.
+    shares = [result.share(report.peaks, name) for result in results for name in result.seconds if name in _NAMES]
     grid[0][0].set_ylim(0, max(1, *shares))
     for axes in grid[-1]:
         axes.set_xlabel("N", fontsize=9, color=INK)
-    figure.suptitle("Attention: the share of what the machine can do", fontsize=12, color=INK)
-    ceilings = ", ".join(f"{speed / 1e9:.0f} GF/s in {name}" for name, speed in report.ceilings.flops.items())
-    about = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}; ceilings: {ceilings}"
-    figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
+    figure.suptitle("Attention: % of the machine's peak", fontsize=12, color=INK)
+    peaks = ", ".join(f"{speed / 1e9:.0f} GFLOP/s in {name}" for name, speed in report.peaks.flops.items())
+    machine = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}; peaks: {peaks}"
+    figure.supxlabel(machine, fontsize=8, color=INK, parse_math=False)
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
     shown = [name for name in _NAMES.values() if name in lines]
     figure.legend(
@@ -70,7 +70,7 @@ def _panel(axes: Axes, report: Report, results: list[Result]) -> None:
     plotting.style_axes(axes)
     results = sorted(results, key=lambda result: result.row.keys)
     for name, shown in reversed(_NAMES.items()):  # regard on top
-        points = [(r.row.keys, r.share(report.ceilings, name)) for r in results if name in r.seconds]
+        points = [(r.row.keys, r.share(report.peaks, name)) for r in results if name in r.seconds]
         style: dict[str, Any] = {"color": _COLOURS[name], "linewidth": 1.3, "markersize": 3.5}
         if name == "regard":
             style |= {"linewidth": 2.4, "markersize": 5}

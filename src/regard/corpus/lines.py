@@ -1,8 +1,9 @@
-"""Files, compressed or not → lines of text, and what can be read of damaged ones."""
+"""Lines of text from files, compressed or not; of damaged files, the lines before the damage."""
 
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -13,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from regard.corpus.records import Place, shown
+from regard.corpus.records import Place, printable_path
 
-LINE = 1 << 23  # characters of a line, at most
-_PIECE = 1 << 16
+MAX_LINE = 1 << 23  # characters
+_BLOCK = 1 << 16
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError)  # besides errors of Arrow, and of the system without a number
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError)  # besides Arrow's errors, and OSError without an errno
 
 
 def suffixes(path: Path) -> tuple[str, str]:
-    """What a file's name says it holds, and how it is compressed.
+    """The extension of a file without that of its compression, and the compression.
 
     >>> suffixes(Path("a.txt.gz")), suffixes(Path("a.jsonl"))
     (('.txt', 'gzip'), ('.jsonl', ''))
@@ -33,41 +34,46 @@ def suffixes(path: Path) -> tuple[str, str]:
 
 @dataclass
 class Position:
-    """How far reading has come, in bytes of the files; total: None where a pipe is among them."""
+    """How many bytes of the files have been read; total: of all files, None if a pipe is among them."""
 
     read: int = 0
     total: int | None = None
 
 
 class Lines:
-    """Lines as text, what is not UTF-8 as lone surrogates, with the number of the last; None for one too long.
+    """The lines of a file as text, numbered from 1. Bytes that are not UTF-8 become lone surrogates.
 
-    A line ends with \\n, \\r\\n, or \\r as on old Macs, and is given with \\n; `raw`: with the end it has, for csv.
+    A line ends with \\n, \\r\\n, or \\r as on old Macs, and is returned with \\n; with `raw`, for csv, as it is.
     """
 
     def __init__(self, path: Path, position: Position, raw: bool = False) -> None:
-        self.name, self.number = shown(path), 0
+        self.name, self.number = printable_path(path), 0
         self.stdin = str(path) == "-"
         _, self.compression = suffixes(path)
-        self.file = _Counted(_open(path), position)
-        expanded = _expanded(self.file, self.compression)
-        self.text = io.TextIOWrapper(expanded, "utf-8", "surrogateescape", newline="" if raw else None)
+        self.file = _CountingFile(_open(path), position)
+        self.bytes = _decompressed(self.file, self.compression)
+        self.text = io.TextIOWrapper(self.bytes, "utf-8", "surrogateescape", newline="" if raw else None)
+
+    def is_utf16(self) -> bool:
+        """Whether the file begins with a byte order mark of UTF-16. To be asked before anything is read."""
+        return self.bytes.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
     def __iter__(self) -> Iterator[str | None]:
+        """Each line; None for one that is longer than MAX_LINE."""
         whole = True
-        while line := self.text.readline(LINE):
-            begins, whole = whole, line.endswith(("\n", "\r")) or len(line) < LINE
+        while line := self.text.readline(MAX_LINE):
+            begins, whole = whole, line.endswith(("\n", "\r")) or len(line) < MAX_LINE
             if begins:
                 self.number += 1
                 text = line if whole else None
                 yield text.removeprefix("\ufeff") if text and self.number == 1 else text
 
-    def pieces(self) -> Iterator[str]:
-        """The text in pieces of no regard to lines."""
-        first = self.text.read(_PIECE)
+    def blocks(self) -> Iterator[str]:
+        """The text in blocks of any size, without regard to lines."""
+        first = self.text.read(_BLOCK)
         yield first.removeprefix("\ufeff")
-        while piece := self.text.read(_PIECE):
-            yield piece
+        while block := self.text.read(_BLOCK):
+            yield block
 
     def close(self) -> None:
         if self.stdin:
@@ -77,7 +83,7 @@ class Lines:
             self.file.close()
 
     def at(self, number: int | None = None) -> Place:
-        """The place of a line, by default of the last."""
+        """The place of a line, by default of the last one read."""
         return Place(self.name, self.number if number is None else number)
 
 
@@ -89,9 +95,10 @@ def _open(path: Path) -> IO[bytes]:
     return sys.stdin.buffer
 
 
-def _expanded(file: _Counted, compression: str) -> Any:
+def _decompressed(file: _CountingFile, compression: str) -> Any:
+    """The content of a file, with read() and peek()."""
     if compression == "gzip":
-        return gzip.GzipFile(fileobj=cast(Any, file))  # takes zeros after the end, as gzip itself does
+        return gzip.GzipFile(fileobj=cast(Any, file))  # ignores zeros after the end, as gzip does
     if compression == "bz2":
         return bz2.BZ2File(cast(Any, file))
     if compression == "xz":
@@ -99,8 +106,8 @@ def _expanded(file: _Counted, compression: str) -> Any:
     return io.BufferedReader(cast(Any, _Zstandard(file) if compression else file))
 
 
-class _Counted(io.RawIOBase):
-    """A file that says how much of it has been read."""
+class _CountingFile(io.RawIOBase):
+    """A file that adds what is read of it to a position."""
 
     def __init__(self, file: IO[bytes], position: Position) -> None:
         self.inner, self.position, self.taken = file, position, 0
@@ -115,7 +122,7 @@ class _Counted(io.RawIOBase):
         return len(data)
 
     def rewind(self) -> None:
-        """Begin again. Raises OSError where that cannot be, as of a pipe."""
+        """Read from the beginning again. Raises OSError for a pipe."""
         self.inner.seek(0)
         self._count(-self.taken)
 
@@ -130,11 +137,11 @@ class _Counted(io.RawIOBase):
 
 
 class _Zstandard(io.RawIOBase):
-    """What a .zst holds, by Arrow. Of a damaged one all that comes before the damage, which Arrow would drop."""
+    """The content of a .zst file, by Arrow; of a damaged one everything before the damage, which Arrow would drop."""
 
-    def __init__(self, file: _Counted) -> None:
-        self.file, self.given, self.step = file, 0, _PIECE
-        self.stream = self.spent = self._stream()
+    def __init__(self, file: _CountingFile) -> None:
+        self.file, self.returned, self.step = file, 0, _BLOCK
+        self.stream = self.old_stream = self._stream()
 
     def _stream(self) -> Any:
         import pyarrow as pa
@@ -154,11 +161,11 @@ class _Zstandard(io.RawIOBase):
             if self.step == 1 or not self.file.inner.seekable():
                 raise
             self.file.rewind()
-            self.spent = self.stream  # which would close the file, were it let go
-            self.stream, self.step = self._stream(), 1  # from here on byte by byte, up to the damage
-            for begin in range(0, self.given, _PIECE):
-                self.stream.read(min(_PIECE, self.given - begin))
+            self.old_stream = self.stream  # it would close the file if it were freed
+            self.stream, self.step = self._stream(), 1  # byte by byte from here to the damage
+            for begin in range(0, self.returned, _BLOCK):
+                self.stream.read(min(_BLOCK, self.returned - begin))
             return self.readinto(buffer)
         buffer[: len(data)] = data
-        self.given += len(data)
+        self.returned += len(data)
         return len(data)

@@ -1,27 +1,29 @@
-"""A run: records in parts, each embedded and written on its own, so that what was done stays done."""
+"""A run: the records of a source in shards, each embedded and written on its own, and merged in the end."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from regard._internal.deprecated import renamed_arguments
 from regard.corpus import table as tables
-from regard.corpus.folder import OutputExistsError, begin, made_by_regard, merge, move, working
-from regard.corpus.read import LeaveOut, find
-from regard.corpus.recipe import Recipe
-from regard.corpus.records import Bad, BadRecordError, Source
-from regard.corpus.shards import Job, Part, Progress, parts
+from regard.corpus.config import EmbedConfig
+from regard.corpus.files import Skipped, find_files
+from regard.corpus.output import OutputExistsError, begin, locked, merge, move, target
+from regard.corpus.records import BadRecord, BadRecordError, Source
+from regard.corpus.shards import Progress, Shard, ShardJob, shards
 from regard.lens import Lens
 
 
+@renamed_arguments(recipe="config", leave_out="skipped")
 def embed_files(
     source: Source,
     out: str | Path,
-    recipe: Recipe | None = None,
+    config: EmbedConfig | None = None,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     on: str = "local",
@@ -29,120 +31,158 @@ def embed_files(
     overwrite: bool = False,
     progress: Progress = lambda texts, tokens, share: None,
     warn: Callable[[str], object] = lambda message: None,
-    leave_out: LeaveOut = lambda path, why: None,
+    skipped: Skipped = lambda path, reason: None,
 ) -> dict[str, int]:
-    """Embed all texts of a source, and write `out`: FILE.parquet, or a folder of such files.
+    """Embed all texts of a source and write the vectors to `out`: FILE.parquet, or a folder of Parquet files.
 
-    Columns at sentence level, a row a text: text_id, text, truncated, vector (fixed_size_list); of tokens, words and
-    chunks, a row a vector: text_id, index, start, end, token, word or chunk, truncated, vector; with int8 also scale,
-    which times a vector is the one that was. text_id is the record's id, or its number in the source. After it come
-    `file` and `line` where the source asks for places, and the columns that it keeps, which have the type of the file,
-    or of JSON: numbers, truth values, texts; all else, and what is mixed, as JSON in texts. The schema's metadata says
-    how it was made: regard.model and so on.
+    For sentences there is a row per text with the columns text_id, text, truncated and vector (fixed_size_list); for
+    tokens, words and chunks a row per vector with text_id, index, start, end, then token, word or chunk, truncated and
+    vector. With int8 there is also scale: vector × scale is the original vector. text_id is the id of the record, or
+    its number in the source. It is followed by file and line if the source has `places`, and by the columns in `keep`,
+    which have the type of the file; of JSON, numbers, booleans and strings are kept as such, and everything else, or
+    what is mixed, as JSON in strings. The metadata of the schema says how the vectors were made: regard.model etc.
 
-    What is done lies in `out`.parts until all of it is. A run that was stopped, however it was, goes on there when it
-    is started again, and `out` is then the same, byte for byte, as that of a run never stopped.
+    Finished shards are in the folder `out`.parts until all are done. A run that was interrupted in any way resumes
+    when it is started again, and `out` is then the same, byte for byte, as if it had never been interrupted.
 
     Args:
-        source: where the texts are.
-        out: what is written in the end, and not before.
-        recipe: the model, and what is made with it; sentences with the embedded one, if not given.
-        on_error: a record that cannot be embedded ends the run ("stop"), or is told to `warn` and left out ("skip").
-        on: "local", "ray", or "ray=ADDRESS" of a cluster.
-        workers: processes on the cluster; as many as it has processors, if not given.
-        overwrite: replace what is there, or was begun by another run.
-        progress: is told of texts and tokens that were embedded, and the share of the files that is done, if known.
-        warn: is told of bad records, of what one would not expect of the model, and of kept columns without a value.
-        leave_out: is told of files in folders that are not read, and why (see `read.find`).
+        source: Where the texts are.
+        out: The output. It is not touched before the end of the run.
+        config: The model and the options; by default sentence vectors of the embedded model.
+        on_error: At a record that cannot be embedded, "stop" raises BadRecordError, "skip" calls `warn` and goes on.
+        on: "local", "ray", or "ray=ADDRESS" for a Ray cluster.
+        workers: The number of processes on the cluster, by default one per processor.
+        overwrite: Replace an existing output, or an unfinished run with other options.
+        progress: Called with the texts and tokens just embedded, and the share of the files that is done, if known.
+        warn: Called with messages: bad records, remarks on the model, kept columns without a value.
+        skipped: Called with each file in a folder that is not read, and the reason (see `files.find_files`).
 
-    Returns: the counts of texts, vectors, tokens, truncated texts and bad records, and the vectors' dim.
+    Returns:
+        The counts of texts, vectors, tokens, truncated texts and bad records, and the dim of the vectors.
 
     Raises:
-        BadRecordError: a record that cannot be embedded, with its file and line, unless `on_error` is "skip".
-        ValueError: options that are not known; a file of an unknown type; no text at all.
-        OSError: a file that is not there, or cannot be read or written; another run is at work on `out`.
-        OutputExistsError: `out` is there already, or was begun with other options.
-        ImportError: what is needed is not installed.
+        BadRecordError: A record cannot be embedded, with its file and line.
+        ValueError: An option or the type of a file is not known, or there is no text.
+        OutputExistsError: `out` exists, or was begun with other options.
+        OSError: A file does not exist or cannot be read or written, or another run is writing to `out`.
+        ImportError: A package that is needed is not installed.
     """
-    where, _, address = on.partition("=")
-    if where not in ("local", "ray") or (where == "local" and address):
-        raise ValueError(f"embed: on: expected 'local', 'ray' or 'ray=ADDRESS'. Got {on!r}.")
-    if workers is not None and where == "local":
-        raise ValueError("embed: workers: only with on='ray'; here all threads of one process work.")
-    for name, extra in (("pyarrow", "corpus"), ("ray", "ray")):
-        if name in ("pyarrow", where) and find_spec(name) is None:
-            raise ImportError(f"This needs {name}: pip install 'regard[{extra}]'.")
-    out, recipe = _target(out), recipe or Recipe()
+    runner, address = _runner(on, workers)
+    out, config = target(out), config or EmbedConfig()
     folder = out.with_name(f"{out.name}.parts")
     if out.exists() and not overwrite and not folder.exists() and (out.is_file() or any(out.iterdir())):
         raise OutputExistsError(f"{out} is there already: choose another name.")
-    _check_columns(source, recipe)
-    files = find(source, [out, folder], leave_out)
-    if where == "ray":
-        files = [path if str(path) == "-" else path.absolute() for path in files]  # workers begin in other folders
-    for path in files:
-        if path.resolve().is_relative_to(out):
-            raise ValueError(f"{path} would be read, and replaced by what is written to {out}: choose another name.")
-    counts = dict.fromkeys(("texts", "vectors", "tokens", "truncated", "bad"), 0)
-
-    def tell(bad: Bad) -> None:
-        if on_error == "stop":
-            raise BadRecordError(str(bad))
-        counts["bad"] += 1
-        warn(str(bad))
-
-    def count(said: dict[str, str]) -> None:
-        for name in ("texts", "vectors", "tokens", "truncated"):
-            counts[name] += int(said[name])
-        for place, why in json.loads(said["refused"]):
-            tell(Bad(place, why))
-
-    with working(folder):
-        lens = recipe.open()
+    _check_columns(source, config)
+    files = _find_files(source, out, folder, runner, skipped)
+    tally = Tally(on_error, warn)
+    with locked(folder):
+        lens = config.open()
         if lens.note:
             warn(lens.note)
-        job = Job(source, files, recipe, folder, recipe.about(lens))
-        begin(folder, job.about, overwrite)
-        names = []
-
-        def undone() -> Iterator[Part]:
-            for part in parts(source, files):
-                names.append(part.file)
-                for bad in part.bad:
-                    tell(bad)
-                if said := job.done(part):
-                    count(said)
-                    progress(0, 0, part.share and part.share[1])
-                else:
-                    yield part
-
-        if where == "ray":
-            from regard.corpus.cluster import embed_there
-
-            made = embed_there(job, undone(), address, workers, progress)
+        job = ShardJob(source, files, config, folder, config.manifest(lens))
+        begin(folder, job.manifest, overwrite)
+        if runner == "ray":
+            _embed_on_ray(job, tally, progress, address, workers)
         else:
-            made = _embed_here(job, undone(), lens, progress)
-        for said in made:
-            count(said)
-        filled = merge(folder, out, names, source, warn)
-        counts["dim"] = tables.dim(filled[0])
+            _embed_here(job, tally, progress, lens)
+        dim = merge(folder, out, tally.shard_files, source, warn)
     move(folder, out)
-    return counts
+    return {**tally.counts, "dim": dim}
 
 
-def _target(out: str | Path) -> Path:
-    """Where the output goes. Raises ValueError or FileExistsError where it cannot."""
-    if Path(out).suffix not in ("", ".parquet"):
-        raise ValueError(f"out: expected FILE.parquet, or the name of a folder. Got {str(out)!r}.")
-    out = Path(os.path.realpath(out))
-    if out.exists() and not made_by_regard(out):
-        raise FileExistsError(f"{out} is there already, and nothing that regard embed has made: choose another name.")
-    return out
+@dataclass
+class Tally:
+    """What a run has done so far: the files of its shards, and its counts; and what it does at a bad record."""
+
+    on_error: Literal["stop", "skip"]
+    warn: Callable[[str], object]
+    shard_files: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("texts", "vectors", "tokens", "truncated", "bad"), 0)
+    )
+
+    def begin(self, shard: Shard) -> None:
+        """Count a shard that has been read, with its bad records."""
+        self.shard_files.append(shard.file)
+        for bad in shard.bad:
+            self.reject(bad)
+
+    def finish(self, stats: dict[str, str]) -> None:
+        """Count what is in the file of a shard, and the records that could not be embedded."""
+        for name in ("texts", "vectors", "tokens", "truncated"):
+            self.counts[name] += int(stats[name])
+        for place, why in json.loads(stats["refused"]):
+            self.reject(BadRecord(place, why))
+
+    def reject(self, bad: BadRecord) -> None:
+        """Count a bad record and warn of it, or raise BadRecordError."""
+        if self.on_error == "stop":
+            raise BadRecordError(str(bad))
+        self.counts["bad"] += 1
+        self.warn(str(bad))
 
 
-def _check_columns(source: Source, recipe: Recipe) -> None:
-    """Raises ValueError for columns that the output would have twice."""
-    own = [*tables.RESERVED, recipe.unit, *(["text"] if recipe.unit == "sentence" else [])]
+def _is_finished(job: ShardJob, shard: Shard, tally: Tally, progress: Progress) -> bool:
+    """Whether an earlier run has embedded the shard, which is then counted."""
+    tally.begin(shard)
+    stats = job.finished(shard)
+    if stats:
+        tally.finish(stats)
+        progress(0, 0, shard.share_after)
+    return bool(stats)
+
+
+def _embed_here(job: ShardJob, tally: Tally, progress: Progress, lens: Lens) -> None:
+    for shard in shards(job.source, job.files):
+        if not _is_finished(job, shard, tally, progress):
+            tally.finish(job.embed(shard, lens, _progress_within(shard, progress)))
+
+
+def _progress_within(shard: Shard, progress: Progress) -> Callable[[int, int], object]:
+    """The progress of `Lens.embed` on one shard as progress of the run."""
+    done = 0
+    before, after = shard.share or (0, 0)
+
+    def report(texts: int, tokens: int) -> None:
+        nonlocal done
+        done += texts
+        share = before + (after - before) * done / len(shard.records)
+        progress(texts, tokens, share if shard.share else None)
+
+    return report
+
+
+def _embed_on_ray(job: ShardJob, tally: Tally, progress: Progress, address: str, workers: int | None) -> None:
+    from regard.corpus.cluster import Pending, embed_on_cluster
+
+    pending = [
+        Pending(shard.number, shard.fingerprint(job.manifest, job.source), len(shard.records))
+        for shard in shards(job.source, job.files)
+        if not _is_finished(job, shard, tally, progress)
+    ]
+    for stats in embed_on_cluster(job, pending, address, workers, progress):
+        tally.finish(stats)
+
+
+# Checks
+
+
+def _runner(on: str, workers: int | None) -> tuple[str, str]:
+    """Where the run takes place, "local" or "ray", and the address of the cluster."""
+    runner, _, address = on.partition("=")
+    if runner not in ("local", "ray") or (runner == "local" and address):
+        raise ValueError(f"embed: on: expected 'local', 'ray' or 'ray=ADDRESS'. Got {on!r}.")
+    if workers is not None and runner == "local":
+        raise ValueError("embed: workers: only with on='ray'; on one machine, one process uses all threads.")
+    for name, extra in (("pyarrow", "corpus"), ("ray", "ray")):
+        if name in ("pyarrow", runner) and find_spec(name) is None:
+            raise ImportError(f"This needs {name}: pip install 'regard[{extra}]'.")
+    return runner, address
+
+
+def _check_columns(source: Source, config: EmbedConfig) -> None:
+    """Raise ValueError if the output would have a column twice."""
+    own = [*tables.RESERVED, config.unit, *(["text"] if config.unit == "sentence" else [])]
     for n, name in enumerate(source.keep):
         if name in own:
             raise ValueError(f"keep: the output has a column {name!r} of its own.")
@@ -150,15 +190,14 @@ def _check_columns(source: Source, recipe: Recipe) -> None:
             raise ValueError(f"keep: {name!r} is named twice.")
 
 
-def _embed_here(job: Job, undone: Iterator[Part], lens: Lens, progress: Progress) -> Iterator[dict[str, str]]:
-    for part in undone:
-        done = 0
-
-        def tell(texts: int, tokens: int, part: Part = part) -> None:
-            nonlocal done
-            done += texts
-            before, after = part.share or (0, 0)
-            share = before + (after - before) * done / len(part.records)
-            progress(texts, tokens, share if part.share else None)
-
-        yield job.make(part, lens, tell)
+def _find_files(source: Source, out: Path, folder: Path, runner: str, skipped: Skipped) -> list[Path]:
+    """The files to read. Raises ValueError if the run would overwrite one of them, or workers could not read it."""
+    files = find_files(source, [out, folder], skipped)
+    if runner == "ray":
+        if any(str(path) == "-" for path in files):
+            raise ValueError("embed: on ray, stdin cannot be read: give files that every node sees.")
+        files = [path.absolute() for path in files]  # workers run in other folders
+    for path in files:
+        if path.resolve().is_relative_to(out):
+            raise ValueError(f"{path} would be read, and replaced by what is written to {out}: choose another name.")
+    return files

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from transformers import masking_utils
 
-from regard._typing import Rule
+from regard._typing import MaskMod
 
 
 class LazyMask(Tensor):
@@ -156,7 +156,7 @@ def _closed_over(function: Callable, factory: Callable) -> Mapping[str, Any]:
     return {}
 
 
-def _rule(parts: list[Callable], q_offset: int, kv_offset: int, use_vmap: bool) -> Rule:
+def _rule(parts: list[Callable], q_offset: int, kv_offset: int, use_vmap: bool) -> MaskMod:
     """All these rules of transformers as one of regard, asked for one tile after the other."""
     together = masking_utils.and_masks(*parts)
 
@@ -171,7 +171,7 @@ def _rule(parts: list[Callable], q_offset: int, kv_offset: int, use_vmap: bool) 
     return rule
 
 
-def chosen_keys(indices: Tensor, heads: int, size: int = 1) -> Rule:
+def chosen_keys(indices: Tensor, heads: int, size: int = 1) -> MaskMod:
     """What an indexer lets through, as a rule: for each query the keys, or blocks of `size` keys, that it chose.
 
     Args:
@@ -192,7 +192,7 @@ def chosen_keys(indices: Tensor, heads: int, size: int = 1) -> Rule:
     return rule
 
 
-def both(mask: Tensor | Rule | None, rule: Rule) -> Rule:
+def both(mask: Tensor | MaskMod | None, rule: MaskMod) -> MaskMod:
     """Who may look by a mask and by a rule too."""
     if mask is None:
         return rule
@@ -203,7 +203,7 @@ def both(mask: Tensor | Rule | None, rule: Rule) -> Rule:
     return together
 
 
-def _at(mask: Tensor | Rule, *index: Tensor) -> Tensor:
+def _at(mask: Tensor | MaskMod, *index: Tensor) -> Tensor:
     """A mask at some positions; a dimension of size 1 says the same for all."""
     if not isinstance(mask, Tensor):
         return mask(*index)

@@ -1,9 +1,21 @@
-"""From text to what a model made of it: `Lens`, `Reading`, `Walk`, `Comparison`, `Embeddings`."""
+"""From a text to what a model makes of it: `Lens`, `Reading`, `Walk`, `Comparison`, `Embeddings`.
+
+| file | what it does |
+|---|---|
+| lens.py | `Lens`: opens a model; reads, compares, embeds |
+| encode.py, words.py | text → tokens, and the words that they make up |
+| reading.py, units.py, find.py | `Reading`, its `Token`s and `Word`s, and how a word is found by its text |
+| walk.py, contributions.py, patterns.py | a word in one head, step by step; what heads contribute, where they look |
+| compare.py | a word in several texts |
+| embed.py, embed_options.py, windows.py, vectors.py, chunks.py | embeddings of many texts |
+| display.py | pictures, pages and the widget of a reading: the only file here that imports output and viewer |
+"""
 
 from regard.lens.compare import Comparison
-from regard.lens.embed import Embeddings
+from regard.lens.embed import Embeddings, RejectedTextsError
 from regard.lens.lens import Lens
-from regard.lens.reading import Reading, Token, Word
+from regard.lens.reading import Reading
+from regard.lens.units import Token, Word
 from regard.lens.walk import Walk
 
-__all__ = ["Comparison", "Embeddings", "Lens", "Reading", "Token", "Walk", "Word"]
+__all__ = ["Comparison", "Embeddings", "Lens", "Reading", "RejectedTextsError", "Token", "Walk", "Word"]

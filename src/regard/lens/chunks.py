@@ -1,4 +1,4 @@
-"""Chunks of a text, each to have a vector of its own from a model that has read the whole text."""
+"""Chunks of a text: spans of whole sentences, or of at most so many tokens, for the `spans` of `Lens.embed`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import regex
 
 from regard.lens.words import Span, trimmed, units
-from regard.models.model import Model
+from regard.models import Model
 
 Chunk = int | Literal["sentences"]
 
@@ -23,13 +23,16 @@ _SENTENCE_END = regex.compile(
 
 
 def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
-    """Where the chunks of a text lie, one after the other: all of it is in one of them.
+    """The spans of the chunks of a text, one after the other; together they cover all of it.
 
-    by: "sentences", or the number of tokens that a chunk has at most, in whole words where they have no more. Sentences
-    end by the rules of Unicode (UAX #29), except that some marks need white space after them, that initials and titles
-    end none, and that a blank line ends one.
+    Args:
+        model: whose tokens are counted.
+        text: the text.
+        by: "sentences", or the most tokens of a chunk. Words are kept whole unless a word alone has more. Sentences end
+            by the rules of Unicode (UAX #29), except that some marks need white space after them, that initials and
+            titles end none, and that a blank line ends one.
 
-    >>> from regard.models.model import open_model
+    >>> from regard.models import open_model
     >>> chunks(open_model(), "Time flies. Fruit flies like a banana!", "sentences")
     [(0, 11), (11, 38)]
     """
@@ -38,23 +41,23 @@ def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
         edges = sorted({match.end() for match in _SENTENCE_END.finditer(text)} - {0, len(text)})
     else:
         edges = _of_tokens(model, text, starts, by)
-    begins, before = [0], 0
-    for edge in edges:  # white space belongs to the chunk after it, and a chunk without a token to the one before
+    begins, previous = [0], 0
+    for edge in edges:  # white space belongs to the chunk after it, a chunk without a token to the one before
         tokens = bisect_left(starts, edge)
-        if before < tokens < len(starts):
+        if previous < tokens < len(starts):
             begins.append(edge)
-            before = tokens
+            previous = tokens
     return list(zip(begins, [*begins[1:], len(text)], strict=True))
 
 
-def _of_tokens(model: Model, text: str, starts: list[int], most: int) -> list[int]:
-    """The characters at which chunks of so many tokens begin."""
+def _of_tokens(model: Model, text: str, starts: list[int], max_tokens: int) -> list[int]:
+    """The characters at which chunks of at most `max_tokens` begin."""
     spans = [trimmed(text, *span) for span in model.tokenizer.encode(text, add_special_tokens=False).offsets]
     first_of_words = sorted({tokens[0] for _, tokens in units(text, spans)})
     edges, token = [], 0
-    while len(starts) - token > most:
-        word = first_of_words[bisect_left(first_of_words, token + most + 1) - 1]
-        stop = word if word > token else token + most
+    while len(starts) - token > max_tokens:
+        word = first_of_words[bisect_left(first_of_words, token + max_tokens + 1) - 1]
+        stop = word if word > token else token + max_tokens
         while stop < len(starts) and starts[stop] <= starts[token]:  # tokens of one character stay together
             stop += 1
         if stop == len(starts):

@@ -1,28 +1,34 @@
-"""One word in several texts: how far the context moved it, layer by layer."""
+"""One word in several texts: how far the context moves its vector, layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from regard.lens.reading import Reading, Word
+from regard._internal.deprecated import warn
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-SAME = 1e-6  # cosines as near to 1 are of the same vectors, but for rounding
+SAME = 1e-6  # vectors whose cosine is this close to 1 are the same but for rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A word in n texts. similarity (L+1,n,n): the cosines of its vectors before the first layer and after each.
+    """A word in n texts.
 
-    clusters: the two groups, as places in `readings`, into which the vectors after the last layer part; the second is
-    empty where all are the same.
+    Attributes:
+        word: its text in the first of them.
+        readings, words: the texts, and the word in each.
+        similarity: (L+1,n,n), the cosines of its vectors before the first layer and after each.
+        clusters: the two groups, as places in `readings`, into which its vectors after the last layer fall; the second
+            is empty where all are the same.
     """
 
     word: str
@@ -31,26 +37,31 @@ class Comparison:
     similarity: Float[Tensor, "L+1 n n"] = field(repr=False)
     clusters: tuple[list[int], list[int]]
 
-    def parting(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
+    def cluster_similarity(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
         """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text."""
         first, second = self.clusters
+        across = self.similarity[:, first][:, :, second].mean((1, 2))
 
         def within(group: list[int]) -> Tensor:
             pairs = [(i, j) for i in group for j in group if i < j]
             return torch.stack([self.similarity[:, i, j] for i, j in pairs], 1).mean(1) if pairs else across * torch.nan
 
-        across = self.similarity[:, first][:, :, second].mean((1, 2))
         return within(first), within(second), across
 
-    def plane(self) -> Float[Tensor, "L+1 n 2"]:
-        """The vectors of each layer in the plane in which they differ most, each plane turned to fit the one before.
+    def parting(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The old name of `cluster_similarity`."""
+        warn("Comparison.parting is now called cluster_similarity.")
+        return self.cluster_similarity()
 
-        The first two principal components, each layer divided by the root mean square of its distances from the mean;
-        turned, or mirrored, by the orthogonal Procrustes rotation, so that a layer's picture can be followed into the
-        next. Schönemann 1966, https://doi.org/10.1007/BF02289451.
+    def plane(self) -> Float[Tensor, "L+1 n 2"]:
+        """The vectors of each layer in two dimensions, those in which they differ most.
+
+        The first two principal components of each layer, divided by the root mean square of the distances from the
+        mean, and rotated or mirrored to fit the layer before (orthogonal Procrustes, Schönemann 1966,
+        https://doi.org/10.1007/BF02289451), so that a word can be followed from layer to layer.
         """
         planes: list[Tensor] = []
-        for vectors in torch.stack([one.vectors for one in self.words], 1).double():  # (n, dim)
+        for vectors in torch.stack([word.vectors for word in self.words], 1).double():  # (n, dim)
             centred = vectors - vectors.mean(0)
             left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
             plane = torch.nn.functional.pad((left * singular)[:, :2], (0, max(0, 2 - len(singular))))
@@ -61,8 +72,8 @@ class Comparison:
             planes.append(plane)
         return torch.stack(planes)
 
-    def to_dict(self) -> dict:
-        """As plain lists, for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists for JSON."""
         return {
             "word": self.word,
             "model": self.readings[0].model,
@@ -75,22 +86,22 @@ class Comparison:
 
 
 def comparison(word: str, readings: Sequence[Reading], words: Sequence[Word]) -> Comparison:
-    """Compare one word a reading."""
-    vectors = torch.stack([one.vectors for one in words], 1).double()  # (L+1, n, dim)
+    """Compare the vectors of a word in each reading. Raises ValueError for vectors that are not finite."""
+    vectors = torch.stack([occurrence.vectors for occurrence in words], 1).double()  # (L+1, n, dim)
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     similarity = unit @ unit.mT
     if not similarity.isfinite().all():
         raise ValueError(f"compare: the model's vectors of {word!r} hold NaN or infinity; they cannot be compared.")
-    same = bool(similarity[-1].min() > 1 - SAME)  # as in identical texts: there is nothing to part
+    same = bool(similarity[-1].min() > 1 - SAME)  # as in identical texts: there are no clusters
     clusters = (list(range(len(words))), []) if same else two_clusters(similarity[-1])
     return Comparison(word, readings, words, similarity, clusters)
 
 
 def two_clusters(similarity: Float[Tensor, "n n"]) -> tuple[list[int], list[int]]:
-    """The two groups between which the similarity, as a share of each group's whole, is least: the normalised cut.
+    """The two groups with the least similarity across, as a share of each group's total: the normalised cut.
 
-    Shi & Malik 2000, https://doi.org/10.1109/34.868688: of the cuts of the order in which the second eigenvector of
-    the normalised Laplacian puts the texts, the best.
+    The best cut of the texts in the order of the second eigenvector of the normalised Laplacian. Shi & Malik 2000,
+    https://doi.org/10.1109/34.868688.
 
     >>> two_clusters(torch.tensor([[1.0, 0.2, 0.9], [0.2, 1.0, 0.3], [0.9, 0.3, 1.0]]))
     ([0, 2], [1])
@@ -102,7 +113,7 @@ def two_clusters(similarity: Float[Tensor, "n n"]) -> tuple[list[int], list[int]
         inverse_root * torch.linalg.eigh(inverse_root[:, None] * weights * inverse_root).eigenvectors[:, -2]
     ).argsort()
     cuts = [(order[:cut], order[cut:]) for cut in range(1, len(order))]
-    costs = [weights[one][:, other].sum() * (1 / degrees[one].sum() + 1 / degrees[other].sum()) for one, other in cuts]
+    costs = [weights[a][:, b].sum() * (1 / degrees[a].sum() + 1 / degrees[b].sum()) for a, b in cuts]
     best = cuts[int(torch.stack(costs).nan_to_num(0).argmin())]
     first, second = sorted(sorted(group.tolist()) for group in best)
     return first, second

@@ -1,4 +1,4 @@
-"""Saving a reading as a picture, a page or numbers: the one file of this room that calls upwards."""
+"""A reading as a picture, a page, numbers or a widget: the only file here that imports output and viewer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regard._internal.files import atomic_write
-from regard.lens.reading import Reading, Word
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 
 if TYPE_CHECKING:
     from regard.viewer.widget import Viewer
@@ -25,12 +26,20 @@ def save(
 ) -> None:
     """Save a reading as a picture (.png, .svg), one self-contained page (.html) or numbers (.json).
 
-    `layer` and `head` choose what a picture shows (without both: all of them) and, with `word` and `nth` as in
-    `Reading.word`, what a page opens with; `view` is the view it opens in. The file is written beside and renamed:
-    where that fails, with OSError, the old one is still there.
+    The file is written atomically: where that fails, with OSError, an existing file is unchanged.
+
+    Args:
+        reading: what is saved.
+        path: the file; its suffix decides the format.
+        word, nth: the word that a page opens with, as in `Reading.word`.
+        layer, head: what a picture shows, all of them without both; what a page opens with.
+        view: the view that a page opens in.
+
+    Raises:
+        ValueError: the suffix is unknown. IndexError, LookupError: there is no such layer, head or word.
     """
     reading.check(layer, head)
-    index = chosen(reading, word, nth)
+    index = unit_index(reading, word, nth)
     suffix = check_suffix(path)
     if suffix == ".html":
         from regard.viewer.bundle import render_page
@@ -48,14 +57,14 @@ def save(
 
 
 def widget(reading: Reading, **opening: Any) -> Viewer:
-    """The viewer in a notebook, with the arguments of `Reading.view`."""
+    """The viewer for a notebook; the arguments are those of `Reading.view`."""
     from regard.viewer.widget import Viewer
 
     return Viewer(reading, **opening)
 
 
-def chosen(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:
-    """The place in `reading.units` of a word, which may be named by its text or number; None for none.
+def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:
+    """The place in `reading.units` of a word, given by itself, its text or its number; None for None.
 
     Raises LookupError as `Reading.word`, ValueError for a word of another reading.
     """
@@ -69,7 +78,7 @@ def chosen(reading: Reading, word: Word | str | int | None, nth: int | None = No
 
 
 def check_suffix(path: str | Path) -> str:
-    """What kind of file a reading is to be saved as. Raises ValueError for one that is not known."""
+    """The suffix of a file to save a reading in. Raises ValueError for an unknown one."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".html", ".png", ".svg", ".json"):
         raise ValueError(f"Expected a file that ends in .html, .png, .svg or .json. Got {str(path)!r}.")

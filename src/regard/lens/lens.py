@@ -1,4 +1,4 @@
-"""Lens: text → `Reading`."""
+"""`Lens`: a model to read texts with. Text → `Reading`, texts → `Comparison` or `Embeddings`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,51 @@ from typing import Any, Literal
 
 import torch
 
+from regard._internal.deprecated import renamed_arguments
 from regard.attention import Attention
 from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
-from regard.lens.embed import Embeddings, Level, Mix, OnError, Pool, Subwords, Truncation, check, embed
-from regard.lens.encode import encode, encode_pair, said_of, tokens_of
-from regard.lens.reading import Reading, SomeLayers, Token
+from regard.lens.embed import Embeddings, embed
+from regard.lens.embed_options import (
+    Aggregate,
+    DType,
+    Level,
+    OnError,
+    Pool,
+    SubtokenPooling,
+    TruncationStrategy,
+    check_options,
+    current_truncation,
+)
+from regard.lens.encode import encode, encode_pair, tokenization_notes, tokens_of
+from regard.lens.reading import Reading, SomeLayers
+from regard.lens.units import Token
 from regard.lens.words import check_spans, units
-from regard.models.model import open_model, telling
+from regard.models import open_model
+from regard.models.model import report_progress
 
 
 class Lens:
     """A model to read texts with.
 
     Args:
-        model: None, the embedded all-MiniLM-L6-v2; a folder or a name on the Hugging Face hub, opened by transformers;
-            or a pair of a transformers model and its tokenizer, which is put into eval() and on "regard".
-        revision: of a model on the hub.
-        allow_pickle: open pickled weights too, which can run code.
+        model: None for the embedded all-MiniLM-L6-v2; a folder, or a name on the Hugging Face hub; or a pair of a
+            transformers model and its tokenizer, which is put in evaluation mode and on regard's attention.
+        revision: the branch, tag or commit of a model on the hub.
+        allow_pickle: whether pickled weights may be opened, which can run any code.
+
+    Attributes:
+        model: the opened `regard.models.Model`.
 
     Raises:
-        OSError: no such model, or it cannot be fetched. ImportError: the embedded model is not installed.
-        ValueError: it is damaged, its weights are pickled, or its attention cannot be seen, with the reason.
+        OSError: there is no such model, or it cannot be fetched. ImportError: the embedded model is not installed.
+        ValueError: the model is damaged, its weights are pickled, or its attention cannot be seen.
 
     >>> lens = Lens()
     >>> reading = lens.read("Time flies like an arrow")
     >>> [word.text for word in reading.words]
     ['Time', 'flies', 'like', 'an', 'arrow']
-    >>> reading.hidden.shape                      # before the first layer and after each of six, 5 words + [CLS], [SEP]
+    >>> reading.hidden.shape             # before the first layer and after each of six; 5 words, [CLS] and [SEP]
     torch.Size([7, 7, 384])
     >>> reading.attention[0].weights.shape
     torch.Size([12, 7, 7])
@@ -47,7 +64,7 @@ class Lens:
 
     def __init__(
         self,
-        model: str | os.PathLike | tuple | None = None,
+        model: str | os.PathLike[str] | tuple[Any, Any] | None = None,
         *,
         revision: str | None = None,
         allow_pickle: bool = False,
@@ -55,14 +72,14 @@ class Lens:
         self.model = open_model(model, revision=revision, allow_pickle=allow_pickle)
         folder = None if model is None or isinstance(model, tuple) else Path(model).expanduser()
         model = folder.resolve() if folder is not None and folder.is_dir() else model
-        self._opened = {"model": model, "revision": revision, "allow_pickle": allow_pickle}
+        self._arguments = {"model": model, "revision": revision, "allow_pickle": allow_pickle}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What it was opened with: a copy, in another process say, opens the same again."""
-        return self._opened
+        """The arguments it was opened with: a copy, in another process for instance, opens the same model again."""
+        return self._arguments
 
-    def __setstate__(self, opened: dict[str, Any]) -> None:
-        self.__init__(**opened)  # type: ignore[misc]
+    def __setstate__(self, arguments: dict[str, Any]) -> None:
+        self.__init__(**arguments)  # type: ignore[misc]
 
     @property
     def name(self) -> str:
@@ -71,32 +88,32 @@ class Lens:
 
     @property
     def revision(self) -> str:
-        """Which version of it: the commit on the hub, or the SHA-256 of its weights; "" for a model from memory."""
+        """The version of the model: its commit on the hub, or the SHA-256 of its weights; "" for one from memory."""
         return self.model.revision()
 
     @property
     def fingerprint(self) -> str:
-        """Tells apart all that could make other vectors of the same texts and options.
+        """Identifies everything about the model that affects vectors.
 
-        The SHA-256 of the folder's weights, configs, tokenizer and modules of sentence-transformers; the commit of a
-        model on the hub; of a model from memory that of its tensors, config and tokenizer.
+        The SHA-256 of a folder's weights, configuration, tokenizer and sentence-transformers modules; the commit of a
+        model on the hub; for a model from memory, the SHA-256 of its tensors, configuration and tokenizer.
         """
         return self.model.fingerprint()
 
     @property
     def note(self) -> str:
-        """What one would not expect of it, in a sentence, or ""."""
+        """What a user might not expect of the model, in a sentence, or ""."""
         return self.model.note
 
     @property
     def layers(self) -> int:
-        """How many it has."""
+        """How many layers the model has."""
         return self.model.layers
 
     @property
     def pool(self) -> str:
-        """How it makes a sentence's vector of its tokens', if not told otherwise: "mean", or "cls+mean", or ""."""
-        return "+".join(self.model.sentences.pools)
+        """The default pooling of sentence vectors, such as "mean" or "cls+mean"; "" where the model has none."""
+        return "+".join(self.model.pooling.modes)
 
     def __repr__(self) -> str:
         return f"Lens({self.name!r})"
@@ -109,38 +126,40 @@ class Lens:
         words: Sequence[tuple[int, int]] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Reading:
-        """Read a text, or a pair of them together: their contextualised embeddings, and the attention that made them.
+        """Read a text, or a pair of texts together: contextualised embeddings, and the attention that made them.
 
-        A text that is longer than the model takes is cut, and `reading.truncated` says where.
+        A text that is longer than the model takes is truncated, and `reading.truncated` says where.
 
         Args:
-            text, pair: what to read. A pair is read as one text: `text`, a new line, and `pair`.
-            words: where words lie, as (start, end), for those that are to be taken whole: names, formulas, a URL. The
-                rest of the text is divided as usual, by the word boundaries of Unicode.
-            progress: is told the share that is done, layer by layer; what it raises ends the reading.
+            text: the text.
+            pair: a second text. The reading's text is then `text`, a new line, and `pair`.
+            words: (start, end) of words to be kept whole: names, formulas, a URL. The rest of the text is divided by
+                the word boundaries of Unicode.
+            progress: called with the share of layers that are done, after each; what it raises ends the reading.
 
         Raises:
-            TypeError, ValueError: what is no text, or an empty one; words that overlap, or that share a token.
+            TypeError: it is not a str. ValueError: it is blank, or has no tokens; words overlap, or share a token.
         """
         truncated: object
         model, second = self.model, None
         if pair is None:
-            encoded, truncated = encode(model, text, model.limit, "read")
+            encoded, truncated = encode(model, text, model.max_length, "read")
         else:
-            encoded, truncated = encode_pair(model, text, pair, model.limit)
+            encoded, truncated = encode_pair(model, text, pair, model.max_length)
             second, text = len(text) + 1, f"{text}\n{pair}"
         whole = [] if words is None else check_spans(text, words)
         types = None if pair is None else torch.tensor([encoded.types])
-        with torch.inference_mode(), telling(model.blocks, progress):
+        with torch.inference_mode(), report_progress(model.blocks, progress):
             hidden, attentions, final = model.forward(torch.tensor([encoded.ids]), None, types)
         tokens = tokens_of(model, encoded, text)
         virtual = hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
         tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
-        spans = [None if token.special else (token.start, token.end) for token in tokens]
-        parts = units(text, spans, whole)
+        unit_spans = units(text, [None if token.special else (token.start, token.end) for token in tokens], whole)
         end = len(text) if truncated is None else max(token.end for token in tokens)
         states = torch.stack([state[0] for state in hidden])
-        notes = [model.omits, *said_of(text, tokens, parts, end), _without_attention(attentions)]
+        notes = [
+            model.reading_note, *tokenization_notes(text, tokens, unit_spans, end), _without_attention(attentions)
+        ]  # fmt: skip
         return Reading(
             text=text,
             model=self.name,
@@ -148,7 +167,7 @@ class Lens:
             hidden=states,
             attention=_layers([attention and attention.of_sequence(0) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
-            _spans=parts,
+            unit_spans=unit_spans,
             second=second,
             final=states[-1] if torch.equal(states[-1], final[0]) else final[0],
             note=" ".join(filter(None, notes)),
@@ -156,9 +175,16 @@ class Lens:
         )
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:
-        """How far the context moved a word: the similarity of its vectors in several texts, layer by layer.
+        """How far the context moves a word: the similarity of its vectors in several texts, layer by layer.
 
-        `word` is one for all texts, or one for each; `nth` as in `Reading.word`.
+        Args:
+            texts: two or more.
+            word: the word, the same in all texts or one for each.
+            nth: which occurrence of it, as in `Reading.word`.
+
+        Raises:
+            LookupError: a text does not have the word, or has it more than once.
+            ValueError: there are fewer than two texts, or not as many words as texts.
         """
         if isinstance(texts, str) or len(texts) < 2:
             raise ValueError("compare: expected two texts or more.")
@@ -166,14 +192,15 @@ class Lens:
         if len(words) != len(texts):
             raise ValueError(f"compare: expected one word, or one for each of {len(texts)} texts. Got {len(words)}.")
         readings = [self.read(text) for text in texts]
-        found = []
-        for reading, one in zip(readings, words, strict=True):
+        occurrences = []
+        for reading, name in zip(readings, words, strict=True):
             try:
-                found.append(reading.word(one, nth))
+                occurrences.append(reading.word(name, nth))
             except LookupError as error:
                 raise LookupError(f"In {reading.text!r}: {error}") from None
-        return comparison(words[0], readings, found)
+        return comparison(words[0], readings, occurrences)
 
+    @renamed_arguments(mix="aggregate", subwords="subtoken_pooling", parts="spans")
     def embed(
         self,
         texts: Sequence[str],
@@ -181,59 +208,58 @@ class Lens:
         layers: int | Sequence[int] | Literal["all"] = -1,
         pool: Pool | Sequence[Pool] | None = None,
         *,
-        mix: Mix = "mean",
-        subwords: Subwords = "mean",
-        parts: Sequence[Sequence[tuple[int, int]] | None] | None = None,
-        truncation: Truncation = "windows",
+        aggregate: Aggregate = "mean",
+        subtoken_pooling: SubtokenPooling = "mean",
+        spans: Sequence[Sequence[tuple[int, int]] | None] | None = None,
+        truncation: TruncationStrategy = "windows",
         prompt: str | None = None,
         prompt_text: str | None = None,
         dims: int | None = None,
         on_error: OnError = "raise",
-        dtype: Literal["float32", "bfloat16", "auto"] = "float32",
+        dtype: DType = "float32",
         names: Sequence[str] | None = None,
         progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
         """Contextualised embeddings of many texts.
 
-        Sentence vectors are those of sentence-transformers for the same folder (with truncation="cut", for texts that
-        are longer than the model takes): its pooling, prompts, and Dense and Normalize modules. What it would do and
-        regard cannot is refused with the reason.
+        Sentence vectors are those of sentence-transformers for the same folder (for texts longer than the model takes,
+        with truncation="truncate"): its pooling, prompts, and Dense and Normalize modules. A setting that regard does
+        not compute is refused by name. The result for a text does not depend on the texts beside it; for BERT's family
+        on the native kernel, not even in the last bit.
 
         Args:
-            texts: any number of them; those that are the same are computed once.
+            texts: any number of texts; identical ones are computed once.
             level: a vector for each "token", "word" or "sentence", which is the whole text.
-            layers: which of the L + 1 hidden states: 0 the static ones, −1 the last, after the model's final norm if it
-                has one; several; or "all".
-            pool: how a sentence's vector is made of its tokens': "mean", "cls" (the first), "max", "last",
-                "weightedmean" (later ones weigh more: the n-th n times), "mean_sqrt_len" (their sum over the root of
-                their number); several are concatenated. If not given, as the model's folder says.
-            mix: how several layers make one vector: their "mean", or "concatenate".
-            subwords: how a word's vector is made of its tokens': "mean", "first", "last", or "first-last" (Akbik et al.
-                2018: both, one after the other).
-            parts: for each text (start, end) of some parts: a vector for each, from the tokens that begin in it, which
-                have seen the whole text. Günther et al. 2024, https://arxiv.org/abs/2409.04701. At level "word": where
-                the words of a text lie, or None; those that have no token are left out.
-            truncation: of a text longer than the model takes: read in "windows" that overlap by half, each with the
-                prompt before it, and each token taken from the one where it has most context on both sides; "cut", and
-                `.truncated` says where; or "error". Of several windows "cls" and "last" are the mean of each window's
-                first or last vector, weighted by how many tokens are taken from it.
-            prompt: the name of one that the model's folder knows, to be put before each text.
-            prompt_text: any other text to be put there; "" for none, where the folder has a default one.
-            dims: how many of a sentence vector's numbers are kept, the first ones, for models trained for that
-                (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147); such a vector does not have length 1.
-            on_error: for a text that cannot be embedded "raise", before the work begins where the text alone is the
-                reason; or "skip", and `.errors` says why. Numbers that are not finite are an error, too.
-            dtype: of the computation, for models of BERT's family, whatever the type of their file: "bfloat16" is
-                faster where the processor has it; "auto" takes it only there. Others are computed in their file's type.
-            names: what errors call the texts; "text 0" and so on if not given.
-            progress: is told, again and again, how many more texts are done, and how many tokens they had.
+            layers: one or several of the L + 1 hidden states, or "all": 0 are the static embeddings, −1 the last layer,
+                after the model's final norm if it has one.
+            pool: the pooling of a sentence's token vectors: "mean", "cls" (the first), "max", "last", "weightedmean"
+                (the n-th counts n times), "mean_sqrt_len" (their sum divided by the square root of their number);
+                several are concatenated. By default, that of the model's folder.
+            aggregate: how several layers make one vector: "mean" or "concatenate".
+            subtoken_pooling: how a word's tokens make one vector: "mean", "first", "last", or "first-last", which
+                concatenates both (Akbik et al. 2018).
+            spans: for each text the (start, end) of spans to embed instead of the text, from the tokens that begin in
+                each, which have seen the whole text (late chunking, Günther et al. 2024,
+                https://arxiv.org/abs/2409.04701). With level="word", the words of a text, or None; words without a
+                token are left out.
+            truncation: what to do with texts longer than the model takes: read them in "windows" that overlap by half,
+                each after the prompt, where every token is taken from the window that gives it most context on both
+                sides; "truncate" them, and `.truncated` says where; or raise an "error". Over several windows, "cls"
+                and "last" are means of the windows' vectors, weighted by the tokens taken from each.
+            prompt: the name of a prompt of the model's folder, to be put before each text.
+            prompt_text: any other text to be put there; "" for none, where the folder has a default prompt.
+            dims: keep only so many of a sentence vector's first numbers, for models that are trained for it (Kusupati
+                et al. 2022, https://arxiv.org/abs/2205.13147); such a vector does not have length 1.
+            on_error: what to do with a text that cannot be embedded: "raise", before the work begins if the text alone
+                is the reason; or "skip", and `.errors` says why. Vectors that are not finite are an error, too.
+            dtype: the type of the computation, for BERT's family: "bfloat16" is faster on processors with instructions
+                for it, "auto" uses it only there. Other models are computed in the type of their file.
+            names: what errors call the texts; by default "text 0" and so on.
+            progress: called repeatedly with how many more texts are done, and how many tokens they have.
 
         Raises:
-            RefusedError: texts that cannot be embedded, with all their reasons by number; a ValueError.
-            TypeError, ValueError, IndexError: what is no text, or an option that is not known.
-
-        Sentence vectors have length 1 where the model's folder asks for it. What comes of a text does not depend on the
-        texts beside it: not in the last bit, where the native kernel serves a model of BERT's family.
+            RejectedTextsError: texts that cannot be embedded, with all reasons; a ValueError.
+            TypeError, ValueError, IndexError: an option is unknown, or texts are not strings.
 
         >>> vectors = Lens().embed(["A cat sat.", "A kitten rested.", "Stocks fell."]).vectors
         >>> (vectors @ vectors.T).round(1)
@@ -244,35 +270,37 @@ class Lens:
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise TypeError(f"embed: expected a list of texts. Got a {type(texts).__name__}.")
         texts = list(texts)
-        options = check(
+        options = check_options(
             self.model,
             level=level,
             layers=layers,
             pool=pool,
-            mix=mix,
-            subwords=subwords,
-            truncation=truncation,
+            aggregate=aggregate,
+            subtoken_pooling=subtoken_pooling,
+            truncation=current_truncation(truncation),
             prompt=prompt,
             prompt_text=prompt_text,
             dims=dims,
             on_error=on_error,
             dtype=dtype,
         )
-        if parts is not None and (level == "token" or len(parts) != len(texts)):
-            raise ValueError(f"embed: parts: not for tokens, and some for each of {len(texts)} texts.")
+        if spans is not None and (level == "token" or len(spans) != len(texts)):
+            raise ValueError(
+                f"embed: spans= cannot be used with level='token' and needs one entry per text ({len(texts)})."
+            )
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
-        return embed(self.model, texts, options, names, parts, progress)
+        return embed(self.model, texts, options, names, spans, progress)
 
     def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
-        """Where the chunks of a text lie, for `parts` of `embed`: its "sentences", or so many tokens at most.
+        """The spans of a text's chunks, for `spans` of `embed`: its "sentences", or of at most so many tokens.
 
-        Raises ValueError for a number below one, or another word.
+        Raises ValueError for a number below one, or any other word.
 
         >>> Lens().chunks("Time flies. Fruit flies like a banana!", "sentences")
         [(0, 11), (11, 38)]
         """
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
-            raise ValueError(f"chunks: by: expected 'sentences' or a number of tokens. Got {by!r}.")
+            raise ValueError(f"chunks: by: expected 'sentences' or a positive number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
 
 
@@ -282,11 +310,10 @@ def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
 
 
 def _without_attention(attentions: Sequence[Attention | None]) -> str:
-    """The sentence for models in which not every layer has attention, or ""."""
-    have = [str(n) for n, attention in enumerate(attentions) if attention is not None]
-    if len(have) == len(attentions):
+    """A sentence about models in which not every layer has attention, or ""."""
+    layers = [str(n) for n, attention in enumerate(attentions) if attention is not None]
+    if len(layers) == len(attentions):
         return ""
-    layers = f"Layer {have[0]} has" if len(have) == 1 else f"Layers {', '.join(have[:-1])} and {have[-1]} have"
-    return (
-        f"{layers} attention; the other {len(attentions) - len(have)} of {len(attentions)} layers are of another kind."
-    )
+    start = f"Layer {layers[0]} has" if len(layers) == 1 else f"Layers {', '.join(layers[:-1])} and {layers[-1]} have"
+    others = len(attentions) - len(layers)
+    return f"{start} attention; the other {others} of {len(attentions)} layers are of another kind."

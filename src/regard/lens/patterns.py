@@ -1,4 +1,10 @@
-"""Habits: the places and kinds of token to which a head gives its weight, whatever the text means."""
+"""Attention patterns: the positions and the kinds of token to which a head attends, whatever the text means.
+
+What Clark et al. 2019 (https://arxiv.org/abs/1906.04341) found in BERT: heads for the previous token, for the next, for
+[SEP], for punctuation. `pattern_shares` measures them for the pictures of all heads; a head is named after a pattern
+that gets half of its weight (`NAMED_FROM`). `strict_pattern` is for a single head: every token of the text must give a
+position more than nine tenths (`STRICT_FROM`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ if TYPE_CHECKING:
 
     from regard.lens.reading import Reading
 
-HABITS = {
+PATTERNS = {
     "previous": "the previous token",
     "next": "the next token",
     "itself": "the token itself",
@@ -21,46 +27,84 @@ HABITS = {
     "same": "the same token elsewhere",
     "punctuation": "punctuation",
 }
-NAMED = 0.5  # of the weight: from here on a head is called by its habit
-ROWS, WEIGHTS = 256, 1 << 22  # of a head that are looked at, at most: tokens, and weights
+POSITIONS = ("previous", "next", "itself", "first", "last")  # the patterns that depend on positions alone
+NAMED_FROM = 0.5  # of a head's weight, on average
+STRICT_FROM = 0.9  # of the weight of every token
+ROWS, WEIGHTS = 256, 1 << 22  # the most tokens and weights of a head that are sampled
 
 
-POSITIONS = tuple(HABITS)[:5]  # places, whatever stands there
+def pattern_shares(reading: Reading, layer: int) -> Float[Tensor, "H patterns"]:
+    """The share of its weight that each head of a layer gives to each of `PATTERNS`: the mean over the text's tokens.
 
-
-def habits(reading: Reading, layer: int) -> Float[Tensor, "H habits"]:
-    """The share of its weight that each head of a layer gives to each of `HABITS`: the mean over tokens of the text.
-
-    Of a long text, the mean over tokens evenly spaced; 0 for a text of special tokens alone. What Clark et al. 2019
-    (https://arxiv.org/abs/1906.04341) saw in BERT: heads for the previous token, for the next, for [SEP], for
-    punctuation.
+    Of a long text, the mean over tokens at even distances; 0 for a text of special tokens alone.
     """
-    return torch.stack([shares(reading, layer, head) for head in range(reading.heads_of(layer))])
+    return torch.stack([head_pattern_shares(reading, layer, head) for head in range(reading.heads_of(layer))])
 
 
-def shares(reading: Reading, layer: int, head: int) -> Float[Tensor, "habits"]:
+def head_pattern_shares(reading: Reading, layer: int, head: int) -> Float[Tensor, "patterns"]:
     """The same for one head."""
-    rows, places, same, marks = _kinds(reading)
-    result = torch.zeros(len(HABITS))
+    rows = _sampled_rows(reading)
+    shares = torch.zeros(len(PATTERNS))
     if not len(rows):
-        return result
-    weights = reading.attention[layer].weights[head, rows].float().cpu()  # (rows, N)
-    for n, place in enumerate(places):
-        there = (place >= 0) & (place < weights.shape[1])
-        result[n] = weights.gather(1, place.clamp(0, weights.shape[1] - 1)[:, None])[there].sum()
-    result[5], result[6] = (weights * same).sum(), (weights * marks).sum()
-    return result / len(rows)
+        return shares
+    weights = reading.attention[layer].weights[head, rows].float().cpu()  # (rows,N)
+    count = weights.shape[1]
+    for n, (key, exists) in enumerate(_positions(rows, count).values()):
+        shares[n] = weights.gather(1, key.clamp(0, count - 1)[:, None])[exists].sum()
+    same, punctuation = _kinds(reading, rows)
+    shares[5], shares[6] = (weights * same).sum(), (weights * punctuation).sum()
+    return shares / len(rows)
 
 
-def _kinds(reading: Reading) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-    """The tokens that are looked at (rows,), the places, and which keys are the same token or punctuation (rows,N)."""
-    tokens, count = reading.tokens, len(reading.tokens)
-    of_text = torch.tensor([n for n, token in enumerate(tokens) if not token.special], dtype=torch.long)
-    most = max(16, min(ROWS, WEIGHTS // count))
-    rows = of_text[torch.linspace(0, len(of_text) - 1, min(most, len(of_text))).long()]
-    number: dict[str, int] = {}
-    kind = torch.tensor([number.setdefault(token.text.casefold(), len(number)) for token in tokens])
-    marks = torch.tensor([not token.special and not any(map(str.isalnum, token.text)) for token in tokens])
-    elsewhere = torch.arange(count) != rows[:, None]
-    places = [rows - 1, rows + 1, rows, torch.zeros_like(rows), torch.full_like(rows, count - 1)]
-    return rows, places, (kind == kind[rows][:, None]) & elsewhere, marks & elsewhere
+def is_positional(reading: Reading, layer: int, head: int) -> bool:
+    """Whether a head is named after a position, in a text that has enough tokens to tell."""
+    if sum(not token.special for token in reading.tokens) <= 2:
+        return False
+    shares = head_pattern_shares(reading, layer, head)[: len(POSITIONS)]
+    return bool((shares >= NAMED_FROM).any())
+
+
+def strict_pattern(reading: Reading, layer: int, head: int) -> str | None:
+    """The position to which every token of the text gives more than `STRICT_FROM` of its weight; None without one.
+
+    At least three tokens must have such a position besides themselves.
+    """
+    largest = reading.attention[layer].weights.max()
+    weights, keys = largest.values[head].cpu(), largest.indices[head].cpu()
+    here, count = torch.arange(len(keys)), len(keys)
+    of_text = torch.tensor([not token.special for token in reading.tokens])
+    for name, (key, exists) in _positions(here, count).items():
+        apart = exists if name == "itself" else exists & (key != here)
+        rows = of_text & apart
+        if rows.sum() >= 3 and bool(((keys == key) & (weights > STRICT_FROM))[rows].all()):
+            return name
+    return None
+
+
+def _positions(rows: Tensor, count: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each of `POSITIONS` the key of every row, and whether there is such a key."""
+    keys = {
+        "previous": rows - 1,
+        "next": rows + 1,
+        "itself": rows,
+        "first": torch.zeros_like(rows),
+        "last": torch.full_like(rows, count - 1),
+    }
+    return {name: (key, (key >= 0) & (key < count)) for name, key in keys.items()}
+
+
+def _sampled_rows(reading: Reading) -> Tensor:
+    """The tokens of the text, or a sample at even distances."""
+    of_text = torch.tensor([n for n, token in enumerate(reading.tokens) if not token.special], dtype=torch.long)
+    limit = max(16, min(ROWS, WEIGHTS // len(reading.tokens)))
+    return of_text[torch.linspace(0, len(of_text) - 1, min(limit, len(of_text))).long()]
+
+
+def _kinds(reading: Reading, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Which keys are another occurrence of the row's token, and which are punctuation elsewhere, (rows,N)."""
+    tokens = reading.tokens
+    numbers: dict[str, int] = {}
+    kind = torch.tensor([numbers.setdefault(token.text.casefold(), len(numbers)) for token in tokens])
+    punctuation = torch.tensor([not token.special and not any(map(str.isalnum, token.text)) for token in tokens])
+    elsewhere = torch.arange(len(tokens)) != rows[:, None]
+    return (kind == kind[rows][:, None]) & elsewhere, punctuation & elsewhere

@@ -1,21 +1,23 @@
-"""A text as a model read it: tokens, words, the hidden states and the attention of every layer."""
+"""`Reading`: a text as a model read it, with its tokens, words, hidden states and the attention of every layer."""
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from regard._internal.deprecated import warn
+from regard._internal.plurals import counted
 from regard.attention import Attention
-from regard.lens.find import FORMS, runs
-from regard.lens.words import printable
+from regard.lens.find import find_word, word_of_tokens
+from regard.lens.units import Token, Word
+from regard.lens.words import Span, printable
 from regard.mask import Block
 
 if TYPE_CHECKING:
@@ -26,69 +28,10 @@ if TYPE_CHECKING:
     from regard.viewer.widget import Viewer
 
 
-@dataclass(frozen=True)
-class Token:
-    """What the tokenizer made of a piece of the text: `text[start:end]`, as it stands there.
-
-    `piece` and `id` are its name and number in the model's vocabulary. `special`: it is for the model and not for the
-    reader; those that the tokenizer added stand nowhere (start = end = 0). `unknown`: the vocabulary has no token for
-    this text, and the model read one that stands for anything.
-    """
-
-    text: str
-    start: int
-    end: int
-    special: bool
-    piece: str = ""
-    id: int = -1
-    unknown: bool = False
-
-
-@dataclass(frozen=True)
-class Word:
-    """What a reader sees. `reading.text[start:end] == text`; `tokens` are the positions of its tokens.
-
-    `special` are the tokens that are not for a reader, and those of white space alone. `index` is its place among
-    `reading.units`, the words and the special ones in order.
-    """
-
-    text: str
-    start: int
-    end: int
-    tokens: tuple[int, ...]
-    special: bool
-    index: int
-    reading: Reading = field(repr=False, compare=False)
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the model has no token for some of it, and read one that stands for anything."""
-        return any(self.reading.tokens[token].unknown for token in self.tokens)
-
-    @property
-    def vectors(self) -> Float[Tensor, "L+1 dim"]:
-        """Its vector before the first layer and after each: the mean over its tokens."""
-        return self.reading.hidden[:, list(self.tokens)].mean(1)
-
-    def attends_to(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
-        """The weight that it gives to each unit: summed over the unit's tokens, averaged over its own."""
-        reading = self.reading
-        reading.check(layer, head)
-        rows = reading.attention[layer].weights[slice(None) if head is None else head, list(self.tokens)]
-        return reading.by_unit(rows.mean(-2))
-
-    def attended_by(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
-        """The weight that each unit gives to it: averaged over the unit's tokens, summed over its own."""
-        reading = self.reading
-        reading.check(layer, head)
-        columns = reading.attention[layer].weights[slice(None) if head is None else head, :, list(self.tokens)]
-        return reading.by_unit(columns.sum(-1)) / reading.sizes.to(columns.device)
-
-
 class SomeLayers(Sequence[Attention]):
-    """The attention of a model in which not every layer has one: by the number of the layer, as it is in the model.
+    """The attentions of a model in which not every layer has one, by the number of the layer in the model.
 
-    Iterating gives those that are there. Raises LookupError, with the layers that have one, for any other.
+    Iterating gives those that exist. Raises LookupError, naming the layers that have attention, for any other.
     """
 
     def __init__(self, attentions: Sequence[Attention | None]) -> None:
@@ -99,28 +42,35 @@ class SomeLayers(Sequence[Attention]):
         return len(self._attentions)
 
     def __iter__(self) -> Iterator[Attention]:
-        return (self._attentions[n] for n in self.layers)  # type: ignore[misc]
+        return (attention for attention in self._attentions if attention is not None)
 
     def __getitem__(self, layer: Any) -> Any:
         attention = self._attentions[layer]
         if attention is None:
-            have = ", ".join(map(str, self.layers))
-            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {have}.")
+            layers = ", ".join(map(str, self.layers))
+            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {layers}.")
         return attention
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What `Lens.read` gives.
+    """What `Lens.read` returns.
 
-    text, model: what was read, and by which model. tokens: as the tokenizer made them, special ones included.
-    hidden (L+1,tokens,dim): the static embeddings, then the contextualised ones after every layer, not normed.
-    attention: a `regard.Attention` a layer, with weights (H,tokens,tokens); where some layers have none, it has their
-    numbers all the same, and `attention_layers` are those that can be asked for.
-    truncated: None, or what of the text was not read, and why. second: where in `text` the second of a pair begins.
-    final (tokens,dim): what the model hands on, to a head that predicts tokens for instance: hidden[-1] after the norm,
-    and the projection, that follow the last layer; hidden[-1] itself where there are none.
-    note: what else a reader should know: what the model has no token for, what of the model is not shown; or "".
+    Attributes:
+        text: what was read.
+        model: the name of the model.
+        tokens: as the tokenizer made them, special ones included.
+        hidden: (L+1,tokens,dim), the static embeddings, then the contextualised ones after every layer, without the
+            final norm.
+        attention: the `regard.Attention` of each layer, with weights (H,tokens,tokens). Where not every layer has one,
+            `attention_layers` are those that do.
+        truncated: a sentence about what of the text was not read, or None.
+        unit_spans: for each of `units` its span in the text, None for a special token, and its tokens.
+        second: where in `text` the second text of a pair begins, or None.
+        final: (tokens,dim), what the model passes on to a head: hidden[-1] after the norm and the projection that
+            follow the last layer; hidden[-1] itself where there are none.
+        note: what a reader should also know, such as words that the vocabulary lacks, or "".
+        lens: the lens that read it, with which other texts can be read; None once it was pickled.
     """
 
     text: str
@@ -129,21 +79,21 @@ class Reading:
     hidden: Float[Tensor, "L+1 N dim"]
     attention: Sequence[Attention]
     truncated: str | None
-    _spans: Sequence[tuple[tuple[int, int] | None, list[int]]] = field(repr=False)
+    unit_spans: Sequence[tuple[Span | None, list[int]]] = field(repr=False)
     second: int | None = None
     final: Float[Tensor, "N dim"] | None = None
     note: str = ""
     lens: Lens | None = field(default=None, repr=False)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "lens": None}
 
     def __repr__(self) -> str:
         shown = self.text if len(self.text) <= 60 else self.text[:57] + "…"
-        cut = ", truncated" if self.truncated else ""
+        truncated = ", truncated" if self.truncated else ""
         unknown = sum(word.unknown for word in self.words)
-        words = f"{len(self.words)} word{'s' * (len(self.words) != 1)}" + (f", {unknown} unknown" if unknown else "")
-        return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{cut})"
+        words = counted(len(self.words), "word") + (f", {unknown} unknown" if unknown else "")
+        return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{truncated})"
 
     @property
     def layers(self) -> int:
@@ -152,7 +102,7 @@ class Reading:
 
     @property
     def attention_layers(self) -> list[int]:
-        """The layers that have attention: all of them in most models."""
+        """The layers that have attention: in most models all of them."""
         return self.attention.layers if isinstance(self.attention, SomeLayers) else list(range(self.layers))
 
     @property
@@ -161,36 +111,36 @@ class Reading:
         return self.heads_of(self.attention_layers[0])
 
     def heads_of(self, layer: int) -> int:
-        """How many heads one layer has: in some models not all have as many."""
+        """How many heads this layer has: in some models layers differ."""
         return self.attention[layer].weights.shape[0]
 
     @cached_property
     def causal(self) -> bool:
-        """Whether no token sees one that comes after it."""
+        """Whether no token attends to a later one."""
         return not any(_sees_ahead(attention) for attention in self.attention)
 
     @cached_property
     def units(self) -> list[Word]:
         """The words and the special tokens, in the order of the tokens: what the pictures show."""
-        # Words know a twin without this list, which shares its tensors: a cycle would keep them until it is collected.
-        found, twin = [], replace(self)
-        for index, (span, tokens) in enumerate(self._spans):
+        # Words hold a shallow copy without this cached list, to avoid a reference cycle.
+        units, copy = [], replace(self)
+        for index, (span, tokens) in enumerate(self.unit_spans):
             token = self.tokens[tokens[0]]
             start, end = span or (token.start, token.end)
             text = self.text[start:end] if span else printable(token.text).strip(" ") or "␣"
-            found.append(Word(text, start, end, tuple(tokens), span is None, index, twin))
-        return found
+            units.append(Word(text, start, end, tuple(tokens), span is None, index, copy))
+        return units
 
     @property
     def words(self) -> list[Word]:
-        """The words, punctuation among them."""
+        """The words, punctuation included."""
         return [unit for unit in self.units if not unit.special]
 
     @cached_property
     def unit_of_token(self) -> Int[Tensor, "tokens"]:
         """The unit that each token belongs to."""
         units = [0] * len(self.tokens)
-        for index, (_, tokens) in enumerate(self._spans):
+        for index, (_, tokens) in enumerate(self.unit_spans):
             for token in tokens:
                 units[token] = index
         return torch.tensor(units, dtype=torch.long)
@@ -201,111 +151,49 @@ class Reading:
         return torch.bincount(self.unit_of_token)
 
     def by_unit(self, numbers: Float[Tensor, "... tokens"]) -> Float[Tensor, "... units"]:
-        """Numbers a token, summed over the tokens of each unit."""
-        total = numbers.new_zeros(*numbers.shape[:-1], len(self._spans))
+        """One number per token, summed over the tokens of each unit."""
+        total = numbers.new_zeros(*numbers.shape[:-1], len(self.unit_spans))
         return total.index_add_(-1, self.unit_of_token.to(numbers.device), numbers)
 
     def weights(self, layer: int, head: int | None = None) -> Float[Tensor, "... units units"]:
         """Weights between units, of a head or of all: summed over a unit's keys, averaged over its queries.
 
-        Raises IndexError, with the range, for a layer or head that is not there.
+        Raises IndexError, with the range, for a layer or head that does not exist.
         """
         self.check(layer, head)
         grouped = self.attention[layer].weights.grouped(queries=self.unit_of_token, keys=self.unit_of_token)
         return grouped if head is None else grouped[head]
 
     def word(self, word: str | int, nth: int | None = None) -> Word:
-        """What a reader names: a word by its text, the nth (from 1) where there are more, or by its place in `words`.
+        """A word of the text, by its text or by its place in `words`.
 
-        Several words that follow one another are named as they stand in the text, "New York" or "COVID-19". Where no
-        words read so, it may be a special token, or tokens inside a word, "Cl" in "Cl.OCC". As it is written; where
-        there is none, or no nth, written so, straight and curly quotes, all dashes and spaces, and at last upper and
-        lower case, are the same.
+        Several words in a row are named as they stand in the text: "New York" or "COVID-19". Where no words match, a
+        special token can be meant, or tokens inside a word: "Cl" in "Cl.OCC". Where nothing matches exactly, or there
+        is no nth match, differences of quotes, dashes and spaces are ignored and, after that, of case.
 
-        Raises LookupError where it is not there, with the nearest, or is there more than once; TypeError for what is
-        neither a text nor a whole number.
+        Args:
+            word: its text, or its place in `words`.
+            nth: which occurrence, counting from 1, if the word occurs more than once.
+
+        Raises:
+            LookupError: it does not occur (the message names the nearest), or occurs more than once.
+            TypeError: it is neither a text nor a whole number.
         """
-        words = self.words
-        if isinstance(word, bool) or not isinstance(word, str | SupportsIndex):
-            raise TypeError(f"word: expected a word of the text, or its place among the words. Got {word!r}.")
-        if not isinstance(word, str):
-            word = word.__index__()
-            if not -len(words) <= word < len(words):
-                within = f", from 0 to {len(words) - 1}" if words else ""
-                raise LookupError(f"There is no word {word}: the text has {len(words)}{within}.")
-            return words[word]
-        if not word.strip():
-            raise LookupError("The word to look for is empty.")
-        matches: list[Word] = []
-        for matching in (self._runs_of_words, self._special_units, self._runs_of_tokens):
-            for form in FORMS:
-                matches = max(matches, matching(word, form), key=len)
-                if len(matches) >= (nth or 1):
-                    break
-            if matches:
-                break
-        if not matches:
-            raise LookupError(f"There is no word {word!r} in the text.{self._nearest(word)}")
-        if nth is None and len(matches) > 1:
-            times, between = ("twice", "or") if len(matches) == 2 else (f"{len(matches)} times", "to")
-            raise LookupError(
-                f"“{printable(word)}” occurs {times}; choose one with nth=1 {between} nth={len(matches)}."
-            )
-        if nth is not None and not 1 <= nth <= len(matches):
-            raise LookupError(f"{word!r} has no nth={nth}: it is there {len(matches)} time{'s' * (len(matches) > 1)}.")
-        return matches[(nth or 1) - 1]
-
-    def _runs_of_words(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
-        words = self.words
-        places = runs(self.text, [(word.start, word.end) for word in words], wanted, form)
-        return [
-            words[first] if first == last else self._run([unit.index for unit in words[first : last + 1]])
-            for first, last in places
-        ]
-
-    def _run(self, units: Sequence[int]) -> Word:
-        """Some units as one word, with all the tokens from the first to the last."""
-        first, last = self.units[units[0]], self.units[units[-1]]
-        tokens = tuple(range(first.tokens[0], last.tokens[-1] + 1))
-        return Word(self.text[first.start : last.end], first.start, last.end, tokens, False, first.index, first.reading)
-
-    def _special_units(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
-        return [unit for unit in self.units if unit.special and form(unit.text) == form(wanted)]
-
-    def _runs_of_tokens(self, wanted: str, form: Callable[[str], str]) -> list[Word]:
-        numbers = [n for n, token in enumerate(self.tokens) if token.end > token.start and not token.special]
-        places = runs(self.text, [(self.tokens[n].start, self.tokens[n].end) for n in numbers], wanted, form)
-        return [self._of_tokens(numbers[first], numbers[last]) for first, last in places]
+        return find_word(self, word, nth)
 
     def token(self, place: int) -> Word:
-        """One token alone, by its place in `tokens`, to be looked at as a word is.
-
-        Raises LookupError for a place that is not there.
-        """
-        if not -len(self.tokens) <= place < len(self.tokens):
-            raise LookupError(
-                f"There is no token {place}: the text has {len(self.tokens)}, from 0 to {len(self.tokens) - 1}."
-            )
-        return self._of_tokens(place % len(self.tokens), place % len(self.tokens))
-
-    def _of_tokens(self, first: int, last: int) -> Word:
-        start, end = self.tokens[first].start, self.tokens[last].end
-        unit = self.units[int(self.unit_of_token[first])]
-        text = self.text[start:end] or unit.text
-        return Word(text, start, end, tuple(range(first, last + 1)), unit.special, unit.index, unit.reading)
-
-    def _nearest(self, word: str) -> str:
-        by_case = {one.text.casefold(): one.text for one in reversed(self.words)}
-        near = [by_case[form] for form in difflib.get_close_matches(word.casefold(), by_case, n=3, cutoff=0)]
-        listed = f" The nearest: {', '.join(printable(one) for one in near)}." if near else " It has none."
-        return listed + (f" {self.truncated}" if self.truncated else "")
+        """A single token as a word, by its place in `tokens`. Raises LookupError for a place that does not exist."""
+        count = len(self.tokens)
+        if not -count <= place < count:
+            raise LookupError(f"There is no token {place}: the text has {count}, from 0 to {count - 1}.")
+        return word_of_tokens(self, place % count, place % count)
 
     def explain(
         self, word: str | int | Word, layer: int | None = None, head: int | None = None, nth: int | None = None
     ) -> Walk:
-        """How the attention of a layer and head makes the new vector of a word, step by step: a `regard.Walk`.
+        """How the attention of a layer and head computes the new vector of a word, step by step: a `regard.Walk`.
 
-        Without a layer or a head, those that carry most to the word from other words: see `most_telling`.
+        Without a layer or a head, that of `head_with_most_content`. `word` and `nth` are as in `Reading.word`.
         """
         from regard.lens.walk import walk
 
@@ -313,23 +201,29 @@ class Reading:
             raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 
-    def most_telling(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """The layer and head that carry most to a word from other words: weight × length of what the value adds.
+    def head_with_most_content(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
+        """The layer and head that contribute most to a word from other words, by weight × length of the value added.
 
-        Heads that look at one place, whatever stands there, are set aside, and so is the first token of a causal model.
+        Heads that attend to a position, whatever its token, are set aside, and so is the first token of a causal model.
+        A given layer or head is kept. Raises IndexError for one that does not exist.
         """
-        from regard.lens.carried import head_with_most_content
+        from regard.lens.contributions import head_with_most_content
 
         return head_with_most_content(self, word, layer, head)
 
+    def most_telling(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
+        """The old name of `head_with_most_content`."""
+        warn("Reading.most_telling is now called head_with_most_content.")
+        return self.head_with_most_content(word, layer, head)
+
     def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
-        """The weight that a word gives to the other words together, itself and special tokens aside."""
+        """The weight that a word gives to all other words together, without itself and special tokens."""
         own = set(word.tokens)
         others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.units])
         return word.attends_to(layer, head)[..., others].sum(-1)
 
     def check(self, layer: int | None, head: int | None = None) -> None:
-        """Raises IndexError, with the range, for a layer or head that is not there."""
+        """Raise IndexError, with the range, for a layer or head that does not exist."""
         for name, number, size in (("layer", layer, self.layers), ("head", head, self.heads)):
             if number is not None and not -size <= number < size:
                 raise IndexError(f"There is no {name} {number}: {self.model} has {name}s 0 to {size - 1}.")
@@ -346,18 +240,23 @@ class Reading:
     ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
 
-        `layer`, `head`, and `word` and `nth` as in `word()`, are what it opens with. In a saved notebook, and where
-        widgets are off, a picture stands in its place. What a cell ends with shows itself so: `reading` alone will do.
+        In a saved notebook, and where widgets are off, a picture takes its place. A reading at the end of a cell shows
+        itself in the same way.
 
-        Raises ImportError, with what to install, where anywidget is missing; IndexError for a layer or head that is
-        not there; LookupError for such a word.
+        Args:
+            word, nth: the word that it opens with, as in `Reading.word`.
+            layer, head: the layer and head that it opens with.
+
+        Raises:
+            ImportError: anywidget is not installed; the message says what to install.
+            IndexError: there is no such layer or head. LookupError: there is no such word.
         """
         from regard.lens.display import widget
 
         return widget(self, word=word, nth=nth, layer=layer, head=head)
 
     def _ipython_display_(self) -> None:
-        """What a notebook shows; a terminal gets the one line of `repr`."""
+        """The viewer in a notebook; the one line of `repr` in a terminal."""
         if not _in_notebook():
             raise NotImplementedError  # IPython goes on to the representations below
         try:
@@ -367,7 +266,7 @@ class Reading:
         viewer._ipython_display_()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The same as one bundle, for those who do not ask for a display."""
+        """The same as a MIME bundle, for frontends that do not call `_ipython_display_`."""
         if not _in_notebook():
             return {"text/plain": repr(self)}
         try:
@@ -380,8 +279,8 @@ class Reading:
         return self.view()
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); `options`: see `lens.display.save`."""
-        from regard.lens.display import save  # the view looks at readings; a reading only calls it
+        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); options as in `lens.display.save`."""
+        from regard.lens.display import save
 
         save(self, path, **options)
 
@@ -391,13 +290,13 @@ def _in_notebook() -> bool:
 
 
 def _sees_ahead(attention: Attention) -> bool:
-    """Whether some token may look at the one after it."""
+    """Whether a token may attend to the one after it, judged by nine of them at even distances."""
     scores = attention.weights.scores
     here = torch.arange(scores.shape[2])[:-1]
     if not len(here):
         return not scores.mask.causal
     return any(
-        not scores.tile(Block(slice(0, 1), slice(0, scores.repeat), slice(n, n + 1), slice(n + 1, n + 2)))
+        not scores.tile(Block(slice(0, 1), slice(0, scores.n_rep), slice(n, n + 1), slice(n + 1, n + 2)))
         .isneginf()
         .all()
         for n in here[:: max(1, len(here) // 8)].tolist()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from regard._internal.deprecated import warn
 from regard.backends import streaming
-from regard.lens.carried import lengths
+from regard.lens.contributions import projections_of, value_norms
+from regard.lens.patterns import strict_pattern
 from regard.mask import Block
-from regard.models.inside import factor, rotate, rotation, tolerance
+from regard.models.projections import factor, rotate, rotation, tolerance
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-    from regard.lens.reading import Reading, Word
+    from regard.lens.reading import Reading
+    from regard.lens.units import Word
+    from regard.models.projections import Projected
 
 
 CAUTION = (
@@ -28,13 +32,16 @@ CAUTION = (
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """How a layer makes the query of a word of what enters it, computed again by the model's own modules.
+    """How a layer computes the query of a word from its input, recomputed with the model's own modules.
 
-    norm: the class of the norm that x goes through first, or "". normed (t,dim): what it makes of x; x itself where
-    there is none. head_norm: whether query and key are normed after that, head by head or all together. query (t,D):
-    before it is rotated, or the query itself. rotated: whether query and key are turned by their place in the text
-    (rotary positions). factor: what else they are multiplied by. error: the largest difference of query, key and value
-    of the word's tokens, in all heads, from those that the model itself used.
+    Attributes:
+        norm: the class of the norm before the projections, or "".
+        normed: (t,dim), x after that norm; x itself where there is none.
+        head_norm: whether query and key are normalised again after their projection.
+        query: (t,D), before it is rotated; the query itself where it is not.
+        rotated: whether query and key are rotated by position (rotary positions).
+        factor: what they are multiplied by besides.
+        error: the largest difference of query, key and value of the word's tokens, in all heads, from the model's own.
     """
 
     norm: str
@@ -45,8 +52,8 @@ class Made:
     factor: float
     error: float
 
-    def to_dict(self) -> dict:
-        """As plain lists, for JSON; the mean over the word's tokens."""
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists for JSON; the mean over the word's tokens."""
         return {
             "norm": self.norm or None,
             "normed": self.normed.mean(0).tolist(),
@@ -60,32 +67,35 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """Attention of one word, in one layer and head:
+    """The attention of a word in one layer and head, step by step:
 
         scores_j = q·k_j     scaled_j = scale · scores_j     weights = softmax(scaled)     context = Σ_j weights_j v_j
 
-    x (t,dim) is what enters the layer, for the t tokens of the word; query (t,D); keys (N,D) and values (N,E) of all
-    tokens; scores, scaled and weights (t,N); context (t,E). For a word of several tokens the walk that is shown is
-    their mean. `error` is the largest difference of context and weights from what the model itself computed.
+    In models that have them, a softcap, a bias and a mask come between scaled and weights, and sinks take part in the
+    softmax. For a word of several tokens the walk that is shown is their mean.
 
-    `made` says how query, key and value come from x: the norm before, and the rotation by place after, each computed
-    again with the model's own weights; None where the model does it in a way that is not known here, and then they are
-    the numbers that its attention received, and no more is claimed.
-
-    carried (t,N): each weight times the length of what the value adds, ‖v_j W_O‖, or ‖v_j‖ where W_O is not known. A
-    token may have much of the weight and carry next to nothing: a sink, whose value is short.
-
-    Between scaled and weights come, in models that have them, a softcap, a bias and a mask; sinks take part in the
-    softmax. `hidden` are the keys that the word is not allowed to see. `habit`: every token of the text gives more
-    than 0.9 of its weight to the "previous" token, the "next", to "itself", the "first" or the "last", so that the
-    head says where a word stands, and nothing of what it means.
+    Attributes:
+        reading, word, layer, head: what is explained.
+        chosen: whether layer and head were chosen by `Reading.head_with_most_content`, and not by the caller.
+        x: (t,dim), the input of the layer, for the t tokens of the word.
+        query: (t,D), of the word.
+        keys, values: (N,D) and (N,E), of all tokens.
+        scale: by which the scores are multiplied.
+        scores, scaled, weights: (t,N).
+        hidden: (N,), the keys that the word may not attend to.
+        context: (t,E).
+        error: the largest difference of context and weights from those that the model itself computed.
+        made: how query, key and value come from x, recomputed with the model's own modules; None where the model
+            computes them in a way that is not known here. They are then the numbers that its attention received.
+        carried: (t,N), each weight times ‖v_j W_O‖, the length of what the value adds, or ‖v_j‖ where W_O is not
+            known. A token may have much of the weight and carry next to nothing: a sink, whose value is short.
     """
 
     reading: Reading = field(repr=False)
     word: Word
     layer: int
     head: int
-    chosen: bool  # layer and head were chosen by `Reading.most_telling`, not by the caller
+    chosen: bool
     x: Float[Tensor, "t dim"] = field(repr=False)
     query: Float[Tensor, "t D"] = field(repr=False)
     keys: Float[Tensor, "N D"] = field(repr=False)
@@ -102,12 +112,12 @@ class Walk:
 
     @property
     def sees_only_itself(self) -> bool:
-        """Whether the word may look at nothing but its own tokens, as the first word of a causal model."""
+        """Whether the word may attend to its own tokens only, as the first word of a causal model."""
         return set((~self.hidden).nonzero().flatten().tolist()) <= set(self.word.tokens)
 
     @property
     def resting(self) -> list[int]:
-        """The tokens that have a tenth of the weight or more and carry less than half as much: sinks."""
+        """The sinks: tokens with a tenth of the weight or more and less than half as much of what is carried."""
         if self.carried is None:
             return []
         weights, carried = self.weights.mean(0), self.carried.mean(0)
@@ -115,12 +125,21 @@ class Walk:
         return ((weights >= 0.1) & (share < weights / 2)).nonzero().flatten().tolist()
 
     @cached_property
-    def habit(self) -> str | None:
-        """The place to which all tokens of the text look in this head, whatever they mean; or None."""
-        return _habit(self.reading, self.layer, self.head)
+    def pattern(self) -> str | None:
+        """The position to which every token of the text gives more than 0.9 of its weight in this head, or None.
 
-    def to_dict(self) -> dict:
-        """As plain lists, one number a token in reading order, for JSON."""
+        "previous", "next", "itself", "first" or "last": such a head tells where words are, not what they mean.
+        """
+        return strict_pattern(self.reading, self.layer, self.head)
+
+    @property
+    def habit(self) -> str | None:
+        """The old name of `pattern`."""
+        warn("Walk.habit is now called pattern.")
+        return self.pattern
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists for JSON, one number per token in reading order."""
         return {
             "text": self.reading.text,
             "model": self.reading.model,
@@ -148,18 +167,18 @@ class Walk:
 def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> Walk:
     """The walk of a word, in float64 from the model's own query, key and value."""
     chosen = layer is None or head is None
-    layer, head = reading.most_telling(word, layer, head)
+    layer, head = reading.head_with_most_content(word, layer, head)
     attended = reading.attention[layer]
     scores = attended.weights.scores
     rows = torch.tensor(word.tokens)
-    group = head // scores.repeat
+    group = head // scores.n_rep
     query = scores.query[0, head, rows].double()
     keys, values = scores.key[0, group].double(), attended.value[group].double()
     raw = query @ keys.T
     # Softcap, bias, mask and sinks, where the model has them, come between scaling and softmax.
-    everything = Block(slice(0, 1), slice(head, head + 1), rows, slice(0, len(keys)))
+    block = Block(slice(0, 1), slice(head, head + 1), rows, slice(0, len(keys)))
     sinks = attended.weights.sinks
-    adjusted = scores.finish(everything, (raw * scores.scale)[None, None])
+    adjusted = scores.apply_modifiers(block, (raw * scores.scale)[None, None])
     weights = streaming.softmax(adjusted, None if sinks is None else sinks[head : head + 1])[0][0, 0]
     context = weights @ values
     model_weights, model_context = attended.weights[head, rows], attended.output[head, rows]
@@ -182,63 +201,58 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
         context=context,
         error=error,
         made=_made(reading, layer, head, word),
-        carried=weights * lengths(reading, layer)[head].to(weights),
+        carried=weights * value_norms(reading, layer)[head].to(weights),
     )
 
 
 @torch.inference_mode()
 def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
-    """Query, key and value of a word's tokens, made again of x; None where they do not come out as the model's."""
-    inside = None if reading.lens is None else reading.lens.model.inside[layer]
-    if inside is None:
+    """Query, key and value of a word's tokens, recomputed from x; None where they differ from the model's own."""
+    projections = projections_of(reading, layer)
+    if projections is None:
         return None
     rows, attention = torch.tensor(word.tokens), reading.attention[layer]
     scores = attention.weights.scores
-    query, key = scores.query[0][:, rows], scores.key[0][:, rows]
-    normed, projected = inside(reading.hidden[layer, rows])
-    (stretch, off), turn = factor(projected.query, query), None
-    made = stretch * projected.query.transpose(0, 1), stretch * projected.key.transpose(0, 1)
-    if off > 10 * tolerance(query.dtype):
-        turn = rotation(projected.query, query)
-        if turn is None:
-            return None
-        stretches = turn[0].abs()
-        stretch = float(stretches.mean())
-        if float((stretches / stretch - 1).abs().max()) > 100 * tolerance(query.dtype):
-            return None  # not turned alone
-        made = rotate(projected.query, turn).transpose(0, 1), rotate(projected.key, turn).transpose(0, 1)
-    elif not 0.999 * stretch <= factor(projected.key, key)[0] <= 1.001 * stretch:
-        made = made[0], projected.key.transpose(0, 1)  # the scale of the scores, put into the query alone
-    pairs = (made[0], query), (made[1], key), (projected.value.transpose(0, 1), attention.value[:, rows])
-    error = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
-    if error > 100 * tolerance(query.dtype) * max(float(theirs.abs().max()) for _, theirs in pairs):
+    query, key, value = scores.query[0][:, rows], scores.key[0][:, rows], attention.value[:, rows]
+    normed, projected = projections(reading.hidden[layer, rows])
+    aligned = _aligned(projected, query, key)
+    if aligned is None:
+        return None
+    own_query, own_key, factor_of_query, is_rotated = aligned
+    pairs = (own_query, query), (own_key, key), (projected.value.transpose(0, 1), value)
+    error = max(float((own - model).abs().max()) for own, model in pairs)
+    if error > 100 * tolerance(query.dtype) * max(float(model.abs().max()) for _, model in pairs):
         return None
     return Made(
-        norm="" if inside.norm is None else type(inside.norm).__name__,
+        norm="" if projections.norm is None else type(projections.norm).__name__,
         normed=normed,
-        head_norm=inside.query_norm is not None,
+        head_norm=projections.query_norm is not None,
         query=projected.query[:, head],
-        rotated=inside.rotated or turn is not None,
-        factor=round(stretch, 6),
+        rotated=projections.rotated or is_rotated,
+        factor=round(factor_of_query, 6),
         error=error,
     )
 
 
-def _habit(reading: Reading, layer: int, head: int) -> str | None:
-    """The place to which all tokens of the text look, whatever they mean; None where three or more do not agree."""
-    largest = reading.attention[layer].weights.max()
-    weights, keys = largest.values[head].cpu(), largest.indices[head].cpu()
-    here, count = torch.arange(len(keys)), len(keys)
-    of_text = torch.tensor([not token.special for token in reading.tokens])
-    places = {
-        "previous": (here - 1, here > 0),  # (the place, for which tokens there is one besides themselves)
-        "next": (here + 1, here < count - 1),
-        "itself": (here, here >= 0),
-        "first": (torch.zeros_like(here), here > 0),
-        "last": (torch.full_like(here, count - 1), here < count - 1),
-    }
-    for name, (place, there) in places.items():
-        asked = of_text & there
-        if asked.sum() >= 3 and bool(((keys == place) & (weights > 0.9))[asked].all()):
-            return name
-    return None
+def _aligned(projected: Projected, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, float, bool] | None:
+    """Query and key (H,t,D) after what the model does to the projected ones: multiplying or rotating them.
+
+    Also the factor, and whether they are rotated. None where it is neither.
+    """
+    size, difference = factor(projected.query, query)
+    if difference > 10 * tolerance(query.dtype):
+        turn = rotation(projected.query, query)
+        if turn is None:
+            return None
+        sizes = turn[0].abs()
+        size = float(sizes.mean())
+        if float((sizes / size - 1).abs().max()) > 100 * tolerance(query.dtype):
+            return None  # more than a rotation
+        own_query, own_key = (rotate(heads, turn).transpose(0, 1) for heads in (projected.query, projected.key))
+        return own_query, own_key, size, True
+    own_query, own_key = size * projected.query.transpose(0, 1), projected.key.transpose(0, 1)
+    if (
+        0.999 * size <= factor(projected.key, key)[0] <= 1.001 * size
+    ):  # else the scale of the scores, put into the query
+        own_key = size * own_key
+    return own_query, own_key, size, False

@@ -1,4 +1,4 @@
-"""Words as a reader sees them, and the tokens that make them up."""
+"""The words of a text, by the word boundaries of Unicode, and the tokens that each consists of."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _FLAGS = regex.compile(
         X=r"\p{WB=Regional_Indicator}\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}",
     )
 )
-_SEEN = regex.compile(r"[^\s\p{Cc}\p{Cf}]")
-_BLANK = "".join(  # white space, and marks without width: of direction, of order, and those that join or part words
+_VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Cf}]")
+_BLANK = "".join(  # white space and zero-width characters: of direction, of order, joiners and non-joiners
     chr(code)
     for code in (*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x61C, 0x1680, *range(0x2000, 0x200C),
                  *range(0x200E, 0x2010), *range(0x2028, 0x2030), 0x205F, *range(0x2060, 0x2065),
@@ -28,69 +28,72 @@ _BLANK = "".join(  # white space, and marks without width: of direction, of orde
 
 
 def words(text: str, whole: Sequence[Span] = ()) -> list[Span]:
-    """Where the words and the punctuation of a text lie, by the word boundaries of Unicode (UAX #29).
+    """The spans of words and punctuation in a text, by the word boundaries of Unicode (UAX #29).
 
-    `whole` are spans to be taken as words, whatever is in them. A contraction is one word, and so is an emoji with all
-    its joiners or a letter with its accents; in scripts without spaces a word is a character, unless a token holds more
-    of them (see `units`).
+    `whole` are spans to be taken as words, whatever they contain. A contraction is one word, and so is an emoji with
+    all its joiners or a letter with its accents. In scripts without spaces a word is a character, unless a token spans
+    several (see `units`).
 
     >>> text = "Don't stop, 3.14 👍🏽!"
     >>> [text[start:stop] for start, stop in words(text)]
     ["Don't", 'stop', ',', '3.14', '👍🏽', '!']
     """
-    # A flag is two letters. The search counts a run of them from its beginning at each, so it sees others there.
+    # A flag is two letters. In a run of flags the search finds other boundaries: each becomes a letter with an accent.
     plain = _FLAGS.sub(lambda run: "§\u0301" * (len(run[0]) // 2) + run[0][len(run[0]) // 2 * 2 :], text)
     edges = sorted({0, *(match.start() for match in _EDGES.finditer(plain)), len(text), *chain(*whole)})
     if whole:
         starts = [start for start, _ in sorted(whole)]
         stops = [stop for _, stop in sorted(whole)]
         edges = [edge for edge in edges if not (n := bisect_left(starts, edge)) or edge >= stops[n - 1]]
-    return [trimmed(text, start, stop) for start, stop in pairwise(edges) if _SEEN.search(text, start, stop)]
+    return [trimmed(text, start, stop) for start, stop in pairwise(edges) if _VISIBLE.search(text, start, stop)]
 
 
 def units(text: str, tokens: Sequence[Span | None], whole: Sequence[Span] = ()) -> list[tuple[Span | None, list[int]]]:
     """The words that tokens make up, in order: (span, its tokens).
 
-    `tokens` are the spans of the tokens, None for one that is not of the text. Such a token, and one of white space,
-    stands alone and without a span; but a space before a word belongs to it, as tokenizers that mark the beginnings
-    of words have it. Words that share a token are one; those of `whole` must not, and that raises ValueError.
+    `tokens` are the spans of the tokens, None for one that the tokenizer added. Such a token, and one of white space,
+    is a unit of its own without a span; but a space before a word belongs to it, as in tokenizers that mark the
+    beginnings of words. Words that share a token are one. Raises ValueError where a word of `whole` shares a token.
 
     >>> units("unbelievable!", [None, (0, 2), (2, 12), (12, 13), None])
     [(None, [0]), ((0, 12), [1, 2]), ((12, 13), [3]), (None, [4])]
     """
-    found: list[tuple[Span | None, list[int]]] = []
-    seen = words(text, whole)
-    stops = [stop for _, stop in seen]
+    result: list[tuple[Span | None, list[int]]] = []
+    known = words(text, whole)
+    stops = [stop for _, stop in known]
     for token, span in enumerate(tokens):
-        place = None if span is None else _whole(text, seen, stops, *trimmed(text, *span))
+        word = None if span is None else _touched(text, known, stops, *trimmed(text, *span))
         members = [token]
-        if span and not place and found and (last := found[-1][0]) and span[0] < last[1]:
-            place = last[0], max(last[1], span[1])  # nothing to be seen, but it begins within a word
-        while place and found and (last := found[-1][0]) and place[0] < last[1]:
-            place = min(last[0], place[0]), max(last[1], place[1])
-            earlier = found.pop()[1]
+        if span and not word and result and (last := result[-1][0]) and span[0] < last[1]:
+            word = last[0], max(last[1], span[1])  # invisible, but it begins within a word
+        while word and result and (last := result[-1][0]) and word[0] < last[1]:
+            word = min(last[0], word[0]), max(last[1], word[1])
+            earlier = result.pop()[1]
             earlier += members  # in place: a word may have very many tokens
             members = earlier
-        found.append((place, members))
-    _check_whole(text, whole, found)
-    return found
+        result.append((word, members))
+    _check_whole(text, whole, result)
+    return result
 
 
 def check_spans(text: str, whole: Sequence[Span]) -> list[Span]:
-    """The spans of some words, in order, without white space at their ends. Raises TypeError or ValueError."""
+    """The spans of words given by a user, in order, without white space at their ends.
+
+    Raises TypeError or ValueError for anything but (start, end) of visible text, and for spans that overlap.
+    """
     spans = []
     for span in _listed(whole):
         places = _listed(span)
         if len(places) != 2 or not all(isinstance(place, SupportsIndex) for place in places):
             raise TypeError(f"read: words: expected (start, end) for each word. Got {span!r}.")
         start, stop = (place.__index__() for place in places)
-        if not 0 <= start < stop <= len(text) or not _SEEN.search(text, start, stop):
+        if not 0 <= start < stop <= len(text) or not _VISIBLE.search(text, start, stop):
             raise ValueError(f"read: words: there is no word at {start}:{stop} of this text of {len(text)} characters.")
         spans.append(trimmed(text, start, stop))
     spans.sort()
-    for one, other in pairwise(spans):
-        if one[1] > other[0]:
-            raise ValueError(f"read: words: {one[0]}:{one[1]} and {other[0]}:{other[1]} overlap.")
+    for first, second in pairwise(spans):
+        if first[1] > second[0]:
+            raise ValueError(f"read: words: {first[0]}:{first[1]} and {second[0]}:{second[1]} overlap.")
     return spans
 
 
@@ -100,9 +103,9 @@ def _listed(things: Any) -> list[Any]:
     return list(things)
 
 
-def _check_whole(text: str, whole: Sequence[Span], found: Sequence[tuple[Span | None, list[int]]]) -> None:
-    """Raises ValueError where a token holds more than one of these words."""
-    spans = [span for span, _ in found if span is not None]
+def _check_whole(text: str, whole: Sequence[Span], units: Sequence[tuple[Span | None, list[int]]]) -> None:
+    """Raise ValueError where one of these words shares a token with its neighbours."""
+    spans = [span for span, _ in units if span is not None]
     starts = [start for start, _ in spans]
     for start, stop in whole:
         start, stop = trimmed(text, start, stop)
@@ -110,36 +113,37 @@ def _check_whole(text: str, whole: Sequence[Span], found: Sequence[tuple[Span | 
         if n >= 0 and spans[n][1] > start and spans[n] != (start, stop):
             raise ValueError(
                 f"read: words: {text[start:stop]!r} at {start}:{stop} shares a token with its neighbours: the model "
-                f"reads {text[slice(*spans[n])]!r} in one."
+                f"reads {text[slice(*spans[n])]!r} as one."
             )
 
 
-def _whole(text: str, seen: list[Span], stops: list[int], start: int, stop: int) -> Span | None:
-    """From the beginning of the first word that a token touches to the end of the last; None if there is none."""
+def _touched(text: str, words: list[Span], stops: list[int], start: int, stop: int) -> Span | None:
+    """From the beginning of the first word that a token touches to the end of the last; None if it touches none."""
     first = last = bisect_right(stops, start)
-    if first < len(seen) and seen[first][0] == stop and not text[start:stop].strip(" "):
-        return seen[first]
-    while last < len(seen) and seen[last][0] < max(stop, start + 1):
+    if first < len(words) and words[first][0] == stop and not text[start:stop].strip(" "):
+        return words[first]
+    while last < len(words) and words[last][0] < max(stop, start + 1):
         last += 1
     if first < last:
-        return min(start, seen[first][0]), max(stop, seen[last - 1][1])
-    return (start, stop) if _SEEN.search(text, start, stop) else None
+        return min(start, words[first][0]), max(stop, words[last - 1][1])
+    return (start, stop) if _VISIBLE.search(text, start, stop) else None
 
 
 def trimmed(text: str, start: int, stop: int) -> Span:
-    """Without white space, and marks of no width, at the ends; what is nothing else is left as it is."""
+    """The span without white space and zero-width characters at its ends; unchanged if it has nothing else."""
     piece = text[start:stop]
     left, right = len(piece) - len(piece.lstrip(_BLANK)), len(piece.rstrip(_BLANK))
     return (start + left, start + right) if left < right else (start, stop)
 
 
 def printable(text: str) -> str:
-    """The text with a sign for each character that would move, hide or reverse the text around it.
+    """The text with a visible symbol for each character that would move, hide or reverse the text around it.
 
     >>> printable("a\\tb\\x1b[31m\\u202e")
     'a⇥b␛[31m�'
     """
-    return _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
+    visible: str = _UNPRINTABLE.sub(lambda match: _sign(match[0]), text)
+    return visible
 
 
 _UNPRINTABLE = regex.compile(r"[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

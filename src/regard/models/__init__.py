@@ -1,1 +1,20 @@
-"""Opening models: native (BERT's family, packed), or any of the Hugging Face hub by transformers."""
+"""Opening models: a name, a folder or a (model, tokenizer) pair in, a `Model` out.
+
+| file | what it does |
+|---|---|
+| opening.py | `open_model`: decides who opens it |
+| native.py, packed.py, linear.py | BERT's family, the embedded model among it, computed by regard itself |
+| hub.py, reader.py, hidden_states.py | every other model, computed by transformers |
+| model.py, tokenizer.py, pooling.py | what both share: the `Model`, its tokenizer, how it pools sentence vectors |
+| projections.py | which modules of a layer make query, key and value |
+
+Public names: `open_model`, `Model`, `PickledWeightsError`, `EMBEDDED` (the name of the embedded model) and
+`embedded_folder()` (where its files are).
+"""
+
+from regard.models.errors import PickledWeightsError
+from regard.models.model import Model
+from regard.models.native import EMBEDDED, embedded_folder
+from regard.models.opening import open_model
+
+__all__ = ["EMBEDDED", "Model", "PickledWeightsError", "embedded_folder", "open_model"]

@@ -1,8 +1,8 @@
-"""Linear layers for inference, with what follows them in an encoder: by the native kernel where it serves."""
+"""Linear layers for inference, fused with the activation, residual and norm after them, on the native kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,27 @@ try:
 except ImportError:
     _kernel = None  # type: ignore[assignment]
 
-ACTIVATIONS = {"": 0, "gelu": 1, "gelu_new": 2, "relu": 3}  # in the kernel's numbers
-_TORCH = {"": lambda x: x, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+ACTIVATIONS = {"": "", "gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"}  # the kernel's names for activations
+_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda x: x,
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
-def fastest() -> torch.dtype:
-    """The type in which this processor computes fastest: bfloat16 where it has the instructions for that."""
+def fastest_dtype() -> torch.dtype:
+    """The type in which this processor computes fastest: bfloat16 where it has instructions for it, else float32."""
     fast = _kernel is not None and cpu.instruction_set() == "avx512bf16"
     return torch.bfloat16 if fast else torch.float32
 
 
 class Linear:
-    """y = norm(activation(x Wᵀ + b) + residual), (rows,inputs) → (rows,outputs), each row on its own.
+    """y = norm(activation(x Wᵀ + b) + residual), (rows,inputs) → (rows,outputs), row by row.
 
-    Several layers with the same inputs make one, their outputs side by side. In the kernel the sums, the activation and
-    the norm are in float32 whatever the type, and a row's last digits do not depend on the rows beside it.
+    Several layers with the same inputs are fused into one, their outputs side by side. The kernel accumulates,
+    activates and normalises in float32 whatever the type, and the result for a row does not depend, to the bit, on
+    other rows. Without the kernel, PyTorch computes the same.
 
     >>> layer = torch.nn.Linear(3, 2)
     >>> x = torch.randn(5, 3)
@@ -55,9 +61,9 @@ class Linear:
         if self.isa is None:
             self.weight = weight
         else:
-            size = cpu.TYPES[dtype], self.outputs, self.inputs
-            self.weight = torch.empty(_kernel.linear_size(*size, self.isa))
-            _kernel.pack_linear(*size, weight.contiguous().data_ptr(), self.weight.data_ptr(), self.isa)
+            weight = weight.contiguous()
+            self.weight = torch.empty(_kernel.linear_size(weight, self.isa))
+            _kernel.pack_linear(weight, self.weight, self.isa)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if self.isa is None:
@@ -67,20 +73,18 @@ class Linear:
         sums = torch.empty(rows, self.outputs) if self.norm and self.dtype != torch.float32 else None
         gain, shift, epsilon = self.norm or (None, None, 0.0)
         _kernel.linear(
-            cpu.TYPES[self.dtype],
-            (rows, self.inputs, self.outputs),
-            _rows(x),
-            self.weight.data_ptr(),
-            self.bias.data_ptr(),
-            ACTIVATIONS[self.activation],
-            (0, 0) if residual is None else _rows(residual),
-            0 if gain is None else gain.data_ptr(),
-            0 if shift is None else shift.data_ptr(),
-            epsilon,
-            0 if sums is None else sums.data_ptr(),
-            _rows(output),
-            self.isa,
-            torch.get_num_threads(),
+            x=x,
+            weight=self.weight,
+            bias=self.bias,
+            output=output,
+            activation=ACTIVATIONS[self.activation],
+            residual=residual,
+            gain=gain,
+            shift=shift,
+            epsilon=epsilon,
+            sums=sums,
+            isa=self.isa,
+            threads=torch.get_num_threads(),
         )
         return output
 
@@ -96,7 +100,7 @@ class Linear:
 class KernelLinear(nn.Linear):
     """An `nn.Linear` for inference: y = x Wᵀ + b by `Linear`, the same to the bit for any number of threads.
 
-    PyTorch's own product is split by the number of threads, and its last digits with it.
+    PyTorch splits its matrix product by the number of threads, so that the last digits of the result depend on it.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -110,13 +114,8 @@ class KernelLinear(nn.Linear):
 
 
 def for_inference(model: nn.Module) -> None:
-    """Puts a `KernelLinear` in the place of every `nn.Linear` of a float32 model on the CPU."""
+    """Replace every `nn.Linear` of a float32 model on the CPU by a `KernelLinear`."""
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
                 setattr(parent, name, KernelLinear(layer))
-
-
-def _rows(x: Tensor) -> tuple[int, int]:
-    """Address and stride of rows whose numbers lie side by side."""
-    return x.data_ptr(), x.stride(0)

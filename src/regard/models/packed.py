@@ -1,4 +1,4 @@
-"""BERT's family for many texts at once: their tokens lie one after the other, and nothing is padded."""
+"""BERT's family for many texts at once: their tokens are packed one after the other, and nothing is padded."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from regard.nn import Encoder
 from regard.nn.layers import ACTIVATIONS, EncoderLayer
 from regard.scores import Scores
 
-TOKENS_AT_ONCE = 2048  # what a layer makes of them stays in the processor's last cache
+TOKENS_AT_ONCE = 2048  # so many that a layer's activations stay in the processor's last-level cache
 
 
 class PackedEncoder:
-    """The hidden states that an `Encoder` computes, for texts of any lengths side by side, and for inference alone.
+    """The hidden states of an `Encoder`, for texts of any lengths packed side by side; for inference only.
 
-    What comes of a text does not depend, to the bit, on those that it lies beside (with the native kernel).
+    With the native kernel the result for a text does not depend, to the bit, on the texts beside it.
 
     >>> from regard.nn import Embeddings
-    >>> encoder = Encoder(Embeddings(vocabulary=11, dim=6, positions=5), layers=2, dim=6, heads=3, inner=8).eval()
+    >>> encoder = Encoder(Embeddings(vocab_size=11, dim=6, positions=5), layers=2, dim=6, heads=3, d_ff=8).eval()
     >>> packed = PackedEncoder(encoder)
     >>> hidden = packed([[1, 2, 3], [4, 5]], layers=[0, 2])
     >>> hidden[2].shape                                            # of all five tokens, after the second layer
@@ -35,7 +35,7 @@ class PackedEncoder:
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
         embeddings = encoder.embeddings
-        self.places, types = embeddings.places, embeddings.types
+        self.position_ids, types = embeddings.position_ids, embeddings.types
         positions = embeddings.positions.weight.detach()
         self.tokens = embeddings.tokens.weight.detach()
         self.positions = positions if types is None else positions + types.weight.detach()[0]
@@ -44,57 +44,57 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[Sequence[int]], layers: Collection[int]) -> dict[int, Tensor]:
-        """{layer: its hidden states (all tokens,dim)}, of the ids of some texts. 0 are the static ones."""
-        sizes = torch.tensor([len(ids) for ids in texts])
-        ends = sizes.cumsum(0)
+        """{layer: its hidden states (all tokens,dim)} of texts as lists of ids. Layer 0 are the static embeddings."""
+        lengths = torch.tensor([len(text) for text in texts])
+        ends = lengths.cumsum(0)
         count = int(ends[-1])
         segments = F.pad(ends, (1, 0)).int() if len(texts) > 1 else None
-        mask = make_mask((1, 1, count, count), sizes.device, segments=segments)  # once for all layers
+        mask = make_mask((1, 1, count, count), lengths.device, segments=segments)  # shared by all layers
         ids = [torch.tensor(text) for text in texts]
-        x = self.tokens[torch.cat(ids)] + self.positions[torch.cat([self.places(text) for text in ids])]
+        x = self.tokens[torch.cat(ids)] + self.positions[torch.cat([self.position_ids(text) for text in ids])]
         x = self.norm(x).to(self.dtype)
-        found = {0: x}
-        for n, layer in enumerate(self.layers[: max(layers)], 1):
+        hidden = {0: x}
+        for number, layer in enumerate(self.layers[: max(layers)], 1):
             x = layer(x, mask)
-            if n in layers:
-                found[n] = x
-        return {n: found[n] for n in layers}
+            if number in layers:
+                hidden[number] = x
+        return {number: hidden[number] for number in layers}
 
     def states(
         self, texts: Sequence[Sequence[int]], layers: Collection[int]
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        """The number and the hidden states of each text, some texts at a time."""
+        """The number and the hidden states of each text, a batch of consecutive texts at a time."""
         for batch in _batches(texts):
-            hidden = self([texts[n] for n in batch], layers)
-            sizes = [len(texts[n]) for n in batch]
-            parts = {layer: states.split(sizes) for layer, states in hidden.items()}
-            for row, n in enumerate(batch):
-                yield n, {layer: part[row] for layer, part in parts.items()}
+            hidden = self([texts[number] for number in batch], layers)
+            lengths = [len(texts[number]) for number in batch]
+            by_text = {layer: torch.split(states, lengths) for layer, states in hidden.items()}
+            for row, number in enumerate(batch):
+                yield number, {layer: states[row] for layer, states in by_text.items()}
 
 
 def _batches(texts: Sequence[Sequence[int]]) -> Iterator[range]:
-    """Of as many texts, in order, as have TOKENS_AT_ONCE tokens, or one more."""
-    first = tokens = 0
-    for n, ids in enumerate(texts):
+    """Ranges of consecutive texts, each up to the text with which it reaches TOKENS_AT_ONCE tokens."""
+    start = tokens = 0
+    for number, ids in enumerate(texts):
         tokens += len(ids)
-        if tokens >= TOKENS_AT_ONCE or n + 1 == len(texts):
-            yield range(first, n + 1)
-            first, tokens = n + 1, 0
+        if tokens >= TOKENS_AT_ONCE or number + 1 == len(texts):
+            yield range(start, number + 1)
+            start, tokens = number + 1, 0
 
 
 class _Layer:
     def __init__(self, layer: EncoderLayer, dtype: torch.dtype) -> None:
-        heads, forward = layer.attention, layer.feed_forward
-        self.heads = heads.heads
-        self.project = Linear([heads.query, heads.key, heads.value], dtype=dtype)
-        self.output = Linear([heads.output], norm=layer.attention_norm, dtype=dtype)
-        name = next(name for name, one in ACTIVATIONS.items() if one is forward.activation)
-        self.widen = Linear([forward.widen], name, dtype=dtype)
-        self.narrow = Linear([forward.narrow], norm=layer.feed_forward_norm, dtype=dtype)
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.heads = attention.heads
+        self.project = Linear([attention.query, attention.key, attention.value], dtype=dtype)
+        self.output = Linear([attention.output], norm=layer.attention_norm, dtype=dtype)
+        name = next(name for name, module in ACTIVATIONS.items() if module is feed_forward.activation)
+        self.fc1 = Linear([feed_forward.fc1], name, dtype=dtype)
+        self.fc2 = Linear([feed_forward.fc2], norm=layer.feed_forward_norm, dtype=dtype)
 
     def __call__(self, x: Tensor, mask: Mask) -> Tensor:
-        query, key, value = self.project(x).unflatten(1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
+        query, key, value = torch.unflatten(self.project(x), 1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
         scores = Scores(query, key, mask, query.shape[3] ** -0.5)
         attended, _, _ = backends.run(backends.choose(None, scores, value), scores, value, None)
         x = self.output(attended[0].transpose(0, 1).flatten(1), x)
-        return self.narrow(self.widen(x), x)
+        return self.fc2(self.fc1(x), x)

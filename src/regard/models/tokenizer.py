@@ -1,4 +1,8 @@
-"""Tokenizers, as transformers makes them of a folder: without it where tokenizer.json alone says the same."""
+"""Tokenizers: read from tokenizer.json alone where that is certain to tokenize as transformers would, else by it.
+
+Three ways to open one: `file_tokenizer` (no transformers), `auto_tokenizer` (AutoTokenizer of a folder) and
+`from_transformers` (a tokenizer object), all to an `OpenedTokenizer` that neither truncates nor pads.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regard._internal.files import read_json
+from regard.models.errors import opening_error
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-# Texts that a tokenizer splits otherwise where one of its settings differs.
+_Json = Mapping[str, Any]
+
+# Texts that a tokenizer splits differently if one of its settings differs.
 _PROBES = (
     "The Café naïve",
     "a  b\n c ",
@@ -25,7 +32,7 @@ _PROBES = (
 )
 
 _SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
-_IGNORED = {  # in tokenizer_config.json: what does not change how a text is split
+_IGNORED = {  # settings of tokenizer_config.json that do not affect how a text is split
     *("tokenizer_class", "model_max_length", "name_or_path", "special_tokens_map_file", "clean_up_tokenization_spaces"),
     *("do_basic_tokenize", "never_split", "padding_side", "pad_to_multiple_of", "pad_token_type_id", "is_local"),
     *("local_files_only", "backend", "max_length", "stride", "truncation_strategy", "chat_template"),
@@ -38,32 +45,32 @@ _BERT_SPECIAL = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-_NOT_CHANGED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_PLAIN_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
 @dataclass(frozen=True)
 class OpenedTokenizer:
-    """A tokenizer, and what transformers knows of it beside.
+    """A tokenizer, and what transformers knows about it.
 
     Attributes:
-        tokenizer: neither cuts nor pads.
-        limit: the most tokens of a text that it says the model takes; None where it says nothing.
-        special: the ids of its special tokens.
-        left: whether it cuts long texts at their beginning.
-        chat: whether it has a chat template.
-        typed: whether it gives types beside ids.
+        tokenizer: neither truncates nor pads.
+        max_length: the most tokens that, by its configuration, the model can read; None where it sets no limit.
+        all_special_ids: the ids of its special tokens.
+        truncates_left: whether it truncates long texts at their beginning.
+        has_chat_template: whether it has a chat template.
+        gives_types: whether it gives token types beside ids.
     """
 
     tokenizer: Tokenizer
-    limit: int | None
-    special: frozenset[int]
-    left: bool = False
-    chat: bool = False
-    typed: bool = True
+    max_length: int | None
+    all_special_ids: frozenset[int]
+    truncates_left: bool = False
+    has_chat_template: bool = False
+    gives_types: bool = True
 
 
-def from_folder(folder: Path) -> OpenedTokenizer | None:
-    """The tokenizer of tokenizer.json, or None where transformers may make another one of the folder's other files.
+def file_tokenizer(folder: Path) -> OpenedTokenizer | None:
+    """The tokenizer of tokenizer.json; None where transformers might build a different one from the folder's files.
 
     Raises ValueError where a file is damaged.
     """
@@ -76,60 +83,76 @@ def from_folder(folder: Path) -> OpenedTokenizer | None:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing more precise
         raise ValueError(f"{file} is damaged: {error}.") from None
-    config, saved = _read(folder / "tokenizer_config.json"), read_json(file)
-    if not _says_the_same(config, saved, _read(folder / "special_tokens_map.json"), _whole(tokenizer)):
+    config, saved = _read_optional(folder / "tokenizer_config.json"), read_json(file)
+    named = _read_optional(folder / "special_tokens_map.json")
+    if not _splits_the_same(config, saved, named, _without_truncation(tokenizer)):
         return None
     special = frozenset(token["id"] for token in saved["added_tokens"] if token["special"])
     chat = "chat_template" in config or any(folder.glob("*chat_template*"))
-    return OpenedTokenizer(tokenizer, _limit(config.get("model_max_length")), special, chat=chat)
+    return OpenedTokenizer(tokenizer, _limit(config.get("model_max_length")), special, has_chat_template=chat)
+
+
+def auto_tokenizer(folder: Path, options: Mapping[str, Any]) -> OpenedTokenizer:
+    """The tokenizer that transformers' AutoTokenizer builds from a folder. Raises ValueError where it cannot."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+    except Exception as error:  # transformers and the libraries below it raise exceptions of every kind
+        raise ValueError(str(opening_error(str(folder), error))) from error
+    return from_transformers(tokenizer, str(folder))
 
 
 def from_transformers(tokenizer: Any, name: str) -> OpenedTokenizer:
-    """The same of a tokenizer of transformers, which is left as it is.
+    """A copy of a tokenizer of transformers.
 
-    Raises ValueError where it does more to a text than its backend does.
+    Raises ValueError where it does more to a text than its backend, which alone is used here.
     """
-    backend = _whole(copy.deepcopy(tokenizer.backend_tokenizer))
+    backend = _without_truncation(copy.deepcopy(tokenizer.backend_tokenizer))
     backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
     probes = [probe for probe in _PROBES if _has_tokens_for(backend, probe)]
-    for probe, encoding in zip(probes, _as_it_is(tokenizer, probes), strict=True):
+    for probe, encoding in zip(probes, _encoded_unchanged(tokenizer, probes), strict=True):
         theirs, ours = encoding["input_ids"], backend.encode(probe)
         if ours.ids != theirs or encoding.get("token_type_ids", ours.type_ids) != ours.type_ids:
             raise ValueError(f"{name}: its tokenizer does more to a text than regard does, e.g. to {probe!r}.")
-    limit = _limit(tokenizer.model_max_length)
-    chat, typed = getattr(tokenizer, "chat_template", None) is not None, "token_type_ids" in tokenizer.model_input_names
-    special = frozenset(tokenizer.all_special_ids)
-    return OpenedTokenizer(backend, limit, special, tokenizer.truncation_side == "left", chat, typed)
+    return OpenedTokenizer(
+        backend,
+        _limit(tokenizer.model_max_length),
+        frozenset(tokenizer.all_special_ids),
+        truncates_left=tokenizer.truncation_side == "left",
+        has_chat_template=getattr(tokenizer, "chat_template", None) is not None,
+        gives_types="token_type_ids" in tokenizer.model_input_names,
+    )
 
 
-def example(tokenizer: Tokenizer) -> Encoding:
-    """What it makes of some text: special tokens around others. Raises ValueError where it has none for any text."""
+def example_encoding(tokenizer: Tokenizer) -> Encoding:
+    """The encoding of a short text, special tokens included. Raises ValueError where it has no tokens for any text."""
     for text in ("a", "1", ".", "\u4e2d", *sorted(tokenizer.get_vocab())):
         if _has_tokens_for(tokenizer, text) and 0 in (encoding := tokenizer.encode(text)).special_tokens_mask:
             return encoding
     raise ValueError("The tokenizer has no tokens for any text.")
 
 
-def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding | None]:
+def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding | None]:
     """The texts' tokens without special ones; None for a text that the tokenizer has no tokens for."""
     try:
         return [*tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    except Exception:  # a vocabulary without a token for the unknown; tokenizers raises nothing more precise
+    except Exception:  # the vocabulary has no token for unknown text; tokenizers raises nothing more precise
         known = [_has_tokens_for(tokenizer, text) for text in texts]
         pairs = zip(texts, known, strict=True)
-        return [tokenizer.encode(text, add_special_tokens=False) if there else None for text, there in pairs]
+        return [tokenizer.encode(text, add_special_tokens=False) if is_known else None for text, is_known in pairs]
 
 
 def _has_tokens_for(tokenizer: Tokenizer, text: str) -> bool:
     try:
         tokenizer.encode(text)
-    except Exception:  # as above
+    except Exception:  # as in `encode_batch`
         return False
     return True
 
 
-def _as_it_is(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
-    """What a tokenizer of transformers gives for some texts; a call would change how it cuts and pads."""
+def _encoded_unchanged(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
+    """The texts encoded by a tokenizer of transformers, whose truncation and padding a call would otherwise change."""
     backend = tokenizer.backend_tokenizer
     truncation, padding = backend.truncation, backend.padding
     try:
@@ -141,8 +164,8 @@ def _as_it_is(tokenizer: Any, texts: Sequence[str]) -> list[Any]:
             backend.enable_padding(**padding)
 
 
-def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
-    """The same, which puts each text in lower case first; the places of its tokens are still those in the text."""
+def lowercased(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that lower-cases each text first; the spans of its tokens are still those in the text."""
     from tokenizers import normalizers
 
     tokenizer, normalizer = copy.deepcopy(tokenizer), tokenizer.normalizer
@@ -154,23 +177,23 @@ def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _whole(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, so set that it neither cuts nor pads."""
+def _without_truncation(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, set to neither truncate nor pad."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _limit(tokens: Any) -> int | None:
-    return None if tokens is None or tokens > 1 << 30 else int(tokens)  # transformers writes 1e30 for none
+    return None if tokens is None or tokens > 1 << 30 else int(tokens)  # transformers writes 1e30 for no limit
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_optional(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def _says_the_same(config: Mapping, saved: Mapping, named: Mapping, tokenizer: Tokenizer) -> bool:
-    """Whether transformers' tokenizer splits texts as tokenizer.json does. False where that is not certain."""
+def _splits_the_same(config: _Json, saved: _Json, named: _Json, tokenizer: Tokenizer) -> bool:
+    """Whether transformers' tokenizer splits texts as tokenizer.json does; False where that is not certain."""
     kind = str(config.get("tokenizer_class", "BertTokenizer")).removesuffix("Fast")
     special = {name: _content(value) for name, value in (dict(config) | dict(named)).items() if name in _SPECIAL}
     added = {token["content"]: {**token} for token in saved["added_tokens"]}
@@ -185,17 +208,17 @@ def _says_the_same(config: Mapping, saved: Mapping, named: Mapping, tokenizer: T
     others.pop("added_tokens_decoder", None)
     if others.pop("truncation_side", "right") != "right" or others.pop("extra_special_tokens", None):
         return False
-    if kind in ("PreTrainedTokenizer", "TokenizersBackend"):  # tokenizer.json, and the named tokens where they are not
+    if kind in ("PreTrainedTokenizer", "TokenizersBackend"):  # tokenizer.json, plus named tokens that it lacks
         others.pop("do_lower_case", None)
         known = all(
-            added.get(token, {}).items() >= _NOT_CHANGED.items() for token in special.values() if token is not None
+            added.get(token, {}).items() >= _PLAIN_FLAGS.items() for token in special.values() if token is not None
         )
         return known and not others and saved["post_processor"] is not None
     return kind == "BertTokenizer" and _is_bert(others, saved, special, added, tokenizer)
 
 
-def _is_bert(others: dict, saved: Mapping, special: Mapping, added: Mapping, tokenizer: Tokenizer) -> bool:
-    """Whether tokenizer.json holds what BertTokenizer makes of its vocabulary and of its settings."""
+def _is_bert(others: dict[str, Any], saved: _Json, special: _Json, added: _Json, tokenizer: Tokenizer) -> bool:
+    """Whether tokenizer.json holds what BertTokenizer builds from its vocabulary and its settings."""
     settings = {name: others.pop(name, default) for name, default in _BERT_SETTINGS.items()}
     normalizer = {
         "type": "BertNormalizer",
@@ -212,7 +235,7 @@ def _is_bert(others: dict, saved: Mapping, special: Mapping, added: Mapping, tok
         not others
         and all(_BERT_SPECIAL.get(name) == token for name, token in special.items())
         and set(added) == set(_BERT_SPECIAL.values())
-        and all(token.items() >= _NOT_CHANGED.items() for token in added.values())
+        and all(token.items() >= _PLAIN_FLAGS.items() for token in added.values())
         and saved["model"]["vocab"].keys() >= added.keys()
         and saved["normalizer"] == normalizer
         and saved["pre_tokenizer"] == {"type": "BertPreTokenizer"}
@@ -227,5 +250,5 @@ def _content(token: Any) -> Any:
     return token.get("content") if isinstance(token, Mapping) else token
 
 
-def _flags(token: Mapping) -> tuple:
-    return tuple(token.get(name) for name in ("content", *_NOT_CHANGED))
+def _flags(token: _Json) -> tuple[Any, ...]:
+    return tuple(token.get(name) for name in ("content", *_PLAIN_FLAGS))

@@ -1,9 +1,10 @@
-"""Attention as modules: as it is, one head, many heads. Each gives its output and the `regard.Attention` behind it."""
+"""Attention modules: without weights, one head, many heads. Each returns output and `regard.Attention`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from regard.attention import Attention, attention
@@ -11,9 +12,9 @@ from regard.nn.shapes import KeysAndValues, Memory, Vectors
 
 
 class SelfAttention(nn.Module):
-    """x̄_i = Σ_j w_ij x_j with w = softmax(x xᵀ / √dim): each word the weighted average of all. Nothing is learned.
+    """x̄_i = Σ_j w_ij x_j with w = softmax(x xᵀ / √dim): each vector becomes a weighted average of all.
 
-    x (B,N,dim) → (B,N,dim). Options are those of `regard.attention`: causal, lengths, segments, …
+    Nothing is learned. x (B,N,dim) → (B,N,dim); the options are those of `regard.attention`: causal, lengths, …
 
     >>> import torch
     >>> output, attended = SelfAttention()(torch.eye(3)[None])
@@ -28,7 +29,7 @@ class SelfAttention(nn.Module):
 
 
 class AttentionHead(nn.Module):
-    """attention(x W_q, x W_k, x W_v): what it looks for, what it is found by and what it gives are learned.
+    """attention(x W_q, x W_k, x W_v): query, key and value are learned projections of x.
 
     x (B,N,dim) → (B,N,head_dim). Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1.
     """
@@ -44,11 +45,11 @@ class AttentionHead(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """concat_h(attention(x W_q, m W_k, m W_v)) W_o: every head looks with its own query, key and value.
+    """concat_h(attention(x W_q, m W_k, m W_v)) W_o: every head has a query, key and value of its own.
 
-    x (B,Q,dim) looks at itself or, in cross-attention, at a memory m (B,K,dim), which may also be given as its
-    `keys_and_values`. Fewer `groups` than heads share keys and values (Ainslie et al. 2023,
-    https://arxiv.org/abs/2305.13245). Section 3.2.2 of the paper.
+    x (B,Q,dim) attends to itself or, in cross-attention, to a memory m (B,K,dim), which may also be given as its
+    `keys_and_values`. With fewer `groups` than heads, the heads of a group share keys and values (grouped-query
+    attention, Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Vaswani et al. 2017, section 3.2.2.
 
     >>> import torch
     >>> output, attended = MultiHeadAttention(8, heads=2)(torch.randn(1, 5, 8), causal=True)
@@ -60,7 +61,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         groups = heads if groups is None else groups
         if heads < 1 or dim % heads:
-            raise ValueError(f"MultiHeadAttention: expected a dim that {heads} heads divide. Got {dim}.")
+            raise ValueError(f"MultiHeadAttention: expected a dim that is divisible by {heads} heads. Got {dim}.")
         if groups < 1 or heads % groups:
             raise ValueError(f"MultiHeadAttention: expected groups that divide the {heads} heads. Got {groups}.")
         self.heads, self.groups = heads, groups
@@ -69,7 +70,7 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(dim, dim, bias)
 
     def keys_and_values(self, memory: Memory) -> KeysAndValues:
-        """By group: what a decoder keeps of the words it has written."""
+        """Keys and values by group: what a decoder caches of the tokens it has generated."""
         key, value = self.key(memory), self.value(memory)
         return _by_head(key, self.groups), _by_head(value, self.groups)
 
@@ -83,4 +84,4 @@ class MultiHeadAttention(nn.Module):
 
 
 def _by_head(x: Vectors, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)

@@ -1,4 +1,8 @@
-"""Checkpoints of BERT's family as transformers saves them: config.json and model.safetensors, in regard.nn's names."""
+"""Checkpoints of BERT's family as transformers saves them: config.json and model.safetensors, in regard.nn's names.
+
+`fetch` finds or downloads the folder, `sizes` and `tensors` read it, `save` writes it; `digest` and `fingerprint` tell
+versions apart. `FAMILIES` maps the names of each architecture to those of `regard.nn`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,14 @@ from regard._internal.files import atomic_write, read_json
 
 @dataclass(frozen=True)
 class Family:
-    """How some architecture calls things: {theirs: ours}. A name with {n} is there once for each layer.
+    """The names of an architecture.
 
-    `heads` are what may stand on the encoder, and is not for it; `config` what the config says where it says nothing.
+    Attributes:
+        prefix: what its tensors' names begin with in a model that has a head.
+        sizes: {its name in config.json: ours}.
+        names: {its module: ours}; a name with {n} exists once per layer.
+        heads: the beginnings of tensors' names that belong to heads, and not to the encoder.
+        config: the defaults of config.json.
     """
 
     prefix: str
@@ -34,11 +43,11 @@ class Family:
 _BERT = Family(
     prefix="bert.",
     sizes={
-        "vocab_size": "vocabulary",
+        "vocab_size": "vocab_size",
         "hidden_size": "dim",
         "num_hidden_layers": "layers",
         "num_attention_heads": "heads",
-        "intermediate_size": "inner",
+        "intermediate_size": "d_ff",
         "max_position_embeddings": "positions",
         "type_vocab_size": "types",
         "layer_norm_eps": "epsilon",
@@ -54,8 +63,8 @@ _BERT = Family(
         "encoder.layer.{n}.attention.self.value": "layers.{n}.attention.value",
         "encoder.layer.{n}.attention.output.dense": "layers.{n}.attention.output",
         "encoder.layer.{n}.attention.output.LayerNorm": "layers.{n}.attention_norm",
-        "encoder.layer.{n}.intermediate.dense": "layers.{n}.feed_forward.widen",
-        "encoder.layer.{n}.output.dense": "layers.{n}.feed_forward.narrow",
+        "encoder.layer.{n}.intermediate.dense": "layers.{n}.feed_forward.fc1",
+        "encoder.layer.{n}.output.dense": "layers.{n}.feed_forward.fc2",
         "encoder.layer.{n}.output.LayerNorm": "layers.{n}.feed_forward_norm",
     },
     heads=("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids"),
@@ -64,11 +73,11 @@ _ROBERTA = Family("roberta.", _BERT.sizes, _BERT.names, _BERT.heads)
 _DISTILBERT = Family(
     prefix="distilbert.",
     sizes={
-        "vocab_size": "vocabulary",
+        "vocab_size": "vocab_size",
         "dim": "dim",
         "n_layers": "layers",
         "n_heads": "heads",
-        "hidden_dim": "inner",
+        "hidden_dim": "d_ff",
         "max_position_embeddings": "positions",
         "type_vocab_size": "types",
         "layer_norm_eps": "epsilon",
@@ -83,8 +92,8 @@ _DISTILBERT = Family(
         "transformer.layer.{n}.attention.v_lin": "layers.{n}.attention.value",
         "transformer.layer.{n}.attention.out_lin": "layers.{n}.attention.output",
         "transformer.layer.{n}.sa_layer_norm": "layers.{n}.attention_norm",
-        "transformer.layer.{n}.ffn.lin1": "layers.{n}.feed_forward.widen",
-        "transformer.layer.{n}.ffn.lin2": "layers.{n}.feed_forward.narrow",
+        "transformer.layer.{n}.ffn.lin1": "layers.{n}.feed_forward.fc1",
+        "transformer.layer.{n}.ffn.lin2": "layers.{n}.feed_forward.fc2",
         "transformer.layer.{n}.output_layer_norm": "layers.{n}.feed_forward_norm",
     },
     heads=("vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids"),
@@ -104,48 +113,62 @@ _MASKED_LANGUAGE_MODEL = {
 }
 
 
-def find(model: str | os.PathLike) -> Path:
-    """The folder of a model: itself, or where the hub's files lie, after they have been fetched.
+def local_folder(model: str | os.PathLike[str]) -> Path | None:
+    """The folder of a model; None for a name on the Hugging Face hub.
 
-    Raises OSError where there is none of that name, or the hub cannot be reached.
+    Raises OSError for a file, and for a path to a folder that does not exist.
     """
-    folder = Path(model).expanduser()
+    folder, name = Path(model).expanduser(), str(model)
     if folder.is_dir():
         return folder
-    name = str(model)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists():
+    if folder.exists():
+        raise OSError(f"{name} is a file: expected a folder with config.json and model.safetensors.")
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise OSError(f"There is no folder {name!r}.")
+    return None
+
+
+def fetch(model: str | os.PathLike[str]) -> Path:
+    """The folder of a model: its own, or that of the local cache for a name on the hub, fetched if necessary.
+
+    Raises OSError where there is no such model, or the hub cannot be reached.
+    """
+    folder, name = local_folder(model), str(model)
+    if folder is not None:
+        return folder
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "model.safetensors", "tokenizer*.json", "modules.json", "*_config.json", "*/config.json"]
+    files = ["config.json", "model.safetensors", "tokenizer*.json", "modules.json", "*_config.json", "*/config.json"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # of the network, of the hub, of the name: of every kind
+        return Path(snapshot_download(name, allow_patterns=files))
+    except Exception as error:  # the network, the hub and a bad name raise exceptions of every kind
         raise OSError(
             f"{name} is neither a folder nor in the local cache, and cannot be fetched from the hub."
         ) from error
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of the weights in a folder: of the file, or of the digests of all the files."""
+    """The SHA-256 of the weights in a folder: of the file or, of several, of their digests."""
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     digests = [_sha256(file) for file in files]
     return "sha256:" + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())
 
 
 def fingerprint(folder: Path) -> str:
-    """The SHA-256 of all that makes a vector: weights, configs, tokenizer, and the modules of sentence-transformers."""
+    """The SHA-256 of what affects vectors: weights, configuration, tokenizer, modules of sentence-transformers."""
     folders = [folder]
     if (folder / "modules.json").is_file():
         folders += [folder / str(module.get("path")) for module in read_json(folder / "modules.json", list)]
     kinds = (".json", ".txt", ".model", ".safetensors", ".bin", ".jinja")
-    files = {file for place in folders if place.is_dir() for file in place.iterdir() if file.suffix in kinds}
+    files = {
+        file for subfolder in folders if subfolder.is_dir() for file in subfolder.iterdir() if file.suffix in kinds
+    }
     lines = [f"{file.relative_to(folder)} {_sha256(file)}" for file in sorted(files) if file.is_file()]
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def fingerprint_of(model: Any, *others: str) -> str:
-    """The same of a model of transformers in memory, and of what else makes a vector."""
+    """The fingerprint of a model of transformers in memory, and of other texts that affect a vector."""
     whole = hashlib.sha256()
     config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     for text in (type(model).__name__, json.dumps(config, sort_keys=True, default=str), *others):
@@ -161,10 +184,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def why_not(folder: Path, activations: Collection[str]) -> str | None:
-    """Why `regard.nn.Encoder` does not compute what the model in a folder does; None if it does.
+def incompatibility(folder: Path, activations: Collection[str]) -> str | None:
+    """Why `regard.nn.Encoder` cannot compute the model in a folder; None if it can.
 
-    Raises OSError or ValueError where there is no config.json that can be read.
+    Raises OSError or ValueError where config.json is missing or damaged.
     """
     config = _config(folder)
     kind = config.get("model_type")
@@ -183,7 +206,7 @@ def why_not(folder: Path, activations: Collection[str]) -> str | None:
     if missing := [name for name in family.sizes if name not in config and name not in family.config]:
         return f"config.json lacks {', '.join(missing)}."
     if family is _ROBERTA and not isinstance(config.get("pad_token_id", 1), int):
-        return f"pad_token_id: expected a number, by which it counts its positions. Got {config['pad_token_id']!r}."
+        return f"pad_token_id: expected a number, from which positions are counted. Got {config['pad_token_id']!r}."
     name = next(theirs for theirs, ours in family.sizes.items() if ours == "activation")
     if config[name] not in activations:
         return f"{name}: expected one of {', '.join(activations)}. Got {config[name]!r}."
@@ -191,22 +214,22 @@ def why_not(folder: Path, activations: Collection[str]) -> str | None:
 
 
 def sizes(folder: Path, activations: Collection[str]) -> dict[str, Any]:
-    """Of the encoder in a folder, in our names; "padding" is the id by which RoBERTa counts its positions.
+    """The arguments of the encoder in a folder; "padding_idx" is the id after which RoBERTa's positions start.
 
-    Raises ValueError where it is another architecture, and what `why_not` raises.
+    Raises ValueError for another architecture, and what `incompatibility` raises.
     """
-    if reason := why_not(folder, activations):
+    if reason := incompatibility(folder, activations):
         raise ValueError(f"{folder}: {reason}")
     config = _config(folder)
     family = FAMILIES[config["model_type"]]
-    found = {ours: config.get(theirs, family.config.get(theirs)) for theirs, ours in family.sizes.items()}
-    return found | {"padding": config.get("pad_token_id", 1) if family is _ROBERTA else None}
+    arguments = {ours: config.get(theirs, family.config.get(theirs)) for theirs, ours in family.sizes.items()}
+    return arguments | {"padding_idx": config.get("pad_token_id", 1) if family is _ROBERTA else None}
 
 
 def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of model.safetensors that are wanted, in our names and float32; heads of the model are left out.
+    """The tensors of model.safetensors with the names and shapes of `wanted`, in float32; heads are left out.
 
-    Raises ValueError where it is damaged, or tensors are missing, of another shape or surplus, naming them.
+    Raises ValueError where the file is damaged, or where tensors are missing, surplus or of another shape.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -217,64 +240,76 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"{folder}: model.safetensors is damaged: {error}.") from None
     family = FAMILIES[_config(folder)["model_type"]]
     names = _names(family, len({name.split(".")[1] for name in wanted if name.startswith("layers.")}))
-    found: dict[str, Tensor] = {}
+    loaded: dict[str, Tensor] = {}
     surplus = []
     for name, tensor in file.items():
-        place, _, kind = name.removeprefix(family.prefix).rpartition(".")
-        ours = f"{names.get(place)}.{ {'gamma': 'weight', 'beta': 'bias'}.get(kind, kind) }"
-        if ours in wanted and ours not in found and tensor.is_floating_point():
-            found[ours] = tensor.float()
+        module, _, kind = name.removeprefix(family.prefix).rpartition(".")
+        ours = f"{names.get(module)}.{ {'gamma': 'weight', 'beta': 'bias'}.get(kind, kind) }"
+        if ours in wanted and ours not in loaded and tensor.is_floating_point():
+            loaded[ours] = tensor.float()
         elif not name.removeprefix(family.prefix).startswith(family.heads):
             surplus.append(name)
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise ValueError(f"{folder}: model.safetensors lacks {_some(missing)}.")
+    if missing := sorted(wanted.keys() - loaded.keys()):
+        raise ValueError(f"{folder}: model.safetensors lacks {_abbreviated(missing)}.")
     if surplus:
-        raise ValueError(f"{folder}: model.safetensors has what such a model does not: {_some(sorted(surplus))}.")
+        raise ValueError(
+            f"{folder}: model.safetensors has tensors that such a model does not have: {_abbreviated(sorted(surplus))}."
+        )
     for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
-            expected, got = tuple(tensor.shape), tuple(found[name].shape)
+        if tensor.shape != loaded[name].shape:
+            expected, got = tuple(tensor.shape), tuple(loaded[name].shape)
             raise ValueError(f"{folder}: {name}: expected {expected}, by config.json. Got {got}.")
-    return found
+    return loaded
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], **config: Any) -> None:
-    """A masked language model of BERT's shape, as transformers opens it. Each file is written beside and renamed."""
+    """Save a masked language model of BERT's architecture for transformers. Each file is written atomically.
+
+    Args:
+        folder: where model.safetensors and config.json are written.
+        tensors: the state dict of a `MaskedLanguageModel`.
+        sizes: the arguments of its encoder, under the names that `sizes` gives.
+        config: further entries of config.json.
+    """
     from safetensors.torch import save as as_bytes
 
     layers = _names(_BERT, sizes["layers"])
     theirs = {f"encoder.{ours}": f"bert.{name}" for name, ours in layers.items()} | _MASKED_LANGUAGE_MODEL
     renamed = {}
     for name, tensor in tensors.items():
-        place, _, kind = name.rpartition(".")
-        renamed[f"{theirs[place]}.{kind}"] = tensor.detach().contiguous()
-    about = {name: sizes[ours] for name, ours in _BERT.sizes.items()}
-    about |= {"model_type": "bert", "architectures": ["BertForMaskedLM"], "dtype": "float32"} | config
+        module, _, kind = name.rpartition(".")
+        renamed[f"{theirs[module]}.{kind}"] = tensor.detach().contiguous()
+    settings = {name: sizes[ours] for name, ours in _BERT.sizes.items()}
+    settings |= {"model_type": "bert", "architectures": ["BertForMaskedLM"], "dtype": "float32"} | config
     content = as_bytes(renamed, {"format": "pt"})
     atomic_write(folder / "model.safetensors", lambda file: file.write(content))
-    atomic_write(folder / "config.json", lambda file: file.write(json.dumps(about, indent=2).encode()))
+    atomic_write(folder / "config.json", lambda file: file.write(json.dumps(settings, indent=2).encode()))
 
 
 def _names(family: Family, layers: int) -> dict[str, str]:
-    """{theirs: ours} of all modules."""
-    found = {}
+    """{its module: ours}, of all layers."""
+    names = {}
     for theirs, ours in family.names.items():
         for n in range(layers) if "{n}" in theirs else range(1):
-            found[theirs.format(n=n)] = ours.format(n=n)
-    return found
+            names[theirs.format(n=n)] = ours.format(n=n)
+    return names
 
 
-def _some(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+def _abbreviated(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
+    config: dict[str, Any] = read_json(folder / "config.json")
+    return config
 
 
 class NoInitialisation(TorchFunctionMode):
-    """Leaves out torch.nn.init, which on the meta device would import the compiler, and take a second."""
+    """Skips torch.nn.init, which on the meta device would import the compiler and take a second."""
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]

@@ -1,10 +1,11 @@
-"""Teaching a model to write, and letting it write."""
+"""Training a sequence-to-sequence model, and generating with it: loss, learning rate, greedy and beam search."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from regard._internal.deprecated import renamed_arguments, renamed_names
 from regard.nn.recurrent import RecurrentTranslator
 from regard.nn.shapes import Ids, Lengths, Logits, Source
 from regard.nn.transformer import Transformer
@@ -13,62 +14,85 @@ Model = Transformer | RecurrentTranslator
 
 
 def smoothed_loss(logits: Logits, target: Ids, smoothing: float = 0.1) -> Tensor:
-    """−Σ_v q_v log p_v with q = 1 − smoothing for the right word and smoothing / V for each; targets of −100 left out.
+    """−Σ_v q_v log p_v with q = 1 − smoothing for the target token and smoothing / V for each; skips targets of −100.
 
     Label smoothing: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7.
     """
     return nn.functional.cross_entropy(logits.flatten(0, -2), target.flatten(), label_smoothing=smoothing)
 
 
-def warm_up(step: int, dim: int, steps: int = 4000) -> float:
-    """The learning rate at a step, from 1: dim^−½ · min(step^−½, step · steps^−1½). Vaswani et al. 2017, equation 3.
+@renamed_arguments(steps="warmup_steps")
+def noam_schedule(step: int, dim: int, warmup_steps: int = 4000) -> float:
+    """The learning rate at a step, counting from 1: dim^−½ · min(step^−½, step · warmup_steps^−1½).
 
-    >>> f"{warm_up(4000, 512):.1e}"
+    Vaswani et al. 2017, equation 3.
+
+    >>> f"{noam_schedule(4000, 512):.1e}"
     '7.0e-04'
     """
-    return dim**-0.5 * min(step**-0.5, step * steps**-1.5)
+    rate: float = dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+    return rate
 
 
+__getattr__ = renamed_names(__name__, warm_up="noam_schedule")
+
+
+@renamed_arguments(first="bos_id", last="eos_id", most="max_new_tokens")
 @torch.no_grad()
-def greedy(model: Model, source: Source, lengths: Lengths = None, *, first: int, last: int, most: int) -> Ids:
-    """What the model writes after `first`, always the likeliest; at most so many, and after `last` only `last`."""
-    state, tokens = model.begin(source, lengths), source.new_full((len(source), 1), first)
-    for _ in range(most):
+def greedy(
+    model: Model, source: Source, lengths: Lengths = None, *, bos_id: int, eos_id: int, max_new_tokens: int
+) -> Ids:
+    """Generate after `bos_id`, taking the likeliest token at every step.
+
+    Args:
+        model: the model to generate with.
+        source: (B,M), what it reads.
+        lengths: (B,), how many tokens of each source are no padding.
+        bos_id: the token that begins every target.
+        eos_id: the token that ends a target; whatever follows it is `eos_id` too.
+        max_new_tokens: the most tokens to generate.
+
+    Returns:
+        (B,N), the generated tokens without `bos_id`.
+    """
+    state, tokens = model.begin(source, lengths), source.new_full((len(source), 1), bos_id)
+    for _ in range(max_new_tokens):
         logits, state = model.step(tokens[:, -1], state)
-        ended = (tokens[:, -1] == last) & (tokens.shape[1] > 1)
-        tokens = torch.cat((tokens, logits.argmax(-1).masked_fill(ended, last)[:, None]), 1)
-        if (tokens[:, -1] == last).all():
+        ended = (tokens[:, -1] == eos_id) & (tokens.shape[1] > 1)
+        tokens = torch.cat((tokens, logits.argmax(-1).masked_fill(ended, eos_id)[:, None]), 1)
+        if (tokens[:, -1] == eos_id).all():
             break
     return tokens[:, 1:]
 
 
+@renamed_arguments(first="bos_id", last="eos_id", most="max_new_tokens", penalty="length_penalty")
 @torch.no_grad()
 def beam(
     model: Model, source: Source, lengths: Lengths = None,
-    *, first: int, last: int, most: int, width: int = 4, penalty: float = 0.6,
+    *, bos_id: int, eos_id: int, max_new_tokens: int, width: int = 4, length_penalty: float = 0.6,
 ) -> Ids:  # fmt: skip
-    """As `greedy`, but `width` beginnings are gone on with, and the best is taken: log p / ((5 + n) / 6)^penalty.
+    """As `greedy`, but keeps `width` hypotheses and returns the best by log p / ((5 + n) / 6)^length_penalty.
 
-    Wu et al. 2016, https://arxiv.org/abs/1609.08144, section 7, for n tokens.
+    n is the number of tokens. Wu et al. 2016, https://arxiv.org/abs/1609.08144, section 7.
     """
     batch = len(source)
     state = [tensor.repeat_interleave(width, 0) for tensor in model.begin(source, lengths)]
-    tokens = source.new_full((batch * width, 1), first)
+    tokens = source.new_full((batch * width, 1), bos_id)
     likelihood = torch.full((batch, width), -torch.inf, device=source.device)
-    likelihood[:, 0] = 0  # all beginnings are the same yet
+    likelihood[:, 0] = 0  # the hypotheses are still the same: only one of them counts
     ended, count = torch.zeros(batch * width, dtype=torch.bool), torch.zeros(batch * width, 1)
-    for _ in range(most):
+    for _ in range(max_new_tokens):
         logits, state = model.step(tokens[:, -1], state)
-        going_on = logits.log_softmax(-1)
-        going_on[ended] = -torch.inf
-        going_on[ended, last] = 0  # what has ended stays as it is
-        total, longer = likelihood.view(-1, 1) + going_on, count + (~ended)[:, None]
-        chosen = (total / ((5 + longer) / 6) ** penalty).view(batch, -1).topk(width).indices
+        log_probabilities = logits.log_softmax(-1)
+        log_probabilities[ended] = -torch.inf
+        log_probabilities[ended, eos_id] = 0  # a hypothesis that has ended stays as it is
+        total, longer = likelihood.view(-1, 1) + log_probabilities, count + (~ended)[:, None]
+        chosen = (total / ((5 + longer) / 6) ** length_penalty).view(batch, -1).topk(width).indices
         row = (chosen // logits.shape[1] + width * torch.arange(batch)[:, None]).flatten()
         token = (chosen % logits.shape[1]).flatten()
         likelihood, count = total.view(batch, -1).gather(1, chosen), longer[row]
         tokens, state = torch.cat((tokens[row], token[:, None]), 1), [tensor[row] for tensor in state]
-        ended = ended[row] | (token == last)
+        ended = ended[row] | (token == eos_id)
         if ended.all():
             break
-    return tokens[::width, 1:]  # the first of each is the best
+    return tokens[::width, 1:]  # the first hypothesis of each source is the best

@@ -1,4 +1,4 @@
-"""The layers of Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.1."""
+"""The layers of encoder and decoder: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard._internal.deprecated import renamed_arguments, warn
 from regard.attention import Attention
 from regard.nn.attention import MultiHeadAttention
 from regard.nn.shapes import Lengths, Memory, Past, Vectors
@@ -14,24 +15,50 @@ from regard.nn.shapes import Lengths, Memory, Past, Vectors
 ACTIVATIONS = {"gelu": nn.GELU(), "gelu_new": nn.GELU("tanh"), "relu": nn.ReLU()}
 
 
+@renamed_arguments(inner="d_ff")
 class FeedForward(nn.Module):
-    """activation(x W_1 + b_1) W_2 + b_2, each position on its own; (B,N,dim) → (B,N,dim). Section 3.3."""
+    """fc2(activation(fc1(x))) = activation(x W_1 + b_1) W_2 + b_2, position by position; (B,N,dim) → (B,N,dim).
 
-    def __init__(self, dim: int, inner: int, activation: str = "gelu") -> None:
+    fc1 goes from dim to d_ff, fc2 back. Vaswani et al. 2017, section 3.3.
+    """
+
+    def __init__(self, dim: int, d_ff: int, activation: str = "gelu") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"FeedForward: expected one of {', '.join(ACTIVATIONS)}. Got {activation!r}.")
-        self.widen, self.narrow = nn.Linear(dim, inner), nn.Linear(inner, dim)
+        self.fc1, self.fc2 = nn.Linear(dim, d_ff), nn.Linear(d_ff, dim)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Vectors) -> Vectors:
-        return self.narrow(self.activation(self.widen(x)))
+        output: Tensor = self.fc2(self.activation(self.fc1(x)))
+        return output
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Also loads what was saved when fc1 and fc2 were called widen and narrow."""
+        for old, new in (("widen", "fc1"), ("narrow", "fc2")):
+            for name in ("weight", "bias"):
+                if f"{prefix}{old}.{name}" in state_dict:
+                    state_dict[f"{prefix}{new}.{name}"] = state_dict.pop(f"{prefix}{old}.{name}")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    @property
+    def widen(self) -> nn.Linear:
+        """The old name of `fc1`."""
+        warn("FeedForward.widen is now called fc1.")
+        return self.fc1
+
+    @property
+    def narrow(self) -> nn.Linear:
+        """The old name of `fc2`."""
+        warn("FeedForward.narrow is now called fc2.")
+        return self.fc2
 
 
 class Residual(nn.LayerNorm):
-    """x ← norm(x + change(x)), as in the paper; with `pre_norm`, x ← x + change(norm(x)).
+    """The norm of a residual connection: x ← norm(x + f(x)) or, with `pre_norm`, x ← x + f(norm(x)).
 
-    The change is made by others, of what `before` gives. Xiong et al. 2020, https://arxiv.org/abs/2002.04745.
+    The caller applies f to `before(x)` and passes the result to `after(x, change)`. After the sum as in Vaswani et al.
+    2017; before it as in Xiong et al. 2020, https://arxiv.org/abs/2002.04745.
     """
 
     def __init__(self, dim: int, epsilon: float = 1e-5, pre_norm: bool = False, dropout: float = 0.0) -> None:
@@ -39,48 +66,53 @@ class Residual(nn.LayerNorm):
         self.pre_norm, self.dropout = pre_norm, nn.Dropout(dropout)
 
     def before(self, x: Tensor) -> Tensor:
+        """The input of f."""
         return self(x) if self.pre_norm else x
 
     def after(self, x: Tensor, change: Tensor) -> Tensor:
+        """x and f's output, added."""
         x = x + self.dropout(change)
         return x if self.pre_norm else self(x)
 
 
+@renamed_arguments(inner="d_ff")
 class EncoderLayer(nn.Module):
-    """Each word looks at all words, then thinks: (B,N,dim) → (B,N,dim), and the attention.
+    """Self-attention, then feed-forward, each with a residual connection: (B,N,dim) → (B,N,dim), and the attention.
 
     `norm` are the keyword arguments of `Residual`; options those of `regard.attention`.
     """
 
-    def __init__(self, dim: int, heads: int, inner: int, activation: str = "gelu", **norm: Any) -> None:
+    def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, heads)
         self.attention_norm = Residual(dim, **norm)
-        self.feed_forward = FeedForward(dim, inner, activation)
+        self.feed_forward = FeedForward(dim, d_ff, activation)
         self.feed_forward_norm = Residual(dim, **norm)
 
     def forward(self, x: Vectors, **options: Any) -> tuple[Vectors, Attention]:
         change, attended = self.attention(self.attention_norm.before(x), **options)
         x = self.attention_norm.after(x, change)
-        return self.think(x), attended
+        return self._fed_forward(x), attended
 
-    def think(self, x: Vectors) -> Vectors:
+    def _fed_forward(self, x: Vectors) -> Vectors:
         return self.feed_forward_norm.after(x, self.feed_forward(self.feed_forward_norm.before(x)))
 
 
+@renamed_arguments(inner="d_ff")
 class DecoderLayer(EncoderLayer):
-    """Each word looks at those before it, then at the memory, then thinks: (B,N,dim) → (B,N,dim).
+    """Causal self-attention, cross-attention to a memory, then feed-forward: (B,N,dim) → (B,N,dim).
 
-    `past` holds what there is to look at: that of `begin(memory)` at first, then that which the layer gave last;
-    lengths are those of the memory. The attentions are that to words and that to the memory.
+    `past` is the key-value cache: from `begin(memory)` at first, then the one that the last call returned. `lengths`
+    are those of the memory. The attentions are that to the tokens so far and that to the memory.
     """
 
-    def __init__(self, dim: int, heads: int, inner: int, activation: str = "gelu", **norm: Any) -> None:
-        super().__init__(dim, heads, inner, activation, **norm)
+    def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
+        super().__init__(dim, heads, d_ff, activation, **norm)
         self.cross_attention = MultiHeadAttention(dim, heads)
         self.cross_attention_norm = Residual(dim, **norm)
 
     def begin(self, memory: Memory) -> Past:
+        """The cache before the first token."""
         return *self.attention.keys_and_values(memory[:, :0]), *self.cross_attention.keys_and_values(memory)
 
     def forward(  # type: ignore[override]
@@ -88,9 +120,9 @@ class DecoderLayer(EncoderLayer):
     ) -> tuple[Vectors, tuple[Attention, Attention], Past]:
         y, memory = self.attention_norm.before(x), past[2:]
         new = self.attention.keys_and_values(y)
-        words = (torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2)) if past[0].shape[2] else new
-        change, attended = self.attention(y, words, causal=True)
+        cached = (torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2)) if past[0].shape[2] else new
+        change, attended = self.attention(y, cached, causal=True)
         x = self.attention_norm.after(x, change)
         change, crossed = self.cross_attention(self.cross_attention_norm.before(x), memory, lengths=lengths)
         x = self.cross_attention_norm.after(x, change)
-        return self.think(x), (attended, crossed), (*words, *memory)
+        return self._fed_forward(x), (attended, crossed), (*cached, *memory)

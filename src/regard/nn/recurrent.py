@@ -1,4 +1,4 @@
-"""The attention that came before: a recurrent network looks back, one step after the other.
+"""The attention before Transformers: a recurrent decoder that attends to the states of a recurrent encoder.
 
 Bahdanau et al. 2015, https://arxiv.org/abs/1409.0473; Luong et al. 2015, https://arxiv.org/abs/1508.04025.
 """
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard._internal.deprecated import renamed_arguments
 from regard.nn.shapes import Ids, Lengths, Logits, Memory, Source
 
 
 class BahdanauAttention(nn.Module):
     """Additive: s_j = v·tanh(W query + U m_j), w = softmax(s), context Σ_j w_j m_j.
 
-    query (B,dim), memory m (B,M,dim), its keys U m and lengths (B,) → context (B,dim), weights (B,M).
+    query (B,dim), memory m (B,M,dim), its keys U m and lengths (B,) → context (B,dim), weights (B,M). Bahdanau et al.
+    2015, https://arxiv.org/abs/1409.0473.
     """
 
     def __init__(self, dim: int) -> None:
@@ -25,8 +27,9 @@ class BahdanauAttention(nn.Module):
         self.query, self.key, self.energy = modules
 
     def scores(self, query: Tensor, keys: Memory) -> Tensor:
-        """How relevant each state of the encoder is to that of the decoder."""
-        return self.energy(torch.tanh(self.query(query)[:, None] + keys)).squeeze(-1)
+        """(B,M): how relevant each encoder state is to the decoder's."""
+        energies: Tensor = self.energy(torch.tanh(self.query(query)[:, None] + keys))
+        return energies.squeeze(-1)
 
     def forward(self, query: Tensor, keys: Tensor, memory: Memory, lengths: Tensor) -> tuple[Tensor, Tensor]:
         unseen = torch.arange(memory.shape[1], device=memory.device) >= lengths[:, None]
@@ -35,7 +38,10 @@ class BahdanauAttention(nn.Module):
 
 
 class LuongAttention(BahdanauAttention):
-    """Multiplicative: s_j = query·m_j ("dot") or query·U m_j ("general"); "concat" is the additive one once more."""
+    """Multiplicative: s_j = query·m_j ("dot") or query·U m_j ("general"); "concat" is Bahdanau's additive attention.
+
+    Luong et al. 2015, https://arxiv.org/abs/1508.04025.
+    """
 
     def __init__(self, dim: int, score: str = "general") -> None:
         super().__init__(dim)
@@ -50,27 +56,29 @@ class LuongAttention(BahdanauAttention):
         return (keys @ query[:, :, None])[..., 0] if self.energy is None else super().scores(query, keys)
 
 
+@renamed_arguments(vocabulary="vocab_size")
 class RecurrentTranslator(nn.Module):
-    """From one sequence to another by two recurrent networks: source ids (B,M), target ids (B,N) → logits, alignment.
+    """Recurrent encoder and decoder: source ids (B,M), target ids (B,N) → logits (B,N,V), alignment (B,N,M).
 
-    The encoder reads in both directions. Bahdanau's decoder looks before it moves, s' = GRU([word; context(s)], s);
-    Luong's after it, s' = GRU([word; h], s), h = tanh(W [context(s'); s']), with the h of the step before fed in. The
-    alignment (B,N,M) holds whom each step looked at. `begin` and `step` are those of `Transformer`.
+    The encoder reads in both directions. Bahdanau's decoder attends before it updates its state, s' = GRU([word;
+    context(s)], s); Luong's after that, s' = GRU([word; h], s), h = tanh(W [context(s'); s']), with the h of the
+    previous step fed in. The alignment holds the attention weights of each step. `begin` and `step` are those of
+    `Transformer`.
     """
 
-    def __init__(self, vocabulary: int, *, dim: int = 512, attention: str = "bahdanau", dropout: float = 0.1) -> None:
+    def __init__(self, vocab_size: int, *, dim: int = 512, attention: str = "bahdanau", dropout: float = 0.1) -> None:
         super().__init__()
-        self.tokens, self.dropout = nn.Embedding(vocabulary, dim), nn.Dropout(dropout)
+        self.tokens, self.dropout = nn.Embedding(vocab_size, dim), nn.Dropout(dropout)
         self.encoder = nn.GRU(dim, dim // 2, batch_first=True, bidirectional=True)
         self.attention = BahdanauAttention(dim) if attention == "bahdanau" else LuongAttention(dim, attention)
-        self.looks_first = attention == "bahdanau"
+        self.attends_first = attention == "bahdanau"
         self.start, self.cell = nn.Linear(dim, dim), nn.GRUCell(2 * dim, dim)
-        self.join, self.output = nn.Linear(2 * dim, dim), nn.Linear(dim, vocabulary)
+        self.join, self.output = nn.Linear(2 * dim, dim), nn.Linear(dim, vocab_size)
 
     def forward(self, source: Source, target: Ids, lengths: Lengths = None) -> tuple[Logits, Tensor]:
         state, outputs, alignment = self.begin(source, lengths), [], []
-        for words in self.dropout(self.tokens(target)).unbind(1):  # one after the other: there is no other way
-            joined, weights, state = self._move(words, state)
+        for words in self.dropout(self.tokens(target)).unbind(1):  # sequential: every step needs the state before it
+            joined, weights, state = self._advance(words, state)
             outputs.append(joined)
             alignment.append(weights)
         return self.output(self.dropout(torch.stack(outputs, 1))), torch.stack(alignment, 1)
@@ -84,16 +92,16 @@ class RecurrentTranslator(nn.Module):
         return [lengths, memory, self.attention.key(memory), first, torch.zeros_like(first)]
 
     def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        joined, _, state = self._move(self.tokens(tokens), state)
+        joined, _, state = self._advance(self.tokens(tokens), state)
         return self.output(joined), state
 
-    def _move(self, words: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _advance(self, words: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         lengths, memory, keys, hidden, fed = state
-        if self.looks_first:
+        if self.attends_first:
             fed, weights = self.attention(hidden, keys, memory, lengths)
         hidden = self.cell(torch.cat((words, fed), -1), hidden)
         context = fed
-        if not self.looks_first:
+        if not self.attends_first:
             context, weights = self.attention(hidden, keys, memory, lengths)
         joined = torch.tanh(self.join(torch.cat((context, hidden), -1)))
-        return joined, weights, [lengths, memory, keys, hidden, fed if self.looks_first else joined]
+        return joined, weights, [lengths, memory, keys, hidden, fed if self.attends_first else joined]

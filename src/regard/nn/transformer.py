@@ -1,4 +1,4 @@
-"""Whole models: the encoder, the decoder, both as in "Attention Is All You Need", and heads on an encoder."""
+"""Whole models: encoder, decoder, the Transformer of "Attention Is All You Need", and heads on an encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard._internal.deprecated import renamed_arguments
 from regard.attention import Attention
 from regard.nn import checkpoint
 from regard.nn.embeddings import Embeddings, SinusoidalEmbeddings
@@ -15,8 +16,8 @@ from regard.nn.layers import ACTIVATIONS, DecoderLayer, EncoderLayer
 from regard.nn.shapes import Ids, Lengths, Logits, Memory, Past, Source, Vectors
 
 
-class _Layers(nn.Module):
-    """Embeddings, any module from ids to vectors, and layers on them; the norm at the end belongs to pre_norm."""
+class LayerStack(nn.Module):
+    """Embeddings (any module from ids to vectors) and a stack of layers; with pre_norm, a final norm after them."""
 
     layer: Any
 
@@ -24,16 +25,18 @@ class _Layers(nn.Module):
         super().__init__()
         self.embeddings = embeddings
         self.layers: Any = nn.ModuleList(self.layer(dim, **layer) for _ in range(layers))
-        wanted = layer.get("pre_norm", False) if final_norm is None else final_norm
-        self.norm = nn.LayerNorm(dim, layer.get("epsilon", 1e-5)) if wanted else nn.Identity()
+        has_norm = layer.get("pre_norm", False) if final_norm is None else final_norm
+        self.norm = nn.LayerNorm(dim, layer.get("epsilon", 1e-5)) if has_norm else nn.Identity()
 
 
-class Encoder(_Layers):
+@renamed_arguments(inner="d_ff")
+class Encoder(LayerStack):
     """Embeddings and layers: token ids (B,N) → the L + 1 hidden states (B,N,dim) and the L attentions.
 
-    `types` (B,N) is for `Embeddings` that have learned them. `layer` are the keyword arguments of `EncoderLayer`.
+    `types` (B,N) are token types, for `Embeddings` that have learned them. `layer` are the keyword arguments of
+    `EncoderLayer`.
 
-    >>> encoder = Encoder(Embeddings(vocabulary=11, dim=6, positions=5), layers=2, dim=6, heads=3, inner=8)
+    >>> encoder = Encoder(Embeddings(vocab_size=11, dim=6, positions=5), layers=2, dim=6, heads=3, d_ff=8)
     >>> hidden, attentions = encoder(torch.tensor([[1, 2, 3]]))
     >>> len(hidden), hidden[-1].shape, attentions[0].weights.shape
     (3, torch.Size([1, 3, 6]), torch.Size([1, 3, 3, 3]))
@@ -54,29 +57,36 @@ class Encoder(_Layers):
 
     @classmethod
     def from_pretrained(cls, model: str | Path) -> Encoder:
-        """BERT, RoBERTa, DistilBERT, MiniLM and the like, in evaluation mode: a folder, or a name on the hub.
+        """Load BERT, RoBERTa, DistilBERT, MiniLM and the like, in evaluation mode.
 
-        Raises ValueError for another architecture, naming what does not fit; OSError where there is no such model.
+        Args:
+            model: a folder, or a name on the Hugging Face hub.
+
+        Raises:
+            ValueError: it is another architecture, or its files are damaged; the message names what does not fit.
+            OSError: there is no such model, or it cannot be fetched.
         """
-        folder = checkpoint.find(model)
+        folder = checkpoint.fetch(model)
         sizes = checkpoint.sizes(folder, ACTIVATIONS)
-        with torch.device("meta"), checkpoint.NoInitialisation():  # shapes alone: the numbers come from the file
-            words = {name: sizes.pop(name) for name in ("vocabulary", "positions", "types", "padding")}
-            encoder = cls(Embeddings(dim=sizes["dim"], epsilon=sizes["epsilon"], **words), **sizes)
+        with torch.device("meta"), checkpoint.NoInitialisation():  # shapes only: the numbers come from the file
+            tables = {name: sizes.pop(name) for name in ("vocab_size", "positions", "types", "padding_idx")}
+            encoder = cls(Embeddings(dim=sizes["dim"], epsilon=sizes["epsilon"], **tables), **sizes)
         encoder.load_state_dict(checkpoint.tensors(folder, encoder.state_dict()), assign=True)
         return encoder.eval()
 
 
-class Decoder(_Layers):
-    """Embeddings and layers that see only what is already written: ids (B,N) → hidden states, attentions, past.
+@renamed_arguments(inner="d_ff")
+class Decoder(LayerStack):
+    """Embeddings and causal layers: ids (B,N) → hidden states, attentions, past.
 
-    The past is one for each layer: `begin(memory)` at first. All of a text at once, or a word at a time, it is the
-    same. `layer` are the keyword arguments of `DecoderLayer`.
+    The past is the key-value cache of each layer, from `begin(memory)` at first. A whole text at once and one token at
+    a time give the same result. `layer` are the keyword arguments of `DecoderLayer`.
     """
 
     layer = DecoderLayer
 
     def begin(self, memory: Memory) -> list[Past]:
+        """The caches before the first token."""
         return [layer.begin(memory) for layer in self.layers]
 
     def forward(
@@ -92,17 +102,19 @@ class Decoder(_Layers):
         return hidden, attentions, later
 
 
+@renamed_arguments(vocabulary="vocab_size", inner="d_ff")
 class Transformer(nn.Module):
-    """From one sequence to another: source ids (B,M) and target ids (B,N) → logits (B,N,vocabulary), alignments.
+    """Encoder and decoder: source ids (B,M) and target ids (B,N) → logits (B,N,V), alignments.
 
-    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; the sizes are those of its base model. One table of words
-    serves source, target and output. The alignments are the attentions (B,H,N,M) of each layer to the source.
+    The alignments are the attentions (B,H,N,M) of each layer to the source. The default sizes are those of the base
+    model of Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; source, target and output share one embedding table.
+    `layer` are the keyword arguments of `DecoderLayer`.
     """
 
-    def __init__(self, vocabulary: int, layers: int = 6, *, dim: int = 512, dropout: float = 0.1, **layer: Any) -> None:
+    def __init__(self, vocab_size: int, layers: int = 6, *, dim: int = 512, dropout: float = 0.1, **layer: Any) -> None:
         super().__init__()
-        sizes: dict[str, Any] = {"heads": 8, "inner": 4 * dim, "activation": "relu", "dropout": dropout} | layer
-        embeddings = SinusoidalEmbeddings(vocabulary, dim, dropout=dropout)
+        sizes: dict[str, Any] = {"heads": 8, "d_ff": 4 * dim, "activation": "relu", "dropout": dropout} | layer
+        embeddings = SinusoidalEmbeddings(vocab_size, dim, dropout=dropout)
         self.encoder = Encoder(embeddings, layers, dim=dim, **sizes)
         self.decoder = Decoder(embeddings, layers, dim=dim, **sizes)
 
@@ -112,13 +124,13 @@ class Transformer(nn.Module):
         return hidden[-1] @ self.decoder.embeddings.tokens.weight.T, [crossed for _, crossed in attentions]
 
     def begin(self, source: Source, lengths: Lengths = None) -> list[Tensor]:
-        """The state from which `step` writes the first token; of each tensor the first dim is the batch."""
+        """The state from which `step` generates the first token; the first dimension of each tensor is the batch."""
         lengths = torch.full_like(source[:, 0], source.shape[1]) if lengths is None else lengths
         past = self.decoder.begin(self.encoder(source, lengths)[0][-1])
         return [lengths, *(tensor for known in past for tensor in known)]
 
     def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The logits of what follows these tokens, and the state after them."""
+        """The logits (B,V) of the token after these tokens (B,), and the state after them."""
         lengths, *flat = state
         past = [(flat[n], flat[n + 1], flat[n + 2], flat[n + 3]) for n in range(0, len(flat), 4)]
         hidden, _, past = self.decoder(tokens[:, None], past, lengths)
@@ -127,20 +139,22 @@ class Transformer(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """What kind of text it is, by the first token's last vector: ids (B,N) → logits (B,classes)."""
+    """Classifies a text by the last hidden state of its first token: ids (B,N) → logits (B,classes)."""
 
     def __init__(self, encoder: Encoder, dim: int, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.encoder, self.dropout, self.output = encoder, nn.Dropout(dropout), nn.Linear(dim, classes)
 
     def forward(self, ids: Ids, lengths: Lengths = None) -> Tensor:
-        return self.output(self.dropout(self.encoder(ids, lengths)[0][-1][:, 0]))
+        first = self.encoder(ids, lengths)[0][-1][:, 0]
+        logits: Tensor = self.output(self.dropout(first))
+        return logits
 
 
 class MaskedLanguageModel(nn.Module):
-    """Which word belongs where `at` is True: ids (B,N) → logits (number of such places, vocabulary).
+    """Predicts the tokens at the positions where `at` (B,N) is True: ids (B,N) → logits (number of positions, V).
 
-    norm(gelu(x W + b)) Eᵀ + c, with E the encoder's own table of words. Devlin et al. 2019, section 3.1.
+    norm(gelu(x W + b)) Eᵀ + c, with E the encoder's embedding table. Devlin et al. 2019, section 3.1.
     """
 
     def __init__(self, encoder: Encoder, dim: int, epsilon: float = 1e-12) -> None:

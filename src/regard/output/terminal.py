@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor
 
 from regard.lens.compare import Comparison
+from regard.lens.patterns import PATTERNS, STRICT_FROM
 from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
@@ -56,7 +57,7 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
             f"The query meets every key: the dot product is large where they match. {_scaling(walk)}{_softmax(walk)}",
         ),
         _scores(walk, width),
-        *([_indented(_HABITS[walk.habit])] if walk.habit else []),
+        *([_indented(_pattern(walk.pattern))] if walk.pattern else []),
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
         *([_indented(_rests(walk))] if walk.resting else []),
@@ -123,17 +124,12 @@ def _rests(walk: Walk) -> str:
 _MADE = "Query, key and value, made again of x by the model's own weights, differ by {:.1e} at most."
 
 
-_HABITS = {
-    name: f"Here this head has a plain habit: every token gives more than 90% of its weight to {whom}. It tells where "
-    "words stand, not what they mean."
-    for name, whom in {
-        "previous": "the one before it",
-        "next": "the one after it",
-        "itself": "itself",
-        "first": "the first of the text",
-        "last": "the last of the text",
-    }.items()
-}
+def _pattern(name: str) -> str:
+    """What it means that every token attends to the same position."""
+    return (
+        f"This head follows a pattern: every token gives more than {STRICT_FROM:.0%} of its weight to "
+        f"{PATTERNS[name]}. It tells where words stand, not what they mean."
+    )
 
 
 def _said(reading: Reading) -> list[RenderableType]:
@@ -334,7 +330,7 @@ def similarity(comparison: Comparison) -> RenderableType:
 
 
 def _verdict(comparison: Comparison) -> str:
-    within_a, within_b, across = (one.tolist() for one in comparison.parting())
+    within_a, within_b, across = (one.tolist() for one in comparison.cluster_similarity())
     least = float(comparison.similarity[0].min())
     word = _short(comparison.word, 32)
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"

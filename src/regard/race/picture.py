@@ -1,4 +1,4 @@
-"""The race as a picture: time against length, accuracy against length, and who looks where, side by side."""
+"""The race as a picture: time by length, accuracy by length, and alignments side by side."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from regard._internal.plotting import INK
 from regard._internal.plurals import counted
 from regard.race.report import Report
 from regard.race.tasks import TASKS
-from regard.race.training import NAMES, Learned
+from regard.race.training import NAMES, TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLOURS = {"recurrent": "#e08214", "transformer": "#440154"}
-_FEW = 5  # a share of fewer examples says nothing
+_MIN_EXAMPLES = 5  # the accuracy on fewer says nothing
 
 
 def picture(report: Report) -> Figure:
-    """As far as it was measured. Raises ImportError where matplotlib is missing."""
-    tasks = [name for name, each in report.learned.items() if len(each) == len(NAMES)]
+    """What was measured so far. Raises ImportError if matplotlib is missing."""
+    tasks = [name for name, results in report.results.items() if len(results) == len(NAMES)]
     figure = plotting.new_figure(11, 3.6 + 3.9 * len(tasks), dpi=130)
     rows = figure.subfigures(1 + len(tasks), 1, height_ratios=[1] + [1.1] * len(tasks), squeeze=False)[:, 0]
     left, right = rows[0].subplots(1, 2)
-    _times(left, report.times.step, 1e3, "Milliseconds of a training step on 2,048 tokens")
-    _times(right, report.times.token, 1e3, "Milliseconds of a decoded token")
+    _times(left, report.times.step, 1e3, "Training step on 2,048 tokens (ms)")
+    _times(right, report.times.token, 1e3, "Decoded token (ms)")
     left.legend(frameon=False, fontsize=9, labelcolor=INK)
     for row, name in zip(rows[1:], tasks, strict=True):
         panels = row.subplots(1, 3, width_ratios=[1, 1, 1])
         _accuracy(
             panels[0],
-            report.learned[name],
-            f"{name.capitalize()}, {counted(report.steps[name], 'step')}: exact by length",
+            report.results[name],
+            f"{name.capitalize()}, {counted(report.steps[name], 'step')}: accuracy by length",
         )
         for axes, who in zip(panels[1:], NAMES, strict=True):
-            _alignment(axes, report.learned[name][who], TASKS[name].example, NAMES[who])
-    about = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}"
-    figure.suptitle("Recurrent attention and self-attention", fontsize=13, color=INK)
-    figure.supxlabel(about, fontsize=8, color=INK, parse_math=False)
+            _alignment(axes, report.results[name][who], TASKS[name].example, NAMES[who])
+    machine = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}"
+    figure.suptitle("Recurrent attention against self-attention", fontsize=13, color=INK)
+    figure.supxlabel(machine, fontsize=8, color=INK, parse_math=False)
     return figure
 
 
@@ -50,7 +50,11 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
     for name, shown in NAMES.items():
         if times:
             axes.plot(
-                list(times), [each[name] * unit for each in times.values()], "o-", label=shown, color=_COLOURS[name]
+                list(times),
+                [seconds[name] * unit for seconds in times.values()],
+                "o-",
+                label=shown,
+                color=_COLOURS[name],
             )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -61,12 +65,12 @@ def _times(axes: Axes, times: dict[int, dict[str, float]], unit: float, title: s
     axes.set_xlabel("length", fontsize=9, color=INK)
 
 
-def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
+def _accuracy(axes: Axes, results: dict[str, TrainingResult], title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     plotting.style_axes(axes, title)
     for name in NAMES:
-        points = {length: share for length, (share, count) in learned[name].by_length.items() if count >= _FEW}
+        points = {length: share for length, (share, count) in results[name].by_length.items() if count >= _MIN_EXAMPLES}
         style: dict[str, Any] = {"markersize": 3.5, "clip_on": False, "color": _COLOURS[name]}
         axes.plot(list(points), list(points.values()), "o-", **style)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -74,15 +78,13 @@ def _accuracy(axes: Axes, learned: dict[str, Learned], title: str) -> None:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
 
 
-def _alignment(axes: Axes, learned: Learned, source: list[str], name: str) -> None:
+def _alignment(axes: Axes, result: TrainingResult, source: list[str], name: str) -> None:
     plotting.style_axes(axes, name)
     axes.grid(visible=False)
-    axes.imshow(
-        learned.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
-    )
+    axes.imshow(result.alignment.sqrt().numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     text: dict[str, Any] = {"fontsize": 7, "color": INK, "parse_math": False}
     axes.set_xticks(range(len(source)), source, va="baseline", **text)
     axes.tick_params(axis="x", pad=9)
-    axes.set_yticks(range(len(learned.alignment)), [*learned.written, "end"][: len(learned.alignment)], **text)
-    axes.set_xlabel("looks at", fontsize=8, color=INK)
+    axes.set_yticks(range(len(result.alignment)), [*result.written, "end"][: len(result.alignment)], **text)
+    axes.set_xlabel("attends to", fontsize=8, color=INK)
     axes.set_ylabel("writes", fontsize=8, color=INK)

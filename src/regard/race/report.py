@@ -1,4 +1,4 @@
-"""The race: run, put into numbers, and concluded from them."""
+"""The race: both models on speed and on tasks, and the conclusion that follows from the numbers."""
 
 from __future__ import annotations
 
@@ -11,90 +11,96 @@ from regard._internal.measure import machine
 from regard._internal.plurals import counted
 from regard.race import timing, training
 from regard.race.tasks import TASKS
-from regard.race.timing import LENGTHS, Times, overtakes
-from regard.race.training import NAMES, Learned
+from regard.race.timing import Times, crossovers
+from regard.race.training import NAMES, TrainingResult
 
 SOLVED = 0.99
 
 
 @dataclass
 class Report:
-    """What was measured: complete, or as far as it went."""
+    """What was measured; `complete` unless the race was stopped."""
 
     steps: dict[str, int]  # by task
     seed: int
     lengths: Sequence[int]
     machine: dict[str, Any] = field(default_factory=machine)
-    learned: dict[str, dict[str, Learned]] = field(default_factory=dict)  # by task, by architecture
+    results: dict[str, dict[str, TrainingResult]] = field(default_factory=dict)  # by task, by architecture
     times: Times = field(default_factory=Times)
 
     @property
     def complete(self) -> bool:
-        """Whether it went to the end."""
-        whole = all(len(self.learned.get(name, {})) == len(NAMES) for name in self.steps)
-        return whole and len(self.times.token) == len(self.lengths)
+        """Whether everything was measured."""
+        all_tasks = all(len(self.results.get(name, {})) == len(NAMES) for name in self.steps)
+        return all_tasks and len(self.times.token) == len(self.lengths)
 
     def conclusion(self) -> list[str]:
-        """What follows from the numbers, a sentence a finding."""
-        return [*self._of_speed(), *self._of_tasks()]
+        """What follows from the numbers, in sentences."""
+        return [*self._speed(), *self._tasks()]
 
-    def _of_speed(self) -> list[str]:
-        found = []
-        for what, times in (("A training step", self.times.step), ("A decoded token", self.times.token)):
+    def _speed(self) -> list[str]:
+        sentences = []
+        for name, times in (("A training step", self.times.step), ("A decoded token", self.times.token)):
             if not times:
                 continue
             long = max(times)
-            short = 128 if 128 in times and long > 128 else min(times)  # below that, it is overhead that counts
+            short = 128 if 128 in times and long > 128 else min(times)  # at shorter lengths overhead dominates
             growth = {name: times[long][name] / times[short][name] for name in NAMES}
-            found.append(
-                f"{what} at length {long:,} takes {growth['recurrent']:.1f} × as long as at {short} with recurrent "
+            sentences.append(
+                f"{name} at length {long:,} takes {growth['recurrent']:.1f} × as long as at {short} with recurrent "
                 f"attention, {growth['transformer']:.1f} × with the Transformer."
             )
-            ratios = [_faster(self.times.ratio(times, n)) + f" at {n:,}" for n in (min(times), 512, long) if n in times]
-            found.append(f"The faster one there: {'; '.join(dict.fromkeys(ratios))}.")
-            crossings = [f"from length {length:.0f} on {NAMES[who]}" for length, who in overtakes(times)]
-            found.append(f"It changes: {', '.join(crossings)}." if crossings else "That does not change in between.")
-        return found
+            lengths = [n for n in (min(times), 512, long) if n in times]
+            faster = dict.fromkeys(f"{_faster(self.times.ratio(times, n))} at {n:,}" for n in lengths)
+            sentences.append(f"Faster: {'; '.join(faster)}.")
+            crossings = [f"from length {length:.0f} on, {NAMES[who]}" for length, who in crossovers(times)]
+            sentences.append(
+                f"Crossover: {'; '.join(crossings)}." if crossings else "There is no crossover in between."
+            )
+        return sentences
 
-    def _of_tasks(self) -> list[str]:
-        found = []
-        for name, each in self.learned.items():
-            if len(each) < len(NAMES):
+    def _tasks(self) -> list[str]:
+        sentences = []
+        for task, results in self.results.items():
+            if len(results) < len(NAMES):
                 continue
-            shares = ", ".join(f"{NAMES[who]} {each[who].accuracy:.1%} in {each[who].seconds:.0f} s" for who in NAMES)
-            solved = [NAMES[who] for who in NAMES if each[who].accuracy >= SOLVED]
-            who = {0: "neither solves it", 1: f"only {''.join(solved)} solves it", 2: "both solve it"}[len(solved)]
-            found.append(f"{name.capitalize()}, after {counted(self.steps[name], 'step')}: {shares}: {who}.")
-        return found
+            shares = ", ".join(
+                f"{NAMES[who]} {results[who].accuracy:.1%} in {results[who].seconds:.0f} s" for who in NAMES
+            )
+            solved = [NAMES[who] for who in NAMES if results[who].accuracy >= SOLVED]
+            verdict = {0: "neither solves it", 1: f"only {''.join(solved)} solves it", 2: "both solve it"}[len(solved)]
+            sentences.append(f"{task.capitalize()}, after {counted(self.steps[task], 'step')}: {shares}: {verdict}.")
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as JSON can hold it."""
         return {
             "machine": self.machine,
             "steps": self.steps,
             "seed": self.seed,
             "complete": self.complete,
             "tasks": {
-                name: {
-                    who: {
-                        "parameters": learned.parameters,
-                        "seconds": learned.seconds,
-                        "accuracy": learned.accuracy,
-                        "by_length": {n: share for n, (share, _) in learned.by_length.items()},
-                        "losses": learned.losses,
-                        "example": "".join(TASKS[name].example),
-                        "written": learned.written,
-                        "alignment": learned.alignment.tolist(),
-                    }
-                    for who, learned in each.items()
-                }
-                for name, each in self.learned.items()
+                task: {who: _result_to_dict(task, result) for who, result in results.items()}
+                for task, results in self.results.items()
             },
             "seconds_per_step": self.times.step,
             "seconds_per_token": self.times.token,
-            "overtakes": {"step": overtakes(self.times.step), "token": overtakes(self.times.token)},
+            "overtakes": {"step": crossovers(self.times.step), "token": crossovers(self.times.token)},
             "conclusion": self.conclusion(),
         }
+
+
+def _result_to_dict(task: str, result: TrainingResult) -> dict[str, Any]:
+    return {
+        "parameters": result.parameters,
+        "seconds": result.seconds,
+        "accuracy": result.accuracy,
+        "by_length": {length: share for length, (share, _) in result.by_length.items()},
+        "losses": result.losses,
+        "example": "".join(TASKS[task].example),
+        "written": result.written,
+        "alignment": result.alignment.tolist(),
+    }
 
 
 def _faster(ratio: float) -> str:
@@ -105,25 +111,34 @@ def _faster(ratio: float) -> str:
 def race(
     steps: dict[str, int],
     *,
-    lengths: Sequence[int] = LENGTHS,
+    lengths: Sequence[int] | None = None,
     rounds: int = 3,
     dim: int = 128,
-    batch: int = 32,
-    rate: float = 1e-3,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
     held_out: int = 1000,
     seed: int = 0,
-    advance: Callable[[int], object] = lambda done: None,
+    advance: Callable[[int], object] = lambda steps: None,
 ) -> Report:
-    """Speed first, then task by task, each with its steps; Ctrl-C ends it early. `advance` is told of each step."""
-    report = Report(steps, seed, lengths)
+    """Measure speed by length, then train and evaluate both models on each task.
+
+    Args:
+        steps: Training steps by task.
+        held_out: The number of held-out examples.
+        advance: Called with the number of steps just done.
+
+    Returns: The report. Ctrl-C ends the race early, and the report is then as complete as the race.
+    """
+    report = Report(steps, seed, timing.LENGTHS if lengths is None else lengths)
     with suppress(KeyboardInterrupt):
-        models = {name: training.make(name, TASKS["dates"].vocabulary, dim, seed=seed) for name in NAMES}
-        timing.measure(models, TASKS["dates"].vocabulary, lengths, rounds, advance, report.times)
+        vocab_size = TASKS["dates"].vocab_size
+        models = {name: training.make(name, vocab_size, dim, seed=seed) for name in NAMES}
+        timing.measure(models, vocab_size, report.lengths, rounds, advance, report.times)
         for name, count in steps.items():
             task = TASKS[name]
             for who in NAMES:
-                model = training.make(who, task.vocabulary, dim, seed=seed)
-                learned = training.teach(model, task, count, batch, rate, seed, advance)
-                training.examine(model, task, learned, held_out, seed)
-                report.learned.setdefault(name, {})[who] = learned
+                model = training.make(who, task.vocab_size, dim, seed=seed)
+                result = training.train(model, task, count, batch_size, learning_rate, seed, advance)
+                training.evaluate(model, task, result, held_out, seed)
+                report.results.setdefault(name, {})[who] = result
     return report

@@ -7,35 +7,34 @@ from rich.table import Table
 from rich.text import Text
 
 from regard._internal.measure import machine_line
+from regard._internal.tables import new_table
 from regard.race.report import Report
 from regard.race.tasks import TASKS
 from regard.race.training import NAMES
 
 
 def table(report: Report) -> RenderableType:
-    """The machine, time against length, accuracy, and what follows from it."""
-    parts: list[RenderableType] = [Text(f"{machine_line(report.machine)}.")]
+    """The machine, time by length, accuracy, and the conclusion."""
+    lines: list[RenderableType] = [Text(f"{machine_line(report.machine)}.")]
     if report.times.step:
-        parts += [Text(), _times(report)]
-    if report.learned:
-        parts += [Text(), _accuracy(report)]
-    return Group(*parts, Text(), *(Text(line) for line in report.conclusion()))
+        lines += [Text(), _times(report)]
+    if report.results:
+        lines += [Text(), _accuracy(report)]
+    return Group(*lines, Text(), *(Text(line) for line in report.conclusion()))
 
 
 def _times(report: Report) -> Table:
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    columns = ("length", *(f"step, {name}" for name in NAMES), "ratio", *(f"token, {name}" for name in NAMES), "ratio")
-    for name in columns:
-        drawn.add_column(name, justify="right")
+    steps, tokens = ([f"{unit}, {name}" for name in NAMES.values()] for unit in ("step", "token"))
+    table = new_table("length", *steps, "ratio", *tokens, "ratio", no_wrap=False)
+    table.columns[0].justify = "right"
     for length, step in report.times.step.items():
-        token = report.times.token.get(length)
         cells = [f"{length:,}", *(_milliseconds(step[name]) for name in NAMES)]
         cells.append(f"{report.times.ratio(report.times.step, length):.2f}")
-        if token:
+        if token := report.times.token.get(length):
             cells += [_milliseconds(token[name]) for name in NAMES]
             cells.append(f"{report.times.ratio(report.times.token, length):.2f}")
-        drawn.add_row(*cells)
-    return drawn
+        table.add_row(*cells)
+    return table
 
 
 def _milliseconds(seconds: float) -> str:
@@ -43,21 +42,29 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _accuracy(report: Report) -> Table:
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("task", "", "parameters", "training", "exact", "at the longest", "writes"):
-        drawn.add_column(name, justify="left" if name in ("task", "", "writes") else "right")
-    for name, each in report.learned.items():
-        for who, learned in each.items():
-            longest = max(learned.by_length)
-            first = who == next(iter(each))
-            between = " " if name == "numbers" else ""
-            drawn.add_row(
-                f"{name}: {''.join(TASKS[name].example)}" if first else "",
+    table = new_table(
+        "task",
+        "model",
+        "parameters",
+        "training",
+        "exact",
+        "at the longest",
+        "writes",
+        left=("model", "writes"),
+        no_wrap=False,
+    )
+    for task, results in report.results.items():
+        separator = " " if task == "numbers" else ""
+        for who, result in results.items():
+            longest = max(result.by_length)
+            is_first = who == next(iter(results))
+            table.add_row(
+                f"{task}: {''.join(TASKS[task].example)}" if is_first else "",
                 NAMES[who],
-                f"{learned.parameters:,}",
-                f"{learned.seconds:.0f} s",
-                f"{learned.accuracy:.1%}",
-                f"{learned.by_length[longest][0]:.1%} ({longest})",
-                between.join(learned.written),
+                f"{result.parameters:,}",
+                f"{result.seconds:.0f} s",
+                f"{result.accuracy:.1%}",
+                f"{result.by_length[longest][0]:.1%} ({longest})",
+                separator.join(result.written),
             )
-    return drawn
+    return table

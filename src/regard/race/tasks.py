@@ -1,4 +1,4 @@
-"""Tasks with a right answer, from one sequence to another; a tenth of all examples is held out."""
+"""Sequence-to-sequence tasks with one right answer; a tenth of all examples is held out."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from string import ascii_letters, ascii_lowercase, digits
 import torch
 from torch import Tensor
 
-PAD, FIRST, LAST = range(3)
+from regard.race import TaskName
+
+PAD, BOS, EOS = range(3)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned: `make(random)` draws an example, and `answer(source)` is the one right target.
+    """A task: `make(random)` draws a source, and `answer(source)` is its one right target.
 
-    `tokens` are all there are in sources and targets; `example` is the source whose alignment is shown; `steps` of
-    training are enough for both architectures to learn it.
+    tokens: All tokens of sources and targets. example: The source whose alignment is shown. steps: Training steps that
+    are enough for both architectures to learn the task.
     """
 
-    name: str
-    about: str
+    name: TaskName
     make: Callable[[random.Random], list[str]]
     answer: Callable[[list[str]], list[str]]
     tokens: tuple[str, ...]
@@ -34,23 +35,23 @@ class Task:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Each token's."""
-        return {token: n for n, token in enumerate(self.tokens, LAST + 1)}
+        """The number of each token."""
+        return {token: n for n, token in enumerate(self.tokens, EOS + 1)}
 
     @property
-    def vocabulary(self) -> int:
-        """How many tokens there are, with those that mark beginning and end."""
-        return len(self.tokens) + LAST + 1
+    def vocab_size(self) -> int:
+        """The number of tokens, with padding, BOS and EOS."""
+        return len(self.tokens) + EOS + 1
 
-    def written(self, numbers: list[int]) -> list[str]:
-        """Tokens by number, up to the end."""
-        numbers = numbers[: numbers.index(LAST)] if LAST in numbers else numbers
-        return [self.tokens[n - LAST - 1] if n > LAST else "?" for n in numbers]
+    def decode(self, numbers: list[int]) -> list[str]:
+        """The tokens with these numbers, up to EOS."""
+        numbers = numbers[: numbers.index(EOS)] if EOS in numbers else numbers
+        return [self.tokens[n - EOS - 1] if n > EOS else "?" for n in numbers]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """source (B,M), its lengths (B,), target (B,N) from FIRST on, label (B,N) up to LAST; −100 where it is padded."""
+    """source (B,M), lengths (B,) of the sources, target (B,N) from BOS on, label (B,N) up to EOS, padded with −100."""
 
     source: Tensor
     lengths: Tensor
@@ -59,14 +60,14 @@ class Batch:
 
 
 def batch(task: Task, examples: list[list[str]]) -> Batch:
-    """Sources with their answers, as tensors."""
+    """Sources and their answers as tensors."""
     sources = [[task.numbers[token] for token in source] for source in examples]
     answers = [[task.numbers[token] for token in task.answer(source)] for source in examples]
     return Batch(
         _padded(sources, PAD),
         torch.tensor([len(source) for source in sources]),
-        _padded([[FIRST, *answer] for answer in answers], PAD),
-        _padded([[*answer, LAST] for answer in answers], -100),
+        _padded([[BOS, *answer] for answer in answers], PAD),
+        _padded([[*answer, EOS] for answer in answers], -100),
     )
 
 
@@ -76,24 +77,24 @@ def _padded(rows: list[list[int]], fill: int) -> Tensor:
 
 
 def draw(task: Task, count: int, seed: str, held_out: bool) -> list[list[str]]:
-    """So many sources of the held-out tenth, all different, or of the others: always the same for a seed."""
+    """Sources of the held-out tenth, all different, or of the rest; always the same for a seed."""
     generator = random.Random(seed)
-    found: list[list[str]] = []
+    sources: list[list[str]] = []
     seen: set[str] = set()
-    while len(found) < count:
+    while len(sources) < count:
         source = task.make(generator)
         text = "".join(source)
         if (zlib.crc32(text.encode()) % 10 == 0) == held_out and not (held_out and text in seen):
-            found.append(source)
+            sources.append(source)
             seen.add(text)
-    return found
+    return sources
 
 
 # Reversing a string
 
 
-def _letters(generator: random.Random, most: int = 32) -> list[str]:
-    return generator.choices(ascii_lowercase, k=max(generator.randint(1, most), generator.randint(1, most)))
+def _letters(generator: random.Random, longest: int = 32) -> list[str]:
+    return generator.choices(ascii_lowercase, k=max(generator.randint(1, longest), generator.randint(1, longest)))
 
 
 # Dates
@@ -114,17 +115,17 @@ _FORMS = (
 def _date(generator: random.Random) -> list[str]:
     year, month = generator.randint(1600, 2199), generator.randint(1, 12)
     day = generator.randint(1, calendar.monthrange(year, month)[1])
-    about = {
+    fields = {
         "th": "th" if 10 < day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th"),
         "month": _MONTHS[month],
         "short": _MONTHS[month][:3],
         "weekday": calendar.day_name[calendar.weekday(year, month, day)],
     }
-    return list(generator.choice(_FORMS).format(day=day, number=month, year=year, **about))
+    return list(generator.choice(_FORMS).format(day=day, number=month, year=year, **fields))
 
 
 def _normalised(source: list[str]) -> list[str]:
-    """As YYYY-MM-DD."""
+    """A date as YYYY-MM-DD."""
     text = "".join(source).partition("day, ")[2] or "".join(source)
     numbers = "".join(c if c in digits else " " for c in text).split()
     year = int(numbers[-1])
@@ -151,7 +152,7 @@ def _number(generator: random.Random) -> list[str]:
 
 
 def _in_words(source: list[str]) -> list[str]:
-    """As it is said in English: 1,987 is one thousand nine hundred and eighty seven."""
+    """A number in English words: 1,987 is one thousand nine hundred and eighty seven."""
     number = int("".join(source))
     words: list[str] = []
     for size, name in ((10**6, "million"), (1000, "thousand")):
@@ -179,12 +180,11 @@ def _below_thousand(number: int) -> list[str]:
     return [*words, _SMALL[number]]
 
 
-TASKS = {
+TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
             "reverse",
-            "a string of up to 32 letters, reversed",
             _letters,
             lambda source: source[::-1],
             tuple(ascii_lowercase),
@@ -193,7 +193,6 @@ TASKS = {
         ),
         Task(
             "dates",
-            "a written date, as YYYY-MM-DD",
             _date,
             _normalised,
             (*ascii_letters, *digits, *" ,./-"),
@@ -202,7 +201,6 @@ TASKS = {
         ),
         Task(
             "numbers",
-            "a number, in English words",
             _number,
             _in_words,
             (*digits, *_SMALL, *_TENS, "hundred", "thousand", "million", "and"),

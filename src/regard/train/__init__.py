@@ -1,1 +1,1 @@
-"""A contextual encoder of one's own, from plain text."""
+"""Training a contextual encoder of your own on plain text."""

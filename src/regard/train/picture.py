@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def picture(history: History) -> Figure:
-    """Loss by step, of what is learned from and of what is held out, and the share of held-out tokens found."""
+    """Training and held-out loss by step, and held-out accuracy: the share of masked tokens predicted correctly."""
     figure = plotting.new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    plotting.style_axes(left, "Loss, in nats a token")
-    plotting.style_axes(right, "Held-out tokens found")
+    plotting.style_axes(left, "Loss (nats per token)")
+    plotting.style_axes(right, "Held-out accuracy")
     smooth, mean = [], history.losses[0]
     for loss in history.losses:
         mean += 0.05 * (loss - mean)
         smooth.append(mean)
     steps = [step for step, _, _ in history.held_out]
-    left.plot(range(1, len(smooth) + 1), smooth, color="#21918c", linewidth=1.2, label="learned from")
+    left.plot(range(1, len(smooth) + 1), smooth, color="#21918c", linewidth=1.2, label="training")
     left.plot(steps, [loss for _, loss, _ in history.held_out], "o-", color="#440154", markersize=4, label="held out")
     right.plot(steps, [accuracy for _, _, accuracy in history.held_out], "o-", color="#440154", markersize=4)
     right.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")

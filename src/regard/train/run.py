@@ -1,4 +1,4 @@
-"""Masked-language-model training that can be killed at any moment and gone on with, to the same bits."""
+"""Masked-language-model training that can be interrupted at any moment and resumed, to the same bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from regard._internal import plotting
+from regard._internal.deprecated import renamed_arguments
 from regard._internal.files import atomic_write
+from regard._internal.plurals import counted
 from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
 from regard.train import text as texts
 from regard.train.text import Text, masked
@@ -26,52 +28,109 @@ if TYPE_CHECKING:
 STATE = "training.pt"
 
 
+# The names of options in checkpoints of the previous release, where they differ from today's.
+OLD_NAMES = {
+    "vocab_size": "vocabulary",
+    "seq_length": "length",
+    "batch_size": "batch",
+    "learning_rate": "rate",
+    "eval_every": "every",
+}
+
+
+@renamed_arguments(**{old: new for new, old in OLD_NAMES.items()})
 @dataclass(frozen=True)
 class Options:
-    """What a run is: with the same options and text it is the same run, to the bit."""
+    """The options of a run: with the same options and text it is the same run, to the bit.
+
+    Args:
+        layers, dim, heads: The sizes of the encoder; dim is the vector size.
+        vocab_size: Maximum number of tokens in the vocabulary.
+        seq_length: Maximum number of tokens that the model reads at once.
+        steps: Maximum number of training steps.
+        batch_size: Sequences per step.
+        learning_rate: Its peak, after a tenth of the steps.
+        eval_every: Steps between evaluations, each with a checkpoint.
+        patience: Evaluations without improvement after which the run stops.
+    """
 
     layers: int = 2
     dim: int = 128
     heads: int = 4
-    vocabulary: int = 8000
-    length: int = 64
+    vocab_size: int = 8000
+    seq_length: int = 64
     steps: int = 12_000
-    batch: int = 16
-    rate: float = 2e-3
+    batch_size: int = 16
+    learning_rate: float = 2e-3
     dropout: float = 0.0
-    every: int = 500
+    eval_every: int = 500
     patience: int = 5
     seed: int = 0
 
 
+class RunExistsError(ValueError):
+    """The folder holds a run, which is not to be resumed."""
+
+
+class OptionMismatchError(ValueError):
+    """The folder holds a run with other options. name: of the first that differs."""
+
+    def __init__(self, out: Path, name: str, theirs: object, ours: object) -> None:
+        super().__init__(f"{out} holds a run with {name}={theirs}. Got {name}={ours}.")
+        self.out, self.name, self.theirs, self.ours = out, name, theirs, ours
+
+
 @dataclass
 class History:
-    """losses: of every step. held_out: (step, loss, accuracy) of every evaluation; the best is the model's."""
+    """losses: of every step. held_out: (step, loss, accuracy) of every evaluation; the best is that of the model."""
 
     losses: list[float] = field(default_factory=list)
     held_out: list[tuple[int, float, float]] = field(default_factory=list)
 
     @property
     def best(self) -> tuple[int, float, float]:
-        """The evaluation with the least loss; before the first, a loss of ∞."""
-        return min(self.held_out, key=lambda one: one[1], default=(0, math.inf, 0.0))
+        """The evaluation with the lowest loss; before the first, a loss of ∞."""
+        return min(self.held_out, key=lambda evaluation: evaluation[1], default=(0, math.inf, 0.0))
 
     def ended(self, options: Options) -> str:
-        """Why there is no further step to go; empty while there is."""
+        """Why the run has ended; "" if it has not."""
         if len(self.losses) >= options.steps:
             return "all steps are done"
-        late = [step for step, _, _ in self.held_out if step > self.best[0]]
-        return f"no better on held-out text in {len(late)} evaluations" if len(late) >= options.patience else ""
+        since_best = [step for step, _, _ in self.held_out if step > self.best[0]]
+        if len(since_best) < options.patience:
+            return ""
+        return f"no better on held-out text in {counted(len(since_best), 'evaluation')}"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step: its number, its loss, the last held-out accuracy, tokens learned from so far in this process."""
+    """A step that was made: its number and loss, the last held-out accuracy, and the tokens trained on so far here."""
 
     step: int
     loss: float
     accuracy: float
     tokens: int
+
+
+@dataclass
+class _Run:
+    """What a run consists of, and its checkpoints hold."""
+
+    out: Path
+    options: Options
+    text: Text
+    tokenizer: Tokenizer
+    model: MaskedLanguageModel
+    optimizer: torch.optim.Optimizer
+    history: History
+
+    def evaluate_and_save(self, held_out: Tensor) -> None:
+        """Evaluate, export the model if it is the best so far, and save a checkpoint."""
+        step = len(self.history.losses)
+        self.history.held_out.append((step, *evaluate(self.model, held_out, self.options)))
+        if self.history.best[0] == step:
+            _export(self.out, self.options, self.model, self.tokenizer)
+        _save_checkpoint(self)
 
 
 def train(
@@ -82,59 +141,67 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], object] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Train an encoder on text and write it to `out`, as transformers and `regard.Lens` open it.
+    """Train an encoder on text, by masked-language modelling, and write it to the folder `out`.
 
-    A checkpoint follows each evaluation. Returns a report of what was learned.
+    transformers and `regard.Lens` open the folder. A checkpoint follows each evaluation.
 
-    Raises ValueError where text or options do not do, or `out` holds another run; OSError where files fail.
+    Args:
+        files: Plain text in UTF-8; - is stdin.
+        resume: Continue the run in the folder from its last checkpoint.
+        progress: Called after each step.
+
+    Returns: A report: how the run ended, its steps, seconds, tokens, parameters and losses, and the best evaluation.
+
+    Raises:
+        ValueError: There is too little text, options contradict each other, or the folder holds something else.
+        OSError: A file cannot be read or written.
     """
     text = texts.read(files)
-    before = _before(out, options, text, resume)
-    tokenizer = _new_tokenizer(out, text, options) if before is None else texts.load_tokenizer(out)
+    saved = _open_folder(out, options, text, resume)
+    tokenizer = _new_tokenizer(out, text, options) if saved is None else texts.load_tokenizer(out)
     learned, held_out = (
-        texts.blocks(tokenizer, sections, options.length) for sections in (text.learned, text.held_out)
+        texts.blocks(tokenizer, sections, options.seq_length) for sections in (text.learned, text.held_out)
     )
-    texts.check(learned, held_out, text, options.length)
+    texts.check(learned, held_out, text, options.seq_length)
     model = make(options, tokenizer.get_vocab_size())
-    optimizer = _optimizer(model, options.rate)
-    history = History()
-    if before is not None:
-        model.load_state_dict(before["model"])
-        optimizer.load_state_dict(before["optimizer"])
-        history = History(before["losses"], [tuple(one) for one in before["held_out"]])
-    start, first = time.perf_counter(), len(history.losses)
-    if before is None:
-        _save(out, options, text, model, optimizer, history)
-    while not history.ended(options):
-        step = len(history.losses)
-        history.losses.append(_step(model, optimizer, learned, step, options))
-        if (step + 1) % options.every == 0 or step + 1 == options.steps:
-            history.held_out.append((step + 1, *evaluate(model, held_out, options)))
-            if history.best[0] == step + 1:
-                _export(out, options, model, tokenizer)
-            _save(out, options, text, model, optimizer, history)
-        accuracy = history.held_out[-1][2] if history.held_out else 0.0
-        progress(Progress(step + 1, history.losses[-1], accuracy, (step + 1 - first) * options.batch * options.length))
-    step, loss, accuracy = history.best
+    run = _Run(out, options, text, tokenizer, model, _optimizer(model, options.learning_rate), History())
+    if saved is None:
+        _save_checkpoint(run)
+    else:
+        _load_checkpoint(run, saved)
+    start, first_step = time.perf_counter(), len(run.history.losses)
+    while not run.history.ended(options):
+        step = len(run.history.losses)
+        run.history.losses.append(_step(model, run.optimizer, learned, step, options))
+        if (step + 1) % options.eval_every == 0 or step + 1 == options.steps:
+            run.evaluate_and_save(held_out)
+        accuracy = run.history.held_out[-1][2] if run.history.held_out else 0.0
+        tokens = (step + 1 - first_step) * options.batch_size * options.seq_length
+        progress(Progress(step + 1, run.history.losses[-1], accuracy, tokens))
+    return _report(run, time.perf_counter() - start, learned, held_out)
+
+
+def _report(run: _Run, seconds: float, learned: Tensor, held_out: Tensor) -> dict[str, Any]:
+    step, loss, accuracy = run.history.best
     return {
-        "out": str(out),
-        "ended": history.ended(options),
-        "steps": len(history.losses),
-        "seconds": time.perf_counter() - start,
+        "out": str(run.out),
+        "ended": run.history.ended(run.options),
+        "steps": len(run.history.losses),
+        "seconds": seconds,
         "tokens": {"learned": learned.numel(), "held_out": held_out.numel()},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "best": {"step": step, "loss": loss, "accuracy": accuracy},
-        "final_loss": history.losses[-1],
-        "held_out": [list(one) for one in history.held_out],
+        "final_loss": run.history.losses[-1],
+        "held_out": [list(evaluation) for evaluation in run.history.held_out],
     }
 
 
-def make(options: Options, vocabulary: int) -> MaskedLanguageModel:
-    """The model before the first step, of BERT's shape; its matrices larger than BERT's, which small ones learn by."""
+def make(options: Options, vocab_size: int) -> MaskedLanguageModel:
+    """The model before the first step: BERT's shape, with larger initial weights, from which small models learn."""
     torch.manual_seed(options.seed)
-    sizes: dict[str, Any] = {"heads": options.heads, "inner": 4 * options.dim}
+    sizes: dict[str, Any] = {"heads": options.heads, "d_ff": 4 * options.dim}
     sizes |= {"epsilon": 1e-12, "dropout": options.dropout}
-    embeddings = Embeddings(vocabulary, options.dim, options.length, 2, dropout=options.dropout)
+    embeddings = Embeddings(vocab_size, options.dim, options.seq_length, 2, dropout=options.dropout)
     model = MaskedLanguageModel(Encoder(embeddings, options.layers, dim=options.dim, **sizes), options.dim)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
@@ -145,133 +212,161 @@ def make(options: Options, vocabulary: int) -> MaskedLanguageModel:
     return model
 
 
-def _optimizer(model: nn.Module, rate: float) -> torch.optim.AdamW:
+def _optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, learning_rate, betas=(0.9, 0.98))
 
 
 def _step(
     model: MaskedLanguageModel, optimizer: torch.optim.Optimizer, learned: Tensor, step: int, options: Options
 ) -> float:
-    """One step; all that is random about it follows from the seed and its number."""
+    """One training step. Its masks and dropout depend on the seed and the step number alone. Returns the loss."""
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-    torch.manual_seed(options.seed * 1_000_003 + step)  # of dropout
+    torch.manual_seed(options.seed * 1_000_003 + step)  # for dropout
     ids = learned[_order(len(learned), step, options)]
     changed, at = masked(ids, model.encoder.embeddings.tokens.num_embeddings, generator)
-    rising = max(1, options.steps // 10)
+    warmup = max(1, options.steps // 10)
     for group in optimizer.param_groups:
-        group["lr"] = options.rate * min((step + 1) / rising, (options.steps - step) / (options.steps - rising + 1))
+        group["lr"] = options.learning_rate * min(
+            (step + 1) / warmup, (options.steps - step) / (options.steps - warmup + 1)
+        )
     model.train()
     loss = nn.functional.cross_entropy(model(changed, at), ids[at])
     optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.item()
 
 
 def _order(count: int, step: int, options: Options) -> Tensor:
-    """Which blocks a step learns from: all of them in turn, shuffled anew each time."""
-    places = torch.arange(step * options.batch, (step + 1) * options.batch)
-    rounds = [
+    """The blocks that a step learns from: all blocks in turn, shuffled anew in each epoch."""
+    places = torch.arange(step * options.batch_size, (step + 1) * options.batch_size)
+    epochs = [
         torch.randperm(count, generator=torch.Generator().manual_seed(options.seed * 7919 + n))
         for n in range(int(places[0]) // count, int(places[-1]) // count + 1)
     ]
-    return torch.cat(rounds)[places - int(places[0]) // count * count]
+    return torch.cat(epochs)[places - int(places[0]) // count * count]
 
 
 @torch.no_grad()
 def evaluate(model: MaskedLanguageModel, held_out: Tensor, options: Options) -> tuple[float, float]:
-    """(loss, accuracy) on held-out text, with the same masks each time."""
+    """(loss, accuracy) on held-out text, with the same masks every time."""
     model.eval()
     changed, at = held_out_masks(held_out, model.encoder.embeddings.tokens.num_embeddings)
-    total = right = 0.0
-    for some in range(0, len(held_out), options.batch):
-        here = slice(some, some + options.batch)
-        logits, ids = model(changed[here], at[here]), held_out[here][at[here]]
-        total += nn.functional.cross_entropy(logits, ids, reduction="sum").item()
-        right += (logits.argmax(-1) == ids).sum().item()
+    loss = correct = 0.0
+    for start in range(0, len(held_out), options.batch_size):
+        batch = slice(start, start + options.batch_size)
+        logits, ids = model(changed[batch], at[batch]), held_out[batch][at[batch]]
+        loss += nn.functional.cross_entropy(logits, ids, reduction="sum").item()
+        correct += (logits.argmax(-1) == ids).sum().item()
     count = int(at.sum())
-    return total / count, right / count
+    return loss / count, correct / count
 
 
-def held_out_masks(held_out: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """What is asked of the held-out text."""
-    return masked(held_out, vocabulary, torch.Generator().manual_seed(0))
+def held_out_masks(held_out: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """The held-out text with tokens masked for the evaluation, and where."""
+    return masked(held_out, vocab_size, torch.Generator().manual_seed(0))
 
 
 # Files
 
 
-def _before(out: Path, options: Options, text: Text, resume: bool) -> dict[str, Any] | None:
-    """The state to go on from; None at the beginning. Raises ValueError where `out` holds something else."""
+def _open_folder(out: Path, options: Options, text: Text, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to resume from; None for a new run. Raises ValueError if `out` holds something else."""
     state = out / STATE
-    there: set[str] = set()
+    names: set[str] = set()
     for path in out.iterdir() if out.is_dir() else ():
-        if path.name.startswith(".regard-"):  # what a killed run was writing
+        if path.name.startswith(".regard-"):  # a temporary file of a run that was killed
             path.unlink()
         else:
-            there.add(path.name)
-    begun = out.is_dir() and there <= {"tokenizer.json", "tokenizer_config.json"}  # without a first checkpoint
-    if begun or not resume:
+            names.add(path.name)
+    before_first_checkpoint = out.is_dir() and names <= {"tokenizer.json", "tokenizer_config.json"}
+    if before_first_checkpoint or not resume:
         if state.exists():
-            raise ValueError(f"{out} holds a run already: resume=True goes on with it.")
-        if out.exists() and not begun:
+            raise RunExistsError(f"{out} holds a run already: resume=True continues it.")
+        if out.exists() and not before_first_checkpoint:
             raise ValueError(f"{out} is not an empty folder.")
         out.mkdir(parents=True, exist_ok=True)
         return None
     if not state.exists():
-        raise ValueError(f"{out} holds no run to go on with: there is no {STATE}.")
+        raise ValueError(f"{out} holds no run to resume: there is no {STATE}.")
+    return _read_checkpoint(out, options, text)
+
+
+def _read_checkpoint(out: Path, options: Options, text: Text) -> dict[str, Any]:
+    """The checkpoint in a folder. Raises ValueError if it is damaged, or of another run."""
+    state = out / STATE
     try:
-        found = torch.load(state, weights_only=True)
-        theirs, digest = found["options"], found["text"]
+        saved: dict[str, Any] = torch.load(state, weights_only=True)
+        theirs_by_name, digest = saved["options"], saved["text"]
     except Exception as error:  # a damaged file raises errors of every kind
         raise ValueError(f"{state} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.") from None
-    for name, value in asdict(options).items():
-        if theirs.get(name) != value:
-            raise ValueError(f"{out} holds a run with --{name} {theirs.get(name)}. Got --{name} {value}.")
+    for name, ours in asdict(options).items():
+        theirs = theirs_by_name.get(name, theirs_by_name.get(OLD_NAMES.get(name)))
+        if theirs != ours:
+            raise OptionMismatchError(out, name, theirs, ours)
     if digest != text.digest:
         raise ValueError(f"{out} holds a run on another text.")
-    return found
+    return saved
+
+
+def _load_checkpoint(run: _Run, saved: dict[str, Any]) -> None:
+    run.model.load_state_dict(saved["model"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    run.history = History(saved["losses"], [tuple(evaluation) for evaluation in saved["held_out"]])
+
+
+def _save_checkpoint(run: _Run) -> None:
+    """Save the state of a run, and a picture of its losses if matplotlib is installed."""
+    state = {
+        "options": asdict(run.options),
+        "text": run.text.digest,
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "losses": run.history.losses,
+        "held_out": [list(evaluation) for evaluation in run.history.held_out],
+    }
+    content = io.BytesIO()
+    torch.save(state, content)
+    atomic_write(run.out / STATE, lambda file: file.write(content.getbuffer()))
+    if run.history.held_out:
+        from regard.train.picture import picture
+
+        try:
+            png = plotting.to_bytes(picture(run.history), "png")
+        except ImportError:  # the picture is optional
+            return
+        atomic_write(run.out / "losses.png", lambda file: file.write(png))
 
 
 def _new_tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
-    """Written before all else."""
-    tokenizer = texts.make_tokenizer(text, options.vocabulary, options.length)
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": options.length, "do_lower_case": True}
-    about |= {f"{name[1:-1].lower()}_token": name for name in texts.SPECIAL}
-    atomic_write(out / "tokenizer_config.json", lambda f: f.write(json.dumps(about, indent=2).encode()))
-    atomic_write(out / "tokenizer.json", lambda f: f.write(tokenizer.to_str(pretty=True).encode()))
+    """A tokenizer for the text, written to the folder before anything else."""
+    tokenizer = texts.make_tokenizer(text, options.vocab_size, options.seq_length)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": options.seq_length,
+        "do_lower_case": True,
+    }
+    config |= {f"{name[1:-1].lower()}_token": name for name in texts.SPECIAL}
+    atomic_write(out / "tokenizer_config.json", lambda file: file.write(json.dumps(config, indent=2).encode()))
+    atomic_write(out / "tokenizer.json", lambda file: file.write(tokenizer.to_str(pretty=True).encode()))
     return tokenizer
 
 
 def _export(out: Path, options: Options, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-    sizes = asdict(options) | {"vocabulary": tokenizer.get_vocab_size(), "positions": options.length, "types": 2}
-    sizes |= {"inner": 4 * options.dim, "epsilon": 1e-12, "activation": "gelu"}
-    checkpoint.save(out, model.state_dict(), sizes, pad_token_id=texts.PAD)
-
-
-def _save(
-    out: Path, options: Options, text: Text, model: nn.Module, optimizer: torch.optim.Optimizer, history: History
-) -> None:
-    state = {
-        "options": asdict(options),
-        "text": text.digest,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "losses": history.losses,
-        "held_out": [list(one) for one in history.held_out],
+    sizes = {
+        "layers": options.layers,
+        "dim": options.dim,
+        "heads": options.heads,
+        "dropout": options.dropout,
+        "vocab_size": tokenizer.get_vocab_size(),
+        "positions": options.seq_length,
+        "types": 2,
+        "d_ff": 4 * options.dim,
+        "epsilon": 1e-12,
+        "activation": "gelu",
     }
-    content = io.BytesIO()
-    torch.save(state, content)
-    atomic_write(out / STATE, lambda file: file.write(content.getbuffer()))
-    if history.held_out:
-        from regard.train.picture import picture
-
-        try:
-            drawn = plotting.to_bytes(picture(history), "png")
-        except ImportError:  # a picture is welcome, not needed
-            return
-        atomic_write(out / "losses.png", lambda file: file.write(drawn))
+    checkpoint.save(out, model.state_dict(), sizes, pad_token_id=texts.PAD)

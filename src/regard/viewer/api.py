@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regard._internal import heap
 from regard.lens.lens import Lens
-from regard.lens.patterns import HABITS, NAMED, habits
+from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
 from regard.viewer import replies
 from regard.viewer.bundle import render_page
@@ -221,9 +221,9 @@ class ViewerAPI:
         def draw(progress: Progress) -> ThumbnailsReply:
             return ThumbnailsReply(
                 thumbnails=thumbs(reading, request.layer, request.hide, progress),
-                shares=habits(reading, request.layer),
-                patterns=HABITS,
-                threshold=NAMED,
+                shares=pattern_shares(reading, request.layer),
+                patterns=PATTERNS,
+                threshold=NAMED_FROM,
             )
 
         units = len(reading.units)

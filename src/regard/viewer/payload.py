@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.lens.carried import lengths, projected
-from regard.lens.patterns import HABITS, NAMED, habits
+from regard.lens.contributions import knows_output_weight, value_norms
+from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.viewer.protocol import LOGARITHM_STEPS, MAPPED_UNITS, Metadata, Projections
 from regard.viewer.tiles import Matrix
 
@@ -97,7 +97,7 @@ def payload(
     for layer in attended:
         arrays = _select_heads(tensors[layer], heads[layer], reading.heads) if layer in heads else tensors[layer]
         encode = _exact if exact else _packed
-        shares = habits(reading, layer).tolist()
+        shares = pattern_shares(reading, layer).tolist()
         layers[layer] = {
             **_rule(reading, layer),
             **{name: encode(tensor) for name, tensor in arrays.items() if name in names},
@@ -110,8 +110,8 @@ def payload(
     return {
         "metadata": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
-        "patterns": HABITS,
-        "threshold": NAMED,
+        "patterns": PATTERNS,
+        "threshold": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
         "compared": compared,
@@ -126,8 +126,8 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     if scores.bias is not None or scores.mask.given is not None:
         # N × N numbers that no rule gives: the page gets the weights that result, word by word.
         return {"weights": reading.weights(layer), **arrays}  # (H, U, U)
-    if projected(reading, layer):  # those of the values alone the page computes
-        arrays["lengths"] = lengths(reading, layer)[..., None]  # (H, N, 1)
+    if knows_output_weight(reading, layer):  # those of the values alone the page computes
+        arrays["lengths"] = value_norms(reading, layer)[..., None]  # (H, N, 1)
     return {
         "query": scores.query[0],  # (H, N, D)
         "key": scores.key[0],  # (G, N, D)

@@ -12,11 +12,11 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from regard.lens.carried import lengths as lengths_of_values
-from regard.lens.carried import projected
 from regard.lens.compare import comparison
+from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.lens import Lens
-from regard.lens.reading import Reading, Word
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.mask import Block
 from regard.viewer.jobs import Progress
 from regard.viewer.payload import projections
@@ -41,7 +41,7 @@ def walk(reading: Reading, request: WalkRequest) -> WalkReply:
     attention = reading.attention[layer]
     scores, weights = attention.weights.scores, walk.weights[row]
     assert walk.carried is not None
-    carried, lengths = walk.carried[row], lengths_of_values(reading, layer)[head].cpu()
+    carried, lengths = walk.carried[row], value_norms(reading, layer)[head].cpu()
     rows = _listed(weights, request.all)
     row_of_scores = Block(slice(0, 1), slice(head, head + 1), slice(token, token + 1), slice(0, len(weights)))
     seen = ~scores.tile(row_of_scores)[0, 0, 0].isneginf().cpu()
@@ -56,7 +56,7 @@ def walk(reading: Reading, request: WalkRequest) -> WalkReply:
         masked=bool((~seen).any()),
         error=_finite(walk.error),
         carried_total=_finite(carried.sum()),
-        projected=projected(reading, layer),
+        projected=knows_output_weight(reading, layer),
         made=projections(walk.made),
         x=walk.x[row],
         query=walk.query[row],

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from regard.lens import Lens
-from regard.models.model import EMBEDDED, check_text
+from regard.lens.encode import check_text
+from regard.models import EMBEDDED
 
 
 def lens_factories(models: Sequence[str | None], allow_pickle: bool = False) -> dict[str, Callable[[], Lens]]:

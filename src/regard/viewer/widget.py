@@ -16,8 +16,9 @@ try:
 except ImportError as error:
     raise ImportError(f"The notebook viewer is not installed ({error}): pip install 'regard[notebook]'.") from None
 
-from regard.lens.display import chosen
-from regard.lens.reading import Reading, Word
+from regard.lens.display import unit_index
+from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import asset
 from regard.viewer.protocol import RequestError
@@ -60,7 +61,7 @@ class Viewer(anywidget.AnyWidget):
         self._reading, self._selected = reading, (layer, head)
         self._api = ViewerAPI({} if lens is None else {lens.name: lambda: lens}, opening=reading)
         opening = {
-            "word": chosen(reading, word, nth),
+            "word": unit_index(reading, word, nth),
             "layer": None if layer is None else layer % reading.layers,
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from regard._typing import Index
 from regard.backends import ranking, streaming
 from regard.backends.protocol import Reductions, Softmax
-from regard.mask import Block, part, positions, select
+from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
 from regard.weights.autograd import Pull, Reduction, ask
 
@@ -303,7 +303,7 @@ def _apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor,
 
 def _pull_at_apply(softmax: Softmax, grad: Tensor, x: Tensor) -> Pull:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
-        vectors = part(x, at.batch, streaming.heads_of(x, softmax.scores, at), at.columns)
+        vectors = select_broadcast(x, at.batch, streaming.heads_of(x, softmax.scores, at), at.columns)
         return matmul(grad[at.batch, at.heads, at.rows], vectors.to(grad.dtype).mT)
 
     return Pull(cotangent)
@@ -316,10 +316,10 @@ def _apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Fl
 def _pull_at_transposed(softmax: Softmax, grad: Tensor, y: Tensor) -> Pull:
     scores: Scores = softmax.scores
     if y.shape[1] not in (1, scores.shape[1]):
-        y = y.repeat_interleave(scores.repeat, 1)
+        y = y.repeat_interleave(scores.n_rep, 1)
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
-        vectors = part(y, at.batch, at.heads, at.rows).to(grad.dtype)
+        vectors = select_broadcast(y, at.batch, at.heads, at.rows).to(grad.dtype)
         return vectors @ grad[at.batch, at.heads, at.columns].mT
 
     return Pull(cotangent)

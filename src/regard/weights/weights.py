@@ -190,7 +190,7 @@ class Weights(TensorLike):
         n %= batch
         scores, only = self.scores, slice(n, n + 1)
         return Weights(
-            scores if batch == 1 else scores.of_sequence(n),
+            scores.of_heads(only, slice(0, scores.shape[1])),
             self._lse[only],
             self._sinks,
             leading=self._leading[-1:],

@@ -1,6 +1,0 @@
-// AVX2 with FMA and F16C: Intel since Haswell, AMD since Zen.
-
-#define REGARD_ISA avx2
-
-#include "../simd_avx2.hpp"
-#include "../kernel.hpp"

@@ -1,6 +1,0 @@
-// AVX-512 with the pair dot product of bfloat16: AMD Zen 4, Intel Cooper Lake and later.
-
-#define REGARD_ISA avx512bf16
-
-#include "../simd_avx512.hpp"
-#include "../kernel.hpp"

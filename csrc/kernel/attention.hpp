@@ -1,0 +1,148 @@
+// The CPU kernel's interface: plain structs, raw pointers, strides counted in elements. No Python, no torch.
+//
+// B batch; H query heads, G key/value heads, H a multiple of G; Q queries; K keys; D dim; E value dim.
+//
+//     s_ij = softcap(scale · q_i·k_j) + bias_ij      w_ij = exp(s_ij − lse_i)      output_i = Σ_j w_ij v_j
+
+#pragma once
+
+#include <cstdint>
+
+namespace regard {
+
+enum class Type : int32_t { float32, bfloat16, float16 };
+
+constexpr int64_t largest_dim = 256;  // of D and E
+constexpr int64_t largest_top = 64;   // of k in the k largest weights of a row
+
+// A (B,H,N,D) tensor whose last dimension lies side by side; a stride of 0 repeats.
+template <class T>
+struct Strided {
+  T* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0;
+};
+
+// A (B,H,Q,K) tensor that may be broadcast: a stride of 0 repeats. Null where there is none.
+template <class T>
+struct Broadcast {
+  T* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0, column = 0;
+};
+
+// The scores, as a rule.
+struct Scores {
+  Type type = Type::float32;  // of query, key and value
+  int64_t batch = 0, heads = 0, groups = 0, queries = 0, keys = 0, dim = 0;
+  Strided<const void> query, key;
+  // Who may see whom: query i sees the keys start[i] ≤ j < stop[i], (B|1, Q); null where all see all.
+  const int64_t *start = nullptr, *stop = nullptr;
+  int64_t span_batch = 0;      // the stride of both: Q, or 0 where all sequences are alike
+  Broadcast<const bool> mask;  // and, where given, those where it is true
+  Broadcast<const void> bias;
+  Type bias_type = Type::float32;
+  const float* sinks = nullptr;  // (H)
+  float scale = 1;
+  float softcap = 0;  // 0: none
+};
+
+// Output, the normaliser of each row, and statistics of the rows in the same pass. Null is not computed.
+struct Forward {
+  int64_t value_dim = 0;             // E; 0 with a null output: statistics alone
+  Strided<const void> value;         // (B,G,K,E), or of H heads
+  int64_t value_heads = 0;           // G or H: one matrix for each group, or for each query head
+  Strided<void> output;              // (B,H,Q,E)
+  Type output_type = Type::float32;  // the scores' type, or float32
+  double* lse = nullptr;             // (B,H,Q)
+  float* entropy = nullptr;          // (B,H,Q), in nats
+  float* distance = nullptr;         // (B,H,Q), Σ_j w_ij |i − j|
+  int64_t top = 0;                   // k: at most largest_top and K
+  float* top_values = nullptr;       // (B,H,Q,k), sorted, ties to the lower key
+  int64_t* top_keys = nullptr;       // (B,H,Q,k)
+};
+
+// Weights gathered into cells: w_ij goes to cell (row_cells[i], column_cells[j]); −1 is left out.
+struct Pool {
+  const double* lse = nullptr;            // (B,H,Q)
+  const int64_t* row_cells = nullptr;     // (Q)
+  const int64_t* column_cells = nullptr;  // (K)
+  int64_t rows = 0, columns = 0;
+  bool largest = false;     // the largest weight of a cell, not their sum
+  double* cells = nullptr;  // (B,H,rows,columns)
+};
+
+// Part of the matrix itself: rows first_row … + rows, columns first_column … + columns, of all heads.
+struct Tile {
+  const double* lse = nullptr;  // (B,H,Q)
+  int64_t first_row = 0, rows = 0, first_column = 0, columns = 0;
+  float* weights = nullptr;  // (B,H,rows,columns)
+};
+
+// wᵀ y for float32 y: (B,H,Q,F) to (B,H,K,F), both by query head.
+struct Transposed {
+  const double* lse = nullptr;   // (B,H,Q)
+  int64_t width = 0;             // F
+  Strided<const float> vectors;  // (B,H,Q,F)
+  float* output = nullptr;       // (B,H,K,F)
+};
+
+// Gradients in float32, contiguous, zeroed by the caller. delta_i = Σ_e grad_ie output_ie − (gradient of lse_i).
+struct Backward {
+  const double* lse = nullptr;      // (B,H,Q)
+  int64_t value_dim = 0;            // E
+  Strided<const void> value;        // (B,G,K,E)
+  Strided<const void> grad_output;  // (B,H,Q,E), of the scores' type
+  const float* delta = nullptr;     // (B,H,Q)
+  float* grad_query = nullptr;      // (B,Q,H,D), as projections want it
+  float* grad_key = nullptr;        // (B,K,G,D)
+  float* grad_value = nullptr;      // (B,K,G,E)
+  Broadcast<float> grad_bias;       // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
+};
+
+enum class Activation : int32_t { none, gelu, gelu_tanh, relu };
+
+// A matrix whose rows' numbers lie side by side.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t row = 0;  // the stride
+};
+
+// y = norm(activation(x Wᵀ + bias) + residual), of vectors each on its own. Null is left out.
+struct Linear {
+  Type type = Type::float32;  // of x, W, residual and y
+  int64_t rows = 0, inputs = 0, outputs = 0;
+  Rows<const void> x;             // (rows,inputs)
+  const float* weight = nullptr;  // W (outputs,inputs), as pack_linear leaves it
+  const float* bias = nullptr;    // (outputs)
+  Activation activation = Activation::none;
+  Rows<const void> residual;                      // (rows,outputs)
+  const float *gain = nullptr, *shift = nullptr;  // of the norm, (outputs)
+  float epsilon = 0;
+  float* sums = nullptr;  // (rows,outputs), to work in, where a norm follows and the type is not float32
+  Rows<void> output;      // (rows,outputs)
+};
+
+// One instruction set's kernel. Every function gives the same bits whatever the number of threads.
+struct Kernel {
+  const char* name;
+  void (*forward)(const Scores&, const Forward&, int threads);
+  void (*pool)(const Scores&, const Pool&, int threads);
+  void (*tile)(const Scores&, const Tile&, int threads);
+  void (*transposed)(const Scores&, const Transposed&, int threads);
+  void (*backward)(const Scores&, const Backward&, int threads);
+  void (*linear)(const Linear&, int threads);
+  // W (outputs,inputs) of a type as `linear` reads it, in linear_size() floats.
+  void (*pack_linear)(Type, int64_t outputs, int64_t inputs, const void* weight, float* to);
+  int64_t (*linear_size)(Type, int64_t outputs, int64_t inputs);
+  // Ceilings of the machine: multiply-adds in registers for a type, and reading memory; per second, of all threads.
+  double (*flops)(Type, int threads);
+  double (*bytes)(int threads);
+};
+
+// Those that this machine can run, the best first; at least "portable". names[count] follows the last one.
+const Kernel* const* kernels();
+
+// The kernel of that name; the best if null; null where the machine lacks it.
+const Kernel* kernel(const char* name);
+
+}  // namespace regard

@@ -1,0 +1,419 @@
+// The forward pass: output, normaliser and statistics of the rows, a block of keys at a time, by the online softmax
+// (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867; Dao et al. 2022, https://arxiv.org/abs/2205.14135).
+
+#pragma once
+
+#include <cstdint>
+
+#include "attention.hpp"
+#include "exponential.hpp"
+#include "memory.hpp"
+#include "pack.hpp"
+#include "parallel.hpp"
+#include "rows.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
+namespace regard::REGARD_ISA {
+namespace {
+
+// What is known of a row after some of its keys. Sums are of exp2((score − max) · to_powers): a weight, times e^lse
+// over e^max. `others` leaves out the scores that are the maximum, so that a row that is almost one-hot has an entropy.
+struct State {
+  float max = -infinity;
+  double sum = 0, others = 0, entropy = 0, distance = 0;  // entropy: the weight times (score − max)
+};
+
+// A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is
+// less than all of them.
+using Rank = uint64_t;
+
+inline Rank rank(float score, int64_t key) {
+  uint32_t bits;
+  score += 0.0f;  // −0 is as much as 0
+  __builtin_memcpy(&bits, &score, 4);
+  bits = bits >> 31 ? ~bits : bits | uint32_t(1) << 31;
+  return Rank(bits) << 32 | uint32_t(~key);
+}
+inline float score_of(Rank rank) {
+  uint32_t bits = uint32_t(rank >> 32);
+  bits = bits >> 31 ? bits & ~(uint32_t(1) << 31) : ~bits;
+  float score;
+  __builtin_memcpy(&score, &bits, 4);
+  return score;
+}
+inline int64_t key_of(Rank rank) { return uint32_t(~rank); }
+
+// Into a falling list of a multiple of eight, whose last one falls out. What stands at place i then is the larger of
+// what stood there and the lesser of the newcomer and what stood before: no branch, as nobody can foretell the index.
+inline void insert(Rank newcomer, Rank* list, int64_t count) {
+  using Eight = Rank __attribute__((vector_size(64), aligned(8)));
+  for (int64_t i = count - 8; i >= 0; i -= 8) {
+    Eight current = *reinterpret_cast<Eight*>(list + i);
+    Eight before = __builtin_shufflevector(current, current, 0, 0, 1, 2, 3, 4, 5, 6);
+    before[0] = i > 0 ? list[i - 1] : ~Rank(0);
+    before = before < newcomer ? before : newcomer;
+    *reinterpret_cast<Eight*>(list + i) = current > before ? current : before;
+  }
+}
+
+// A score that `count` or more of some keys reach: the count-th of the largest in each lane.
+inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
+  if (count > Float::width) return -infinity;
+  Float lanes = load(score + keys.from);
+  for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
+  float maxima[Float::width], bound = infinity;
+  store(maxima, lanes);
+  for (float score : maxima) {
+    if (__builtin_popcount(greater(lanes, broadcast(score))) < count) bound = minimum(bound, score);
+  }
+  return bound;
+}
+
+// Of keys first + keys.from … whose largest score is `top`, those into the list that belong there.
+inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
+                       int64_t capacity) {
+  const bool full = list[count - 1] != 0;
+  float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
+  if (full && top <= limit) return;
+  if (!full) limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // a little less, as they need not be above it
+  for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
+    uint64_t bits = 0;
+    for (int64_t i = 0; i < panel_keys; i += Float::width) {
+      bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
+    }
+    if (!bits) continue;
+    for (; bits; bits &= bits - 1) {
+      const int64_t key = j + __builtin_ctzll(bits);
+      insert(rank(score[key], first + key), list, capacity);
+    }
+    if (list[count - 1]) limit = maximum(limit, score_of(list[count - 1]));
+  }
+}
+
+// The states of some rows, and what they have of a whole row each.
+struct Accumulated {
+  State* state;
+  Rank* largest;  // (rows, capacity), falling
+  float* output;  // (rows, width)
+};
+
+// exp of one row of scores, in index, as lanes; what they sum up to is added to the state.
+template <class Lane, bool entropy, bool distance>
+inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
+  const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
+  const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
+  Float sums = zero, others = zero, entropies = zero, distances = zero;
+  Float ahead = counting() + broadcast(float(keys.from) - position);
+  const auto weigh_next = [&](int64_t j) {
+    const Float difference = larger(smallest, load(score + j) - top), weight = exp2(difference, scale);
+    sums = sums + weight;
+    if constexpr (entropy) {
+      others = others + where_at_most(difference, below, weight, zero);
+      entropies = multiply_add(weight, difference, entropies);
+    }
+    if constexpr (distance) {
+      distances = multiply_add(weight, absolute(ahead), distances);
+      ahead = ahead + broadcast(float(Float::width));
+    }
+    return weight;
+  };
+  for (int64_t j = keys.from; j < keys.to; j += 2 * Float::width) {
+    const Float low = weigh_next(j), high = weigh_next(j + Float::width);
+#ifdef REGARD_PAIRS
+    if constexpr (Lane::per_lane == 2) {
+      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, high);
+      continue;
+    }
+#endif
+    store(score + j, low), store(score + j + Float::width, high);
+  }
+  state.sum += sum(sums);
+  if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
+  if constexpr (distance) state.distance += sum(distances);
+}
+
+// The state of a row, after its largest score has become `max`: `keep` of what it had is left.
+inline void rescale(State& state, float max, float keep) {
+  if (keep != 1) {
+    state.entropy = keep > 0 ? keep * (state.entropy + state.sum * (double(state.max) - max)) : 0;
+    state.sum *= keep, state.distance *= keep;
+    state.others = state.sum;
+  }
+  state.max = max;
+}
+
+// The values of a block of keys: packed or, where rows are few, as they lie.
+struct Values {
+  float* packed;
+  const char* direct;
+  bool finite;
+};
+
+// What happens to the scores of some rows.
+template <class Lane>
+struct Pass {
+  const Scores& s;
+  const Forward& f;
+  bool direct;
+  Blocks<Lane> blocks{s, direct};
+  int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
+  int64_t capacity = round_up(f.top, 8);                // for the largest of a row
+  float factor = to_powers(s);
+
+  int64_t scratch_size() const { return blocks.size() + lanes_of<Lane>(block_keys) * width; }
+
+  // False where something was not finite that would have to be: a small query then takes the path of a large one.
+  bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
+           float* memory) const {
+    Values values{memory + blocks.size(), nullptr, true};
+    bool finite = true;
+    auto prepare = [&](int64_t first, int64_t known) {
+      if (!f.output.data) return;
+      const int64_t head = f.value_heads == s.heads ? group.first_head : group.key_head;
+      const int64_t value = group.batch * f.value.batch + head * f.value.head + first * f.value.row;
+      const char* from = at(f.value.data, s.type, value);
+      values.direct = direct ? from : nullptr;
+      if (direct) return;
+      values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
+    };
+    blocks.visit(group, first_row, count, keys, memory, prepare,
+                 [&]<int n>(const Scored& tile) { finite &= add<n>(tile, values, sofar); });
+    return finite;
+  }
+
+  template <int n>
+  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
+    const auto [rows, r, first, known, keys, scores, top] = tile;
+    // How much of what the rows have so far is left under their new largest scores.
+    alignas(64) float keep[16] = {};
+    float max[n];
+    for (int i = 0; i < n; i++) {
+      const State& state = sofar.state[r + i];
+      max[i] = maximum(state.max, top[i]);
+      keep[i] = state.max - reference_score(max[i]);
+    }
+    decay_factors(keep, n);
+
+    bool hidden[tile_rows][block_keys];
+    for (int i = 0; i < n; i++) {
+      State& state = sofar.state[r + i];
+      float* row = scores + i * block_keys;
+      rescale(state, max[i], keep[i]);
+      if (f.top) {
+        update_top(row, keys, first, top[i], sofar.largest + (r + i) * capacity, f.top, capacity);
+      }
+      if (!values.finite) {
+        for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
+      }
+      const float position = float(rows[i].query - first), level = reference_score(max[i]);
+      if (f.distance) {
+        f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
+      } else {
+        f.entropy ? exponentiate<Lane, true, false>(row, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, false>(row, keys, factor, level, position, state);
+      }
+    }
+    if (!f.output.data) return true;
+    float* output = sofar.output + r * width;
+    const int64_t count = minimum(keys.to, known) - keys.from;
+    if (values.direct) {
+      bool finite = true;
+      with_type(s.type, [&]<Type type>() {
+        finite = average<type, n>(scores + keys.from, block_keys, count,
+                                  at(values.direct, type, keys.from * f.value.row), f.value.row, width, keep, output);
+      });
+      return finite;
+    }
+    if (values.finite) {
+      const int64_t steps = lanes_of<Lane>(count);
+      const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
+      accumulate<Lane, n>(weights, Right{values.packed + keys.from / Lane::per_lane * width, width}, steps, keep,
+                          output, width, width);
+    } else {
+      for (int i = 0; i < n; i++) {
+        average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
+                        output + i * width);
+      }
+    }
+    return true;
+  }
+
+  // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 ·
+  // nan.
+  void average_visible(const float* weights, const bool* hidden, Range keys, const float* values, float keep,
+                       float* output) const {
+    for (int64_t e = 0; e < f.value_dim; e++) {
+      float total = keep == 0 ? 0 : keep * output[e];
+      for (int64_t j = keys.from; j < keys.to; j++) {
+        if (hidden[j]) continue;
+        if constexpr (Lane::per_lane == 2) {
+          total += half(reinterpret_cast<const uint16_t*>(weights)[j]) *
+                   half(reinterpret_cast<const uint16_t*>(values + j / 2 * width)[2 * e + j % 2]);
+        } else {
+          total += weights[j] * values[j * width + e];
+        }
+      }
+      output[e] = total;
+    }
+  }
+
+  static float half(uint16_t bits) {
+    float x;
+    to_floats(&bits, Type::bfloat16, &x, 1);
+    return x;
+  }
+
+  // What the scores of a row are counted from: its largest, or 0 where it has seen nothing, as −∞ − −∞ is nan.
+  static float reference_score(float max) { return max == -infinity ? 0 : max; }
+
+  // From differences of scores to the factors by which what is summed up shrinks.
+  void decay_factors(float* difference, int n) const {
+    const Float smallest = broadcast(smallest_difference(factor)), scale = broadcast(factor);
+    for (int i = 0; i < n; i += Float::width)
+      store(difference + i, exp2(larger(smallest, load(difference + i)), scale));
+  }
+
+  // Two states of one row, over different keys, become one.
+  void merge(Accumulated a, int64_t i, Accumulated b, int64_t j) const {
+    State &target = a.state[i], other = b.state[j];
+    const float max = maximum(target.max, other.max), level = reference_score(max);
+    alignas(64) float keep[16] = {target.max - level, other.max - level};
+    decay_factors(keep, 2);
+    rescale(target, max, keep[0]), rescale(other, max, keep[1]);
+    target.sum += other.sum, target.others += other.others;
+    target.entropy += other.entropy, target.distance += other.distance;
+    for (int64_t e = 0; e < (f.output.data ? width : 0); e++) {
+      float& mine = a.output[i * width + e];
+      const float theirs = b.output[j * width + e];
+      mine = (keep[0] == 0 ? 0 : keep[0] * mine) + (keep[1] == 0 ? 0 : keep[1] * theirs);
+    }
+    for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * capacity + k], a.largest + i * capacity, capacity);
+  }
+
+  // Writes what is asked for of a row that has met all its keys.
+  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r) const {
+    const State& state = sofar.state[r];
+    const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
+    const bool empty = state.max == -infinity && state.sum == 0;
+    const double unit = double(factor) * ln_2;  // of a score, in nats
+    const double alone = empty ? -infinity : state.max * unit + __builtin_log(state.sum);
+    const double lse = s.sinks ? log_add_exp(alone, s.sinks[row.head]) : alone;
+    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight, in what was summed up
+    if (f.lse) f.lse[index] = lse;
+    if (f.entropy) {
+      const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
+      const double log_sum = __builtin_log1p(state.others + (largest - 1));
+      const double entropy = share * (state.sum * (log_sum + (lse - alone)) - state.entropy * unit);
+      f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
+    }
+    if (f.distance) f.distance[index] = float(share * state.distance);
+    if (f.top) {
+      const Rank* largest = sofar.largest + r * capacity;
+      alignas(64) float values[largest_top + Float::width];
+      for (int64_t k = 0; k < f.top; k++) {
+        values[k] = largest[k] ? score_of(largest[k]) : -infinity;
+        f.top_keys[index * f.top + k] = largest[k] ? key_of(largest[k]) : first_unranked_key(largest, k);
+      }
+      // As the second pass weighs, to the last digit; but beside a large lse the sum has left no digits in it.
+      if (__builtin_fabs(lse) < 0x1p29) {
+        weigh(values, {0, f.top}, factor, lse);
+      } else {
+        for (int64_t k = 0; k < f.top; k++) values[k] -= reference_score(state.max);
+        decay_factors(values, int(f.top));
+        for (int64_t k = 0; k < f.top; k++) values[k] *= float(share);
+      }
+      __builtin_memcpy(f.top_values + index * f.top, values, f.top * sizeof(float));
+    }
+    if (!f.output.data) return;
+    float* output = sofar.output + r * width;
+    const Float factor = broadcast(float(share));
+    for (int64_t e = 0; e < width; e += Float::width) {
+      store(output + e, empty ? broadcast(0.0f) : load(output + e) * factor);
+    }
+    const int64_t offset = batch * f.output.batch + row.head * f.output.head + row.query * f.output.row;
+    from_floats(output, f.output_type, const_cast<char*>(at(f.output.data, f.output_type, offset)), f.value_dim);
+  }
+
+  // log(e^a + e^b).
+  static double log_add_exp(double a, double b) {
+    const double larger = maximum(a, b), less = a > b ? b : a;
+    return less == -infinity || larger == infinity ? larger : larger + __builtin_log1p(__builtin_exp(less - larger));
+  }
+
+  // Where a row has fewer keys than the largest asked for, the first keys that are not listed follow.
+  static int64_t first_unranked_key(const Rank* largest, int64_t k) {
+    int64_t ranked = 0, key = 0;
+    while (largest[ranked]) ranked++;
+    for (int64_t missing = k - ranked;; key++) {
+      bool listed = false;
+      for (int64_t i = 0; i < ranked; i++) listed = listed || key_of(largest[i]) == key;
+      if (!listed && missing-- == 0) return key;
+    }
+  }
+};
+
+template <class Lane>
+void forward_in(const Scores& s, const Forward& f, int threads) {
+  if (s.batch * s.heads * s.queries == 0) return;
+  const Pass<Lane> pass{s, f, is_small_query(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
+  // Query heads that share keys and values are rows of one block; each has its own where the values differ.
+  const bool shared = f.value_heads != s.heads && s.groups > 0;
+  const int64_t n_rep = shared ? s.heads / s.groups : 1, head_groups = s.batch * s.heads / n_rep,
+                rows = s.queries * n_rep;
+  // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
+  const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
+  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
+  // Few rows and many keys: the keys are split too. That depends on the shapes alone, so that the bits do.
+  const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
+  const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
+  const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);
+
+  const int64_t bytes = block * (sizeof(State) + pass.capacity * sizeof(Rank) + pass.width * sizeof(float));
+  const int64_t block_size = round_up(bytes / sizeof(float), 16);
+  auto accumulated = [&](float* memory) {
+    auto* state = reinterpret_cast<State*>(memory);
+    auto* largest = reinterpret_cast<Rank*>(state + block);
+    return Accumulated{state, largest, reinterpret_cast<float*>(largest + block * pass.capacity)};
+  };
+  auto begin = [&](Accumulated a) {
+    for (int64_t r = 0; r < block; r++) a.state[r] = State{};
+    for (int64_t i = 0; i < block * pass.capacity; i++) a.largest[i] = 0;
+    __builtin_memset(a.output, 0, block * pass.width * sizeof(float));
+  };
+  auto write_rows = [&](const HeadGroup& group, int64_t first, int64_t count, Accumulated a) {
+    for (int64_t r = 0; r < count; r++) pass.write_row(group.batch, row_of(s, group, first + r), a, r);
+  };
+  Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
+  for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
+    const int64_t split_index = item % splits, n = item / splits % head_groups;
+    const HeadGroup group = head_group(s, n, n_rep);
+    const int64_t first = (blocks - 1 - item / splits / head_groups) * block;  // the last rows see most, if causal
+    const int64_t count = minimum(block, rows - first);
+    if (count <= 0) return;
+    float* scratch = thread_memory(pass.scratch_size() + block_size);
+    Accumulated a =
+        accumulated(splits > 1 ? partial.data + item * block_size : scratch + round_up(pass.scratch_size(), 16));
+    const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
+    begin(a);
+    if (!pass.run(group, first, count, keys, a, scratch)) begin(a), careful.run(group, first, count, keys, a, scratch);
+    if (splits == 1) write_rows(group, first, count, a);
+  });
+  if (splits == 1) return;
+  for_each(head_groups * blocks, threads, [&](int64_t item) {
+    const int64_t n = item % head_groups, first = (blocks - 1 - item / head_groups) * block,
+                  count = minimum(block, rows - first);
+    if (count <= 0) return;
+    const Accumulated a = accumulated(partial.data + item * splits * block_size);
+    for (int64_t split_index = 1; split_index < splits; split_index++) {
+      const Accumulated b = accumulated(partial.data + (item * splits + split_index) * block_size);
+      for (int64_t r = 0; r < count; r++) pass.merge(a, r, b, r);
+    }
+    write_rows(head_group(s, n, n_rep), first, count, a);
+  });
+}
+
+}  // namespace
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,84 @@
+// The kernel of one instruction set, written once over a width type. Each file in isa/ names its width type, includes
+// this, and is compiled with the flags of its instruction set. All names are local to that file: no code of one
+// instruction set may be taken for another's.
+
+#pragma once
+
+#include <cstdint>
+
+#include "attention.hpp"
+#include "backward.hpp"
+#include "forward.hpp"
+#include "linear.hpp"
+#include "memory.hpp"
+#include "pack.hpp"
+#include "peaks.hpp"
+#include "pool.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
+namespace regard {
+namespace REGARD_ISA {
+namespace {
+
+// Of so few products that waking other threads would take longer.
+inline int threads_for(const Scores& s, int threads) {
+  return s.batch * s.heads * s.queries * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
+}
+
+// Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
+template <class Work>
+void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
+#ifdef REGARD_PAIRS
+  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<Pair>();
+#endif
+  work.template operator()<Single>();
+}
+
+void forward(const Scores& s, const Forward& f, int threads) {
+  with_lane(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
+}
+void pool(const Scores& s, const Pool& c, int threads) {
+  with_lane(s, [&]<class Lane>() { pool_in<Lane>(s, c, threads_for(s, threads)); });
+}
+void tile(const Scores& s, const Tile& t, int threads) {
+  with_lane(s, [&]<class Lane>() { tile_in<Lane>(s, t, threads_for(s, threads)); });
+}
+void transposed(const Scores& s, const Transposed& t, int threads) {
+  with_lane(s, [&]<class Lane>() { transposed_in<Lane>(s, t, threads_for(s, threads)); });
+}
+void backward(const Scores& s, const Backward& b, int threads) {
+  with_lane(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
+}
+void linear(const Linear& l, int threads) {
+  const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
+  with_type(l.type, [&]<Type type>() { linear_in<Product<type>, type>(l, little ? 1 : threads); });
+}
+int64_t linear_size(Type type, int64_t outputs, int64_t inputs) {
+  int64_t floats = 0;
+  with_type(type, [&]<Type type>() { floats = round_up(outputs, panel_keys) * lanes_of<Product<type>>(inputs); });
+  return floats;
+}
+void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight, float* to) {
+  with_type(type, [&]<Type type>() {
+    float* scratch = thread_memory(Float::width * round_up(lanes_of<Product<type>>(inputs), Float::width));
+    pack_panels<Product<type>>(weight, type, inputs, outputs, inputs, to, scratch);
+  });
+}
+
+}  // namespace
+}  // namespace REGARD_ISA
+
+#define REGARD_TEXT_OF(name) #name
+#define REGARD_TEXT(name) REGARD_TEXT_OF(name)
+#define REGARD_JOIN_OF(a, b) a##b
+#define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
+
+extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::pool,
+                                              REGARD_ISA::tile,        REGARD_ISA::transposed,  REGARD_ISA::backward,
+                                              REGARD_ISA::linear,      REGARD_ISA::pack_linear, REGARD_ISA::linear_size,
+                                              REGARD_ISA::flops,       REGARD_ISA::bytes};
+
+}  // namespace regard

@@ -1,0 +1,271 @@
+// Rows of scores: who sees what, and what comes between the product q·k and the softmax.
+
+#pragma once
+
+#include <cstdint>
+
+#include "attention.hpp"
+#include "exponential.hpp"
+#include "pack.hpp"
+#include "simd.hpp"
+#include "small_query.hpp"
+#include "tile.hpp"
+
+namespace regard::REGARD_ISA {
+namespace {
+
+constexpr int64_t block_keys = 256;  // so many keys, and their values, stay in the second-level cache
+constexpr int64_t block_rows = 384;  // that many rows, at most, use them before the next
+constexpr int tile_rows = Float::tile_rows;
+
+// A head group: the query heads that share one key head, their rows in turn: row r is query r / n_rep of head
+// first_head + r % n_rep.
+struct HeadGroup {
+  int64_t batch, key_head, first_head, n_rep;
+};
+
+struct Row {
+  int64_t query, head;
+  int64_t start, stop;  // of the keys that it may see: none where start ≥ stop
+};
+
+inline Row row_of(const Scores& s, const HeadGroup& group, int64_t r) {
+  Row row{r / group.n_rep, group.first_head + r % group.n_rep, 0, s.keys};
+  if (s.start) {
+    const int64_t at = group.batch * s.span_batch + row.query;
+    row.start = maximum<int64_t>(s.start[at], 0), row.stop = minimum(s.stop[at], s.keys);
+  }
+  return row;
+}
+
+// A run of keys.
+struct Range {
+  int64_t from, to;
+};
+
+// The run that holds all the keys that some rows may see.
+inline Range key_range(const Row* rows, int64_t count) {
+  Range keys{INT64_MAX, 0};
+  for (int64_t r = 0; r < count; r++) {
+    if (rows[r].start >= rows[r].stop) continue;
+    keys.from = minimum(keys.from, rows[r].start), keys.to = maximum(keys.to, rows[r].stop);
+  }
+  return keys.from < keys.to ? keys : Range{0, 0};
+}
+
+// Where the rows end that share keys with those before them, as all do unless there are segments. A segment is thus
+// computed in the same way wherever it lies.
+inline int64_t segment_end(const Row* rows, int64_t from, int64_t count) {
+  int64_t to = from, stop = 0;
+  while (to < count && (to == from || rows[to].start < stop)) stop = maximum(stop, rows[to++].stop);
+  return to;
+}
+
+// Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing. Not by
+// a scale so small or so large that it and its inverse are not both ordinary floats.
+inline bool keeps_raw_products(const Scores& s) {
+  return s.scale > 1e-30f && s.scale < 1e30f && s.softcap == 0 && !s.bias.data;
+}
+
+// What raw products, or else scores, are multiplied by to be powers of two.
+inline float to_powers(const Scores& s) { return keeps_raw_products(s) ? s.scale * log2_e : log2_e; }
+
+// The least difference of scores that is still told apart from −∞: its power of two is 0.
+inline float smallest_difference(float factor) { return smallest_power / factor; }
+
+// Scale, softcap, bias and mask for keys first … first + count of one row. Where softcap has bent a score, `slope` gets
+// the derivative.
+inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
+                            float* slope) {
+  float scale = keeps_raw_products(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
+  if (s.softcap != 0) {
+    const Float inner = broadcast(scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
+    for (int64_t j = 0; j < count; j += Float::width) {
+      const Float bent = tanh(inner * load(score + j));
+      store(score + j, outer * bent);
+      if (slope) store(slope + j, one - bent * bent);
+    }
+    scale = 1;
+  }
+  const int64_t known = minimum(count, s.keys - first);  // the others fill up the panel
+  if (s.bias.data) {
+    const int64_t offset =
+        batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
+    const char* bias = at(s.bias.data, s.bias_type, offset);
+    with_type(s.bias_type, [&]<Type type>() {
+      int64_t j = 0;
+      if (s.bias.column == 1) {
+        for (; j + Float::width <= known; j += Float::width)
+          store(score + j, multiply_add(load(score + j), broadcast(scale), load_as<type>(bias, j)));
+      }
+      for (; j < known; j++) {
+        float number;
+        to_floats(at(bias, type, j * s.bias.column), type, &number, 1);
+        score[j] = score[j] * scale + number;
+      }
+    });
+  } else if (scale != 1) {
+    for (int64_t j = 0; j < count; j++) score[j] *= scale;
+  }
+  if (s.mask.data) {
+    const auto* mask = reinterpret_cast<const uint8_t*>(s.mask.data) + batch * s.mask.batch + row.head * s.mask.head +
+                       row.query * s.mask.row + first * s.mask.column;
+    if (s.mask.column == 1) {
+      for (int64_t j = 0; j < known; j++) score[j] = mask[j] ? score[j] : -infinity;
+    } else {
+      for (int64_t j = 0; j < known; j++) score[j] = mask[j * s.mask.column] ? score[j] : -infinity;
+    }
+  }
+  for (int64_t j = 0, before = minimum(count, row.start - first); j < before; j++) score[j] = -infinity;
+  for (int64_t j = maximum<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
+}
+
+// Where the keys of a block are: packed as panels or, where rows are few, as they lie.
+struct Keys {
+  const float* panels;
+  const char* direct;
+};
+
+// Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
+// the largest of each row. `known` keys are there.
+template <class Lane, int rows>
+inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes, Keys block,
+                  int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top,
+                  float* slopes = nullptr) {
+  constexpr int vectors = Float::tile_vectors;
+  Float tops[rows];
+  for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
+  if (block.direct) {
+    with_type(s.type, [&]<Type type>() {
+      products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row,
+                           minimum(known, keys.to) - keys.from, s.dim, scores + keys.from, stride);
+    });
+    for (int r = 0; r < rows; r++) {
+      float* row_scores = scores + r * stride;
+      for (int64_t j = round_up(minimum(known, keys.to), Float::width); j < keys.to; j += Float::width)
+        store(row_scores + j, tops[r]);
+      for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(row_scores + j));
+    }
+  }
+  for (int64_t key = block.direct ? keys.to : keys.from; key < keys.to; key += panel_keys) {
+    Float sums[rows][vectors];
+    for (int r = 0; r < rows; r++)
+      for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
+    multiply<Lane, rows, vectors>(Left{query, lanes, 1}, Right{block.panels + key * lanes, panel_keys}, lanes, sums);
+    for (int r = 0; r < rows; r++) {
+      for (int n = 0; n < vectors; n++) {
+        store(scores + r * stride + key + n * Float::width, sums[r][n]);
+        tops[r] = larger(tops[r], sums[r][n]);
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    if (!keeps_raw_products(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
+      float* row_scores = scores + r * stride + keys.from;
+      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores,
+                      slopes ? slopes + r * stride + keys.from : nullptr);
+      tops[r] = broadcast(-infinity);
+      for (int64_t j = keys.from; j < keys.to; j += Float::width)
+        tops[r] = larger(tops[r], load(scores + r * stride + j));
+    }
+    top[r] = largest(tops[r]);
+  }
+}
+
+// exp(score − lse) in place: 0 where the score is −∞, which a row that is nan elsewhere must be told.
+inline void weigh(float* score, Range keys, float factor, double lse) {
+  if (!(lse < infinity)) {  // a sink that takes everything, or nan
+    const float weight = lse == infinity ? 0 : float(lse);
+    for (int64_t j = keys.from; j < keys.to; j++) score[j] = score[j] == -infinity ? 0 : weight;
+    return;
+  }
+  // The lse in the unit of the scores, as a float and what is left of it, so that a large one loses no digits. It is
+  // taken off before the product with the factor: of two large numbers the difference is exact, their products' is not.
+  const double level = lse == -infinity ? 0 : lse / (ln_2 * double(factor));
+  const float near = minimum(maximum(float(level), -largest_float), largest_float);
+  const Float scale = broadcast(factor), less = broadcast(near), rest = broadcast(float((near - level) * factor));
+  const Float smallest = broadcast(smallest_difference(factor));
+  for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+    store(score + j, exp2(larger(smallest, load(score + j) - less), scale, rest));
+  }
+}
+
+// A tile of scores, as it is handed on: of some rows, row `at` of their block the first, and the keys first + keys.from
+// … first + keys.to; `known` of the keys from first on are there.
+struct Scored {
+  const Row* rows;
+  int64_t at, first, known;
+  Range keys;
+  float* scores;  // block_keys apart
+  float* top;     // the largest of each row
+};
+
+// All scores of `count` rows and some keys, tile by tile: for each block of keys that anybody may see prepare(first,
+// count), then visit.operator()<rows>(tile) for its rows.
+template <class Lane>
+struct Blocks {
+  const Scores& s;
+  bool direct;                            // for few rows: keys as they lie
+  int64_t lanes = lanes_of<Lane>(s.dim);  // of a query or key
+
+  int64_t panels_at() const { return block_rows * lanes; }
+  int64_t staging_at() const { return panels_at() + block_keys * lanes; }
+  int64_t size() const { return round_up(staging_at() + Float::width * round_up(lanes, Float::width), 16); }
+
+  template <class Prepare, class Visit>
+  void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
+             Visit&& visit) const {
+    Row rows[block_rows];
+    const int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
+    float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
+    for (int64_t r = 0; r < count; r++) {
+      rows[r] = row_of(s, group, first_row + r);
+      const int64_t offset = group.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
+      if (direct)
+        pack_small_query(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes);
+      else
+        pack_row<Lane>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes, lanes);
+      rows[r].start = maximum(rows[r].start, keys.from), rows[r].stop = minimum(rows[r].stop, keys.to);
+    }
+    for (int64_t from = 0, to; from < count; from = to) {
+      to = segment_end(rows, from, count);
+      const Range seen = key_range(rows + from, to - from);
+      for (int64_t first = seen.from; first < seen.to; first += block_keys) {
+        const int64_t known = minimum(block_keys, seen.to - first);
+        const int64_t key = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
+        const char* key_data = at(s.key.data, s.type, key);
+        if (!direct) pack_panels<Lane>(key_data, s.type, s.key.row, known, s.dim, panels, staging);
+        prepare(first, known);
+        for (int64_t r = from; r < to; r += tile_rows) {
+          with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, to - r)), [&]<int n>() {
+            Range tile_keys = key_range(rows + r, n);
+            tile_keys.from = maximum<int64_t>(0, tile_keys.from - first) / panel_keys * panel_keys;
+            tile_keys.to = minimum(round_up(known, panel_keys), round_up(tile_keys.to - first, panel_keys));
+            if (tile_keys.from >= tile_keys.to) return;
+            alignas(64) float scores[tile_rows * block_keys];
+            float top[tile_rows];
+            score<Lane, n>(s, group.batch, rows + r, query + r * query_lanes, lanes,
+                           Keys{panels, direct ? key_data : nullptr}, first, known, tile_keys, scores, block_keys, top);
+            visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
+          });
+        }
+      }
+    }
+  }
+};
+
+// The heads of one sequence that share keys, one after the other over all sequences.
+inline HeadGroup head_group(const Scores& s, int64_t n, int64_t n_rep) {
+  const int64_t per_batch = s.heads / n_rep, head = n % per_batch * n_rep;
+  return {n / per_batch, s.groups ? head / (s.heads / s.groups) : 0, head, n_rep};
+}
+
+// Rows in blocks that are as large as one another, in whole tiles.
+struct RowBlocks {
+  int64_t blocks, size;
+  explicit RowBlocks(int64_t rows, int64_t largest = block_rows)
+      : blocks((rows + largest - 1) / largest), size(blocks ? round_up((rows + blocks - 1) / blocks, tile_rows) : 0) {}
+};
+
+}  // namespace
+}  // namespace regard::REGARD_ISA

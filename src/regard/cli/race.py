@@ -1,0 +1,60 @@
+"""The command that races recurrent attention against self-attention: race."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from regard.cli.console import check_figures, print_json, print_rich, save_figures, warn
+from regard.cli.options import Json, SaveFigure, choices
+from regard.race import TaskName
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: regard race --task reverse --save race.png")
+def race(
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="The task to learn; repeat for several.", show_default="all", **choices(TaskName)),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps for each task and model.", show_default="by task")
+    ] = None,
+    dim: Annotated[
+        int, typer.Option(min=2, help="Vector size of the Transformer; the recurrent model gets as many parameters.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Lengths up to 256 and few steps; the models learn little.")
+    ] = False,
+    as_json: Json = False,
+    save: SaveFigure = None,
+) -> None:
+    """Race attention over a recurrent network against self-attention: equal parameters, data and steps.
+
+    First it measures the time of a training step and of a decoded token by length, then accuracy on tasks with a right
+    answer. Each task takes some minutes. Ctrl-C stops the race and shows what was measured so far.
+    """
+    from regard._internal import progress
+    from regard.race import report as racing
+    from regard.race.picture import picture
+    from regard.race.table import table
+    from regard.race.tasks import TASKS
+    from regard.race.timing import LENGTHS
+
+    check_figures(save)
+    steps_by_task = {name: steps or (100 if quick else TASKS[name].steps) for name in dict.fromkeys(task or TASKS)}
+    lengths = LENGTHS[:4] if quick else LENGTHS
+    total = 2 * sum(steps_by_task.values()) + len(lengths)
+    with progress.counter(f"of {total:,} steps") as advance:
+        report = racing.race(steps_by_task, lengths=lengths, dim=dim, seed=seed, advance=advance)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_rich(lambda width: table(report))
+    save_figures(save, report.to_dict, lambda: picture(report))
+    if not report.complete:
+        warn("stopped before the end.")
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""What a head contributes to a word: the weight of a token times the length of what its value adds, w_ij ‖v_j W_O‖.
+
+A weight alone says where a head attends. A head that looks for nothing attends to a sink, whose value is short, so that
+next to nothing is contributed. Kobayashi et al. 2020, https://arxiv.org/abs/2004.10102.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from regard.lens.patterns import is_positional
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    from regard.lens.reading import Reading
+    from regard.lens.units import Word
+    from regard.models.projections import Projections
+
+
+def value_norms(reading: Reading, layer: int) -> Float[Tensor, "H N"]:
+    """‖v_j W_O‖, the length of what each token's value adds to the residual stream, by head; ‖v_j‖ without W_O."""
+    attention, heads = reading.attention[layer], reading.heads_of(layer)
+    projections = projections_of(reading, layer)
+    if projections is not None:
+        return projections.value_norms(attention.value, heads)
+    values = attention.value.float()
+    norms: Tensor = values.norm(dim=-1)
+    return norms.repeat_interleave(heads // len(values), 0)
+
+
+def knows_output_weight(reading: Reading, layer: int) -> bool:
+    """Whether `value_norms` are those of v W_O, and not of v alone."""
+    projections = projections_of(reading, layer)
+    return projections is not None and projections.output_weight is not None
+
+
+def projections_of(reading: Reading, layer: int) -> Projections | None:
+    """The modules that make query, key and value in a layer; None where they, or the model, are not known."""
+    return None if reading.lens is None else reading.lens.model.projections[layer]
+
+
+def tokens_of_other_words(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
+    """Which tokens belong to other words.
+
+    Not the first token of a causal model, on which heads rest that look for nothing; except for the word after it,
+    which has no other to attend to.
+    """
+    own = set(word.tokens)
+    others = torch.tensor([not token.special and n not in own for n, token in enumerate(reading.tokens)])
+    if reading.causal and others[1 : max(own)].any():
+        others[0] = False
+    return others
+
+
+def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
+    """The layer and head that contribute most to a word from other words; of a given layer or head if they are given.
+
+    Contributions are taken as a share of ‖x‖ after the layer. ‖x‖ before it would favour the first layers: the residual
+    stream grows from layer to layer and, in models that normalise before the attention, tenfold in the first. Heads
+    that are named after a position are chosen only where there are no others.
+    """
+    reading.check(layer, head)
+    layers = reading.attention_layers if layer is None else [layer % reading.layers]
+    others, rows = tokens_of_other_words(reading, word), list(word.tokens)
+    contributions: list[tuple[float, int, int]] = []
+    for number in layers:
+        weights = reading.attention[number].weights[:, rows].float().mean(1).cpu()  # (H,N)
+        contributed = (weights * value_norms(reading, number).cpu())[:, others].sum(1)  # (H,)
+        after = reading.hidden[number + 1, rows].float().norm(dim=-1).mean().clamp(min=1e-12).cpu()
+        contributions += [(share, number, h) for h, share in enumerate((contributed / after).tolist())]
+    if head is not None:
+        contributions = [entry for entry in contributions if entry[2] == head % reading.heads]
+    contributions.sort(key=lambda entry: -entry[0])
+    for share, number, h in contributions:
+        if share > 0 and not is_positional(reading, number, h):
+            return number, h
+    return contributions[0][1:]

@@ -1,0 +1,69 @@
+"""Which area each file of tests belongs to, and which tests are slow: conftest.py marks the tests accordingly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# pytest -m lens runs the tests of one area; pyproject.toml says what the areas are.
+AREAS = {
+    "core": """architecture attention build cpu fuzz gradient kept_backend mask packaging packed properties public
+        tensorlike torch weights weights_gradient""",
+    "hf": "families hf",
+    "nn": "encoder nn",
+    "lens": "compare embed encode forward lens sentence_folders words",
+    "corpus": "corpus corpus_output files formats",
+    "train": "race train",
+    "bench": "bench bench_embed",
+    "viewer": "html image protocol server terminal tiles widget",
+    "browser": "view_page viewer",
+    "cli": "cli guide readme",
+}
+AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
+
+# Files and tests that make check leaves out: together they would take minutes.
+SLOW_FILES = [
+    "bench",
+    "bench_embed",
+    "build",
+    "cli",
+    "corpus",
+    "corpus_output",
+    "cpu",
+    "embed",
+    "families",
+    "fuzz",
+    "gradient",
+    "guide",
+    "html",
+    "image",
+    "lens",
+    "properties",
+    "race",
+    "readme",
+    "sentence_folders",
+    "server",
+    "train",
+    "view_page",
+    "viewer",
+    "weights_gradient",
+    "widget",
+]
+SLOW_TESTS = [
+    "test_all_options_crossed",
+    "test_memory_in_any_order",
+    "test_threads_change_nothing",
+    "test_what_is_around_a_model_changes_nothing",
+    "test_a_sentence_transformer_is_told_apart",
+    "test_as_saved",
+]
+
+
+def area(path: Path) -> str:
+    """The area of a file of tests; of a module whose docstrings hold examples, the room that it is in."""
+    rooms = (room for room in reversed(path.parts) if room in AREAS)
+    return AREA.get(path.name) or next(rooms, "core")
+
+
+def is_slow(path: Path, test: str) -> bool:
+    """Whether a test, named without its parameters, is left out of make check."""
+    return path.stem.removeprefix("test_") in SLOW_FILES or test in SLOW_TESTS
