@@ -53,9 +53,9 @@ def request(address, method="GET", path="/", body=None, timeout=60, **headers):
         connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body)
     response = connection.getresponse()
-    found = response.status, response.headers, response.read()
+    result = response.status, response.headers, response.read()
     connection.close()
-    return found
+    return result
 
 
 def ask(address, question, patience=60, **headers):
@@ -132,25 +132,25 @@ def test_the_numbers_are_those_of_python(address, lens):
     """
     text = "The unbelievable cat sat on the mat; the tokenizer slept."
     reading, key = lens.read(text), read(address, text)["reading"]
-    about = {"reading": key, "layer": 3}
+    fields = {"reading": key, "layer": 3}
     for side, expected in (("from", reading.units[2].attends_to(3)), ("to", reading.units[2].attended_by(3))):
-        found = ask(address, {"type": "word_weights", "word": 2, "side": side, **about})["weights"]
-        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+        reply = ask(address, {"type": "word_weights", "word": 2, "side": side, **fields})["weights"]
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
     torch.testing.assert_close(
-        ask(address, {"type": "layer_weights", **about})["weights"], reading.weights(3), atol=0, rtol=0
+        ask(address, {"type": "layer_weights", **fields})["weights"], reading.weights(3), atol=0, rtol=0
     )
-    tile = {"type": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **about}
+    tile = {"type": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **fields}
     torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-7, rtol=1e-5)
     words = [unit.index for unit in reading.words]
-    found = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
-    torch.testing.assert_close(found, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
+    reply = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
+    torch.testing.assert_close(actual, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
     unit = next(unit for unit in reading.units if len(unit.tokens) > 1)
     walk = reading.explain(unit, 3, 7)
-    found = ask(address, {"type": "walk", "head": 7, "token": unit.tokens[1], "all": True, **about})
-    assert found["rows"] == list(range(len(reading.tokens)))
+    reply = ask(address, {"type": "walk", "head": 7, "token": unit.tokens[1], "all": True, **fields})
+    assert reply["rows"] == list(range(len(reading.tokens)))
     for name in ("query", "scores", "scaled", "weights", "context", "x"):
-        torch.testing.assert_close(found[name], getattr(walk, name)[1].float(), atol=0, rtol=0)
-    assert found["error"] == walk.error < 1e-5
+        torch.testing.assert_close(reply[name], getattr(walk, name)[1].float(), atol=0, rtol=0)
+    assert reply["error"] == walk.error < 1e-5
     compared = ask(address, {"type": "compare", "word": "bank", "texts": ["A river bank.", "The bank paid the bank."]})
     assert [place["start"] for place in compared["places"]] == [8, 4, 18]
     assert compared["similarity"].shape == (7, 3, 3)
@@ -163,14 +163,14 @@ def test_the_numbers_are_those_of_python(address, lens):
 def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, lens):
     """The length is that of v W_O, as in the terminal: a sink has much of the weight and adds little."""
     walk = lens.read(ARROW).explain("flies", 5, 11)
-    found = ask(address, {"type": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
+    reply = ask(address, {"type": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
     projection = lens.model.inside[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
     lengths = (walk.values @ projection.T).norm(dim=-1)
-    assert found["projected"] is True
-    torch.testing.assert_close(found["lengths"], lengths.float(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found["carried"], walk.carried[0].float(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found["carried"], (walk.weights[0] * lengths).float(), atol=1e-4, rtol=0)
-    assert found["carried_total"] == pytest.approx(float(walk.weights[0] @ lengths), abs=1e-3)
+    assert reply["projected"] is True
+    torch.testing.assert_close(reply["lengths"], lengths.float(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(reply["carried"], walk.carried[0].float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(reply["carried"], (walk.weights[0] * lengths).float(), atol=1e-4, rtol=0)
+    assert reply["carried_total"] == pytest.approx(float(walk.weights[0] @ lengths), abs=1e-3)
 
 
 def test_a_comparison_leaves_out_the_texts_that_lack_the_word(address):
@@ -179,24 +179,24 @@ def test_a_comparison_leaves_out_the_texts_that_lack_the_word(address):
         "No such word here, in a text that is longer than the sixty characters shown.",
         "The bank.",
     ]
-    found = ask(address, {"type": "compare", "word": "bank", "texts": texts})
-    assert [place["text"] for place in found["places"]] == [texts[0], texts[2]]
-    assert [text["text"] for text in found["left_out"]] == [1]
-    assert found["left_out"][0]["reason"].startswith(
+    reply = ask(address, {"type": "compare", "word": "bank", "texts": texts})
+    assert [place["text"] for place in reply["places"]] == [texts[0], texts[2]]
+    assert [text["text"] for text in reply["left_out"]] == [1]
+    assert reply["left_out"][0]["reason"].startswith(
         "In “No such word here, in a text that is longer than the sixt…”: There"
     )
     assert ask(address, {"type": "compare", "word": "bank", "texts": texts[::2]})["left_out"] == []
 
 
 def test_identical_texts_are_one_group(address):
-    found = ask(address, {"type": "compare", "word": "bank", "texts": ["The bank lent her the money."] * 4})
-    assert found["clusters"] == [[0, 1, 2, 3], []]
-    assert not found["plane"].isnan().any()
+    reply = ask(address, {"type": "compare", "word": "bank", "texts": ["The bank lent her the money."] * 4})
+    assert reply["clusters"] == [[0, 1, 2, 3], []]
+    assert not reply["plane"].isnan().any()
 
 
 def test_a_word_that_occurs_too_often_to_be_compared(address):
-    found = ask(address, {"type": "compare", "word": "the", "texts": ["the cat and the dog " * 20] * 3})
-    assert (found.status, found["error"]) == (400, "“the” occurs more than 64 times, the most that can be compared.")
+    reply = ask(address, {"type": "compare", "word": "the", "texts": ["the cat and the dog " * 20] * 3})
+    assert (reply.status, reply["error"]) == (400, "“the” occurs more than 64 times, the most that can be compared.")
 
 
 # Readings come and go
@@ -217,8 +217,8 @@ def test_a_server_that_was_started_anew_says_so_to_the_program(address, kind):
     """A page from before the restart can act on it: it reads its text again, which has the same name."""
     text = f"A server that was restarted before {kind}"
     key = reading_id("all-MiniLM-L6-v2", text, "")
-    found = ask(address, {"type": kind, "reading": key, **FIELDS[kind]})
-    assert (found.status, found["code"]) == (404, "unknown_reading")
+    reply = ask(address, {"type": kind, "reading": key, **FIELDS[kind]})
+    assert (reply.status, reply["code"]) == (404, "unknown_reading")
     assert read(address, text)["reading"] == key
     assert ask(address, {"type": kind, "reading": key, **FIELDS[kind]}).status == 200
 
@@ -324,9 +324,9 @@ def test_the_same_text_has_the_same_bits_in_every_thread(lens):
         for card in cards:
             reading = api.cache.get(card["reading"])
             assert torch.equal(reading.hidden, expected.hidden)
-            for found, wanted in zip(reading.attention, expected.attention, strict=True):
-                assert torch.equal(found.lse, wanted.lse)
-                assert torch.equal(found.output, wanted.output)
+            for actual, wanted in zip(reading.attention, expected.attention, strict=True):
+                assert torch.equal(actual.lse, wanted.lse)
+                assert torch.equal(actual.output, wanted.output)
     finally:
         torch.set_num_threads(threads)
         api.close()
@@ -403,8 +403,8 @@ def test_models_come_only_from_the_list(address):
     for model in (3, {}, ["all-MiniLM-L6-v2"]):
         assert read(address, model=model)["error"].startswith("model: expected a string. Got ")
     for model in ("/etc", "../..", "bert-base-uncased", "all-MiniLM-L6-v2/"):
-        found = read(address, model=model)
-        assert (found.status, found["error"]) == (
+        reply = read(address, model=model)
+        assert (reply.status, reply["error"]) == (
             403,
             "model: expected one of all-MiniLM-L6-v2, which were chosen at the start.",
         )
@@ -462,30 +462,30 @@ WHERE = {
 
 
 @pytest.mark.parametrize("value", [-1, 1, 2**31, 2**70, 0.0, "0", None, True, [], -(2**70), 99])
-@pytest.mark.parametrize("part", PARTS)
-def test_indices_out_of_range_are_refused(address, part, value):
+@pytest.mark.parametrize("name", PARTS)
+def test_indices_out_of_range_are_refused(address, name, value):
     key = read(address)["reading"]
-    found = ask(address, {"type": WHERE[part], "reading": key, "side": "from", **PARTS, part: value})
-    if value == 1 and value is not True and part in ("layer", "head", "word", "token"):
-        assert found.status == 200
+    reply = ask(address, {"type": WHERE[name], "reading": key, "side": "from", **PARTS, name: value})
+    if value == 1 and value is not True and name in ("layer", "head", "word", "token"):
+        assert reply.status == 200
         return
-    assert found.status == 400, found
-    assert part in found["error"] or "There is no tile" in found["error"]
+    assert reply.status == 400, reply
+    assert name in reply["error"] or "There is no tile" in reply["error"]
 
 
 @pytest.mark.parametrize(
-    ("part", "value"), [("side", "left"), ("reduce", "sum"), ("hide", "yes"), ("side", []), ("hide", 7)]
+    ("name", "value"), [("side", "left"), ("reduce", "sum"), ("hide", "yes"), ("side", []), ("hide", 7)]
 )
-def test_choices_are_named(address, part, value):
-    kind = {"side": "word_weights"}.get(part, "tile")
-    found = ask(address, {"type": kind, "reading": read(address)["reading"], **PARTS, part: value})
-    assert found.status == 400
-    assert found["error"].startswith(f"{part}: expected one of")
+def test_choices_are_named(address, name, value):
+    kind = {"side": "word_weights"}.get(name, "tile")
+    reply = ask(address, {"type": kind, "reading": read(address)["reading"], **PARTS, name: value})
+    assert reply.status == 400
+    assert reply["error"].startswith(f"{name}: expected one of")
 
 
 def test_a_text_over_the_limit(address):
-    found = read(address, "a " * (TEXT_LIMIT // 2) + "a")
-    assert (found.status, found["error"]) == (413, "text: it has 1,048,577 characters, and the limit is 1,048,576.")
+    reply = read(address, "a " * (TEXT_LIMIT // 2) + "a")
+    assert (reply.status, reply["error"]) == (413, "text: it has 1,048,577 characters, and the limit is 1,048,576.")
     status, _, content = request(address, "POST", "/api", b" " * (serving_module.BODY_LIMIT + 1))
     assert (status, json.loads(content)["error"]) == (413, "The request is longer than 8,388,608 bytes.")
     goes_on(address)
@@ -504,14 +504,14 @@ def test_a_thousand_requests_at_once(address):
     key = read(address)["reading"]
     statuses = []
 
-    def one(n):
-        found = ask(address, {"type": "word_weights", "reading": key, "layer": n % 6, "word": n % 7, "side": "from"})
-        statuses.append(found.status)
-        assert found.status in (200, 503)
-        assert found.status == 200 or found["error"] == "Too many requests at once: try again in a moment."
+    def request_weights(n):
+        reply = ask(address, {"type": "word_weights", "reading": key, "layer": n % 6, "word": n % 7, "side": "from"})
+        statuses.append(reply.status)
+        assert reply.status in (200, 503)
+        assert reply.status == 200 or reply["error"] == "Too many requests at once: try again in a moment."
 
     with ThreadPoolExecutor(200) as pool:
-        list(pool.map(one, range(1000)))
+        list(pool.map(request_weights, range(1000)))
     assert len(statuses) == 1000
     assert statuses.count(200) >= 500
     goes_on(address)
@@ -522,9 +522,11 @@ def test_a_cancelled_request(address):
     text = " ".join(f"cancelled{n}" for n in range(2000))
     body = json.dumps({"type": "read", "text": text}).encode()
     for _ in range(20):
-        with socket.create_connection((where.hostname, where.port)) as one:
-            one.sendall(b"POST /api HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, and gone
+        with socket.create_connection((where.hostname, where.port)) as connection:
+            connection.sendall(
+                b"POST /api HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, and gone
     assert ask(address, {"type": "cancel", "job": 10**9})["jobs"] == 0
     goes_on(address)
 

@@ -27,14 +27,14 @@ def expected(matrix, level):
     width = 1 << level
     cells = range(0, len(shown), width)
     reduce = torch.Tensor.mean if matrix.reduce == "mean" else torch.Tensor.max
-    found = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
-    return torch.tensor(found)
+    result = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
+    return torch.tensor(result)
 
 
 def assembled(matrix, level, overview=None):
     """All tiles of a level, put together."""
     cells = -(-matrix.size // (1 << level))
-    count = -(-cells // tiles.TILE)
+    count = -(-cells // tiles.TILE_SIZE)
     rows = [torch.cat([matrix.tile(level, y, x, overview) for x in range(count)], 1) for y in range(count)]
     return torch.cat(rows)
 
@@ -49,16 +49,16 @@ def assembled(matrix, level, overview=None):
 )
 def test_every_cell_of_every_level(words, reduce, hide, tile, block, rule):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE", tile)
-        patch.setattr(tiles, "BLOCK", block)
-        patch.setattr(tiles, "BASE", 1)
+        patch.setattr(tiles, "TILE_SIZE", tile)
+        patch.setattr(tiles, "BLOCK_SIZE", block)
+        patch.setattr(tiles, "OVERVIEW_LEVEL", 1)
         reading = made(" ".join(f"w{n}" for n in range(words)), **_readings.RULES[rule])
         matrix = Matrix(reading, 1, 4, reduce, hide)
         assert matrix.size == words + (not hide)
         assert -(-matrix.size // (1 << matrix.top)) <= tile
-        told = []
-        overview = matrix.overview(told.append) if matrix.needs_overview else None
-        assert told == sorted(told)
+        reported = []
+        overview = matrix.overview(reported.append) if matrix.needs_overview else None
+        assert reported == sorted(reported)
         for level in range(matrix.top + 1):
             torch.testing.assert_close(assembled(matrix, level), expected(matrix, level), atol=1e-6, rtol=0)
             torch.testing.assert_close(assembled(matrix, level, overview), expected(matrix, level), atol=1e-6, rtol=0)
@@ -72,32 +72,32 @@ def test_a_tile_that_is_not_there():
 
 
 @pytest.mark.parametrize("whole", [10, 2048])
-def test_a_thumb_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole):
-    monkeypatch.setattr(tiles, "WHOLE", whole)
-    monkeypatch.setattr(tiles, "THUMB", 8)
+def test_a_thumbnail_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole):
+    monkeypatch.setattr(tiles, "SAMPLED_UNITS", whole)
+    monkeypatch.setattr(tiles, "THUMBNAIL_SIZE", 8)
     matrix = Matrix(made(" ".join(f"w{n}" for n in range(30))), 0, 1, "max")
     weights = matrix.reading.weights(0, 1)
     rows = weights if whole > 31 else torch.zeros_like(weights).index_copy(0, torch.arange(0, 31, 4), weights[::4])
     cells = [[rows[i : i + 4, j : j + 4].max() for j in range(0, 31, 4)] for i in range(0, 31, 4)]
-    torch.testing.assert_close(matrix.thumb(), torch.tensor(cells))
+    torch.testing.assert_close(matrix.thumbnail(), torch.tensor(cells))
 
 
 @pytest.mark.parametrize("hide", [False, True], ids=["with [S]", "without [S]"])
 @pytest.mark.parametrize("rule", ["plain", "causal", "softcap, scale and sinks"])
-def test_the_thumbs_of_a_layer_are_those_of_its_heads(monkeypatch, rule, hide):
-    monkeypatch.setattr(tiles, "THUMB", 8)
+def test_the_thumbnails_of_a_layer_are_those_of_its_heads(monkeypatch, rule, hide):
+    monkeypatch.setattr(tiles, "THUMBNAIL_SIZE", 8)
     reading = made(" ".join(f"w{n}" for n in range(37)), **_readings.RULES[rule])
-    together = tiles.thumbs(reading, 1, hide)
+    together = tiles.thumbnails(reading, 1, hide)
     assert together.shape == (6, 5, 5)
-    heads = torch.stack([Matrix(reading, 1, head, "max", hide).thumb() for head in range(6)])
+    heads = torch.stack([Matrix(reading, 1, head, "max", hide).thumbnail() for head in range(6)])
     torch.testing.assert_close(together, heads, atol=1e-6, rtol=0)
-    monkeypatch.setattr(tiles, "AT_ONCE", 0)  # as where the weights of all heads are too many
-    told = []
-    torch.testing.assert_close(tiles.thumbs(reading, 1, hide, told.append), heads, atol=0, rtol=0)
-    assert told == [n / 6 for n in range(6)]
+    monkeypatch.setattr(tiles, "DENSE_LIMIT", 0)  # as where the weights of all heads are too many
+    reported = []
+    torch.testing.assert_close(tiles.thumbnails(reading, 1, hide, reported.append), heads, atol=0, rtol=0)
+    assert reported == [n / 6 for n in range(6)]
 
 
-def test_thumbs_ask_for_the_weights_once(monkeypatch):
+def test_thumbnails_ask_for_the_weights_once(monkeypatch):
     """Which takes no longer than the dense weights; head by head it took several times as long."""
     asked = []
     reading = made(" ".join(f"w{n}" for n in range(300)))
@@ -105,16 +105,16 @@ def test_thumbs_ask_for_the_weights_once(monkeypatch):
     monkeypatch.setattr(type(weights), "__getitem__", lambda *_: asked.append("a part"))
     grouped = type(weights).grouped
     monkeypatch.setattr(type(weights), "grouped", lambda *a, **k: (asked.append("all"), grouped(*a, **k))[1])
-    assert tiles.thumbs(reading, 0, False).shape == (6, 38, 38)
+    assert tiles.thumbnails(reading, 0, False).shape == (6, 38, 38)
     assert asked == ["all"]
 
 
 def test_a_text_of_special_tokens_alone_cannot_hide_them():
     reading = made("a b")
     reading = replace(reading, unit_spans=[(None, [n]) for n in range(len(reading.tokens))])
-    assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
-    for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
-        with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):
+    assert tiles.thumbnails(reading, 0, False).shape == (6, 3, 3)
+    for asked in (lambda: tiles.thumbnails(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
+        with pytest.raises(LookupError, match="All units of this text are special tokens"):
             asked()
 
 
@@ -149,11 +149,11 @@ def test_sizes_count_each_storage_once():
     assert size_of([whole, whole[:10], None, whole.view(10, 10)]) == 400
 
 
-def test_work_is_shared_told_and_cancelled():
-    jobs, go, told = JobQueue(), threading.Event(), []
+def test_work_is_shared_reported_and_cancelled():
+    jobs, go, reported = JobQueue(), threading.Event(), []
 
     def work(progress):
-        told.append("begun")
+        reported.append("begun")
         progress(0.25)
         go.wait(10)
         progress(0.75)
@@ -167,7 +167,7 @@ def test_work_is_shared_told_and_cancelled():
     assert waiting.value.progress is None
     go.set()
     assert [jobs.result(key, work, 10) for key in "ab"] == ["done", "b"]
-    assert told == ["begun"]
+    assert reported == ["begun"]
     go.clear()
     with pytest.raises(Pending):
         jobs.result("c", work, 0.1)
@@ -215,9 +215,9 @@ def test_a_result_that_nobody_comes_for_is_let_go():
     def work(progress):
         nonlocal thing
         go.wait(10)
-        found = torch.zeros(1)
-        thing = weakref.ref(found)
-        return found
+        result = torch.zeros(1)
+        thing = weakref.ref(result)
+        return result
 
     with pytest.raises(Pending):
         jobs.result("a", work, 0)

@@ -29,6 +29,7 @@ from regard.viewer.protocol import (
     CANCELLED,
     LAYER_WEIGHTS_UNITS,
     LINK_LIMIT,
+    SAMPLED_UNITS,
     TEXT_LIMIT,
     UNKNOWN_READING,
     CancelledReply,
@@ -61,7 +62,7 @@ from regard.viewer.protocol import (
     WordWeightsRequest,
 )
 from regard.viewer.protocol.parse import parse, within
-from regard.viewer.tiles import BASE, WHOLE, Matrix, thumbs
+from regard.viewer.tiles import OVERVIEW_LEVEL, Matrix, thumbnails
 
 WAIT = 0.3  # seconds until a request whose work takes longer gets a PendingReply
 SHORT_READING = 512  # units: requests about no more are answered at once, in the thread that asks
@@ -220,21 +221,21 @@ class ViewerAPI:
 
         def draw(progress: Progress) -> ThumbnailsReply:
             return ThumbnailsReply(
-                thumbnails=thumbs(reading, request.layer, request.hide, progress),
+                thumbnails=thumbnails(reading, request.layer, request.hide, progress),
                 shares=pattern_shares(reading, request.layer),
                 patterns=PATTERNS,
                 threshold=NAMED_FROM,
             )
 
         units = len(reading.units)
-        lane: Lane | None = None if units <= SHORT_READING else "short" if units <= WHOLE else "long"
+        lane: Lane | None = None if units <= SHORT_READING else "short" if units <= SAMPLED_UNITS else "long"
         return self._cached(("thumbnails", request.reading, request.layer, request.hide), draw, wait, lane)
 
     def _handle_tile(self, request: TileRequest, wait: float) -> TileReply:
         reading = self._at_layer(request, wait)
         matrix = Matrix(reading, request.layer, request.head, request.reduce, request.hide)
         overview = None
-        if matrix.needs_overview and BASE <= request.level <= matrix.top:
+        if matrix.needs_overview and OVERVIEW_LEVEL <= request.level <= matrix.top:
             key = ("overview", request.reading, request.layer, request.head, request.reduce, request.hide)
             overview = self._cached(key, matrix.overview, wait, "long")
         return TileReply(cells=matrix.tile(request.level, request.row, request.column, overview))
