@@ -131,8 +131,9 @@ clean:
 
 # With WHEEL=FILE from that wheel, without a compiler; otherwise from this checkout.
 WHEEL :=
+DEMO := [model,plot,serve]
 .venv/demo: $(if $(WHEEL),.venv/bin/python $(WHEEL),.venv/build $(DIST)) pyproject.toml constraints.txt $(KERNEL)
-	$(if $(WHEEL),$(INSTALL) '$(WHEEL)[model,plot,serve]',$(EDITABLE) '.[model,plot,serve]')
+	$(if $(WHEEL),$(INSTALL),$(EDITABLE)) '$(or $(WHEEL),.)$(DEMO)'
 	@touch $@
 
 .venv/test: .venv/build $(DIST) pyproject.toml constraints.txt $(KERNEL)

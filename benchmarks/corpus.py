@@ -1,6 +1,6 @@
 """regard embed on a corpus: its rate beside Lens.embed's, its memory, what kill -9 does to it, and two Ray workers.
 
-python benchmarks/corpus.py rate | memory [--lines 1_000_000] | kills [--kills 100] | ray
+python benchmarks/corpus.py rate | read [--lines 1_000_000] | memory [--lines 1_000_000] | kills [--kills 100] | ray
 """
 
 import argparse
@@ -13,18 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import regard
 from regard._internal.measure import interleaved, machine_line
 from regard.bench.embed import sample_texts
 from regard.corpus import EmbedConfig, Source, embed_files
+from regard.corpus.shards import shards
 
 REGARD = [sys.executable, "-c", "from regard.cli import main; main()"]
 
 
-def command(texts, out, *more):
-    return [*REGARD, "embed", str(texts), "--out", str(out), "--overwrite", *more]
+def command(texts, out, *options):
+    return [*REGARD, "embed", str(texts), "--out", str(out), "--overwrite", *options]
 
 
 def rate(folder, arguments):
@@ -45,13 +47,28 @@ def rate(folder, arguments):
     print(f"  the command has {ratio:.2f} of the rate (goal: 0.9 at least)")
 
 
-def memory(folder, arguments):
-    """Resident memory while a million short lines are embedded, read ten times a second."""
+def short_lines(folder, count):
+    """A file of so many lines of two words."""
     file = folder / "lines.txt"
     chance, words = random.Random(0), " ".join(sample_texts(300)).split()
     with open(file, "w", encoding="utf-8") as lines:
-        for _ in range(arguments.lines):
+        for _ in range(count):
             lines.write(" ".join(chance.choices(words, k=2)) + "\n")
+    return file
+
+
+def read(folder, arguments):
+    """Processor time to read all shards, which is what a worker of a cluster does to reach its own."""
+    source = Source([short_lines(folder, arguments.lines)])
+    start = time.process_time()
+    count = sum(1 for _ in shards(source, source.files))
+    seconds = time.process_time() - start
+    print(f"  {arguments.lines:,} lines, {count:,} shards: {seconds:.1f} s of processor time")
+
+
+def memory(folder, arguments):
+    """Resident memory while a million short lines are embedded, sampled ten times a second."""
+    file = short_lines(folder, arguments.lines)
     used, start = [], time.perf_counter()
     with subprocess.Popen(command(file, folder / "out.parquet"), stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -61,9 +78,9 @@ def memory(folder, arguments):
                 peak = int(fields[0].split("VmHWM:")[1].split()[0]) * 1024
             time.sleep(0.1)
     assert process.returncode == 0
-    parts = [(when, size) for when, size in used if when > 5]  # the model is open
-    tenth = len(parts) // 10
-    first, last = (statistics.mean(size for _, size in some) for some in (parts[:tenth], parts[-tenth:]))
+    sizes = [size for when, size in used if when > 5]  # the model is open
+    tenth = len(sizes) // 10
+    first, last = statistics.mean(sizes[:tenth]), statistics.mean(sizes[-tenth:])
     seconds = used[-1][0]
     print(f"  {arguments.lines:,} lines in {seconds:,.0f} s: {arguments.lines / seconds:,.0f} texts/s")
     print(
@@ -76,9 +93,8 @@ def kills(folder, arguments):
     file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
     words = " ".join(sample_texts(3000)).split()[:36_000]
     file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")
-    more = ["--level", "word"]
-    subprocess.run(command(file, whole, *more), check=True, stdout=subprocess.DEVNULL)
-    again = [each for each in command(file, out, *more) if each != "--overwrite"]
+    subprocess.run(command(file, whole, "--level", "word"), check=True, stdout=subprocess.DEVNULL)
+    again = [word for word in command(file, out, "--level", "word") if word != "--overwrite"]
     chance, killed, finished, same = random.Random(0), 0, 0, 0
     while killed < arguments.kills or finished == 0:
         with subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -89,7 +105,7 @@ def kills(folder, arguments):
                 killed += 1
             else:
                 assert process.returncode == 0, process.stderr.read()
-        if out.exists():  # some are killed when it is done
+        if out.exists():  # a run can be killed after its last step
             finished += 1
             same += out.read_bytes() == whole.read_bytes()
             out.unlink()
@@ -111,30 +127,28 @@ def ray(folder, arguments):
     cluster.wait_for_nodes()
 
     def run(on):
-        """Seconds from the first part done to the last: workers that open models are not the matter."""
-        told = []
+        """Texts per second from the first 2,048 on, when all workers have opened the model."""
+        calls = []
         embed_files(
             Source([file]), folder / "out.parquet", EmbedConfig(), on=on, overwrite=True,
-            progress=lambda texts, tokens, share: told.append((time.perf_counter(), texts)),
+            progress=lambda texts, tokens, share: calls.append((time.perf_counter(), texts)),
         )  # fmt: skip
-        parts = [told[0]]
-        for when, texts in told[1:]:
-            parts.append((when, parts[-1][1] + texts))
-        begun = next(n for n, (_, texts) in enumerate(parts) if texts >= 2048)
-        return (parts[-1][1] - parts[begun][1]) / (parts[-1][0] - parts[begun][0])
+        totals = list(accumulate(texts for _, texts in calls))
+        first = next(n for n, total in enumerate(totals) if total >= 2048)
+        return (totals[-1] - totals[first]) / (calls[-1][0] - calls[first][0])
 
     rates = {"local": [], f"ray={cluster.address}": []}
     for _ in range(arguments.rounds):
-        for on, found in rates.items():
-            found.append(run(on))
-    one, two = (statistics.median(found) for found in rates.values())
+        for on, samples in rates.items():
+            samples.append(run(on))
+    alone, two = (statistics.median(samples) for samples in rates.values())
     cluster.shutdown()
-    print(f"  one process {one:,.0f} texts/s, two Ray workers {two:,.0f}: {two / one:.2f} × (goal: 0.85 at least)")
+    print(f"  one process {alone:,.0f} texts/s, two Ray workers {two:,.0f}: {two / alone:.2f} × (goal: 0.85 at least)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rate", "memory", "kills", "ray"))
+    parser.add_argument("what", choices=("rate", "read", "memory", "kills", "ray"))
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="of ray")

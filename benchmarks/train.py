@@ -1,4 +1,4 @@
-"""An encoder trained from plain text against a trigram model: held-out masked tokens that each finds.
+"""An encoder trained from plain text against a trigram model: the held-out masked tokens that each predicts.
 
 python benchmarks/train.py [--steps N] [--kills N]
 """
@@ -47,20 +47,20 @@ def corpus() -> str:
 
 
 class Trigrams:
-    """Counts of three tokens, of two and of one, in the order of reading: the most frequent continuation known.
+    """Counts of three, two and single tokens in the order of reading: the most frequent continuation known.
 
     `both` also looks ahead: it takes the token that is most frequent between the two neighbours, where it was seen.
     """
 
     def __init__(self, blocks):
         self.after_two, self.after_one, self.between = (defaultdict(Counter) for _ in range(3))
-        self.most = Counter()
+        self.frequent = Counter()
         for row in blocks.tolist():
             for a, b, c in zip(row, row[1:], row[2:], strict=False):
                 self.after_two[a, b][c] += 1
                 self.after_one[b][c] += 1
                 self.between[a, c][b] += 1
-                self.most[c] += 1
+                self.frequent[c] += 1
 
     def guess(self, row, n, both):
         tables = [(self.after_two, (row[n - 2], row[n - 1]) if n > 1 else None), (self.after_one, row[n - 1])]
@@ -69,7 +69,7 @@ class Trigrams:
         for table, context in tables:
             if context in table:
                 return table[context].most_common(1)[0][0]
-        return self.most.most_common(1)[0][0]
+        return self.frequent.most_common(1)[0][0]
 
     def accuracy(self, changed, ids, at, both):
         right = total = 0
@@ -90,7 +90,8 @@ def compare(steps: int | None) -> None:
         def show(progress):
             if progress.step % options.eval_every == 0:
                 print(
-                    f"    step {progress.step:5}  loss {progress.loss:.2f}  found {progress.accuracy:.1%}", flush=True
+                    f"    step {progress.step:5}  loss {progress.loss:.2f}  accuracy {progress.accuracy:.1%}",
+                    flush=True,
                 )
 
         report = train([file], out, options, progress=show)
@@ -100,12 +101,10 @@ def compare(steps: int | None) -> None:
         changed, at = held_out_masks(held_out, tokenizer.get_vocab_size())
         counts = Trigrams(learned)
     before, between = (counts.accuracy(changed, held_out, at, both) for both in (False, True))
-    found = report["best"]["accuracy"]
+    accuracy = report["best"]["accuracy"]
     print(f"  {learned.numel():,} tokens, {report['parameters']:,} parameters, {report['seconds']:.0f} s of training")
-    print(
-        f"  held-out masked tokens found: {found:.1%}   trigrams: {before:.1%}, with the token after it: {between:.1%}"
-    )
-    print(f"  {100 * (found - before):.1f} points above the trigram model (goal: at least 5)")
+    print(f"  held-out masked tokens: {accuracy:.1%}; trigrams: {before:.1%}, with the next token: {between:.1%}")
+    print(f"  {100 * (accuracy - before):.1f} points above the trigram model (goal: at least 5)")
 
 
 def kill(times: int) -> None:

@@ -1,6 +1,7 @@
 """The rooms of the package and the order of their imports: one way, without circles."""
 
 import ast
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -103,3 +104,15 @@ def test_that_a_circle_would_be_seen():
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
     source = "if TYPE_CHECKING:\n    import regard.x\ndef late():\n    from regard.lens import words\nimport regard.cli"
     assert set(imports(source, {"regard.lens.words"})) == {"regard.lens.words", "regard.cli"}
+
+
+DOCS = SOURCE.parents[1] / "docs" / "architecture.md"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`([\w/]+(?:\.(?:py|hpp|cpp|js)|/))`", DOCS.read_text("utf-8"))))
+)
+def test_the_files_that_the_documentation_names_are_there(name):
+    root = SOURCE.parents[1]
+    places = [root, root / "csrc", root / "csrc" / "kernel", SOURCE, SOURCE / "backends"]
+    assert any((place / name).exists() for place in places)

@@ -159,10 +159,10 @@ def test_a_matrix_that_is_too_large_is_refused():
 
 def test_gradients_are_those_of_autograd():
     problem = Problem(Row("backward", torch.float32, 2, 13, 7))
-    found, expected = ours(problem)(), sdpa(problem)()
-    assert len(found) == 3
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    gradients, expected = ours(problem)(), sdpa(problem)()
+    assert len(gradients) == 3
+    for gradient, right in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, right, atol=1e-5, rtol=0)
 
 
 def test_interleaved():
@@ -227,16 +227,16 @@ def test_table(report):
 
 
 def test_json(report):
-    found = json.loads(json.dumps(report.to_dict()))
-    assert found["complete"] is True
-    assert set(found["machine"]) >= {"processor", "cores", "threads", "system", "python", "torch", "regard"}
-    assert len(found["rows"]) == len(report.results)
-    first = found["rows"][0]
+    saved = json.loads(json.dumps(report.to_dict()))
+    assert saved["complete"] is True
+    assert set(saved["machine"]) >= {"processor", "cores", "threads", "system", "python", "torch", "regard"}
+    assert len(saved["rows"]) == len(report.results)
+    first = saved["rows"][0]
     assert first["ratio"]["sdpa"] == pytest.approx(first["seconds"]["sdpa"] / first["seconds"]["regard"])
     assert first["share"].keys() == first["seconds"].keys()
-    assert found["rows"][-1]["memory"] > 0
-    assert found["means"].keys() == {name + more for name in found["peaks"]["flops"] for more in ("", ", causal")}
-    assert found["means"]["float32"].keys() == {"sdpa", "eager"}
+    assert saved["rows"][-1]["memory"] > 0
+    assert saved["means"].keys() == {name + mask for name in saved["peaks"]["flops"] for mask in ("", ", causal")}
+    assert saved["means"]["float32"].keys() == {"sdpa", "eager"}
 
 
 def test_picture(report):
@@ -260,8 +260,8 @@ def test_a_peer_beyond_the_peak_stays_in_the_picture(report):
 
 
 def test_a_picture_of_one_type(report):
-    some = [result for result in report.results if result.row.name.startswith("attention float16 causal")]
-    figure = picture.picture(attention.Report(report.peaks, 6, 1, results=some))
+    float16 = [result for result in report.results if result.row.name.startswith("attention float16 causal")]
+    figure = picture.picture(attention.Report(report.peaks, 6, 1, results=float16))
     assert [axes.get_title() for axes in figure.axes] == ["float16, causal"]
 
 
@@ -308,9 +308,9 @@ def test_printed_and_saved(run, tmp_path):
 def test_printed_as_json(run):
     result = run("--only", "attention float16 H 1 N", "--peers", "sdpa,eager", "--rounds", 1, "--json")
     assert (result.code, result.err) == (0, "")
-    found = json.loads(result.out)
-    assert found["rounds"] == 1
-    assert [row["seconds"].keys() for row in found["rows"]] == [{"regard", "sdpa", "eager"}]
+    saved = json.loads(result.out)
+    assert saved["rounds"] == 1
+    assert [row["seconds"].keys() for row in saved["rows"]] == [{"regard", "sdpa", "eager"}]
 
 
 def test_stopped_by_the_user(run, monkeypatch, tmp_path):

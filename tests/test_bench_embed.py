@@ -1,4 +1,4 @@
-"""`regard bench embed` on a tiny model: who takes part, what is counted, printed and saved. Nothing is timed."""
+"""`regard bench embed` on a tiny model: the peers, what is counted, printed and saved. Nothing is timed."""
 
 import io
 import json
@@ -86,9 +86,9 @@ def test_who_differs_or_fails_is_named_and_not_timed(tiny, monkeypatch):
 
 
 def test_in_a_process_of_its_own(tiny):
-    first, short, most = embed._alone("regard", tiny, TEXTS)
+    first, short, peak = embed._alone("regard", tiny, TEXTS)
     assert 0 < short < first
-    assert 5e7 < most < 5e9
+    assert 5e7 < peak < 5e9
 
 
 def test_batches():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,24 @@ def test_a_kernel_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path):
     built = build_without_compiler(tmp_path, REGARD_KERNEL="1")
     assert built.returncode != 0
     assert "CMake configuration failed" in built.stdout + built.stderr
+
+
+HEADERS = sorted([*(ROOT / "csrc/kernel").glob("*.hpp"), *(ROOT / "csrc/tests").glob("*.hpp")])
+FLAGS = {
+    "simd_avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "simd_avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+}
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
+@pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.stem)
+def test_a_header_includes_what_it_uses(header):
+    is_x86 = platform.machine() in ("x86_64", "AMD64")
+    if (header.stem in FLAGS) > is_x86 or (header.stem == "simd_neon" and is_x86):
+        pytest.skip("for another processor")
+    command = ["c++", "-std=c++20", "-fsyntax-only", *FLAGS.get(header.stem, []), "-x", "c++", "-include", header]
+    compiled = subprocess.run([*command, os.devnull], capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
 
 
 def objects():

@@ -337,8 +337,8 @@ def test_colour_where_there_is_colour(run):
         os.close(far)
         written = b""
         try:
-            while some := os.read(near, 1 << 16):
-                written += some
+            while output := os.read(near, 1 << 16):
+                written += output
         except OSError:  # the other end is closed
             pass
         assert process.wait(60) == 0, process.stderr.read()

@@ -55,7 +55,7 @@ def vectors(table):
     return np.stack(table["vector"].to_numpy())
 
 
-def found(source):
+def records_of(source):
     return list(read_records(source, find_files(source)))
 
 
@@ -63,12 +63,12 @@ def found(source):
 
 
 def test_sentences(lens, lines, tmp_path):
-    out, told = tmp_path / "out.parquet", []
-    counts = embed_files(Source([lines, lines]), out, progress=lambda *more: told.append(more))
+    out, calls = tmp_path / "out.parquet", []
+    counts = embed_files(Source([lines, lines]), out, progress=lambda *more: calls.append(more))
     tokens = sum(lens.embed(TEXTS * 2).tokens)
     assert counts == {"texts": 6, "vectors": 6, "tokens": tokens, "truncated": 0, "bad": 0, "dim": 384}
-    assert (sum(texts for texts, _, _ in told), sum(tokens for _, tokens, _ in told)) == (6, tokens)
-    shares = [share for _, _, share in told]
+    assert (sum(texts for texts, _, _ in calls), sum(tokens for _, tokens, _ in calls)) == (6, tokens)
+    shares = [share for _, _, share in calls]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     table = pq.read_table(out)
@@ -191,45 +191,48 @@ CONLLU = """\
 
 def test_every_format(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\n two \r\nthree")
-    assert [(record.text, record.place) for record in found(Source([tmp_path / "a.txt"]))] == [
+    assert [(record.text, record.place) for record in records_of(Source([tmp_path / "a.txt"]))] == [
         ("one", f"{tmp_path}/a.txt, line 1"),
         ("two", f"{tmp_path}/a.txt, line 3"),
         ("three", f"{tmp_path}/a.txt, line 4"),
     ]
     (tmp_path / "p.txt").write_text("\n\none\r\nmore\n \ntwo\n\n\n")
-    paragraphs = found(Source([tmp_path / "p.txt"], "paragraphs"))
+    paragraphs = records_of(Source([tmp_path / "p.txt"], "paragraphs"))
     assert [(record.text, record.place[-6:]) for record in paragraphs] == [("one\nmore", "line 3"), ("two", "line 6")]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in TABLE))
     (tmp_path / "a.csv").write_text('\ufeffid,text\na,"one, two"\n\nb,"a ""quoted""\nline"\n')
     pq.write_table(pa.table({"id": ["a", "b"], "text": [row["text"] for row in TABLE]}), tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.csv", "a.parquet"):
-        records = found(Source([tmp_path / name], id="id"))
+        records = records_of(Source([tmp_path / name], id="id"))
         assert [{"text": record.text, "id": record.id} for record in records] == TABLE, name
-        assert [record.id for record in found(Source([tmp_path / name]))] == [None, None]
-    assert [record.place.rpartition(", ")[2] for record in found(Source([tmp_path / "a.csv"]))] == ["line 2", "line 4"]
+        assert [record.id for record in records_of(Source([tmp_path / name]))] == [None, None]
+    assert [record.place.rpartition(", ")[2] for record in records_of(Source([tmp_path / "a.csv"]))] == [
+        "line 2",
+        "line 4",
+    ]
     (tmp_path / "a.tsv").write_text('title\tnumber\n"quoted\t7\n')
-    (record,) = found(Source([tmp_path / "a.tsv"], column="title", id="number"))
+    (record,) = records_of(Source([tmp_path / "a.tsv"], column="title", id="number"))
     assert (record.text, record.id) == ('"quoted', "7")
 
 
 def test_conllu(lens, tmp_path):
     file = tmp_path / "a.conllu"
     file.write_text(CONLLU)
-    one, two = found(Source([file], id="sent_id"))
-    assert (one.text, one.id, two.text, two.id) == ("I don't know  it.", "s1", "Yes!", "s2")
-    assert [one.text[slice(*word)] for word in one.words] == ["I", "don't", "know", "it", "."]
-    assert [two.text[slice(*word)] for word in two.words] == ["Yes", "!"]
+    first, second = records_of(Source([file], id="sent_id"))
+    assert (first.text, first.id, second.text, second.id) == ("I don't know  it.", "s1", "Yes!", "s2")
+    assert [first.text[slice(*word)] for word in first.words] == ["I", "don't", "know", "it", "."]
+    assert [second.text[slice(*word)] for word in second.words] == ["Yes", "!"]
     (tmp_path / "plain.txt").write_text("it's me")
     embed_files(Source([file, tmp_path / "plain.txt"]), tmp_path / "out.parquet", EmbedConfig(level="word"))
     table = pq.read_table(tmp_path / "out.parquet")
     assert table["word"].to_pylist() == ["I", "don't", "know", "it", ".", "Yes", "!", "it's", "me"]
-    expected = lens.embed([one.text], "word").vectors[0]
+    expected = lens.embed([first.text], "word").vectors[0]
     np.testing.assert_allclose(vectors(table)[[0, 2, 3]], expected[[0, 2, 3]], atol=1e-6)
 
 
 def test_treebank():
     file = data.required(data.TREEBANK)
-    records = found(Source([file], id="sent_id"))
+    records = records_of(Source([file], id="sent_id"))
     assert len(records) == 2001
     assert not [record for record in records if isinstance(record, BadRecord)]
 
@@ -243,15 +246,15 @@ def test_compressed(tmp_path, suffix):
         packed = pa.compress(content, codec="zstd", asbytes=True)
     file = tmp_path / f"a.txt.{suffix}"
     file.write_bytes(packed)
-    assert [record.text for record in found(Source([file]))] == lines
+    assert [record.text for record in records_of(Source([file]))] == lines
     file.write_bytes(packed[: len(packed) * 2 // 3])
-    *some, last = found(Source([file]))
-    assert len(some) > 1000
-    assert [record.text for record in some] == lines[: len(some)]
+    *good, last = records_of(Source([file]))
+    assert len(good) > 1000
+    assert [record.text for record in good] == lines[: len(good)]
     assert isinstance(last, BadRecord)
-    assert str(last).startswith(f"{file}, after line {len(some)}: the rest is lost: the file is damaged (")
+    assert str(last).startswith(f"{file}, after line {len(good)}: the rest is lost: the file is damaged (")
     file.write_bytes(b"no such thing\n" * 9)
-    (bad,) = found(Source([file]))
+    (bad,) = records_of(Source([file]))
     assert str(bad).startswith(f"{file}, after line 0: the rest is lost: the file is damaged (")
 
 
@@ -294,10 +297,10 @@ def test_any_text_comes_back(tmp_path_factory, texts):
     (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     (folder / "a.json").write_text(json.dumps([{"text": text} for text in texts], indent=1), encoding="utf-8")
     pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
-    assert [record.text for record in found(Source([folder / "a.json"]))] == texts
-    assert [record.text for record in found(Source([folder / "a.jsonl"]))] == texts
-    assert [record.text for record in found(Source([folder / "a.parquet"]))] == texts
-    assert [record.text for record in found(Source([folder / "a.csv"]))] == texts
+    assert [record.text for record in records_of(Source([folder / "a.json"]))] == texts
+    assert [record.text for record in records_of(Source([folder / "a.jsonl"]))] == texts
+    assert [record.text for record in records_of(Source([folder / "a.parquet"]))] == texts
+    assert [record.text for record in records_of(Source([folder / "a.csv"]))] == texts
 
 
 SUFFIXES = ["txt", "json", "jsonl", "csv", "tsv", "conllu", "parquet", "gz", "json.gz", "bz2", "csv.xz", "zst"]
@@ -308,12 +311,12 @@ SUFFIXES = ["txt", "json", "jsonl", "csv", "tsv", "conllu", "parquet", "gz", "js
 def test_any_bytes_are_records_or_bad(tmp_path_factory, content, name):
     file = tmp_path_factory.getbasetemp() / f"any.{name}"
     file.write_bytes(content)
-    for each in found(Source([file])):
-        assert str(each.place).startswith(str(file))
-        if isinstance(each, Record):
-            assert each.text.strip()
-            assert "\0" not in each.text
-            each.text.encode()
+    for record in records_of(Source([file])):
+        assert str(record.place).startswith(str(file))
+        if isinstance(record, Record):
+            assert record.text.strip()
+            assert "\0" not in record.text
+            record.text.encode()
 
 
 # What is damaged
@@ -376,10 +379,10 @@ def test_bad_records(tmp_path, tiny, case):
         embed_files(source, out, EmbedConfig(tiny))
     assert str(error.value).startswith(f"{tmp_path}/{message}")
     assert not out.exists()
-    told = []
-    counts = embed_files(source, out, EmbedConfig(tiny), on_error="skip", warn=told.append)
-    assert counts["bad"] == len(told) >= 1
-    assert told[0].startswith(f"{tmp_path}/{message}")
+    calls = []
+    counts = embed_files(source, out, EmbedConfig(tiny), on_error="skip", warn=calls.append)
+    assert counts["bad"] == len(calls) >= 1
+    assert calls[0].startswith(f"{tmp_path}/{message}")
     good = {"json": ["a"], "few columns": ["a"], "parquet null": ["a"], "10 MB": ["good", "good"], "nul": ["good", "x"]}
     good |= {"utf-16": []} | ({} if case in good or b"good" not in content else {case: ["good"]})
     assert pq.read_table(out)["text"].to_pylist() == [*good.get(case, []), "more"]
@@ -392,20 +395,20 @@ def test_a_damaged_page_of_parquet(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 900] = bytes(900)
     file.write_bytes(content)
-    *some, last = found(Source([file]))
-    assert isinstance(last, BadRecord) or any(isinstance(each, BadRecord) for each in some)
+    *good, last = records_of(Source([file]))
+    assert isinstance(last, BadRecord) or any(isinstance(record, BadRecord) for record in good)
 
 
 def test_ids_twice(tmp_path, tiny):
     for name, ids in (("a.jsonl", ["x", 7, "y"]), ("b.jsonl", ["z", "7"])):
         (tmp_path / name).write_text("".join(json.dumps({"text": "a", "id": id}) + "\n" for id in ids))
-    source, told = Source([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], id="id"), []
+    source, calls = Source([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], id="id"), []
     message = f"{tmp_path}/b.jsonl, line 2: its id '7' was used before, in {tmp_path}/a.jsonl, line 2."
     with pytest.raises(ValueError, match="was used before") as error:
         embed_files(source, tmp_path / "out.parquet", EmbedConfig(tiny))
     assert str(error.value).startswith(message)
-    embed_files(source, tmp_path / "out.parquet", EmbedConfig(tiny), on_error="skip", warn=told.append)
-    assert told == [message]
+    embed_files(source, tmp_path / "out.parquet", EmbedConfig(tiny), on_error="skip", warn=calls.append)
+    assert calls == [message]
     assert pq.read_table(tmp_path / "out.parquet")["text_id"].to_pylist() == ["x", "7", "y", "z"]
 
 
@@ -426,11 +429,11 @@ def test_all_that_could_not_be_embedded(tmp_path, tiny):
 
 def test_texts_that_are_too_long_can_be_refused(tmp_path, tiny):
     (tmp_path / "a.txt").write_text("short\n" + "long " * 300 + "\nshort too\n")
-    config, told = EmbedConfig(tiny, truncation="error"), []
+    config, calls = EmbedConfig(tiny, truncation="error"), []
     with pytest.raises(ValueError, match=r"a\.txt, line 2: it has .* tokens, and tiny takes 37 at once"):
         embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config)
-    embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config, on_error="skip", warn=told.append)
-    assert len(told) == 1
+    embed_files(Source([tmp_path / "a.txt"]), tmp_path / "out.parquet", config, on_error="skip", warn=calls.append)
+    assert len(calls) == 1
     assert pq.read_table(tmp_path / "out.parquet")["text_id"].to_pylist() == [0, 2]  # as in the file
 
 
@@ -502,9 +505,9 @@ def test_a_full_disk(tmp_path, tiny, monkeypatch):
     assert "out.parquet.parts/part-" in error.value.filename
     kept = list((tmp_path / "out.parquet.parts").glob("part-*"))
     assert 1 <= len(kept) < 3
-    told = []
-    assert embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: told.append(more[0]))["texts"] == 30
-    assert sum(told) == 30 - 10 * len(kept)
+    calls = []
+    assert embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: calls.append(more[0]))["texts"] == 30
+    assert sum(calls) == 30 - 10 * len(kept)
 
 
 def test_without_what_it_needs(lines, tmp_path, monkeypatch):
@@ -582,9 +585,9 @@ def test_what_is_done_is_not_done_again(many, tmp_path, tiny, monkeypatch):
         with pytest.raises(FileExistsError, match=r"out\.parquet\.parts was begun by another run \("):
             embed_files(source, out, other)
     many.write_text(many.read_text().replace("\n", " changed\n", 1))  # in the first part
-    told = []
-    embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: told.append(more))
-    assert sum(texts for texts, _, _ in told) == 300  # the first, which changed, and the two that were not done
+    calls = []
+    embed_files(source, out, EmbedConfig(tiny), progress=lambda *more: calls.append(more))
+    assert sum(texts for texts, _, _ in calls) == 300  # the first, which changed, and the two that were not done
     assert pq.read_table(out)["text"].to_pylist() == many.read_text().splitlines()
     embed_files(source, tmp_path / "again.parquet", EmbedConfig(tiny))
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()
@@ -640,17 +643,17 @@ def main(texts, out, model):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
-    told = []
+    calls = []
 
     def progress(texts, tokens, share):
-        told.append((texts, share))
-        if len(told) == 3:
+        calls.append((texts, share))
+        if len(calls) == 3:
             cluster.remove_node(nodes[0], allow_graceful=False)
 
     source = Source([Path(texts)])
     counts = embed_files(source, out, EmbedConfig(model), on=f"ray={cluster.address}", progress=progress)
-    assert sum(texts for texts, _ in told) == counts["texts"], (told, counts)
-    assert told[-1][1] == 1
+    assert sum(texts for texts, _ in calls) == counts["texts"], (calls, counts)
+    assert calls[-1][1] == 1
     cluster.shutdown()
 
 main(*sys.argv[1:])
@@ -700,8 +703,8 @@ def test_old_names_of_arguments(lines, tmp_path, tiny):
         embed_files(Source([lines]), tmp_path / "out.parquet", recipe=EmbedConfig(tiny), leave_out=print)
 
 
-def test_a_run_of_the_previous_release_is_resumed(many, tmp_path, tiny, monkeypatch):
-    """Its manifest is the same: the names of its entries are those that files have, not those of the options."""
+def test_the_manifest_is_that_of_the_previous_release(tiny):
+    """So that its runs are resumed: the entries keep the names that they have in files."""
     config = EmbedConfig(tiny, level="word", truncation="truncate", output_dtype="float16")
     assert list(config.manifest(config.open()).items()) == [
         ("model", "tiny"),

@@ -95,7 +95,7 @@ def test_columns_of_json_are_kept(lines, tmp_path, tiny, monkeypatch, values, ex
     assert table["meta.x"].to_pylist() == expected
     assert list(map(type, table["meta.x"].to_pylist())) == list(map(type, expected))
     if out == "out":
-        assert len({str(pq.read_schema(part).field("meta.x").type) for part in (tmp_path / out).iterdir()}) == 1
+        assert len({str(pq.read_schema(shard).field("meta.x").type) for shard in (tmp_path / out).iterdir()}) == 1
 
 
 def test_columns_of_parquet_are_kept_with_their_types(tmp_path, tiny):
@@ -220,7 +220,7 @@ def test_the_first_word_of_a_part_belongs_to_it(tmp_path):
     """Whether or not the part begins with the space that is in the word's token."""
     lens = regard.Lens(models.saved("gpt2", tmp_path / "gpt2"))
     text = "the cat sat on"
-    with_space, without = (lens.embed([text], spans=[[part]]).vectors[0] for part in ((7, 14), (8, 14)))
+    with_space, without = (lens.embed([text], spans=[[span]]).vectors[0] for span in ((7, 14), (8, 14)))
     assert np.array_equal(with_space, without)
     tokens = lens.embed([text], "token")
     own = [vector for vector, (start, _) in zip(tokens.vectors[0], tokens.spans[0], strict=True) if start >= 8]
@@ -439,10 +439,10 @@ def test_runs_at_the_same_time_do_not_mix(lines, tmp_path, tiny):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=100)[0].strip() for process in processes]
-    assert "300" in said
+    printed = [process.communicate(timeout=100)[0].strip() for process in processes]
+    assert "300" in printed
     assert all(
-        each == "300" or "another run is using this folder" in each or "is there already" in each for each in said
-    ), said
+        line == "300" or "another run is using this folder" in line or "is there already" in line for line in printed
+    ), printed
     assert pq.read_table(tmp_path / "out.parquet")["text"].to_pylist() == [f"the cat {n}" for n in range(300)]
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out.parquet"]

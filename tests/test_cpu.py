@@ -512,6 +512,27 @@ def test_the_binding_takes_tensors_in_memory_alone(kit):
             kernel_scores(kit, query=query)
 
 
+class WithoutExchangeTable(torch.Tensor):
+    """A tensor as releases of PyTorch have it that know no DLPack exchange API."""
+
+    __dlpack_c_exchange_api__ = None
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_binding_imports_tensors_of_older_releases(kit, dtype):
+    query, key, value = kit.inputs(dim=8, value_dim=8, dtype=dtype)
+    outputs = []
+    for kind in (torch.Tensor, WithoutExchangeTable):
+        scores = _kernel.Scores(query=query.as_subclass(kind), key=key.as_subclass(kind), scale=0.5)
+        output = torch.zeros(2, 5, 6, 8, dtype=dtype).transpose(1, 2)
+        _kernel.forward(scores, value=value.as_subclass(kind), output=output.as_subclass(kind), isa=SETS[0], threads=1)
+        outputs.append(output)
+    assert outputs[0].any()
+    assert torch.equal(*outputs)
+    with pytest.raises(TypeError):
+        _kernel.Scores(query=query.to("meta").as_subclass(WithoutExchangeTable), key=key, scale=0.5)
+
+
 def test_the_binding_says_what_it_takes():
     for function in (_kernel.forward, _kernel.backward, _kernel.pool, _kernel.tile, _kernel.transposed, _kernel.linear):
         signature, _, text = function.__doc__.partition("\n")

@@ -1,4 +1,4 @@
-"""Files are there whole, the old one or the new one."""
+"""A file is replaced as a whole, or stays as it was."""
 
 import errno
 import os

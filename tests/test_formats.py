@@ -20,7 +20,7 @@ from regard.corpus.files import find_files, read_records
 from regard.corpus.records import BadRecord, Record
 
 
-def found(*arguments, **options):
+def records_of(*arguments, **options):
     source = Source(*arguments, **options)
     return list(read_records(source, find_files(source)))
 
@@ -76,7 +76,7 @@ JSON = {
 @pytest.mark.parametrize("case", JSON)
 def test_json(file, case):
     content, expected = JSON[case]
-    assert texts(found([file("a.json", content)])) == expected
+    assert texts(records_of([file("a.json", content)])) == expected
 
 
 def test_a_long_array_of_json(file):
@@ -85,7 +85,7 @@ def test_a_long_array_of_json(file):
         {"text": f"{n} " + "x" * random.Random(n).choice([3, 50, 300_000 if n % 500 == 0 else 7])} for n in range(2000)
     ]
     for indent in (None, 2):
-        assert texts(found([file("a.json", json.dumps(items, indent=indent))])) == [item["text"] for item in items]
+        assert texts(records_of([file("a.json", json.dumps(items, indent=indent))])) == [item["text"] for item in items]
 
 
 def test_paths_into_json(file):
@@ -98,11 +98,11 @@ def test_paths_into_json(file):
     path = file("a.jsonl", json.dumps(row))
     columns = {"meta.title": "one", "meta.tags.1": "two", "a.b": "dotted", "turns.0.say": "hi"}
     for column, text in columns.items():
-        assert texts(found([path], column=column)) == [text]
+        assert texts(records_of([path], column=column)) == [text]
     for column in ("meta.body", "meta.tags.2", "meta.title.x", "turns.say"):
-        (bad,) = found([path], column=column)
+        (bad,) = records_of([path], column=column)
         assert bad.why == f"it has no {column!r}, but 'meta', 'a.b', 'a', 'turns'."
-    (record,) = found([path], column="meta.title", id="meta.tags.0", keep=["turns.0.say", "meta.none"])
+    (record,) = records_of([path], column="meta.title", id="meta.tags.0", keep=["turns.0.say", "meta.none"])
     assert (record.id, record.kept) == ("x", ("hi", None))
 
 
@@ -122,13 +122,13 @@ def test_paths_into_json(file):
     ids=repr,
 )
 def test_ids_that_are_none(file, id, why):
-    bad, good = found([file("a.jsonl", json.dumps({"text": "a", "id": id}) + '\n{"text": "b", "id": 7}')], id="id")
+    bad, good = records_of([file("a.jsonl", json.dumps({"text": "a", "id": id}) + '\n{"text": "b", "id": 7}')], id="id")
     assert str(bad).endswith(f"a.jsonl, line 1: {why}")
     assert (good.text, good.id) == ("b", "7")
 
 
 def test_an_id_of_bytes_that_are_not_utf8(file):
-    records = found([file("a.csv", b"id,text\n\xff,one\nb,two\n")], id="id")
+    records = records_of([file("a.csv", b"id,text\n\xff,one\nb,two\n")], id="id")
     assert texts(records) == [r"a.csv, line 2: its id '\udcff' is not UTF-8.", "two"]
 
 
@@ -136,7 +136,7 @@ def test_an_id_of_bytes_that_are_not_utf8(file):
 def test_a_file_name_that_is_not_utf8(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))
     path.write_text("one\n\0\n")
-    good, bad = found([path], places=True)
+    good, bad = records_of([path], places=True)
     assert good.at.file == bad.place.removesuffix(", line 2") == f"{tmp_path}/\\xff.txt"
 
 
@@ -167,16 +167,16 @@ def test_a_line_of_a_table_that_is_too_long(file):
     """Whether it stands alone or in a quoted cell: no record comes out without it."""
     long = "x" * 9_000_000
     alone = file("a.csv", f"text,id\n{long},1\nb,2\n")
-    assert texts(found([alone])) == ["a.csv, line 2: longer than 8,388,608 bytes.", "b"]
-    assert found([alone])[1].at.line == 3
+    assert texts(records_of([alone])) == ["a.csv, line 2: longer than 8,388,608 bytes.", "b"]
+    assert records_of([alone])[1].at.line == 3
     quoted = file("a.csv", f'text,id\n"a\n{long}\nz",1\nb,2\n')
-    assert texts(found([quoted])) == ["a.csv, line 3: longer than 8,388,608 bytes.", "b"]
+    assert texts(records_of([quoted])) == ["a.csv, line 3: longer than 8,388,608 bytes.", "b"]
 
 
 def test_an_item_of_json_that_is_too_long(file):
-    (bad,) = found([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
+    (bad,) = records_of([file("a.json", '[{"text": "' + "x" * 20_000_000 + '"}, {"text": "b"}]')])
     assert bad.why == "not JSON: no value ends within 8,388,608 characters; the rest is lost."
-    bad, good = found([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
+    bad, good = records_of([file("a.json", '[{"text": "' + "x" * 2_000_000 + '"}, {"text": "b"}]')])
     assert bad.why.startswith("it has 2,000,000 characters. The limit is 1,048,576")
     assert good.text == "b"
 
@@ -184,7 +184,7 @@ def test_an_item_of_json_that_is_too_long(file):
 @pytest.mark.parametrize("case", TABLES)
 def test_tables(file, case):
     name, content, expected = TABLES[case]
-    assert texts(found([file(name, content)])) == expected
+    assert texts(records_of([file(name, content)])) == expected
 
 
 PARQUET = {
@@ -201,22 +201,22 @@ PARQUET = {
 def test_types_of_parquet(tmp_path, case):
     column, expected = PARQUET[case]
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    assert texts(found([tmp_path / "a.parquet"])) == expected
+    assert texts(records_of([tmp_path / "a.parquet"])) == expected
 
 
 def test_structs_of_parquet(tmp_path):
     rows = [{"title": "one", "by": {"id": 1}}, None, {"title": None, "by": None}, {"title": "four", "by": {"id": 4}}]
     table = pa.table({"meta": rows, "a.b": list("wxyz")})
     pq.write_table(table, tmp_path / "a.parquet")
-    one, *bad, four = found([tmp_path / "a.parquet"], column="meta.title", id="meta.by.id", keep=["a.b"])
-    assert [(record.text, record.id, record.kept[0].to_pylist()) for record in (one, four)] == [
+    first, *bad, last = records_of([tmp_path / "a.parquet"], column="meta.title", id="meta.by.id", keep=["a.b"])
+    assert [(record.text, record.id, record.kept[0].to_pylist()) for record in (first, last)] == [
         ("one", "1", ["w"]), ("four", "4", ["z"])
     ]  # fmt: skip
     assert texts(bad) == [f"a.parquet, row {n}: expected a text. Got nothing." for n in (2, 3)]
-    (bad,) = found([tmp_path / "a.parquet"], column="meta.body")
+    (bad,) = records_of([tmp_path / "a.parquet"], column="meta.body")
     assert "it has no column 'meta.body': its 'meta' holds struct<" in bad.why
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "b.parquet")
-    assert texts(found([tmp_path / "b.parquet"])) == ["b.parquet: it has the column 'text' 2 times."]
+    assert texts(records_of([tmp_path / "b.parquet"])) == ["b.parquet: it has the column 'text' 2 times."]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_structs_of_parquet(tmp_path):
     ],
 )
 def test_oddities_of_conllu(file, block, why):
-    bad, good = found([file("a.conllu", f"{block}\n\n1\tgood" + "\t_" * 8 + "\n")])
+    bad, good = records_of([file("a.conllu", f"{block}\n\n1\tgood" + "\t_" * 8 + "\n")])
     assert (bad.why, good.text) == (why, "good")
 
 
@@ -240,20 +240,20 @@ def test_oddities_of_conllu(file, block, why):
 def test_line_ends(file):
     for end in ("\n", "\r\n", "\r"):
         content = end.join(["one", "", "two", "three", ""])
-        assert texts(found([file("a.txt", content)])) == ["one", "two", "three"]
-        assert [str(record.at).rpartition(" ")[2] for record in found([file("a.txt", content)])] == ["1", "3", "4"]
-        assert texts(found([file("a.txt", content)], "paragraphs")) == ["one", "two\nthree"]
-    assert texts(found([file("a.txt", "one\x0c\x85\u2028two")])) == ["one\x0c\x85\u2028two"]  # no line ends
+        assert texts(records_of([file("a.txt", content)])) == ["one", "two", "three"]
+        assert [str(record.at).rpartition(" ")[2] for record in records_of([file("a.txt", content)])] == ["1", "3", "4"]
+        assert texts(records_of([file("a.txt", content)], "paragraphs")) == ["one", "two\nthree"]
+    assert texts(records_of([file("a.txt", "one\x0c\x85\u2028two")])) == ["one\x0c\x85\u2028two"]  # no line ends
 
 
 def test_stdin_can_be_closed_and_read_once(monkeypatch):
     for stdin in (None, SimpleNamespace(closed=True)):
         monkeypatch.setattr(sys, "stdin", stdin)
         with pytest.raises(ValueError, match=r"^-: standard input is closed\.$"):
-            found([Path("-")])
+            records_of([Path("-")])
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"one")))
     with pytest.raises(ValueError, match=r"^-: standard input can be read once\.$"):
-        found([Path("-"), Path("-")])
+        records_of([Path("-"), Path("-")])
 
 
 LINES = [f"line {n} {random.Random(n).random()}" for n in range(3000)]
@@ -268,13 +268,13 @@ PACK = {
 @pytest.mark.parametrize("suffix", PACK)
 def test_what_can_be_read_of_compressed_files(file, suffix):
     content = PACK[suffix]("\n".join(LINES).encode())
-    assert texts(found([file(f"a.txt.{suffix}", content)])) == LINES
+    assert texts(records_of([file(f"a.txt.{suffix}", content)])) == LINES
     rows = [{"text": line} for line in LINES]
-    assert texts(found([file(f"a.json.{suffix}", PACK[suffix](json.dumps(rows).encode()))])) == LINES
+    assert texts(records_of([file(f"a.json.{suffix}", PACK[suffix](json.dumps(rows).encode()))])) == LINES
     for damaged in (content[:-3], content[: len(content) * 2 // 3], content + b"no more of it"):
         if damaged.startswith(content) and suffix in ("bz2", "xz"):
             continue  # their readers ignore what follows the end
-        *good, last = found([file(f"a.txt.{suffix}", damaged)])
+        *good, last = records_of([file(f"a.txt.{suffix}", damaged)])
         assert texts(good) == LINES[: len(good)]
         assert last.place.endswith(f"a.txt.{suffix}, after line {len(good)}")
         assert last.why.startswith("the rest is lost: the file is damaged (")
@@ -284,12 +284,12 @@ def test_what_can_be_read_of_compressed_files(file, suffix):
 
 def test_zeros_after_a_gzip_file(file):
     """As on tapes, and as `gzip` itself takes them."""
-    assert texts(found([file("a.txt.gz", gzip.compress(b"one\ntwo\n") + bytes(1000))])) == ["one", "two"]
+    assert texts(records_of([file("a.txt.gz", gzip.compress(b"one\ntwo\n") + bytes(1000))])) == ["one", "two"]
 
 
 def test_300_lines_of_a_gzip_file_that_is_cut(file):
     content = gzip.compress("\n".join(LINES[:300]).encode())
-    *good, last = found([file("a.txt.gz", content[:-200])])
+    *good, last = records_of([file("a.txt.gz", content[:-200])])
     assert len(good) > 250
     assert isinstance(last, BadRecord)
 
@@ -301,13 +301,13 @@ def test_300_lines_of_a_gzip_file_that_is_cut(file):
 def test_types_that_are_not_known(file, name):
     path = file(name, "<p>text</p>")
     with pytest.raises(UnknownFormatError, match=rf"{name}: files of the type \.\w+ are not known, as \.txt, "):
-        found([path])
+        records_of([path])
     if not name.endswith("gz"):
-        assert texts(found([path], "lines")) == ["<p>text</p>"]
+        assert texts(records_of([path], "lines")) == ["<p>text</p>"]
 
 
 def test_a_name_without_a_type_is_text(file):
-    assert texts(found([file("corpus", "one\ntwo")])) == ["one", "two"]
+    assert texts(records_of([file("corpus", "one\ntwo")])) == ["one", "two"]
 
 
 def folder(tmp_path, **options):
@@ -341,7 +341,7 @@ def test_what_is_left_out_of_a_folder(file, tmp_path):
 
 def test_a_folder_that_is_named_is_read_whatever_its_name(file, tmp_path):
     file("_data/a.txt", "one")
-    assert texts(found([tmp_path / "_data"])) == ["one"]
+    assert texts(records_of([tmp_path / "_data"])) == ["one"]
 
 
 def test_a_folder_of_one_format(file, tmp_path):

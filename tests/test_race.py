@@ -210,11 +210,11 @@ def test_a_race(run, tmp_path):
     assert "recurrent attention" in out
     assert "neither solves it." in out
     assert all(file.stat().st_size > 500 for file in files)
-    found = json.loads(files[2].read_text())
-    assert found["complete"]
-    assert set(found["seconds_per_step"]) == set(found["seconds_per_token"]) == {"4", "8"}
-    assert found["tasks"]["numbers"]["transformer"]["example"] == "19870303"
-    assert found["conclusion"] == [line for line in out.splitlines() if line][-len(found["conclusion"]) :]
+    saved = json.loads(files[2].read_text())
+    assert saved["complete"]
+    assert set(saved["seconds_per_step"]) == set(saved["seconds_per_token"]) == {"4", "8"}
+    assert saved["tasks"]["numbers"]["transformer"]["example"] == "19870303"
+    assert saved["conclusion"] == [line for line in out.splitlines() if line][-len(saved["conclusion"]) :]
 
 
 def test_stopped_before_the_end(run, monkeypatch):
@@ -235,11 +235,11 @@ def test_stopped_before_the_end(run, monkeypatch):
         (["--steps", "0"], 2, "should be greater than or equal to 1"),
         (["--save", "race.pdf"], 1, "Expected a file that ends in .png, .svg or .json. Got 'race.pdf'."),
         (["--save", "nowhere/race.png"], 1, "nowhere/race.png: No such file or directory"),
-        (["--dim", "100"], 1, "expected a dim that 3 heads divide. Got 100."),
+        (["--dim", "100"], 1, "expected a dim that is divisible by 3 heads. Got 100."),
     ],
 )
 def test_wrong_usage(run, arguments, code, message):
-    found, out, err = run(*arguments)
-    assert found == code
+    actual, out, err = run(*arguments)
+    assert actual == code
     assert message in " ".join(err.replace("│", " ").split())
     assert out == ""

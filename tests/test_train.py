@@ -55,12 +55,12 @@ def test_every_twentieth_section_is_held_out_and_nothing_is_lost(file):
 def test_blocks_hold_all_tokens_in_turn(file):
     text = texts.read([file])
     tokenizer = texts.make_tokenizer(text, 60, 16)
-    found = texts.blocks(tokenizer, text.learned, 16)
-    assert (found[:, 0] == texts.CLS).all()
-    assert (found[:, -1] == texts.SEP).all()
+    blocks = texts.blocks(tokenizer, text.learned, 16)
+    assert (blocks[:, 0] == texts.CLS).all()
+    assert (blocks[:, -1] == texts.SEP).all()
     tokens = [number for section in text.learned for number in tokenizer.encode(section, add_special_tokens=False).ids]
-    assert found[:, 1:-1].flatten().tolist() == tokens[: found.shape[0] * 14]
-    assert len(tokens) - found.shape[0] * 14 < 14
+    assert blocks[:, 1:-1].flatten().tolist() == tokens[: blocks.shape[0] * 14]
+    assert len(tokens) - blocks.shape[0] * 14 < 14
 
 
 def test_the_same_text_makes_the_same_tokenizer(file):
@@ -118,7 +118,7 @@ def test_it_learns_what_words_tell_of_one_another(trained):
     _, report, seen = trained
     assert report["ended"] == "all steps are done"
     assert report["best"]["accuracy"] > 0.5  # the most frequent token is an eighth of all
-    assert [one.step for one in seen] == list(range(1, 401))
+    assert [progress.step for progress in seen] == list(range(1, 401))
     assert seen[-1].tokens == 400 * 32 * 16
     assert seen[-1].loss == report["final_loss"] < 0.7 * seen[0].loss
 
@@ -128,11 +128,11 @@ def test_regard_and_transformers_open_it(trained):
     reading = regard.Lens(folder).read("time flies like an arrow")
     assert [word.text for word in reading.words] == WORDS[:5]
     transformers.utils.logging.disable_progress_bar()
-    model, about = transformers.AutoModelForMaskedLM.from_pretrained(
+    model, loading = transformers.AutoModelForMaskedLM.from_pretrained(
         folder, output_loading_info=True, attn_implementation="eager"
     )
-    assert not about["missing_keys"]
-    assert not about["unexpected_keys"]
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     given = tokenizer("Time flies like an arrow", return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
@@ -166,9 +166,9 @@ def test_the_picture():
 # Nothing lost
 
 
-def same(one, other):
+def same(run, other):
     kept = ("final_loss", "best", "held_out", "steps")
-    return [one[name] for name in kept] == [other[name] for name in kept]
+    return [run[name] for name in kept] == [other[name] for name in kept]
 
 
 def test_stopped_anywhere_and_gone_on_with_it_is_the_same_run(file, tmp_path):
@@ -326,7 +326,7 @@ def test_ctrl_c(command, monkeypatch):
         (b" \n\n", [], "There is no text in bad.txt."),
         (b"two words", [], "Too little text: 10 characters, and blocks of 16 tokens need about "),
         (b"some text \xff and more", [], "bad.txt: not UTF-8 at byte 10."),
-        (sentences().encode(), ["--heads", 3], "expected a dim that 3 heads divide. Got 16."),
+        (sentences().encode(), ["--heads", 3], "expected a dim that is divisible by 3 heads. Got 16."),
         (sentences().encode(), ["--resume"], "model holds no run to resume: there is no training.pt."),
         (sentences().encode(), ["--out", "text.txt"], "text.txt is not an empty folder."),
         (sentences().encode(), ["--out", "."], ". is not an empty folder."),

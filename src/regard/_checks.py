@@ -103,7 +103,7 @@ def _flat(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
 def scale(given: float | None, query: Tensor) -> float:
     """1/√D if not given. Raises ValueError where the type of the arithmetic does not hold it."""
     if given is None:
-        return float(query.shape[-1]) ** -0.5  # torch.jit.trace has tensors for sizes
+        return float(float(query.shape[-1]) ** -0.5)  # torch.jit.trace has tensors for sizes
     number = _number("scale", given)
     dtype = torch.promote_types(query.dtype, torch.float32)
     if abs(number) > torch.finfo(dtype).max:

@@ -1,4 +1,4 @@
-"""Who may see whom, as a rule: O(N) numbers, and an N × N tensor only if the caller gave one."""
+"""Which keys each query may see: O(N) numbers, and an N × N tensor only if the caller gave one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Block(NamedTuple):
-    """A part of the (B,H,Q,K) matrix."""
+    """A block of the (B,H,Q,K) matrix."""
 
     batch: slice
     heads: slice
@@ -28,9 +28,9 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which keys each query may see: every rule that is given must allow it.
+    """Which keys each query may see: all that every option allows.
 
-    Apart from `given`, every rule leaves each query one run of keys, `start ≤ j < stop`, so 2·Q numbers say it all.
+    Every option but `given` leaves each query a single run of keys, `start ≤ j < stop`, so 2·Q numbers describe them.
     For four queries and six keys (1 = may look):
 
         causal=True     1 1 1 0 0 0      window=(1, 0)   0 1 1 0 0 0      lengths=[4]   1 1 1 1 0 0
@@ -58,9 +58,9 @@ class Mask:
 
     @property
     def bounded(self) -> bool:
-        """Whether any rule but `given` hides anything."""
+        """Whether any option but `given` hides a key."""
         if self.causal and (self.queries > 1 or self.segments is not None):
-            return True  # a single query is the last one, and sees every key
+            return True  # a single query is the last, and sees every key
         return self.window != (None, None) or self.lengths is not None or self.segments is not None
 
     @property
@@ -132,7 +132,7 @@ class Mask:
             raise ValueError(f"segments: expected as many for the queries as for the keys. Got {counts}.")
 
     def key_range(self, batch: slice, rows: slice) -> slice:
-        """The run of keys that holds all that these queries may see; of one key at least, where there is one."""
+        """The run of keys that holds all that these queries may see; at least a single key, where there are any."""
         if not self.bounded:
             return slice(0, self.keys)
         start, stop = (select_broadcast(bound, batch, rows) for bound in self.spans)
@@ -142,7 +142,7 @@ class Mask:
         return slice(int(start[seeing].min()), int(stop[seeing].max()))
 
     def tile(self, at: Block, device: torch.device) -> Bool[Tensor, "b|1 h|1 q|1 k|1"] | None:
-        """May query i look at key j, for a part of the matrix; None where all may look at all."""
+        """Whether query i may look at key j, for a block of the matrix; None where all may look at all."""
         rows, columns = positions(at.rows, device), positions(at.columns, device)
         visible = None
         if self.bounded:
@@ -178,7 +178,7 @@ def select(tensor: Tensor, dim: int, index: Index) -> Tensor:
 
 
 def select_broadcast(tensor: Tensor, *indices: Index) -> Tensor:
-    """The part of a broadcastable tensor, one index a leading dimension; dimensions of size 1 stay as they are."""
+    """A block of a broadcastable tensor, an index for each leading dimension; dimensions of size 1 stay as they are."""
     for dim, index in enumerate(indices):
         if tensor.shape[dim] != 1:
             tensor = select(tensor, dim, index)
@@ -197,7 +197,7 @@ def make_mask(
 ) -> Mask:
     """The `Mask` that these options of `regard.attention` mean, for scores of this (…,H,Q,K) shape, all checked.
 
-    More than one batch dimension, in `lengths` and `mask` too, becomes one. The numbers in lengths and segments are
+    Several batch dimensions, in `lengths` and `mask` too, are flattened. The numbers in lengths and segments are
     checked here unless they are not known yet, as in torch.compile; then by whoever computes with them.
 
     Raises ValueError or TypeError with the argument, what was expected and what was given.

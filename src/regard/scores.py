@@ -1,4 +1,4 @@
-"""The scores of attention as a rule: any part of the (B,H,Q,K) matrix, at any time, from q and k."""
+"""The scores of attention, never stored: any block of the (B,H,Q,K) matrix, at any time, from q and k."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Scores:
         return replace(self, query=query, key=key, mask=self.mask.of_heads(batch, heads), bias=bias)
 
     def tile(self, at: Block) -> Float[Tensor, "b h q k"]:
-        """One part of the matrix. Its heads must make up whole groups, or lie in one."""
+        """A block of the matrix. Its heads must make up whole groups, or lie in one."""
         return self.apply_modifiers(at, self._scaled(at))
 
     def _scaled(self, at: Block) -> Float[Tensor, "b h q k"]:
@@ -64,7 +64,7 @@ class Scores:
         return matmul(query, key.mT)
 
     def apply_modifiers(self, at: Block, scores: Float[Tensor, "b h q k"]) -> Float[Tensor, "b h q k"]:
-        """What comes after scaling, in place: softcap, bias, mask."""
+        """Softcap, bias and mask, in place, for scaled products q·k."""
         if self.softcap is not None:
             capped = _over(scores, self.softcap).tanh_().mul_(self.softcap)
             scores = scores if capped is scores else scores.copy_(capped)
@@ -88,12 +88,12 @@ class Scores:
     def blocks(self, numbers: int | None = None) -> Iterator[Block]:
         """Blocks that cover the matrix: runs of rows, each with all the keys that they may see.
 
-        `numbers` is about how many scores a block may have: few enough to stay in a cache, enough to keep a matrix
+        `numbers` is roughly how many scores a block may have: few enough to stay in a cache, enough to keep a matrix
         product busy. Memory is O(N): a row at least, however long.
         """
         batch, heads, queries, _ = self.shape
         numbers = numbers or (1 << 21 if self.query.device.type == "cpu" else 1 << 26)
-        # Rows of a block share one run of keys; where a rule gives each row its own, tall blocks would compute in vain.
+        # The rows of a block share a run of keys; where the mask gives each row its own, tall blocks waste computation.
         for band in _runs(slice(0, queries), 256 if self.mask.bounded else queries):
             key_range = self.mask.key_range(slice(0, batch), band)
             keys = max(1, key_range.stop - key_range.start)
@@ -101,11 +101,11 @@ class Scores:
             rows = min(rows, max(1, numbers // max(1, self.n_rep * keys)), band.stop - band.start)
             step_heads = self.n_rep * max(1, numbers // max(1, rows * keys * self.n_rep))
             step_batch = max(1, numbers // max(1, rows * keys * min(step_heads, heads)))
-            for some in _runs(slice(0, batch), step_batch):
+            for sequences in _runs(slice(0, batch), step_batch):
                 for row in _runs(band, rows):
-                    key_range = self.mask.key_range(some, row)
+                    key_range = self.mask.key_range(sequences, row)
                     for head in _runs(slice(0, heads), step_heads):
-                        yield Block(some, head, row, key_range)
+                        yield Block(sequences, head, row, key_range)
 
 
 def _over(scores: Tensor, softcap: float) -> Tensor:

@@ -80,7 +80,9 @@ def _attention(*arguments: Any) -> Results:
     return BACKENDS[problem[BACKEND]].forward(*unflatten(*problem), entropy, top)
 
 
-def _attention_backward(grad_output, grad_lse, output, lse, bias_needs_grad: bool, *problem: Any) -> Theta:
+def _attention_backward(
+    grad_output: Tensor, grad_lse: Tensor | None, output: Tensor, lse: Tensor, bias_needs_grad: bool, *problem: Any
+) -> Theta:
     backward = BACKENDS[problem[BACKEND]].backward
     assert backward is not None  # those without one are no operators
     grads = backward(*unflatten(*problem), output, lse, grad_output, grad_lse, bias_needs_grad)
@@ -220,7 +222,15 @@ def _backward_vjp(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     )
 
 
-def _backward_jvp(ctx: Any, to_output, to_lse, _output, _lse, _wants_bias, *tangents: Tensor | None) -> tuple[Any, ...]:
+def _backward_jvp(
+    ctx: Any,
+    to_output: Tensor | None,
+    to_lse: Tensor | None,
+    _output: Any,
+    _lse: Any,
+    _bias_needs_grad: Any,
+    *tangents: Tensor | None,
+) -> tuple[Any, ...]:
     problem, (grad_output, grad_lse, output, lse) = _saved(ctx)
     direction = tangents[:DIFFERENTIABLE]
     to_output = torch.zeros_like(output) if to_output is None else to_output
@@ -251,7 +261,8 @@ def _tangent_jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Any, ...]:
             "torch.func.jacfwd(torch.func.jacrev(…)), or torch.func.hessian."
         )
     problem, _ = _saved(ctx)
-    return _dispatch(_TANGENT, *tangents[:DIFFERENTIABLE], *problem)
+    output, lse = _dispatch(_TANGENT, *tangents[:DIFFERENTIABLE], *problem)
+    return output, lse
 
 
 def _no_third_derivative(*_: Any) -> Any:
@@ -263,7 +274,16 @@ def _no_third_derivative(*_: Any) -> Any:
 _library = torch.library.Library("regard", "DEF")
 
 
-def _operation(name: str, schema: str, compute: Callable, fake: Callable, offset: int, save, vjp, jvp) -> _Operation:
+def _operation(
+    name: str,
+    schema: str,
+    compute: Callable[..., Any],
+    fake: Callable[..., Any],
+    offset: int,
+    save: Callable[..., None],
+    vjp: Callable[..., Any],
+    jvp: Callable[..., Any],
+) -> _Operation:
     """Registers an operator: what it computes, its shapes, its derivatives and its rule for torch.vmap."""
     _library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     operator = getattr(torch.ops.regard, name).default
@@ -358,11 +378,20 @@ _SECOND = _operation(
 
 @register_flop_formula(torch.ops.regard.attention)
 def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    return int(sdpa_flop_count(query, key, value))
 
 
 @register_flop_formula(torch.ops.regard.attention_backward)
 def _backward_flops(
-    grad_output: torch.Size, _lse: Any, _output: Any, _: Any, _bias: bool, query, key, value, *__: Any, **___: Any
+    grad_output: torch.Size,
+    _lse: Any,
+    _output: Any,
+    _: Any,
+    _bias: bool,
+    query: Any,
+    key: Any,
+    value: Any,
+    *__: Any,
+    **___: Any,
 ) -> int:
-    return sdpa_backward_flop_count(grad_output, query, key, value)
+    return int(sdpa_backward_flop_count(grad_output, query, key, value))

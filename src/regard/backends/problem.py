@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import _checks
+from regard._typing import MaskMod
 from regard.backends.protocol import Results
 from regard.backends.registry import BACKENDS
 from regard.mask import Mask, needed
@@ -42,13 +43,30 @@ def flatten(backend: str, scores: Scores, value: Tensor, sinks: Tensor | None) -
 
 
 def unflatten(
-    query, key, value, bias, sinks, mask, start, stop, lengths, query_bounds, key_bounds,
-    causal, to_lengths, left, right, scale, softcap, checked, backend,
-) -> tuple[Scores, Tensor, Tensor | None]:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    mask: Tensor | MaskMod | None,
+    start: Tensor | None,
+    stop: Tensor | None,
+    lengths: Tensor | None,
+    query_bounds: Tensor | None,
+    key_bounds: Tensor | None,
+    causal: bool,
+    to_lengths: bool,
+    left: int | None,
+    right: int | None,
+    scale: float,
+    softcap: float | None,
+    checked: bool,
+    backend: str,
+) -> tuple[Scores, Tensor, Tensor | None]:
     """Scores, value and sinks of the arguments of SCHEMA, with the checks that could not be made before."""
     queries, keys = query.shape[2], key.shape[2]
     window = needed((left, right), queries, keys, causal)
-    segments = None if query_bounds is None else (query_bounds, key_bounds)
+    segments = None if query_bounds is None or key_bounds is None else (query_bounds, key_bounds)
     rule = Mask(queries, keys, causal, window, lengths, segments, mask, to_lengths, query.device)
     if start is not None:
         vars(rule)["spans"] = start, stop

@@ -18,16 +18,16 @@ def topk(
 
     `weights` are those of the keys from `first` on; all the others of the `keys` weigh 0.
     """
-    found = min(k, weights.shape[-1])
+    count = min(k, weights.shape[-1])
     if not bool(weights.sum(-1).isfinite().all()):  # nan comes first, as in torch, and stands above every weight here
         values, indices = topk(weights.nan_to_num(nan=2), k, first, keys)
         return values.masked_fill(values == 2, torch.nan), indices
-    if found == 1:
+    if count == 1:
         values, indices = weights.max(-1, keepdim=True)  # the first of them
     else:
-        values, indices = _topk(weights, found)
-    values = torch.nn.functional.pad(values, (0, k - found))
-    indices = torch.nn.functional.pad(indices + first, (0, k - found))
+        values, indices = _topk(weights, count)
+    values = torch.nn.functional.pad(values, (0, k - count))
+    indices = torch.nn.functional.pad(indices + first, (0, k - count))
     if (values == 0).any():
         indices = _first_of_no_weight(values, indices)
     return values, indices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regard._typing import MaskMod
 from regard.backends.protocol import Capabilities, Results
 from regard.scores import Scores
 
@@ -12,8 +13,21 @@ CAPABILITIES = Capabilities()
 backward = None  # autograd differentiates `forward`, forwards and backwards, as often as wanted
 
 
-def attention(query, key, value, *, causal=False, window=(None, None), lengths=None, segments=None, mask=None,
-              bias=None, scale=None, softcap=None, sinks=None) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool | str = False,
+    window: tuple[int | None, int | None] = (None, None),
+    lengths: Tensor | None = None,
+    segments: tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | MaskMod | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Output (B,H,Q,E), lse (B,H,Q) and weights (B,H,Q,K) of query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E).
 
     s = bias + softcap(scale · q·k)      w = softmax(s)      output = Σ_j w_ij v_j      lse = log Σ_j exp(s_ij)
@@ -28,13 +42,14 @@ def attention(query, key, value, *, causal=False, window=(None, None), lengths=N
         scores = scores + bias.double()
 
     i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
-    if segments is None:
-        segments = torch.tensor([[0, queries], [0, keys]], device=query.device).unbind()
-    query_ends, key_ends = segments
-    segment_i = (i >= query_ends.to(i.device)[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
-    segment_j = (j[:, None] >= key_ends.to(i.device)[1:]).sum(-1)
-    ahead = (j - key_ends.to(i.device)[segment_i + 1]) - (i - query_ends.to(i.device)[segment_i + 1])
-    if causal == "lengths":  # the last query stands at the last key within the length, and not at the last of all
+    whole = torch.tensor([0, queries]), torch.tensor([0, keys])
+    query_ends, key_ends = (bounds.to(i.device) for bounds in segments or whole)
+    segment_i = (i >= query_ends[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
+    segment_j = (j[:, None] >= key_ends[1:]).sum(-1)
+    ahead = (j - key_ends[segment_i + 1]) - (i - query_ends[segment_i + 1])
+    if (
+        causal == "lengths" and lengths is not None
+    ):  # the last query stands at the last key within the length, and not at the last of all
         ahead = ahead + keys - lengths[:, None, None, None]
     visible = (segment_i == segment_j).expand(batch, heads, queries, keys)
     if causal:

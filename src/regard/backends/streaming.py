@@ -91,51 +91,53 @@ def forward(
     # Heads side by side in memory, as models want them.
     output = value.new_empty(batch, queries, heads, value.shape[-1]).transpose(1, 2)
     lse = value.new_empty(batch, heads, queries, dtype=scores.dtype)
-    found = _room(scores, collect)
+    statistics = _empty_statistics(scores, collect)
     for at in scores.blocks():
         tile = scores.tile(at)
         weights, row_lse = softmax(tile, None if sinks is None else sinks[at.heads])
-        some = select(value[at.batch, scores.groups(at.heads)], 2, at.columns).to(scores.dtype)
-        output[at.batch, at.heads, at.rows] = average(weights, some, tile).to(output.dtype)
+        values = select(value[at.batch, scores.groups(at.heads)], 2, at.columns).to(scores.dtype)
+        output[at.batch, at.heads, at.rows] = average(weights, values, tile).to(output.dtype)
         lse[at.batch, at.heads, at.rows] = row_lse
-        _gather(found, at, weights, scores.shape[3], None if sinks is None else sink_mass(sinks[at.heads], row_lse))
-    return output, lse, found
+        mass = None if sinks is None else sink_mass(sinks[at.heads], row_lse)
+        _write_statistics(statistics, at, weights, scores.shape[3], mass)
+    return output, lse, statistics
 
 
 @torch.no_grad()  # their gradient is streamed too
 def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
     scores, sinks = softmax.scores, softmax.sinks
-    found = _room(scores, names)
+    results = _empty_statistics(scores, names)
     for at, weights, lse in weights_of(scores, sinks):
-        _gather(found, at, weights, scores.shape[3], None if sinks is None else sink_mass(sinks[at.heads], lse))
-    return found
+        mass = None if sinks is None else sink_mass(sinks[at.heads], lse)
+        _write_statistics(results, at, weights, scores.shape[3], mass)
+    return results
 
 
-def _room(scores: Scores, names: Sequence[str]) -> Statistics:
+def _empty_statistics(scores: Scores, names: Sequence[str]) -> Statistics:
     rows = scores.query.new_zeros(scores.shape[:3], dtype=scores.dtype)
-    found: Statistics = {}
+    statistics: Statistics = {}
     for name in names:
         if name.startswith("topk:"):
             values = rows.new_zeros(*rows.shape, int(name.removeprefix("topk:")))
-            found[name] = values, torch.zeros_like(values, dtype=torch.long)
+            statistics[name] = values, torch.zeros_like(values, dtype=torch.long)
         else:
-            found[name] = (torch.zeros_like(rows),)
-    return found
+            statistics[name] = (torch.zeros_like(rows),)
+    return statistics
 
 
-def _gather(found: Statistics, at: Block, weights: Tensor, keys: int, mass: Tensor | None) -> None:
-    """Writes the statistics of the rows of one block."""
-    for name, whole in found.items():
+def _write_statistics(statistics: Statistics, at: Block, weights: Tensor, keys: int, mass: Tensor | None) -> None:
+    """Writes the statistics of the rows of a block; `mass` is what their sinks took."""
+    for name, targets in statistics.items():
         if name == "entropy":
-            parts: tuple[Tensor, ...] = (entropy(weights, mass),)
+            results: tuple[Tensor, ...] = (entropy(weights, mass),)
         elif name == "distance":
-            parts = (distance(weights, at),)
+            results = (distance(weights, at),)
         else:
             first = at.columns.start if isinstance(at.columns, slice) else 0
-            parts = topk(weights, whole[0].shape[-1], first, keys)
-        for target, some in zip(whole, parts, strict=True):
-            target[at.batch, at.heads, at.rows] = some
+            results = topk(weights, targets[0].shape[-1], first, keys)
+        for target, result in zip(targets, results, strict=True):
+            target[at.batch, at.heads, at.rows] = result
 
 
 def entropy(weights: Float[Tensor, "b h q k"], mass: Float[Tensor, "b h q"] | None = None) -> Float[Tensor, "b h q"]:
@@ -171,8 +173,8 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = select_broadcast(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
-        output[at.batch, at.heads, at.rows] = average(weights, some)
+        vectors = select_broadcast(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
+        output[at.batch, at.heads, at.rows] = average(weights, vectors)
     return output
 
 
@@ -182,8 +184,8 @@ def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Flo
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
-        some = select_broadcast(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
-        output[at.batch, at.heads, at.columns] += average(weights.mT, some)
+        vectors = select_broadcast(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
+        output[at.batch, at.heads, at.columns] += average(weights.mT, vectors)
     return output
 
 
@@ -193,20 +195,20 @@ def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
 
 
 def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
-    """All of the matrix."""
+    """The whole matrix."""
     scores, sinks = softmax.scores, softmax.sinks
     weights = scores.query.new_zeros(scores.shape, dtype=scores.dtype)
-    for at, some, _ in weights_of(scores, sinks):
-        weights[at.batch, at.heads, at.rows, at.columns] = some
+    for at, block, _ in weights_of(scores, sinks):
+        weights[at.batch, at.heads, at.rows, at.columns] = block
     return weights
 
 
 def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
-    """A part of the matrix, whose heads make up whole groups or lie in one."""
+    """A block of the matrix, whose heads make up whole groups or lie in one."""
     scores, lse = softmax.scores, softmax.lse
-    some = scores.tile(at)
+    tile = scores.tile(at)
     lse = select(lse[at.batch, at.heads], 2, at.rows)[..., None]
-    return (some - lse).exp_().masked_fill_(some == -torch.inf, 0)
+    return (tile - lse).exp_().masked_fill_(tile == -torch.inf, 0)
 
 
 def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
@@ -277,16 +279,16 @@ def backward(
     """Gradients of query, key, value, bias and sinks, from those of output and lse: G_ij = ∂L/∂output_i · v_j."""
     grad_value = torch.zeros_like(value, dtype=scores.dtype)
     grad_output = grad_output.to(scores.dtype)
-    taken = (grad_output * output.to(scores.dtype)).sum(-1)  # (B, H, Q): Σ_k w_ik G_ik
+    delta = (grad_output * output.to(scores.dtype)).sum(-1)  # (B, H, Q): Σ_k w_ik G_ik
     if grad_lse is not None:
-        taken = taken - grad_lse
+        delta = delta - grad_lse
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         groups, grad = scores.groups(at.heads), grad_output[at.batch, at.heads, at.rows]
         grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.n_rep)
         return matmul(grad, _finite(value[at.batch, groups, at.columns].to(scores.dtype)).mT)
 
-    grads = gradient(scores, sinks, cotangent, taken=taken, bias_needs_grad=bias_needs_grad)
+    grads = gradient(scores, sinks, cotangent, delta=delta, bias_needs_grad=bias_needs_grad)
     return *grads[:2], grad_value, *grads[2:]
 
 
@@ -295,17 +297,17 @@ def gradient(
     sinks: Tensor | None,
     cotangent: Cotangent | None,
     *,
-    taken: Float[Tensor, "B H Q"] | None = None,
+    delta: Float[Tensor, "B H Q"] | None = None,
     blocks: Iterable[Block] | None = None,
     bias_needs_grad: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of query, key, bias and sinks, from that of the weights, which are computed again block by block.
 
-        ∂L/∂s_ij = w_ij (G_ij − t_i)      t_i = Σ_k w_ik G_ik − ∂L/∂lse_i
+        ∂L/∂s_ij = w_ij (G_ij − δ_i)      δ_i = Σ_k w_ik G_ik − ∂L/∂lse_i
 
     Args:
         cotangent: G; None where the loss depends on the lse alone.
-        taken: t, where it is known beforehand; without it the loss must not depend on the lse.
+        delta: δ, where it is known beforehand; without it the loss must not depend on the lse.
         blocks: the rows on which the loss depends, each once; all of them if not given.
     """
     grad_query = torch.zeros_like(scores.query, dtype=scores.dtype)
@@ -318,14 +320,14 @@ def gradient(
         groups = scores.groups(at.heads)
         tile = scores.tile(at)
         weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
-        pull = weights.new_zeros(()) if cotangent is None else cotangent(at, weights)
-        row_taken = (pull * weights).sum(-1) if taken is None else taken[at.batch, at.heads, at.rows]
+        grad_weights = weights.new_zeros(()) if cotangent is None else cotangent(at, weights)
+        row_delta = (grad_weights * weights).sum(-1) if delta is None else delta[at.batch, at.heads, at.rows]
         unseen = weights == 0
-        grad_tile = weights.mul_((pull - row_taken[..., None]).to(weights.dtype)).masked_fill_(unseen, 0)
+        grad_tile = weights.mul_((grad_weights - row_delta[..., None]).to(weights.dtype)).masked_fill_(unseen, 0)
         if grad_bias is not None:
             _add(grad_bias, at, grad_tile)
         if sinks is not None and grad_sinks is not None:
-            grad_sinks[at.heads] -= (sink_mass(sinks[at.heads], lse) * row_taken).sum((0, 2))
+            grad_sinks[at.heads] -= (sink_mass(sinks[at.heads], lse) * row_delta).sum((0, 2))
         if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
             grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(unseen, 0)
         grad_tile = grad_tile.mul_(scores.scale)

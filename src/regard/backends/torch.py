@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.backends.protocol import Capabilities, Gradients, Results
+from regard.backends.protocol import Capabilities, Gradients, Results, Statistics
 from regard.mask import Mask
 from regard.scores import Scores
 
@@ -37,7 +39,8 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     none = lse.new_empty(0)
     nothing = lse.new_empty(*lse.shape, 0), lse.new_empty(*lse.shape, 0, dtype=torch.long)
     values, indices = collected.get(f"topk:{top}", nothing)
-    return _heads_side_by_side(output), lse.contiguous(), *collected.get("entropy", (none,)), values, indices
+    (entropies,) = collected.get("entropy", (none,))
+    return _heads_side_by_side(output), lse.contiguous(), entropies, values, indices
 
 
 def _heads_side_by_side(output: Tensor) -> Tensor:
@@ -45,15 +48,17 @@ def _heads_side_by_side(output: Tensor) -> Tensor:
     return output.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _forward(scores, value, sinks, collect):
+def _forward(
+    scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
+) -> tuple[Tensor, Tensor, Statistics]:
     if collect or not flash_serves(scores, value):
         return streaming.forward(scores, value, sinks, collect)
     output, lse = _by_segment(scores, value)
     if not output.isfinite().all():
         return streaming.forward(scores, value, sinks)  # 0 · nan is nan in there, though nobody may see it
     # Where there may be more keys than queries, what is put together by the lse has no more digits than that.
-    in_parts = scores.mask.causal and (scores.shape[2] < scores.shape[3] or scores.mask.segments is not None)
-    if in_parts and not (lse.masked_fill(lse == -torch.inf, 0).abs() < LARGEST_LSE).all():
+    merges = scores.mask.causal and (scores.shape[2] < scores.shape[3] or scores.mask.segments is not None)
+    if merges and not (lse.masked_fill(lse == -torch.inf, 0).abs() < LARGEST_LSE).all():
         return streaming.forward(scores, value, sinks)
     if sinks is not None:
         output, lse = streaming.with_sinks(output, lse, sinks)
@@ -115,7 +120,7 @@ def _in_one_call(scores: Scores, value: Tensor) -> bool:
 
 
 def _by_segment(scores: Scores, value: Tensor) -> tuple[Tensor, Tensor]:
-    # Of half precision, aten's operator rounds the weights and takes a quicker exponential; in float32 it does not.
+    # For half precision, aten's operator rounds the weights and takes a quicker exponential; in float32 it does not.
     query, key, value = (tensor.to(scores.dtype) for tensor in (scores.query, scores.key, value))
     mask = scores.mask
     if mask.segments is None:
@@ -150,7 +155,9 @@ def _nothing(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     return output, query.new_full((batch, heads, queries), -torch.inf, dtype=lse_dtype)
 
 
-def _flash(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, additive: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Output and lse; causal means bottom-right aligned here, and upper-left in the operator."""
     queries, keys = query.shape[2], key.shape[2]
     if queries == 0 or keys == 0:
@@ -160,19 +167,21 @@ def _flash(query, key, value, causal: bool, additive: Tensor | None, scale: floa
         return _call(query, key, value, causal and queries > 1, additive, scale)
     if ahead < 0:  # the first queries see nothing, the others a square
         output, lse = _nothing(query, value)
-        some = None if additive is None else _rows(additive, slice(-ahead, None))
-        output[:, :, -ahead:], lse[:, :, -ahead:] = _flash(query[:, :, -ahead:], key, value, True, some, scale)
+        square = None if additive is None else _rows(additive, slice(-ahead, None))
+        output[:, :, -ahead:], lse[:, :, -ahead:] = _flash(query[:, :, -ahead:], key, value, True, square, scale)
         return output, lse
     past, present = slice(0, ahead), slice(ahead, None)
     return merge(
         *(
-            _call(query, key[:, :, part], value[:, :, part], square, _columns(additive, part), scale)
-            for part, square in ((past, False), (present, True))
+            _call(query, key[:, :, run], value[:, :, run], square, _columns(additive, run), scale)
+            for run, square in ((past, False), (present, True))
         )
     )
 
 
-def _call(query, key, value, causal: bool, additive: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _call(
+    query: Tensor, key: Tensor, value: Tensor, causal: bool, additive: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     value_dim = value.shape[-1]
     output, lse = _FLASH(*_ready(query, key, value), 0.0, causal, attn_mask=additive, scale=scale)
     output = output[..., :value_dim]
@@ -207,11 +216,11 @@ def _columns(additive: Tensor | None, columns: slice) -> Tensor | None:
     return additive if additive is None or additive.shape[3] == 1 else additive[..., columns]
 
 
-def merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Attention over all keys, from the output and lse over some of them and over the others."""
-    (output, lse), (other_output, other_lse) = one, other
+def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Output and lse over all keys, from those over a part of the keys and over the rest."""
+    (output, lse), (other_output, other_lse) = first, second
     total = lse.logaddexp(other_lse)
     finite = total.masked_fill(total == -torch.inf, 0)
-    weight, other_weight = ((part - finite).exp()[..., None] for part in (lse, other_lse))
+    weight, other_weight = ((of_keys - finite).exp()[..., None] for of_keys in (lse, other_lse))
     merged = output.to(total.dtype) * weight + other_output.to(total.dtype) * other_weight
     return merged.to(output.dtype), total

@@ -12,7 +12,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example: regard backends")
 def backends(as_json: Json = False) -> None:
-    """List the backends that work on this machine, and why the others do not."""
+    """List which backends work here, and why the others do not."""
     from regard.backends import availability, description
     from regard.output import terminal
 

@@ -39,9 +39,10 @@ def attention(
     as_json: Json = False,
     save: SaveFigure = None,
 ) -> None:
-    """Measure the speed of attention: regard and its peers, interleaved, against the peak of the machine.
+    """Measure the speed of attention beside other libraries.
 
-    It takes some minutes. Ctrl-C stops it and shows what was measured so far.
+    regard and its peers are timed, interleaved, and compared with the peak of the machine. This takes some minutes.
+    Ctrl-C stops it and shows what was measured so far.
     """
     from regard._internal import progress
     from regard.bench import attention as benchmark
@@ -95,7 +96,10 @@ def embed(
     as_json: Json = False,
     save: SaveFigure = None,
 ) -> None:
-    """Measure the speed of sentence embeddings: regard and its peers, interleaved, on the same 1,500 texts."""
+    """Measure the speed of sentence embeddings.
+
+    regard and its peers are timed, interleaved, on the same texts: 1,500, unless files are given.
+    """
     from regard._internal import progress
     from regard.bench import embed as benchmark
     from regard.bench.embed_view import picture, table

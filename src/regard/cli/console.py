@@ -31,7 +31,7 @@ def print_json(value: object) -> None:
 
 
 def warn(message: str | None) -> None:
-    """Print a message, if there is one, as a line of stderr."""
+    """Print a message as a line of stderr; None prints nothing."""
     if message:
         from regard.lens.words import printable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from regard._typing import FileFormat, OutputDtype
 from regard.cli.console import FirstWarnings, print_json, warn
 from regard.cli.options import AllowPickle, Json, Model, choices, old_names
 from regard.lens.embed_options import Aggregate, DType, Level, Pool, SubtokenPooling, TruncationStrategy
+
+if TYPE_CHECKING:
+    from regard.corpus import EmbedConfig, Source
 
 commands = typer.Typer()
 
@@ -144,8 +147,7 @@ def embed(
 
     Interrupted runs resume: repeat the same command.
     """
-    from regard._internal import progress
-    from regard.corpus import EmbedConfig, Source, embed_files
+    from regard.corpus import EmbedConfig, Source
 
     source = Source(files, format, column, id, keep or (), places)
     config = EmbedConfig(
@@ -165,6 +167,14 @@ def embed(
         dims=dims,
         prompt_text=prompt_text,
     )
+    _run(source, out, config, as_json, on_error=on_error, on=on, workers=workers, overwrite=overwrite)
+
+
+def _run(source: Source, out: Path, config: EmbedConfig, as_json: bool, **options: Any) -> None:
+    """Embed the files, with a progress bar, warnings as they come, and a report in the end."""
+    from regard._internal import progress
+    from regard.corpus import embed_files
+
     bad, skipped = FirstWarnings(), FirstWarnings()
     try:
         with _hints(), progress.embedding() as show:
@@ -172,13 +182,10 @@ def embed(
                 source,
                 out,
                 config,
-                on_error=on_error,
-                on=on,
-                workers=workers,
-                overwrite=overwrite,
                 progress=show,
                 warn=bad,
                 skipped=lambda path, reason: skipped(f"{path} was skipped: {reason}."),
+                **options,
             )
     except KeyboardInterrupt:
         warn("stopped. Repeat the same command to resume.")

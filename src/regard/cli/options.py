@@ -73,7 +73,7 @@ def old_names(values: dict[str, dict[str, str]] | None = None, /, **names: str) 
 
 
 def _renamed(arguments: list[str], options: dict[str, str], values: dict[str, dict[str, str]]) -> list[str]:
-    """Arguments with new names, and a line on stderr for each old one."""
+    """Arguments with new names in place of old ones, for each of which a line goes to stderr."""
     renamed: list[str] = []
     for argument in arguments:
         option, equals, value = argument.partition("=")

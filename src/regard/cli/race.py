@@ -32,10 +32,11 @@ def race(
     as_json: Json = False,
     save: SaveFigure = None,
 ) -> None:
-    """Race attention over a recurrent network against self-attention: equal parameters, data and steps.
+    """Race recurrent attention against self-attention.
 
-    First it measures the time of a training step and of a decoded token by length, then accuracy on tasks with a right
-    answer. Each task takes some minutes. Ctrl-C stops the race and shows what was measured so far.
+    Both models get equal parameters, data and steps. First this measures the time of a training step and of a decoded
+    token by length, then accuracy on tasks with a right answer. Each task takes some minutes. Ctrl-C stops the race and
+    shows what was measured so far.
     """
     from regard._internal import progress
     from regard.race import report as racing

@@ -27,9 +27,10 @@ def explain(
     as_json: Json = False,
     save: SaveReading = None,
 ) -> None:
-    """Explain step by step, with the real numbers, how attention computes the new vector of a word.
+    """Explain step by step, with the real numbers, how a word changes.
 
-    Without --layer and --head, it explains the head that carries most to the word from other words.
+    Attention computes the new vector of the word. Without --layer and --head, this explains the head that carries most
+    to the word from other words.
     """
     from regard.lens import Lens, display
     from regard.output import terminal
@@ -59,7 +60,7 @@ def show(
 ) -> None:
     """Show which word attends to which, in the terminal or as a file.
 
-    Without --layer or --head, it shows the mean over all layers or heads.
+    Without --layer or --head, this is the mean over all layers or heads.
     """
     from regard.lens import Lens, display
     from regard.output import terminal
@@ -89,7 +90,10 @@ def compare(
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
-    """Compare one word in several texts: how far each context moves its vector, layer by layer."""
+    """Compare a word in several texts, layer by layer.
+
+    It shows how far each context moves the vector of the word.
+    """
     from regard.lens import Lens
     from regard.output import terminal
 

@@ -40,9 +40,10 @@ def serve(
     memory: Annotated[int, typer.Option(min=1, help="The size of the cache of readings, in MiB.")] = 2048,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Open the viewer in the browser: type a text and look at the attention that reads it.
+    """Serve the viewer, a page for the browser.
 
-    Only this machine can reach it, unless --host and --token say otherwise. Ctrl-C stops it.
+    Type a text there and look at the attention that reads it. Only this machine can reach it, unless --host and --token
+    say otherwise. Ctrl-C stops it.
     """
     from regard.viewer.startup import lens_factories, text_of
 

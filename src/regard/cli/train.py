@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,43 +11,60 @@ from regard._internal.plurals import counted
 from regard.cli.console import print_json, warn
 from regard.cli.options import Json, old_names
 
+if TYPE_CHECKING:
+    from regard.train.run import Options
+
 commands = typer.Typer()
 
 _OldNames = old_names(
     vocabulary="vocab-size", length="seq-length", batch="batch-size", rate="learning-rate", every="eval-every"
 )
 
+Files = Annotated[list[Path], typer.Argument(help="Plain text files; - is stdin.", show_default=False)]
+Out = Annotated[Path, typer.Option(help="The folder to write.", show_default=False)]
+Layers = Annotated[int, typer.Option(min=1, help="Number of layers.")]
+Dim = Annotated[int, typer.Option(min=1, help="Vector size.")]
+Heads = Annotated[int, typer.Option(min=1, help="Number of heads per layer; must divide --dim.")]
+VocabSize = Annotated[int, typer.Option(min=10, help="Maximum number of tokens in the vocabulary.")]
+SeqLength = Annotated[int, typer.Option(min=4, help="Maximum number of tokens that the model reads at once.")]
+Steps = Annotated[int, typer.Option(min=1, help="Maximum training steps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences per training step.")]
+LearningRate = Annotated[float, typer.Option(min=0, help="Peak learning rate.")]
+Dropout = Annotated[float, typer.Option(min=0, max=0.9, help="Dropout probability.")]
+EvalEvery = Annotated[int, typer.Option(min=1, help="Evaluate and save a checkpoint every N steps.")]
+Patience = Annotated[int, typer.Option(min=1, help="Stop after this many evaluations without improvement.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder from its last checkpoint.")]
+
 
 @commands.command(epilog="Example: regard train book.txt --out model", cls=_OldNames)
 def train(
-    files: Annotated[list[Path], typer.Argument(help="Plain text files; - is stdin.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)],
-    layers: Annotated[int, typer.Option(min=1, help="Number of layers.")] = 2,
-    dim: Annotated[int, typer.Option(min=1, help="Vector size.")] = 128,
-    heads: Annotated[int, typer.Option(min=1, help="Number of heads per layer; must divide --dim.")] = 4,
-    vocab_size: Annotated[int, typer.Option(min=10, help="Maximum number of tokens in the vocabulary.")] = 8000,
-    seq_length: Annotated[int, typer.Option(min=4, help="Maximum number of tokens that the model reads at once.")] = 64,
-    steps: Annotated[int, typer.Option(min=1, help="Maximum training steps.")] = 12_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per training step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 2e-3,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Dropout probability.")] = 0.0,
-    eval_every: Annotated[int, typer.Option(min=1, help="Evaluate and save a checkpoint every N steps.")] = 500,
-    patience: Annotated[int, typer.Option(min=1, help="Stop after this many evaluations without improvement.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run in the folder from its last checkpoint.")
-    ] = False,
+    files: Files,
+    out: Out,
+    layers: Layers = 2,
+    dim: Dim = 128,
+    heads: Heads = 4,
+    vocab_size: VocabSize = 8000,
+    seq_length: SeqLength = 64,
+    steps: Steps = 12_000,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = 2e-3,
+    dropout: Dropout = 0.0,
+    eval_every: EvalEvery = 500,
+    patience: Patience = 5,
+    seed: Seed = 0,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train a contextual encoder on plain text, by masked-language modelling.
+    """Train a contextual encoder on plain text.
 
-    The folder opens in regard.Lens and in transformers. One twentieth of the text is held out for evaluation.
-    Interrupted runs resume: repeat the same command with --resume. The result is the same, to the bit.
+    It learns by masked-language modelling. The folder opens in regard.Lens and in transformers. One twentieth of the
+    text is held out for evaluation. Interrupted runs resume: repeat the same command with --resume. The result is the
+    same, to the bit.
     """
-    from regard._internal import progress
-    from regard.train import run
+    from regard.train.run import Options
 
-    options = run.Options(
+    options = Options(
         layers=layers,
         dim=dim,
         heads=heads,
@@ -61,9 +78,25 @@ def train(
         patience=patience,
         seed=seed,
     )
+    report = _run(files, out, options, resume)
+    if as_json:
+        print_json(report)
+        return
+    best = report["best"]
+    print(f"{counted(report['steps'], 'step')} in {report['seconds']:,.0f} s; {report['ended']}.")
+    scores = f"loss {best['loss']:.2f}, at step {best['step']:,}"
+    print(f"Held-out accuracy: {best['accuracy']:.1%} of masked tokens ({scores}).")
+    print(f"Open it with regard.Lens({str(out)!r}); {out / 'losses.png'} shows the losses.")
+
+
+def _run(files: list[Path], out: Path, options: Options, resume: bool) -> dict[str, Any]:
+    """Train, with a progress bar; errors name the options of the command."""
+    from regard._internal import progress
+    from regard.train import run
+
     try:
-        with progress.training(steps) as show:
-            report = run.train(
+        with progress.training(options.steps) as show:
+            return run.train(
                 files,
                 out,
                 options,
@@ -78,13 +111,3 @@ def train(
     except KeyboardInterrupt:
         warn("stopped. regard train … --resume continues from the last checkpoint.")
         raise typer.Exit(1) from None
-    if as_json:
-        print_json(report)
-        return
-    best = report["best"]
-    print(f"{counted(report['steps'], 'step')} in {report['seconds']:,.0f} s; {report['ended']}.")
-    print(
-        f"Held-out accuracy: {best['accuracy']:.1%} of masked tokens (loss {best['loss']:.2f}, at step "
-        f"{best['step']:,})."
-    )
-    print(f"Open it with regard.Lens({str(out)!r}); {out / 'losses.png'} shows the losses.")

@@ -32,6 +32,12 @@ def target(out: str | Path) -> Path:
     return out
 
 
+def check_new(out: Path, folder: Path, overwrite: bool) -> None:
+    """Raise OutputExistsError if the output exists, and is neither to be overwritten nor being replaced already."""
+    if out.exists() and not overwrite and not folder.exists() and (out.is_file() or any(out.iterdir())):
+        raise OutputExistsError(f"{out} is there already: choose another name.")
+
+
 def _written_by_regard(out: Path) -> bool:
     """Whether this is the output of an earlier run, or an empty folder: what may be overwritten."""
     if out.suffix:

@@ -13,7 +13,7 @@ from regard._internal.deprecated import renamed_arguments
 from regard.corpus import table as tables
 from regard.corpus.config import EmbedConfig
 from regard.corpus.files import Skipped, find_files
-from regard.corpus.output import OutputExistsError, begin, locked, merge, move, target
+from regard.corpus.output import begin, check_new, locked, merge, move, target
 from regard.corpus.records import BadRecord, BadRecordError, Source
 from regard.corpus.shards import Progress, Shard, ShardJob, shards
 from regard.lens import Lens
@@ -37,10 +37,9 @@ def embed_files(
 
     For sentences there is a row per text with the columns text_id, text, truncated and vector (fixed_size_list); for
     tokens, words and chunks a row per vector with text_id, index, start, end, then token, word or chunk, truncated and
-    vector. With int8 there is also scale: vector × scale is the original vector. text_id is the id of the record, or
-    its number in the source. It is followed by file and line if the source has `places`, and by the columns in `keep`,
-    which have the type of the file; of JSON, numbers, booleans and strings are kept as such, and everything else, or
-    what is mixed, as JSON in strings. The metadata of the schema says how the vectors were made: regard.model etc.
+    vector. With int8 there is also scale: scale × vector is the original vector. text_id is the id of the record, or
+    its number in the source. After it come file and line if the source has `places`, and the columns in `keep`. The
+    metadata of the schema says how the vectors were made: regard.model etc.
 
     Finished shards are in the folder `out`.parts until all are done. A run that was interrupted in any way resumes
     when it is started again, and `out` is then the same, byte for byte, as if it had never been interrupted.
@@ -50,35 +49,29 @@ def embed_files(
         out: The output. It is not touched before the end of the run.
         config: The model and the options; by default sentence vectors of the embedded model.
         on_error: At a record that cannot be embedded, "stop" raises BadRecordError, "skip" calls `warn` and goes on.
-        on: "local", "ray", or "ray=ADDRESS" for a Ray cluster.
-        workers: The number of processes on the cluster, by default one per processor.
+        on: "local", "ray", or "ray=ADDRESS" for a Ray cluster; workers: its processes, by default one per processor.
         overwrite: Replace an existing output, or an unfinished run with other options.
         progress: Called with the texts and tokens just embedded, and the share of the files that is done, if known.
-        warn: Called with messages: bad records, remarks on the model, kept columns without a value.
-        skipped: Called with each file in a folder that is not read, and the reason (see `files.find_files`).
+        warn, skipped: Called with messages, and with each file in a folder that is not read, and the reason.
 
-    Returns:
-        The counts of texts, vectors, tokens, truncated texts and bad records, and the dim of the vectors.
+    Returns: The counts of texts, vectors, tokens, truncated texts and bad records, and the dim of the vectors.
 
     Raises:
         BadRecordError: A record cannot be embedded, with its file and line.
         ValueError: An option or the type of a file is not known, or there is no text.
-        OutputExistsError: `out` exists, or was begun with other options.
-        OSError: A file does not exist or cannot be read or written, or another run is writing to `out`.
-        ImportError: A package that is needed is not installed.
+        ImportError: A package is missing.
+        OSError: A file cannot be read or written, or another run is writing to `out`; OutputExistsError if `out`
+            exists, or was begun with other options.
     """
     runner, address = _runner(on, workers)
     out, config = target(out), config or EmbedConfig()
     folder = out.with_name(f"{out.name}.parts")
-    if out.exists() and not overwrite and not folder.exists() and (out.is_file() or any(out.iterdir())):
-        raise OutputExistsError(f"{out} is there already: choose another name.")
+    check_new(out, folder, overwrite)
     _check_columns(source, config)
     files = _find_files(source, out, folder, runner, skipped)
     tally = Tally(on_error, warn)
     with locked(folder):
-        lens = config.open()
-        if lens.note:
-            warn(lens.note)
+        lens = _open(config, warn)
         job = ShardJob(source, files, config, folder, config.manifest(lens))
         begin(folder, job.manifest, overwrite)
         if runner == "ray":
@@ -120,6 +113,14 @@ class Tally:
             raise BadRecordError(str(bad))
         self.counts["bad"] += 1
         self.warn(str(bad))
+
+
+def _open(config: EmbedConfig, warn: Callable[[str], object]) -> Lens:
+    """The lens, with a warning if there is a remark on the model."""
+    lens = config.open()
+    if lens.note:
+        warn(lens.note)
+    return lens
 
 
 def _is_finished(job: ShardJob, shard: Shard, tally: Tally, progress: Progress) -> bool:

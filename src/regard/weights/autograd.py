@@ -1,10 +1,10 @@
-"""Autograd for what is asked of the weights: its gradient is streamed too, and never takes an N × N tensor."""
+"""Autograd for reductions of the weights: their gradient is streamed too, and never takes an N × N tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,29 +18,29 @@ from regard.mask import Block, Mask
 from regard.scores import Scores
 
 
-class Pull(NamedTuple):
-    """How a loss L pulls at the weights: the arguments of `streaming.gradient`, G_ij = ∂L/∂w_ij among them."""
+class Cotangents(NamedTuple):
+    """The derivatives of a loss L by the weights, G_ij = ∂L/∂w_ij: arguments of `streaming.gradient`."""
 
     cotangent: streaming.Cotangent | None
-    taken: Tensor | None = None
+    delta: Tensor | None = None
     blocks: Iterable[Block] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Something that can be asked of the weights."""
+    """A function of the weights, and its derivative."""
 
     # (softmax, *tensors) → a tensor of floats, or one and integers beside it
     compute: Callable[..., Any]
-    # (softmax, gradient of the floats, *tensors, *integers) → Pull
-    pull: Callable[..., Pull]
+    # (softmax, gradient of the floats, *tensors, *integers) → Cotangents
+    cotangents: Callable[..., Cotangents]
     # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
     adjoint: Callable[[Softmax, Tensor], Tensor] | None = None
     # whether it is computed by torch's operations alone, which a graph can hold
     traceable: bool = False
 
 
-def ask(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+def evaluate(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
     if not reduction.traceable and traced():
         from regard._internal import uncompiled
@@ -68,7 +68,7 @@ def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
         return reduction.compute(softmax, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
-    return _Ask.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
+    return _Reduce.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
 
 
 def transformed() -> bool:
@@ -83,7 +83,7 @@ def _followed(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _softmax(
-    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence
+    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence[Any]
 ) -> tuple[Softmax, Sequence[Tensor]]:
     """The inputs of a Function, put together again, and the tensors that come beside them."""
     query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
@@ -93,14 +93,21 @@ def _softmax(
     return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
 
 
-class _Ask(torch.autograd.Function):
+class _Reduce(torch.autograd.Function):
     @staticmethod
-    def forward(reduction, reductions, mask, scale, softcap, *tensors):
+    def forward(
+        reduction: Reduction,
+        reductions: Reductions,
+        mask: Mask,
+        scale: float,
+        softcap: float | None,
+        *tensors: Tensor | None,
+    ) -> Any:
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         return reduction.compute(softmax, *others)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         reduction, reductions, mask, scale, softcap, *tensors = inputs
         integers = [t for t in (output if isinstance(output, tuple) else (output,)) if not t.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
@@ -108,7 +115,7 @@ class _Ask(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *integers)
 
     @staticmethod
-    def backward(ctx, grad, *_):
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         reduction, reductions, mask, scale, softcap = ctx.rest
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:]
         grads = [None] * len(wanted)
@@ -118,60 +125,73 @@ class _Ask(torch.autograd.Function):
         if any(wanted[9:]):
             softmax, (tensor,) = _softmax(reductions, mask, scale, softcap, saved)
             assert reduction.adjoint is not None
-            one_a_head = reduction.adjoint(softmax, grad)
-            shared = one_a_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
+            per_head = reduction.adjoint(softmax, grad)
+            shared = per_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
             grads[9] = shared.sum_to_size(tensor.shape)
         return None, None, None, None, None, *grads
 
     @staticmethod
-    def jvp(ctx, *_):
+    def jvp(ctx: Any, *_: Any) -> Any:
         _refuse_forward_mode()
 
     @staticmethod
-    def vmap(info, in_dims, *arguments):
-        return _one_by_one(_Ask, info.batch_size, in_dims, arguments)
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        return _one_by_one(_Reduce, info.batch_size, in_dims, arguments)
 
 
 class _Gradient(torch.autograd.Function):
     """The gradients of query, key, bias and sinks, in an autograd function that cannot be differentiated again."""
 
     @staticmethod
-    def forward(reduction, reductions, mask, scale, softcap, bias_needs_grad, grad, *tensors):
+    def forward(
+        reduction: Reduction,
+        reductions: Reductions,
+        mask: Mask,
+        scale: float,
+        softcap: float | None,
+        bias_needs_grad: bool,
+        grad: Tensor,
+        *tensors: Tensor,
+    ) -> Any:
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
-        pull = reduction.pull(softmax, grad.to(softmax.scores.dtype), *others)
-        gradients = streaming.gradient(softmax.scores, softmax.sinks, **pull._asdict(), bias_needs_grad=bias_needs_grad)
+        cotangents = reduction.cotangents(softmax, grad.to(softmax.scores.dtype), *others)
+        gradients = streaming.gradient(
+            softmax.scores, softmax.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
+        )
         inputs = tensors[:4]
         return tuple(grad.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, *_):
+    def backward(ctx: Any, *_: Any) -> Any:
         raise RuntimeError(
-            "Weights: what is asked of them has no second derivative. Take the gradient without create_graph=True, or "
+            "Weights: reductions have no second derivative. Take the gradient without create_graph=True, or "
             "compute the weights by torch's own operations."
         )
 
     @staticmethod
-    def jvp(ctx, *_):
+    def jvp(ctx: Any, *_: Any) -> Any:
         _refuse_forward_mode()
 
     @staticmethod
-    def vmap(info, in_dims, *arguments):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
         return _one_by_one(_Gradient, info.batch_size, in_dims, arguments)
 
 
-def _refuse_forward_mode():
+def _refuse_forward_mode() -> NoReturn:
     raise RuntimeError(
-        "Weights: what is asked of them has no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
+        "Weights: reductions have no derivative in forward mode (torch.func.jvp, make_dual). Use backward() "
         "or torch.func.grad, or compute the weights by torch's own operations."
     )
 
 
-def _one_by_one(function, count: int, in_dims: Sequence[int | None], arguments: Sequence) -> tuple:
-    """The rule of torch.vmap: the function for each, stacked."""
+def _one_by_one(
+    function: type[torch.autograd.Function], count: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> tuple[Any, Any]:
+    """The function for every element of a batch, stacked: for torch.vmap."""
     results = [
         function.apply(*(a if d is None else a.select(d, n) for a, d in zip(arguments, in_dims, strict=True)))
         for n in range(count)

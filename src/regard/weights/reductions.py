@@ -1,4 +1,4 @@
-"""All that is asked of the weights: how it is computed, and how a loss on it pulls at them.
+"""The reductions of the weights: how each is computed, and the derivative of a loss on it by the weights.
 
 A gradient of the weights is written as a function of a block, G_ij = ∂L/∂w_ij for its rows i and columns j, so that it
 never needs to be whole.
@@ -18,7 +18,7 @@ from regard.backends import ranking, streaming
 from regard.backends.protocol import Reductions, Softmax
 from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
-from regard.weights.autograd import Pull, Reduction, ask
+from regard.weights.autograd import Cotangents, Reduction, evaluate
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -40,7 +40,7 @@ def _lse(softmax: Softmax) -> Float[Tensor, "B H Q"]:
     return softmax.lse.to(softmax.scores.dtype, copy=True)
 
 
-LSE = Reduction(_lse, lambda softmax, grad: Pull(None, taken=-grad), traceable=True)
+LSE = Reduction(_lse, lambda softmax, grad: Cotangents(None, delta=-grad), traceable=True)
 
 
 # Parts of the matrix
@@ -50,7 +50,7 @@ def _dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
     return serving(softmax).dense(softmax)
 
 
-DENSE = Reduction(_dense, lambda softmax, grad: Pull(lambda at, weights: grad[at]))
+DENSE = Reduction(_dense, lambda softmax, grad: Cotangents(lambda at, weights: grad[at]))
 
 
 def _tile(
@@ -66,16 +66,16 @@ def _tile(
     used = select(select(lse.flatten(0, 1), 0, run(pairs)), 1, row_run)
     whole = len(columns) == keys or not (from_lse or bool((used.abs() < LARGEST_LSE).all()))
     picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
-    for place, batch, some_heads in _by_sequence(pairs.tolist(), heads):
+    for place, batch, run_of_heads in _by_sequence(pairs.tolist(), heads):
         step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * (place.stop - place.start)))
         for start in range(0, len(rows), step):
-            some_rows = run(rows[start : start + step])
+            run_of_rows = run(rows[start : start + step])
             if whole:
-                at = Block(batch, some_heads, some_rows, slice(0, keys))
-                weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[some_heads])[0]
+                at = Block(batch, run_of_heads, run_of_rows, slice(0, keys))
+                weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[run_of_heads])[0]
                 weights = select(weights, 3, column_run).flatten(0, 1)
             else:
-                weights = by.tile(softmax, Block(batch, some_heads, some_rows, column_run)).flatten(0, 1)
+                weights = by.tile(softmax, Block(batch, run_of_heads, run_of_rows, column_run)).flatten(0, 1)
             if weights.shape == picked.shape and weights.is_contiguous():  # all that was asked for: no need of a copy
                 return weights
             picked[place, start : start + step] = weights
@@ -100,8 +100,8 @@ def run(picked: Int[Tensor, "n"]) -> Index:
     return picked
 
 
-def _pull_at_tile(softmax: Softmax, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Pull:
-    """A row that was asked for twice is pulled at twice, in one block."""
+def _tile_cotangents(softmax: Softmax, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Cotangents:
+    """The derivatives of a row that was selected twice are added up, in a single block."""
     _, heads, queries, keys = softmax.scores.shape
     device = grad.device
     pairs, nth_pair = pairs.unique(return_inverse=True)
@@ -114,53 +114,53 @@ def _pull_at_tile(softmax: Softmax, grad: Tensor, pairs: Tensor, rows: Tensor, c
     place_of_row[rows.to(device)] = torch.arange(len(rows), device=device)
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
-        some = once[place_of_pair[at.batch.start * heads + at.heads.start], place_of_row[at.rows]]
-        return torch.zeros_like(weights).index_add_(3, columns, some[None, None])
+        rows_of_block = once[place_of_pair[at.batch.start * heads + at.heads.start], place_of_row[at.rows]]
+        return torch.zeros_like(weights).index_add_(3, columns, rows_of_block[None, None])
 
     def blocks() -> Iterator[Block]:
         step = max(1, BLOCK // max(1, keys))
         for pair in place_of_pair:
             batch, head = divmod(pair, heads)
             for start in range(0, len(rows), step):
-                some_rows = run(rows[start : start + step])
-                yield Block(slice(batch, batch + 1), slice(head, head + 1), some_rows, slice(0, keys))
+                run_of_rows = run(rows[start : start + step])
+                yield Block(slice(batch, batch + 1), slice(head, head + 1), run_of_rows, slice(0, keys))
 
-    return Pull(cotangent, blocks=blocks())
+    return Cotangents(cotangent, blocks=blocks())
 
 
-TILE = Reduction(_tile, _pull_at_tile)
+TILE = Reduction(_tile, _tile_cotangents)
 
 
 # Statistics of rows; what was collected before is handed over as tensors
 
 
-def _statistic(name: str, pull: Callable[..., Pull]) -> Reduction:
+def _statistic(name: str, cotangents: Callable[..., Cotangents]) -> Reduction:
     def compute(softmax: Softmax, *known: Tensor) -> Float[Tensor, "B H Q"]:
         if known:
             return known[0].clone()  # it stays right if the result is changed in place
         return serving(softmax).statistics(softmax, [name])[name][0]
 
-    return Reduction(compute, pull)
+    return Reduction(compute, cotangents)
 
 
-def _pull_at_entropy(softmax: Softmax, grad: Tensor, *known: Tensor) -> Pull:
+def _entropy_cotangents(softmax: Softmax, grad: Tensor, *known: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
         return logs.add_(1).mul_(-grad[at.batch, at.heads, at.rows, None])
 
-    return Pull(cotangent)
+    return Cotangents(cotangent)
 
 
-def _pull_at_distance(softmax: Softmax, grad: Tensor, *known: Tensor) -> Pull:
+def _distance_cotangents(softmax: Softmax, grad: Tensor, *known: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         rows, columns = positions(at.rows, grad.device), positions(at.columns, grad.device)
         return grad[at.batch, at.heads, at.rows, None] * (rows[:, None] - columns).abs()
 
-    return Pull(cotangent)
+    return Cotangents(cotangent)
 
 
-ENTROPY = _statistic("entropy", _pull_at_entropy)
-DISTANCE = _statistic("distance", _pull_at_distance)
+ENTROPY = _statistic("entropy", _entropy_cotangents)
+DISTANCE = _statistic("distance", _distance_cotangents)
 
 
 def topk(k: int, settled: bool = False) -> Reduction:
@@ -182,7 +182,7 @@ def topk(k: int, settled: bool = False) -> Reduction:
             return _settle(softmax, known[0], known[1], k)
         return known[0][..., :k].clone(), known[1][..., :k].clone()
 
-    return Reduction(compute, _pull_at_topk)
+    return Reduction(compute, _topk_cotangents)
 
 
 def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -227,7 +227,7 @@ def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
     return streaming.softmax(softmax.scores.tile(at), sinks)[0]
 
 
-def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:
+def _topk_cotangents(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Cotangents:
     indices = tensors[-1]  # of the result, whatever was known before
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def _pull_at_topk(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Pull:
         values = grad[at.batch, at.heads, at.rows].masked_fill(outside, 0)
         return torch.zeros_like(weights).scatter_add_(-1, there.masked_fill(outside, 0), values)
 
-    return Pull(cotangent)
+    return Cotangents(cotangent)
 
 
 # Reductions over queries, keys or both
@@ -248,7 +248,7 @@ def _received(softmax: Softmax) -> Float[Tensor, "B H K"]:
 
 
 RECEIVED = Reduction(
-    _received, lambda softmax, grad: Pull(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
+    _received, lambda softmax, grad: Cotangents(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
 )
 
 
@@ -258,11 +258,11 @@ def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
     def compute(softmax: Softmax, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
         return serving(softmax).grouped(softmax, queries, keys, sizes, reduce)
 
-    def pull(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Pull:
+    def cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
         spread = _spread(grad, queries, keys)
-        return Pull(spread) if reduce == "sum" else _pull_at_largest(softmax, grad, queries, keys)
+        return Cotangents(spread) if reduce == "sum" else _largest_cotangents(softmax, grad, queries, keys)
 
-    return Reduction(compute, pull)
+    return Reduction(compute, cotangents)
 
 
 def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> streaming.Cotangent:
@@ -275,8 +275,8 @@ def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> s
     return cotangent
 
 
-def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Pull:
-    """All weights that are as large as the largest of their cell share its pull alike, as in torch.amax.
+def _largest_cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
+    """All weights that are as large as the largest of their cell share its derivative alike, as in torch.amax.
 
     The largest is looked for again, in the blocks in which the gradient is computed: the same numbers to the last bit.
     """
@@ -291,7 +291,7 @@ def _pull_at_largest(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tens
         streaming.put(narrow, -1, keys[at.columns], alike, "sum")
         streaming.put(ties[at.batch, at.heads], -2, queries[at.rows], narrow, "sum")
     share = _spread(grad / ties.clamp(min=1), queries, keys)
-    return Pull(lambda at, weights: share(at, weights) * (weights == largest(at, weights)))
+    return Cotangents(lambda at, weights: share(at, weights) * (weights == largest(at, weights)))
 
 
 # Applied to other vectors
@@ -301,19 +301,19 @@ def _apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor,
     return serving(softmax).apply(softmax, x)
 
 
-def _pull_at_apply(softmax: Softmax, grad: Tensor, x: Tensor) -> Pull:
+def _apply_cotangents(softmax: Softmax, grad: Tensor, x: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         vectors = select_broadcast(x, at.batch, streaming.heads_of(x, softmax.scores, at), at.columns)
         return matmul(grad[at.batch, at.heads, at.rows], vectors.to(grad.dtype).mT)
 
-    return Pull(cotangent)
+    return Cotangents(cotangent)
 
 
 def _apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
     return serving(softmax).apply_transposed(softmax, y)
 
 
-def _pull_at_transposed(softmax: Softmax, grad: Tensor, y: Tensor) -> Pull:
+def _transposed_cotangents(softmax: Softmax, grad: Tensor, y: Tensor) -> Cotangents:
     scores: Scores = softmax.scores
     if y.shape[1] not in (1, scores.shape[1]):
         y = y.repeat_interleave(scores.n_rep, 1)
@@ -322,11 +322,11 @@ def _pull_at_transposed(softmax: Softmax, grad: Tensor, y: Tensor) -> Pull:
         vectors = select_broadcast(y, at.batch, at.heads, at.rows).to(grad.dtype)
         return vectors @ grad[at.batch, at.heads, at.columns].mT
 
-    return Pull(cotangent)
+    return Cotangents(cotangent)
 
 
 # Each is linear in its vectors, and the gradient of the other.
-APPLY: Reduction = Reduction(_apply, _pull_at_apply, lambda softmax, grad: ask(TRANSPOSED, softmax, grad))
+APPLY: Reduction = Reduction(_apply, _apply_cotangents, lambda softmax, grad: evaluate(TRANSPOSED, softmax, grad))
 TRANSPOSED: Reduction = Reduction(
-    _apply_transposed, _pull_at_transposed, lambda softmax, grad: ask(APPLY, softmax, grad)
+    _apply_transposed, _transposed_cotangents, lambda softmax, grad: evaluate(APPLY, softmax, grad)
 )

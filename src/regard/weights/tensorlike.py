@@ -1,5 +1,8 @@
 """What makes a matrix that is not stored pass for a tensor: operators, methods and functions, by way of `dense()`."""
 
+# mypy: no-warn-return-any
+# PyTorch's own operators are declared to return Any.
+
 from __future__ import annotations
 
 import builtins
@@ -61,6 +64,11 @@ class TensorLike:
         """The number of dimensions."""
         return len(self.shape)
 
+    @property
+    def _label(self) -> str:
+        """Class and shape, for messages."""
+        return f"{type(self).__name__}{tuple(self.shape)}"
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={tuple(self.shape)}, dtype={self.dtype}, device={self.device})"
 
@@ -84,7 +92,7 @@ class TensorLike:
     def _only(self, error: Callable[[str], Exception] = ValueError) -> Tensor:
         if self.shape.numel() != 1:
             raise error(
-                f"{type(self).__name__}{tuple(self.shape)}: expected a single number, as its truth or value. Take a "
+                f"{self._label}: expected a single number, as its truth or value. Take a "
                 "part of it, or any() or all() of dense()."
             )
         return self.dense()
@@ -267,7 +275,7 @@ class TensorLike:
 
     def _refuse(self, what: str, error: Callable[[str], Exception] = TypeError) -> NoReturn:
         raise error(
-            f"{type(self).__name__}{tuple(self.shape)}: {what} needs a stored tensor, and this one is computed when it "
+            f"{self._label}: {what} needs a stored tensor, and this one is computed when it "
             "is looked at. Take dense() and use that."
         )
 
@@ -299,7 +307,9 @@ class TensorLike:
         return lambda *args, **kwargs: getattr(self.dense(), name)(*densely(args), **densely(kwargs))
 
     @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         name, first = function.__name__, args[0] if args else next(iter(kwargs.values()))
         if isinstance(first, TensorLike) and name in METADATA:
@@ -315,9 +325,7 @@ class TensorLike:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError(
-                f"{type(self).__name__}{tuple(self.shape)}: there is no array yet that need not be copied."
-            )
+            raise ValueError(f"{self._label}: there is no array yet that need not be copied.")
         array = self.dense().detach().cpu().numpy()
         return array if dtype is None else array.astype(dtype, copy=False)
 

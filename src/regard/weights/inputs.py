@@ -1,0 +1,247 @@
+"""What weights are made of: scores, lse and sinks; the same on other devices, and copies."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from regard import backends
+from regard._internal.deprecated import warn
+from regard.backends.protocol import Softmax, Statistics
+from regard.mask import Block, Mask
+from regard.scores import Scores
+from regard.weights.tensorlike import TensorLike
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class WeightInputs(TensorLike):
+    """The inputs of weights, and who computes with them.
+
+    They are kept, not copied; where one is changed in place, reading them raises RuntimeError.
+    """
+
+    def __init__(
+        self,
+        scores: Scores,
+        lse: Float[Tensor, "B H Q"],
+        sinks: Float[Tensor, "H"] | None = None,
+        *,
+        leading: Sequence[int] | None = None,
+        collected: Statistics | None = None,
+        dtype: torch.dtype | None = None,
+        backend: str = "torch",
+    ) -> None:
+        """Weights of some scores.
+
+        Args:
+            scores, lse, sinks: in four dimensions; the sinks have gone into the lse.
+            leading: the dimensions before Q and K, B and H if not given: none, or some that end in H and multiply up to
+                B·H.
+            collected: statistics by the names that `statistic` gives.
+            dtype: what the results are converted to; that of the scores if not given.
+            backend: the name of the backend that computed the lse, and computes what is asked of the weights.
+        """
+        if not torch.is_grad_enabled():
+            scores, sinks = _detached(scores), None if sinks is None else sinks.detach()
+        self._scores = scores
+        self._lse = lse.detach()
+        self._sinks = sinks
+        self._collected = {name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()}
+        self._known: Statistics = {}  # what has been asked for, as it was answered
+        self._leading = tuple(scores.shape[:2] if leading is None else leading)
+        self._dtype = scores.dtype if dtype is None else dtype
+        self._backend = backend
+        self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
+
+    # What they are made of
+
+    @property
+    def shape(self) -> torch.Size:
+        """(…,Q,K), with the leading dimensions of the query."""
+        return torch.Size((*self._leading, *self._scores.shape[2:]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights: float32, also for half precision, or float64; or what `to` has made it."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of query and key, on which everything is computed."""
+        return self._scores.query.device
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that computes what is asked for, "cpu" for the native kernel; see `regard backends`.
+
+        It stays the same for parts, copies and pickles of the weights. Where it cannot serve, as on another device,
+        streamed blocks do.
+        """
+        return self._backend
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether what is asked for is differentiable in query, key, bias or sinks."""
+        scores = self._scores
+        return any(t is not None and t.requires_grad for t in (scores.query, scores.key, scores.bias, self._sinks))
+
+    @property
+    def scores(self) -> Scores:
+        """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
+        if self._versions is not None and self._current_versions() != self._versions:
+            raise RuntimeError(
+                f"{self._label}: query, key, bias, sinks, mask, lengths, segments or lse was "
+                "changed in place after the attention was computed, so the weights can no longer be computed. Read "
+                "them before, or pass a clone to attention()."
+            )
+        return self._scores
+
+    @property
+    def sinks(self) -> Float[Tensor, "H"] | None:
+        """The logit of each head's sink."""
+        return self._sinks
+
+    def of_one(self) -> Self:
+        """The old name of `of_sequence(0)`."""
+        warn("Weights.of_one() is now called of_sequence(0).")
+        return self.of_sequence(0)
+
+    def of_sequence(self, n: int) -> Self:
+        """The weights (…,Q,K) of one sequence, without the batch: not stored either, and by the same backend as these.
+
+        n: the sequence, counted from 0 through all batch dimensions, or from −1 backwards. Raises IndexError past the
+        end.
+        """
+        batch = self._scores.shape[0]
+        n = operator.index(n)
+        if not -batch <= n < batch:
+            raise IndexError(f"{self._label}.of_sequence: there is no sequence {n} among {batch}.")
+        n %= batch
+        scores, only = self.scores, slice(n, n + 1)
+        inputs = scores.of_heads(only, slice(0, scores.shape[1])), self._lse[only], self._sinks
+        collected = {name: tuple(t[only] for t in tensors) for name, tensors in self._collected.items()}
+        return self._like(*inputs, leading=self._leading[-1:], collected=collected)
+
+    def compact(self) -> Self:
+        """The same weights from their scores, Q·K numbers a head, so that query and key need not be kept.
+
+        For a few queries, as when a model writes one token after the other: their scores are far fewer numbers than the
+        keys of every step. Reductions of them have no gradient.
+        """
+        scores = _detached(self.scores)
+        stored = scores.tile(Block(*(slice(0, size) for size in scores.shape)))
+        lse = stored.double().logsumexp(-1)
+        sinks = None if self._sinks is None else self._sinks.detach()
+        if sinks is not None:
+            lse = lse.logaddexp(sinks.double()[:, None])
+        zero = stored.new_zeros(1, 1, 1, 1)
+        query, key = zero.expand(*scores.query.shape[:3], 1), zero.expand(*scores.key.shape[:3], 1)
+        scores = Scores(query, key, Mask(*scores.shape[2:]), 1.0, stored)
+        return self._like(scores, lse.to(self._lse.dtype), sinks, collected=self._collected)
+
+    # Elsewhere, and of another type
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """The same weights on another device, or with results of another type, as torch.Tensor.to; still not stored."""
+        like = torch.empty(0, dtype=self._dtype, device=self.device)
+        args = tuple(torch.empty(0, dtype=a.dtype, device=a.device) if isinstance(a, TensorLike) else a for a in args)
+        wanted = like.to(*args, **kwargs)
+        if not wanted.is_floating_point():
+            return self.dense().to(*args, **kwargs)
+        if wanted.device == like.device and wanted.dtype == like.dtype and not kwargs.get("copy"):
+            return self
+        non_blocking = kwargs.get("non_blocking", False)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(wanted.device, non_blocking=non_blocking, copy=kwargs.get("copy", False))
+
+        return self._with(moved, wanted.dtype)
+
+    def detach(self) -> Self:
+        """The same weights as constants: reductions of them have no gradient."""
+        return self._with(Tensor.detach)
+
+    def clone(self, memory_format: torch.memory_format = torch.preserve_format) -> Self:
+        """The same weights from copies of query, key and the rest, which may then be changed."""
+        return self._with(Tensor.clone)
+
+    def _with(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> Self:
+        def changed(thing: Any) -> Any:
+            return change(thing) if isinstance(thing, Tensor) else thing
+
+        scores, mask = self.scores, self.scores.mask
+        segments = None if mask.segments is None else (change(mask.segments[0]), change(mask.segments[1]))
+        mask = replace(mask, given=changed(mask.given), lengths=changed(mask.lengths), segments=segments)
+        query, key, bias = change(scores.query), change(scores.key), changed(scores.bias)
+        inputs = replace(scores, query=query, key=key, bias=bias, mask=mask), change(self._lse), changed(self._sinks)
+        collected = {name: tuple(change(t) for t in tensors) for name, tensors in self._collected.items()}
+        return self._like(*inputs, collected=collected, dtype=dtype)
+
+    def _like(
+        self,
+        scores: Scores,
+        lse: Float[Tensor, "B H Q"],
+        sinks: Tensor | None,
+        *,
+        collected: Statistics,
+        leading: Sequence[int] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Weights of other inputs, by the same backend and, unless others are given, in the same shape and type."""
+        leading = self._leading if leading is None else leading
+        dtype = self._dtype if dtype is None else dtype
+        backend = self._backend
+        return type(self)(scores, lse, sinks, leading=leading, collected=collected, dtype=dtype, backend=backend)
+
+    # Copies
+
+    def __copy__(self) -> Self:
+        return self._with(lambda tensor: tensor)
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        if self.requires_grad:
+            raise RuntimeError(
+                f"{self._label}: a deep copy would lose the gradient of query and key, which are not "
+                "leaves of the graph. Copy detach(), or take clone()."
+            )
+        return self._with(Tensor.clone)
+
+    def __getstate__(self) -> dict:
+        _ = self.scores  # a copy of what was changed in place would be wrong, and could not know it
+        return self.detach().__dict__ if self.requires_grad else self.__dict__
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._versions = self._current_versions()  # copies of tensors count from 0
+
+    # For subclasses
+
+    @property
+    def _softmax(self) -> Softmax:
+        return Softmax(self.scores, self._sinks, self._lse, backends.reductions(self._backend))
+
+    def _shaped(self, tensor: Tensor) -> Tensor:
+        """From (B,H,…) to the leading dimensions of the call, and to the type of these weights."""
+        if tensor.is_floating_point():
+            tensor = tensor.to(self._dtype)
+        return tensor.reshape(*self._leading, *tensor.shape[2:])
+
+    def _current_versions(self) -> list[int]:
+        scores, mask = self._scores, self._scores.mask
+        tensors = (scores.query, scores.key, scores.bias, mask.given, mask.lengths, *(mask.segments or ()))
+        tensors += (self._sinks, self._lse)
+        return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
+
+
+def _detached(scores: Scores) -> Scores:
+    if not any(t is not None and t.requires_grad for t in (scores.query, scores.key, scores.bias)):
+        return scores
+    bias = None if scores.bias is None else scores.bias.detach()
+    return replace(scores, query=scores.query.detach(), key=scores.key.detach(), bias=bias)
