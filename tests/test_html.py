@@ -21,7 +21,7 @@ from support.readings import RULES, made, rules
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
 
-EXACT = 2e-6  # a softmax in float32 against one in float64
+EXACT = 2e-6  # a softmax in float32 against the same in float64
 ROUNDED = 1e-3  # of queries and keys of 14 bits, in a trained model
 
 
@@ -277,16 +277,16 @@ class Page:
         address = f"{self.file.as_uri()}#{hash}" if hash else self.file.as_uri()
         command = [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "--dump-dom", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert not said, said
+        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert not messages, messages
         assert "data-drawn" in done.stdout, done.stdout[:2000]
         return re.sub(r"<(style|script)\b.*?</\1>", "", done.stdout, flags=re.S)
 
 
 def numbers(dom, within):
     """The exact numbers of the <data> elements inside the element with an id."""
-    part = re.search(rf'id="{within}".*?(?=</section>)', dom, re.S)[0]
-    return [float(number) for number in re.findall(r'<data value="([^"]+)"', part)]
+    section = re.search(rf'id="{within}".*?(?=</section>)', dom, re.S)[0]
+    return [float(number) for number in re.findall(r'<data value="([^"]+)"', section)]
 
 
 def steps(dom):

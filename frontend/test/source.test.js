@@ -77,7 +77,7 @@ test("a notebook's replies find the request they belong to, errors too", async (
   await assert.rejects(second, { message: "There is no tile.", status: 400 });
 });
 
-test("a kernel that is gone is told from one that is busy", async () => {
+test("a kernel that is gone is not taken for a busy one", async () => {
   const model = {
     on() {},
     send() {

@@ -1,4 +1,4 @@
-// Replies as Python sends them: see regard/viewer/protocol.py.
+// Replies as Python sends them: see regard/viewer/protocol.
 
 /**
  * The dictionary of a reply, with its arrays in it by name: {shape, data}.

@@ -61,18 +61,7 @@ def render_page(
         ValueError: There is no such view.
         RuntimeError: The page has not been built.
     """
-    reading.check(layer, head)
-    if view is not None and view not in VIEWS:
-        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
-    if word is not None and not -len(reading.units) <= word < len(reading.units):
-        raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
-    opening: dict[str, Any] = {
-        "word": None if word is None else word % len(reading.units),
-        "layer": None if layer is None else layer % reading.layers,
-        "head": None if head is None else head % reading.heads,
-        "heads": None if head is None else [head % reading.heads],
-    }
-    opening |= {name: value for name, value in (("view", view), ("link", link)) if value is not None}
+    opening = _opening(reading, word, layer, head, view, link)
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)} {_source(library)}; "
@@ -89,6 +78,24 @@ def render_page(
         f'<script type="text/plain" id="library">{deflated(library.encode())}</script>\n'
         f'<script type="module">{script}</script>',
     )
+
+
+def _opening(
+    reading: Reading, word: int | None, layer: int | None, head: int | None, view: str | None, link: str | None
+) -> dict[str, Any]:
+    """What a page selects when it opens, checked."""
+    reading.check(layer, head)
+    if view is not None and view not in VIEWS:
+        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
+    if word is not None and not -len(reading.units) <= word < len(reading.units):
+        raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
+    opening: dict[str, Any] = {
+        "word": None if word is None else word % len(reading.units),
+        "layer": None if layer is None else layer % reading.layers,
+        "head": None if head is None else head % reading.heads,
+        "heads": None if head is None else [head % reading.heads],
+    }
+    return opening | {name: value for name, value in (("view", view), ("link", link)) if value is not None}
 
 
 def served_page() -> tuple[str, dict[str, tuple[bytes, str]]]:

@@ -161,14 +161,14 @@ export class MapView {
 
   /**
    * Shows a part of the map: left, top and width in cells, or all of it.
-   * @param {number[] | null} part
+   * @param {number[] | null} region
    */
-  lookAt(part) {
+  lookAt(region) {
     const { matrix, window } = this;
-    this.recorded = part?.join() ?? "";
+    this.recorded = region?.join() ?? "";
     if (!matrix || !window) return;
-    if (!part) return window.showAll(true);
-    const [left, top, width] = part.map((number) => number / matrix.size);
+    if (!region) return window.showAll(true);
+    const [left, top, width] = region.map((number) => number / matrix.size);
     window.fit(left, top, width, width, true);
   }
 

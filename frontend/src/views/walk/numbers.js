@@ -3,7 +3,7 @@
 /** @import { NumberArray, Projections, WalkReply } from "../../types.js" */
 
 /**
- * The walk of one token: see regard/viewer/protocol.py. `rows` are the tokens (or units, where only weights are known)
+ * The walk of one token: see regard/viewer/protocol. `rows` are the tokens (or units, where only weights are known)
  * that the lists are of; `best` is the one with the largest weight.
  * @typedef {object} Walk
  * @property {number} l
