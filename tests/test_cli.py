@@ -73,16 +73,14 @@ def test_explain_a_word_of_several_tokens(run):
 def test_explain_a_decoder(run, tmp_path):
     folder = fixtures.saved("llama", tmp_path / "llama")
     out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
-    assert "what the model does not let it see is hidden; the softmax" in " ".join(out.split())
+    assert "tokens that the model does not let it see are hidden; the softmax" in " ".join(out.split())
     assert re.search(r"\n   s +-?\d+\.\d\d +-?\d+\.\d\d  hidden\n", out)
     folder = fixtures.saved("gpt-oss", tmp_path / "gpt-oss")
     out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
     assert re.search(r"that sum to 1, with 0\.\d{4} that a sink takes\.", " ".join(out.split()))
     folder = fixtures.saved("t5", tmp_path / "t5")
     out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
-    assert "This model does not scale it; the bias that the model has for the two places is added" in " ".join(
-        out.split()
-    )
+    assert "This model does not scale it; the model's bias for the two positions is added" in " ".join(out.split())
 
 
 def test_explain_json(run):

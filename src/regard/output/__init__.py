@@ -1,1 +1,1 @@
-"""A reading as text, picture or numbers: the terminal, PNG and SVG, JSON."""
+"""Readings as something to look at without a browser: text in a terminal, a picture, or JSON."""

@@ -1,1 +1,9 @@
-"""The page that shows readings: its API, cache, tiles, server, notebook widget, and the single file."""
+"""The viewer: a page that shows readings, served over HTTP, in a notebook, or saved as one file.
+
+protocol/   the messages between the page and Python, and the limits that both know
+api.py      answers them: the HTTP API, whatever carries it; replies.py and tiles.py compute the numbers
+cache.py    what is kept of readings, within bounds       jobs.py   what runs in the background
+server.py   HTTP, for `regard serve`                      access.py   access control; startup.py: models and first text
+widget.py   the channel of a notebook
+bundle.py   the page itself; payload.py: what a saved page carries. Its source is in frontend/
+"""
