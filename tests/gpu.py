@@ -80,11 +80,11 @@ def models(device: str, seconds: float) -> str:
             eager, ours = results
             seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
             pairs = [(ours.last_hidden_state[seen], eager.last_hidden_state[seen])]
-            for one, other in zip(ours.attentions, eager.attentions, strict=True):
+            for actual, other in zip(ours.attentions, eager.attentions, strict=True):
                 rows = seen[:, None, :, None].expand(other.shape)
-                pairs.append((one.dense()[rows], other[rows]))
-            for found, expected in pairs:
-                fuzz.close(name, found, expected, 1e-4)
+                pairs.append((actual.dense()[rows], other[rows]))
+            for result, expected in pairs:
+                fuzz.close(name, result, expected, 1e-4)
     return f"{len(families)} families of models"
 
 
@@ -129,14 +129,14 @@ def main() -> int:
     name = torch.cuda.get_device_name() if options.device == "cuda" else options.device
     print(f"{name}, torch {torch.__version__}", flush=True)
     failed = 0
-    for part in (attention, long_sequences, models, readme):
+    for section in (attention, long_sequences, models, readme):
         start = time.monotonic()
         try:
-            said = f"passed: {part(options.device, options.seconds)}"
+            said = f"passed: {section(options.device, options.seconds)}"
         except Exception:
             failed += 1
             said = f"FAILED: {traceback.format_exc()}"
-        print(f"{part.__name__.replace('_', ' ')} {said} ({time.monotonic() - start:.0f} s)", flush=True)
+        print(f"{section.__name__.replace('_', ' ')} {said} ({time.monotonic() - start:.0f} s)", flush=True)
     return 1 if failed else 0
 
 
