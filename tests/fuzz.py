@@ -189,18 +189,18 @@ class Case:
         return error.amax(-1) + 16 * unit if self.keys else error.new_zeros(self.shape[:3])
 
 
-def close(name: str, found: torch.Tensor, expected: torch.Tensor, bound) -> None:
+def close(name: str, result: torch.Tensor, expected: torch.Tensor, bound) -> None:
     """Assert the same shape, nan and infinities, and all else within the bound."""
-    assert found.shape == expected.shape, f"{name}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    assert result.shape == expected.shape, f"{name}: shape {tuple(result.shape)}, expected {tuple(expected.shape)}"
+    result, expected = result.detach().cpu().double(), expected.detach().cpu().double()
     special = ~expected.isfinite()
-    same = torch.equal(found[special].nan_to_num(7, 8, 9), expected[special].nan_to_num(7, 8, 9))
-    assert same, f"{name}: {found[special][:3].tolist()} for {expected[special][:3].tolist()}"
-    error = (found - expected).abs().masked_fill(special, 0)
+    same = torch.equal(result[special].nan_to_num(7, 8, 9), expected[special].nan_to_num(7, 8, 9))
+    assert same, f"{name}: {result[special][:3].tolist()} for {expected[special][:3].tolist()}"
+    error = (result - expected).abs().masked_fill(special, 0)
     wrong = ~(error <= torch.as_tensor(bound, dtype=torch.float64))
     if wrong.any():
         at = tuple(wrong.nonzero()[0].tolist())
-        raise AssertionError(f"{name}{list(at)}: {found[at].item():.9g}, expected {expected[at].item():.9g}")
+        raise AssertionError(f"{name}{list(at)}: {result[at].item():.9g}, expected {expected[at].item():.9g}")
 
 
 def largest_of(x: torch.Tensor) -> float:
@@ -329,12 +329,12 @@ def check_gradients(case: Case, given: dict, row_error: torch.Tensor, device: st
     half = {torch.float16: 2.0**-7, torch.bfloat16: 2.0**-4}.get(case.dtype, 0)
     share = precision + half + 16 * largest_of(row_error)
     vectors = max(largest_of(case.query), largest_of(case.key)) * abs(given.get("scale", case.dim**-0.5))
-    for name, found, expected in zip((*names, *optional), *results, strict=True):
-        found, expected = (torch.zeros(()) if g is None else g.cpu() for g in (found, expected))
+    for name, result, expected in zip((*names, *optional), *results, strict=True):
+        result, expected = (torch.zeros(()) if g is None else g.cpu() for g in (result, expected))
         size = 1 + largest_of(expected) + vectors
-        largest = torch.finfo(found.dtype).max  # a gradient just below it may be rounded to infinity
-        found, expected = (g.double().clamp(-largest, largest) for g in (found, expected))
-        close(f"gradient of {name}", found, expected, share * size * 4)
+        largest = torch.finfo(result.dtype).max  # a gradient just below it may be rounded to infinity
+        result, expected = (g.double().clamp(-largest, largest) for g in (result, expected))
+        close(f"gradient of {name}", result, expected, share * size * 4)
 
 
 # Running them

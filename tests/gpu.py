@@ -127,14 +127,14 @@ def main() -> int:
     name = torch.cuda.get_device_name() if options.device == "cuda" else options.device
     print(f"{name}, torch {torch.__version__}", flush=True)
     failed = 0
-    for part in (attention, long_sequences, models, readme):
+    for section in (attention, long_sequences, models, readme):
         start = time.monotonic()
         try:
-            said = f"passed: {part(options.device, options.seconds)}"
+            said = f"passed: {section(options.device, options.seconds)}"
         except Exception:
             failed += 1
             said = f"FAILED: {traceback.format_exc()}"
-        print(f"{part.__name__.replace('_', ' ')} {said} ({time.monotonic() - start:.0f} s)", flush=True)
+        print(f"{section.__name__.replace('_', ' ')} {said} ({time.monotonic() - start:.0f} s)", flush=True)
     return 1 if failed else 0
 
 

@@ -81,25 +81,27 @@ def test_half_precision_is_no_worse_than_plain_pytorch(kit, backend, name, dtype
     size = 67 if name == "segments" else 61
     query, key, value = kit.inputs(queries=size, keys=67, dtype=dtype)
     more = kit.options(chosen(name), query, key)
-    found = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
+    outcome = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
     output, lse, weights = kit.oracle(query, key, value, **more)
-    kit.agree(found.lse, lse)  # float32 whatever the input
-    kit.agree(found.weights.dense(), weights)
+    kit.agree(outcome.lse, lse)  # float32 whatever the input
+    kit.agree(outcome.weights.dense(), weights)
     if name == "softcap":  # of which PyTorch has no attention
         logits = 0.8 * torch.tanh(query @ key.repeat_interleave(2, 1).mT * 7**-0.5 / 0.8)
         plain = logits.softmax(-1) @ value.repeat_interleave(2, 1)
     else:
         plain = kit.plain(query, key, value, **more)
     sees = lse > -torch.inf  # plain PyTorch gives nan to those who see nothing
-    kit.no_worse(found.output[sees], plain[sees], output[sees])
-    assert not found.output[~sees].any()
+    kit.no_worse(outcome.output[sees], plain[sees], output[sees])
+    assert not outcome.output[~sees].any()
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_half_precision_merged_from_past_and_present(kit, dtype):
     query, key, value = kit.inputs(queries=53, keys=131, dtype=dtype)
-    found = regard.attention(query, key, value, causal=True)
-    kit.no_worse(found.output, kit.plain(query, key, value, causal=True), kit.oracle(query, key, value, causal=True)[0])
+    outcome = regard.attention(query, key, value, causal=True)
+    kit.no_worse(
+        outcome.output, kit.plain(query, key, value, causal=True), kit.oracle(query, key, value, causal=True)[0]
+    )
 
 
 @pytest.mark.parametrize("dtype", [*FULL, *HALF], ids=str)
@@ -111,22 +113,22 @@ def test_what_atens_operator_is_trusted_with(kit, dtype, bias_dtype, causal):
     for keys in (1, 15, 16, 17, 33, 513):
         tensors = [t.requires_grad_() for t in kit.inputs(1, 2, 2, keys, keys, 8, 8, dtype)]
         for bias in (torch.randn(keys, keys).to(bias_dtype), torch.randn(1, 1, 1, keys).to(bias_dtype)):
-            found = regard.attention(*tensors, bias=bias, causal=causal, backend="torch")
+            outcome = regard.attention(*tensors, bias=bias, causal=causal, backend="torch")
             leaves = [tensor.detach().double().requires_grad_() for tensor in tensors]
             output, lse, _ = kit.oracle(*leaves, bias=bias, causal=causal)
-            kit.agree(found.output, output, tolerances[dtype])
-            kit.agree(found.lse, lse, tolerances[found.lse.dtype])
-            grads = torch.autograd.grad(found.output.sum(), tensors)
-            for one, other in zip(grads, torch.autograd.grad(output.sum(), leaves), strict=True):
-                kit.agree(one, other, 20 * tolerances[dtype] * max(1, float(other.abs().max())))
+            kit.agree(outcome.output, output, tolerances[dtype])
+            kit.agree(outcome.lse, lse, tolerances[outcome.lse.dtype])
+            grads = torch.autograd.grad(outcome.output.sum(), tensors)
+            for actual, other in zip(grads, torch.autograd.grad(output.sum(), leaves), strict=True):
+                kit.agree(actual, other, 20 * tolerances[dtype] * max(1, float(other.abs().max())))
 
 
 def test_half_precision_does_not_overflow_in_the_scores(kit):
     large = torch.full((1, 1, 5, 64), 300.0, dtype=torch.float16)  # 300 · 300 is past the largest float16
     for more in ({}, {"window": (2, 0)}):
-        found = regard.attention(large, large, large, **more)
-        assert torch.equal(found.output, large)
-        assert found.lse.isfinite().all()
+        outcome = regard.attention(large, large, large, **more)
+        assert torch.equal(outcome.output, large)
+        assert outcome.lse.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", FULL, ids=str)
@@ -134,9 +136,9 @@ def test_half_precision_does_not_overflow_in_the_scores(kit):
 def test_the_peer_agrees(kit, backend, name, dtype):
     query, key, value = kit.inputs(queries=11 if name == "segments" else 5, dtype=dtype)
     more = kit.options([name], query, key)
-    found = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
-    sees = found.lse > -torch.inf
-    kit.agree(found.output[sees], kit.plain(query, key, value, **more)[sees])
+    outcome = regard.attention(query, key, value, backend=kit.forced(backend, query, key, value, **more), **more)
+    sees = outcome.lse > -torch.inf
+    kit.agree(outcome.output[sees], kit.plain(query, key, value, **more)[sees])
 
 
 def test_the_peer_without_options(kit, backend):
@@ -153,12 +155,12 @@ def test_the_peer_without_options(kit, backend):
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)], ids=["2d", "3d", "4d"])
 def test_as_many_dimensions_as_came_in(kit, backend, leading):
     query, key, value = torch.randn(*leading, 5, 7), torch.randn(*leading, 11, 7), torch.randn(*leading, 11, 13)
-    found = kit.check(query, key, value, backend=backend, causal=True, collect=("entropy", "max", "topk:2"))
-    assert found.output.shape == (*leading, 5, 13)
-    assert found.lse.shape == found.weights.entropy().shape == found.weights.max().values.shape == (*leading, 5)
-    assert found.weights.shape == (*leading, 5, 11)
-    assert found.weights.topk(2).indices.shape == (*leading, 5, 2)
-    assert found.value is value
+    outcome = kit.check(query, key, value, backend=backend, causal=True, collect=("entropy", "max", "topk:2"))
+    assert outcome.output.shape == (*leading, 5, 13)
+    assert outcome.lse.shape == outcome.weights.entropy().shape == outcome.weights.max().values.shape == (*leading, 5)
+    assert outcome.weights.shape == (*leading, 5, 11)
+    assert outcome.weights.topk(2).indices.shape == (*leading, 5, 2)
+    assert outcome.value is value
 
 
 @pytest.mark.parametrize("batch", [(2, 2), (1, 3), (2, 1, 3)], ids=str)
@@ -170,15 +172,15 @@ def test_several_batch_dimensions(kit, backend, batch):
     bias, sinks = torch.randn(total, heads, 1, 11), torch.randn(heads)
     flat = regard.attention(query, key, value, lengths=lengths, mask=mask, bias=bias, sinks=sinks, backend=backend)
     many = [tensor.unflatten(0, batch) for tensor in (query, key, value, lengths, mask, bias)]
-    found = regard.attention(*many[:3], lengths=many[3], mask=many[4], bias=many[5], sinks=sinks, backend=backend)
-    kit.agree(found.output, flat.output.unflatten(0, batch), 0)
-    kit.agree(found.lse, flat.lse.unflatten(0, batch), 0)
-    assert found.value is many[2]
+    outcome = regard.attention(*many[:3], lengths=many[3], mask=many[4], bias=many[5], sinks=sinks, backend=backend)
+    kit.agree(outcome.output, flat.output.unflatten(0, batch), 0)
+    kit.agree(outcome.lse, flat.lse.unflatten(0, batch), 0)
+    assert outcome.value is many[2]
     kit.agree(regard.attention(*many[:3]).output, F.scaled_dot_product_attention(*many[:3], enable_gqa=True))
     first = (slice(0, 1),) * (len(batch) - 1)  # a mask for some of the batch dimensions is one for all
     shared = regard.attention(*many[:3], mask=many[4][first], backend=backend).output
-    each = many[4][first].expand(*batch, 1, 5, 11).flatten(0, -4)
-    kit.agree(shared.flatten(0, -4), regard.attention(query, key, value, mask=each, backend=backend).output, 0)
+    stacked = many[4][first].expand(*batch, 1, 5, 11).flatten(0, -4)
+    kit.agree(shared.flatten(0, -4), regard.attention(query, key, value, mask=stacked, backend=backend).output, 0)
 
 
 def test_several_batch_dimensions_have_gradients(kit):
@@ -186,8 +188,8 @@ def test_several_batch_dimensions_have_gradients(kit):
     ours = torch.autograd.grad(regard.attention(*tensors, causal=True).output.square().sum(), tensors)
     flat = [tensor.detach().flatten(0, 1).requires_grad_() for tensor in tensors]
     expected = torch.autograd.grad(regard.attention(*flat, causal=True).output.square().sum(), flat)
-    for one, other in zip(ours, expected, strict=True):
-        kit.agree(one, other.unflatten(0, (2, 2)), 0)
+    for actual, other in zip(ours, expected, strict=True):
+        kit.agree(actual, other.unflatten(0, (2, 2)), 0)
 
 
 @pytest.mark.parametrize("alone", ["query", "key", "value", "key and value"])
@@ -196,13 +198,13 @@ def test_a_batch_of_one_is_repeated(kit, backend, alone):
     for name in alone.split(" and "):
         tensors[name] = tensors[name][:1].requires_grad_()
     full = [tensor.detach().expand(3, -1, -1, -1) for tensor in tensors.values()]
-    found = regard.attention(*tensors.values(), lengths=[11, 4, 7], backend=backend)
+    outcome = regard.attention(*tensors.values(), lengths=[11, 4, 7], backend=backend)
     expected = regard.attention(*full, lengths=[11, 4, 7], backend=backend)
-    kit.agree(found.output, expected.output, 0)
-    kit.agree(found.weights.dense(), expected.weights.dense(), 0)
+    kit.agree(outcome.output, expected.output, 0)
+    kit.agree(outcome.weights.dense(), expected.weights.dense(), 0)
     kit.agree(regard.attention(*tensors.values()).output, F.scaled_dot_product_attention(*tensors.values()))
     leaf = tensors[alone.split(" and ")[0]]
-    (ours,) = torch.autograd.grad(found.output.square().sum(), leaf)
+    (ours,) = torch.autograd.grad(outcome.output.square().sum(), leaf)
     leaves = [tensor.clone().requires_grad_() for tensor in full]
     grads = torch.autograd.grad(kit.oracle(*leaves, lengths=[11, 4, 7])[0].square().sum(), leaves)
     kit.agree(ours, dict(zip(tensors, grads, strict=True))[alone.split(" and ")[0]].sum(0, keepdim=True), 1e-4)
@@ -215,14 +217,14 @@ def test_causal_aligned_to_lengths(kit, backend, dtype, names):
     query, key, value = kit.inputs(3, queries=4, dtype=dtype)
     more = kit.options(names, query, key)
     lengths = torch.tensor([4, 7, 11])
-    found = kit.check(query, key, value, causal="lengths", lengths=lengths, backend=backend, **more)
+    outcome = kit.check(query, key, value, causal="lengths", lengths=lengths, backend=backend, **more)
     for n, length in enumerate(lengths.tolist()):
         cut = dict(more)
         for name in ("mask", "bias"):
             if name in cut:
                 cut[name] = cut[name].expand(3, 6, 4, 11)[n : n + 1, :, :, :length]
         alone = [query[n : n + 1], key[n : n + 1, :, :length], value[n : n + 1, :, :length]]
-        kit.agree(found.output[n : n + 1], kit.oracle(*alone, causal=True, **cut)[0])
+        kit.agree(outcome.output[n : n + 1], kit.oracle(*alone, causal=True, **cut)[0])
     kit.check(query, key, value, causal="lengths", lengths=[0, 2, 3], backend=backend)  # more queries than keys
     kit.check(query[:, :, :1], key, value, causal="lengths", lengths=lengths, backend=backend)
 
@@ -283,11 +285,11 @@ def test_memory_in_any_order(kit, backend):
     columns = torch.randn(2, 3, 7, 11).mT  # the last stride is not 1
     shared = torch.randn(1, 3, 11, 7).expand(2, 3, 11, 7)  # one sequence for the whole batch
     strided = torch.randn(2, 3, 22, 14)[:, :, ::2, ::2]
-    for one in (projected, columns, shared, strided):
+    for actual in (projected, columns, shared, strided):
         for other in (projected, columns, shared, strided):
             for more in ({}, {"causal": True}, {"window": (3, 0)}, {"lengths": [11, 4]}):
-                kit.check(one, other, one, backend=backend, **more)
-                kit.check(other, other, one, backend=backend, **more)
+                kit.check(actual, other, actual, backend=backend, **more)
+                kit.check(other, other, actual, backend=backend, **more)
 
 
 def test_bias_in_any_order(kit, backend):
@@ -348,18 +350,18 @@ def test_a_sign_that_is_still_to_be_turned(kit, backend, dtype):
     for names in (["query"], ["key"], ["value"], ["bias"], ["sinks"], ["query", "key", "value", "bias", "sinks"]):
         tensors = {"query": query, "key": key, "value": value, "bias": bias, "sinks": sinks}
         tensors |= {name: turned(tensors[name]) for name in names}
-        found = kit.check(**tensors, backend=backend)
+        outcome = kit.check(**tensors, backend=backend)
         x = torch.randn(2, 3, 11, 2, dtype=dtype)
-        kit.agree(found.weights @ turned(x), found.weights @ x, 0)
+        kit.agree(outcome.weights @ turned(x), outcome.weights @ x, 0)
         kit.agree(
-            found.weights.received(), regard.attention(query, key, value, bias=bias, sinks=sinks).weights.received()
+            outcome.weights.received(), regard.attention(query, key, value, bias=bias, sinks=sinks).weights.received()
         )
     leaves = [tensor.requires_grad_() for tensor in (query, key, value)]
     gradient = torch.randn(2, 6, 5, 13, dtype=dtype)
     output = regard.attention(*leaves, backend=backend).output
     expected = torch.autograd.grad(output, leaves, gradient, retain_graph=True)
-    for one, other in zip(torch.autograd.grad(output, leaves, turned(gradient)), expected, strict=True):
-        kit.agree(one, other, 1e-6)
+    for actual, other in zip(torch.autograd.grad(output, leaves, turned(gradient)), expected, strict=True):
+        kit.agree(actual, other, 1e-6)
 
 
 def test_numpys_numbers_are_numbers(kit, backend):
@@ -370,16 +372,16 @@ def test_numpys_numbers_are_numbers(kit, backend):
         for kind in kinds.split():
             make = getattr(numpy, kind)
             given = tuple(make(side) for side in plain[name]) if name == "window" else make(plain[name])
-            found = regard.attention(query, key, value, backend=backend, **{name: given})
+            outcome = regard.attention(query, key, value, backend=backend, **{name: given})
             kit.agree(
-                found.output, regard.attention(query, key, value, backend=backend, **{name: plain[name]}).output, 0
+                outcome.output, regard.attention(query, key, value, backend=backend, **{name: plain[name]}).output, 0
             )
     for kind in (numpy.int64, numpy.int32, numpy.uint8):
         for name in ("lengths", "segments"):
             expected = regard.attention(query, key, value, backend=backend, **{name: plain[name]}).output
             for given in (numpy.array(plain[name], kind), [kind(number) for number in plain[name]]):
-                found = regard.attention(query, key, value, backend=backend, **{name: given})
-                kit.agree(found.output, expected, 0)
+                outcome = regard.attention(query, key, value, backend=backend, **{name: given})
+                kit.agree(outcome.output, expected, 0)
     with pytest.raises(ValueError, match="scale: expected a finite number"):
         regard.attention(query, key, value, scale=numpy.bool_(True))
 
@@ -400,8 +402,8 @@ def test_softcaps_of_any_size(kit, backend, softcap, dtype):
         kit.agree(attended.output, expected[0])
         kit.agree(attended.lse, expected[1])
         grads = torch.autograd.grad(attended.output.sum(), tensors)
-        for one, other in zip(grads, torch.autograd.grad(expected[0].sum(), leaves), strict=True):
-            kit.agree(one, other, 1e-4 if dtype == torch.float32 else None)
+        for actual, other in zip(grads, torch.autograd.grad(expected[0].sum(), leaves), strict=True):
+            kit.agree(actual, other, 1e-4 if dtype == torch.float32 else None)
 
 
 # Rows at the edge
@@ -421,16 +423,16 @@ def test_a_finite_minus_infinity_as_bias(kit, lowest, keys, dtype):
     bias[1] = lowest  # all alike
     bias[2, ::2] = lowest
     for more in ({}, {"sinks": torch.randn(3)}, {"window": (keys, 1)}):
-        found = kit.check(query, key, value, bias=bias, backend="torch", **more)
+        outcome = kit.check(query, key, value, bias=bias, backend="torch", **more)
         if not more:
-            kit.agree(found.output[:, :, 0], value[:, :, -1])
-            kit.agree(found.output[:, :, 1], value.mean(2))
-            kit.agree(found.weights[:, :, 1], torch.full((2, 3, keys), 1 / keys, dtype=torch.float64))
+            kit.agree(outcome.output[:, :, 0], value[:, :, -1])
+            kit.agree(outcome.output[:, :, 1], value.mean(2))
+            kit.agree(outcome.weights[:, :, 1], torch.full((2, 3, keys), 1 / keys, dtype=torch.float64))
         leaves = [tensor.detach().double().requires_grad_() for tensor in (query, key, value)]
-        grads = torch.autograd.grad(found.output.sum(), (query, key, value))
+        grads = torch.autograd.grad(outcome.output.sum(), (query, key, value))
         expected = torch.autograd.grad(kit.oracle(*leaves, bias=bias, **more)[0].sum(), leaves)
-        for one, other in zip(grads, expected, strict=True):
-            kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
+        for actual, other in zip(grads, expected, strict=True):
+            kit.agree(actual, other, 1e-4 if dtype == torch.float32 else 1e-11)
 
 
 def test_a_finite_minus_infinity_of_float64_beside_float32(kit):
@@ -441,12 +443,12 @@ def test_a_finite_minus_infinity_of_float64_beside_float32(kit):
         bias[1] = torch.finfo(torch.float64).min
         bias[2, ::2] = torch.finfo(torch.float64).min
         bias[3] = -torch.inf
-    found = regard.attention(query, key, value, bias=bias, backend="torch")
+    outcome = regard.attention(query, key, value, bias=bias, backend="torch")
     output, _, weights = kit.oracle(query, key, value, bias=bias)
-    kit.agree(found.output, output)
-    kit.agree(found.weights.dense(), weights)
-    kit.agree(found.output[:, :, 1], value.mean(2))
-    (gradient,) = torch.autograd.grad(found.output.square().sum(), bias)
+    kit.agree(outcome.output, output)
+    kit.agree(outcome.weights.dense(), weights)
+    kit.agree(outcome.output[:, :, 1], value.mean(2))
+    (gradient,) = torch.autograd.grad(outcome.output.square().sum(), bias)
     exact = bias.detach().requires_grad_()
     kit.agree(
         gradient, torch.autograd.grad(kit.oracle(query, key, value, bias=exact)[0].square().sum(), exact)[0], 1e-4
@@ -463,12 +465,12 @@ def test_large_equal_scores_give_the_mean(kit, size, dtype):
         torch.randn(1, 2, 67, 64, dtype=dtype).requires_grad_(),
     )
     for more in ({}, {"causal": True}, {"window": (3, 0)}):
-        found = regard.attention(alike, alike, value, backend="torch", **more)
+        outcome = regard.attention(alike, alike, value, backend="torch", **more)
         output, lse, weights = kit.oracle(alike, alike, value.detach(), **more)
-        kit.agree(found.output, output, 4 * torch.finfo(dtype).eps)
-        torch.testing.assert_close(found.lse.double(), lse, rtol=1e-6, atol=0)
-        kit.agree(found.weights.dense(), weights, 2e-6)
-        (gradient,) = torch.autograd.grad(found.output.sum(), value)
+        kit.agree(outcome.output, output, 4 * torch.finfo(dtype).eps)
+        torch.testing.assert_close(outcome.lse.double(), lse, rtol=1e-6, atol=0)
+        kit.agree(outcome.weights.dense(), weights, 2e-6)
+        (gradient,) = torch.autograd.grad(outcome.output.sum(), value)
         kit.agree(gradient, weights.sum(-2)[..., None].expand_as(value), 64 * torch.finfo(dtype).eps)
 
 
@@ -489,9 +491,9 @@ def test_large_scores_in_segments_with_more_keys_than_queries(kit, backend, dtyp
     value = torch.randn(1, 1, 20, 3, dtype=dtype)
     bounds = torch.tensor([0, 2, 30]), torch.tensor([0, 9, 20])
     backend = kit.forced(backend, query, key, value)
-    found = regard.attention(query, key, value, causal=True, segments=bounds, scale=1.0, backend=backend)
+    outcome = regard.attention(query, key, value, causal=True, segments=bounds, scale=1.0, backend=backend)
     expected = kit.oracle(query, key, value, causal=True, segments=bounds, scale=1.0)[0]
-    kit.agree(found.output, expected, 16 * torch.finfo(dtype).eps)
+    kit.agree(outcome.output, expected, 16 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -508,13 +510,13 @@ def test_a_sink_beside_large_scores_costs_no_digits(kit, backend, dtype):
 def test_large_scores(kit, backend):
     query, key, value = kit.inputs(1, 2, 2, 64, 997, 16, 3)
     scale = 100 / float((query @ key.mT).abs().max())  # scores of ±100
-    found = regard.attention(query, key, value, scale=scale, backend=backend)
+    outcome = regard.attention(query, key, value, scale=scale, backend=backend)
     output, lse, weights = kit.oracle(query, key, value, scale=scale)
-    kit.agree(found.lse / 100, lse / 100)
-    for matrix in (found.weights.dense(), found.weights[...]):
+    kit.agree(outcome.lse / 100, lse / 100)
+    for matrix in (outcome.weights.dense(), outcome.weights[...]):
         kit.agree(matrix, weights, 5e-5)  # of scores that float32 has to within 1e-5
-    kit.agree(found.weights[..., 3:9, 100:300], weights[..., 3:9, 100:300], 5e-5)
-    kit.agree(found.output, output, 1e-4)
+    kit.agree(outcome.weights[..., 3:9, 100:300], weights[..., 3:9, 100:300], 5e-5)
+    kit.agree(outcome.output, output, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -531,32 +533,32 @@ def test_large_scores(kit, backend):
 def test_queries_that_see_nothing(kit, backend, hide):
     query, key, value = kit.inputs()
     for collect in ((), ("entropy", "max", "topk:3")):
-        found = regard.attention(query, key, value, backend=backend, collect=collect, **hide)
-        one = found.lse[0]
-        assert (one == -torch.inf).all()
-        assert not found.output[0].any()
-        assert not found.weights[0].any()
-        assert not found.weights[..., 2:4][0].any()
-        assert not found.weights.entropy()[0].any()
-        assert not found.weights.sink()[0].any()
-        assert not found.weights.max().values[0].any()
-        assert found.weights.topk(3).indices[0].unique().tolist() == [0, 1, 2]
+        outcome = regard.attention(query, key, value, backend=backend, collect=collect, **hide)
+        actual = outcome.lse[0]
+        assert (actual == -torch.inf).all()
+        assert not outcome.output[0].any()
+        assert not outcome.weights[0].any()
+        assert not outcome.weights[..., 2:4][0].any()
+        assert not outcome.weights.entropy()[0].any()
+        assert not outcome.weights.sink()[0].any()
+        assert not outcome.weights.max().values[0].any()
+        assert outcome.weights.topk(3).indices[0].unique().tolist() == [0, 1, 2]
 
 
 def test_more_queries_than_keys_and_causal(kit, backend):
     query, key, value = kit.inputs(queries=13, keys=11)
-    found = kit.check(query, key, value, backend=backend, causal=True)
-    assert not found.output[:, :, :2].any()  # bottom-right: the last query sees all, the first two none
+    outcome = kit.check(query, key, value, backend=backend, causal=True)
+    assert not outcome.output[:, :, :2].any()  # bottom-right: the last query sees all, the first two none
 
 
 @pytest.mark.parametrize("sink", [-torch.inf, -1e4, 1e4])
 def test_sinks_of_any_size(kit, backend, sink):
     query, key, value = kit.inputs()
     for hide in ({"lengths": [0, 11]}, {"lengths": [0, 11], "window": (4, None)}):
-        found = kit.check(query, key, value, backend=backend, sinks=torch.full((6,), sink), **hide)
+        outcome = kit.check(query, key, value, backend=backend, sinks=torch.full((6,), sink), **hide)
         expected = torch.full((2, 6, 5), 1.0 if sink > 0 else 0.0)
         expected[0] = 0.0 if sink == -torch.inf else 1.0  # it takes all where nothing else is seen
-        kit.agree(found.weights.sink(), expected)
+        kit.agree(outcome.weights.sink(), expected)
 
 
 def test_autocast_casts_as_pytorch_does(kit):
@@ -566,11 +568,11 @@ def test_autocast_casts_as_pytorch_does(kit):
     with torch.autocast("cpu", torch.bfloat16):
         for tensors in ((query, key, value), (query, half[1], half[2]), (query.half(), key, half[2]), half):
             for more in ({}, {"window": (3, None)}, {"sinks": torch.randn(3)}, {"bias": torch.randn(5, 11)}):
-                found = regard.attention(*tensors, **more)
-                assert found.output.dtype == F.scaled_dot_product_attention(*tensors).dtype == torch.bfloat16
-                assert found.lse.dtype == found.weights.dtype == torch.float32
+                outcome = regard.attention(*tensors, **more)
+                assert outcome.output.dtype == F.scaled_dot_product_attention(*tensors).dtype == torch.bfloat16
+                assert outcome.lse.dtype == outcome.weights.dtype == torch.float32
                 rounded = [tensor.bfloat16() for tensor in tensors]
-                kit.agree(found.weights.dense(), kit.oracle(*rounded, **more)[2])
+                kit.agree(outcome.weights.dense(), kit.oracle(*rounded, **more)[2])
         double = [tensor.double() for tensor in (query, key, value)]
         kit.check(*double, window=(3, None))
         assert regard.attention(*double).output.dtype == F.scaled_dot_product_attention(*double).dtype
@@ -600,18 +602,18 @@ def test_not_finite(kit, backend, option, where, evil):
     else:
         touched[:, :2] = sees[:, :2, :, 4]  # two query heads share a group
     for sinks in (None, torch.full((6,), -30.0)):
-        found = regard.attention(query, key, value, sinks=sinks, backend=backend, **more)
-        kit.agree(found.output[~touched], clean.output[~touched])
+        outcome = regard.attention(query, key, value, sinks=sinks, backend=backend, **more)
+        kit.agree(outcome.output[~touched], clean.output[~touched])
         if where == "value":
-            assert not found.output[touched].isfinite().any()
-            assert found.weights.dense().isfinite().all()
+            assert not outcome.output[touched].isfinite().any()
+            assert outcome.weights.dense().isfinite().all()
         elif math.isnan(evil):
-            assert found.output[touched].isnan().all()
-            assert found.lse[touched].isnan().all()
-            dense = found.weights.dense()
+            assert outcome.output[touched].isnan().all()
+            assert outcome.lse[touched].isnan().all()
+            dense = outcome.weights.dense()
             assert torch.equal(dense.isnan(), sees & touched[..., None])
-            kit.agree(found.weights[..., 2:5], dense[..., 2:5])
-        assert not found.lse[~touched].isnan().any()
+            kit.agree(outcome.weights[..., 2:5], dense[..., 2:5])
+        assert not outcome.lse[~touched].isnan().any()
 
 
 def test_not_finite_on_both_paths(kit):

@@ -36,10 +36,10 @@ def test_without_a_compiler_the_package_has_no_kernel_and_says_so(tmp_path):
     paths = [str(tmp_path / "package"), sysconfig.get_path("purelib")]
     ask = f"import sys; sys.path += {paths!r}; from regard.cli import main; main()"
     asked = subprocess.run([sys.executable, "-IS", "-c", ask, "backends", "--json"], capture_output=True, text=True)
-    found = {row["name"]: row for row in json.loads(asked.stdout)}
-    assert found["torch"]["serves"]
-    assert not found["cpu"]["serves"]
-    assert "compiler" in found["cpu"]["reasons"][0]
+    result = {row["name"]: row for row in json.loads(asked.stdout)}
+    assert result["torch"]["serves"]
+    assert not result["cpu"]["serves"]
+    assert "compiler" in result["cpu"]["reasons"][0]
 
 
 def test_a_kernel_that_is_asked_for_and_cannot_be_built_is_an_error(tmp_path):

@@ -47,32 +47,32 @@ def test_every_option_in_every_instruction_set(kit, isa, option, dtype):
     for queries, keys, dim, value_dim in ((5, 11, 7, 13), (67, 131, 64, 64), (2, 401, 32, 48), (401, 13, 65, 16)):
         query, key, value = kit.inputs(queries=queries, keys=keys, dim=dim, value_dim=value_dim, dtype=dtype)
         more = kit.options([option] if option else [], query, key)
-        found = regard.attention(query, key, value, backend="cpu", collect=("entropy", "topk:3"), **more)
+        result = regard.attention(query, key, value, backend="cpu", collect=("entropy", "topk:3"), **more)
         output, lse, weights = kit.oracle(query, key, value, **more)
-        kit.agree(found.output, output, TOLERANCES[dtype])
-        kit.agree(found.lse, lse, 1e-5)
-        kit.agree(found.weights.dense(), weights, 1e-5)
-        kit.agree(found.weights.entropy(), torch.special.entr(weights).sum(-1), 2e-5)
-        kit.agree(found.weights.topk(3).values, weights.sort(dim=-1, descending=True).values[..., :3], 1e-5)
+        kit.agree(result.output, output, TOLERANCES[dtype])
+        kit.agree(result.lse, lse, 1e-5)
+        kit.agree(result.weights.dense(), weights, 1e-5)
+        kit.agree(result.weights.entropy(), torch.special.entr(weights).sum(-1), 2e-5)
+        kit.agree(result.weights.topk(3).values, weights.sort(dim=-1, descending=True).values[..., :3], 1e-5)
 
 
 @pytest.mark.parametrize("option", ["", "causal", "segment pair", "bias", "sinks"])
 def test_every_reduction_in_every_instruction_set(kit, isa, option):
     query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)
     more = kit.options([option] if option else [], query, key)
-    found = regard.attention(query, key, value, backend="cpu", **more).weights
-    assert reductions.serving(found._softmax) is cpu
+    result = regard.attention(query, key, value, backend="cpu", **more).weights
+    assert reductions.serving(result._softmax) is cpu
     weights = kit.oracle(query, key, value, **more)[2]
     ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
     x, y = torch.randn(2, 3, 131, 300), torch.randn(2, 6, 67, 5)
     groups = torch.randint(-1, 7, (131,))
     members = torch.nn.functional.one_hot(groups + 1, 8)[:, 1:].double()
-    kit.agree(found.received(), weights.sum(-2), 2e-5)
-    kit.agree(found.grouped(keys=groups), weights @ members, 1e-5)
-    kit.agree(found.pool(5, 7, "max")[..., 0, 0], weights[..., : 67 // 5, : 131 // 7].amax((-1, -2)), 1e-5)
-    kit.agree(found.distance(), (weights * ahead).sum(-1), 1e-3)
-    kit.agree(found @ x, weights @ x.double().repeat_interleave(2, 1), 5e-5)
-    kit.agree(found.T @ y, weights.mT @ y.double(), 5e-5)
+    kit.agree(result.received(), weights.sum(-2), 2e-5)
+    kit.agree(result.grouped(keys=groups), weights @ members, 1e-5)
+    kit.agree(result.pool(5, 7, "max")[..., 0, 0], weights[..., : 67 // 5, : 131 // 7].amax((-1, -2)), 1e-5)
+    kit.agree(result.distance(), (weights * ahead).sum(-1), 1e-3)
+    kit.agree(result @ x, weights @ x.double().repeat_interleave(2, 1), 5e-5)
+    kit.agree(result.T @ y, weights.mT @ y.double(), 5e-5)
 
 
 @pytest.mark.parametrize("option", ["", "causal", "window", "full mask", "bias", "key bias", "softcap", "sinks"])
@@ -86,12 +86,12 @@ def test_the_gradient_in_every_instruction_set(kit, isa, option):
     for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
         leaves = [t.to(dtype).requires_grad_() for t in tensors]
         extra = [more[name] for name in ("bias", "sinks") if name in more]
-        found = regard.attention(*leaves, backend=backend, **more)
-        seen = found.lse > -torch.inf
-        loss = (found.output * torch.linspace(-1, 1, 32)).sum() + found.lse[seen].sum()
+        result = regard.attention(*leaves, backend=backend, **more)
+        seen = result.lse > -torch.inf
+        loss = (result.output * torch.linspace(-1, 1, 32)).sum() + result.lse[seen].sum()
         grads.append(torch.autograd.grad(loss, leaves + extra))
-    for one, other in zip(*grads, strict=True):
-        kit.agree(one, other, 1e-4 * max(1, float(other.abs().max())))
+    for actual, other in zip(*grads, strict=True):
+        kit.agree(actual, other, 1e-4 * max(1, float(other.abs().max())))
 
 
 def inputs_of(kind, dtype, keys):
@@ -116,8 +116,8 @@ def test_no_less_accurate_than_pytorch(kit, isa, kind, dtype, causal, keys):
     exact = kit.oracle(query, key, value, causal=causal)[0]
     ahead = torch.arange(keys) - torch.arange(query.shape[2])[:, None] + query.shape[2] - keys
     plain = F.scaled_dot_product_attention(query, key, value, (ahead <= 0) if causal else None)
-    found = regard.attention(query, key, value, causal=causal, backend="cpu").output
-    error, peer = ((one.double() - exact).abs().square().mean().sqrt() for one in (found, plain))
+    result = regard.attention(query, key, value, causal=causal, backend="cpu").output
+    error, peer = ((actual.double() - exact).abs().square().mean().sqrt() for actual in (result, plain))
     least = exact.abs().max() * torch.finfo(dtype).eps / 8  # below the last digit nobody is more exact than another
     times = 1.5 if dtype == torch.float32 else 1.1
     if isa == "portable":
@@ -132,19 +132,19 @@ def test_a_finite_minus_infinity_hides(kit, isa, sentinel, queries):
     query, key, value = torch.randn(queries, 4), torch.randn(257, 4), torch.randn(257, 3)
     bias = torch.zeros(257)
     bias[:256] = sentinel
-    found = regard.attention(query, key, value, bias=bias, backend="cpu", collect=("entropy", "max"))
-    kit.agree(found.output, value[256].expand(queries, -1), 1e-6)
-    kit.agree(found.weights.dense()[:, 256], torch.ones(queries), 1e-6)
-    assert not found.weights.entropy().any()
+    result = regard.attention(query, key, value, bias=bias, backend="cpu", collect=("entropy", "max"))
+    kit.agree(result.output, value[256].expand(queries, -1), 1e-6)
+    kit.agree(result.weights.dense()[:, 256], torch.ones(queries), 1e-6)
+    assert not result.weights.entropy().any()
     everywhere = torch.full((queries, 257), sentinel)
-    found = regard.attention(query, key, value, bias=everywhere, backend="cpu", collect=("entropy", "max"))
+    result = regard.attention(query, key, value, bias=everywhere, backend="cpu", collect=("entropy", "max"))
     alike = torch.full((queries, 257), 1 / 257)
-    kit.agree(found.output, value.mean(0).expand(queries, -1), 1e-6)
-    kit.agree(found.lse, everywhere[:, 0], abs(sentinel) * 2**-23)
-    kit.agree(found.weights.dense(), alike, 1e-8)
-    kit.agree(found.weights.entropy(), torch.full((queries,), 257.0).log(), 1e-5)
-    kit.agree(found.weights.max().values, alike[:, 0], 1e-8)
-    kit.agree(found.weights.received(), alike.sum(0), 1e-5)
+    kit.agree(result.output, value.mean(0).expand(queries, -1), 1e-6)
+    kit.agree(result.lse, everywhere[:, 0], abs(sentinel) * 2**-23)
+    kit.agree(result.weights.dense(), alike, 1e-8)
+    kit.agree(result.weights.entropy(), torch.full((queries,), 257.0).log(), 1e-5)
+    kit.agree(result.weights.max().values, alike[:, 0], 1e-8)
+    kit.agree(result.weights.received(), alike.sum(0), 1e-5)
 
 
 def test_a_window_as_a_finite_bias(kit, isa):
@@ -161,19 +161,19 @@ def test_a_window_as_a_finite_bias(kit, isa):
 @pytest.mark.parametrize(("dtype", "number"), [(torch.float32, 1e5), (torch.float16, 6e4), (torch.bfloat16, 1e5)])
 def test_large_equal_scores_give_the_mean(kit, isa, dtype, number):
     alike, value = torch.full((3, 67, 64), number, dtype=dtype), torch.randn(3, 67, 64).to(dtype)
-    found = regard.attention(alike, alike, value, backend="cpu")
-    kit.agree(found.output, value.double().mean(1, keepdim=True).expand(-1, 67, -1), TOLERANCES[dtype])
+    result = regard.attention(alike, alike, value, backend="cpu")
+    kit.agree(result.output, value.double().mean(1, keepdim=True).expand(-1, 67, -1), TOLERANCES[dtype])
     score = 8 * float(alike[0, 0, 0]) ** 2
-    kit.agree(found.lse, torch.full((3, 67), score), score * 1e-6)
+    kit.agree(result.lse, torch.full((3, 67), score), score * 1e-6)
 
 
 def test_the_entropy_of_a_row_that_looks_almost_at_one_key(kit, isa):
     """To six digits, however little is left for the others."""
     gaps = torch.tensor([3.0, 7.0, 10.0, 17.0, 25.0])
     key = torch.cat((torch.zeros(5, 1), -gaps[:, None].expand(-1, 300)), 1)[..., None]
-    found = regard.attention(torch.ones(5, 1, 1), key, key, scale=1.0, backend="cpu", collect=("entropy",))
+    result = regard.attention(torch.ones(5, 1, 1), key, key, scale=1.0, backend="cpu", collect=("entropy",))
     expected = torch.special.entr(torch.softmax(key.double()[..., 0], -1)).sum(-1)
-    torch.testing.assert_close(found.weights.entropy()[:, 0].double(), expected, rtol=3e-6, atol=0)
+    torch.testing.assert_close(result.weights.entropy()[:, 0].double(), expected, rtol=3e-6, atol=0)
 
 
 @given(st.data())
@@ -188,11 +188,11 @@ def test_the_whole_space_of_options(kit, data):
     kit.check(*tensors, backend="cpu", **kit.options(names, *tensors[:2]))
 
 
-def clash(one, other):
+def clash(actual, other):
     """Whether two options are the same argument of attention()."""
     same = ({"left", "right", "window"}, {"bias", "key bias", "hiding bias"})
     same += ({"padding", "full mask", "key mask", "query mask"},)
-    return any({one, other} <= names for names in same)
+    return any({actual, other} <= names for names in same)
 
 
 # Layouts
@@ -210,9 +210,9 @@ def test_strided_inputs_are_read_where_they_lie(kit, isa, monkeypatch):
         assert all(t.stride(-1) == 1 for t in tensors)
         with monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "contiguous", fail)
-            found = regard.attention(*tensors, backend="cpu")
-        kit.agree(found.output, kit.oracle(*tensors)[0])
-        assert found.output.transpose(1, 2).is_contiguous()  # heads side by side, as models want them
+            result = regard.attention(*tensors, backend="cpu")
+        kit.agree(result.output, kit.oracle(*tensors)[0])
+        assert result.output.transpose(1, 2).is_contiguous()  # heads side by side, as models want them
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -239,12 +239,12 @@ def test_a_value_that_is_not_finite_reaches_those_who_see_it(kit, isa, evil, que
     more = {"causal": True, "mask": torch.rand(300) < 0.9} if queries == 300 else {"lengths": torch.tensor([200, 130])}
     clean = regard.attention(query, key, value, backend="cpu", **more)
     value[:, 1, 150, 3] = evil
-    found = regard.attention(query, key, value, backend="cpu", **more)
+    result = regard.attention(query, key, value, backend="cpu", **more)
     sees = clean.weights[:, 1, :, 150] > 0
-    assert not found.output[:, 1, :, 3][sees].isfinite().any()
-    kit.agree(found.output[:, 0], clean.output[:, 0])
-    kit.agree(found.output[:, 1, :, 3][~sees], clean.output[:, 1, :, 3][~sees])
-    kit.agree(found.output[:, 1, :, 4:], clean.output[:, 1, :, 4:])
+    assert not result.output[:, 1, :, 3][sees].isfinite().any()
+    kit.agree(result.output[:, 0], clean.output[:, 0])
+    kit.agree(result.output[:, 1, :, 3][~sees], clean.output[:, 1, :, 3][~sees])
+    kit.agree(result.output[:, 1, :, 4:], clean.output[:, 1, :, 4:])
 
 
 # The same bits whoever computes
@@ -262,14 +262,14 @@ def test_the_same_bits_for_any_number_of_threads(kit, isa, shape):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         try:
-            found = regard.attention(
+            result = regard.attention(
                 query, key, value, bias=bias, causal=queries > 1, collect=("entropy",), backend="cpu"
             )
-            weights = found.weights
-            results.append([found.output, found.lse, weights.entropy(), weights.received(), weights.pool(1, 5)])
+            weights = result.weights
+            results.append([result.output, result.lse, weights.entropy(), weights.received(), weights.pool(1, 5)])
             results[-1] += [
                 weights.T @ query.detach(),
-                *torch.autograd.grad(found.output.square().sum(), (query, key, value, bias)),
+                *torch.autograd.grad(result.output.square().sum(), (query, key, value, bias)),
             ]
         finally:
             torch.set_num_threads(1)
@@ -292,11 +292,11 @@ def test_a_segment_gets_the_same_bits_wherever_it_lies(isa, dtype):
 def test_from_several_python_threads_at_once(kit, isa):
     tensors = kit.inputs(queries=211, keys=307, dim=32, value_dim=32)
     expected = regard.attention(*tensors, backend="cpu").output
-    found = [None] * 4
+    result = [None] * 4
 
     def work(n):
         for _ in range(10):
-            found[n] = regard.attention(*tensors, backend="cpu").output
+            result[n] = regard.attention(*tensors, backend="cpu").output
 
     torch.set_num_threads(2)
     try:
@@ -307,7 +307,7 @@ def test_from_several_python_threads_at_once(kit, isa):
             thread.join()
     finally:
         torch.set_num_threads(1)
-    assert all(torch.equal(one, expected) for one in found)
+    assert all(torch.equal(actual, expected) for actual in result)
 
 
 def test_in_the_child_of_a_fork():
@@ -330,12 +330,12 @@ def test_ten_thousand_calls_keep_no_memory():
     random.seed(0)
     after = []
     for n in range(10_000):
-        groups, repeat, queries, keys, dim = (random.randint(1, most) for most in (2, 3, 20, 40, 20))
+        groups, repeat, queries, keys, dim = (random.randint(1, largest_size) for largest_size in (2, 3, 20, 40, 20))
         query = torch.randn(1, groups * repeat, queries, dim)
         key, value = torch.randn(2, 1, groups, keys, dim)
-        found = regard.attention(query, key, value, causal=bool(n % 2), collect=("topk:1",), backend="cpu")
+        result = regard.attention(query, key, value, causal=bool(n % 2), collect=("topk:1",), backend="cpu")
         if n % 10 == 0:
-            found.weights.received()
+            result.weights.received()
         if n in (2_000, 9_999):
             after.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # KiB
     assert after[1] - after[0] < 4096
@@ -378,14 +378,14 @@ def test_torch_func(kit):
     def plain(query, key, value):
         return F.scaled_dot_product_attention(query, key, value, is_causal=True).square().sum()
 
-    for one, other in zip(
+    for actual, other in zip(
         torch.func.grad(loss, (0, 1, 2))(query, key, value),
         torch.func.grad(plain, (0, 1, 2))(query, key, value),
         strict=True,
     ):
-        kit.agree(one, other)
-    each = torch.func.vmap(torch.func.grad(loss))(query, key, value)
-    kit.agree(each, torch.stack([torch.func.grad(loss)(*one) for one in zip(query, key, value, strict=True)]))
+        kit.agree(actual, other)
+    stacked = torch.func.vmap(torch.func.grad(loss))(query, key, value)
+    kit.agree(stacked, torch.stack([torch.func.grad(loss)(*actual) for actual in zip(query, key, value, strict=True)]))
     small = query[:1, :1, :2]
     jacobian = torch.func.jacrev(lambda q: regard.attention(q, key[:1, :1], value[:1, :1], backend="cpu").output)(small)
     expected = torch.func.jacrev(lambda q: (q @ key[:1, :1].mT / 2).softmax(-1) @ value[:1, :1])(small)
@@ -401,8 +401,8 @@ def test_torch_compile(kit):
 
     compiled = torch.compile(function, backend="aot_eager")
     kit.agree(compiled(query, key, value), function(query, key, value))
-    one, other = (torch.autograd.grad(f(query, key, value).sum(), query)[0] for f in (compiled, function))
-    kit.agree(one, other)
+    actual, other = (torch.autograd.grad(f(query, key, value).sum(), query)[0] for f in (compiled, function))
+    kit.agree(actual, other)
 
 
 # Refusals
@@ -432,8 +432,8 @@ def test_dims_that_are_too_large(kit):
 
 
 def test_more_of_the_largest_than_the_kernel_keeps(kit):
-    found = regard.attention(*kit.inputs(keys=101), collect=("topk:3", "topk:80"), backend="cpu").weights
-    kit.agree(found.topk(80).values[..., :3], found.topk(3).values, 1e-6)
+    result = regard.attention(*kit.inputs(keys=101), collect=("topk:3", "topk:80"), backend="cpu").weights
+    kit.agree(result.topk(80).values[..., :3], result.topk(3).values, 1e-6)
 
 
 def kernel_scores(kit, **changes):
@@ -559,5 +559,7 @@ def test_streamed_blocks_agree_with_the_kernel(kit, isa):
     scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._softmax
     streamed = Softmax(scores.scores, scores.sinks, scores.lse.float(), streaming)
     for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
-        one, other = (getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed)))
-        kit.agree(one, other)
+        actual, other = (
+            getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed))
+        )
+        kit.agree(actual, other)

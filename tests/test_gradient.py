@@ -29,18 +29,18 @@ def check(kit, query, key, value, *, through=("output", "lse"), tolerance=None, 
     tensors = [query, key, value, *(more[name] for name in learned)]
 
     def ours(query, key, value, *others):
-        found = regard.attention(query, key, value, **more | dict(zip(learned, others, strict=True)))
-        return found.output, found.lse
+        attended = regard.attention(query, key, value, **more | dict(zip(learned, others, strict=True)))
+        return attended.output, attended.lse
 
     def reference(query, key, value, *others):
         return kit.oracle(query, key, value, **more | dict(zip(learned, others, strict=True)))[:2]
 
     expected = gradients(reference, [tensor.double() for tensor in tensors], through)
-    for name, one, other in zip(
+    for name, actual, other in zip(
         ["query", "key", "value", *learned], gradients(ours, tensors, through), expected, strict=True
     ):
-        assert one.dtype == dict(zip(["query", "key", "value", *learned], tensors, strict=True))[name].dtype
-        kit.agree(one, other, tolerance)
+        assert actual.dtype == dict(zip(["query", "key", "value", *learned], tensors, strict=True))[name].dtype
+        kit.agree(actual, other, tolerance)
 
 
 @pytest.mark.parametrize("causal", ["", "causal"])
@@ -71,8 +71,8 @@ def test_the_operators_own_backward(kit, monkeypatch, causal, bias):
     constant = torch.randn(11, 11) if bias else None
 
     def ours(query, key, value):
-        found = regard.attention(query, key, value, causal=causal, bias=constant, backend="torch")
-        return found.output, found.lse
+        attended = regard.attention(query, key, value, causal=causal, bias=constant, backend="torch")
+        return attended.output, attended.lse
 
     def reference(query, key, value):
         return kit.oracle(query, key, value, causal=causal, bias=constant)[:2]
@@ -83,8 +83,8 @@ def test_the_operators_own_backward(kit, monkeypatch, causal, bias):
         (rows.transpose(1, 2).contiguous().transpose(1, 2), rows.mT.contiguous().mT, rows[:1].expand(2, 3, 11, 7)),
     ):
         expected = gradients(reference, [t.double() for t in (query, key, value)], ["output"])
-        for one, other in zip(gradients(ours, (query, key, value), ["output"]), expected, strict=True):
-            kit.agree(one, other, 1e-4)
+        for actual, other in zip(gradients(ours, (query, key, value), ["output"]), expected, strict=True):
+            kit.agree(actual, other, 1e-4)
     assert len(calls) == 2
 
 
@@ -93,8 +93,8 @@ def test_a_gradient_that_is_one_number_expanded(kit):
         leaves = [torch.randn(2, 3, 11, 7).requires_grad_() for _ in range(3)]
         ours = torch.autograd.grad(regard.attention(*leaves, causal=causal).output.sum(), leaves)
         expected = torch.autograd.grad(kit.oracle(*leaves, causal=causal)[0].sum(), leaves)
-        for one, other in zip(ours, expected, strict=True):
-            kit.agree(one, other)
+        for actual, other in zip(ours, expected, strict=True):
+            kit.agree(actual, other)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 300, 7, 3, 5), (1, 2, 2, 1, 1, 1, 1), (2, 3, 3, 5, 0, 2, 2),
@@ -117,8 +117,8 @@ def test_gradcheck():
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
     def run(query, key, value, bias, sinks):
-        found = regard.attention(query, key, value, bias=bias, sinks=sinks, causal=True, softcap=0.9)
-        return found.output, found.lse
+        attended = regard.attention(query, key, value, bias=bias, sinks=sinks, causal=True, softcap=0.9)
+        return attended.output, attended.lse
 
     assert torch.autograd.gradcheck(run, leaves)
 
@@ -134,10 +134,10 @@ def test_rows_that_see_nothing_pull_at_nothing():
     query, key, value = (torch.randn(2, 3, 5, 7, requires_grad=True) for _ in range(3))
     bias = torch.full((5, 5), -torch.inf, requires_grad=True)
     for hide in ({"lengths": [0, 0]}, {"mask": torch.zeros(5, 5).bool()}, {"bias": bias}):
-        found = regard.attention(query, key, value, **hide)
+        attended = regard.attention(query, key, value, **hide)
         leaves = [query, key, value, *([bias] if "bias" in hide else [])]
-        for one in torch.autograd.grad(found.output.sum() + found.lse.sum(), leaves):
-            assert not one.any()
+        for actual in torch.autograd.grad(attended.output.sum() + attended.lse.sum(), leaves):
+            assert not actual.any()
 
 
 @pytest.mark.parametrize("more", [{}, {"softcap": 2.0}, {"window": (5, 0)}], ids=str)
@@ -148,10 +148,10 @@ def test_what_is_not_finite_stays_where_it_is_seen(kit, more):
     key[0, :, 9:], value[0, :, 9:] = torch.nan, torch.inf  # padding, that nobody sees
     evil = [tensor.requires_grad_() for tensor in (query, key, value)]
     expected = torch.autograd.grad(regard.attention(*clean, **option).output.sum(), clean)
-    for one, other in zip(
+    for actual, other in zip(
         torch.autograd.grad(regard.attention(*evil, **option).output.sum(), evil), expected, strict=True
     ):
-        kit.agree(one, other)
+        kit.agree(actual, other)
 
 
 def test_a_nan_reaches_the_gradient_of_those_who_see_it(kit):
@@ -185,23 +185,23 @@ def test_half_precision_is_no_worse_than_plain_pytorch(kit, names, dtype):
 
     expected = through(lambda *leaves: kit.oracle(*leaves, **more)[0], [tensor.double() for tensor in tensors])
     plain = through(lambda *leaves: kit.plain(*leaves, **more), tensors)
-    for one, other, exact in zip(
+    for actual, other, exact in zip(
         through(lambda *leaves: regard.attention(*leaves, **more).output, tensors), plain, expected, strict=True
     ):
-        kit.no_worse(one, other, exact)
+        kit.no_worse(actual, other, exact)
 
 
 def test_collecting_changes_no_gradient(kit):
     query, key, value = kit.inputs(dtype=torch.float64)
 
     def collecting(*leaves):
-        found = regard.attention(*leaves, collect=("entropy", "topk:3"))
-        return found.output, found.lse
+        attended = regard.attention(*leaves, collect=("entropy", "topk:3"))
+        return attended.output, attended.lse
 
     ours = gradients(collecting, (query, key, value), ["output", "lse"])
     expected = gradients(lambda *leaves: kit.oracle(*leaves)[:2], (query, key, value), ["output", "lse"])
-    for one, other in zip(ours, expected, strict=True):
-        kit.agree(one, other)
+    for actual, other in zip(ours, expected, strict=True):
+        kit.agree(actual, other)
 
 
 # Second derivatives and forward mode
@@ -221,8 +221,8 @@ def differentiable(kit, names, backend, dtype=torch.float64):
 
     def run(query, key, value, *others):
         arguments = more | dict(zip(learned, others, strict=True))
-        found = regard.attention(query, key, value, backend=backend, **arguments)
-        return found.output, found.lse.where(found.lse > -torch.inf, 0)
+        attended = regard.attention(query, key, value, backend=backend, **arguments)
+        return attended.output, attended.lse.where(attended.lse > -torch.inf, 0)
 
     return run, leaves
 
@@ -242,7 +242,7 @@ def derivatives(run, leaves, directions):
     output, lse = run(*leaves)
     loss = (output.double() * torch.linspace(-1, 1, 3)).square().sum() + (lse * torch.linspace(1, 2, 3)).sum()
     first = torch.autograd.grad(loss, leaves, create_graph=True)
-    along = sum((one.double() * way).sum() for one, way in zip(first, directions, strict=True))
+    along = sum((actual.double() * way).sum() for actual, way in zip(first, directions, strict=True))
     second = torch.autograd.grad(along, leaves, materialize_grads=True)
     forward = torch.func.jvp(run, tuple(leaf.detach() for leaf in leaves), directions)[1]
     return [derivative.detach() for derivative in (*first, *second, *forward)]
@@ -263,8 +263,10 @@ def test_second_and_forward_derivatives_in_lower_precision(kit, backend, dtype, 
     directions = [torch.randn(leaf.shape).to(dtype) for leaf in leaves]
     doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
     tolerance = 2e-5 if dtype == torch.float32 else 0.05  # bfloat16 rounds the output, and each result, to 1/256
-    for one, other in zip(derivatives(run, leaves, directions), derivatives(exact, doubles, directions), strict=True):
-        kit.agree(one, other, tolerance * max(1, float(other.abs().max())))
+    for actual, other in zip(
+        derivatives(run, leaves, directions), derivatives(exact, doubles, directions), strict=True
+    ):
+        kit.agree(actual, other, tolerance * max(1, float(other.abs().max())))
 
 
 @IMPORT_WARNING
@@ -273,8 +275,8 @@ def test_forward_mode_with_dual_numbers(kit, backend):
     tangent = torch.randn_like(query)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(query, tangent)
-        found = regard.attention(dual, key, value, causal=True, backend=backend)
-        ours = torch.autograd.forward_ad.unpack_dual(found.output).tangent
+        attended = regard.attention(dual, key, value, causal=True, backend=backend)
+        ours = torch.autograd.forward_ad.unpack_dual(attended.output).tangent
     (expected,) = torch.func.jvp(lambda q: kit.oracle(q, key, value, causal=True)[0], (query,), (tangent,))[1:]
     kit.agree(ours, expected)
 
@@ -328,8 +330,8 @@ def test_torch_func(kit, dtype):
         lambda attend: torch.func.jacrev(attend),
     ):
         results = [torch.utils._pytree.tree_leaves(transform(attend)(*tensors)) for attend in (ours, by_hand)]
-        for one, other in zip(*results, strict=True):
-            kit.agree(one, other, 1e-4 if dtype == torch.float32 else 1e-11)
+        for actual, other in zip(*results, strict=True):
+            kit.agree(actual, other, 1e-4 if dtype == torch.float32 else 1e-11)
 
 
 def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):

@@ -62,8 +62,8 @@ def test_one_stack(family, padding) -> None:
         eager, ours = both(model, call)
     real = inputs["attention_mask"]
     same_weights(eager.attentions, ours.attentions, real)
-    for one, other in zip(eager.hidden_states, ours.hidden_states, strict=True):
-        torch.testing.assert_close(other * real[..., None], one * real[..., None], **CLOSE)
+    for actual, other in zip(eager.hidden_states, ours.hidden_states, strict=True):
+        torch.testing.assert_close(other * real[..., None], actual * real[..., None], **CLOSE)
 
 
 @families(named({**hf_models.ENCODERS, **hf_models.DECODERS}))
@@ -117,12 +117,12 @@ def test_a_mask_that_the_caller_made(kind) -> None:
     if kind == "bias":
         additive = additive + torch.randn(TOKENS)
     masks = {"eager": additive, "regard": visible if kind == "bool" else additive}
-    found = []
+    result = []
     for implementation, mask in masks.items():
         model.set_attn_implementation(implementation)
         with torch.no_grad():
-            found.append(model(inputs["input_ids"], attention_mask=mask, output_attentions=True).attentions)
-    for dense, weights in zip(*found, strict=True):
+            result.append(model(inputs["input_ids"], attention_mask=mask, output_attentions=True).attentions)
+    for dense, weights in zip(*result, strict=True):
         torch.testing.assert_close(weights.dense(), dense, **EXACT)
 
 
@@ -154,7 +154,7 @@ def test_generated_tokens_do_not_keep_all_keys() -> None:
     for step in out.attentions[1:]:
         for weights in step:
             scores = weights.scores
-            kept = sum(one.untyped_storage().nbytes() for one in (scores.query, scores.key, scores.bias))
+            kept = sum(actual.untyped_storage().nbytes() for actual in (scores.query, scores.key, scores.bias))
             assert kept <= weights.dense().nbytes + 8
 
 
@@ -186,10 +186,10 @@ def test_masks_are_rules(monkeypatch, name, padding, expected) -> None:
     options = masks[-1].options
     assert options.keys() == expected.keys()
     for key, value in expected.items():
-        found = options[key]
-        if isinstance(found, torch.Tensor):
-            found = found.tolist() if key == "lengths" else tuple(found.shape)
-        assert found == value, key
+        result = options[key]
+        if isinstance(result, torch.Tensor):
+            result = result.tolist() if key == "lengths" else tuple(result.shape)
+        assert result == value, key
 
 
 def test_a_cache_with_room_is_a_segment() -> None:
@@ -446,7 +446,7 @@ def test_record() -> None:
     assert len(attentions) == 6
     layer = model.decoder.layers[0]
     assert [module for module, _ in attentions[2:4]] == [layer.self_attn, layer.encoder_attn]
-    assert all(isinstance(found, regard.Attention) for _, found in attentions)
+    assert all(isinstance(result, regard.Attention) for _, result in attentions)
     assert attentions[3].attention.weights is out.cross_attentions[0]
 
 
@@ -454,8 +454,8 @@ def test_record_through_a_static_cache() -> None:
     model = make(hf_models.DECODERS["llama"], head=True, attn_implementation="regard")
     with regard.hf.record() as attentions:
         generate(model, cache_implementation="static")
-    for _, found in attentions:
-        torch.testing.assert_close(found.weights @ found.value, found.output, **CLOSE)
+    for _, result in attentions:
+        torch.testing.assert_close(result.weights @ result.value, result.output, **CLOSE)
 
 
 # A trained model

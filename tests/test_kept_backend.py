@@ -178,8 +178,8 @@ def test_a_sequence_keeps_its_gradient(kit):
     weights = regard.attention(query, key, value, causal=True).weights
     ours = torch.autograd.grad(weights.of_sequence(1).entropy().sum(), (query, key))
     expected = torch.autograd.grad(weights.entropy()[1].sum(), (query, key))
-    for one, other in zip(ours, expected, strict=True):
-        kit.agree(one, other.double(), 1e-5)
+    for actual, other in zip(ours, expected, strict=True):
+        kit.agree(actual, other.double(), 1e-5)
 
 
 def test_a_sequence_of_several_batch_dimensions(kit):

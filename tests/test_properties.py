@@ -59,12 +59,12 @@ def test_the_order_of_keys_changes_nothing(kit, problem):
     query, key, value, more = made(kit, problem)
     order = torch.randperm(key.shape[2])
     moved = {name: more[name][..., order] for name in ("mask", "bias") if name in more}
-    found = regard.attention(query, key, value, **more)
+    result = regard.attention(query, key, value, **more)
     other = regard.attention(query, key[:, :, order], value[:, :, order], **more | moved)
-    kit.agree(other.output, found.output)
-    kit.agree(other.lse, found.lse)
-    kit.agree(other.weights.dense(), found.weights.dense()[..., order])
-    kit.agree(other.weights.entropy(), found.weights.entropy())
+    kit.agree(other.output, result.output)
+    kit.agree(other.lse, result.lse)
+    kit.agree(other.weights.dense(), result.weights.dense()[..., order])
+    kit.agree(other.weights.entropy(), result.weights.entropy())
 
 
 @given(problems(names=["lengths", "padding", "full mask", "bias", "scale", "softcap", "sinks"]))
@@ -75,25 +75,25 @@ def test_the_order_of_queries_is_the_order_of_rows(kit, problem):
     def moved(tensor):
         return tensor[..., order, :] if tensor.shape[-2] > 1 else tensor
 
-    found = regard.attention(query, key, value, **more)
+    result = regard.attention(query, key, value, **more)
     other = regard.attention(
         query[:, :, order], key, value, **more | {name: moved(more[name]) for name in ("mask", "bias") if name in more}
     )
-    kit.agree(other.output, found.output[:, :, order])
-    kit.agree(other.lse, found.lse[..., order])
-    kit.agree(other.weights.dense(), found.weights.dense()[:, :, order])
-    kit.agree(other.weights.received(), found.weights.received())
+    kit.agree(other.output, result.output[:, :, order])
+    kit.agree(other.lse, result.lse[..., order])
+    kit.agree(other.weights.dense(), result.weights.dense()[:, :, order])
+    kit.agree(other.weights.received(), result.weights.received())
 
 
 @given(problems(names=[*HIDING, "softcap", "scale"]), st.floats(-50, 50))
 def test_a_constant_added_to_a_row_changes_no_weight(kit, problem, constant):
     query, key, value, more = made(kit, problem)
     column = torch.randn(query.shape[2], 1, dtype=query.dtype) + constant  # one number a query, the same for every key
-    found = regard.attention(query, key, value, **more)
+    result = regard.attention(query, key, value, **more)
     other = regard.attention(query, key, value, **more, bias=column)
-    kit.agree(other.weights.dense(), found.weights.dense())
-    kit.agree(other.output, found.output)
-    kit.agree(other.lse, found.lse + column[:, 0])
+    kit.agree(other.weights.dense(), result.weights.dense())
+    kit.agree(other.output, result.output)
+    kit.agree(other.lse, result.lse + column[:, 0])
 
 
 @given(problems(names=["padding", "full mask", "bias", "scale", "softcap"]), st.floats(0, 1))
@@ -101,10 +101,10 @@ def test_parts_of_the_keys_merge_by_their_lse(kit, problem, share):
     query, key, value, more = made(kit, problem)
     cut = int(share * key.shape[2])
 
-    def over(part):
-        cut_options = {name: more[name][..., part] for name in ("mask", "bias") if name in more}
-        found = regard.attention(query, key[:, :, part], value[:, :, part], **more | cut_options)
-        return found.output, found.lse
+    def over(section):
+        cut_options = {name: more[name][..., section] for name in ("mask", "bias") if name in more}
+        result = regard.attention(query, key[:, :, section], value[:, :, section], **more | cut_options)
+        return result.output, result.lse
 
     output, lse = merge(over(slice(0, cut)), over(slice(cut, None)))
     whole = regard.attention(query, key, value, **more)
@@ -116,14 +116,14 @@ def test_parts_of_the_keys_merge_by_their_lse(kit, problem, share):
 def test_sequences_heads_and_options_do_not_meddle(kit, problem):
     """What the first sequence gets does not depend on the second."""
     query, key, value, more = made(kit, problem)
-    found = regard.attention(query, key, value, **more)
+    result = regard.attention(query, key, value, **more)
     first = {
         name: option[:1] if isinstance(option, torch.Tensor) and (name == "lengths" or option.ndim == 4) else option
         for name, option in more.items()
     }
     alone = regard.attention(query[:1], key[:1], value[:1], **first)
-    kit.agree(alone.output, found.output[:1])
-    kit.agree(alone.weights.dense(), found.weights.dense()[:1])
+    kit.agree(alone.output, result.output[:1])
+    kit.agree(alone.weights.dense(), result.weights.dense()[:1])
 
 
 @given(problems(names=OTHERS))
@@ -144,7 +144,7 @@ def test_a_law_can_fail(kit):
     """Causal attention does depend on the order of its keys."""
     query, key, value = kit.inputs(queries=7, keys=7)
     order = torch.randperm(7)
-    one = regard.attention(query, key, value, causal=True).output
+    actual = regard.attention(query, key, value, causal=True).output
     other = regard.attention(query, key[:, :, order], value[:, :, order], causal=True).output
     with pytest.raises(AssertionError, match="not close"):
-        kit.agree(other, one)
+        kit.agree(other, actual)

@@ -32,8 +32,8 @@ def equal(ours, theirs):
     """Assert the same type and the same numbers, in tuples too."""
     if isinstance(theirs, tuple | list):
         assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            equal(one, other)
+        for actual, other in zip(ours, theirs, strict=True):
+            equal(actual, other)
     elif isinstance(theirs, torch.Tensor):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0, equal_nan=True)
     else:
@@ -365,9 +365,9 @@ def test_copies(kit):
     query, key, value = kit.inputs()
     key += 1  # a copy of it counts its changes from 0
     weights = regard.attention(query, key, value, causal=True, collect=("entropy",)).weights
-    for one in (copy.copy(weights), copy.deepcopy(weights), pickle.loads(pickle.dumps(weights))):
-        assert torch.equal(one.dense(), weights.dense())
-        assert torch.equal(one.entropy(), weights.entropy())
+    for actual in (copy.copy(weights), copy.deepcopy(weights), pickle.loads(pickle.dumps(weights))):
+        assert torch.equal(actual.dense(), weights.dense())
+        assert torch.equal(actual.entropy(), weights.entropy())
     key += 1
     with pytest.raises(RuntimeError, match="changed in place"):
         copy.deepcopy(weights)

@@ -36,8 +36,10 @@ def problem(kit, dtype=torch.float32, **sizes):
     }
 
 
-def same(one, other):
-    for mine, theirs in zip(torch.utils._pytree.tree_leaves(one), torch.utils._pytree.tree_leaves(other), strict=True):
+def same(actual, other):
+    for mine, theirs in zip(
+        torch.utils._pytree.tree_leaves(actual), torch.utils._pytree.tree_leaves(other), strict=True
+    ):
         assert torch.equal(mine, theirs)
 
 
@@ -84,10 +86,10 @@ def test_what_is_compiled_may_return_what_it_attended(kit):
         return regard.attention(query, key, value, causal=True, collect=("entropy",))
 
     tensors = kit.inputs()
-    found = torch.compile(attend, fullgraph=True, backend="eager")(*tensors)
+    result = torch.compile(attend, fullgraph=True, backend="eager")(*tensors)
     expected = attend(*tensors)
     for read in (lambda a: a.output, lambda a: a.weights.entropy(), lambda a: a.weights[0, 1], lambda a: a.weights.lse):
-        same(read(found), read(expected))
+        same(read(result), read(expected))
 
 
 @OF_TORCH
@@ -143,9 +145,9 @@ def test_compiled_under_autocast(kit):
         with torch.autocast("cpu", torch.bfloat16):
             return regard.attention(query, key, value).output
 
-    found = torch.compile(attend, fullgraph=True, backend="eager")(*tensors)
-    assert found.dtype == torch.bfloat16
-    same(found, attend(*tensors))
+    result = torch.compile(attend, fullgraph=True, backend="eager")(*tensors)
+    assert result.dtype == torch.bfloat16
+    same(result, attend(*tensors))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -172,8 +174,8 @@ def test_vmap_over_options(kit, dtype):
     def attend(query, lengths, mask, bias):
         return regard.attention(query, query, query, lengths=lengths, mask=mask, bias=bias, causal="lengths").output
 
-    each = torch.stack([attend(*one) for one in zip(query, lengths, mask, bias, strict=True)])
-    same(torch.func.vmap(attend)(query, lengths, mask, bias), each)
+    stacked = torch.stack([attend(*actual) for actual in zip(query, lengths, mask, bias, strict=True)])
+    same(torch.func.vmap(attend)(query, lengths, mask, bias), stacked)
     with pytest.raises(ValueError, match=r"lengths: expected 0 to 5, .* Got \[7, 9\]"):
         torch.func.vmap(attend)(query, lengths + 4, mask, bias)
 
@@ -375,11 +377,11 @@ def test_a_default_type_changes_nothing(kit, backend, default):
         expected = results()
         torch.set_default_dtype(default)
         try:
-            found = results()
+            result = results()
             assert not regard.backends.availability()["torch"]
         finally:
             torch.set_default_dtype(torch.float32)
-        same(found, expected)
+        same(result, expected)
 
 
 # A change in place
@@ -443,17 +445,17 @@ def test_the_same_bits_in_any_thread_and_for_any_number_of_them(kit, dtype, name
         attended = regard.attention(*tensors, **more)
         return attended.output, attended.lse, *torch.autograd.grad(attended.output.double().sum(), tensors)
 
-    expected, found = results(), []
+    expected, result = results(), []
 
     def work(threads):
         torch.set_num_threads(threads)
-        found.append(results())
+        result.append(results())
 
     for threads in (1, 2, 8):
         thread = threading.Thread(target=work, args=(threads,))
         thread.start()
         thread.join()
     torch.set_num_threads(1)
-    assert len(found) == 3
-    for one in found:
-        same(one, expected)
+    assert len(result) == 3
+    for actual in result:
+        same(actual, expected)

@@ -41,8 +41,8 @@ def plain(kit):
 
 def sorted_dense(dense, k):
     """The k largest by a stable sort: ties to the lower index."""
-    found = dense.sort(dim=-1, descending=True, stable=True)
-    return found.values[..., :k], found.indices[..., :k]
+    result = dense.sort(dim=-1, descending=True, stable=True)
+    return result.values[..., :k], result.indices[..., :k]
 
 
 # Parts
@@ -259,10 +259,10 @@ def test_entropy_at_its_ends():
 
 def test_max(kit, both):
     weights, dense = both
-    found = weights.max()
-    kit.agree(found.values, dense.amax(-1))
-    kit.agree(dense.gather(-1, found.indices[..., None])[..., 0], dense.amax(-1))
-    assert torch.equal(found.indices, weights.dense().argmax(-1))
+    result = weights.max()
+    kit.agree(result.values, dense.amax(-1))
+    kit.agree(dense.gather(-1, result.indices[..., None])[..., 0], dense.amax(-1))
+    assert torch.equal(result.indices, weights.dense().argmax(-1))
 
 
 def test_distance(kit, both):
@@ -274,11 +274,11 @@ def test_distance(kit, both):
 @pytest.mark.parametrize("k", [1, 2, 7, 11])
 def test_topk(kit, both, k):
     weights, dense = both
-    found = weights.topk(k)
+    result = weights.topk(k)
     values, indices = sorted_dense(weights.dense(), k)
-    assert torch.equal(found.values, values)
-    assert torch.equal(found.indices, indices)
-    kit.agree(found.values, sorted_dense(dense, k)[0])
+    assert torch.equal(result.values, values)
+    assert torch.equal(result.indices, indices)
+    kit.agree(result.values, sorted_dense(dense, k)[0])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 16, 61])
@@ -288,9 +288,9 @@ def test_topk_breaks_ties_to_the_lower_index(kit, names, levels, k):
     query, key, value = torch.ones(2, 6, 67, 1), torch.randint(levels, (2, 3, 61, 1)).float(), torch.zeros(2, 3, 61, 1)
     weights = regard.attention(query, key, value, **kit.options(names, query, key)).weights
     values, indices = sorted_dense(weights.dense(), k)
-    found = weights.topk(k)
-    assert torch.equal(found.values, values)
-    assert torch.equal(found.indices, indices)
+    result = weights.topk(k)
+    assert torch.equal(result.values, values)
+    assert torch.equal(result.indices, indices)
 
 
 @pytest.mark.parametrize("k", [1, 2, 8, 63, 64, 65, 199, 200])
@@ -300,19 +300,19 @@ def test_scores_that_round_to_the_same_weight_are_ties(kit, backend, k):
     for name in (f"topk:{k}", "entropy"):  # collected, and asked for later
         weights = regard.attention(query, key, key, collect=(name,), backend=backend).weights
         values, indices = sorted_dense(weights.dense(), k)
-        found = weights.topk(k)
+        result = weights.topk(k)
         if backend == "reference":  # whose weights are rounded from float64
-            kit.agree(found.values, values.double())
+            kit.agree(result.values, values.double())
             continue
-        assert torch.equal(found.values, values)
-        assert torch.equal(found.indices, indices)
+        assert torch.equal(result.values, values)
+        assert torch.equal(result.indices, indices)
 
 
 def test_weights_of_nothing_are_ties_however_low_their_scores():
     key = torch.tensor([-300.0, -200.0, 0.0, -150.0, -400.0]).view(5, 1)
-    found = regard.attention(torch.ones(1, 1), key, key).weights.topk(4)
-    assert found.values.tolist() == [[1, 0, 0, 0]]
-    assert found.indices.tolist() == [[2, 0, 1, 3]]
+    result = regard.attention(torch.ones(1, 1), key, key).weights.topk(4)
+    assert result.values.tolist() == [[1, 0, 0, 0]]
+    assert result.indices.tolist() == [[2, 0, 1, 3]]
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -321,13 +321,13 @@ def test_rows_that_are_nan(kit, backend, hidden):
     query, key, value = kit.inputs(queries=11)
     key[:, :, 4] = torch.nan  # seen by the last rows alone
     more = {"mask": torch.arange(11) != 2} if hidden else {}
-    found = regard.attention(
+    result = regard.attention(
         query, key, value, causal=True, collect=("entropy", "max", "topk:3"), backend=backend, **more
     )
     later = regard.attention(query, key, value, causal=True, **more).weights
     dense = later.dense()
     assert dense.isnan().any(-1)[0, 0].tolist() == [False] * 4 + [True] * 7
-    for weights in (found.weights, later):
+    for weights in (result.weights, later):
         for k in (1, 3, 11):
             values, indices = sorted_dense(dense, k)
             top = weights.topk(k)
@@ -341,9 +341,9 @@ def test_rows_that_are_nan(kit, backend, hidden):
 
 def test_topk_where_fewer_are_seen():
     same = torch.ones(1, 1, 4, 3)
-    found = regard.attention(same, same, same, window=(0, 0)).weights.topk(3)
-    assert found.indices[0, 0].tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1]]
-    assert found.values[0, 0].tolist() == [[1, 0, 0]] * 4
+    result = regard.attention(same, same, same, window=(0, 0)).weights.topk(3)
+    assert result.indices[0, 0].tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1]]
+    assert result.values[0, 0].tolist() == [[1, 0, 0]] * 4
 
 
 @pytest.mark.parametrize("k", [0, 12, -1, 2.5, "many"])
@@ -355,11 +355,11 @@ def test_topk_of_too_many(plain, k):
 def test_sink(kit):
     query, key, value = kit.inputs()
     sinks = torch.randn(6)
-    found = regard.attention(query, key, value, sinks=sinks, lengths=[0, 7])
+    result = regard.attention(query, key, value, sinks=sinks, lengths=[0, 7])
     dense = kit.oracle(query, key, value, sinks=sinks, lengths=[0, 7])[2]
-    kit.agree(found.weights.sink(), 1 - dense.sum(-1))
-    assert torch.equal(found.weights.sinks, sinks)
-    assert (found.weights.sink()[0] == 1).all()  # all else is unseen
+    kit.agree(result.weights.sink(), 1 - dense.sum(-1))
+    assert torch.equal(result.weights.sinks, sinks)
+    assert (result.weights.sink()[0] == 1).all()  # all else is unseen
     assert not regard.attention(query, key, value).weights.sink().any()
 
 
@@ -466,8 +466,8 @@ def test_applied_per_head_per_group_or_shared(kit, both, shape):
 
 def test_applied_to_the_values_gives_the_output(kit):
     query, key, value = kit.inputs()
-    found = regard.attention(query, key, value, causal=True)
-    kit.agree(found.weights @ value, found.output.double())
+    result = regard.attention(query, key, value, causal=True)
+    kit.agree(result.weights @ value, result.output.double())
 
 
 def test_applied_by_others_types_and_devices(kit, plain):
@@ -485,9 +485,9 @@ def test_applied_with_a_gradient_that_keeps_no_matrix(kit, both, shape):
         x = torch.randn(*shape, size, 4, requires_grad=True)
         spread = x.repeat_interleave(2, dim=-3) if shape[-1:] == (3,) else x
         pull = torch.randn(2, 6, 16 - size, 4)
-        (found,) = torch.autograd.grad(apply(x), x, pull)
+        (result,) = torch.autograd.grad(apply(x), x, pull)
         (expected,) = torch.autograd.grad(matrix @ spread.double(), x, pull.double())
-        kit.agree(found, expected.double(), 5e-5)  # sums over heads and sequences
+        kit.agree(result, expected.double(), 5e-5)  # sums over heads and sequences
 
 
 def test_applied_under_autocast_stays_exact(plain):
@@ -529,30 +529,30 @@ def test_collected_is_what_is_computed_later(kit, backend):
         kit.agree(collected.lse, later.lse)
         assert collected.weights.entropy().dtype == torch.float32
         kit.agree(collected.weights.entropy(), later.weights.entropy())
-        for one, other in (
+        for actual, other in (
             (collected.weights.max(), later.weights.max()),
             (collected.weights.topk(3), later.weights.topk(3)),
         ):
-            kit.agree(one.values, other.values)
-            assert torch.equal(one.indices, other.indices)
+            kit.agree(actual.values, other.values)
+            assert torch.equal(actual.indices, other.indices)
 
 
 def test_collected_is_not_computed_again(kit, backend, monkeypatch):
-    found = regard.attention(*kit.inputs(), collect=("entropy", "max", "topk:5"), backend=backend)
+    result = regard.attention(*kit.inputs(), collect=("entropy", "max", "topk:5"), backend=backend)
 
     def fail(*_):
         raise AssertionError("computed again")
 
     for module in (cpu, streaming):
         monkeypatch.setattr(module, "statistics", fail)
-    found.weights.entropy()
-    found.weights.max()
-    assert found.weights.topk(2).values.shape == (2, 6, 5, 2)  # the first of the five
-    assert found.weights.topk(5).values.shape == (2, 6, 5, 5)
+    result.weights.entropy()
+    result.weights.max()
+    assert result.weights.topk(2).values.shape == (2, 6, 5, 2)  # the first of the five
+    assert result.weights.topk(5).values.shape == (2, 6, 5, 5)
     with pytest.raises(AssertionError, match="computed again"):
-        found.weights.topk(6)
+        result.weights.topk(6)
     with pytest.raises(AssertionError, match="computed again"):
-        found.weights.distance()
+        result.weights.distance()
 
 
 def test_a_statistic_changed_in_place_stays_right(plain):
@@ -577,11 +577,11 @@ def test_a_change_in_place_is_noticed(kit, changed):
         "lengths": torch.tensor([3, 4]),
         "segments": torch.tensor([0, 4, 11]),
     }
-    found = regard.attention(query, key, value, backend="torch", **more)  # whose lse is not a copy
-    found.weights.dense()
-    tensors = {"query": query, "key": key, "lse": found.lse} | more
+    result = regard.attention(query, key, value, backend="torch", **more)  # whose lse is not a copy
+    result.weights.dense()
+    tensors = {"query": query, "key": key, "lse": result.lse} | more
     tensors[changed].copy_(tensors[changed].clone())
-    for look in (found.weights.dense, found.weights.received, lambda: found.weights[0], found.weights.entropy):
+    for look in (result.weights.dense, result.weights.received, lambda: result.weights[0], result.weights.entropy):
         with pytest.raises(RuntimeError, match=r"Weights\(2, 6, 11, 11\): .* changed in place"):
             look()
 
@@ -613,7 +613,7 @@ def test_under_vmap(kit):
         mapped = torch.vmap(lambda *tensors, look=look: look(regard.attention(*tensors, causal=True).weights))
         torch.testing.assert_close(mapped(query, key, value), look(weights))
     x = torch.randn(3, 11, 2)
-    torch.testing.assert_close(torch.vmap(lambda x: weights @ x)(x), torch.stack([weights @ one for one in x]))
+    torch.testing.assert_close(torch.vmap(lambda x: weights @ x)(x), torch.stack([weights @ actual for actual in x]))
     masks = torch.rand(4, 5, 11) < 0.7
     mapped = torch.vmap(lambda mask: regard.attention(query, key, value, mask=mask).weights.received())(masks)
     expected = [regard.attention(query, key, value, mask=mask).weights.received() for mask in masks]

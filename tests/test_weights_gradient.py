@@ -97,14 +97,14 @@ def check(kit, look, query, key, *, tolerance=None, **more):
     def reference(query, key, **others):
         return pull(expected(kit.oracle(query, key, key, **more, **others)[2]))
 
-    for name, one, other in zip(
+    for name, actual, other in zip(
         tensors,
         gradients(loss, tensors),
         gradients(reference, {n: t.double() for n, t in tensors.items()}),
         strict=True,
     ):
-        assert one.dtype == tensors[name].dtype
-        kit.agree(one, other, tolerance)
+        assert actual.dtype == tensors[name].dtype
+        kit.agree(actual, other, tolerance)
 
 
 LOOKS = list(looks(5, 11, 6))
@@ -141,8 +141,8 @@ def test_a_loss_on_the_lse(kit, names):
     tensors = {"query": query, "key": key} | {name: more.pop(name) for name in ("bias", "sinks") if name in more}
     ours = gradients(lambda query, key, **t: pull(regard.attention(query, key, key, **more, **t).weights.lse), tensors)
     expected = gradients(lambda query, key, **t: pull(kit.oracle(query, key, key, **more, **t)[1]), tensors)
-    for one, other in zip(ours, expected, strict=True):
-        kit.agree(one, other)
+    for actual, other in zip(ours, expected, strict=True):
+        kit.agree(actual, other)
 
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 11])
@@ -214,8 +214,8 @@ def test_vectors_and_weights_at_once(kit):
 
         ours = gradients(lambda query, key, x: pull(regard.attention(query, key, key).weights @ x), tensors)
         expected = gradients(lambda query, key, x: pull(kit.oracle(query, key, key)[2] @ spread(x)), tensors)
-        for one, other in zip(ours, expected, strict=True):
-            kit.agree(one, other)
+        for actual, other in zip(ours, expected, strict=True):
+            kit.agree(actual, other)
 
 
 def test_gradcheck():
@@ -238,14 +238,14 @@ def test_collected_statistics_have_gradients_too(kit, backend):
         ours, expected = looks(5, 11, 6)[look]
 
         def loss(query, key, ours=ours):
-            found = regard.attention(query, key, value, collect=("entropy", "max", "topk:3"), backend=backend)
-            return pull(ours(found.weights))
+            outcome = regard.attention(query, key, value, collect=("entropy", "max", "topk:3"), backend=backend)
+            return pull(ours(outcome.weights))
 
         tensors = {"query": query, "key": key}
         doubled = {name: tensor.double() for name, tensor in tensors.items()}
         reference = gradients(lambda query, key, e=expected: pull(e(kit.oracle(query, key, value)[2])), doubled)
-        for one, other in zip(gradients(loss, tensors), reference, strict=True):
-            kit.agree(one, other)
+        for actual, other in zip(gradients(loss, tensors), reference, strict=True):
+            kit.agree(actual, other)
 
 
 def test_a_statistic_asked_for_twice_has_its_gradient_twice(kit):
@@ -269,16 +269,16 @@ def test_beside_a_loss_on_the_output(kit):
         return output.square().sum() + mse_loss(weights, target, reduction="sum")
 
     def ours(query, key, value):
-        found = regard.attention(query, key, value, causal=True)
-        return loss(found.output, found.weights)
+        outcome = regard.attention(query, key, value, causal=True)
+        return loss(outcome.output, outcome.weights)
 
     def reference(query, key, value):
         output, _, dense = kit.oracle(query, key, value, causal=True)
         return loss(output, dense)
 
     tensors = {"query": query, "key": key, "value": value}
-    for one, other in zip(gradients(ours, tensors), gradients(reference, tensors), strict=True):
-        kit.agree(one, other)
+    for actual, other in zip(gradients(ours, tensors), gradients(reference, tensors), strict=True):
+        kit.agree(actual, other)
 
 
 def test_through_a_layer(kit):
