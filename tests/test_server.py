@@ -135,7 +135,7 @@ def test_the_numbers_are_those_of_python(address, lens):
     fields = {"reading": key, "layer": 3}
     for side, expected in (("from", reading.units[2].attends_to(3)), ("to", reading.units[2].attended_by(3))):
         reply = ask(address, {"type": "word_weights", "word": 2, "side": side, **fields})["weights"]
-        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
+        torch.testing.assert_close(reply, expected, atol=0, rtol=0)
     torch.testing.assert_close(
         ask(address, {"type": "layer_weights", **fields})["weights"], reading.weights(3), atol=0, rtol=0
     )
@@ -143,7 +143,7 @@ def test_the_numbers_are_those_of_python(address, lens):
     torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-7, rtol=1e-5)
     words = [unit.index for unit in reading.words]
     reply = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
-    torch.testing.assert_close(actual, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(reply, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
     unit = next(unit for unit in reading.units if len(unit.tokens) > 1)
     walk = reading.explain(unit, 3, 7)
     reply = ask(address, {"type": "walk", "head": 7, "token": unit.tokens[1], "all": True, **fields})
@@ -164,7 +164,7 @@ def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, l
     """The length is that of v W_O, as in the terminal: a sink has much of the weight and adds little."""
     walk = lens.read(ARROW).explain("flies", 5, 11)
     reply = ask(address, {"type": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
-    projection = lens.model.inside[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
+    projection = lens.model.projections[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
     lengths = (walk.values @ projection.T).norm(dim=-1)
     assert reply["projected"] is True
     torch.testing.assert_close(reply["lengths"], lengths.float(), atol=1e-4, rtol=0)

@@ -11,12 +11,12 @@ AREAS = {
     "hf": "families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward lens sentence_folders words",
-    "corpus": "corpus corpus_output files formats",
+    "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles widget",
     "browser": "view_page viewer",
-    "cli": "cli guide readme",
+    "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -26,8 +26,12 @@ SLOW_FILES = [
     "bench_embed",
     "build",
     "cli",
+    "cli_errors",
     "corpus",
+    "corpus_conflicts",
+    "corpus_errors",
     "corpus_output",
+    "corpus_runs",
     "cpu",
     "embed",
     "families",
@@ -37,11 +41,14 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "packed",
     "properties",
     "race",
     "readme",
     "sentence_folders",
     "server",
+    "tiles",
+    "torch",
     "train",
     "view_page",
     "viewer",
@@ -55,6 +62,10 @@ SLOW_TESTS = [
     "test_what_is_around_a_model_changes_nothing",
     "test_a_sentence_transformer_is_told_apart",
     "test_as_saved",
+    "test_every_shape_with_every_option",
+    "test_long_texts_take_time_in_proportion",
+    "test_a_wide_beam_finds_the_best_of_all",
+    "test_the_kernel_computes_the_reductions",
 ]
 
 

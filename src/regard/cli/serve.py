@@ -52,7 +52,7 @@ def serve(
     second = None if pair is None else text_of(pair)
     try:
         from regard.viewer.api import ViewerAPI
-        from regard.viewer.server import serve as run_server
+        from regard.viewer.server import serve as serve_forever
     except ImportError as error:
         raise ImportError(f"The viewer's server is not installed ({error}): pip install 'regard[serve]'.") from None
 
@@ -61,4 +61,4 @@ def serve(
     def ready(address: str) -> None:
         print(f"{address}\nCtrl-C ends it.", flush=True)
 
-    run_server(ViewerAPI(lenses, memory << 20, (first, second)), host, port, token, ready)
+    serve_forever(ViewerAPI(lenses, memory << 20, (first, second)), host, port, token, ready)
