@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import regard
-from regard.viewer.bundle import asset, render_page
+from regard.viewer.bundle import asset, render_page, served_page
 from regard.viewer.payload import BITS
 from support.browser import CHROMIUM
 from support.readings import RULES, made, rules
@@ -231,6 +231,15 @@ def test_the_scripts_can_stand_in_a_page():
     for script in (asset("viewer.js"), asset("openseadragon.js")):
         assert not re.findall("<!--|</script", script, re.IGNORECASE)
     assert not re.findall(r"^(import|export) ", asset("viewer.js"), re.MULTILINE)
+
+
+def test_the_served_script_has_a_source_map_and_the_file_has_none():
+    _, files = served_page()
+    assert files["viewer.js"][0].endswith(b"//# sourceMappingURL=viewer.js.map\n")
+    sources = json.loads(files["viewer.js.map"][0])["sources"]
+    assert any(source.endswith("frontend/src/app/viewer.js") for source in sources)
+    assert not [source for source in sources if source.startswith("/")], "a path of the machine that built it"
+    assert "sourceMappingURL" not in render_page(made())
 
 
 def test_the_file_carries_the_licence_of_what_it_includes():

@@ -34,10 +34,10 @@ export class MapWindow {
   /** @param {any} OpenSeadragon @param {HTMLElement} element @param {Listeners} on */
   constructor(OpenSeadragon, element, on) {
     this.OpenSeadragon = OpenSeadragon;
-    OpenSeadragon.console = { ...console, warn() {} }; // it warns of tiles that come too late; ours are kept all the same
+    OpenSeadragon.console = { ...console, warn() {} }; // it warns of tiles that come too late, which are kept all the same
     const animationTime = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.35;
     const viewer = OpenSeadragon({ element, ...OPTIONS, animationTime });
-    viewer.innerTracker.keyDownHandler = viewer.innerTracker.keyHandler = null; // the keys are ours: see controls.js
+    viewer.innerTracker.keyDownHandler = viewer.innerTracker.keyHandler = null; // controls.js handles the keys
     viewer.canvas.tabIndex = -1;
     viewer.canvas.setAttribute("aria-hidden", "true");
     for (const event of ["update-viewport", "resize"]) viewer.addHandler(event, on.moved);
