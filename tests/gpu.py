@@ -60,32 +60,30 @@ def long_sequences(device: str, seconds: float) -> str:
 
 def models(device: str, seconds: float) -> str:
     """Outputs and attentions of transformers' models, with padding and without, against eager."""
-    import regard.hf  # noqa: F401  registers it
     from support import transformers_models
 
     families = transformers_models.ENCODERS | transformers_models.DECODERS
     for name, family in families.items():
         try:
             model = transformers_models.make(family).to(device)
+            for masked in (False, True):
+                _against_eager(name, model, torch.tensor(IDS, device=device), masked)
         except SkipTest as reason:
             print(f"{name} is skipped: {reason}", flush=True)
-            continue
-        ids = torch.tensor(IDS, device=device)
-        for mask in (None, (ids != 0).long()):
-            results = []
-            for implementation in ("eager", "regard"):
-                model.set_attn_implementation(implementation)
-                with torch.no_grad():
-                    results.append(model(ids, attention_mask=mask, output_attentions=True))
-            eager, ours = results
-            seen = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-            pairs = [(ours.last_hidden_state[seen], eager.last_hidden_state[seen])]
-            for one, other in zip(ours.attentions, eager.attentions, strict=True):
-                rows = seen[:, None, :, None].expand(other.shape)
-                pairs.append((one.dense()[rows], other[rows]))
-            for found, expected in pairs:
-                fuzz.close(name, found, expected, 1e-4)
     return f"{len(families)} families of models"
+
+
+@torch.no_grad()
+def _against_eager(name: str, model, ids: torch.Tensor, masked: bool) -> None:
+    from support.transformers_models import both
+
+    seen = (ids != 0) | (not masked)
+    mask = seen.long() if masked else None
+    eager, ours = both(model, lambda: model(ids, attention_mask=mask, output_attentions=True))
+    fuzz.close(name, ours.last_hidden_state[seen], eager.last_hidden_state[seen], 1e-4)
+    for weights, expected in zip(ours.attentions, eager.attentions, strict=True):
+        rows = seen[:, None, :, None].expand(expected.shape)
+        fuzz.close(name, weights.dense()[rows], expected[rows], 1e-4)
 
 
 class _AnyDevice(doctest.OutputChecker):

@@ -41,11 +41,14 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "packed",
     "properties",
     "race",
     "readme",
     "sentence_folders",
     "server",
+    "tiles",
+    "torch",
     "train",
     "view_page",
     "viewer",
@@ -59,6 +62,10 @@ SLOW_TESTS = [
     "test_what_is_around_a_model_changes_nothing",
     "test_a_sentence_transformer_is_told_apart",
     "test_as_saved",
+    "test_every_shape_with_every_option",
+    "test_long_texts_take_time_in_proportion",
+    "test_a_wide_beam_finds_the_best_of_all",
+    "test_the_kernel_computes_the_reductions",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,10 +36,10 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
     names = ["entropy"] * entropy + [f"topk:{top}"] * (top > 0)
     output, lse, collected = _forward(scores, value, sinks, names)
-    none = lse.new_empty(0)
+    (entropies,) = collected.get("entropy", (lse.new_empty(0),))
     nothing = lse.new_empty(*lse.shape, 0), lse.new_empty(*lse.shape, 0, dtype=torch.long)
-    values, indices = collected.get(f"topk:{top}", nothing)
-    return _heads_side_by_side(output), lse.contiguous(), *collected.get("entropy", (none,)), values, indices
+    values, keys = collected.get(f"topk:{top}", nothing)
+    return _heads_side_by_side(output), lse.contiguous(), entropies, values, keys
 
 
 def _heads_side_by_side(output: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ def embed_files(
 
     Raises:
         BadRecordError: A record cannot be embedded, with its file and line.
-        ValueError: An option or the type of a file is not known, or there is no text; ImportError: no package for it.
+        ValueError: An option or the type of a file is not known, or there is no text.
+        ImportError: A package is missing.
         OSError: A file cannot be read or written, or another run is writing to `out`; OutputExistsError if `out`
             exists, or was begun with other options.
     """
