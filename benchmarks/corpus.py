@@ -1,4 +1,4 @@
-"""regard embed on a corpus: its rate beside Lens.embed's, its memory, what kill -9 does to it, and two Ray workers.
+"""regard embed on a corpus: its speed compared with Lens.embed, its memory, kill -9, and two Ray workers.
 
 python benchmarks/corpus.py rate | read [--lines 1_000_000] | memory [--lines 1_000_000] | kills [--kills 100] | ray
 """
@@ -48,7 +48,7 @@ def rate(folder, arguments):
 
 
 def short_lines(folder, count):
-    """A file of so many lines of two words."""
+    """A file with this many lines of two words."""
     file = folder / "lines.txt"
     chance, words = random.Random(0), " ".join(sample_texts(300)).split()
     with open(file, "w", encoding="utf-8") as lines:
@@ -89,7 +89,7 @@ def memory(folder, arguments):
 
 
 def kills(folder, arguments):
-    """kill -9 at random moments, and the same command again; the file is that of a run that nobody killed."""
+    """kill -9 at random moments and the same command again: the file must be that of an undisturbed run."""
     file, out, whole = folder / "texts.txt", folder / "out.parquet", folder / "whole.parquet"
     words = " ".join(sample_texts(3000)).split()[:36_000]
     file.write_text("\n".join(map(" ".join, zip(*[iter(words)] * 3, strict=True))), encoding="utf-8")

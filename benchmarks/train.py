@@ -108,7 +108,7 @@ def compare(steps: int | None) -> None:
 
 
 def kill(times: int) -> None:
-    """One run left alone, and one killed so many times at random moments and gone on with."""
+    """An undisturbed run, and one that is killed at random moments and resumed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_text(corpus()[:200_000], encoding="utf-8")

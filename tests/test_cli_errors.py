@@ -42,7 +42,10 @@ from support.cli import ARROW, FLIES, REGARD, could_not, done
         ),
         (["embed", "-", "-", "--out", "a.parquet"], "-: standard input can be read once"),
         (["embed", "-", "--out", "a.parquet", "--keep", "x"], "-: plain text has no column 'x'"),
-        (["embed", "-", "--out", "a.parquet", "--prompt", "a", "--prompt-text", "b"], "cannot be used together"),
+        (
+            ["embed", "-", "--out", "a.parquet", "--prompt", "a", "--prompt-text", "b"],
+            "prompt= and prompt_text= cannot be used together",
+        ),
         (["embed", "-", "--out", "a.parquet", "--chunk", "9", "--level", "word"], "chunk: only at the level of"),
         (["embed", ".", "--out", "a.parquet"], r".: no file in this folder has a known format \(\.txt, "),
         (["embed", "-", "--out", "a.parquet", "--layers", "9"], r"expected 0 \(static\) to 6 \(the last\). Got 9."),

@@ -367,5 +367,5 @@ def test_links_in_a_folder(file, tmp_path):
     assert files == ["a/one.txt", "far/far.txt"]
     assert left_out == {
         "gone.txt": "a broken link", "itself.txt": "a broken link", "pipe.txt": "not a file",
-        **dict.fromkeys(("0", "a/loop", "again.txt"), "a link to what is read already"),
+        **dict.fromkeys(("0", "a/loop", "again.txt"), "a link to a file or folder that is read already"),
     }  # fmt: skip

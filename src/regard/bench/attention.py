@@ -142,7 +142,7 @@ def measure(
 
 
 def sections(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """The rows beside peers, by the section of the table in which they are."""
+    """The results of the rows with peers, by the section of the table in which they are."""
     by_title: dict[str, list[Result]] = {}
     for result in results:
         row = result.row

@@ -31,7 +31,7 @@ WEIGHTS_COST = {
 
 @dataclass(frozen=True)
 class Row:
-    """A problem, and what is measured of it: kind is a key of the tables above.
+    """A problem, and what to measure: kind is a key of the tables above.
 
     groups: 0 for as many as heads. queries: 0 for as many as keys. window: The number of keys that a query sees, its
     own and those before it; 0 for all. lengths: Of the sequences of the batch.

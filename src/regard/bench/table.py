@@ -17,7 +17,7 @@ from regard.bench.peers import PEERS
 
 
 def table(report: Report) -> RenderableType:
-    """The machine and its peaks, regard beside its peers, the cost of the weights, and why peers were not measured."""
+    """The machine and its peaks, regard and its peers, the cost of the weights, and why peers were not measured."""
     beside = sections(report.results)
     costs = [result for result in report.results if result.row.kind in WEIGHTS_COST]
     lines: list[RenderableType] = [_machine(report)]

@@ -1,4 +1,4 @@
-"""The command that says which backends work on this machine: backends."""
+"""The command that lists the backends: backends."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _run(source: Source, out: Path, config: EmbedConfig, as_json: bool, **option
 
 
 def _report(counts: dict[str, int], out: Path, bad: FirstWarnings, skipped: FirstWarnings, as_json: bool) -> None:
-    """Print the counts of a run, and warn of what is not in its output."""
+    """Print the counts of a run, and warn of texts and files that its output lacks."""
     if as_json:
         print_json(counts)
     else:

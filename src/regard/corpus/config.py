@@ -109,7 +109,7 @@ class EmbedConfig:
         return replace(embeddings, spans=trimmed_spans)
 
     def manifest(self, lens: Lens) -> dict[str, str]:
-        """How the vectors are made, as the metadata of the files says it."""
+        """How the vectors are made, as entries for the metadata of the files."""
         entries = {_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
         entries["truncation"] = _VALUES.get(self.truncation, self.truncation)
         del entries["allow_pickle"]  # makes no difference to the vectors

@@ -71,7 +71,7 @@ def _inside(top: Path, exclude: Sequence[Path], any_extension: bool, skipped: Sk
         real = Path(os.path.realpath(path))  # unlike resolve(), never raises at circular links
         if real in seen or (path != top and top.resolve().is_relative_to(real)):
             if path.is_symlink():
-                skipped(path, "a link to what is read already")
+                skipped(path, "a link to a file or folder that is read already")
         elif path != top and (reason := _why_skipped(path, any_extension)):
             skipped(path, reason)
         elif path.is_dir():

@@ -107,7 +107,7 @@ def _decompressed(file: _CountingFile, compression: str) -> Any:
 
 
 class _CountingFile(io.RawIOBase):
-    """A file that adds what is read of it to a position."""
+    """A file that adds the bytes read from it to a position."""
 
     def __init__(self, file: IO[bytes], position: Position) -> None:
         self.inner, self.position, self.taken = file, position, 0

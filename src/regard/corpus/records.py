@@ -1,4 +1,4 @@
-"""Records: the texts that are read from files, and the errors of what is no text, with their places."""
+"""Records: texts that are read from files, and errors in place of texts, with their places."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Record:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """What was found in place of a record, and why it cannot be embedded."""
+    """An error in place of a record: where it is, and why it cannot be embedded."""
 
     place: str
     why: str

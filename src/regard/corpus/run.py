@@ -101,7 +101,7 @@ class Tally:
             self.reject(bad)
 
     def finish(self, stats: dict[str, str]) -> None:
-        """Count what is in the file of a shard, and the records that could not be embedded."""
+        """Count the contents of a shard's file, and the records that could not be embedded."""
         for name in ("texts", "vectors", "tokens", "truncated"):
             self.counts[name] += int(stats[name])
         for place, why in json.loads(stats["refused"]):

@@ -55,7 +55,7 @@ def to_table(
 
 
 def _record_columns(source: Source, records: Sequence[Record], numbers: Sequence[int]) -> dict[str, pa.Array]:
-    """The columns with one value per record: its id, its place, and what is kept."""
+    """The columns with one value per record: its id, its place, and the kept columns."""
     import pyarrow as pa
 
     columns: dict[str, pa.Array] = {"text_id": pa.array(numbers, pa.int64())}

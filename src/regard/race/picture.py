@@ -35,8 +35,8 @@ def picture(report: Report) -> Figure:
             report.results[name],
             f"{name.capitalize()}, {counted(report.steps[name], 'step')}: accuracy by length",
         )
-        for axes, who in zip(panels[1:], NAMES, strict=True):
-            _alignment(axes, report.results[name][who], TASKS[name].example, NAMES[who])
+        for axes, kind in zip(panels[1:], NAMES, strict=True):
+            _alignment(axes, report.results[name][kind], TASKS[name].example, NAMES[kind])
     machine = f"{report.machine['processor']}, {counted(report.machine['threads'], 'thread')}"
     figure.suptitle("Recurrent attention against self-attention", fontsize=13, color=INK)
     figure.supxlabel(machine, fontsize=8, color=INK, parse_math=False)

@@ -53,7 +53,7 @@ class Report:
             lengths = [n for n in (min(times), 512, long) if n in times]
             faster = dict.fromkeys(f"{_faster(self.times.ratio(times, n))} at {n:,}" for n in lengths)
             sentences.append(f"Faster: {'; '.join(faster)}.")
-            crossings = [f"from length {length:.0f} on, {NAMES[who]}" for length, who in crossovers(times)]
+            crossings = [f"from length {length:.0f} on, {NAMES[kind]}" for length, kind in crossovers(times)]
             sentences.append(
                 f"Crossover: {'; '.join(crossings)}." if crossings else "There is no crossover in between."
             )
@@ -65,9 +65,9 @@ class Report:
             if len(results) < len(NAMES):
                 continue
             shares = ", ".join(
-                f"{NAMES[who]} {results[who].accuracy:.1%} in {results[who].seconds:.0f} s" for who in NAMES
+                f"{NAMES[kind]} {results[kind].accuracy:.1%} in {results[kind].seconds:.0f} s" for kind in NAMES
             )
-            solved = [NAMES[who] for who in NAMES if results[who].accuracy >= SOLVED]
+            solved = [NAMES[kind] for kind in NAMES if results[kind].accuracy >= SOLVED]
             verdict = {0: "neither solves it", 1: f"only {''.join(solved)} solves it", 2: "both solve it"}[len(solved)]
             sentences.append(f"{task.capitalize()}, after {counted(self.steps[task], 'step')}: {shares}: {verdict}.")
         return sentences
@@ -80,7 +80,7 @@ class Report:
             "seed": self.seed,
             "complete": self.complete,
             "tasks": {
-                task: {who: _result_to_dict(task, result) for who, result in results.items()}
+                task: {kind: _result_to_dict(task, result) for kind, result in results.items()}
                 for task, results in self.results.items()
             },
             "seconds_per_step": self.times.step,
@@ -104,8 +104,8 @@ def _result_to_dict(task: str, result: TrainingResult) -> dict[str, Any]:
 
 
 def _faster(ratio: float) -> str:
-    who = "the Transformer" if ratio > 1 else "recurrent attention"
-    return f"{who}, {max(ratio, 1 / ratio):.1f} ×"
+    kind = "the Transformer" if ratio > 1 else "recurrent attention"
+    return f"{kind}, {max(ratio, 1 / ratio):.1f} ×"
 
 
 def race(
@@ -136,9 +136,9 @@ def race(
         timing.measure(models, vocab_size, report.lengths, rounds, advance, report.times)
         for name, count in steps.items():
             task = TASKS[name]
-            for who in NAMES:
-                model = training.make(who, task.vocab_size, dim, seed=seed)
+            for kind in NAMES:
+                model = training.make(kind, task.vocab_size, dim, seed=seed)
                 result = training.train(model, task, count, batch_size, learning_rate, seed, advance)
                 training.evaluate(model, task, result, held_out, seed)
-                report.results.setdefault(name, {})[who] = result
+                report.results.setdefault(name, {})[kind] = result
     return report

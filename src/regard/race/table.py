@@ -55,12 +55,12 @@ def _accuracy(report: Report) -> Table:
     )
     for task, results in report.results.items():
         separator = " " if task == "numbers" else ""
-        for who, result in results.items():
+        for kind, result in results.items():
             longest = max(result.by_length)
-            is_first = who == next(iter(results))
+            is_first = kind == next(iter(results))
             table.add_row(
                 f"{task}: {''.join(TASKS[task].example)}" if is_first else "",
-                NAMES[who],
+                NAMES[kind],
                 f"{result.parameters:,}",
                 f"{result.seconds:.0f} s",
                 f"{result.accuracy:.1%}",

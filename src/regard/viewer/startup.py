@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from regard._internal.files import read_text
 from regard.lens import Lens
 from regard.lens.encode import check_text
 from regard.models import EMBEDDED
@@ -43,9 +44,6 @@ def text_of(argument: str) -> str:
     if not is_file:
         check_text(argument, "serve")
         return argument
-    try:
-        text = Path(argument).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{argument} is not text in UTF-8: invalid byte at {error.start}.") from None
+    text = read_text(argument)
     check_text(text, f"serve {argument}")
     return text
