@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import torch
 
 WORDS = 96
-TILE = {"what": "tile", "layer": 0, "head": 1, "reduce": "mean", "hide": False}
+TILE = {"type": "tile", "layer": 0, "head": 1, "reduce": "mean", "hide": False}
 
 
 @contextmanager
@@ -48,13 +48,13 @@ def ask(address, question):
     where, began = urlsplit(address), time.perf_counter()
     connection = http.client.HTTPConnection(where.hostname, where.port)
     while True:
-        connection.request("POST", "/ask", json.dumps(question))
+        connection.request("POST", "/api", json.dumps(question))
         response = connection.getresponse()
         content = response.read()
         assert response.status == 200, content
         (length,) = struct.unpack_from("<I", content)
         answer = json.loads(content[4 : 4 + length])
-        if "working" not in answer:
+        if "progress" not in answer:
             connection.close()
             return answer, time.perf_counter() - began
 
@@ -90,7 +90,7 @@ def far():
         folder = Path(name)
         model(folder, positions=100_000, layers=1)
         with serving("--model", folder, text_of(10)) as (address, _):
-            card, took = ask(address, {"what": "read", "text": text_of(99_998)})
+            card, took = ask(address, {"type": "read", "text": text_of(99_998)})
             print(f"reading {len(card['tokens']):,} tokens, 1 layer × {card['heads']} heads: {took:.0f} s")
             yield address, card["reading"]
 
@@ -170,22 +170,22 @@ def reading():
 def tiles():
     """Tiles of 256 × 256 cells of 100,000 × 100,000 weights, by level."""
     with far() as (address, key):
-        about = {**TILE, "reading": key}
-        _, took = ask(address, {**about, "level": 9, "row": 0, "column": 0})
+        tile = {**TILE, "reading": key}
+        _, took = ask(address, {**tile, "level": 9, "row": 0, "column": 0})
         print(f"overview of the whole matrix, once: {took:.1f} s")
-        draw, every = random.Random(0), []
+        draw, all_times = random.Random(0), []
         for level in range(10):
             tiles_across = -(-100_000 // (256 << level))
-            found = []
+            times = []
             for _ in range(20):
                 row, column = draw.randrange(tiles_across), draw.randrange(tiles_across)
-                found.append(1e3 * ask(address, {**about, "level": level, "row": row, "column": column})[1])
-            every += found
+                times.append(1e3 * ask(address, {**tile, "level": level, "row": row, "column": column})[1])
+            all_times += times
             cell = f"level {level}, a cell of {2**level:>3} × {2**level:<3}"
-            print(f"{cell}: median {statistics.median(found):4.0f} ms, slowest {max(found):4.0f} ms")
-        print(f"all levels: median {statistics.median(every):.0f} ms, p95 {percentile(every, 0.95):.0f} ms")
+            print(f"{cell}: median {statistics.median(times):4.0f} ms, slowest {max(times):4.0f} ms")
+        print(f"all levels: median {statistics.median(all_times):.0f} ms, p95 {percentile(all_times, 0.95):.0f} ms")
         largest = [
-            1e3 * ask(address, {**about, "reduce": "max", "level": 4, "row": n, "column": 3})[1] for n in range(9)
+            1e3 * ask(address, {**tile, "reduce": "max", "level": 4, "row": n, "column": 3})[1] for n in range(9)
         ]
         print(f"level 4, the largest instead of the mean: median {statistics.median(largest):.0f} ms")
 
@@ -276,8 +276,8 @@ def file():
                 opened.append(time.perf_counter() - began)
                 page.goto("about:blank")
             size, opens = path.stat().st_size / 1e6, statistics.median(opened)
-            about = f"{len(reading.tokens)} tokens × {reading.layers} × {reading.heads}"
-            print(f"{about}: {size:.1f} MB, written in {wrote:.1f} s, opens in {opens:.2f} s")
+            sizes = f"{len(reading.tokens)} tokens × {reading.layers} × {reading.heads}"
+            print(f"{sizes}: {size:.1f} MB, written in {wrote:.1f} s, opens in {opens:.2f} s")
 
 
 def memory():
@@ -291,28 +291,28 @@ def memory():
         folder = Path(name)
         model(folder, positions=10_000, layers=6)
         with serving("--model", folder, text_of(10)) as (address, pid):
-            ask(address, {"what": "read", "text": text_of(10)})
+            ask(address, {"type": "read", "text": text_of(10)})
             print(f"begun: {resident(pid):.0f} MiB")
             keys = []
             for n in range(10):
-                card, took = ask(address, {"what": "read", "text": text_of(9_998, n)})
+                card, took = ask(address, {"type": "read", "text": text_of(9_998, n)})
                 keys.append(card["reading"])
                 held = card["memory"]
                 print(
                     f"reading {n + 1}, {took:.1f} s: resident {resident(pid):.0f} MiB; {held['readings']} kept in "
-                    f"{held['kept'] / 2**20:.0f} of {held['limit'] / 2**20:.0f} MiB, each {held['reading'] / 2**20:.0f}"
+                    f"{held['used'] / 2**20:.0f} of {held['limit'] / 2**20:.0f} MiB, each {held['reading'] / 2**20:.0f}"
                 )
-            draw, most = random.Random(0), 0.0
+            draw, peak = random.Random(0), 0.0
             for n in range(1000):
                 key = keys[-1 - draw.randrange(3)] if n % 50 else draw.choice(keys)
                 where = {"row": draw.randrange(10), "column": draw.randrange(10)}
                 ask(address, {**TILE, "reading": key, "layer": draw.randrange(6), "level": 2, **where})
-                most = max(most, resident(pid))
-            print(f"over 1,000 requests: at most {most:.0f} MiB, at the end {resident(pid):.0f} MiB")
+                peak = max(peak, resident(pid))
+            print(f"over 1,000 requests: at most {peak:.0f} MiB, at the end {resident(pid):.0f} MiB")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    every = {one.__name__: one for one in (first, reading, tiles, frames, weight, file, memory)}
-    for name in sys.argv[1:] or every:
-        every[name]()
+    figures = {figure.__name__: figure for figure in (first, reading, tiles, frames, weight, file, memory)}
+    for name in sys.argv[1:] or figures:
+        figures[name]()

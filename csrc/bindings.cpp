@@ -222,8 +222,8 @@ void tile(const BoundScores& scores, const Array& lse, int64_t first_row, int64_
   t.first_row = first_row, t.rows = weights.shape[2], t.first_column = first_column, t.columns = weights.shape[3];
   expect(first_row >= 0 && first_row + t.rows <= s.queries, "first_row",
          "with the rows of weights, within the queries");
-  expect(first_column >= 0 && first_column + t.columns <= s.keys,
-         "first_column", "with the columns of weights, within the keys");
+  expect(first_column >= 0 && first_column + t.columns <= s.keys, "first_column",
+         "with the columns of weights, within the keys");
   t.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
   t.weights = contiguous<float>(weights, {s.batch, s.heads, t.rows, t.columns}, "weights");
   const Kernel& kernel = kernel_of(isa, threads);

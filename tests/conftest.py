@@ -16,6 +16,7 @@ pytest.register_assert_rewrite("support")
 
 from support import areas, oracles  # noqa: E402
 from support.browser import browser, tab  # noqa: E402, F401
+from support.cli import embedded_lens, run  # noqa: E402, F401
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("ci")

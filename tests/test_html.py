@@ -21,7 +21,7 @@ from support.readings import RULES, made, rules
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
 
-EXACT = 2e-6  # a softmax in float32 against one in float64
+EXACT = 2e-6  # a softmax in float32 against the same in float64
 ROUNDED = 1e-3  # of queries and keys of 14 bits, in a trained model
 
 
@@ -89,7 +89,7 @@ def weights_of(data, layer):
         sinks = torch.tensor(rule["sinks"])[:, None, None].expand(-1, scores.shape[1], 1)
         scores = torch.cat([scores, sinks], -1)
     weights = scores.softmax(-1).nan_to_num(0)[..., : k.shape[1]]
-    first = [*data["card"]["first"], k.shape[1]]
+    first = [*data["metadata"]["first_tokens"], k.shape[1]]
     member = torch.zeros(len(first) - 1, k.shape[1], dtype=torch.double)
     for index, (start, stop) in enumerate(pairwise(first)):
         member[index, start:stop] = 1
@@ -118,8 +118,8 @@ def test_they_follow_in_a_longer_text_to_the_third_decimal(options):
 
 def test_a_word_of_several_tokens_is_one_unit():
     data = carried(render_page(made("a bb ccc")))
-    assert data["card"]["first"] == [0, 1, 2, 4]
-    assert data["card"]["units"] == ["[S]", "a", "bb", "ccc"]
+    assert data["metadata"]["first_tokens"] == [0, 1, 2, 4]
+    assert data["metadata"]["units"] == ["[S]", "a", "bb", "ccc"]
 
 
 def test_what_is_not_a_number_reaches_the_reader():
@@ -206,7 +206,7 @@ def test_text_stays_text():
     assert parsed.texts["title"].startswith("</script><img/src=x/onerror=alert(1)>")
     inside = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
     assert not set("<>&\u2028\u2029") & set(inside)
-    assert "".join(carried(text)["card"]["units"][1:]) == HOSTILE.replace(" ", "")
+    assert "".join(carried(text)["metadata"]["units"][1:]) == HOSTILE.replace(" ", "")
 
 
 def test_nothing_is_fetched():
@@ -277,16 +277,16 @@ class Page:
         address = f"{self.file.as_uri()}#{hash}" if hash else self.file.as_uri()
         command = [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "--dump-dom", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert not said, said
+        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert not messages, messages
         assert "data-drawn" in done.stdout, done.stdout[:2000]
         return re.sub(r"<(style|script)\b.*?</\1>", "", done.stdout, flags=re.S)
 
 
 def numbers(dom, within):
     """The exact numbers of the <data> elements inside the element with an id."""
-    part = re.search(rf'id="{within}".*?(?=</section>)', dom, re.S)[0]
-    return [float(number) for number in re.findall(r'<data value="([^"]+)"', part)]
+    section = re.search(rf'id="{within}".*?(?=</section>)', dom, re.S)[0]
+    return [float(number) for number in re.findall(r'<data value="([^"]+)"', section)]
 
 
 def steps(dom):
@@ -411,15 +411,15 @@ def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
 
 
 def test_a_comparison_travels_along(lens):
-    from regard.viewer.api import Desk, Question
+    from regard.viewer.api import ViewerAPI
 
-    desk = Desk({"m": lambda: lens}, first=lens.read("a bank"))
+    api = ViewerAPI({"m": lambda: lens}, opening=lens.read("a bank"))
     same = {"word": "bank", "texts": ["The bank lent.", "A river bank."]}
-    answer = {"working": 0}
-    while "working" in answer:
-        answer, _ = desk.ask({"what": "page", **desk._first, "layer": 0, "head": 0, "same": same})
-    compared = carried(answer["html"])["compared"]
+    opening, reply = api.handle({"type": "start"})["opening"], {"progress": 0}
+    while "progress" in reply:
+        reply = api.handle({"type": "page", **opening, "layer": 0, "head": 0, "comparison": same})
+    compared = carried(reply["html"])["compared"]
     assert [place["text"] for place in compared["places"]] == same["texts"]
-    _, arrays = desk._compare(Question(same))
+    arrays = api.handle({"type": "compare", **same})
     np.testing.assert_allclose(unpacked(compared["similarity"]), arrays["similarity"], atol=1e-6)
-    desk.close()
+    api.close()

@@ -22,7 +22,7 @@ from support import readings as _readings
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
-    "one": "Hi",
+    "head": "Hi",
     "five": ARROW,
     "sixty": "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of " * 3,
     "scripts": "我爱北京 שלום עולם مرحبا بالعالم 👍🏽 नमस्ते",
@@ -55,7 +55,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(lens, name, choice):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
-    texts = [text for text in figure.findobj(lambda one: hasattr(one, "get_text")) if text.get_visible()]
+    texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_visible()]
     shown = [text for text in texts if text.get_text().strip() and text.get_window_extent(renderer).width]
     tight = figure.get_tightbbox(renderer).padded(0.1)  # what is saved
     dots = figure.dpi_scale_trans.inverted()
@@ -119,7 +119,7 @@ def test_the_numbers_on_the_cells_can_be_read(reading):
 
 
 @pytest.mark.parametrize(
-    ("choice", "shape", "about"),
+    ("choice", "shape", "title"),
     [
         ({}, (6, 12), "all-MiniLM-L6-v2, 6 layers × 12 heads"),
         ({"layer": 2}, (1, 12), "all-MiniLM-L6-v2, layer 2, 12 heads"),
@@ -127,10 +127,10 @@ def test_the_numbers_on_the_cells_can_be_read(reading):
         ({"head": -1}, (6, 1), "all-MiniLM-L6-v2, head 11 in 6 layers"),
     ],
 )
-def test_the_grid_has_all_heads(reading, choice, shape, about):
+def test_the_grid_has_all_heads(reading, choice, shape, title):
     figure = image.picture(reading, **choice)
     (axes,) = figure.axes[:1]
-    assert axes.get_title() == about
+    assert axes.get_title() == title
     mosaic = axes.images[0].get_array().filled(math.nan) ** 2
     side = mosaic.shape[0] / (shape[0] + image.GAP * (shape[0] - 1))  # of a square
     heads = [int(label.get_text()) for label in axes.get_xticklabels()]
@@ -178,7 +178,7 @@ def test_a_long_word_is_cut_beside_the_picture_and_whole_above_it(lens):
 
 
 def test_a_long_text_becomes_a_picture_of_its_largest_weights(lens, monkeypatch):
-    monkeypatch.setitem(image.MOST_CELLS, "one", 20)
+    monkeypatch.setitem(image.CELL_LIMITS, "head", 20)
     reading = lens.read("the cat sat on the mat and " * 10)
     figure = image.picture(reading, layer=2, head=3)
     shown = figure.axes[0].images[0].get_array() ** 2
@@ -255,10 +255,10 @@ def test_layer_and_head_are_checked(reading, tmp_path):
 def test_numbers_are_those_of_the_layers_and_heads_asked_for(reading):
     everything = numbers(reading)
     assert (everything["layers"], everything["heads"]) == (list(range(6)), list(range(12)))
-    one = numbers(reading, -1, 3)
-    assert (one["layers"], one["heads"]) == ([5], [3])
-    assert one["attention"] == [[everything["attention"][5][3]]]
-    assert [unit["text"] for unit in one["units"]] == ["[CLS]", *ARROW.split(), "[SEP]"]
+    single = numbers(reading, -1, 3)
+    assert (single["layers"], single["heads"]) == ([5], [3])
+    assert single["attention"] == [[everything["attention"][5][3]]]
+    assert [unit["text"] for unit in single["units"]] == ["[CLS]", *ARROW.split(), "[SEP]"]
 
 
 def test_json_has_null_for_nan(tmp_path):
@@ -271,7 +271,7 @@ def test_json_has_null_for_nan(tmp_path):
 
 
 def test_too_many_numbers(reading, monkeypatch):
-    monkeypatch.setattr("regard.output.json.MOST_NUMBERS", 3000)
+    monkeypatch.setattr("regard.output.json.WEIGHTS_LIMIT", 3000)
     with pytest.raises(
         ValueError, match=r"^3,528 weights are too many for JSON \(at most 3,000\): choose a layer and a head"
     ):

@@ -1,12 +1,16 @@
 """The viewer's protocol: what is generated from it is as it was generated, and requests are checked against it."""
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("jaxtyping", reason="jaxtyping, regard[dev], is not installed")
 
 from regard.viewer.protocol import MESSAGES, RequestError, TileRequest, __main__
+from regard.viewer.protocol.encode import encode
 from regard.viewer.protocol.parse import parse
 
 ROOT = Path(__file__).parents[1]
@@ -14,8 +18,7 @@ TILE = {"type": "tile", "reading": "a", "layer": 1, "head": 2, "level": 0, "row"
 
 
 def test_the_javascript_module_is_as_generated():
-    places = [ROOT / folder / "protocol.js" for folder in ("frontend/src", "src/regard/viewer/assets")]
-    (module,) = (place for place in places if place.exists())
+    module = ROOT / "frontend" / "src" / "protocol.js"
     assert module.read_text("utf-8") == __main__.javascript(), f"python -m regard.viewer.protocol > {module}"
 
 
@@ -52,3 +55,17 @@ def test_a_request_is_parsed_with_its_defaults():
 def test_what_is_no_request_is_refused(message, error):
     with pytest.raises(RequestError, match="^" + error.replace(".", r"\.")):
         parse(message)
+
+
+def test_the_table_in_the_documentation_is_as_generated():
+    page = (ROOT / "docs/view.md").read_text("utf-8")
+    table = page.partition("<!-- python -m regard.viewer.protocol --table -->\n")[2].partition("<!-- end -->")[0]
+    assert table == __main__.table(), "python -m regard.viewer.protocol --table"
+
+
+def test_a_reply_is_encoded_with_its_arrays_aligned():
+    content = encode({"rows": [1, 2], "weights": torch.tensor([[0.25, 0.5]], dtype=torch.float64), "made": None})
+    (length,) = struct.unpack_from("<I", content)
+    assert length % 4 == 0
+    assert json.loads(content[4 : 4 + length]) == {"rows": [1, 2], "made": None, "arrays": [["weights", [1, 2]]]}
+    assert struct.unpack_from("<2f", content, 4 + length) == (0.25, 0.5)

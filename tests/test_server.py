@@ -19,8 +19,9 @@ import regard
 pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is not installed")
 
 from regard.viewer import server as serving_module
-from regard.viewer.api import LIMIT, Desk, Refusal
+from regard.viewer.api import ViewerAPI, reading_id
 from regard.viewer.bundle import served_page
+from regard.viewer.protocol import TEXT_LIMIT, RequestError
 
 ARROW = "Time flies like an arrow"
 
@@ -52,16 +53,16 @@ def request(address, method="GET", path="/", body=None, timeout=60, **headers):
         connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body)
     response = connection.getresponse()
-    found = response.status, response.headers, response.read()
+    result = response.status, response.headers, response.read()
     connection.close()
-    return found
+    return result
 
 
 def ask(address, question, patience=60, **headers):
     """The answer to a question, asked again until it is there."""
     until = time.monotonic() + patience
     while True:
-        status, _, content = request(address, "POST", "/ask", json.dumps(question).encode(), **headers)
+        status, _, content = request(address, "POST", "/api", json.dumps(question).encode(), **headers)
         if status != 200:
             answer = Answered(json.loads(content))
         else:
@@ -72,12 +73,12 @@ def ask(address, question, patience=60, **headers):
                 answer[name], at = torch.tensor(numbers).view(shape), at + numbers.nbytes
             assert at == len(content)
         answer.status = status
-        if "working" not in answer or time.monotonic() > until:
+        if "progress" not in answer or time.monotonic() > until:
             return answer
 
 
 def read(address, text=ARROW, **more):
-    return ask(address, {"what": "read", "text": text, **more})
+    return ask(address, {"type": "read", "text": text, **more})
 
 
 def goes_on(address):
@@ -99,7 +100,7 @@ def test_the_page_and_its_files(address):
         assert gzip.decompress(packed) == plain
     assert request(address, path="/assets/../cli.py")[0] == 404
     assert request(address, path="/nothing")[0] == 404
-    assert request(address, path="/ask")[0] == 405
+    assert request(address, path="/api")[0] == 405
 
 
 def test_the_first_load_is_light():
@@ -112,16 +113,16 @@ def test_the_first_load_is_light():
 
 
 def test_start_and_card(address, lens):
-    start = ask(address, {"what": "start"})
-    assert start == {"models": ["all-MiniLM-L6-v2"], "limit": LIMIT, "first": {"text": ARROW, "pair": None}}
+    start = ask(address, {"type": "start"})
+    assert start == {"models": ["all-MiniLM-L6-v2"], "opening": {"text": ARROW, "pair": None}}
     card, reading = read(address), lens.read(ARROW)
     assert card["units"] == [unit.text for unit in reading.units]
     assert card["special"] == [0, 6]
     assert card["second"] is None
-    assert 0 < card["memory"]["reading"] <= card["memory"]["kept"] <= card["memory"]["limit"]
+    assert 0 < card["memory"]["reading"] <= card["memory"]["used"] <= card["memory"]["limit"]
     pair = read(address, "How old are you?", pair="What is your age?")
     assert pair["units"][pair["second"]] == "What"
-    assert ask(address, {"what": "card", "reading": card["reading"]})["units"] == card["units"]
+    assert ask(address, {"type": "metadata", "reading": card["reading"]})["units"] == card["units"]
 
 
 def test_the_numbers_are_those_of_python(address, lens):
@@ -131,24 +132,26 @@ def test_the_numbers_are_those_of_python(address, lens):
     """
     text = "The unbelievable cat sat on the mat; the tokenizer slept."
     reading, key = lens.read(text), read(address, text)["reading"]
-    about = {"reading": key, "layer": 3}
+    fields = {"reading": key, "layer": 3}
     for side, expected in (("from", reading.units[2].attends_to(3)), ("to", reading.units[2].attended_by(3))):
-        found = ask(address, {"what": "look", "word": 2, "side": side, **about})["weights"]
-        torch.testing.assert_close(found, expected, atol=0, rtol=0)
-    torch.testing.assert_close(ask(address, {"what": "all", **about})["weights"], reading.weights(3), atol=0, rtol=0)
-    tile = {"what": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **about}
+        reply = ask(address, {"type": "word_weights", "word": 2, "side": side, **fields})["weights"]
+        torch.testing.assert_close(reply, expected, atol=0, rtol=0)
+    torch.testing.assert_close(
+        ask(address, {"type": "layer_weights", **fields})["weights"], reading.weights(3), atol=0, rtol=0
+    )
+    tile = {"type": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **fields}
     torch.testing.assert_close(ask(address, tile)["cells"], reading.weights(3, 7), atol=1e-7, rtol=1e-5)
     words = [unit.index for unit in reading.words]
-    found = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
-    torch.testing.assert_close(found, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
+    reply = ask(address, {**tile, "hide": True, "reduce": "max"})["cells"]
+    torch.testing.assert_close(reply, reading.weights(3, 7)[words][:, words], atol=1e-7, rtol=1e-5)
     unit = next(unit for unit in reading.units if len(unit.tokens) > 1)
     walk = reading.explain(unit, 3, 7)
-    found = ask(address, {"what": "walk", "head": 7, "token": unit.tokens[1], "all": True, **about})
-    assert found["rows"] == list(range(len(reading.tokens)))
+    reply = ask(address, {"type": "walk", "head": 7, "token": unit.tokens[1], "all": True, **fields})
+    assert reply["rows"] == list(range(len(reading.tokens)))
     for name in ("query", "scores", "scaled", "weights", "context", "x"):
-        torch.testing.assert_close(found[name], getattr(walk, name)[1].float(), atol=0, rtol=0)
-    assert found["error"] == walk.error < 1e-5
-    compared = ask(address, {"what": "compare", "word": "bank", "texts": ["A river bank.", "The bank paid the bank."]})
+        torch.testing.assert_close(reply[name], getattr(walk, name)[1].float(), atol=0, rtol=0)
+    assert reply["error"] == walk.error < 1e-5
+    compared = ask(address, {"type": "compare", "word": "bank", "texts": ["A river bank.", "The bank paid the bank."]})
     assert [place["start"] for place in compared["places"]] == [8, 4, 18]
     assert compared["similarity"].shape == (7, 3, 3)
     expected = torch.cosine_similarity(
@@ -160,14 +163,14 @@ def test_the_numbers_are_those_of_python(address, lens):
 def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, lens):
     """The length is that of v W_O, as in the terminal: a sink has much of the weight and adds little."""
     walk = lens.read(ARROW).explain("flies", 5, 11)
-    found = ask(address, {"what": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
-    projection = lens.model.inside[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
+    reply = ask(address, {"type": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
+    projection = lens.model.projections[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
     lengths = (walk.values @ projection.T).norm(dim=-1)
-    assert found["projected"] is True
-    torch.testing.assert_close(found["lengths"], lengths.float(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(found["carried"], walk.carried[0].float(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found["carried"], (walk.weights[0] * lengths).float(), atol=1e-4, rtol=0)
-    assert found["carried_total"] == pytest.approx(float(walk.weights[0] @ lengths), abs=1e-3)
+    assert reply["projected"] is True
+    torch.testing.assert_close(reply["lengths"], lengths.float(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(reply["carried"], walk.carried[0].float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(reply["carried"], (walk.weights[0] * lengths).float(), atol=1e-4, rtol=0)
+    assert reply["carried_total"] == pytest.approx(float(walk.weights[0] @ lengths), abs=1e-3)
 
 
 def test_a_comparison_leaves_out_the_texts_that_lack_the_word(address):
@@ -176,55 +179,55 @@ def test_a_comparison_leaves_out_the_texts_that_lack_the_word(address):
         "No such word here, in a text that is longer than the sixty characters shown.",
         "The bank.",
     ]
-    found = ask(address, {"what": "compare", "word": "bank", "texts": texts})
-    assert [place["text"] for place in found["places"]] == [texts[0], texts[2]]
-    assert [text["text"] for text in found["left_out"]] == [1]
-    assert found["left_out"][0]["why"].startswith(
+    reply = ask(address, {"type": "compare", "word": "bank", "texts": texts})
+    assert [place["text"] for place in reply["places"]] == [texts[0], texts[2]]
+    assert [text["text"] for text in reply["left_out"]] == [1]
+    assert reply["left_out"][0]["reason"].startswith(
         "In “No such word here, in a text that is longer than the sixt…”: There"
     )
-    assert ask(address, {"what": "compare", "word": "bank", "texts": texts[::2]})["left_out"] == []
+    assert ask(address, {"type": "compare", "word": "bank", "texts": texts[::2]})["left_out"] == []
 
 
 def test_identical_texts_are_one_group(address):
-    found = ask(address, {"what": "compare", "word": "bank", "texts": ["The bank lent her the money."] * 4})
-    assert found["clusters"] == [[0, 1, 2, 3], []]
-    assert not found["plane"].isnan().any()
+    reply = ask(address, {"type": "compare", "word": "bank", "texts": ["The bank lent her the money."] * 4})
+    assert reply["clusters"] == [[0, 1, 2, 3], []]
+    assert not reply["plane"].isnan().any()
 
 
 def test_a_word_that_occurs_too_often_to_be_compared(address):
-    found = ask(address, {"what": "compare", "word": "the", "texts": ["the cat and the dog " * 20] * 3})
-    assert (found.status, found["error"]) == (400, "“the” occurs more than 64 times, the most that can be compared.")
+    reply = ask(address, {"type": "compare", "word": "the", "texts": ["the cat and the dog " * 20] * 3})
+    assert (reply.status, reply["error"]) == (400, "“the” occurs more than 64 times, the most that can be compared.")
 
 
 # Readings come and go
 
-ABOUT = {
-    "card": {},
-    "look": {"layer": 0, "word": 0},
-    "all": {"layer": 0},
-    "thumbs": {"layer": 0},
+FIELDS = {
+    "metadata": {},
+    "word_weights": {"layer": 0, "word": 0},
+    "layer_weights": {"layer": 0},
+    "thumbnails": {"layer": 0},
     "tile": {"layer": 0, "head": 0, "level": 0, "row": 0, "column": 0},
     "walk": {"layer": 0, "head": 0, "token": 0},
     "page": {"layer": 0, "head": 0},
 }
 
 
-@pytest.mark.parametrize("what", ABOUT)
-def test_a_server_that_was_started_anew_says_so_to_the_program(address, what):
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_server_that_was_started_anew_says_so_to_the_program(address, kind):
     """A page from before the restart can act on it: it reads its text again, which has the same name."""
-    text = f"A server that was restarted before {what}"
-    key = regard.viewer.api._name("all-MiniLM-L6-v2", text, "")
-    found = ask(address, {"what": what, "reading": key, **ABOUT[what]})
-    assert (found.status, found["code"]) == (404, "unknown_reading")
+    text = f"A server that was restarted before {kind}"
+    key = reading_id("all-MiniLM-L6-v2", text, "")
+    reply = ask(address, {"type": kind, "reading": key, **FIELDS[kind]})
+    assert (reply.status, reply["code"]) == (404, "unknown_reading")
     assert read(address, text)["reading"] == key
-    assert ask(address, {"what": what, "reading": key, **ABOUT[what]}).status == 200
+    assert ask(address, {"type": kind, "reading": key, **FIELDS[kind]}).status == 200
 
 
 def test_a_reading_knows_the_whole_text_that_it_was_made_of(address):
     text, pair = "A long text. " * 300, "And its pair."
     for asked in ({"text": text}, {"text": text, "pair": pair}):
         key = read(address, **asked)["reading"]
-        card = ask(address, {"what": "card", "reading": key})
+        card = ask(address, {"type": "metadata", "reading": key})
         assert card["source"] == {"model": "all-MiniLM-L6-v2", "pair": None, **asked}
 
 
@@ -247,86 +250,86 @@ def slow(lens):
 
 
 @pytest.fixture
-def desk(slow):
-    desk = Desk({"slow": lambda: slow})
-    yield desk
-    desk.close()
+def api(slow):
+    api = ViewerAPI({"slow": lambda: slow})
+    yield api
+    api.close()
 
 
 LONG = "a long text " * 400
 
 
-def finished(desk, question):
+def finished(api, question):
     """The answer, asked for as the page asks: with the number of the job."""
-    answer = desk.ask(question)[0]
-    while "working" in answer:
-        answer = desk.ask({**question, "job": answer["job"]})[0]
+    answer = api.handle(question)
+    while "progress" in answer:
+        answer = api.handle({**question, "job": answer["job"]})
     return answer
 
 
-def test_a_short_text_does_not_wait_for_a_long_one(desk, slow):
-    assert desk.ask({"what": "read", "text": LONG})[0]["working"] == 0.5
-    assert finished(desk, {"what": "read", "text": ARROW})["units"][1:-1] == ARROW.split()
-    compared = finished(desk, {"what": "compare", "word": "cat", "texts": ["a cat sat", "the cat sat"]})
+def test_a_short_text_does_not_wait_for_a_long_one(api, slow):
+    assert api.handle({"type": "read", "text": LONG})["progress"] == 0.5
+    assert finished(api, {"type": "read", "text": ARROW})["units"][1:-1] == ARROW.split()
+    compared = finished(api, {"type": "compare", "word": "cat", "texts": ["a cat sat", "the cat sat"]})
     assert len(compared["places"]) == 2
-    assert "working" in desk.ask({"what": "read", "text": LONG})[0]
-    assert "working" in desk.ask({"what": "read", "text": LONG + "another"})[0]  # one long text at a time
+    assert "progress" in api.handle({"type": "read", "text": LONG})
+    assert "progress" in api.handle({"type": "read", "text": LONG + "another"})  # one long text at a time
     assert LONG + "another" not in slow.begun
     slow.go.set()
-    assert "units" in finished(desk, {"what": "read", "text": LONG + "another"})
+    assert "units" in finished(api, {"type": "read", "text": LONG + "another"})
 
 
-def test_what_was_cancelled_stays_cancelled(desk, slow):
-    started = desk.ask({"what": "read", "text": LONG})[0]
-    assert desk.ask({"what": "cancel", "job": started["job"]})[0] == {"given_up": 1}
-    key = regard.viewer.api._name("slow", LONG, "")
-    for what in ABOUT:
-        with pytest.raises(Refusal, match="cancelled: read it again") as refused:
-            desk.ask({"what": what, "reading": key, **ABOUT[what]})
+def test_what_was_cancelled_stays_cancelled(api, slow):
+    started = api.handle({"type": "read", "text": LONG})
+    assert api.handle({"type": "cancel", "job": started["job"]}) == {"jobs": 1}
+    key = reading_id("slow", LONG, "")
+    for kind in FIELDS:
+        with pytest.raises(RequestError, match="cancelled: read it again") as refused:
+            api.handle({"type": kind, "reading": key, **FIELDS[kind]})
         assert (refused.value.status, refused.value.code) == (409, "cancelled")
-    late = desk.ask({"what": "read", "text": LONG, "job": started["job"]})[0]  # on its way when Cancel was pressed
+    late = api.handle({"type": "read", "text": LONG, "job": started["job"]})  # on its way when Cancel was pressed
     assert late == {"cancelled": True}
     assert slow.begun == [LONG]
     slow.go.set()
-    assert "units" in finished(desk, {"what": "read", "text": LONG})  # who asks again gets it
+    assert "units" in finished(api, {"type": "read", "text": LONG})  # who asks again gets it
     assert slow.begun == [LONG, LONG]
 
 
-def test_a_reading_that_made_room_is_made_again_after_a_cancellation_too(desk, slow):
+def test_a_reading_that_made_room_is_made_again_after_a_cancellation_too(api, slow):
     slow.go.set()
-    key = finished(desk, {"what": "read", "text": LONG})["reading"]
-    desk.shelf.limit = 0
-    finished(desk, {"what": "read", "text": ARROW})
+    key = finished(api, {"type": "read", "text": LONG})["reading"]
+    api.cache.limit = 0
+    finished(api, {"type": "read", "text": ARROW})
     slow.go.clear()
-    again = desk.ask({"what": "thumbs", "reading": key, "layer": 0})[0]
-    assert desk.ask({"what": "cancel", "job": again["job"]})[0] == {"given_up": 1}
+    again = api.handle({"type": "thumbnails", "reading": key, "layer": 0})
+    assert api.handle({"type": "cancel", "job": again["job"]}) == {"jobs": 1}
     slow.go.set()
-    assert "shares" in desk.ask({"what": "thumbs", "reading": key, "layer": 0}, wait=20)[1]
+    assert "shares" in api.handle({"type": "thumbnails", "reading": key, "layer": 0}, wait=20)
 
 
 def test_the_same_text_has_the_same_bits_in_every_thread(lens):
     """Also where the number of threads was changed meanwhile, on which the rounding of matrix products depends."""
     text = "The unbelievable cat sat on the mat; the tokenizer slept."
     keys = [text + " " * spaces for spaces in (0, 5000)]  # the same tokens, read in the one lane and in the other
-    desk = Desk({"m": lambda: lens})
+    api = ViewerAPI({"m": lambda: lens})
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         for warm in ("a", "a" + " " * 5000):
-            finished(desk, {"what": "read", "text": warm})
+            finished(api, {"type": "read", "text": warm})
         torch.set_num_threads(1)
         expected = lens.read(text)
         with ThreadPoolExecutor(4) as pool:
-            cards = list(pool.map(lambda key: finished(desk, {"what": "read", "text": key}), keys * 2))
+            cards = list(pool.map(lambda key: finished(api, {"type": "read", "text": key}), keys * 2))
         for card in cards:
-            reading = desk.shelf.get(card["reading"])
+            reading = api.cache.get(card["reading"])
             assert torch.equal(reading.hidden, expected.hidden)
-            for found, wanted in zip(reading.attention, expected.attention, strict=True):
-                assert torch.equal(found.lse, wanted.lse)
-                assert torch.equal(found.output, wanted.output)
+            for actual, wanted in zip(reading.attention, expected.attention, strict=True):
+                assert torch.equal(actual.lse, wanted.lse)
+                assert torch.equal(actual.output, wanted.output)
     finally:
         torch.set_num_threads(threads)
-        desk.close()
+        api.close()
 
 
 # Who may come in
@@ -337,7 +340,7 @@ def test_the_same_text_has_the_same_bits_in_every_thread(lens):
 )
 def test_another_name_is_turned_away(address, host):
     assert request(address, Host=host)[0] in (400, 421)
-    assert request(address, "POST", "/ask", b'{"what": "start"}', Host=host)[0] in (400, 421)
+    assert request(address, "POST", "/api", b'{"type": "start"}', Host=host)[0] in (400, 421)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LOCALHOST"])
@@ -349,17 +352,17 @@ def test_its_own_names_are_known(address, host):
     "origin", ["http://evil.example", "null", "https://localhost", "http://localhost:1", "http://[", ""]
 )
 def test_a_page_elsewhere_may_not_ask(address, origin):
-    status, _, content = request(address, "POST", "/ask", b'{"what": "start"}', Origin=origin)
-    assert (status, json.loads(content)["error"]) == (403, "Pages of other sites may not ask here.")
+    status, _, content = request(address, "POST", "/api", b'{"type": "start"}', Origin=origin)
+    assert (status, json.loads(content)["error"]) == (403, "Cross-origin request refused.")
     own = f"http://{urlsplit(address).netloc}"
-    assert request(address, "POST", "/ask", b'{"what": "start"}', Origin=own)[0] == 200
+    assert request(address, "POST", "/api", b'{"type": "start"}', Origin=own)[0] == 200
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_nor_by_an_image_or_a_script(address, site):
     assert request(address, path="/assets/viewer.js", Sec_Fetch_Site=site)[0] == 403
     assert request(address, Sec_Fetch_Site=site)[0] == 200  # a link may lead here
-    assert request(address, "POST", "/ask", b"{}", Sec_Fetch_Site=site)[0] == 403
+    assert request(address, "POST", "/api", b"{}", Sec_Fetch_Site=site)[0] == 403
 
 
 def test_the_policy_is_strict(address):
@@ -376,14 +379,14 @@ def test_the_policy_is_strict(address):
 def test_another_address_needs_a_token(serving):
     with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines: give a token"):
         serving_module.application(None, "0.0.0.0")
-    with pytest.raises(ValueError, match="8 characters or more"):
+    with pytest.raises(ValueError, match="at least 8 printable ASCII characters"):
         serving_module.application(None, "0.0.0.0", "secret")
     started = serving("--host", "0.0.0.0", "--token", "open-sesame-42").address
     assert started.endswith("/?token=open-sesame-42")
     address = f"http://127.0.0.1:{urlsplit(started).port}/"
     for path in ("/", "/assets/viewer.js", "/?token=open-sesame-43", "/?token=%C3%A9", "/?token="):
         status, _, content = request(address, path=path)
-        assert (status, "asks for a token" in json.loads(content)["error"]) == (401, True)
+        assert (status, "requires a token" in json.loads(content)["error"]) == (401, True)
     status, headers, _ = request(address, path="/?token=open-sesame-42")
     assert (status, headers["Location"]) == (303, "/")
     cookie = headers["Set-Cookie"]
@@ -397,9 +400,11 @@ def test_another_address_needs_a_token(serving):
 
 
 def test_models_come_only_from_the_list(address):
-    for model in ("/etc", "../..", "bert-base-uncased", "all-MiniLM-L6-v2/", 3, {}, ["all-MiniLM-L6-v2"]):
-        found = read(address, model=model)
-        assert (found.status, found["error"]) == (
+    for model in (3, {}, ["all-MiniLM-L6-v2"]):
+        assert read(address, model=model)["error"].startswith("model: expected a string. Got ")
+    for model in ("/etc", "../..", "bert-base-uncased", "all-MiniLM-L6-v2/"):
+        reply = read(address, model=model)
+        assert (reply.status, reply["error"]) == (
             403,
             "model: expected one of all-MiniLM-L6-v2, which were chosen at the start.",
         )
@@ -408,37 +413,37 @@ def test_models_come_only_from_the_list(address):
 # Bad input
 
 QUESTIONS = {
-    "not JSON": (b"{", "A question is a JSON object, in UTF-8."),
-    "not UTF-8": (b'{"what": "\xff"}', "A question is a JSON object, in UTF-8."),
-    "nothing": (b"", "A question is a JSON object, in UTF-8."),
-    "too deep": (b"[" * 100_000, "A question is a JSON object, in UTF-8."),
-    "a list": (b"[]", "A question is a JSON object with"),
-    "no what": (b"{}", "what: expected one of start, read"),
-    "an odd what": (b'{"what": {}}', "what: expected one of start, read"),
-    "an unknown what": (b'{"what": "__class__"}', "what: expected one of start, read"),
-    "no text": (b'{"what": "read"}', "text: missing."),
-    "an empty text": (b'{"what": "read", "text": " "}', "text: there is no text."),
-    "a number for a text": (b'{"what": "read", "text": 3}', "text: there is no text."),
-    "half a letter": (b'{"what": "read", "text": "a\\ud800"}', "is not valid Unicode"),
+    "not JSON": (b"{", "The request is not JSON in UTF-8."),
+    "not UTF-8": (b'{"type": "\xff"}', "The request is not JSON in UTF-8."),
+    "nothing": (b"", "The request is not JSON in UTF-8."),
+    "too deep": (b"[" * 100_000, "The request is not JSON in UTF-8."),
+    "a list": (b"[]", "Expected a JSON object with"),
+    "no type": (b"{}", "type: expected one of start, read"),
+    "an odd type": (b'{"type": {}}', "type: expected one of start, read"),
+    "an unknown type": (b'{"type": "__class__"}', "type: expected one of start, read"),
+    "no text": (b'{"type": "read"}', "text: missing."),
+    "an empty text": (b'{"type": "read", "text": " "}', "text: there is no text."),
+    "a number for a text": (b'{"type": "read", "text": 3}', "text: there is no text."),
+    "half a letter": (b'{"type": "read", "text": "a\\ud800"}', "is not valid Unicode"),
     "an odd comparison": (
-        b'{"what": "page", "reading": "KEY", "layer": 0, "head": 0, "same": "bank"}',
-        "same: expected",
+        b'{"type": "page", "reading": "KEY", "layer": 0, "head": 0, "comparison": "bank"}',
+        "comparison: expected",
     ),
-    "an unknown reading": (b'{"what": "card", "reading": "0"}', "This reading is not known here"),
-    "an odd reading": (b'{"what": "card", "reading": {}}', "This reading is not known here"),
-    "no texts": (b'{"what": "compare", "word": "a", "texts": []}', "texts: expected 1 to 32 texts."),
-    "odd texts": (b'{"what": "compare", "word": "a", "texts": [1]}', "text: there is no text."),
-    "a word not there": (b'{"what": "compare", "word": "zebra", "texts": ["a cat"]}', "There is no word 'zebra'"),
-    "one place": (b'{"what": "compare", "word": "cat", "texts": ["a cat"]}', "“cat” occurs only once"),
+    "an unknown reading": (b'{"type": "metadata", "reading": "0"}', "Unknown reading"),
+    "an odd reading": (b'{"type": "metadata", "reading": {}}', "reading: expected a string."),
+    "no texts": (b'{"type": "compare", "word": "a", "texts": []}', "texts: expected 1 to 32 texts."),
+    "odd texts": (b'{"type": "compare", "word": "a", "texts": [1]}', "text: there is no text."),
+    "a word not there": (b'{"type": "compare", "word": "zebra", "texts": ["a cat"]}', "There is no word 'zebra'"),
+    "one place": (b'{"type": "compare", "word": "cat", "texts": ["a cat"]}', "“cat” occurs only once"),
 }
 
 
 @pytest.mark.parametrize(("body", "message"), QUESTIONS.values(), ids=QUESTIONS)
 def test_what_is_no_question_gets_a_clear_message(address, body, message):
     body = body.replace(b"KEY", read(address)["reading"].encode())
-    status, _, content = request(address, "POST", "/ask", body)
-    while status == 200 and b'"working"' in content[:60]:
-        status, _, content = request(address, "POST", "/ask", body)
+    status, _, content = request(address, "POST", "/api", body)
+    while status == 200 and b'"progress"' in content[:60]:
+        status, _, content = request(address, "POST", "/api", body)
     assert 400 <= status < 500, content
     assert message in json.loads(content)["error"]
     goes_on(address)
@@ -451,38 +456,38 @@ WHERE = {
     "level": "tile",
     "row": "tile",
     "column": "tile",
-    "word": "look",
+    "word": "word_weights",
     "token": "walk",
 }
 
 
 @pytest.mark.parametrize("value", [-1, 1, 2**31, 2**70, 0.0, "0", None, True, [], -(2**70), 99])
-@pytest.mark.parametrize("part", PARTS)
-def test_indices_out_of_range_are_refused(address, part, value):
+@pytest.mark.parametrize("name", PARTS)
+def test_indices_out_of_range_are_refused(address, name, value):
     key = read(address)["reading"]
-    found = ask(address, {"what": WHERE[part], "reading": key, "side": "from", **PARTS, part: value})
-    if value == 1 and value is not True and part in ("layer", "head", "word", "token"):
-        assert found.status == 200
+    reply = ask(address, {"type": WHERE[name], "reading": key, "side": "from", **PARTS, name: value})
+    if value == 1 and value is not True and name in ("layer", "head", "word", "token"):
+        assert reply.status == 200
         return
-    assert found.status == 400, found
-    assert part in found["error"] or "There is no tile" in found["error"]
+    assert reply.status == 400, reply
+    assert name in reply["error"] or "There is no tile" in reply["error"]
 
 
 @pytest.mark.parametrize(
-    ("part", "value"), [("side", "left"), ("reduce", "sum"), ("hide", "yes"), ("side", []), ("hide", 7)]
+    ("name", "value"), [("side", "left"), ("reduce", "sum"), ("hide", "yes"), ("side", []), ("hide", 7)]
 )
-def test_choices_are_named(address, part, value):
-    what = {"side": "look"}.get(part, "tile")
-    found = ask(address, {"what": what, "reading": read(address)["reading"], **PARTS, part: value})
-    assert found.status == 400
-    assert found["error"].startswith(f"{part}: expected one of")
+def test_choices_are_named(address, name, value):
+    kind = {"side": "word_weights"}.get(name, "tile")
+    reply = ask(address, {"type": kind, "reading": read(address)["reading"], **PARTS, name: value})
+    assert reply.status == 400
+    assert reply["error"].startswith(f"{name}: expected one of")
 
 
 def test_a_text_over_the_limit(address):
-    found = read(address, "a " * (LIMIT // 2) + "a")
-    assert (found.status, found["error"]) == (413, "text: it has 1,048,577 characters, and the limit is 1,048,576.")
-    status, _, content = request(address, "POST", "/ask", b" " * (serving_module.BODY + 1))
-    assert (status, json.loads(content)["error"]) == (413, "The question is longer than 8,388,608 bytes.")
+    reply = read(address, "a " * (TEXT_LIMIT // 2) + "a")
+    assert (reply.status, reply["error"]) == (413, "text: it has 1,048,577 characters, and the limit is 1,048,576.")
+    status, _, content = request(address, "POST", "/api", b" " * (serving_module.BODY_LIMIT + 1))
+    assert (status, json.loads(content)["error"]) == (413, "The request is longer than 8,388,608 bytes.")
     goes_on(address)
 
 
@@ -499,14 +504,14 @@ def test_a_thousand_requests_at_once(address):
     key = read(address)["reading"]
     statuses = []
 
-    def one(n):
-        found = ask(address, {"what": "look", "reading": key, "layer": n % 6, "word": n % 7, "side": "from"})
-        statuses.append(found.status)
-        assert found.status in (200, 503)
-        assert found.status == 200 or found["error"] == "Too many questions at once: try again in a moment."
+    def request_weights(n):
+        reply = ask(address, {"type": "word_weights", "reading": key, "layer": n % 6, "word": n % 7, "side": "from"})
+        statuses.append(reply.status)
+        assert reply.status in (200, 503)
+        assert reply.status == 200 or reply["error"] == "Too many requests at once: try again in a moment."
 
     with ThreadPoolExecutor(200) as pool:
-        list(pool.map(one, range(1000)))
+        list(pool.map(request_weights, range(1000)))
     assert len(statuses) == 1000
     assert statuses.count(200) >= 500
     goes_on(address)
@@ -515,19 +520,21 @@ def test_a_thousand_requests_at_once(address):
 def test_a_cancelled_request(address):
     where = urlsplit(address)
     text = " ".join(f"cancelled{n}" for n in range(2000))
-    body = json.dumps({"what": "read", "text": text}).encode()
+    body = json.dumps({"type": "read", "text": text}).encode()
     for _ in range(20):
-        with socket.create_connection((where.hostname, where.port)) as one:
-            one.sendall(b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, and gone
-    assert ask(address, {"what": "cancel", "job": 10**9})["given_up"] == 0
+        with socket.create_connection((where.hostname, where.port)) as connection:
+            connection.sendall(
+                b"POST /api HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, and gone
+    assert ask(address, {"type": "cancel", "job": 10**9})["jobs"] == 0
     goes_on(address)
 
 
 def test_a_client_that_sends_a_byte_a_second(address):
     """Is let go after ten seconds, and keeps nobody else from being served meanwhile."""
     where = urlsplit(address)
-    head = b"POST /ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    head = b"POST /api HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
 
     def drip(at_once, slowly):
         """What the server says in the end, and the seconds until then."""
@@ -571,10 +578,10 @@ def test_memory_is_bounded(serving):
     keys = [read(address, text)["reading"] for text in texts]
     memory = read(address, texts[-1])["memory"]
     assert memory["limit"] == 40 << 20
-    assert memory["kept"] <= memory["limit"]
+    assert memory["used"] <= memory["limit"]
     assert memory["readings"] < len(texts) + 1
     for n in range(60):
         key = keys[n % len(keys)]
-        tile = ask(address, {"what": "tile", "reading": key, **PARTS})
+        tile = ask(address, {"type": "tile", "reading": key, **PARTS})
         assert tile.status == 200, tile
-    assert read(address, texts[0])["memory"]["kept"] <= 40 << 20
+    assert read(address, texts[0])["memory"]["used"] <= 40 << 20

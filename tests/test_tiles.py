@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regard.viewer import tiles
-from regard.viewer.cache import Cancelled, Jobs, Shelf, Working, size_of
+from regard.viewer.cache import LRUCache, size_of
+from regard.viewer.jobs import Cancelled, JobQueue, Pending
 from regard.viewer.tiles import Matrix
 from support import readings as _readings
 from support.readings import made
@@ -26,14 +27,14 @@ def expected(matrix, level):
     width = 1 << level
     cells = range(0, len(shown), width)
     reduce = torch.Tensor.mean if matrix.reduce == "mean" else torch.Tensor.max
-    found = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
-    return torch.tensor(found)
+    result = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
+    return torch.tensor(result)
 
 
 def assembled(matrix, level, overview=None):
     """All tiles of a level, put together."""
     cells = -(-matrix.size // (1 << level))
-    count = -(-cells // tiles.TILE)
+    count = -(-cells // tiles.TILE_SIZE)
     rows = [torch.cat([matrix.tile(level, y, x, overview) for x in range(count)], 1) for y in range(count)]
     return torch.cat(rows)
 
@@ -48,16 +49,16 @@ def assembled(matrix, level, overview=None):
 )
 def test_every_cell_of_every_level(words, reduce, hide, tile, block, rule):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE", tile)
-        patch.setattr(tiles, "BLOCK", block)
-        patch.setattr(tiles, "BASE", 1)
+        patch.setattr(tiles, "TILE_SIZE", tile)
+        patch.setattr(tiles, "BLOCK_SIZE", block)
+        patch.setattr(tiles, "OVERVIEW_LEVEL", 1)
         reading = made(" ".join(f"w{n}" for n in range(words)), **_readings.RULES[rule])
         matrix = Matrix(reading, 1, 4, reduce, hide)
         assert matrix.size == words + (not hide)
         assert -(-matrix.size // (1 << matrix.top)) <= tile
-        told = []
-        overview = matrix.overview(told.append) if matrix.needs_overview else None
-        assert told == sorted(told)
+        reported = []
+        overview = matrix.overview(reported.append) if matrix.needs_overview else None
+        assert reported == sorted(reported)
         for level in range(matrix.top + 1):
             torch.testing.assert_close(assembled(matrix, level), expected(matrix, level), atol=1e-6, rtol=0)
             torch.testing.assert_close(assembled(matrix, level, overview), expected(matrix, level), atol=1e-6, rtol=0)
@@ -71,32 +72,32 @@ def test_a_tile_that_is_not_there():
 
 
 @pytest.mark.parametrize("whole", [10, 2048])
-def test_a_thumb_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole):
-    monkeypatch.setattr(tiles, "WHOLE", whole)
-    monkeypatch.setattr(tiles, "THUMB", 8)
+def test_a_thumbnail_is_of_all_rows_or_of_the_first_of_each_cell(monkeypatch, whole):
+    monkeypatch.setattr(tiles, "SAMPLED_UNITS", whole)
+    monkeypatch.setattr(tiles, "THUMBNAIL_SIZE", 8)
     matrix = Matrix(made(" ".join(f"w{n}" for n in range(30))), 0, 1, "max")
     weights = matrix.reading.weights(0, 1)
     rows = weights if whole > 31 else torch.zeros_like(weights).index_copy(0, torch.arange(0, 31, 4), weights[::4])
     cells = [[rows[i : i + 4, j : j + 4].max() for j in range(0, 31, 4)] for i in range(0, 31, 4)]
-    torch.testing.assert_close(matrix.thumb(), torch.tensor(cells))
+    torch.testing.assert_close(matrix.thumbnail(), torch.tensor(cells))
 
 
 @pytest.mark.parametrize("hide", [False, True], ids=["with [S]", "without [S]"])
 @pytest.mark.parametrize("rule", ["plain", "causal", "softcap, scale and sinks"])
-def test_the_thumbs_of_a_layer_are_those_of_its_heads(monkeypatch, rule, hide):
-    monkeypatch.setattr(tiles, "THUMB", 8)
+def test_the_thumbnails_of_a_layer_are_those_of_its_heads(monkeypatch, rule, hide):
+    monkeypatch.setattr(tiles, "THUMBNAIL_SIZE", 8)
     reading = made(" ".join(f"w{n}" for n in range(37)), **_readings.RULES[rule])
-    together = tiles.thumbs(reading, 1, hide)
+    together = tiles.thumbnails(reading, 1, hide)
     assert together.shape == (6, 5, 5)
-    heads = torch.stack([Matrix(reading, 1, head, "max", hide).thumb() for head in range(6)])
+    heads = torch.stack([Matrix(reading, 1, head, "max", hide).thumbnail() for head in range(6)])
     torch.testing.assert_close(together, heads, atol=1e-6, rtol=0)
-    monkeypatch.setattr(tiles, "AT_ONCE", 0)  # as where the weights of all heads are too many
-    told = []
-    torch.testing.assert_close(tiles.thumbs(reading, 1, hide, told.append), heads, atol=0, rtol=0)
-    assert told == [n / 6 for n in range(6)]
+    monkeypatch.setattr(tiles, "DENSE_LIMIT", 0)  # as where the weights of all heads are too many
+    reported = []
+    torch.testing.assert_close(tiles.thumbnails(reading, 1, hide, reported.append), heads, atol=0, rtol=0)
+    assert reported == [n / 6 for n in range(6)]
 
 
-def test_thumbs_ask_for_the_weights_once(monkeypatch):
+def test_thumbnails_ask_for_the_weights_once(monkeypatch):
     """Which takes no longer than the dense weights; head by head it took several times as long."""
     asked = []
     reading = made(" ".join(f"w{n}" for n in range(300)))
@@ -104,16 +105,16 @@ def test_thumbs_ask_for_the_weights_once(monkeypatch):
     monkeypatch.setattr(type(weights), "__getitem__", lambda *_: asked.append("a part"))
     grouped = type(weights).grouped
     monkeypatch.setattr(type(weights), "grouped", lambda *a, **k: (asked.append("all"), grouped(*a, **k))[1])
-    assert tiles.thumbs(reading, 0, False).shape == (6, 38, 38)
+    assert tiles.thumbnails(reading, 0, False).shape == (6, 38, 38)
     assert asked == ["all"]
 
 
 def test_a_text_of_special_tokens_alone_cannot_hide_them():
     reading = made("a b")
     reading = replace(reading, unit_spans=[(None, [n]) for n in range(len(reading.tokens))])
-    assert tiles.thumbs(reading, 0, False).shape == (6, 3, 3)
-    for asked in (lambda: tiles.thumbs(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
-        with pytest.raises(LookupError, match="no words that can be seen: show its special tokens"):
+    assert tiles.thumbnails(reading, 0, False).shape == (6, 3, 3)
+    for asked in (lambda: tiles.thumbnails(reading, 0, True), lambda: Matrix(reading, 0, 0, hide=True).tile(0, 0, 0)):
+        with pytest.raises(LookupError, match="All units of this text are special tokens"):
             asked()
 
 
@@ -126,21 +127,21 @@ def test_a_layout_does_not_keep_its_reading():
     assert gone() is None
 
 
-# The shelf
+# The cache
 
 
-def test_a_shelf_lets_go_of_the_least_used():
-    shelf = Shelf(100)
+def test_a_cache_evicts_the_least_recently_used():
+    cache = LRUCache(100)
     for key in "abc":
-        shelf.put(key, key.upper(), 40)
-    assert (list(shelf), shelf.used) == (["b", "c"], 80)
-    assert shelf.get("b") == "B"
-    shelf.put("d", "D", 40)
-    assert list(shelf) == ["b", "d"]
-    shelf.put("b", "B", 90)  # the same again, larger
-    assert (list(shelf), shelf.used) == (["b"], 90)
-    shelf.put("e", "E", 1000)  # too large, and the only one
-    assert (shelf.get("e"), shelf.get("b")) == ("E", None)
+        cache.put(key, key.upper(), 40)
+    assert (list(cache), cache.used) == (["b", "c"], 80)
+    assert cache.get("b") == "B"
+    cache.put("d", "D", 40)
+    assert list(cache) == ["b", "d"]
+    cache.put("b", "B", 90)  # the same again, larger
+    assert (list(cache), cache.used) == (["b"], 90)
+    cache.put("e", "E", 1000)  # too large, and the only one
+    assert (cache.get("e"), cache.get("b")) == ("E", None)
 
 
 def test_sizes_count_each_storage_once():
@@ -148,41 +149,41 @@ def test_sizes_count_each_storage_once():
     assert size_of([whole, whole[:10], None, whole.view(10, 10)]) == 400
 
 
-def test_work_is_shared_told_and_cancelled():
-    jobs, go, told = Jobs(), threading.Event(), []
+def test_work_is_shared_reported_and_cancelled():
+    jobs, go, reported = JobQueue(), threading.Event(), []
 
     def work(progress):
-        told.append("begun")
+        reported.append("begun")
         progress(0.25)
         go.wait(10)
         progress(0.75)
         return "done"
 
-    with pytest.raises(Working) as working:
+    with pytest.raises(Pending) as pending:
         jobs.result("a", work, 0.1)
-    assert working.value.share == 0.25
-    with pytest.raises(Working) as waiting:
+    assert pending.value.progress == 0.25
+    with pytest.raises(Pending) as waiting:
         jobs.result("b", lambda progress: "b", 0.01)
-    assert waiting.value.share is None
+    assert waiting.value.progress is None
     go.set()
     assert [jobs.result(key, work, 10) for key in "ab"] == ["done", "b"]
-    assert told == ["begun"]
+    assert reported == ["begun"]
     go.clear()
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("c", work, 0.1)
     assert jobs.cancel(3) == ["c"]
-    assert [jobs.was_cancelled(number) for number in (2, 3, None, {})] == [False, True, False, False]
+    assert [jobs.was_cancelled(number) for number in (2, 3, None)] == [False, True, False]
     go.set()
     assert jobs.result("d", lambda progress: "the next", 10) == "the next"
     jobs.close()
 
 
 def test_each_lane_has_its_turn():
-    jobs, go = Jobs(), threading.Event()
-    with pytest.raises(Working):
+    jobs, go = JobQueue(), threading.Event()
+    with pytest.raises(Pending):
         jobs.result("long", lambda progress: go.wait(10), 0)
     assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("another long", lambda progress: "done", 0)
     go.set()
     assert jobs.result("another long", lambda progress: "done", 10) == "done"
@@ -190,8 +191,8 @@ def test_each_lane_has_its_turn():
 
 
 def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
-    monkeypatch.setattr("regard.viewer.cache.PATIENCE", 0.1)
-    jobs, ended = Jobs(), threading.Event()
+    monkeypatch.setattr("regard.viewer.jobs.ABANDONED", 0.1)
+    jobs, ended = JobQueue(), threading.Event()
 
     def work(progress):
         try:
@@ -201,7 +202,7 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
         finally:
             ended.set()
 
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("a", work, 0.01)
     assert ended.wait(5)
     with pytest.raises(Cancelled):
@@ -209,33 +210,33 @@ def test_work_that_nobody_asks_for_is_given_up(monkeypatch):
 
 
 def test_a_result_that_nobody_comes_for_is_let_go():
-    jobs, go, thing = Jobs(), threading.Event(), None
+    jobs, go, thing = JobQueue(), threading.Event(), None
 
     def work(progress):
         nonlocal thing
         go.wait(10)
-        found = torch.zeros(1)
-        thing = weakref.ref(found)
-        return found
+        result = torch.zeros(1)
+        thing = weakref.ref(result)
+        return result
 
-    with pytest.raises(Working):
+    with pytest.raises(Pending):
         jobs.result("a", work, 0)
     go.set()
     jobs.result("b", lambda progress: None, 10)
     assert thing() is not None  # it may still be asked for
-    jobs._jobs["a"].asked -= 60
+    jobs._jobs["a"].last_asked -= 60
     jobs.result("c", lambda progress: None, 10)
     assert thing() is None
     jobs.close()
 
 
 def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
-    jobs, go = Jobs(), threading.Event()
+    jobs, go = JobQueue(), threading.Event()
     for n in range(64):
-        with pytest.raises(Working):
+        with pytest.raises(Pending):
             jobs.result(n, lambda progress: go.wait(10), 0)
     for job in jobs._jobs.values():
-        job.asked -= 60
+        job.last_asked -= 60
     assert jobs.result("short", lambda progress: "short", 10, "short") == "short"
     assert len(jobs._jobs) == 1  # the one under way
     go.set()
@@ -243,7 +244,7 @@ def test_jobs_that_nobody_waits_for_take_no_place_in_the_queue():
 
 
 def test_what_work_raises_reaches_the_asker_and_is_forgotten():
-    jobs = Jobs()
+    jobs = JobQueue()
 
     def fail(progress):
         raise ValueError("no")
@@ -256,9 +257,9 @@ def test_what_work_raises_reaches_the_asker_and_is_forgotten():
 
 
 def test_a_queue_too_long_is_refused():
-    jobs, go = Jobs(), threading.Event()
+    jobs, go = JobQueue(), threading.Event()
     for n in range(64):
-        with pytest.raises(Working):
+        with pytest.raises(Pending):
             jobs.result(n, lambda progress: go.wait(10), 0)
     with pytest.raises(OverflowError, match="Too much is being computed at once"):
         jobs.result("more", lambda progress: 1, 0)

@@ -118,8 +118,8 @@ def test_a_long_text_can_be_pointed_at_and_keeps_its_place(tab, causal, small):
     assert sum(float(row["weight"]) for row in rows) == pytest.approx(4, abs=1e-3), "all of the weight of four heads"
     drawn = weights[:, 395]
     carried = float(drawn[drawn >= 0.01].sum()) / 4
-    said = float(re.search(r"carry ([\d.]+) %", page.inner_text("#share-says"))[1])
-    assert said == pytest.approx(100 * carried, abs=0.51)
+    text_shown = float(re.search(r"carry ([\d.]+) %", page.inner_text("#share-says"))[1])
+    assert text_shown == pytest.approx(100 * carried, abs=0.51)
     words_left = page.locator("#from .gap").first
     words_left.click()
     until(page, lambda: page.locator("#from [data-unit='0']").count() == 1)
@@ -260,21 +260,21 @@ def test_the_walk_shows_what_each_token_adds(tab, lens):
     )
     np.testing.assert_allclose(np.array(rows)[:, 0], walk.weights[0], atol=1e-6)
     np.testing.assert_allclose(np.array(rows)[:, 1], carried, atol=1e-5)
-    said = page.eval_on_selector_all(
+    text_shown = page.eval_on_selector_all(
         "[data-slot=carried] data", "all => all.map((d) => Number(d.getAttribute('value')))"
     )
     share = carried / carried.sum()
     heaviest = int(walk.weights[0].argmax())
-    assert any(abs(number - float(share[heaviest])) < 1e-5 for number in said)
+    assert any(abs(number - float(share[heaviest])) < 1e-5 for number in text_shown)
     assert float(share[heaviest]) < float(walk.weights[0][heaviest]), "the example is one of a sink"
 
 
 def test_the_error_is_a_number_that_a_reader_knows(tab):
     page = tab("view=walk&word=2&layer=5&head=11")
     error = float(page.get_attribute("#error", "value"))
-    said = page.inner_text("#error")
-    assert re.fullmatch(r"0\.0*1", said)
-    assert error <= float(said) <= 10 * error
+    text_shown = page.inner_text("#error")
+    assert re.fullmatch(r"0\.0*1", text_shown)
+    assert error <= float(text_shown) <= 10 * error
 
 
 def test_a_map_opens_where_the_link_says(tab, lens):
@@ -325,6 +325,16 @@ def test_identical_texts_are_one_group(tab):
     assert "The vectors are the same in all places." in page.inner_text("#compare-notes")
 
 
+@pytest.mark.parametrize("state", [0, 6])
+def test_the_labels_of_identical_places_do_not_touch_on_a_phone(tab, state):
+    texts = quote(chr(10).join(["The bank lent money."] * 4))
+    page = tab(f"view=compare&same=bank&texts={texts}&after={state}", width=360)
+    boxes = [label.bounding_box() for label in page.locator("#plane text").all()]
+    assert len(boxes) == 4
+    for box, other in itertools.combinations(boxes, 2):
+        assert box["y"] + box["height"] <= other["y"] or other["y"] + other["height"] <= box["y"]
+
+
 def test_the_labels_of_many_places_keep_apart(tab):
     page = tab(f"view=compare&same=bank&texts={quote(chr(10).join([f'{BANK} {n} banks' for n in range(30)]))}")
     assert page.locator("#places li").count() == 60
@@ -334,9 +344,9 @@ def test_the_labels_of_many_places_keep_apart(tab):
     for box in boxes:
         assert box["y"] >= frame["y"] - 1
         assert box["y"] + box["height"] <= frame["y"] + frame["height"] + 1
-    for one, other in itertools.combinations(boxes, 2):
-        apart_x = one["x"] + one["width"] <= other["x"] + 2 or other["x"] + other["width"] <= one["x"] + 2
-        apart_y = one["y"] + one["height"] <= other["y"] + 6 or other["y"] + other["height"] <= one["y"] + 6
+    for box, other in itertools.combinations(boxes, 2):
+        apart_x = box["x"] + box["width"] <= other["x"] + 2 or other["x"] + other["width"] <= box["x"] + 2
+        apart_y = box["y"] + box["height"] <= other["y"] + 6 or other["y"] + other["height"] <= box["y"] + 6
         assert apart_x or apart_y
 
 
@@ -352,7 +362,7 @@ def test_a_server_that_was_started_anew_is_no_matter(tab, serving):
     for view in ("heads", "map", "walk"):
         does(page, lambda view=view: page.click(f"#tab-{view}"))
         assert page.is_hidden("#problem"), page.inner_text("#problem")
-    tab.said.clear()  # the browser itself notes the answer 404
+    tab.messages.clear()  # the browser itself notes the answer 404
 
 
 def test_a_long_text_is_there_after_reloads_and_restarts(tab, serving):
@@ -369,7 +379,7 @@ def test_a_long_text_is_there_after_reloads_and_restarts(tab, serving):
     serving(ARROW, "--port", str(urlsplit(started.address).port))
     does(page, page.reload)
     assert page.input_value("#text") == text
-    tab.said.clear()
+    tab.messages.clear()
 
 
 def test_a_link_to_a_text_that_is_gone_stays_a_plain_message(tab):
@@ -379,7 +389,7 @@ def test_a_link_to_a_text_that_is_gone_stays_a_plain_message(tab):
         assert page.inner_text("#problem") == message
         assert page.is_hidden("#views")
         does(page, page.reload)
-    tab.said.clear()
+    tab.messages.clear()
 
 
 def test_a_cancelled_reading_stays_cancelled(tab):
@@ -389,28 +399,28 @@ def test_a_cancelled_reading_stays_cancelled(tab):
     def slow(route):
         question = json.loads(route.request.post_data)
         asked.append(question)
-        if question["what"] == "read" and question["text"] != ARROW:
+        if question["type"] == "read" and question["text"] != ARROW:
             fixtures.answer_working(route, 0.2)
         else:
             route.continue_()
 
-    page.route("**/ask", slow)
+    page.route("**/api", slow)
     page.fill("#text", "a very long text")
     page.press("#text", "Enter")
     page.wait_for_selector("#progress:visible")
     does(page, lambda: page.click("#cancel"))
     until(page, lambda: "Reading was cancelled" in page.inner_text("#problem"))
-    read = sum(question["what"] == "read" for question in asked)
+    read = sum(question["type"] == "read" for question in asked)
     for view in ("heads", "map", "walk"):
         does(page, lambda view=view: page.click(f"#tab-{view}"))
         assert page.is_visible(f"#{view}")
     page.wait_for_timeout(500)
-    assert sum(question["what"] == "read" for question in asked) == read, "it began again"
+    assert sum(question["type"] == "read" for question in asked) == read, "it began again"
     assert page.input_value("#text") == "a very long text"
     assert f"text={quote(ARROW).replace('%20', '+')}" in page.url
     page.press("#text", "Enter")
     page.wait_for_selector("#progress:visible")
-    assert sum(question["what"] == "read" for question in asked) > read, "it begins again when it is asked for"
+    assert sum(question["type"] == "read" for question in asked) > read, "it begins again when it is asked for"
 
 
 def test_one_choice_of_model_everywhere(tab, causal):
@@ -436,13 +446,13 @@ def test_one_choice_of_model_everywhere(tab, causal):
 def test_a_saved_picture_stands_alone(tab, view):
     page = tab(f"view={view}&word=2&layer=5&head=11&text={quote(f'Time flies {LONG_WORD}')}")
     picture = svg_of(page)
-    said = " ".join(texts_of(picture))
-    assert "all-MiniLM-L6-v2" in said
+    text_shown = " ".join(texts_of(picture))
+    assert "all-MiniLM-L6-v2" in text_shown
     if view == "compare":
         for text in ("bank", "after layer 5", "Similarity", "1.00", "The [bank] lent her the money."):
-            assert text in said
+            assert text in text_shown
         return
-    assert LONG_WORD in said.replace(" ", ""), "the whole text, long word and all"
+    assert LONG_WORD in text_shown.replace(" ", ""), "the whole text, long word and all"
     expected = {
         "sentence": ["Layer 5", "all 12 heads", "flies", "Weight"],
         "heads": ["6 layers × 12 heads", "layer", "head", "Weight", "largest"],
@@ -450,9 +460,9 @@ def test_a_saved_picture_stands_alone(tab, view):
         "walk": ["layer 5, head 11", "flies", "score", "weight"],
     }[view]
     for text in expected:
-        assert text in said, text
+        assert text in text_shown, text
     if view in ("sentence", "map"):
-        assert re.search(r"Donaudampf\S*…\S* stands for", said)
+        assert re.search(r"Donaudampf\S*…\S* stands for", text_shown)
     width, height = (float(picture.get(side)) for side in ("width", "height"))
     assert picture.get("viewBox") == f"0 0 {width:g} {height:g}"
     assert not list(picture.iter("{http://www.w3.org/2000/svg}image")), "shapes, sharp at any size"
@@ -497,8 +507,8 @@ def test_a_saved_page_opens_as_it_was_shown(tab, tmp_path, link):
     content, name = saved(page, "html")
     (tmp_path / name).write_bytes(content)
     alone = tab(base=(tmp_path / name).as_uri(), offline=True)
-    choices = dict(part.split("=") for part in link.split("&"))
-    address = dict(part.split("=") for part in unquote(alone.url.partition("#")[2]).split("&"))
+    choices = dict(pair.split("=") for pair in link.split("&"))
+    address = dict(pair.split("=") for pair in unquote(alone.url.partition("#")[2]).split("&"))
     assert choices.items() <= address.items()
     assert alone.is_visible(f"#{choices['view']}")
     assert alone.get_attribute("#viewer", "data-theme") == choices["theme"]

@@ -98,9 +98,9 @@ def test_a_pair_has_four_directions(tab, lens):
     reading = lens.read("How old are you?", pair="What is your age?")
     does(page, lambda: page.click("#from button >> text=old"))
     row = reading.weights(0).mean(0)[2]
-    for direction, some in (("ab", row[7:]), ("aa", row[:7])):
+    for direction, weights in (("ab", row[7:]), ("aa", row[:7])):
         does(page, lambda direction=direction: page.select_option("#direction", direction))
-        assert numbers(page, "#sentence-says") == pytest.approx(some.topk(3).values.tolist(), abs=1e-6)
+        assert numbers(page, "#sentence-says") == pytest.approx(weights.topk(3).values.tolist(), abs=1e-6)
     does(page, lambda: page.select_option("#direction", "ba"))
     assert page.locator("#lines path").count() == 0
     does(page, lambda: page.click("#from button >> text=age"))
@@ -111,7 +111,7 @@ def test_a_pair_has_four_directions(tab, lens):
 
 def test_many_heads_have_colours_of_their_own(tab):
     page = tab()
-    colours = page.eval_on_selector_all("#swatches button", "all => all.map((one) => getComputedStyle(one).color)")
+    colours = page.eval_on_selector_all("#swatches button", "all => all.map((node) => getComputedStyle(node).color)")
     assert len(set(colours)) == 12
 
 
@@ -160,7 +160,7 @@ def test_the_walk_is_that_of_python(tab, flies):
     walk = flies.explain("flies", layer=3, head=10)
     rows = page.eval_on_selector_all(
         "#step-softmax tbody tr",
-        "all => all.map((row) => [...row.querySelectorAll('data')].map((one) => Number(one.getAttribute('value'))))",
+        "all => all.map((row) => [...row.querySelectorAll('data')].map((node) => Number(node.getAttribute('value'))))",
     )
     score, scaled, weight = np.array(rows).T
     assert np.allclose(score, walk.scores[0], atol=1e-5)
@@ -237,7 +237,7 @@ def test_back_and_forward(tab):
 def test_a_broken_link_opens_what_it_can(tab, link):
     page = tab(link)
     if "reading" in link:
-        tab.said.clear()  # the browser itself notes the 404
+        tab.messages.clear()  # the browser itself notes the 404
         expected = "The server no longer has the text of this link. Paste the text, and press Read."
         assert page.inner_text("#problem") == expected
     else:
@@ -345,7 +345,7 @@ def test_a_map_of_nine_thousand_words(tab, far):
     box = page.locator("#deep").bounding_box()
     page.wait_for_timeout(300)
     row, column = (
-        int(page.get_attribute(*one)) - 1 for one in (("#cell-row", "aria-rowindex"), ("#cell", "aria-colindex"))
+        int(page.get_attribute(*place)) - 1 for place in (("#cell-row", "aria-rowindex"), ("#cell", "aria-colindex"))
     )
     text = page.inner_text("#map-says")
     cell = int(text.partition("mean of ")[2].partition(" ×")[0])
@@ -370,7 +370,9 @@ def test_sentence_and_walk_of_nine_thousand_words(tab, far):
     page = tab("view=sentence&layer=1&word=4321&heads=1", base=far.address)
     row = far.reading.units[4321].attends_to(1, 1)
     assert numbers(page, "#sentence-says") == pytest.approx(row.topk(3).values.tolist(), abs=1e-6)
-    shown = {int(unit) for unit in page.eval_on_selector_all("#to button", "all => all.map((one) => one.dataset.unit)")}
+    shown = {
+        int(unit) for unit in page.eval_on_selector_all("#to button", "all => all.map((node) => node.dataset.unit)")
+    }
     assert set(row.topk(100).indices.tolist()) & {n for n in range(9_002) if row[n] >= 0.001} <= shown
     assert page.locator("#from button").count() == 100
     does(page, lambda: page.click("#tab-walk"))
@@ -400,12 +402,12 @@ def test_progress_is_shown_and_can_be_cancelled(tab):
     def slow(route):
         question = json.loads(route.request.post_data)
         asked.append(question)
-        if question["what"] == "thumbs":
+        if question["type"] == "thumbnails":
             fixtures.answer_working(route, 0.4)
         else:
             route.continue_()
 
-    page.route("**/ask", slow)
+    page.route("**/api", slow)
     page.click("#tab-heads")
     page.wait_for_selector("#progress:visible")
     assert page.inner_text("#progress-says") == "Drawing the heads: 40 %"
@@ -414,7 +416,7 @@ def test_progress_is_shown_and_can_be_cancelled(tab):
     until(page, lambda: page.is_visible("#problem"))
     assert "Cancelled" in page.inner_text("#problem")
     page.wait_for_timeout(300)
-    assert {"what": "cancel", "job": 7} in asked
+    assert {"type": "cancel", "job": 7} in asked
     before = len(asked)
     page.wait_for_timeout(700)
     assert len(asked) == before, "it went on asking"
@@ -427,7 +429,7 @@ def test_a_server_that_is_gone_is_told(tab, serving):
     started.process.wait()
     does(page, lambda: page.click("#tab-heads"))
     assert page.inner_text("#problem") == "The server does not answer: is “regard serve” still running?"
-    tab.said.clear()  # the browser notes the refused connection
+    tab.messages.clear()  # the browser notes the refused connection
 
 
 def test_errors_of_the_reader_are_told(tab):
@@ -488,11 +490,11 @@ def test_no_serious_finding_of_axe(tab, view, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = tab(f"view={view}&word=2&layer=3&head=10&theme={theme}", bypass_csp=True)
     page.wait_for_timeout(200)  # colours that fade in
-    found = axe.Axe().run(page).response["violations"]
+    violations = axe.Axe().run(page).response["violations"]
     serious = [
-        (one["id"], [node["html"][:100] for node in one["nodes"]][:3])
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        (violation["id"], [node["html"][:100] for node in violation["nodes"]][:3])
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
     ]
     assert not serious, serious
 
@@ -554,14 +556,14 @@ def notebook(browser, flies):
         viewer.send = lambda content, buffers=(), box=box: box.append((content, buffers))
 
     def ask(number, message):
-        viewers[number]._answer(None, message, [])
+        viewers[number]._on_message(None, message, [])
         content, buffers = sent[number].pop()
-        return [content, *(base64.b64encode(one).decode() for one in buffers)]
+        return [content, *(base64.b64encode(buffer).decode() for buffer in buffers)]
 
     page = browser.new_page(viewport={"width": 1000, "height": 900})
-    said = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    messages = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.expose_function("ask", ask)
     page.route(
         "http://notebook.test/",
@@ -584,7 +586,7 @@ def notebook(browser, flies):
               send: async (message) => {
                 const [content, ...buffers] = await window.ask(n, message);
                 const bytes = buffers.map((text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
-                listeners.forEach((listener) => listener(content, bytes.map((one) => new DataView(one.buffer))));
+                listeners.forEach((listener) => listener(content, bytes.map((node) => new DataView(node.buffer))));
               },
             };
             const box = document.createElement("div");
@@ -597,18 +599,18 @@ def notebook(browser, flies):
     )
     yield page
     page.close()
-    assert not said, said
+    assert not messages, messages
 
 
 def test_two_widgets_in_a_notebook(notebook, flies):
     first, second = (notebook.locator(f"#cell{n} #viewer[data-drawn]") for n in (0, 1))
     first.wait_for()
     second.wait_for()
-    values = "all => all.map((one) => Number(one.getAttribute('value')))"
-    said = first.locator("#map-says data").evaluate_all(values)
-    assert said == pytest.approx([float(flies.weights(3, 10)[1].max())], abs=1e-6)
-    said = second.locator("#sentence-says data").evaluate_all(values)
-    assert said == pytest.approx(flies.weights(0).mean(0)[2].topk(3).values.tolist(), abs=1e-6)
+    values = "all => all.map((node) => Number(node.getAttribute('value')))"
+    values_shown = first.locator("#map-says data").evaluate_all(values)
+    assert values_shown == pytest.approx([float(flies.weights(3, 10)[1].max())], abs=1e-6)
+    values_shown = second.locator("#sentence-says data").evaluate_all(values)
+    assert values_shown == pytest.approx(flies.weights(0).mean(0)[2].topk(3).values.tolist(), abs=1e-6)
     second.locator("#tab-walk").click()
     second.locator("#error").wait_for()
     second.locator("#text").fill("A new text")

@@ -61,13 +61,13 @@ def test_a_page_is_saved_with_a_word_named_by_its_text(flies, tmp_path):
 def test_an_answer_that_fails_says_so(flies, monkeypatch):
     viewer, sent = flies.view(), []
     viewer.send = lambda content, buffers=None: sent.append(content)
-    viewer._answer(None, {"id": 1, "question": {"what": "card", "reading": "unknown"}}, [])
-    monkeypatch.setattr(viewer._desk, "ask", lambda question: 1 / 0)
+    viewer._on_message(None, {"id": 1, "request": {"type": "metadata", "reading": "unknown"}}, [])
+    monkeypatch.setattr(viewer._api, "handle", lambda message: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        viewer._answer(None, {"id": 2, "question": {"what": "start"}}, [])
+        viewer._on_message(None, {"id": 2, "request": {"type": "start"}}, [])
     assert [(answer["id"], answer["status"]) for answer in sent] == [(1, 404), (2, 500)]
     assert sent[0]["code"] == "unknown_reading"
-    assert sent[1]["error"] == "Python met an error of its own: division by zero"
+    assert sent[1]["error"] == "Internal error in Python: division by zero"
 
 
 def test_a_terminal_gets_one_line(flies):
@@ -142,7 +142,7 @@ def cell(flies):
     png = viewer._picture()
 
     def ask(message):
-        viewer._answer(None, message, [])
+        viewer._on_message(None, message, [])
         content, buffers = sent.pop()
         return [content, *(base64.b64encode(buffer).decode() for buffer in buffers)]
 

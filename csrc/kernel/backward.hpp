@@ -1,5 +1,5 @@
-// What is summed over the queries, a block of keys at a time: wᵀ y, and the gradients. The weights are computed again
-// from the scores and the lse, and never leave the cache.
+// Sums over the queries, a block of keys at a time: wᵀ y, and the gradients. The weights are recomputed from the scores
+// and the lse, and never leave the cache.
 //
 //     dw_ij = do_i·v_j      ds_ij = w_ij (dw_ij − delta_i)      dv_j = Σ_i w_ij do_i
 //     dq_i = scale Σ_j ds_ij k_j      dk_j = scale Σ_i ds_ij q_i      (Dao et al. 2022, algorithm 4)
@@ -20,10 +20,10 @@ namespace regard::REGARD_ISA {
 namespace {
 
 constexpr int64_t short_rows = 96;  // rows of a block here: their weights and gradients are kept too
-// Apart; no power of two, or the cache would take columns for one line.
+// The stride of rows of weights; no power of two, or all elements of a column would share a line of the cache.
 constexpr int64_t line = block_keys + Float::width;
 
-// Weights of some rows, and what belongs to them, for one block of keys.
+// A block of keys, and the weights of rows for it.
 template <class Lane>
 struct KeyBlock {
   const Scores& s;
@@ -35,14 +35,14 @@ struct KeyBlock {
   int64_t staging_at() const { return panels_at() + block_keys * lanes; }
   int64_t size() const { return round_up(staging_at() + Float::width * round_up(lanes, Float::width), 16); }
 
-  // The keys that all rows to come meet.
+  // Packs the keys, once for all rows.
   void load_keys(const HeadGroup& group, int64_t first, int64_t known, float* memory) const {
     const int64_t key = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
     pack_panels<Lane>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, memory + panels_at(),
                       memory + staging_at());
   }
 
-  // Looks up the rows; whether anybody sees any of the keys.
+  // Looks up the rows. Returns whether any of them sees any of the keys.
   bool load_rows(const HeadGroup& group, int64_t first_row, int64_t count, int64_t first, int64_t known) {
     for (int64_t r = 0; r < count; r++) {
       rows[r] = row_of(s, group, first_row + r);
@@ -52,7 +52,7 @@ struct KeyBlock {
     return seen.from < seen.to;
   }
 
-  // Their weights, `line` apart; 0 where a row sees nothing.
+  // Computes the weights of the rows, `line` apart; 0 where a row sees nothing.
   void compute_weights(const HeadGroup& group, int64_t count, int64_t first, int64_t known, const double* lse,
                        float* memory, float* weights, float* slopes = nullptr) const {
     float *query = memory, *panels = memory + panels_at();
@@ -119,7 +119,7 @@ void transposed_in(const Scores& s, const Transposed& t, int threads) {
         accumulate_columns(weights, vectors, count, known, sums, width);
         continue;
       }
-      for (int64_t r = 0; r < count; r++) {  // what is not finite reaches those that get some of it, and no others
+      for (int64_t r = 0; r < count; r++) {  // a value that is not finite reaches only the keys that get weight of it
         for (int64_t j = 0; j < known; j++) {
           const float weight = weights[r * line + j];
           for (int64_t e = 0; e < t.width && weight != 0; e++) sums[j * width + e] += weight * vectors[r * width + e];
@@ -136,7 +136,7 @@ inline void zero_nonfinite(float* x, int64_t count) {
   for (int64_t i = 0; i < count; i++) x[i] = x[i] - x[i] == 0 ? x[i] : 0;
 }
 
-// The gradients that one range of keys brings, of one group of query heads.
+// The gradients from a range of keys, for a group of query heads.
 template <class Lane>
 struct Gradient {
   const Scores& s;
@@ -164,7 +164,7 @@ struct Gradient {
       const int64_t key_at = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
       const int64_t value_at = group.batch * b.value.batch + group.key_head * b.value.head + first * b.value.row;
       block.load_keys(group, first, known, memory);
-      // What is not finite has made the weights or the outputs of those who see it nan; the others must not meet it.
+      // Rows that see a value that is not finite are nan by their weights or outputs; the others must not meet it.
       pack_values<Single>(at(s.key.data, s.type, key_at), s.type, s.key.row, known, s.dim, key, dims);
       zero_nonfinite(key, known * dims);
       pack_panels<Single>(at(b.value.data, s.type, value_at), s.type, b.value.row, known, b.value_dim, value_panels,
@@ -257,8 +257,8 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   const int64_t size = gradient.rows * gradient.dims;  // of the gradient of the queries of one group
   if (head_groups == 0 || gradient.rows == 0 || s.keys == 0) return;
 
-  // Ranges of keys side by side, each with a gradient of the queries of its own, which are added up in order: the same
-  // bits for any number of threads. Where sequences or heads share a bias whose gradient is wanted, they take turns.
+  // Ranges of keys run in parallel, each with its own gradient of the queries; these are added up in order, so that the
+  // bits do not depend on the number of threads. Sequences or heads that share a gradient of the bias take turns.
   const auto& bias = b.grad_bias;
   const bool turns =
       bias.data && ((bias.batch == 0 && s.batch > 1) || (bias.head == 0 && s.heads > 1) || bias.column == 0);

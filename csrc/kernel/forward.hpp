@@ -18,20 +18,21 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// What is known of a row after some of its keys. Sums are of exp2((score − max) · to_powers): a weight, times e^lse
-// over e^max. `others` leaves out the scores that are the maximum, so that a row that is almost one-hot has an entropy.
+// The running state of a row after a part of its keys. Sums are of exp2((score − max) · to_powers): a weight, times
+// e^lse over e^max. `others` leaves out the scores that are the maximum, so that the entropy of an almost one-hot row
+// keeps its digits.
 struct State {
   float max = -infinity;
   double sum = 0, others = 0, entropy = 0, distance = 0;  // entropy: the weight times (score − max)
 };
 
-// A score and its key as one number: of two the larger has the larger score or, of equal scores, the lower key. 0 is
-// less than all of them.
+// A score and its key as a single number, ordered by score and, for equal scores, by key, the lower first. 0 is less
+// than all of them.
 using Rank = uint64_t;
 
 inline Rank rank(float score, int64_t key) {
   uint32_t bits;
-  score += 0.0f;  // −0 is as much as 0
+  score += 0.0f;  // −0 equals 0
   __builtin_memcpy(&bits, &score, 4);
   bits = bits >> 31 ? ~bits : bits | uint32_t(1) << 31;
   return Rank(bits) << 32 | uint32_t(~key);
@@ -45,8 +46,9 @@ inline float score_of(Rank rank) {
 }
 inline int64_t key_of(Rank rank) { return uint32_t(~rank); }
 
-// Into a falling list of a multiple of eight, whose last one falls out. What stands at place i then is the larger of
-// what stood there and the lesser of the newcomer and what stood before: no branch, as nobody can foretell the index.
+// Inserts into a descending list of a multiple of eight, whose last number is dropped. Place i becomes the larger of
+// what it held and the smaller of the newcomer and what place i − 1 held: without branches, which would be
+// mispredicted.
 inline void insert(Rank newcomer, Rank* list, int64_t count) {
   using Eight = Rank __attribute__((vector_size(64), aligned(8)));
   for (int64_t i = count - 8; i >= 0; i -= 8) {
@@ -58,7 +60,7 @@ inline void insert(Rank newcomer, Rank* list, int64_t count) {
   }
 }
 
-// A score that `count` or more of some keys reach: the count-th of the largest in each lane.
+// A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
 inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
   if (count > Float::width) return -infinity;
   Float lanes = load(score + keys.from);
@@ -71,13 +73,14 @@ inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
   return bound;
 }
 
-// Of keys first + keys.from … whose largest score is `top`, those into the list that belong there.
+// Inserts the keys first + keys.from …, whose largest score is `top`, into the list where they belong.
 inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
                        int64_t capacity) {
   const bool full = list[count - 1] != 0;
   float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
   if (full && top <= limit) return;
-  if (!full) limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // a little less, as they need not be above it
+  if (!full)
+    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // slightly lower, because scores that equal it belong too
   for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
     uint64_t bits = 0;
     for (int64_t i = 0; i < panel_keys; i += Float::width) {
@@ -92,14 +95,14 @@ inline void update_top(const float* score, Range keys, int64_t first, float top,
   }
 }
 
-// The states of some rows, and what they have of a whole row each.
+// The states of the rows of a block, and their arrays.
 struct Accumulated {
   State* state;
-  Rank* largest;  // (rows, capacity), falling
+  Rank* largest;  // (rows, capacity), descending
   float* output;  // (rows, width)
 };
 
-// exp of one row of scores, in index, as lanes; what they sum up to is added to the state.
+// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state.
 template <class Lane, bool entropy, bool distance>
 inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
   const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
@@ -134,7 +137,7 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
   if constexpr (distance) state.distance += sum(distances);
 }
 
-// The state of a row, after its largest score has become `max`: `keep` of what it had is left.
+// Rescales the state of a row whose largest score becomes `max`, by the factor `keep`.
 inline void rescale(State& state, float max, float keep) {
   if (keep != 1) {
     state.entropy = keep > 0 ? keep * (state.entropy + state.sum * (double(state.max) - max)) : 0;
@@ -144,14 +147,14 @@ inline void rescale(State& state, float max, float keep) {
   state.max = max;
 }
 
-// The values of a block of keys: packed or, where rows are few, as they lie.
+// The values of a block of keys: packed or, for a small query, where they lie.
 struct Values {
   float* packed;
   const char* direct;
   bool finite;
 };
 
-// What happens to the scores of some rows.
+// The forward pass over blocks of rows.
 template <class Lane>
 struct Pass {
   const Scores& s;
@@ -164,7 +167,7 @@ struct Pass {
 
   int64_t scratch_size() const { return blocks.size() + lanes_of<Lane>(block_keys) * width; }
 
-  // False where something was not finite that would have to be: a small query then takes the path of a large one.
+  // Returns false where a small query met values that are not finite, and has to take the path of a large one.
   bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
            float* memory) const {
     Values values{memory + blocks.size(), nullptr, true};
@@ -186,7 +189,7 @@ struct Pass {
   template <int n>
   bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
     const auto [rows, r, first, known, keys, scores, top] = tile;
-    // How much of what the rows have so far is left under their new largest scores.
+    // The factors by which the sums so far shrink under the new maxima.
     alignas(64) float keep[16] = {};
     float max[n];
     for (int i = 0; i < n; i++) {
@@ -241,8 +244,7 @@ struct Pass {
     return true;
   }
 
-  // A row's weighted sum where values are not finite: they reach those who see them, and not the others by way of 0 ·
-  // nan.
+  // The weighted sum of a row where values are not finite: only rows that may see them become nan.
   void average_visible(const float* weights, const bool* hidden, Range keys, const float* values, float keep,
                        float* output) const {
     for (int64_t e = 0; e < f.value_dim; e++) {
@@ -266,17 +268,17 @@ struct Pass {
     return x;
   }
 
-  // What the scores of a row are counted from: its largest, or 0 where it has seen nothing, as −∞ − −∞ is nan.
+  // The score that is subtracted before exp: the maximum of the row, or 0 where it has seen nothing, as −∞ − −∞ is nan.
   static float reference_score(float max) { return max == -infinity ? 0 : max; }
 
-  // From differences of scores to the factors by which what is summed up shrinks.
+  // From differences of maxima to the factors by which sums shrink, in place.
   void decay_factors(float* difference, int n) const {
     const Float smallest = broadcast(smallest_difference(factor)), scale = broadcast(factor);
     for (int i = 0; i < n; i += Float::width)
       store(difference + i, exp2(larger(smallest, load(difference + i)), scale));
   }
 
-  // Two states of one row, over different keys, become one.
+  // Merges the state of a row over other keys into its state.
   void merge(Accumulated a, int64_t i, Accumulated b, int64_t j) const {
     State &target = a.state[i], other = b.state[j];
     const float max = maximum(target.max, other.max), level = reference_score(max);
@@ -293,7 +295,7 @@ struct Pass {
     for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * capacity + k], a.largest + i * capacity, capacity);
   }
 
-  // Writes what is asked for of a row that has met all its keys.
+  // Writes the results of a row that has met all its keys.
   void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r) const {
     const State& state = sofar.state[r];
     const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
@@ -301,7 +303,7 @@ struct Pass {
     const double unit = double(factor) * ln_2;  // of a score, in nats
     const double alone = empty ? -infinity : state.max * unit + __builtin_log(state.sum);
     const double lse = s.sinks ? log_add_exp(alone, s.sinks[row.head]) : alone;
-    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight, in what was summed up
+    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight in the sums
     if (f.lse) f.lse[index] = lse;
     if (f.entropy) {
       const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
@@ -317,7 +319,7 @@ struct Pass {
         values[k] = largest[k] ? score_of(largest[k]) : -infinity;
         f.top_keys[index * f.top + k] = largest[k] ? key_of(largest[k]) : first_unranked_key(largest, k);
       }
-      // As the second pass weighs, to the last digit; but beside a large lse the sum has left no digits in it.
+      // The bits that the second pass computes from the lse; a large lse has lost these digits.
       if (__builtin_fabs(lse) < 0x1p29) {
         weigh(values, {0, f.top}, factor, lse);
       } else {
@@ -343,7 +345,7 @@ struct Pass {
     return less == -infinity || larger == infinity ? larger : larger + __builtin_log1p(__builtin_exp(less - larger));
   }
 
-  // Where a row has fewer keys than the largest asked for, the first keys that are not listed follow.
+  // Where a row sees fewer than k keys, the first keys that are not listed follow.
   static int64_t first_unranked_key(const Rank* largest, int64_t k) {
     int64_t ranked = 0, key = 0;
     while (largest[ranked]) ranked++;
@@ -359,14 +361,14 @@ template <class Lane>
 void forward_in(const Scores& s, const Forward& f, int threads) {
   if (s.batch * s.heads * s.queries == 0) return;
   const Pass<Lane> pass{s, f, is_small_query(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
-  // Query heads that share keys and values are rows of one block; each has its own where the values differ.
+  // Query heads that share keys and values are rows of the same block, unless each has values of its own.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
   const int64_t n_rep = shared ? s.heads / s.groups : 1, head_groups = s.batch * s.heads / n_rep,
                 rows = s.queries * n_rep;
-  // Large blocks bring keys and values into the cache less often; where there are few, or rows are long, half of that.
+  // Large blocks load keys and values less often; where blocks are few, or rows long, half of that is faster.
   const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
   const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
-  // Few rows and many keys: the keys are split too. That depends on the shapes alone, so that the bits do.
+  // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads.
   const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
   const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
   const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);

@@ -1,5 +1,5 @@
-// Linear layers on many vectors, with all that follows them in an encoder: activation, residual and layer norm, while
-// the sums are still near. Each row is summed up in the same order whatever rows are beside it.
+// Linear layers with the activation, residual and layer norm that follow them in an encoder, while the sums are still
+// in the cache. A row is summed up in the same order whatever rows are beside it.
 
 #pragma once
 
@@ -60,7 +60,7 @@ inline Float activated(Activation activation, Float x) {
   return x;
 }
 
-// `count` numbers of a row, a vector of them at most.
+// `count` numbers of a row, at most a vector.
 template <Type type>
 inline Float load_up_to(const char* from, int64_t count) {
   if (count >= Float::width) return load_as<type>(from, 0);
@@ -84,7 +84,7 @@ template <class Lane, Type type>
 struct Layer {
   const Linear& l;
   const int64_t lanes = lanes_of<Lane>(l.inputs), panels = (l.outputs + panel_keys - 1) / panel_keys;
-  // Where a norm follows, the sums wait for it in floats, in the output itself if that is of floats.
+  // Where a norm follows, the sums are kept in float32 for it, in the output itself if that is float32.
   const bool in_place = type == Type::float32;
   float* const sums = in_place ? static_cast<float*>(l.output.data) : l.sums;
   const int64_t sums_row = in_place ? l.output.row : l.outputs;
@@ -110,7 +110,7 @@ struct Layer {
           for (auto& of_row : sum)
             for (Float& vector : of_row) vector = broadcast(0.0f);
           const Left left{x + (r - first) * step, step, 1};
-          if (last - first <= 2 * Float::tile_rows)  // the weights pass by once or twice: memory is what it waits for
+          if (last - first <= 2 * Float::tile_rows)  // weights are read once or twice: memory is the limit, so prefetch
             multiply<Lane, rows, Float::tile_vectors, 32>(left, weight, lanes, sum);
           else
             multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
@@ -120,7 +120,7 @@ struct Layer {
     }
   }
 
-  // What follows the product, of one vector of columns.
+  // Bias, activation and residual, for a vector of columns.
   template <int rows>
   void store_outputs(const Float (&sum)[rows][Float::tile_vectors], int64_t first, int64_t column, int n) const {
     const int64_t count = l.outputs - column;
@@ -165,8 +165,8 @@ struct Layer {
   }
 };
 
-// Blocks of rows that stay in the cache near the core while all panels pass by; where blocks are few, each is shared,
-// panel by panel, and the norm waits for all of them.
+// Blocks of rows stay in the core's cache while all panels pass by; where blocks are few, threads share the panels of a
+// block, and the norm follows when all are done.
 template <class Lane, Type type>
 void linear_in(const Linear& l, int threads) {
   if (l.rows == 0) return;

@@ -1,5 +1,5 @@
-// Rows of any type and stride, brought into the order in which the register tile reads them: in lanes, padded with
-// zeros to whole vectors.
+// Packs rows of any type and stride in the order in which the register tile reads them: in lanes, padded with zeros to
+// whole vectors.
 
 #pragma once
 

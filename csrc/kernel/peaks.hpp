@@ -1,5 +1,5 @@
-// The ceilings that the kernel is measured against: how fast this machine multiplies in registers and reads memory,
-// with this width type and all threads at once.
+// The peaks of a roofline: how fast this machine multiplies in registers and reads memory, with this width type and all
+// threads at once.
 
 #pragma once
 
@@ -23,7 +23,7 @@ inline double now() {
   return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
-// The least time that pass() takes, of those that begin within a tenth of a second, and of three at least.
+// The shortest time of pass(), of all runs that begin within a tenth of a second, and of at least three.
 template <class Pass>
 double shortest_time(Pass&& pass) {
   double shortest = 1e9;
@@ -37,7 +37,7 @@ double shortest_time(Pass&& pass) {
   return shortest;
 }
 
-// Keeps the compiler from leaving out what makes x.
+// Keeps the compiler from removing the computation of x.
 template <class T>
 inline void keep(const T& x) {
   asm volatile("" : : "g"(&x) : "memory");
@@ -46,7 +46,7 @@ inline void keep(const T& x) {
 template <class Lane>
 double flops_of(int threads) {
   constexpr int sums = Float::tile_rows * Float::tile_vectors, steps = 1 << 17;
-  const int64_t items = 8 * threads;  // several for each, so that none waits for another
+  const int64_t items = 8 * threads;  // several for each thread, so that none waits for another
   const double time = shortest_time([&] {
     for_each(items, threads, [&](int64_t) {
       Float a = broadcast(0.5f), b = broadcast(0.25f), sum[sums];
@@ -82,7 +82,7 @@ double bytes(int threads) {
   for_each(pieces, threads, [&](int64_t n) { __builtin_memset(memory.data + n * piece, 0, piece * sizeof(float)); });
   const double time = shortest_time([&] {
     for_each(pieces, threads, [&](int64_t n) {
-      constexpr int sums = 8, ahead = 2048;  // ahead as in few.hpp: 8192 bytes
+      constexpr int sums = 8, ahead = 2048;  // prefetched 8192 bytes ahead
       Float sum[sums];
       for (Float& vector : sum) vector = broadcast(0.0f);
       const float* from = memory.data + n * piece;

@@ -1,5 +1,4 @@
-// The weights themselves, from scores and lse, in a second pass: parts of the matrix, and the matrix gathered into
-// cells.
+// The weights, recomputed from scores and lse: tiles of the matrix, and the matrix pooled into cells.
 
 #pragma once
 
@@ -44,10 +43,10 @@ void tile_in(const Scores& s, const Tile& t, int threads) {
   });
 }
 
-// nan stays.
+// The larger of two numbers; nan if either is nan.
 inline double larger_or_nan(double a, double b) { return b > a || b != b ? b : a; }
 
-// Rows of one cell that follow one another are added up key by key, and only then their sums into the cells.
+// Consecutive rows of a cell are added up key by key, and only then into the columns of cells.
 struct Column {
   const Pool& c;
   double* cells;  // the first is of row cell `first_cell`
@@ -73,7 +72,7 @@ struct Column {
       if (!c.largest)
         store(sums + j, so_far + weight);
       else
-        store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan in either stays
+        store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan if either is nan
     }
   }
 
@@ -99,8 +98,8 @@ void pool_in(const Scores& s, const Pool& c, int threads) {
   const int64_t pairs = s.batch * s.heads, size = c.rows * c.columns;
   if (pairs == 0 || size == 0) return;
 
-  // Bands of rows side by side, each with cells of its own, from the least of its row cells to the largest, which are
-  // added up in order: the same bits for any number of threads. Where that takes too much memory, one band.
+  // Bands of rows run in parallel, each with its own cells, from the smallest of its row cells to the largest; these
+  // are added up in order, so that the bits do not depend on the number of threads. Too much memory: a single band.
   constexpr int64_t largest_bands = 16, largest_memory = int64_t(1) << 24;
   const auto [wanted, wanted_rows] = RowBlocks(s.queries, maximum((s.queries * pairs + 31) / 32, block_rows));
   int64_t bands = maximum<int64_t>(1, minimum(wanted, largest_bands)),

@@ -1,4 +1,4 @@
-// Rows of scores: who sees what, and what comes between the product q·k and the softmax.
+// Rows of scores: which keys each row may see, and the modifiers between the product q·k and the softmax.
 
 #pragma once
 
@@ -14,8 +14,8 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-constexpr int64_t block_keys = 256;  // so many keys, and their values, stay in the second-level cache
-constexpr int64_t block_rows = 384;  // that many rows, at most, use them before the next
+constexpr int64_t block_keys = 256;  // keys of a block: with their values they fit into the second-level cache
+constexpr int64_t block_rows = 384;  // rows, at most, that use a block of keys before the next is packed
 constexpr int tile_rows = Float::tile_rows;
 
 // A head group: the query heads that share one key head, their rows in turn: row r is query r / n_rep of head
@@ -43,7 +43,7 @@ struct Range {
   int64_t from, to;
 };
 
-// The run that holds all the keys that some rows may see.
+// The smallest range that holds all keys that any of these rows may see.
 inline Range key_range(const Row* rows, int64_t count) {
   Range keys{INT64_MAX, 0};
   for (int64_t r = 0; r < count; r++) {
@@ -53,7 +53,7 @@ inline Range key_range(const Row* rows, int64_t count) {
   return keys.from < keys.to ? keys : Range{0, 0};
 }
 
-// Where the rows end that share keys with those before them, as all do unless there are segments. A segment is thus
+// The end of the run of rows from `from` on whose keys overlap: all rows, unless there are segments. A segment is thus
 // computed in the same way wherever it lies.
 inline int64_t segment_end(const Row* rows, int64_t from, int64_t count) {
   int64_t to = from, stop = 0;
@@ -61,20 +61,20 @@ inline int64_t segment_end(const Row* rows, int64_t from, int64_t count) {
   return to;
 }
 
-// Scores stay raw products q·k as long as they can: the scale is then applied on the way into exp, for nothing. Not by
-// a scale so small or so large that it and its inverse are not both ordinary floats.
+// Whether scores stay raw products q·k: the scale is then part of the factor in exp2, and costs nothing. Not where the
+// scale or its inverse is no normal float.
 inline bool keeps_raw_products(const Scores& s) {
   return s.scale > 1e-30f && s.scale < 1e30f && s.softcap == 0 && !s.bias.data;
 }
 
-// What raw products, or else scores, are multiplied by to be powers of two.
+// The factor from raw products, or else scores, to exponents of two.
 inline float to_powers(const Scores& s) { return keeps_raw_products(s) ? s.scale * log2_e : log2_e; }
 
-// The least difference of scores that is still told apart from −∞: its power of two is 0.
+// The smallest difference of scores that is distinguished from −∞: its power of two is 0.
 inline float smallest_difference(float factor) { return smallest_power / factor; }
 
-// Scale, softcap, bias and mask for keys first … first + count of one row. Where softcap has bent a score, `slope` gets
-// the derivative.
+// Scale, softcap, bias and mask for keys first … first + count of one row. `slope`
+// receives the derivative of the softcap.
 inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
                             float* slope) {
   float scale = keeps_raw_products(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
@@ -87,7 +87,7 @@ inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int6
     }
     scale = 1;
   }
-  const int64_t known = minimum(count, s.keys - first);  // the others fill up the panel
+  const int64_t known = minimum(count, s.keys - first);  // the rest of the panel is padding
   if (s.bias.data) {
     const int64_t offset =
         batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
@@ -120,7 +120,7 @@ inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int6
   for (int64_t j = maximum<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
 }
 
-// Where the keys of a block are: packed as panels or, where rows are few, as they lie.
+// The keys of a block: packed as panels or, for a small query, where they lie.
 struct Keys {
   const float* panels;
   const char* direct;
@@ -172,7 +172,7 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   }
 }
 
-// exp(score − lse) in place: 0 where the score is −∞, which a row that is nan elsewhere must be told.
+// exp(score − lse) in place: 0 where the score is −∞, also in a row that is nan elsewhere.
 inline void weigh(float* score, Range keys, float factor, double lse) {
   if (!(lse < infinity)) {  // a sink that takes everything, or nan
     const float weight = lse == infinity ? 0 : float(lse);
@@ -190,8 +190,8 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
   }
 }
 
-// A tile of scores, as it is handed on: of some rows, row `at` of their block the first, and the keys first + keys.from
-// … first + keys.to; `known` of the keys from first on are there.
+// A tile of scores: rows from number `at` of their block on, and the keys first + keys.from … first + keys.to, of which
+// `known` from `first` on exist.
 struct Scored {
   const Row* rows;
   int64_t at, first, known;
@@ -200,12 +200,12 @@ struct Scored {
   float* top;     // the largest of each row
 };
 
-// All scores of `count` rows and some keys, tile by tile: for each block of keys that anybody may see prepare(first,
-// count), then visit.operator()<rows>(tile) for its rows.
+// Visits all scores of `count` rows and a range of keys, tile by tile: for each block of keys that any row may see it
+// calls prepare(first, count), then visit.operator()<rows>(tile) for its rows.
 template <class Lane>
 struct Blocks {
   const Scores& s;
-  bool direct;                            // for few rows: keys as they lie
+  bool direct;                            // a small query reads keys where they lie
   int64_t lanes = lanes_of<Lane>(s.dim);  // of a query or key
 
   int64_t panels_at() const { return block_rows * lanes; }
@@ -254,13 +254,13 @@ struct Blocks {
   }
 };
 
-// The heads of one sequence that share keys, one after the other over all sequences.
+// Group number n, counted through all sequences.
 inline HeadGroup head_group(const Scores& s, int64_t n, int64_t n_rep) {
   const int64_t per_batch = s.heads / n_rep, head = n % per_batch * n_rep;
   return {n / per_batch, s.groups ? head / (s.heads / s.groups) : 0, head, n_rep};
 }
 
-// Rows in blocks that are as large as one another, in whole tiles.
+// Rows in blocks of equal size, in whole tiles.
 struct RowBlocks {
   int64_t blocks, size;
   explicit RowBlocks(int64_t rows, int64_t largest = block_rows)

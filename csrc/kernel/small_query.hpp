@@ -14,8 +14,8 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// Whether all the rows that share keys fit into one register tile, and a key is a whole number of vectors. A short text
-// that looks at itself is not meant: it would get other last digits alone than as a segment among others.
+// Whether all the rows that share keys fit into one register tile, and a key is a whole number of vectors. Not for
+// a short text that looks at itself: it would get other last digits alone than as a segment among others.
 inline bool is_small_query(const Scores& s) {
   const int64_t vector = s.type == Type::float32 ? Float::width : 2 * Float::width;
   return s.groups > 0 && s.queries < s.keys && s.queries * (s.heads / s.groups) <= Float::tile_rows &&
@@ -55,8 +55,8 @@ inline void pack_small_query(const void* from, Type type, int64_t n, float* to) 
   with_type(type, [&]<Type t>() { pack_row<Product<t>>(from, type, n, to, lanes_of<Product<t>>(n)); });
 }
 
-// Products of rows of queries with keys, at most block_keys of them; `width` keys at a time, the last one again and
-// again where there are no more.
+// Products of rows of queries with keys, at most block_keys of them; `width` keys at a time, the last repeated
+// where there are no more.
 template <Type type, int rows>
 inline void products(const float* query, const char* key, int64_t stride, int64_t keys, int64_t dim, float* scores,
                      int64_t scores_stride) {
@@ -97,9 +97,9 @@ inline void products(const float* query, const char* key, int64_t stride, int64_
   }
 }
 
-// output[r, …] = keep[r] · output[r, …] + Σ_j weights[r,j] · values[j, …]; whether all of it is finite. Some keys at a
-// time, two rows after the other: the first two bring the values from memory, in order, the others find them in the
-// cache.
+// output[r, …] = keep[r] · output[r, …] + Σ_j weights[r,j] · values[j, …]; returns whether all of it is finite. A few
+// keys at a time, two rows after two: the first two rows load the values from memory, in order, and the others find
+// them in the cache.
 template <Type type, int rows>
 inline bool average(const float* weights, int64_t weights_stride, int64_t keys, const char* values, int64_t stride,
                     int64_t n, const float* keep, float* output) {

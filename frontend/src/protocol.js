@@ -265,7 +265,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  *
  * @typedef {object} Projections
  * @property {string} norm the norm of x before, if any
- * @property {string} head_norm the norm of query and key after, if any
+ * @property {boolean} head_norm whether query and key are normed after
  * @property {boolean} rotated whether query and key are rotated by their positions
  * @property {number} factor by which the query is multiplied, or both where they are rotated
  */

@@ -1,9 +1,21 @@
-// The types of the viewer: what is selected, what the questions of the page are answered with, what views share.
+// The types of the viewer: what is selected, the replies to its requests, what views share.
 //
 // Letters as in the documentation: H heads, N tokens, U units (words and special tokens), L layers, D dim.
 // l, h, i, u are a layer, a head, a token, a unit.
 
 import type { Elements } from "./elements.js";
+import type * as protocol from "./protocol.js";
+import type { StartReply } from "./protocol.js";
+
+export type {
+  CompareReply,
+  NumberArray,
+  Place,
+  Projections,
+  StartReply,
+  ThumbnailsReply,
+  WalkReply,
+} from "./protocol.js";
 
 export type ViewName = "sentence" | "heads" | "map" | "walk" | "compare";
 export type Side = "from" | "to";
@@ -11,12 +23,6 @@ export type Scale = "linear" | "log";
 export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
 export type SaveKind = "png" | "svg" | "csv" | "html";
 export type Row = (string | number)[];
-
-/** An array of an answer, row by row. */
-export interface Numbers {
-  shape: number[];
-  data: Float32Array | Float64Array;
-}
 
 /** Everything that is chosen: shared by all views, and kept in the address. */
 export interface Selection {
@@ -53,41 +59,21 @@ export interface TextSource {
   id?: string | null;
 }
 
-/** The metadata of a reading. */
-export interface Card {
-  reading: string;
-  model: string;
-  text: string;
-  truncated: string | null;
-  layers: number;
-  heads: number;
-  units: string[];
-  special: number[];
-  first: number[]; // the first token of each unit
-  tokens: string[];
-  second: number | null; // the first unit of the second text
-  causal: boolean;
-  sinks: boolean;
-  unknown?: number[];
-  unknownTokens?: number[];
-  note: string | null;
-  attended?: number[]; // the layers that have attention
-  memory?: { reading: number; kept?: number; readings: number; limit: number };
-  source?: { text: string | null; pair?: string | null; model?: string | null };
-  exactness?: string;
+/** The metadata of a reading; a page without Python adds what its file holds. */
+export interface MetadataReply extends protocol.MetadataReply {
   has?: (l: number) => number[] | null; // of a long saved reading: the heads whose numbers the file holds
   floor?: (l: number, h: number) => number; // and the finest level of a head's map
   pictured?: number; // the level of its pictures
 }
 
 /** A reading that is shown: its metadata, and what follows from it. */
-export interface Reading extends Omit<Card, "special" | "unknown" | "attended"> {
+export interface Reading extends Omit<MetadataReply, "special" | "unknown"> {
   id: string;
   wanted: string | null;
   requested: TextSource;
   special: Set<number>;
   unknown: Set<number>;
-  attended: number[];
+  attended: number[]; // the layers that have attention
   U: number;
   N: number;
   L: number;
@@ -95,80 +81,28 @@ export interface Reading extends Omit<Card, "special" | "unknown" | "attended"> 
   tokensOf: (u: number) => number[];
 }
 
-export interface Start {
-  models: string[];
-  limit: number;
-  first: { text?: string | null; pair?: string | null; reading?: string | null } | null;
-  compares?: boolean;
-  compared?: Comparison;
+/** By the type of a request, its reply. */
+export interface Replies {
+  start: StartReply;
+  read: MetadataReply;
+  metadata: MetadataReply;
+  word_weights: protocol.WordWeightsReply;
+  layer_weights: protocol.LayerWeightsReply;
+  thumbnails: protocol.ThumbnailsReply;
+  tile: protocol.TileReply;
+  walk: protocol.WalkReply;
+  compare: protocol.CompareReply;
+  page: protocol.PageReply;
+  cancel: protocol.CancelReply;
 }
 
-export interface Thumbs {
-  thumbs: Numbers;
-  shares: Numbers;
-  habits: Record<string, string>;
-  named: number;
-}
+/** A request; protocol.js has its fields. One about the reading that is shown need not name it. */
+export type RequestOf<K extends keyof Replies> = { type: K; [field: string]: unknown };
+export type Request = RequestOf<keyof Replies>;
 
-export interface Projections {
-  norm: string | null;
-  head_norm: boolean;
-  rotated: boolean;
-  factor: number;
-}
-
-export interface WalkAnswer {
-  rows: number[] | Numbers;
-  weights: Numbers;
-  best?: number;
-  scale?: number;
-  softcap?: number | null;
-  adjusted?: boolean;
-  sink?: number | null;
-  masked?: boolean;
-  error?: number | null;
-  made?: Projections | null;
-  projected?: boolean;
-  carried_total?: number;
-  [array: string]: unknown;
-}
-
-export interface Place {
-  text: string;
-  start: number;
-  end: number;
-}
-
-export interface Comparison {
-  word: string;
-  places: Place[];
-  clusters: number[][];
-  left_out?: { why: string }[];
-  similarity: Numbers; // (L+1, n, n)
-  plane: Numbers; // (L+1, n, 2)
-}
-
-/** By question, its answer; regard/viewer/protocol.py describes them. */
-export interface Answers {
-  start: Start;
-  read: Card;
-  card: Card;
-  look: { weights: Numbers };
-  all: { weights: Numbers };
-  thumbs: Thumbs;
-  tile: { cells: Numbers };
-  walk: WalkAnswer;
-  compare: Comparison;
-  page: { html: string };
-  cancel: { given_up: number };
-}
-
-export type Question = { what: keyof Answers; [argument: string]: unknown };
-export type QuestionOf<K extends keyof Answers> = { what: K; [argument: string]: unknown };
-
-/** Answers questions: over HTTP, through a notebook's kernel, or from the file itself. */
-// biome-ignore lint/suspicious/noExplicitAny: `Answers` says what each question is answered with
-export type Source = (question: Question, signal?: AbortSignal) => Promise<any>;
+/** Answers requests: over HTTP, through a notebook's kernel, or from the file itself. */
+// biome-ignore lint/suspicious/noExplicitAny: `Replies` says what the reply to each request is
+export type Source = (request: Request, signal?: AbortSignal) => Promise<any>;
 
 export interface Opening {
   word?: number | null;
@@ -216,10 +150,10 @@ export interface App {
   options: Options;
   state: Selection;
   reading: Reading; // null until one is read; only the view Compare is drawn before
-  start: Start;
+  start: StartReply;
   tip: Tip;
   weights: WeightsOfWords;
-  ask<K extends keyof Answers>(question: QuestionOf<K>, signal?: AbortSignal): Promise<Answers[K]>;
+  request<K extends keyof Replies>(request: RequestOf<K>, signal?: AbortSignal): Promise<Replies[K]>;
   select(change: Partial<Selection>, options?: { replace?: boolean }): Promise<void>;
   draw(): Promise<void>;
   note(replace?: boolean): void;

@@ -13,10 +13,10 @@ from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_b
 from regard._typing import MaskMod
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-Three = tuple[Tensor, Tensor, Tensor]
+QueryKeyValue = tuple[Tensor, Tensor, Tensor]
 
 
-def under_autocast(tensors: Three) -> Three:
+def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
     """The tensors in autocast's type where it is on, as torch's scaled_dot_product_attention has it: not float64."""
     if not isinstance(tensors[0], Tensor) or tensors[0].is_meta:  # a device that autocast does not know
         return tensors
@@ -26,7 +26,7 @@ def under_autocast(tensors: Three) -> Three:
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore
 
 
-def four_dimensional(tensors: Three) -> tuple[tuple[int, ...], Three]:
+def four_dimensional(tensors: QueryKeyValue) -> tuple[tuple[int, ...], QueryKeyValue]:
     """Query, key and value with one batch dimension, and the leading dimensions, heads last, of what comes out."""
     for name, tensor in zip(("query", "key", "value"), tensors, strict=True):
         _check(name, tensor, tensors[0])

@@ -11,12 +11,12 @@ AREAS = {
     "hf": "families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward lens sentence_folders words",
-    "corpus": "corpus corpus_output files formats",
+    "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles widget",
     "browser": "view_page viewer",
-    "cli": "cli guide readme",
+    "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -26,8 +26,12 @@ SLOW_FILES = [
     "bench_embed",
     "build",
     "cli",
+    "cli_errors",
     "corpus",
+    "corpus_conflicts",
+    "corpus_errors",
     "corpus_output",
+    "corpus_runs",
     "cpu",
     "embed",
     "families",

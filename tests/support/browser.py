@@ -27,28 +27,28 @@ def browser():
 @pytest.fixture
 def tab(browser, address):
     """Opens a page. Whatever a test does: no message on the console, no request to another host."""
-    said, asked, opened, hosts = [], [], [], {""}
+    messages, requested, opened, hosts = [], [], [], {""}
 
     def open_tab(to="", width=1280, height=800, base=address, **more):
         context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **more)
         page = context.new_page()
         hosts.add(urlsplit(base).netloc)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(f"{base}#{to}" if to else base)
         drawn(page)
         opened.append(context)
         return page
 
-    open_tab.said = said
+    open_tab.messages = messages
     yield open_tab
     for context in opened:
         context.close()
-    assert not said, said
-    assert all(urlsplit(url).netloc in hosts or url.startswith(("data:", "blob:http://127.0.0.1")) for url in asked), (
-        asked
-    )
+    assert not messages, messages
+    assert all(
+        urlsplit(url).netloc in hosts or url.startswith(("data:", "blob:http://127.0.0.1")) for url in requested
+    ), requested
 
 
 def drawn(page):
@@ -74,7 +74,9 @@ def until(page, condition):
 def numbers(page, selector):
     return [
         float(value)
-        for value in page.eval_on_selector_all(f"{selector} data", "all => all.map((one) => one.getAttribute('value'))")
+        for value in page.eval_on_selector_all(
+            f"{selector} data", "all => all.map((node) => node.getAttribute('value'))"
+        )
     ]
 
 
@@ -90,6 +92,6 @@ def saved(page, kind):
 
 
 def answer_working(route, share):
-    head = json.dumps({"working": share, "job": 7, "arrays": []}).encode()
+    head = json.dumps({"progress": share, "job": 7, "arrays": []}).encode()
     head += b" " * (-len(head) % 4)
     route.fulfill(body=struct.pack("<I", len(head)) + head, content_type="application/octet-stream")

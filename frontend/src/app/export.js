@@ -28,8 +28,8 @@ async function page(app) {
   const { texts, ...compared } = comparedTexts(app.state);
   const comparison = { ...compared, texts: texts.split("\n").filter((text) => text.trim()) };
   const isIncluded = same || view === "compare"; // a comparison that was looked at
-  const question = { what: /** @type {const} */ ("page"), layer, head, word: word ?? undefined, link: app.link() };
-  return (await app.ask({ ...question, same: isIncluded ? comparison : undefined })).html;
+  const request = { type: /** @type {const} */ ("page"), layer, head, word: word ?? undefined, link: app.link() };
+  return (await app.request({ ...request, comparison: isIncluded ? comparison : undefined })).html;
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters that no XML file may hold

@@ -1,5 +1,6 @@
 // The form in which a text is typed.
 
+import { TEXT_LIMIT } from "../protocol.js";
 import { fillSelect } from "../ui/dom.js";
 
 /** @import { App, ViewName } from "../types.js" */
@@ -60,11 +61,11 @@ export class Form {
   submit(view) {
     const { app } = this;
     const { by } = app;
-    const { limit, models } = app.start;
+    const { models } = app.start;
     const text = by("text").value;
     if (!text.trim()) return app.showError("There is no text to read: type or paste one.");
-    if (text.length > limit) {
-      const [length, most] = [text.length, limit].map((number) => number.toLocaleString("en"));
+    if (text.length > TEXT_LIMIT) {
+      const [length, most] = [text.length, TEXT_LIMIT].map((number) => number.toLocaleString("en"));
       return app.showError(`The text has ${length} characters, and the limit is ${most}.`);
     }
     const pair = !by("second").hidden && by("pair").value.trim() ? by("pair").value : null;

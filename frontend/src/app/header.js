@@ -53,8 +53,8 @@ export function factsOf({ model, L, H, U, N, special, exactness }) {
 function memoryOf({ memory }) {
   if (!memory) return "";
   const taken = `This reading takes ${bytes(memory.reading)} of memory.`;
-  if (!memory.kept) return taken;
-  const kept = `${count(memory.readings, "reading")}, in ${bytes(memory.kept)} of the ${bytes(memory.limit)}`;
+  if (!memory.used) return taken;
+  const kept = `${count(memory.readings, "reading")}, in ${bytes(memory.used)} of the ${bytes(memory.limit)}`;
   return `${taken} The server keeps ${kept} that it may use.`;
 }
 

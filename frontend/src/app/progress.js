@@ -1,12 +1,12 @@
 // What is under way, and what went wrong.
 
-/** @import { App, Answers } from "../types.js" */
+/** @import { App, Replies } from "../types.js" */
 
-/** @type {Partial<Record<keyof Answers, string>>} */
+/** @type {Partial<Record<keyof Replies, string>>} */
 const ACTIVITIES = {
   read: "Reading the text",
-  card: "Reading the text",
-  thumbs: "Drawing the heads",
+  metadata: "Reading the text",
+  thumbnails: "Drawing the heads",
   tile: "Computing the whole matrix once, for the zoomed-out view",
   compare: "Reading the texts",
   page: "Writing the file",
@@ -25,16 +25,16 @@ export class Progress {
   }
 
   /**
-   * @param {keyof Answers} what is asked for
+   * @param {keyof Replies} type of the request
    * @param {number | null} share that is done; null where it waits for other work
    * @param {number} job
    */
-  show(what, share, job) {
+  show(type, share, job) {
     const { by } = this;
     clearTimeout(this.timer);
     this.job = job;
     const state = share === null ? "waiting for other work" : `${Math.floor(100 * share)} %`;
-    by("progress-says").textContent = `${ACTIVITIES[what] ?? "Computing"}: ${state}`;
+    by("progress-says").textContent = `${ACTIVITIES[type] ?? "Computing"}: ${state}`;
     if (share === null) by("progress-bar").removeAttribute("value");
     else by("progress-bar").value = share;
     by("progress").hidden = false;

@@ -1,16 +1,16 @@
-// Reading texts: the questions of the views, and the reading that they are about.
+// Reading texts: the requests of the views, and the reading that they are about.
 
 import { poll } from "../source/poll.js";
 import { keepText, keptText } from "./storage.js";
 
-/** @import { Answers, App, Card, QuestionOf, Reading, Selection, Source, TextSource } from "../types.js" */
+/** @import { App, MetadataReply, Replies, RequestOf, Reading, Selection, Source, TextSource } from "../types.js" */
 /** @import { Progress } from "./progress.js" */
 
 export class Reader {
   /** @param {App} app @param {Source} source @param {Progress} progress */
   constructor(app, source, progress) {
     this.app = app;
-    this.poll = poll(source, ({ what }, share, job) => progress.show(what, share, job));
+    this.poll = poll(source, ({ type }, share, job) => progress.show(type, share, job));
     /**
      * The text whose reading was cancelled: it is read again only when somebody asks for it.
      * @type {string | null}
@@ -24,25 +24,25 @@ export class Reader {
   }
 
   /**
-   * The answer to a question, which is about the reading that is shown unless it names another.
-   * @template {keyof Answers} K
-   * @param {QuestionOf<K>} question
+   * The reply to a request, which is about the reading that is shown unless it names another.
+   * @template {keyof Replies} K
+   * @param {RequestOf<K>} request
    * @param {AbortSignal} [signal]
-   * @returns {Promise<Answers[K]>}
+   * @returns {Promise<Replies[K]>}
    */
-  async ask(question, signal) {
+  async request(request, signal) {
     const { app } = this;
-    const asked = { reading: app.reading?.id, ...question };
+    const named = { reading: app.reading?.id, ...request };
     try {
-      return await this.poll(asked, signal);
+      return await this.poll(named, signal);
     } catch (error) {
       const isUnknown = /** @type {any} */ (error).status === 404;
-      if (!isUnknown || !app.reading || asked.reading !== app.reading.id) throw error;
+      if (!isUnknown || !app.reading || named.reading !== app.reading.id) throw error;
       this.rereading ??= this.readAgain().finally(() => {
         this.rereading = null;
       });
       await this.rereading;
-      return this.poll({ ...asked, reading: app.reading.id }, signal);
+      return this.poll({ ...named, reading: app.reading.id }, signal);
     }
   }
 
@@ -52,8 +52,8 @@ export class Reader {
     const { requested } = reading;
     const { text, pair, model } = requested.text === null ? (keptText(reading.id) ?? requested) : requested;
     if (text === null) throw new Error("The server no longer has this text. Paste the text, and press Read.");
-    const card = await this.poll({ what: "read", text, pair: pair ?? undefined, model: model ?? undefined });
-    reading.id = card.reading;
+    const metadata = await this.poll({ type: "read", text, pair: pair ?? undefined, model: model ?? undefined });
+    reading.id = metadata.reading;
   }
 
   /**
@@ -69,22 +69,22 @@ export class Reader {
     if (app.reading && app.reading.wanted === wanted) return true;
     if (wanted === null) return false;
     if (wanted === this.cancelled) throw new Error("Reading was cancelled. Press Read to start it again.");
-    const question =
+    const request =
       text === null
-        ? { what: /** @type {const} */ ("card"), reading: id }
-        : { what: /** @type {const} */ ("read"), text, pair: pair ?? undefined, model: model ?? undefined };
-    /** @type {Card} */
-    let card;
+        ? { type: /** @type {const} */ ("metadata"), reading: id }
+        : { type: /** @type {const} */ ("read"), text, pair: pair ?? undefined, model: model ?? undefined };
+    /** @type {MetadataReply} */
+    let metadata;
     try {
-      card = await this.poll(question, signal);
+      metadata = await this.poll(request, signal);
     } catch (error) {
       if (/** @type {any} */ (error).status !== 404) throw error;
       throw new Error("The server no longer has the text of this link. Paste the text, and press Read.");
     }
-    const source = card.source ?? { text, pair, model }; // the server knows what it read, where a link has only its name
+    const source = metadata.source ?? { text, pair, model }; // the server knows what it read, where a link has only its name
     Object.assign(app.state, { text: source.text ?? text, pair: source.pair ?? null, model: model ?? null });
     const requested = { text: app.state.text, pair: app.state.pair, model: app.state.model, id };
-    const reading = readingOf(card, wantedText(app.state), requested);
+    const reading = readingOf(metadata, wantedText(app.state), requested);
     if (app.options.address && requested.text !== null) keepText(reading.id, requested);
     opened(reading);
     return true;
@@ -99,27 +99,27 @@ export const wantedText = ({ text, pair, model, id }) =>
   text === null ? id && JSON.stringify([id, model]) : JSON.stringify([text, pair, model]);
 
 /**
- * The reading of a card.
- * @param {Card} card
+ * The reading of a metadata.
+ * @param {MetadataReply} metadata
  * @param {string | null} wanted
  * @param {TextSource} requested
  * @returns {Reading}
  */
-export function readingOf(card, wanted, requested) {
+export function readingOf(metadata, wanted, requested) {
   return {
-    ...card,
-    id: card.reading,
+    ...metadata,
+    id: metadata.reading,
     wanted,
     requested,
-    special: new Set(card.special),
-    unknown: new Set(card.unknown ?? []),
-    U: card.units.length,
-    N: card.tokens.length,
-    L: card.layers,
-    H: card.heads,
-    attended: card.attended ?? Array.from({ length: card.layers }, (_, l) => l),
+    special: new Set(metadata.special),
+    unknown: new Set(metadata.unknown ?? []),
+    U: metadata.units.length,
+    N: metadata.tokens.length,
+    L: metadata.layers,
+    H: metadata.heads,
+    attended: metadata.attention_layers ?? Array.from({ length: metadata.layers }, (_, l) => l),
     tokensOf: (u) => {
-      const [first, stop] = [card.first[u], card.first[u + 1] ?? card.tokens.length];
+      const [first, stop] = [metadata.first_tokens[u], metadata.first_tokens[u + 1] ?? metadata.tokens.length];
       return Array.from({ length: stop - first }, (_, n) => first + n);
     },
   };

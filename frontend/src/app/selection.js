@@ -1,9 +1,11 @@
 // The selection that all views share, and the address that a link carries it in.
 
+import { VIEWS } from "../protocol.js";
+
 /** @import { Direction, Opening, Reading, Scale, Selection, ViewName } from "../types.js" */
 
 /** @type {ViewName[]} */
-export const VIEW_NAMES = ["sentence", "heads", "map", "walk", "compare"];
+export const VIEW_NAMES = /** @type {any} */ (VIEWS);
 const TEXT_IN_ADDRESS = 2000; // characters of a text that a link carries with it
 
 /**

@@ -17,12 +17,12 @@ import { addText, parametersOf, selectionOf, VIEW_NAMES, withinReading } from ".
 import { keptText } from "./storage.js";
 import { WeightMemory } from "./weights.js";
 
-/** @import { App, Options, Reading, SaveKind, Selection, Source, Start, View, ViewName } from "../types.js" */
+/** @import { App, Options, Reading, SaveKind, Selection, Source, StartReply, View, ViewName } from "../types.js" */
 
 /**
  * Brings the markup of viewer.html to life.
  * @param {Document | ShadowRoot} root holds it
- * @param {Source} source answers questions
+ * @param {Source} source answers requests
  * @param {Options} options
  */
 export async function mount(root, source, options) {
@@ -44,8 +44,8 @@ class Viewer {
     this.state = this.selectionOfAddress();
     /** Null until a text is read. @type {Reading} */
     this.reading = /** @type {any} */ (null);
-    /** @type {Start} */
-    this.start = { models: [], limit: 0, first: null };
+    /** @type {StartReply} */
+    this.start = { models: [], opening: null };
     this.turn = 0; // of drawing
     /** @type {AbortController | null} */
     this.drawing = null;
@@ -67,8 +67,8 @@ class Viewer {
   /** @type {App["by"]} */
   by = (id) => /** @type {any} */ (this.root.getElementById(id));
 
-  /** @type {App["ask"]} */
-  ask = (question, signal) => this.reader.ask(question, signal);
+  /** @type {App["request"]} */
+  request = (request, signal) => this.reader.request(request, signal);
 
   // ── Words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +239,7 @@ class Viewer {
     const isRead = this.reading?.wanted === wantedText(this.state);
     if (isRead || this.state.view === "compare") this.showError("Cancelled. Choose again what to look at.");
     else this.cancelReading();
-    if (job !== null) await this.source({ what: "cancel", job });
+    if (job !== null) await this.source({ type: "cancel", job });
   }
 
   /** Goes back to the reading before, so that no view starts the cancelled one again. */
@@ -255,13 +255,13 @@ class Viewer {
   async open() {
     let failure = null;
     try {
-      this.start = await this.source({ what: "start" });
+      this.start = await this.source({ type: "start" });
     } catch (error) {
       failure = /** @type {Error} */ (error).message;
     }
     const { state, start } = this;
-    if (state.text === null && state.id === null && start.first) {
-      const { text = null, pair = null, reading = null } = start.first;
+    if (state.text === null && state.id === null && start.opening) {
+      const { text = null, pair = null, reading = null } = start.opening;
       Object.assign(state, { text, pair, id: reading });
     }
     this.form.open();

@@ -22,7 +22,10 @@ export class WeightMemory {
    */
   ofLayer(l) {
     const { id } = this.app.reading;
-    return this.remember(`${id} ${l}`, async () => (await this.app.ask({ what: "all", layer: l })).weights.data);
+    return this.remember(
+      `${id} ${l}`,
+      async () => (await this.app.request({ type: "layer_weights", layer: l })).weights.data,
+    );
   }
 
   /**
@@ -37,13 +40,13 @@ export class WeightMemory {
       const all = await this.ofLayer(l);
       return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
     }
-    const question = { what: /** @type {const} */ ("look"), layer: l, word: u, side };
-    return this.remember(`${id} ${l} ${u} ${side}`, async () => (await this.app.ask(question)).weights.data);
+    const request = { type: /** @type {const} */ ("word_weights"), layer: l, word: u, side };
+    return this.remember(`${id} ${l} ${u} ${side}`, async () => (await this.app.request(request)).weights.data);
   }
 
-  /** @param {string} key @param {() => Promise<any>} request @returns {Promise<Float32Array>} */
-  async remember(key, request) {
-    const weights = this.known.get(key) ?? (await request());
+  /** @param {string} key @param {() => Promise<any>} load @returns {Promise<Float32Array>} */
+  async remember(key, load) {
+    const weights = this.known.get(key) ?? (await load());
     if (!this.known.delete(key)) this.remembered += weights.length;
     this.known.set(key, weights);
     while (this.remembered > KEPT && this.known.size > 1) {

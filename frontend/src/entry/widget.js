@@ -15,11 +15,11 @@ const PAUSE = 2000; // ms between two attempts to reach Python
  * @param {HTMLElement} box
  * @param {HTMLElement} note
  */
-async function firstAnswer(source, box, note) {
+async function firstReply(source, box, note) {
   note.textContent = "Waiting for the kernel …";
   do {
     try {
-      return await source({ what: "start" });
+      return await source({ type: "start" });
     } catch (error) {
       note.textContent = /** @type {Error} */ (error).message;
       await new Promise((done) => setTimeout(done, PAUSE));
@@ -56,8 +56,8 @@ function render({ model, el: box }) {
   box.dataset.lmSuppressShortcuts = "true"; // what is typed here is no command to the notebook
   box.addEventListener("keydown", (event) => event.stopPropagation());
   const source = notebookSource(model);
-  firstAnswer(source, box, note).then((answer) => {
-    if (answer === null) return;
+  firstReply(source, box, note).then((reply) => {
+    if (reply === null) return;
     note.replaceWith(viewer);
     if (model.get("picture")) hidePicture(box, model.get("picture"));
     const { reads, opening } = model.get("options");

@@ -2,7 +2,7 @@
 
 import { decode } from "./codec.js";
 
-/** @import { Card, Numbers, Projections } from "../types.js" */
+/** @import { MetadataReply, NumberArray, Projections } from "../types.js" */
 /** @import { Encoded } from "./codec.js" */
 
 /**
@@ -20,16 +20,16 @@ import { decode } from "./codec.js";
 
 /**
  * @typedef {object} Data
- * @property {Card} card
+ * @property {MetadataReply} metadata
  * @property {object} open what is selected at first
- * @property {Record<string, string>} habits
- * @property {number} named
+ * @property {Record<string, string>} patterns
+ * @property {number} threshold
  * @property {Layer[]} layers
  * @property {{level: number, side: number, fine: boolean, cells: Encoded} | null} pictures
  * @property {any} compared
  */
 
-/** @typedef {Record<string, Numbers>} Arrays */
+/** @typedef {Record<string, NumberArray>} Arrays */
 
 const KEPT = 16e6; // numbers of the heads' matrices that are kept: 64 MB
 
@@ -41,16 +41,16 @@ function dot(a, b) {
 }
 
 export class OfflineAttention {
-  /** @param {Pick<Data, "card" | "layers">} data */
-  constructor({ card, layers }) {
+  /** @param {Pick<Data, "metadata" | "layers">} data */
+  constructor({ metadata, layers }) {
     this.layers = layers;
-    this.H = card.heads;
-    this.N = card.tokens.length;
-    this.U = card.units.length;
-    this.first = card.first; // token of each unit
-    this.stops = [...card.first.slice(1), this.N];
+    this.H = metadata.heads;
+    this.N = metadata.tokens.length;
+    this.U = metadata.units.length;
+    this.first = metadata.first_tokens; // token of each unit
+    this.stops = [...metadata.first_tokens.slice(1), this.N];
     this.unitOf = new Int32Array(this.N);
-    for (const [u, first] of card.first.entries()) this.unitOf.fill(u, first, this.stops[u]);
+    for (const [u, first] of metadata.first_tokens.entries()) this.unitOf.fill(u, first, this.stops[u]);
     /** By layer, its arrays. @type {Promise<Arrays>[]} */
     this.opened = [];
     /**
@@ -85,7 +85,7 @@ export class OfflineAttention {
 
   /**
    * The vector of token i in head h; query heads may share a key or value head.
-   * @param {Numbers} array
+   * @param {NumberArray} array
    * @param {number} l
    * @param {number} h
    * @param {number} i

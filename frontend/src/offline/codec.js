@@ -1,9 +1,11 @@
 // The arrays of a saved page: regard/viewer/payload.py encodes them.
 
-/** @import { Numbers } from "../types.js" */
+import { LOGARITHM_STEPS } from "../protocol.js";
+
+/** @import { NumberArray } from "../types.js" */
 /** @typedef {{shape: number[], float32?: string, packed?: string, logarithms?: string}} Encoded */
 
-/** @param {Encoded} encoded @returns {Promise<Numbers>} */
+/** @param {Encoded} encoded @returns {Promise<NumberArray>} */
 export async function decode({ shape, float32, packed, logarithms }) {
   if (float32 !== undefined) return { shape, data: new Float32Array(fromBase64(float32).buffer) };
   const bytes = await inflated(packed ?? logarithms ?? "");
@@ -18,7 +20,7 @@ export function exponentials(bytes) {
   const count = bytes.length / 2;
   return Float32Array.from({ length: count }, (_, n) => {
     const code = bytes[n] | (bytes[count + n] << 8);
-    return code ? 2 ** ((code - 65535) / 2048) : 0;
+    return code ? 2 ** ((code - 65535) / LOGARITHM_STEPS) : 0;
   });
 }
 

@@ -1,6 +1,6 @@
 // The weights between units, pooled into cells.
 
-/** @import { Numbers } from "../types.js" */
+/** @import { NumberArray } from "../types.js" */
 
 /**
  * The whole numbers from one to before another.
@@ -18,7 +18,7 @@ export const range = (from, to) => Array.from({ length: Math.max(0, to - from) }
  * @param {number[]} rows of cells
  * @param {number[]} columns of cells
  * @param {boolean} largest
- * @returns {Numbers}
+ * @returns {NumberArray}
  */
 export function pooled(all, U, shown, width, rows, columns, largest) {
   const data = new Float32Array(rows.length * columns.length);
@@ -48,7 +48,7 @@ export function pooled(all, U, shown, width, rows, columns, largest) {
  * @param {number} coarse units of a cell, as many or more
  * @param {number[]} rows of cells
  * @param {number[]} columns of cells
- * @returns {Numbers}
+ * @returns {NumberArray}
  */
 export function coarser(picture, side, U, fine, coarse, rows, columns) {
   const widths = range(0, side).map((n) => Math.min(fine, U - n * fine));

@@ -1,53 +1,51 @@
-// A page without Python behind it answers the questions of the page itself, from what its file holds.
+// A page without Python behind it answers the requests of the page itself, from what its file holds.
 
-import { THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
+import { MAPPED_UNITS, THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
 import { OfflineAttention } from "./attention.js";
 import { decode } from "./codec.js";
 import { coarser, pooled, range } from "./pooling.js";
 import { hiddenOf, walkOfToken, walkOfWeights } from "./walk.js";
 
-/** @import { Numbers, Side, Source } from "../types.js" */
+/** @import { NumberArray, Side, Source } from "../types.js" */
 /** @import { Data } from "./attention.js" */
-
-const MAPPED_UNITS = 4096; // of longer texts, no head's whole matrix is computed
 
 /** @param {Data} data @returns {Source} */
 export function offlineSource(data) {
   /** @type {any} */
-  const answers = new OfflineAnswers(data);
-  return async ({ what, ...question }) => {
-    if (!NAMES.includes(what)) throw new Error("This page stands alone: it cannot read another text.");
-    return answers[what](question);
+  const replies = new OfflineReplies(data);
+  return async ({ type, ...request }) => {
+    if (!TYPES.includes(type)) throw new Error("This page stands alone: it cannot read another text.");
+    return replies[type](request);
   };
 }
 
-const NAMES = ["start", "card", "look", "all", "thumbs", "tile", "walk"];
+const TYPES = ["start", "metadata", "word_weights", "layer_weights", "thumbnails", "tile", "walk"];
 
-/** By name, the answers that regard/viewer/api.py gives. */
-export class OfflineAnswers {
+/** By the type of the request, the replies that regard/viewer/api.py gives. */
+export class OfflineReplies {
   /** @param {Data} data */
   constructor(data) {
     this.data = data;
     this.attention = new OfflineAttention(data);
-    this.special = new Set(data.card.special);
-    /** The pictures of a long text. @type {Promise<Numbers> | null} */
+    this.special = new Set(data.metadata.special);
+    /** The pictures of a long text. @type {Promise<NumberArray> | null} */
     this.pictures = null;
   }
 
   async start() {
-    const { card } = this.data;
+    const { metadata } = this.data;
     let { compared } = this.data;
     if (compared) {
       const [similarity, plane] = await Promise.all([decode(compared.similarity), decode(compared.plane)]);
       compared = { ...compared, similarity, plane };
     }
-    return { models: [], limit: 0, first: { reading: card.reading }, compares: Boolean(compared), compared };
+    return { models: [], opening: { reading: metadata.reading }, compares: Boolean(compared), compared };
   }
 
-  async card() {
-    const { card, layers, pictures } = this.data;
+  async metadata() {
+    const { metadata, layers, pictures } = this.data;
     return {
-      ...card,
+      ...metadata,
       has: (/** @type {number} */ l) => layers[l].heads ?? null,
       floor: (/** @type {number} */ l, /** @type {number} */ h) => this.floorOf(l, h),
       pictured: pictures ? pictures.level : 0,
@@ -65,8 +63,8 @@ export class OfflineAnswers {
     return hasFine ? 0 : pictures.level;
   }
 
-  /** @param {{layer: number, word: number, side: Side}} question */
-  async look({ layer, word, side }) {
+  /** @param {{layer: number, word: number, side: Side}} request */
+  async word_weights({ layer, word, side }) {
     const { attention } = this;
     const { H, U } = attention;
     const arrays = await attention.open(layer);
@@ -83,8 +81,8 @@ export class OfflineAnswers {
     return { weights: { shape: [H, U], data } };
   }
 
-  /** @param {{layer: number}} question */
-  async all({ layer }) {
+  /** @param {{layer: number}} request */
+  async layer_weights({ layer }) {
     const { H, U } = this.attention;
     const arrays = await this.attention.open(layer);
     const data = new Float32Array(H * U * U);
@@ -92,10 +90,10 @@ export class OfflineAnswers {
     return { weights: { shape: [H, U, U], data } };
   }
 
-  /** @param {{layer: number, hide: boolean}} question */
-  async thumbs({ layer, hide }) {
+  /** @param {{layer: number, hide: boolean}} request */
+  async thumbnails({ layer, hide }) {
     const { H } = this.attention;
-    const { habits, named, layers } = this.data;
+    const { patterns, threshold, layers } = this.data;
     const thumbs = [];
     for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, hide));
     const n = thumbs[0].shape[1];
@@ -103,10 +101,10 @@ export class OfflineAnswers {
     for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * n);
     const shares = Float32Array.from(layers[layer].shares.flat(), (share) => share ?? Number.NaN);
     return {
-      thumbs: { shape: [H, n, n], data },
-      shares: { shape: [H, Object.keys(habits).length], data: shares },
-      habits,
-      named,
+      thumbnails: { shape: [H, n, n], data },
+      shares: { shape: [H, Object.keys(patterns).length], data: shares },
+      patterns,
+      threshold,
     };
   }
 
@@ -115,7 +113,7 @@ export class OfflineAnswers {
    * @param {number} l
    * @param {number} h
    * @param {boolean} hide
-   * @returns {Promise<Numbers>}
+   * @returns {Promise<NumberArray>}
    */
   async thumb(l, h, hide) {
     if (this.data.pictures) return this.picture(l, h);
@@ -132,15 +130,15 @@ export class OfflineAnswers {
    * The picture of a head, side × side.
    * @param {number} l
    * @param {number} h
-   * @returns {Promise<Numbers>}
+   * @returns {Promise<NumberArray>}
    */
   async picture(l, h) {
-    const { card, pictures } = this.data;
+    const { metadata, pictures } = this.data;
     if (!pictures) throw new Error("This page holds no pictures.");
     this.pictures ??= decode(pictures.cells);
     const { data } = await this.pictures;
     const { side } = pictures;
-    const place = (card.attended ?? []).indexOf(l) * card.heads + h;
+    const place = metadata.attention_layers.indexOf(l) * metadata.heads + h;
     return { shape: [side, side], data: data.subarray(place * side ** 2, (place + 1) * side ** 2) };
   }
 
@@ -150,7 +148,7 @@ export class OfflineAnswers {
   }
 
   /**
-   * @param {{layer: number, head: number, reduce: "mean" | "max", hide: boolean, level: number, row: number, column: number}} question
+   * @param {{layer: number, head: number, reduce: "mean" | "max", hide: boolean, level: number, row: number, column: number}} request
    */
   async tile({ layer, head, reduce, hide, level, row, column }) {
     const { attention } = this;
@@ -168,7 +166,7 @@ export class OfflineAnswers {
     return { cells: pooled(all, U, shown, width, rows, columns, reduce === "max") };
   }
 
-  /** @param {{layer: number, head: number, token: number, all: boolean}} question */
+  /** @param {{layer: number, head: number, token: number, all: boolean}} request */
   async walk({ layer, head, token, all }) {
     const { attention } = this;
     const arrays = await attention.open(layer);

@@ -1,8 +1,8 @@
 // The walk of one token, as the API answers it, from what a saved page holds.
 
-import { WALK_ROWS, WALK_LARGEST, WALK_TOKENS } from "../protocol.js";
+import { WALK_LARGEST, WALK_ROWS, WALK_TOKENS } from "../protocol.js";
 
-/** @import { Numbers, WalkAnswer } from "../types.js" */
+/** @import { NumberArray, WalkReply } from "../types.js" */
 /** @import { Arrays, OfflineAttention } from "./attention.js" */
 
 /**
@@ -18,13 +18,13 @@ export function rowsOf(weights, all) {
     .sort((a, b) => a - b);
 }
 
-/** @param {ArrayLike<number>} numbers @param {number[]} rows @returns {Numbers} */
+/** @param {ArrayLike<number>} numbers @param {number[]} rows @returns {NumberArray} */
 const taken = (numbers, rows) => ({ shape: [rows.length], data: Float64Array.from(rows, (j) => numbers[j]) });
 
-/** @param {Float32Array | Float64Array} data @returns {Numbers} */
+/** @param {Float32Array | Float64Array} data @returns {NumberArray} */
 const vectorOf = (data) => ({ shape: [data.length], data });
 
-/** @param {ArrayLike<number>[]} vectors @returns {Numbers} */
+/** @param {ArrayLike<number>[]} vectors @returns {NumberArray} */
 function stacked(vectors) {
   const width = vectors[0].length;
   const data = new Float32Array(vectors.length * width);
@@ -36,8 +36,8 @@ function stacked(vectors) {
  * Where only the weights are known: those of the token's unit.
  * @param {ArrayLike<number>} weights
  * @param {boolean} all
- * @param {Numbers | undefined} x
- * @returns {WalkAnswer}
+ * @param {NumberArray | undefined} x
+ * @returns {WalkReply}
  */
 export function walkOfWeights(weights, all, x) {
   const rows = rowsOf(weights, all);
@@ -62,13 +62,13 @@ export function hiddenOf({ hidden }, i) {
  * @param {number} h
  * @param {number} i
  * @param {boolean} all
- * @returns {WalkAnswer}
+ * @returns {WalkReply}
  */
 export function walkOfToken(attention, l, arrays, h, i, all) {
   const { scale, softcap, sinks, made } = attention.layers[l];
   const { scores, scaled, weights, sink } = attention.ofToken(l, arrays, h, i);
   const rows = rowsOf(weights, all);
-  /** @param {Numbers} array @param {number} j */
+  /** @param {NumberArray} array @param {number} j */
   const vector = (array, j) => attention.vector(array, l, h, j);
   const x = hiddenOf(arrays, i);
   return {
@@ -97,7 +97,7 @@ export function walkOfToken(attention, l, arrays, h, i, all) {
  * @param {Float64Array} weights
  * @param {number[]} rows
  * @param {number} i
- * @param {(array: Numbers, j: number) => Float32Array | Float64Array} vector
+ * @param {(array: NumberArray, j: number) => Float32Array | Float64Array} vector
  */
 function sumOf({ value, output, lengths }, weights, rows, i, vector) {
   /** @param {number} j */

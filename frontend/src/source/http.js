@@ -1,14 +1,14 @@
-// Answers over HTTP, from `regard serve`.
+// Replies over HTTP, from `regard serve`.
 
-import { answerOf } from "./answer.js";
+import { replyOf } from "./reply.js";
 
 /** @import { Source } from "../types.js" */
 
 /** @type {Source} */
-export async function httpSource(question, signal) {
+export async function httpSource(request, signal) {
   let response;
   try {
-    response = await fetch("ask", { method: "POST", body: JSON.stringify(question), signal });
+    response = await fetch("api", { method: "POST", body: JSON.stringify(request), signal });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Error("The server does not answer: is “regard serve” still running?");
@@ -18,5 +18,5 @@ export async function httpSource(question, signal) {
     const message = error ?? `The server answered ${response.status}.`;
     throw Object.assign(new Error(message), { status: response.status, code });
   }
-  return answerOf(await response.arrayBuffer());
+  return replyOf(await response.arrayBuffer());
 }

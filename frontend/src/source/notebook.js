@@ -1,9 +1,9 @@
-// Answers from the Python of a notebook, over the channel of its widget.
+// Replies from the Python of a notebook, over the channel of its widget.
 
-import { answerOf } from "./answer.js";
+import { replyOf } from "./reply.js";
 
 /** @import { Source } from "../types.js" */
-/** @typedef {{resolve: (answer: any) => void, reject: (error: unknown) => void}} Waiting */
+/** @typedef {{resolve: (reply: any) => void, reject: (error: unknown) => void}} Waiting */
 
 const RESTARTED = "The kernel was restarted. Run the cell again.";
 const SILENT =
@@ -21,9 +21,9 @@ export function notebookSource(model) {
     waiting.delete(message.id);
     const { error, status, code } = message;
     if (error) asker.reject(Object.assign(new Error(error), { status, code }));
-    else asker.resolve(answerOf(aligned(buffers[0])));
+    else asker.resolve(replyOf(aligned(buffers[0])));
   });
-  return async (question, signal) => {
+  return async (request, signal) => {
     const id = ++last;
     let timer;
     try {
@@ -31,7 +31,7 @@ export function notebookSource(model) {
         waiting.set(id, { resolve, reject });
         signal?.addEventListener("abort", () => reject(signal.reason));
         timer = setTimeout(() => reject(new Error(SILENT)), PATIENCE);
-        send(model, { id, question }).catch(() => reject(new Error(RESTARTED)));
+        send(model, { id, request }).catch(() => reject(new Error(RESTARTED)));
       });
     } finally {
       clearTimeout(timer);

@@ -36,11 +36,10 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     """Output, lse, and the entropy and the `top` largest weights with their keys, where they are asked for."""
     names = ["entropy"] * entropy + [f"topk:{top}"] * (top > 0)
     output, lse, collected = _forward(scores, value, sinks, names)
-    none = lse.new_empty(0)
+    (entropies,) = collected.get("entropy", (lse.new_empty(0),))
     nothing = lse.new_empty(*lse.shape, 0), lse.new_empty(*lse.shape, 0, dtype=torch.long)
-    values, indices = collected.get(f"topk:{top}", nothing)
-    (entropies,) = collected.get("entropy", (none,))
-    return _heads_side_by_side(output), lse.contiguous(), entropies, values, indices
+    values, keys = collected.get(f"topk:{top}", nothing)
+    return _heads_side_by_side(output), lse.contiguous(), entropies, values, keys
 
 
 def _heads_side_by_side(output: Tensor) -> Tensor:

@@ -45,20 +45,20 @@ def serve(
     Type a text there and look at the attention that reads it. Only this machine can reach it, unless --host and --token
     say otherwise. Ctrl-C stops it.
     """
-    from regard.viewer.startup import lenses, text_of
+    from regard.viewer.startup import lens_factories, text_of
 
-    offered = lenses(model or [None], allow_pickle)
+    lenses = lens_factories(model or [None], allow_pickle)
     first = text_of(text) if text is not None else "Time flies like an arrow"
     second = None if pair is None else text_of(pair)
     try:
-        from regard.viewer.api import Desk
+        from regard.viewer.api import ViewerAPI
         from regard.viewer.server import serve as serve_forever
     except ImportError as error:
         raise ImportError(f"The viewer's server is not installed ({error}): pip install 'regard[serve]'.") from None
 
-    next(iter(offered.values()))()  # fail now, and not at the first request, if the model cannot be opened
+    next(iter(lenses.values()))()  # fail now, and not at the first request, if the model cannot be opened
 
     def ready(address: str) -> None:
         print(f"{address}\nCtrl-C ends it.", flush=True)
 
-    serve_forever(Desk(offered, memory << 20, (first, second)), host, port, token, ready)
+    serve_forever(ViewerAPI(lenses, memory << 20, (first, second)), host, port, token, ready)

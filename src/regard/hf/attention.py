@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from regard._internal.uncompiled import disable
 from regard.attention import Attention, attention
 from regard.hf.mask import LazyMask, both, chosen_keys
 from regard.weights import Weights
@@ -42,7 +43,7 @@ def record() -> Iterator[list[Recorded]]:
         _recorded.reset(token)
 
 
-@torch.compiler.disable  # what it returns is an object, not a tensor of a graph
+@disable(reason="the weights that it returns are an object, not a tensor of a graph")
 def attend(
     module: nn.Module,
     query: Tensor,

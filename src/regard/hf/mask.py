@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 from torch.utils._pytree import tree_map_only
 from transformers import masking_utils
 
+from regard._internal.uncompiled import disable
 from regard._typing import MaskMod
 
 
@@ -32,7 +34,12 @@ class LazyMask(Tensor):
 
     @staticmethod
     def __new__(
-        cls, make: Callable[[], Tensor], options: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, device
+        cls,
+        make: Callable[[], Tensor],
+        options: dict[str, Any],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> LazyMask:
         self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device(device))
         self.options, self._make, self._dense = options, make, None
@@ -53,7 +60,9 @@ class LazyMask(Tensor):
         return self._dense is None if uncounted else self._version == 0
 
     @classmethod
-    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         args, kwargs = tree_map_only(LazyMask, lambda mask: mask.dense(), (args, kwargs or {}))
         return function(*args, **kwargs)
 
@@ -61,14 +70,14 @@ class LazyMask(Tensor):
         return f"LazyMask(shape={tuple(self.shape)}, options={self.options})"
 
 
-@torch.compiler.disable  # a rule is not a tensor of a graph
+@disable(reason="a mask of rules is not a tensor of a graph")
 def lazy_mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
     q_offset: int | Tensor = 0,
     kv_offset: int = 0,
-    mask_function: Callable = masking_utils.causal_mask_function,
+    mask_function: Callable[..., Any] = masking_utils.causal_mask_function,
     attention_mask: Tensor | None = None,
     local_size: int | None = None,
     allow_is_bidirectional_skip: bool = False,
@@ -95,7 +104,7 @@ def lazy_mask(
     options: dict[str, Any] = {"causal": causal, "window": window}
     if causal and 0 <= end < kv_length:  # a cache with room for more: a segment that nobody looks into
         bounds = (0, q_length, q_length), (0, end, kv_length)
-        options["segments"] = tuple(torch.tensor(one, device=device) for one in bounds)
+        options["segments"] = tuple(torch.tensor(ends, device=device) for ends in bounds)
     elif end != kv_length and (causal or window != (None, None)):
         options, others = {}, [mask_function]
     if attention_mask is not None:
@@ -113,7 +122,7 @@ def lazy_mask(
         else:
             options["mask"] = real[:, None, None]  # (B, 1, 1, K)
     if others:
-        options["mask"] = _rule(others, q_offset, kv_offset, use_vmap)
+        options["mask"] = _together(others, q_offset, kv_offset, use_vmap)
     return LazyMask(make, options, (batch_size, 1, q_length, kv_length), dtype or torch.bool, device)
 
 
@@ -126,47 +135,51 @@ def _dense(dtype: torch.dtype | None, **options: Any) -> Tensor:
     return mask.contiguous()
 
 
-def _recognised(mask_function: Callable) -> tuple[bool, tuple[int | None, int | None], list[Callable]]:
-    """Whether a rule is causal, its window, and the parts of it that are neither; all of them hold."""
+def _recognised(
+    mask_function: Callable[..., Any],
+) -> tuple[bool, tuple[int | None, int | None], list[Callable[..., Any]]]:
+    """Whether a rule is causal, its window, and the other rules in it; all of them hold."""
     causal, left, right, others = False, [], [], []
-    for one in _parts(mask_function):
-        back = _closed_over(one, masking_utils.sliding_window_overlay).get("sliding_window")
-        around = _closed_over(one, masking_utils.sliding_window_bidirectional_overlay).get("sliding_window")
-        if one is masking_utils.causal_mask_function:
+    for rule in _rules(mask_function):
+        back = _closed_over(rule, masking_utils.sliding_window_overlay).get("sliding_window")
+        around = _closed_over(rule, masking_utils.sliding_window_bidirectional_overlay).get("sliding_window")
+        if rule is masking_utils.causal_mask_function:
             causal = True
         elif isinstance(back, int) and back > 0:
             left.append(back - 1)
         elif isinstance(around, int) and around >= 0:
             left.append(around)
             right.append(around)
-        elif one is not masking_utils.bidirectional_mask_function:
-            others.append(one)
+        elif rule is not masking_utils.bidirectional_mask_function:
+            others.append(rule)
     return causal, (min(left, default=None), min(right, default=None)), others
 
 
-def _parts(mask_function: Callable) -> list[Callable]:
-    parts = _closed_over(mask_function, masking_utils.and_masks).get("mask_functions")
-    return [mask_function] if parts is None else [part for one in parts for part in _parts(one)]
+def _rules(mask_function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    joined = _closed_over(mask_function, masking_utils.and_masks).get("mask_functions")
+    return [mask_function] if joined is None else [rule for function in joined for rule in _rules(function)]
 
 
-def _closed_over(function: Callable, factory: Callable) -> Mapping[str, Any]:
+def _closed_over(function: Callable[..., Any], factory: Callable[..., Any]) -> Mapping[str, Any]:
     """What the function closed over, if the factory made it: all that it makes share one code object. Else nothing."""
     if isinstance(function, FunctionType) and function.__code__ in factory.__code__.co_consts:
         return inspect.getclosurevars(function).nonlocals
     return {}
 
 
-def _rule(parts: list[Callable], q_offset: int, kv_offset: int, use_vmap: bool) -> MaskMod:
-    """All these rules of transformers as one of regard, asked for one tile after the other."""
-    together = masking_utils.and_masks(*parts)
+def _together(rules: list[Callable[..., Any]], q_offset: int, kv_offset: int, use_vmap: bool) -> MaskMod:
+    """All these rules of transformers as a single mask of regard, which is called tile by tile."""
+    together = masking_utils.and_masks(*rules)
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         query, key = query + q_offset, key + kv_offset
         if not use_vmap:
-            return together(batch, head, query, key)
-        with masking_utils.TransformGetItemToIndex():  # a user's own rule, which may be for single numbers only
+            visible: Tensor = together(batch, head, query, key)
+            return visible
+        with TransformGetItemToIndex():  # a user's own rule, which may be for single numbers only
             flat = (index.flatten() for index in (batch, head[:1], query, key))
-            return masking_utils._vmap_expansion_sdpa(together)(*flat)
+            visible = masking_utils._vmap_expansion_sdpa(together)(*flat)
+            return visible
 
     return rule
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from regard._internal import heap
+from regard._internal.uncompiled import disable
 
 NAME = "regard"
 LONG = 1 << 20  # numbers in a model's output; below it there is little to give back
@@ -49,11 +50,11 @@ _REST = (
 
 def _refuse(model: nn.Module, asked: set[int]) -> None:
     """Raises ValueError if one of the modules that are asked for, by their ids, cannot change its attention."""
-    for part in model.modules():
-        if isinstance(part, PreTrainedModel) and id(part) in asked:
-            classes = [c for c in type(part).__mro__ if issubclass(c, PreTrainedModel) and c is not PreTrainedModel]
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and id(module) in asked:
+            classes = [c for c in type(module).__mro__ if issubclass(c, PreTrainedModel) and c is not PreTrainedModel]
             if not any(c._can_set_attn_implementation() for c in classes):  # a notebook's class has no source to judge
-                raise ValueError(f"{type(part).__name__}: its attention {_REST}")
+                raise ValueError(f"{type(module).__name__}: its attention {_REST}")
 
 
 def _computes_its_own(module: nn.Module) -> bool:
@@ -61,7 +62,7 @@ def _computes_its_own(module: nn.Module) -> bool:
     names = _names(type(module))
     if "get_interface" in names or "Att" not in kind or isinstance(module, PreTrainedModel):
         return False
-    wraps_one = any("Att" in type(part).__name__ for part in module.modules() if part is not module)
+    wraps_one = any("Att" in type(inner).__name__ for inner in module.modules() if inner is not module)
     softmax = {"softmax", "Softmax", "scaled_dot_product_attention", "multi_head_attention_forward"}
     return bool(names & softmax) or (kind.endswith("Attention") and not wraps_one)
 
@@ -90,7 +91,7 @@ def prepare() -> None:
         setattr(PreTrainedModel, name, wrap(getattr(PreTrainedModel, name)))
 
 
-def _constructing(method: Callable) -> Callable:
+def _constructing(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def checked(self: PreTrainedModel, requested_attention: str | None, *args: Any, **kwargs: Any) -> Any:
         if requested_attention == NAME:
@@ -102,18 +103,18 @@ def _constructing(method: Callable) -> Callable:
     return checked
 
 
-def _setting(method: Callable) -> Callable:
+def _setting(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def checked(self: PreTrainedModel, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> Any:
+    def checked(self: PreTrainedModel, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> Any:
         wanted = {id(config): name for config, name in _wanted(type(self), self.config, attn_implementation)}
-        models = [part for part in self.modules() if isinstance(part, PreTrainedModel)]
-        asked = [part for part in models if wanted.get(id(part.config), wanted[id(self.config)]) == NAME]
-        _refuse(self, {id(part) for part in asked})
-        for part in asked:
-            _serve(part)
+        models = [module for module in self.modules() if isinstance(module, PreTrainedModel)]
+        asked = [model for model in models if wanted.get(id(model.config), wanted[id(self.config)]) == NAME]
+        _refuse(self, {id(model) for model in asked})
+        for model in asked:
+            _serve(model)
         method(self, attn_implementation, *args, **kwargs)
-        for part in models:
-            _set_copies(part, {id(model.config) for model in models} | wanted.keys())
+        for model in models:
+            _set_copies(model, {id(other.config) for other in models} | wanted.keys())
 
     return checked
 
@@ -159,7 +160,7 @@ def _serve(model: PreTrainedModel) -> None:
         model.register_forward_hook(_give_back)
 
 
-@torch.compiler.disable
+@disable(reason="it returns memory to the system")
 def _give_back(model: nn.Module, _: Any, output: Any) -> None:
     """After a long forward pass, what was freed goes back to the system.
 
@@ -190,7 +191,7 @@ def _serve_generate(kind: type) -> None:
             base.generate = _keeping(generate)  # type: ignore[attr-defined]
 
 
-def _keeping(generate: Callable) -> Callable:
+def _keeping(generate: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(generate)
     def kept(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         if self.config._attn_implementation != NAME:

@@ -50,9 +50,9 @@ def save(
 
         content = json.dumps(numbers(reading, layer, head), ensure_ascii=False).encode()
     else:
-        from regard.output.image import drawn
+        from regard.output.image import render
 
-        content = drawn(reading, suffix[1:], layer=layer, head=head)
+        content = render(reading, suffix[1:], layer=layer, head=head)
     atomic_write(path, lambda file: file.write(content))
 
 

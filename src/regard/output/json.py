@@ -1,28 +1,29 @@
-"""A reading as plain lists of numbers."""
+"""A reading as plain lists of numbers, for JSON. `Reading.save` and the command line call `numbers`."""
 
 from __future__ import annotations
 
 from math import isnan
+from typing import Any
 
 from regard.lens.reading import Reading
 
-MOST_NUMBERS = 4_000_000  # in a .json: some 80 MB
+WEIGHTS_LIMIT = 4_000_000  # weights in a JSON file: some 80 MB
 
 
-def numbers(reading: Reading, layer: int | None = None, head: int | None = None) -> dict:
+def numbers(reading: Reading, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
     """A reading as plain lists: the weight that unit i gives to unit j is `attention[l][h][i][j]`.
 
-    l and h are places in `layers` and `heads`: those asked for, or all. Raises ValueError for a reading so long that
-    the numbers would be of no use as text.
+    l and h are indices into `layers` and `heads`: the layer and head that are asked for, or all of them. Raises
+    ValueError where there are more than WEIGHTS_LIMIT weights.
     """
     reading.check(layer, head)
     units = reading.units
     layers = reading.attention_layers if layer is None else [layer % reading.layers]
     heads = list(range(reading.heads)) if head is None else [head % reading.heads]
     count = len(layers) * len(heads) * len(units) ** 2
-    if count > MOST_NUMBERS:
+    if count > WEIGHTS_LIMIT:
         raise ValueError(
-            f"{count:,} weights are too many for JSON (at most {MOST_NUMBERS:,}): choose a layer and a head, save a "
+            f"{count:,} weights are too many for JSON (at most {WEIGHTS_LIMIT:,}): choose a layer and a head, save a "
             ".html, or take reading.attention[layer].weights in Python."
         )
     return {

@@ -1,4 +1,8 @@
-"""Readings in the terminal: a walk that reads like a lesson, heat maps, comparisons. Readable without colour."""
+"""Readings in the terminal: the walk of a word as a lesson, heat maps and comparisons, readable without colour.
+
+The command line prints what these functions return, and nothing else calls them: so their hints name its options. May
+import the rooms below; rich draws.
+"""
 
 from __future__ import annotations
 
@@ -14,42 +18,43 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 from torch import Tensor
 
+from regard._internal.plurals import counted
 from regard.lens.compare import Comparison
 from regard.lens.patterns import PATTERNS, STRICT_FROM
 from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
 
-MOST_LAYERS = 12  # at which it is said how like a vector still is; of more, so many at equal distances
-MOST_MATRICES = 8  # of a comparison, which are all shown; of more, the first, the middle and the last
+LISTED_LAYERS = 12  # layers whose similarity a lesson lists; of a deeper model, as many at equal distances
+LISTED_MATRICES = 8  # matrices of a comparison that are all shown; of more, the first, the middle and the last
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis, five stops
 
 
 def explain(walk: Walk, width: int = 80) -> RenderableType:
-    """The walk of a word: what query, key and value are for, the numbers, and what changed."""
+    """The walk of a word, as a lesson: what query, key and value are for, the numbers, and what changed."""
     reading, word = walk.reading, f"“{_short(walk.word.text, 32)}”"
     size, dim = len(walk.x[0]), len(walk.query[0])
-    several = len(walk.word.tokens)
-    mean = f" {word} is {several} tokens; the numbers are their mean." if several > 1 else ""
+    tokens = len(walk.word.tokens)
+    mean = f" {word} is {tokens} tokens; the numbers are their mean." if tokens > 1 else ""
     heads = f"{printable(reading.model)}: {reading.layers} layers × {reading.heads} heads"
-    into = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
-    parts: list[RenderableType] = [
+    origin = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
+    lines: list[RenderableType] = [
         _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
         _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
-        *_said(reading),
+        *_notes(reading),
         _step(
             "The word comes in",
-            f"as {size} numbers, {into}. Attention will mix in what its neighbours know.{mean}",
+            f"as {size} numbers, {origin}. Attention will mix in what its neighbours know.{mean}",
         ),
         _numbers("x", walk.x.mean(0), width),
-        *_normed(walk, width),
+        *_norm_step(walk, width),
         _step(
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
             "has a key, the label on its shelf, and a value, what you take home from there. "
-            f"{_origin(walk)} Here, {dim} numbers.",
+            f"{_projections(walk)} Here, {dim} numbers.",
         ),
-        *_query(walk, width),
+        *_query_lines(walk, width),
         _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
         _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
         _step(
@@ -60,36 +65,36 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         *([_indented(_pattern(walk.pattern))] if walk.pattern else []),
         _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
-        *([_indented(_rests(walk))] if walk.resting else []),
+        *([_indented(_sinks(walk))] if walk.resting else []),
         _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
-        *([_indented(_MADE.format(walk.made.error))] if walk.made else []),
+        *([_indented(_CHECK.format(walk.made.error))] if walk.made else []),
         _step(
             "What changed",
-            f"Every layer does this with all its heads. How like (cosine) the vector that came in {word} still is:",
+            f"Every layer does this with all its heads. The cosine of {word} with the vector that came in:",
         ),
-        _drift(walk, width),
+        _similarity_by_layer(walk, width),
         Text(),
         _Wrapped(CAUTION, "dim"),
     ]
-    return Group(*parts)
+    return Group(*lines)
 
 
-def _normed(walk: Walk, width: int) -> list[RenderableType]:
-    """The norm before the attention, where the layer has one."""
+def _norm_step(walk: Walk, width: int) -> list[RenderableType]:
+    """The normalization of x before the attention, where the layer has one."""
     if walk.made is None or not walk.made.norm:
         return []
-    text = f"Before its attention, this layer norms x ({walk.made.norm}), so that all tokens come in at one scale."
+    text = f"Before its attention, this layer normalizes x ({walk.made.norm}), which puts all tokens on one scale."
     return [_step("Norm", text), _numbers("normed", walk.made.normed.mean(0), width)]
 
 
-def _origin(walk: Walk) -> str:
-    """What query, key and value are made of, as far as it is known."""
+def _projections(walk: Walk) -> str:
+    """How the layer makes query, key and value from x, as far as it is known."""
     made = walk.made
     if made is None:
-        return "They are shown as the model's attention received them; how it makes them of x is not known here."
-    text = f"Each is made of {'the normed x' if made.norm else 'x'} by a matrix that the model has learned."
+        return "They are shown as the model's attention received them; how it makes them from x is not known here."
+    text = f"Each is made from {'the normalized x' if made.norm else 'x'} by a matrix that the model has learned."
     if made.head_norm:
-        text += " Query and key are then normed again."
+        text += " Query and key are then normalized again."
     if not made.rotated and made.factor != 1:
         text += f" The query is then multiplied by {made.factor:.4g}."
     if made.rotated:
@@ -101,15 +106,15 @@ def _origin(walk: Walk) -> str:
     return text
 
 
-def _query(walk: Walk, width: int) -> list[RenderableType]:
+def _query_lines(walk: Walk, width: int) -> list[RenderableType]:
     if walk.made is None or not walk.made.rotated:
         return [_numbers("query", walk.query.mean(0), width)]
     before, after = walk.made.query.mean(0), walk.query.mean(0)
     return [_numbers("before", before, width), _numbers("query", after, width)]
 
 
-def _rests(walk: Walk) -> str:
-    """Which tokens have much of the weight, and carry little."""
+def _sinks(walk: Walk) -> str:
+    """Which tokens take much of the weight and add little."""
     assert walk.carried is not None
     weights, carried = walk.weights.mean(0), walk.carried.mean(0)
     share = carried / carried.sum()
@@ -118,10 +123,13 @@ def _rests(walk: Walk) -> str:
         f"and {share[n]:.0%} of what is added"
         for n in walk.resting[:3]
     ]
-    return f"{'; '.join(tokens)}: its value is short. A head rests on such a token, a sink, when it looks for nothing."
+    return (
+        f"{'; '.join(tokens)}: its value is short. A head that looks for nothing parks its weight on such a token, an "
+        "attention sink."
+    )
 
 
-_MADE = "Query, key and value, made again of x by the model's own weights, differ by {:.1e} at most."
+_CHECK = "Query, key and value, computed again from x with the model's own matrices, differ by {:.1e} at most."
 
 
 def _pattern(name: str) -> str:
@@ -132,12 +140,12 @@ def _pattern(name: str) -> str:
     )
 
 
-def _said(reading: Reading) -> list[RenderableType]:
-    """What was not read, and what the model does not know."""
-    return [_prose(line) for line in (reading.truncated, reading.note) if line]
+def _notes(reading: Reading) -> list[RenderableType]:
+    """What was not read, and which words the model does not know."""
+    return [_note(line) for line in (reading.truncated, reading.note) if line]
 
 
-def _prose(note: str, indent: int = 0) -> RenderableType:
+def _note(note: str, indent: int = 0) -> RenderableType:
     """A sentence about a reading, the words of its text isolated."""
     return _Wrapped(re.sub("“([^”]*)”", lambda quoted: f"“{_isolated(quoted[1])}”", printable(note)), "yellow", indent)
 
@@ -167,19 +175,19 @@ def _softmax(walk: Walk) -> str:
     scores = walk.reading.attention[walk.layer].weights.scores
     between = [
         "a softcap keeps them within bounds" if scores.softcap is not None else "",
-        "the bias that the model has for the two places is added" if scores.bias is not None else "",
-        "what the model does not let it see is hidden" if walk.hidden.any() else "",
+        "the model's bias for the two positions is added" if scores.bias is not None else "",
+        "tokens that the model does not let it see are hidden" if walk.hidden.any() else "",
     ]
     steps = "".join(f"{step}; " for step in between if step)
     rest = 1 - float(walk.weights.mean(0).sum())
-    last = "the softmax makes weights of it that sum to 1."
+    result = "the softmax turns it into weights that sum to 1."
     if walk.reading.attention[walk.layer].weights.sinks is not None:
-        last = f"the softmax makes weights of it that sum to 1, with {rest:.4f} that a sink takes."
-    return steps + last
+        result = f"the softmax turns it into weights that sum to 1, with {rest:.4f} that a sink takes."
+    return steps + result
 
 
 class _Wrapped:
-    """Text, wrapped at the width of the terminal and some spaces in; nothing pads its lines on the right."""
+    """Text that is wrapped at the width of the terminal and indented, without trailing spaces."""
 
     def __init__(self, text: str | Text, style: str = "", indent: int = 0) -> None:
         self.text = Text(text, style) if isinstance(text, str) else text
@@ -200,26 +208,26 @@ def _step(title: str, text: str) -> RenderableType:
 
 
 def _numbers(name: str, vector: Tensor, width: int) -> RenderableType:
-    most = max(1, min(8, (width - 3 - 8 - 14) // 7))
-    shown = " ".join(f"{number:+.3f}" for number in vector[:most].tolist())
-    more = f" … {len(vector)} in all" if len(vector) > most else ""
+    count = max(1, min(8, (width - 3 - 8 - 14) // 7))
+    shown = " ".join(f"{number:+.3f}" for number in vector[:count].tolist())
+    more = f" … {len(vector)} in all" if len(vector) > count else ""
     return _indented(Text.assemble((f"{name:<8}", "bold"), shown, (more, "dim")))
 
 
-def _scores(walk: Walk, width: int, most: int = 24) -> RenderableType:
+def _scores(walk: Walk, width: int, limit: int = 24) -> RenderableType:
     weights = walk.weights.mean(0)
     scores, scaled, hidden = walk.scores.mean(0).tolist(), walk.scaled.mean(0).tolist(), walk.hidden.tolist()
-    shown = sorted(weights.argsort(descending=True, stable=True)[:most].tolist())
+    shown = sorted(weights.argsort(descending=True, stable=True)[:limit].tolist())
     rows = [(Text("key of", "dim"), ["query·key", "scaled", "weight"], 0.0)]
     for place in shown:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        shown_as = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
-        rows.append((Text(shown_as, style), numbers, weight))
+        label = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
+        rows.append((Text(label, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
-        rows.append((Text(f"{len(weights) - len(shown)} others", "dim"), ["", "", f"{rest:.4f}"], rest))
+        rows.append((Text(counted(len(weights) - len(shown), "other"), "dim"), ["", "", f"{rest:.4f}"], rest))
     margin = max(name.cell_len for name, _, _ in rows)
     columns = [2 + max(len(numbers[n]) for _, numbers, _ in rows) for n in range(3)]
     room = min(24, width - 3 - margin - sum(columns) - 3)
@@ -237,19 +245,19 @@ def bar_of(share: float, width: int = 24) -> str:
     return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
 
-def _mixture(walk: Walk, most: int = 4) -> str:
+def _mixture(walk: Walk, limit: int = 4) -> str:
     weights = walk.weights.mean(0)
-    top = weights.argsort(descending=True, stable=True)[:most].tolist()
+    top = weights.argsort(descending=True, stable=True)[:limit].tolist()
     top = [n for n in top if weights[n] >= 0.0005] or top[:1]
     terms = [f"{weights[n]:.3f} × “{_short(walk.reading.tokens[n].text, 16)}”" for n in top]
     return " + ".join(terms) + (" + …" if len(weights) > len(top) else "")
 
 
-def _drift(walk: Walk, width: int) -> RenderableType:
+def _similarity_by_layer(walk: Walk, width: int) -> RenderableType:
     vectors = walk.word.vectors.float()
     lines = []
     count = len(vectors) - 1
-    for layer in torch.linspace(0, count - 1, min(count, MOST_LAYERS)).round().int().tolist():
+    for layer in torch.linspace(0, count - 1, min(count, LISTED_LAYERS)).round().int().tolist():
         cosine = float(torch.nn.functional.cosine_similarity(vectors[layer + 1], vectors[0], dim=0))
         bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
         lines.append(_indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
@@ -257,23 +265,23 @@ def _drift(walk: Walk, width: int) -> RenderableType:
 
 
 def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) -> RenderableType:
-    """The weights of a head, or the mean over heads (and layers), word by word: per cent, on a colour.
+    """The weights of a head, or the mean over heads (and layers), word by word: in per cent, on a colour.
 
-    Rows look, columns are looked at. A text wider than the terminal is shown as far as it fits.
+    Rows attend, columns are attended to. Of a text wider than the terminal, the words that fit are shown.
     """
     reading.check(layer, head)
     layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    of = "all layers" if layer is None else f"layer {layers[0]}"
+    which = "all layers" if layer is None else f"layer {layers[0]}"
     if head is not None:
-        of += f", head {head % reading.heads}"
+        which += f", head {head % reading.heads}"
     else:
-        of += " and heads, mean" if layer is None else ", mean of its heads"
+        which += " and heads, mean" if layer is None else ", mean of its heads"
     names = [_short(unit.text, 12) for unit in reading.units]
     margin = max(cell_len(name) for name in names[:width]) + 1
     columns = [max(4, cell_len(name) + 1) for name in names]
     fitting = max(1, sum(margin + total <= width for total in accumulate(columns)))
     weights = torch.stack([_corner(reading, n, head, fitting) for n in layers]).mean(0)
-    lines: list[RenderableType] = [_Wrapped(f"{of}: each row is where a word looks, in per cent", "dim"), Text()]
+    lines: list[RenderableType] = [_Wrapped(f"{which}: each row is where a word looks, in per cent", "dim"), Text()]
     header = Text(" " * margin)
     for name, column in zip(names[:fitting], columns, strict=False):
         header.append(" " * (column - cell_len(name)) + name, style="bold")
@@ -285,12 +293,12 @@ def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) 
             line.append(per_cent.rjust(column), style=_on_ramp(weight))
         lines.append(line)
     if fitting < len(names):
-        more = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
-        lines.append(_Wrapped(more, "dim"))
+        hint = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
+        lines.append(_Wrapped(hint, "dim"))
     if reading.note:
-        lines += [Text(), _prose(reading.note)]
+        lines += [Text(), _note(reading.note)]
     if head is None:
-        lines += [Text(), _Wrapped("A mean of weights shows where heads look, not what decides.", "dim")]
+        lines += [Text(), _Wrapped("A mean of weights shows where heads look, not what decides the output.", "dim")]
     return Group(*lines)
 
 
@@ -302,35 +310,35 @@ def _corner(reading: Reading, layer: int, head: int | None, count: int) -> Tenso
 
 
 def similarity(comparison: Comparison) -> RenderableType:
-    """One word in several texts: the matrix of cosines before the first layer and after each, and the clusters."""
+    """One word in several texts: the cosines before the first layer and after each, and the clusters."""
     n = len(comparison.words)
-    parts: list[RenderableType] = []
+    lines: list[RenderableType] = []
     sides = ["A" if place in comparison.clusters[0] else "B" for place in range(n)]
     for place, reading in enumerate(comparison.readings):
         text = _short(" ".join(reading.text.split()), 200)
-        parts.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-        parts += [_prose(reading.note, 4)] if reading.note else []
+        lines.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
+        lines += [_note(reading.note, 4)] if reading.note else []
     count = len(comparison.similarity)
-    layers = range(count) if count <= MOST_MATRICES else (0, count // 2, count - 1)
+    layers = range(count) if count <= LISTED_MATRICES else (0, count // 2, count - 1)
     for layer in layers:
         matrix = comparison.similarity[layer]
         title = "before the first layer" if layer == 0 else f"after layer {layer - 1}"
-        parts += [Text(), Text(title, "bold cyan"), Text("  " + "".join(f"{m + 1:>6}" for m in range(n)), "bold")]
+        lines += [Text(), Text(title, "bold cyan"), Text("  " + "".join(f"{m + 1:>6}" for m in range(n)), "bold")]
         for place, row in enumerate(matrix.tolist()):
             line = Text(f"{place + 1:<2}", "bold")
             for cosine in row:
                 line.append(f"{cosine:6.2f}", _on_ramp((cosine - 0.5) * 2))
-            parts.append(line)
+            lines.append(line)
     if len(layers) < count:
-        parts += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
-    parts += [Text(), _Wrapped(_verdict(comparison))]
+        lines += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
+    lines += [Text(), _Wrapped(_verdict(comparison))]
     if comparison.readings[0].causal:
-        parts.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
-    return Group(*parts)
+        lines.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
+    return Group(*lines)
 
 
 def _verdict(comparison: Comparison) -> str:
-    within_a, within_b, across = (one.tolist() for one in comparison.cluster_similarity())
+    within_a, within_b, across = (cosines.tolist() for cosines in comparison.cluster_similarity())
     least = float(comparison.similarity[0].min())
     word = _short(comparison.word, 32)
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
@@ -341,12 +349,13 @@ def _verdict(comparison: Comparison) -> str:
     if not comparison.clusters[1]:
         return f"{start}. After the last they do not part into groups."
     names = [" and ".join(str(place + 1) for place in group) for group in comparison.clusters]
-    within = [(one[-1], name) for one, name in zip((within_a, within_b), names, strict=True) if not math.isnan(one[-1])]
+    last = zip((within_a[-1], within_b[-1]), names, strict=True)
+    within = [(cosine, name) for cosine, name in last if not math.isnan(cosine)]
     if not within:
         return f"{start}. After the last they are alike to {across[-1]:.2f}."
-    if sum(one for one, _ in within) / len(within) <= across[-1]:
+    if sum(cosine for cosine, _ in within) / len(within) <= across[-1]:
         return f"{start}. After the last they do not part into groups."
-    shares = ", ".join([*(f"{one:.2f} within {name}" for one, name in within), f"{across[-1]:.2f} across"])
+    shares = ", ".join([*(f"{cosine:.2f} within {name}" for cosine, name in within), f"{across[-1]:.2f} across"])
     return f"{start}. After the last the texts part into A ({names[0]}) and B ({names[1]}): {shares}."
 
 
@@ -359,19 +368,19 @@ def _on_ramp(weight: float) -> str:
     return f"{ink} on rgb({red},{green},{blue})"
 
 
-def _short(text: str, most: int) -> str:
-    """Text for a line: cut to so many columns, nothing in it that a terminal would obey, and isolated (see below)."""
+def _short(text: str, limit: int) -> str:
+    """Text for one line: truncated to `limit` columns, without control characters, and isolated (see below)."""
     text = printable(text)
-    longest = 8 * most  # characters; a letter may carry any number of marks that take no column
-    if cell_len(text) > most or len(text) > longest:
-        text = set_cell_size(text[:longest], most - 1).rstrip() + "…"
+    longest = 8 * limit  # characters; a letter may carry any number of marks that take no column
+    if cell_len(text) > limit or len(text) > longest:
+        text = set_cell_size(text[:longest], limit - 1).rstrip() + "…"
     return _isolated(text)
 
 
 def _isolated(text: str) -> str:
-    """Text from right to left between marks that keep it from moving the numbers beside it.
+    """Right-to-left text between marks that keep it from moving the numbers beside it.
 
-    Without them a terminal that orders what it shows by Unicode's rules scatters the cells of a row: UAX #9.
+    Without them, terminals that follow Unicode's bidirectional algorithm (UAX #9) scatter the cells of a row.
     """
     if not any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text):
         return text
@@ -379,7 +388,7 @@ def _isolated(text: str) -> str:
 
 
 def backends(rows: Mapping[str, tuple[list[str], str]]) -> RenderableType:
-    """Which backends serve here, as what, and why the others do not."""
+    """Which backends are available here, as what, and why the others are not."""
     margin = max(map(len, rows)) + 2
     lines = []
     for name, (reasons, what) in rows.items():

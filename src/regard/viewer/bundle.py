@@ -17,11 +17,10 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from regard.viewer.payload import deflated, payload
+from regard.viewer.protocol import VIEWS
 
 if TYPE_CHECKING:
     from regard.lens import Reading
-
-VIEWS = ("sentence", "heads", "map", "walk", "compare")
 
 Progress = Callable[[float], None]
 
@@ -48,7 +47,7 @@ def render_page(
         word: Index in `reading.units` of the word that is selected when the page opens.
         layer: Layer that is shown first, counting from 0; negative numbers count from the end.
         head: Head that is shown first; negative numbers count from the end.
-        view: The view that is shown first, one of `VIEWS`; by default the first of them.
+        view: The view that is shown first, one of `protocol.VIEWS`; by default the first of them.
         link: The fragment of a viewer's address, without its "#": the page opens with exactly this selection, and the
             other arguments apply only where it leaves something open.
         compared: An answer of the API's `compare`, for the view that compares.
@@ -62,18 +61,7 @@ def render_page(
         ValueError: There is no such view.
         RuntimeError: The page has not been built.
     """
-    reading.check(layer, head)
-    if view is not None and view not in VIEWS:
-        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
-    if word is not None and not -len(reading.units) <= word < len(reading.units):
-        raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
-    opening: dict[str, Any] = {
-        "word": None if word is None else word % len(reading.units),
-        "layer": None if layer is None else layer % reading.layers,
-        "head": None if head is None else head % reading.heads,
-        "heads": None if head is None else [head % reading.heads],
-    }
-    opening |= {name: value for name, value in (("view", view), ("link", link)) if value is not None}
+    opening = _opening(reading, word, layer, head, view, link)
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)} {_source(library)}; "
@@ -90,6 +78,24 @@ def render_page(
         f'<script type="text/plain" id="library">{deflated(library.encode())}</script>\n'
         f'<script type="module">{script}</script>',
     )
+
+
+def _opening(
+    reading: Reading, word: int | None, layer: int | None, head: int | None, view: str | None, link: str | None
+) -> dict[str, Any]:
+    """What a page selects when it opens, checked."""
+    reading.check(layer, head)
+    if view is not None and view not in VIEWS:
+        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
+    if word is not None and not -len(reading.units) <= word < len(reading.units):
+        raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
+    opening: dict[str, Any] = {
+        "word": None if word is None else word % len(reading.units),
+        "layer": None if layer is None else layer % reading.layers,
+        "head": None if head is None else head % reading.heads,
+        "heads": None if head is None else [head % reading.heads],
+    }
+    return opening | {name: value for name, value in (("view", view), ("link", link)) if value is not None}
 
 
 def served_page() -> tuple[str, dict[str, tuple[bytes, str]]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
+from regard.viewer.protocol import LOGARITHM_STEPS, MAPPED_UNITS, Metadata, Projections
 from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
@@ -28,16 +29,13 @@ if TYPE_CHECKING:
     from regard.lens.walk import Made
 
 BITS = 14  # of a packed number
-EXACT_LIMIT = (
-    1_000_000  # characters: a reading that takes no more travels as float32, with the outputs to check against
-)
+EXACT_LIMIT = 1_000_000  # characters: a reading that takes no more travels as float32, with its outputs
 VALUES_LIMIT = 5_300_000  # characters: a packed reading that takes no more includes its values
 KEYS_LIMIT = 9_000_000  # characters that queries and keys may take; beyond, as many heads as fit, and pictures of all
 PICTURES_LIMIT = 3_000_000  # characters that the pictures may take
-FINE_UNITS = 4096  # the page maps single weights of texts of at most so many units
 
 
-def metadata(reading: Reading) -> dict[str, Any]:
+def metadata(reading: Reading) -> Metadata:
     """What a viewer must know of a reading before it asks for numbers."""
     units = reading.units
     words = [unit.index for unit in units if not unit.special]
@@ -50,23 +48,23 @@ def metadata(reading: Reading) -> dict[str, Any]:
         "heads": reading.heads,
         "units": [unit.text for unit in units],
         "special": [unit.index for unit in units if unit.special],
-        "first": [unit.tokens[0] for unit in units],
+        "first_tokens": [unit.tokens[0] for unit in units],
         "tokens": [token.text for token in reading.tokens],
         "second": second,
         "causal": reading.causal,
         "sinks": any(attention.weights.sinks is not None for attention in reading.attention),
         "unknown": [unit.index for unit in units if unit.unknown],
-        "unknownTokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
+        "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
         "note": reading.note,
-        "attended": reading.attention_layers,
+        "attention_layers": reading.attention_layers,
     }
 
 
-def projections(made: Made | None) -> dict[str, Any] | None:
+def projections(made: Made | None) -> Projections | None:
     """How a layer makes query, key and value of x, without the numbers; None where it is not known."""
     if made is None:
         return None
-    return {"norm": made.norm, "head_norm": made.head_norm, "rotated": made.rotated, "factor": made.factor}
+    return Projections(norm=made.norm, head_norm=made.head_norm, rotated=made.rotated, factor=made.factor)
 
 
 def payload(
@@ -89,7 +87,7 @@ def payload(
         if name in ("query", "key", "weights")
     )
     exact = total * 32 / 6 <= EXACT_LIMIT  # a character of base64 carries six bits
-    fits = needed * BITS / 6 <= KEYS_LIMIT and len(reading.units) <= FINE_UNITS
+    fits = needed * BITS / 6 <= KEYS_LIMIT and len(reading.units) <= MAPPED_UNITS
     names = {"query", "key", "weights"} | ({"output"} if exact else set())
     if total * BITS / 6 <= VALUES_LIMIT:
         names |= {"value", "hidden", "lengths"}
@@ -110,10 +108,10 @@ def payload(
     if pictures is not None:
         rounded = f"pictures of {pictures['side']} × {pictures['side']} cells"
     return {
-        "card": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
+        "metadata": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
-        "habits": PATTERNS,
-        "named": NAMED_FROM,
+        "patterns": PATTERNS,
+        "threshold": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
         "compared": compared,
@@ -162,7 +160,7 @@ def _pictures(reading: Reading, progress: Callable[[float], None]) -> dict[str, 
         progress(n / len(heads))
         cells.append(Matrix(reading, layer, head).whole(level))
     pictures = torch.stack(cells)
-    fine = len(reading.units) <= FINE_UNITS
+    fine = len(reading.units) <= MAPPED_UNITS
     return {"level": level, "side": pictures.shape[-1], "fine": fine, "cells": _logarithms(pictures)}
 
 
@@ -223,7 +221,7 @@ def _packed(tensor: Tensor) -> dict[str, Any]:
 def _logarithms(tensor: Tensor) -> dict[str, Any]:
     """Weights from 2⁻³² to 1 by their logarithms, in steps of 0.03 %: 16 bits each, in two planes, deflated."""
     logarithms = np.log2(np.maximum(_numpy(tensor), 2.0**-33))
-    codes = np.rint(65535 + 2048 * logarithms).clip(0, 65535).astype("<u2")
+    codes = np.rint(65535 + LOGARITHM_STEPS * logarithms).clip(0, 65535).astype("<u2")
     return {"shape": list(tensor.shape), "logarithms": deflated(_planes(codes))}
 
 

@@ -1,8 +1,9 @@
-"""What a server is started with: the models that it offers, and a text."""
+"""What `regard serve` starts with: the models that visitors can choose from, and the text that is read first."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,22 +12,29 @@ from regard.lens.encode import check_text
 from regard.models import EMBEDDED
 
 
-def lenses(models: Sequence[str | None], allow_pickle: bool = False) -> dict[str, Callable[[], Lens]]:
-    """By the name that visitors see, how each model is opened, once; a folder goes by its last part alone."""
-    found: dict[str, Callable[[], Lens]] = {}
+def lens_factories(models: Sequence[str | None], allow_pickle: bool = False) -> dict[str, Callable[[], Lens]]:
+    """For each model, by the name that visitors see, a function that opens it once and then returns the same lens.
+
+    A folder is shown by its own name, without its path; a number tells apart models of the same name. None is the
+    embedded model.
+    """
+    factories: dict[str, Callable[[], Lens]] = {}
     for model in models:
         name = EMBEDDED if model is None else model
         if Path(name).expanduser().is_dir():
             name = Path(name).expanduser().resolve().name
-        name = next(one for one in (name, *(f"{name} ({n})" for n in range(2, 1000))) if one not in found)
-        found[name] = functools.cache(functools.partial(Lens, model, allow_pickle=allow_pickle))
-    return found
+        numbered = (f"{name} ({n})" for n in itertools.count(2))
+        name = next(
+            candidate for candidate in (name, *itertools.islice(numbered, len(models))) if candidate not in factories
+        )
+        factories[name] = functools.cache(functools.partial(Lens, model, allow_pickle=allow_pickle))
+    return factories
 
 
 def text_of(argument: str) -> str:
-    """The text that a file holds, or the argument itself where there is no such file.
+    """The text of a file, or the argument itself where there is no such file.
 
-    Raises OSError for a file that cannot be read, ValueError for one that is no text.
+    Raises OSError for a file that cannot be read, ValueError where its content is not text.
     """
     try:
         is_file = len(argument) < 4096 and Path(argument).is_file()
@@ -38,6 +46,6 @@ def text_of(argument: str) -> str:
     try:
         text = Path(argument).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{argument} is not a text in UTF-8: byte {error.start}.") from None
+        raise ValueError(f"{argument} is not text in UTF-8: invalid byte at {error.start}.") from None
     check_text(text, f"serve {argument}")
     return text

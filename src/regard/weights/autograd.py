@@ -68,7 +68,11 @@ def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
         return reduction.compute(softmax, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
-    return _Reduce.apply(reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
+    return _differentiable(_Reduce, reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
+
+
+def _differentiable(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)
 
 
 def transformed() -> bool:
@@ -120,7 +124,7 @@ class _Reduce(torch.autograd.Function):
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:]
         grads = [None] * len(wanted)
         if any(wanted[:4]):
-            gradients = _Gradient.apply(*ctx.rest, wanted[2], grad, *saved)
+            gradients = _differentiable(_Gradient, *ctx.rest, wanted[2], grad, *saved)
             grads[:4] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
         if any(wanted[9:]):
             softmax, (tensor,) = _softmax(reductions, mask, scale, softcap, saved)
@@ -188,12 +192,16 @@ def _refuse_forward_mode() -> NoReturn:
     )
 
 
+def _of_batch(argument: Any, dim: int | None, n: int) -> Any:
+    return argument if dim is None else argument.select(dim, n)
+
+
 def _one_by_one(
     function: type[torch.autograd.Function], count: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
 ) -> tuple[Any, Any]:
     """The function for every element of a batch, stacked: for torch.vmap."""
     results = [
-        function.apply(*(a if d is None else a.select(d, n) for a, d in zip(arguments, in_dims, strict=True)))
+        _differentiable(function, *(_of_batch(a, d, n) for a, d in zip(arguments, in_dims, strict=True)))
         for n in range(count)
     ]
     if isinstance(results[0], Tensor):

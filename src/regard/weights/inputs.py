@@ -205,7 +205,7 @@ class WeightInputs(TensorLike):
     def __copy__(self) -> Self:
         return self._with(lambda tensor: tensor)
 
-    def __deepcopy__(self, memo: dict) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         if self.requires_grad:
             raise RuntimeError(
                 f"{self._label}: a deep copy would lose the gradient of query and key, which are not "
@@ -213,11 +213,11 @@ class WeightInputs(TensorLike):
             )
         return self._with(Tensor.clone)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         _ = self.scores  # a copy of what was changed in place would be wrong, and could not know it
         return self.detach().__dict__ if self.requires_grad else self.__dict__
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._versions = self._current_versions()  # copies of tensors count from 0
 

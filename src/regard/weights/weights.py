@@ -74,7 +74,7 @@ class Weights(WeightInputs):
         if chosen is None:
             return self.dense()[densely(index)]
         self._refuse_if_large(chosen.shape, "Ask for a smaller part")
-        tile = evaluate(reductions.TILE, self._softmax, chosen.pairs, chosen.rows, chosen.columns)
+        tile: Tensor = evaluate(reductions.TILE, self._softmax, chosen.pairs, chosen.rows, chosen.columns)
         return tile.to(self._dtype).reshape(chosen.shape)
 
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
@@ -182,16 +182,16 @@ class Weights(WeightInputs):
         if groups is None:
             return torch.arange(size, device=self.device)
         call = f"{self._label}.grouped: {name}"
-        groups = torch.as_tensor(groups, device=self.device)
-        if groups.shape != (size,) or (size and groups.dtype not in arguments.INTEGERS):
+        numbers: Tensor = torch.as_tensor(groups, device=self.device)
+        if numbers.shape != (size,) or (size and numbers.dtype not in arguments.INTEGERS):
             raise ValueError(
                 f"{call}: expected the group of each position, {size} integers. "
-                f"Got {tuple(groups.shape)} {groups.dtype}."
+                f"Got {tuple(numbers.shape)} {numbers.dtype}."
             )
-        groups = groups.long()
-        if size and int(groups.min()) < -1:
-            raise ValueError(f"{call}: expected groups from 0 on, or −1 for none. Got {int(groups.min())}.")
-        return groups
+        numbers = numbers.long()
+        if size and int(numbers.min()) < -1:
+            raise ValueError(f"{call}: expected groups from 0 on, or −1 for none. Got {int(numbers.min())}.")
+        return numbers
 
     def pool(self, rows: int, cols: int, reduce: Literal["mean", "max", "sum"] = "mean") -> Float[Tensor, "... R C"]:
         """The matrix as a picture of rows × cols cells: cell r holds queries ⌊r·Q/rows⌋ up to the next cell's first."""

@@ -2,7 +2,7 @@
 
 import { clipped, count } from "../../ui/format.js";
 
-/** @import { Comparison as Answer, Place } from "../../types.js" */
+/** @import { CompareReply, Place } from "../../types.js" */
 
 /**
  * The name of the hidden states that enter layer n, or leave the layer before it; 0 are those before the first.
@@ -11,7 +11,7 @@ import { clipped, count } from "../../ui/format.js";
 export const stateName = (n) => (n ? `after layer ${n - 1}` : "before the first layer");
 
 export class Comparison {
-  /** @param {Answer} answer */
+  /** @param {CompareReply} reply */
   constructor({ word, places, clusters, left_out, similarity, plane }) {
     this.word = word;
     this.places = places;
@@ -99,7 +99,7 @@ export class Comparison {
   notes(causal) {
     const reasons = this.leftOut
       .slice(0, 3)
-      .map(({ why }) => why)
+      .map(({ reason }) => reason)
       .join(" ");
     const more = this.leftOut.length > 3 ? ` And ${this.leftOut.length - 3} more.` : "";
     return [

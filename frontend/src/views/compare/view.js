@@ -49,9 +49,9 @@ export class CompareView {
     by("comparison").hidden = true;
     by("compare-says").textContent = "See how context changes a word's meaning.";
     const list = texts.split("\n").filter((text) => text.trim());
-    const answer = await app.ask({ what: "compare", model, word, texts: list }, signal);
+    const reply = await app.request({ type: "compare", model, word, texts: list }, signal);
     if (!isCurrent()) return false;
-    this.comparison = new Comparison(answer);
+    this.comparison = new Comparison(reply);
     this.computedFor = wanted;
     return true;
   }

@@ -3,27 +3,27 @@
 import { SAMPLED_UNITS, THUMBNAIL_SIZE } from "../../protocol.js";
 import { listed, percent } from "../../ui/format.js";
 
-/** @import { Reading, Thumbs } from "../../types.js" */
+/** @import { Reading, ThumbnailsReply } from "../../types.js" */
 /** @typedef {{name: string, whom: string, share: number}} Pattern */
 
 /**
  * A head's patterns, that with the largest share of its weight first.
- * @param {Thumbs} layer
+ * @param {ThumbnailsReply} layer
  * @param {number} h
  * @returns {Pattern[]}
  */
-export function patternsOf({ shares, habits }, h) {
+export function patternsOf({ shares, patterns }, h) {
   const width = shares.shape[1];
-  return Object.entries(habits)
+  return Object.entries(patterns)
     .map(([name, whom], n) => ({ name, whom, share: shares.data[h * width + n] }))
     .sort((a, b) => b.share - a.share);
 }
 
 /**
  * What the shares of a layer are of, in their order.
- * @param {Thumbs} layer
+ * @param {ThumbnailsReply} layer
  */
-export const layerTitles = ({ habits }) => Object.values(habits);
+export const layerTitles = ({ patterns }) => Object.values(patterns);
 
 /**
  * Where a head looks, in words.

@@ -6,7 +6,7 @@ import { painted } from "../../ui/paint.js";
 import { describeHead, layerTitles, patternsOf, wordsOfCell } from "./patterns.js";
 import { headsPicture } from "./picture.js";
 
-/** @import { App, Row, Thumbs, View } from "../../types.js" */
+/** @import { App, Row, ThumbnailsReply, View } from "../../types.js" */
 
 /** @implements {View} */
 export class HeadsView {
@@ -16,7 +16,7 @@ export class HeadsView {
     this.grid = app.by("thumbs");
     this.builtFor = ""; // the reading that the grid is for
     this.drawnFor = ""; // what the pictures were drawn for
-    /** The answers by layer. @type {Thumbs[]} */
+    /** By layer. @type {ThumbnailsReply[]} */
     this.layers = [];
     /** The head under the pointer. @type {[layer: number, head: number] | null} */
     this.pointed = null;
@@ -36,7 +36,7 @@ export class HeadsView {
     this.writeSummary();
     this.writeHint();
     for (const l of reading.attended) {
-      this.layers[l] ??= await this.app.ask({ what: "thumbs", layer: l, hide: state.hide }, signal);
+      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, hide: state.hide }, signal);
       if (!isCurrent()) return;
       this.paint(l);
       this.writeSummary();
@@ -100,7 +100,7 @@ export class HeadsView {
   nameOf(l, h) {
     if (!this.layers[l]) return "";
     const [strongest] = patternsOf(this.layers[l], h);
-    return strongest && strongest.share >= this.layers[l].named ? strongest.name : "";
+    return strongest && strongest.share >= this.layers[l].threshold ? strongest.name : "";
   }
 
   /** Where the first word sees only itself, it is no measure for the colours of the others. */
@@ -123,7 +123,7 @@ export class HeadsView {
    * @param {number} h
    */
   cellsOf(l, h) {
-    const { data, shape } = this.layers[l].thumbs;
+    const { data, shape } = this.layers[l].thumbnails;
     const n = shape[1];
     const cells = data.subarray(h * n * n, (h + 1) * n * n);
     return { cells, n, peak: peakOf(cells, n, this.isFirstExcluded()) };

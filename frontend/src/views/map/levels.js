@@ -11,7 +11,7 @@ import { TILE_SIZE } from "../../protocol.js";
  * The weights of one head as a map.
  * @typedef {object} Matrix
  * @property {string} key names it
- * @property {{layer: number, head: number, reduce: string, hide: boolean}} question what its tiles are asked for with
+ * @property {{layer: number, head: number, reduce: string, hide: boolean}} request with which its tiles are requested
  * @property {number[]} units those shown, a row and a column for each
  * @property {number} size how many they are
  * @property {number} top the level at which one tile holds all
@@ -32,7 +32,7 @@ export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
   const top = Math.max(0, Math.ceil(Math.log2(size / TILE_SIZE)), reading.pictured ?? 0);
   return {
     key: keyOf(reading, { layer, head, reduce, hide }),
-    question: { layer, head, reduce, hide },
+    request: { layer, head, reduce, hide },
     units,
     size,
     top,
@@ -46,7 +46,7 @@ export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
 
 /**
  * @param {Pick<Reading, "id">} reading
- * @param {{layer: number, head: number, reduce: string, hide: boolean}} question
+ * @param {{layer: number, head: number, reduce: string, hide: boolean}} request
  */
 export const keyOf = ({ id }, { layer, head, reduce, hide }) => `${id} ${layer} ${head} ${reduce} ${hide}`;
 

@@ -1,4 +1,4 @@
-// The numbers of the map's tiles: asked for once, kept while there is room.
+// The numbers of the map's tiles: requested once, kept while there is room.
 
 import { TILE_SIZE } from "../../protocol.js";
 import { peakOf } from "../../ui/colour.js";
@@ -11,15 +11,15 @@ const KEPT = 160; // tiles: 42 MB
 
 export class TileStore {
   /**
-   * @param {App["ask"]} ask
+   * @param {App["request"]} request
    * @param {(matrix: Matrix) => void} peakGrew called where a tile holds a larger weight than its level had before
    */
-  constructor(ask, peakGrew) {
-    this.ask = ask;
+  constructor(request, peakGrew) {
+    this.request = request;
     this.peakGrew = peakGrew;
     /** The tiles, the latest used last. @type {Map<string, Tile>} */
     this.tiles = new Map();
-    /** Those asked for. @type {Map<string, Promise<Tile>>} */
+    /** Those requested. @type {Map<string, Promise<Tile>>} */
     this.coming = new Map();
   }
 
@@ -42,7 +42,7 @@ export class TileStore {
     }
     let coming = this.coming.get(name);
     if (!coming) {
-      coming = this.request(matrix, level, row, column, signal);
+      coming = this.load(matrix, level, row, column, signal);
       this.coming.set(name, coming);
       coming.catch(() => {}).finally(() => this.coming.delete(name));
     }
@@ -56,8 +56,8 @@ export class TileStore {
    * @param {number} column
    * @param {AbortSignal} [signal]
    */
-  async request(matrix, level, row, column, signal) {
-    const { cells } = await this.ask({ what: "tile", ...matrix.question, level, row, column }, signal);
+  async load(matrix, level, row, column, signal) {
+    const { cells } = await this.request({ type: "tile", ...matrix.request, level, row, column }, signal);
     const tile = { data: cells.data, rows: cells.shape[0], columns: cells.shape[1] };
     this.tiles.set(nameOf(matrix, level, row, column), tile);
     while (this.tiles.size > KEPT) this.tiles.delete(this.tiles.keys().next().value ?? "");

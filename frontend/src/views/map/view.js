@@ -1,6 +1,6 @@
 // Map: the weights of one head as a street map is shown: all of them from afar, each of them up close.
 //
-// OpenSeadragon moves and zooms it (window.js); its tiles are numbers, asked for where they come into view, kept
+// OpenSeadragon moves and zooms it (window.js); its tiles are numbers, requested where they come into view, kept
 // (tiles.js), and coloured here.
 
 import { TILE_SIZE } from "../../protocol.js";
@@ -40,7 +40,7 @@ export class MapView {
     this.recorded = ""; // the part of the map that `state.seen` has
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.repainting = undefined;
-    this.tiles = new TileStore(app.ask, (matrix) => matrix === this.matrix && this.repaintSoon());
+    this.tiles = new TileStore(app.request, (matrix) => matrix === this.matrix && this.repaintSoon());
     this.labels = new Labels(app, this.tiles);
     listenToKeys(this);
     listenToSettings(this);
@@ -161,14 +161,14 @@ export class MapView {
 
   /**
    * Shows a part of the map: left, top and width in cells, or all of it.
-   * @param {number[] | null} part
+   * @param {number[] | null} region
    */
-  lookAt(part) {
+  lookAt(region) {
     const { matrix, window } = this;
-    this.recorded = part?.join() ?? "";
+    this.recorded = region?.join() ?? "";
     if (!matrix || !window) return;
-    if (!part) return window.showAll(true);
-    const [left, top, width] = part.map((number) => number / matrix.size);
+    if (!region) return window.showAll(true);
+    const [left, top, width] = region.map((number) => number / matrix.size);
     window.fit(left, top, width, width, true);
   }
 

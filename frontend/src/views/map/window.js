@@ -132,11 +132,11 @@ export class MapWindow {
   /**
    * Zooms about a point of the map whose side is 1, if it is in the window, or else about the middle.
    * @param {number} factor
-   * @param {[number, number] | null} about
+   * @param {[number, number] | null} center
    */
-  zoomBy(factor, about) {
+  zoomBy(factor, center) {
     const { viewport } = this.viewer;
-    const point = about && new this.OpenSeadragon.Point(...about);
+    const point = center && new this.OpenSeadragon.Point(...center);
     viewport.zoomBy(factor, point && viewport.getBounds().containsPoint(point) ? point : undefined);
     viewport.applyConstraints();
   }

@@ -1,9 +1,9 @@
 // The numbers of a walk: arithmetic alone.
 
-/** @import { Numbers, Projections, WalkAnswer } from "../../types.js" */
+/** @import { NumberArray, Projections, WalkReply } from "../../types.js" */
 
 /**
- * The walk of one token: see regard/viewer/protocol.py. `rows` are the tokens (or units, where only weights are known)
+ * The walk of one token: see regard/viewer/protocol. `rows` are the tokens (or units, where only weights are known)
  * that the lists are of; `best` is the one with the largest weight.
  * @typedef {object} Walk
  * @property {number} l
@@ -48,7 +48,7 @@
 
 /**
  * An array of one dimension as a list of numbers, one of two as a list of such lists.
- * @param {Numbers} array
+ * @param {NumberArray} array
  * @returns {any}
  */
 export function listsOf({ shape, data }) {
@@ -58,17 +58,17 @@ export function listsOf({ shape, data }) {
 }
 
 /**
- * The answer to a question for a walk, with lists in the place of arrays.
- * @param {WalkAnswer} answer
+ * The reply to a request for a walk, with lists in the place of arrays.
+ * @param {WalkReply} reply
  * @param {{l: number, h: number, u: number, i: number}} place
  * @returns {Walk}
  */
-export function walkOf(answer, place) {
+export function walkOf(reply, place) {
   /** @type {any} */
   const lists = Object.fromEntries(
-    Object.entries(answer).map(([name, value]) => [
+    Object.entries(reply).map(([name, value]) => [
       name,
-      /** @type {any} */ (value)?.shape ? listsOf(/** @type {Numbers} */ (value)) : value,
+      /** @type {any} */ (value)?.shape ? listsOf(/** @type {NumberArray} */ (value)) : value,
     ]),
   );
   const { rows, weights, x, normed, unrotated, made } = lists;

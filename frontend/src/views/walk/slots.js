@@ -31,8 +31,8 @@ export function slotsOf(walk, context) {
 function placeSlots({ l, h, u, i }, { app: { reading } }) {
   const tokens = reading.tokensOf(u);
   const place = `${tokens.indexOf(i) + 1} of ${tokens.length} of `;
-  const part = tokens.length > 1 ? [" It is token ", place, quoted(visible(reading.units[u])), "."] : "";
-  return { token: () => quoted(visible(reading.tokens[i])), layer: l, head: h, part };
+  const position = tokens.length > 1 ? [" It is token ", place, quoted(visible(reading.units[u])), "."] : "";
+  return { token: () => quoted(visible(reading.tokens[i])), layer: l, head: h, position };
 }
 
 /** @param {Walk} walk @param {number[]} x @param {Context} context @returns {Slots} */
@@ -79,7 +79,7 @@ function scoreSlots(walk, steps, context) {
   const { tokens } = context.app.reading;
   const best = rows.indexOf(steps.best);
   return {
-    most: () => quoted(visible(tokens[steps.best])),
+    best: () => quoted(visible(tokens[steps.best])),
     terms: productTerms(query, keys[best]),
     score: () => dataElement(scores[best]),
     scale: () => format(scale, 4),

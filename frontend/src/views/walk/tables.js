@@ -1,4 +1,4 @@
-// The tables of the walk: a row for each token that the answer lists, in reading order.
+// The tables of the walk: a row for each token that the reply lists, in reading order.
 
 import { WALK_ROWS, WALK_TOKENS } from "../../protocol.js";
 import { dataElement, el } from "../../ui/dom.js";
@@ -93,7 +93,7 @@ function table(walk, context, columns, names, chosen, cellsOf) {
   const { reading } = context.app;
   const head = Object.entries(columns).map(([name, style]) => el("th", { scope: "col", class: style || null }, name));
   const body = walk.rows.map((j, n) => {
-    const isUnknown = names === reading.tokens && reading.unknownTokens?.includes(j);
+    const isUnknown = names === reading.tokens && reading.unknown_tokens.includes(j);
     const word = el("bdi", { dir: "auto", class: isUnknown ? "unknown" : null }, visible(names[j]));
     const name = el("th", { scope: "row", title: isUnknown ? "not in the model's vocabulary" : null }, word);
     return el("tr", { class: j === chosen && "chosen" }, name, ...cellsOf(n));
@@ -104,8 +104,7 @@ function table(walk, context, columns, names, chosen, cellsOf) {
 
 /** @param {number} listed @param {number} length of the text @param {Context} context */
 function moreButton(listed, length, { isAllShown, toggleAll }) {
-  const rest =
-    length <= WALK_ROWS ? `all ${length}` : `${WALK_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
+  const rest = length <= WALK_ROWS ? `all ${length}` : `${WALK_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
   const label = isAllShown
     ? "Show those with the largest weights"
     : `Show ${rest}; these ${listed} have the largest weights`;

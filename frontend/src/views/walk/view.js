@@ -32,9 +32,9 @@ export class WalkView {
     const i = tokens[Math.min(state.token, tokens.length - 1)];
     const wanted = `${reading.id} ${l} ${h} ${i} ${isAllShown} ${app.isDark()}`;
     if (this.drawnFor !== wanted) {
-      const answer = await app.ask({ what: "walk", layer: l, head: h, token: i, all: isAllShown }, signal);
+      const reply = await app.request({ type: "walk", layer: l, head: h, token: i, all: isAllShown }, signal);
       if (!isCurrent()) return;
-      this.walk = walkOf(answer, { l, h, u, i });
+      this.walk = walkOf(reply, { l, h, u, i });
       this.fill(this.walk);
       this.drawnFor = wanted;
     }

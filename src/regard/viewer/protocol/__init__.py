@@ -276,7 +276,7 @@ class Projections(TypedDict):
     """How a layer makes query, key and value of x."""
 
     norm: str  # the norm of x before, if any
-    head_norm: str  # the norm of query and key after, if any
+    head_norm: bool  # whether query and key are normed after
     rotated: bool  # whether query and key are rotated by their positions
     factor: float  # by which the query is multiplied, or both where they are rotated
 

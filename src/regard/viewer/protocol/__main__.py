@@ -59,7 +59,8 @@ def table() -> str:
         fields_of_reply = ", ".join(_named(field) for field in _properties(reply))
         shown = f"as `{answered[reply]}`" if reply in answered else fields_of_reply
         answered.setdefault(reply, kind)
-        rows.append(f"| `{kind}` | {_summary(request)} | {', '.join(asked) or '—'} | {shown} |")
+        summary = re.sub(r"\b[A-Z]+(_[A-Z]+)+\b", lambda name: f"{getattr(protocol, name[0]):,}", _summary(request))
+        rows.append(f"| `{kind}` | {summary} | {', '.join(asked) or '—'} | {shown} |")
     return "\n".join(rows) + "\n"
 
 
