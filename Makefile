@@ -13,7 +13,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp csrc/*/*/*.?pp)
 FRONTEND := frontend/build.js $(wildcard frontend/*.css frontend/*.html frontend/src/*.js frontend/src/*/*.js)
 DIST := src/regard/viewer/dist/viewer.js

