@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,13 +19,11 @@ LARGEST_LSE = 128  # of which float32 keeps 8e-6
 CAPABILITIES = Capabilities()
 
 
+@lru_cache
 def _flash_shares_keys() -> bool:
     """Whether several heads may share one head of keys, for which old releases of torch read beyond the keys."""
     both = torch.tensor([0.0, 1.0], device="cpu").view(1, 2, 1, 1)
     return not _FLASH(torch.zeros_like(both), both[:, :1], both[:, :1])[0].any()
-
-
-_SHARES_KEYS = _flash_shares_keys()
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
@@ -98,7 +97,7 @@ def flash_serves(scores: Scores, value: Tensor) -> bool:
         return False
     if mask.window != (None, None) or (mask.causal and mask.to_lengths):
         return False
-    if scores.shape[1] != scores.key.shape[1] and not _SHARES_KEYS:
+    if scores.shape[1] != scores.key.shape[1] and not _flash_shares_keys():
         return False
     hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:
