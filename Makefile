@@ -141,7 +141,7 @@ DEMO := [model,plot,serve]
 	@touch $@
 
 # The viewer's page. Where there is no Node.js, it comes from PyPI.
-NPM := PATH=$$PATH:$(CURDIR)/$(BIN) npm --prefix frontend
+NPM := cd frontend && PATH=$$PATH:$(CURDIR)/$(BIN) npm
 $(DIST): frontend/node_modules/.package-lock.json $(FRONTEND)
 	$(NPM) run --silent build
 
