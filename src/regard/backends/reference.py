@@ -42,7 +42,7 @@ def attention(
         scores = scores + bias.double()
 
     i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
-    whole = torch.tensor([0, queries]), torch.tensor([0, keys])
+    whole = (torch.tensor([0, size], device=query.device) for size in (queries, keys))
     query_ends, key_ends = (bounds.to(i.device) for bounds in segments or whole)
     segment_i = (i >= query_ends[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
     segment_j = (j[:, None] >= key_ends[1:]).sum(-1)
