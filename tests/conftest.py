@@ -10,10 +10,13 @@ import hypothesis
 import pytest
 import torch
 
-from regard.backends import BACKENDS
-
 pytest.register_assert_rewrite("support")
 
+from support.shapes import check_signatures  # noqa: E402
+
+check_signatures()
+
+from regard.backends import BACKENDS  # noqa: E402
 from support import areas, oracles  # noqa: E402
 from support.browser import browser, tab  # noqa: E402, F401
 from support.cli import embedded_lens, run  # noqa: E402, F401

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "csrc", "src"
+SOURCES = "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "licenses", "csrc", "src"
 
 
 def build_without_compiler(folder, **environment):

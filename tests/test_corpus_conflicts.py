@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from regard.corpus import EmbedConfig, OutputExistsError, Source, embed_files, shards
 from support import models
-from support.corpus import stop_at
+from support.corpus import stop_at, write_json_lines
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def lines(tmp_path):
-    """A file of JSON, of these objects."""
-
-    def written(*rows, name="a.jsonl"):
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return written
+    return partial(write_json_lines, tmp_path)
 
 
 # Runs

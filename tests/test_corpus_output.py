@@ -1,8 +1,8 @@
 """What a corpus's vectors are written with: columns carried through, places, chunks; and what is not written."""
 
 import datetime
-import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import regard
 from regard.corpus import BadRecordError, EmbedConfig, Source, embed_files, shards
 from support import models
-from support.corpus import stop_at
+from support.corpus import stop_at, write_json_lines
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def lines(tmp_path):
-    """A file of JSON, of these objects."""
-
-    def written(*rows, name="a.jsonl"):
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-
-    return written
+    return partial(write_json_lines, tmp_path)
 
 
 def embedded(source, tmp_path, config, out="out.parquet", **options):

@@ -52,7 +52,7 @@ class Mask:
     window: tuple[int | None, int | None] = (None, None)
     lengths: Int[Tensor, "B"] | None = None
     segments: tuple[Int[Tensor, "n+1"], Int[Tensor, "n+1"]] | None = None
-    given: Bool[Tensor, "B|1 H|1 Q|1 K|1"] | MaskMod | None = None
+    given: Bool[Tensor, "#B #H #Q #K"] | MaskMod | None = None
     to_lengths: bool = False
     device: torch.device | None = None  # where `spans` are made; not given: where lengths or segments are
 
@@ -69,7 +69,7 @@ class Mask:
         return self.lengths is not None or self.segments is not None
 
     @cached_property
-    def spans(self) -> tuple[Int[Tensor, "B|1 Q"], Int[Tensor, "B|1 Q"]]:
+    def spans(self) -> tuple[Int[Tensor, "#B Q"], Int[Tensor, "#B Q"]]:
         """The first key that each query may see and the one after the last; `start ≥ stop` where it sees none."""
         query = torch.arange(self.queries, device=self._device)
         if self.to_lengths and self.lengths is not None:
@@ -141,7 +141,7 @@ class Mask:
             return slice(0, min(1, self.keys))
         return slice(int(start[seeing].min()), int(stop[seeing].max()))
 
-    def tile(self, at: Block, device: torch.device) -> Bool[Tensor, "b|1 h|1 q|1 k|1"] | None:
+    def tile(self, at: Block, device: torch.device) -> Bool[Tensor, "#b #h #q #k"] | None:
         """Whether query i may look at key j, for a block of the matrix; None where all may look at all."""
         rows, columns = positions(at.rows, device), positions(at.columns, device)
         visible = None

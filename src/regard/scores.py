@@ -26,7 +26,7 @@ class Scores:
     key: Float[Tensor, "B G K D"]
     mask: Mask
     scale: float
-    bias: Float[Tensor, "B|1 H|1 Q|1 K|1"] | None = None
+    bias: Float[Tensor, "#B #H #Q #K"] | None = None
     softcap: float | None = None
 
     @property
@@ -118,7 +118,7 @@ def fits_float32(softcap: float) -> bool:
     return 2.0**-100 <= softcap <= 2.0**100
 
 
-def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "b g n p"]) -> Float[Tensor, "b h m p"]:
+def matmul(left: Float[Tensor, "b h m n"], right: Float[Tensor, "#b g n p"]) -> Float[Tensor, "b h m p"]:
     """Matrix product of h heads with g, h a multiple of g: heads of one group share, and nothing is repeated.
 
     In the precision of its inputs, under torch.autocast too: weights are promised in float32.

@@ -1,5 +1,7 @@
 """What the tests of a corpus share: texts, and what is read and written."""
 
+import json
+
 import numpy as np
 
 from regard.corpus.files import find_files, read_records
@@ -21,6 +23,13 @@ def vectors(table):
 def write_lines(path):
     """Write TEXTS as lines, with a byte order mark, blank lines and two kinds of line ends."""
     path.write_bytes("\ufeffDon't stop!\r\n\n   \nunbelievable 👍🏽\n".encode() + LONG.encode())
+    return path
+
+
+def write_json_lines(folder, *rows, name="a.jsonl"):
+    """Write a file with these objects, one per line."""
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

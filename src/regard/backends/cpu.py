@@ -27,7 +27,7 @@ else:
     _missing = ""
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Num
 
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 LARGEST_DIM, LARGEST_TOP = 256, 64
@@ -235,7 +235,7 @@ def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     return statistics
 
 
-def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+def apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
     batch, heads, queries, _ = softmax.scores.shape
     value_heads = softmax.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1]
@@ -247,7 +247,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     return output
 
 
-def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+def apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
     batch, heads, _, keys = softmax.scores.shape
     y = _with_dense_rows(y.float())

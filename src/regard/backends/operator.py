@@ -172,7 +172,7 @@ def _save(ctx: Any, problem: Sequence[Any], *others: Tensor | None) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _saved(ctx: Any) -> tuple[list[Any], Sequence[Tensor]]:
+def _saved(ctx: Any) -> tuple[list[Any], Sequence[Any]]:
     """The problem, and the other tensors."""
     tensors = ctx.saved_tensors  # read once: a checkpoint computes them again each time
     problem = [*tensors[:TENSORS], *ctx.options]
@@ -199,7 +199,7 @@ def _attention_jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Any, ...]:
     return *_dispatch(_TANGENT, *tangents[:DIFFERENTIABLE], *problem), None, None, None
 
 
-def _present(grads: Sequence[Tensor], problem: Sequence[Any], bias: bool = True) -> list[Tensor | None]:
+def _present(grads: Sequence[Tensor | None], problem: Sequence[Any], bias: bool = True) -> list[Tensor | None]:
     """The gradients of θ, None for a bias or sinks that the problem does not have."""
     present = [True, True, True, bias and problem[3] is not None, problem[4] is not None]
     return [grad if is_present else None for grad, is_present in zip(grads, present, strict=True)]
@@ -212,7 +212,7 @@ def _save_backward(ctx: Any, arguments: Sequence[Any], results: Theta) -> None:
 
 def _backward_vjp(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     problem, (grad_output, grad_lse, *_) = _saved(ctx)
-    direction = _present(grads, problem, ctx.bias_needs_grad)  # type: ignore[arg-type]
+    direction = _present(grads, problem, ctx.bias_needs_grad)
     to_output, to_lse = _dispatch(_TANGENT, *direction, *problem)
     of_theta = _present(_dispatch(_SECOND, *direction, grad_output, grad_lse, *problem), problem)
     return (

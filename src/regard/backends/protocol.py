@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from regard.mask import Block
 from regard.scores import Scores
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Num
 
 Statistics = dict[str, tuple[Tensor, ...]]  # (values,), or (values, keys) of "topk:k"
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # output, lse, entropy, the largest weights and their keys
@@ -91,6 +91,7 @@ class Softmax(NamedTuple):
     reductions: Reductions
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A module that computes attention."""
 
@@ -118,6 +119,7 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
 class Reductions(Protocol):
     """A module that computes what can be asked of weights that are never stored."""
 
@@ -128,10 +130,10 @@ class Reductions(Protocol):
     def statistics(self, softmax: Softmax, names: Sequence[str]) -> Statistics:
         """Row statistics by name: "entropy", "distance", "topk:k"."""
 
-    def apply(self, softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+    def apply(self, softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
         """w @ x."""
 
-    def apply_transposed(self, softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+    def apply_transposed(self, softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
         """w.T @ y."""
 
     def received(self, softmax: Softmax) -> Float[Tensor, "B H K"]:

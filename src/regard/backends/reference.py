@@ -42,8 +42,8 @@ def attention(
         scores = scores + bias.double()
 
     i, j = torch.arange(queries, device=query.device)[:, None], torch.arange(keys, device=query.device)
-    whole = (torch.tensor([0, size], device=query.device) for size in (queries, keys))
-    query_ends, key_ends = (bounds.to(i.device) for bounds in segments or whole)
+    whole = torch.tensor([[0, queries], [0, keys]], device=i.device)
+    query_ends, key_ends = (bounds.to(i.device) for bounds in (whole if segments is None else segments))
     segment_i = (i >= query_ends[1:]).sum(-1, keepdim=True).clamp(max=len(query_ends) - 2)
     segment_j = (j[:, None] >= key_ends[1:]).sum(-1)
     ahead = (j - key_ends[segment_i + 1]) - (i - query_ends[segment_i + 1])

@@ -17,7 +17,7 @@ from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Num
 
 CAPABILITIES = Capabilities()
 
@@ -67,7 +67,9 @@ def weights_of(
         yield at, *softmax(scores.tile(at), None if sinks is None else sinks[at.heads])
 
 
-def average(weights: Float[Tensor, "b h q k"], value: Float[Tensor, "b g k e"], scores: Tensor | None = None) -> Tensor:
+def average(
+    weights: Float[Tensor, "b h q k"], value: Float[Tensor, "#b g k e"], scores: Tensor | None = None
+) -> Tensor:
     """Σ_j w_ij v_j (b,h,q,e). A value that is not finite reaches the rows that see it (weight > 0, without scores)."""
     if value.isfinite().all():
         return matmul(weights, value)
@@ -167,7 +169,7 @@ def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h
 # Reductions over queries, keys or both
 
 
-def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+def apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
     scores, sinks = softmax.scores, softmax.sinks
     batch, heads, queries, _ = scores.shape
@@ -178,7 +180,7 @@ def apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, 
     return output
 
 
-def apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+def apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
     scores, sinks = softmax.scores, softmax.sinks
     batch, heads, _, keys = scores.shape

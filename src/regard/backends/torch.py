@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,13 +19,11 @@ LARGEST_LSE = 128  # of which float32 keeps 8e-6
 CAPABILITIES = Capabilities()
 
 
+@lru_cache
 def _flash_shares_keys() -> bool:
     """Whether several heads may share one head of keys, for which old releases of torch read beyond the keys."""
     both = torch.tensor([0.0, 1.0], device="cpu").view(1, 2, 1, 1)
     return not _FLASH(torch.zeros_like(both), both[:, :1], both[:, :1])[0].any()
-
-
-_SHARES_KEYS = _flash_shares_keys()
 
 
 def reasons(scores: Scores, value: Tensor) -> list[str]:
@@ -196,7 +195,7 @@ def _call(
 
 def _ready(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As the operator wants them: one head dim for all, filled up with zeros, numbers of a head side by side."""
-    if not _SHARES_KEYS and query.shape[1] != key.shape[1]:
+    if query.shape[1] != key.shape[1] and not _flash_shares_keys():
         key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1) for tensor in (key, value))
     dim = max(query.shape[-1], value.shape[-1])
 

@@ -155,7 +155,7 @@ class _Gradient(torch.autograd.Function):
         softcap: float | None,
         bias_needs_grad: bool,
         grad: Tensor,
-        *tensors: Tensor,
+        *tensors: Tensor | None,
     ) -> Any:
         softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
         cotangents = reduction.cotangents(softmax, grad.to(softmax.scores.dtype), *others)
@@ -163,7 +163,10 @@ class _Gradient(torch.autograd.Function):
             softmax.scores, softmax.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
         )
         inputs = tensors[:4]
-        return tuple(grad.new_empty(0) if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True))
+        return tuple(
+            grad.new_empty(0) if g is None or t is None else g.to(t.dtype)
+            for g, t in zip(gradients, inputs, strict=True)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

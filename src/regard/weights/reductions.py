@@ -21,7 +21,7 @@ from regard.scores import Scores, matmul
 from regard.weights.autograd import Cotangents, Reduction, evaluate
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float, Int, Num
 
 BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
 LARGEST_LSE = 64  # in exp(s − lse), the rounding of a float32 of this size costs 4e-6 of a weight
@@ -297,7 +297,7 @@ def _largest_cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: T
 # Applied to other vectors
 
 
-def _apply(softmax: Softmax, x: Float[Tensor, "B|1 H|G|1 K F"]) -> Float[Tensor, "B H Q F"]:
+def _apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     return serving(softmax).apply(softmax, x)
 
 
@@ -309,7 +309,7 @@ def _apply_cotangents(softmax: Softmax, grad: Tensor, x: Tensor) -> Cotangents:
     return Cotangents(cotangent)
 
 
-def _apply_transposed(softmax: Softmax, y: Float[Tensor, "B|1 H|G|1 Q F"]) -> Float[Tensor, "B H K F"]:
+def _apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     return serving(softmax).apply_transposed(softmax, y)
 
 

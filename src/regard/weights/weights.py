@@ -266,7 +266,7 @@ class Weights(WeightInputs):
         self._refuse_if_large((*self._leading, results, x.shape[-1]), "Apply them to fewer vectors at a time")
         return self._shaped(evaluate(reduction, self._softmax, x4))
 
-    def _in_four(self, x: Tensor) -> Float[Tensor, "B|1 H|G|1 n F"] | None:
+    def _in_four(self, x: Tensor) -> Float[Tensor, "#B _ n F"] | None:
         """Vectors for all sequences and heads; None where they do not fit without being repeated."""
         batch, heads = self._scores.shape[:2]
         *of_sequences, of_heads = x.shape[:-2] or (1,)

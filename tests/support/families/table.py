@@ -138,6 +138,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RecurrentGemmaModel": {"num_hidden_layers": 3},
     "EdgeTamVideoModel": _SAM2_VIDEO | {"perceiver_resampler_num_latents_2d": 4},
     "Sam2VideoModel": _SAM2_VIDEO,
+    "Sam2Model": _SAM2_VIDEO,
+    "Sam2HieraDetModel": {"image_size": [64, 64]},
+    "Sam2VisionModel": {
+        "backbone_config": {"image_size": [64, 64]},
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    },
     "Sam3Model": _SAM3,
     "Sam3LiteTextModel": _SAM3,
     "Sam3TrackerModel": _SAM3_TRACKER,
