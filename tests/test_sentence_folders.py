@@ -168,7 +168,7 @@ def base(tmp_path_factory):
 
     def folder(name):
         if name not in made:
-            made[name] = tmp_path_factory.mktemp("base") / "model"
+            path = tmp_path_factory.mktemp("base") / "model"
             kind, make_tokenizer, sizes = BASES[name]
             tokenizer = make_tokenizer()
             torch.manual_seed(3)
@@ -179,8 +179,9 @@ def base(tmp_path_factory):
                 for parameter in model.parameters():
                     if parameter.ndim > 1:
                         parameter.normal_(0, 0.3)
-            model.save_pretrained(made[name])
-            tokenizer.save_pretrained(made[name])
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[name] = path
         return made[name]
 
     return folder
