@@ -169,5 +169,5 @@ oldest: .venv-oldest/ready
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST) nanobind scikit-build-core
 	PATH=$(CURDIR)/$(BIN):$$PATH $(OLDEST) --constraint constraints-oldest.txt --no-build-isolation \
-	  --editable '.[model,plot,corpus,serve,bench]' pytest hypothesis jaxtyping
+	  --editable '.[model,plot,corpus,serve,bench]' pytest hypothesis jaxtyping beartype
 	@touch $@

@@ -104,13 +104,15 @@ def test_hidden_states_are_those_after_each_layer_and_the_final_norm_is_apart(na
         torch.testing.assert_close(again, reading.final, atol=1e-5, rtol=1e-5)
 
 
+# Some releases of transformers choose for experts an operator that not every release of torch has for the CPU.
+EXPERTS = {"num_experts": 2, "experts_implementation": "eager"}
 HYBRIDS = {
     "Lfm2": ({"layer_types": ["conv", "conv", "full_attention", "conv"], "conv_L_cache": 3}, [2]),
-    "Jamba": ({"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4,
+    "Jamba": ({"attn_layer_period": 2, "attn_layer_offset": 1, **EXPERTS, "mamba_d_state": 4,
                "use_mamba_kernels": False}, [1, 3]),
     "Qwen3Next": ({"layer_types": ["linear_attention"] * 3 + ["full_attention"], "head_dim": 4,
                    "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 4,
-                   "linear_value_head_dim": 4, "num_experts": 2, "num_experts_per_tok": 1,
+                   "linear_value_head_dim": 4, **EXPERTS, "num_experts_per_tok": 1,
                    "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}, [3]),
 }  # fmt: skip
 
@@ -235,7 +237,8 @@ REFUSED = {
     "a folder without tokenizer": (lambda path: folder_without_a_tokenizer(path, make("Bert", **TEXTUAL)), ValueError,
                                    r"its tokenizer has 5 tokens, 5 of them added ones, .*files are missing"),
     "another one": (lambda path: folder_without_a_tokenizer(path, make("Llama", **DECODER)), ValueError,
-                    r"it has no tokenizer, or one that cannot be opened: its folder lacks tokenizer\.json\.$"),
+                    r"it has no tokenizer, or one that cannot be opened: its folder lacks tokenizer\.json\.$"
+                    r"|its tokenizer has \d+ tokens, .*files are missing"),  # which of them depends on transformers
 }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
 import regard
+from support.transformers_models import interface_or_skip, skip_on_old_transformers
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # of sentence-transformers and what it stands on
@@ -150,7 +152,11 @@ BASES = {  # name: (class, tokenizer, sizes)
 
 
 def config_of(kind, **sizes):
-    return getattr(transformers, kind).config_class(**sizes)
+    try:
+        return getattr(transformers, kind).config_class(**sizes)
+    except StrictDataclassFieldValidationError as error:  # transformers 5.4 refuses its own default for M2M100
+        skip_on_old_transformers(error)
+        raise
 
 
 @pytest.fixture(scope="module")
@@ -162,17 +168,20 @@ def base(tmp_path_factory):
 
     def folder(name):
         if name not in made:
-            made[name] = tmp_path_factory.mktemp("base") / "model"
+            path = tmp_path_factory.mktemp("base") / "model"
             kind, make_tokenizer, sizes = BASES[name]
             tokenizer = make_tokenizer()
             torch.manual_seed(3)
             model = getattr(transformers, kind)(config_of(kind, **sizes, vocab_size=len(tokenizer)))
+            if name in ("modernbert", "t5", "t5 encoder"):
+                interface_or_skip(model)
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.ndim > 1:
                         parameter.normal_(0, 0.3)
-            model.save_pretrained(made[name])
-            tokenizer.save_pretrained(made[name])
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[name] = path
         return made[name]
 
     return folder

@@ -69,7 +69,7 @@ def looks(queries, keys, heads):
         "transposed": (lambda w: w.T @ y, lambda d: d.mT @ y.double()),
         "from the left": (lambda w: y.mT @ w, lambda d: y.double().mT @ d),
         "arithmetic": (lambda w: (2 * w - 1) ** 2, lambda d: (2 * d - 1) ** 2),
-        "distilled": (lambda w: mse_loss(w, torch.zeros(w.shape)), lambda d: d.square().mean()),
+        "distilled": (lambda w: mse_loss(w, torch.zeros(w.shape, dtype=w.dtype)), lambda d: d.square().mean()),
     }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def softcap(given: float | None) -> float | None:
 
 def _number(name: str, number: Any) -> float:
     """A float of Python's numbers and numpy's."""
-    real = isinstance(number, int | float | Real | Integral) and not isinstance(number, bool)
+    real = isinstance(number, (int, float, Real, Integral)) and not isinstance(number, bool)
     if not real or not abs(number) < float("inf"):
         raise ValueError(f"{name}: expected a finite number. Got {number!r}.")
     return float(number)
@@ -206,10 +206,10 @@ def window(given: tuple[int | None, int | None] | None) -> tuple[int | None, int
     if given is None:
         return None, None
     expected = "window: expected (left, right), each a number of keys ≥ 0 or None for no bound"
-    if not isinstance(given, tuple | list) or len(given) != 2:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise ValueError(f"{expected}. Got {given!r}.")
     for side in given:
-        if side is not None and (not isinstance(side, int | Integral) or isinstance(side, bool) or side < 0):
+        if side is not None and (not isinstance(side, (int, Integral)) or isinstance(side, bool) or side < 0):
             raise ValueError(f"{expected}. Got {given!r}.")
     left, right = (side if side is None else min(int(side), 1 << 62) for side in given)
     return left, right
@@ -233,7 +233,7 @@ def integers(name: str, values: Any, device: torch.device) -> Tensor:
 def segments(given: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
     if given is None:
         return None
-    pair = isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], int | Integral)
+    pair = isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], (int, Integral))
     both = given if pair else (given, given)
     query_bounds, key_bounds = (integers("segments", bounds, device) for bounds in both)
     for bounds in (query_bounds, key_bounds):
@@ -268,7 +268,7 @@ def broadcastable(name: str, tensor: Tensor, shape: Sequence[int], device: torch
     """`tensor` in four dimensions, checked against (…,H,Q,K); expanded only where some of several batch dims are 1."""
     strided(name, tensor)
     fits = tensor.ndim <= len(shape) and all(
-        given in (1, full) for given, full in zip(tensor.shape[::-1], shape[::-1], strict=False)
+        given in (1, full) for given, full in zip(tensor.shape, shape[len(shape) - tensor.ndim :], strict=True)
     )
     if not fits:
         letters = "(B,H,Q,K)" if len(shape) == 4 else "(…,H,Q,K)"

@@ -145,7 +145,7 @@ def make(family: Family, *, head: bool = False, **options: Any) -> Any:
     try:
         model = getattr(transformers, family.head if head else family.model)(config)
     except ValueError as error:
-        _skip_on_old_transformers(error)
+        skip_on_old_transformers(error)
         raise
     interface_or_skip(model)
     with torch.no_grad():
@@ -160,11 +160,11 @@ def interface_or_skip(model: torch.nn.Module) -> None:
     try:
         regard.hf.check(model)
     except ValueError as error:
-        _skip_on_old_transformers(error)
+        skip_on_old_transformers(error)
         raise
 
 
-def _skip_on_old_transformers(error: Exception) -> None:
+def skip_on_old_transformers(error: Exception) -> None:
     """Skip the test if this release of transformers is so old that the model cannot be tried."""
     if tuple(map(int, transformers.__version__.split(".")[:2])) < ALL_SUPPORTED:
         raise SkipTest(
@@ -193,7 +193,7 @@ def both(model, call):
     try:
         eager = call()
     except NotImplementedError as error:  # old releases of torch lack an operator that this model needs
-        _skip_on_old_transformers(error)
+        skip_on_old_transformers(error)
         raise
     model.set_attn_implementation("regard")
     return [eager, call()]

@@ -378,7 +378,7 @@ _SECOND = _operation(
 
 @register_flop_formula(torch.ops.regard.attention)
 def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, _of_all_heads(query, key), _of_all_heads(query, value)))
 
 
 @register_flop_formula(torch.ops.regard.attention_backward)
@@ -394,4 +394,10 @@ def _backward_flops(
     *__: Any,
     **___: Any,
 ) -> int:
-    return int(sdpa_backward_flop_count(grad_output, query, key, value))
+    keys, values = _of_all_heads(query, key), _of_all_heads(query, value)
+    return int(sdpa_backward_flop_count(grad_output, query, keys, values))
+
+
+def _of_all_heads(query: torch.Size, key: torch.Size) -> torch.Size:
+    """The shape of keys or values when each head has its own: old releases of torch count no others."""
+    return torch.Size((key[0], query[1], *key[2:]))

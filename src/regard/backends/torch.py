@@ -97,8 +97,6 @@ def flash_serves(scores: Scores, value: Tensor) -> bool:
         return False
     if mask.window != (None, None) or (mask.causal and mask.to_lengths):
         return False
-    if scores.shape[1] != scores.key.shape[1] and not _flash_shares_keys():
-        return False
     hides = mask.lengths is not None or mask.given is not None
     if mask.segments is not None:
         return not hides and bias is None
@@ -197,6 +195,8 @@ def _call(
 
 def _ready(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As the operator wants them: one head dim for all, filled up with zeros, numbers of a head side by side."""
+    if query.shape[1] != key.shape[1] and not _flash_shares_keys():
+        key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1) for tensor in (key, value))
     dim = max(query.shape[-1], value.shape[-1])
 
     def ready(tensor: Tensor) -> Tensor:

@@ -41,14 +41,14 @@ def selection(index: Any, shape: Sequence[int]) -> Selection | None:
         sizes.extend(positions.shape)
     *leading, rows, columns = picked
     pairs = torch.zeros(1, dtype=torch.long, device="cpu")
-    for size, positions in zip(shape, leading, strict=False):
+    for size, positions in zip(shape[:-2], leading, strict=True):
         pairs = (pairs[:, None] * size + positions).reshape(-1)
     return Selection(pairs, rows, columns, sizes)
 
 
 def _dimensions(item: Any) -> int:
     """How many dimensions a list or tensor of positions has; 0 for a number, a slice, `...` and None."""
-    if isinstance(item, list | tuple | range):
+    if isinstance(item, (list, tuple, range)):
         try:
             return torch.as_tensor(item, device="cpu").ndim
         except (TypeError, ValueError, RuntimeError):
