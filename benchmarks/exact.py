@@ -132,8 +132,8 @@ def against_eager() -> None:
             real = inputs["attention_mask"]
         eager, ours = hf.both(model, lambda model=model, inputs=inputs: model(**inputs, output_attentions=True))
         rows = 1 if real is None else real[:, None, :, None]
-        pairs = [pair for each in names for pair in zip(eager[each], ours[each], strict=True)]
-        differences[name] = np.max([((one - other.dense()) * rows).abs().max() for one, other in pairs])
+        pairs = [pair for kind in names for pair in zip(eager[kind], ours[kind], strict=True)]
+        differences[name] = np.max([((dense - weights.dense()) * rows).abs().max() for dense, weights in pairs])
     print("\noutput_attentions of regard against transformers' eager, by family:")
     print("\n".join(f"  {name:<16}{difference:.1e}" for name, difference in differences.items()))
 

@@ -347,7 +347,7 @@ def verdict(models: list[Verdict]) -> str:
 def page(results: dict[str, list[Verdict]]) -> str:
     """The results as a page of documentation."""
     verdicts = {name: verdict(models) for name, models in results.items()}
-    counts = {result: sum(1 for one in verdicts.values() if one == result) for result in dict.fromkeys(HEADINGS)}
+    counts = {result: list(verdicts.values()).count(result) for result in dict.fromkeys(HEADINGS)}
     lines = [INTRODUCTION.format(version=transformers.__version__, families=len(results)).strip(), ""]
     lines += ["| result | families |", "|---|---|", *(f"| {HEADINGS[r]} | {n} |" for r, n in counts.items()), ""]
     for result, heading in HEADINGS.items():

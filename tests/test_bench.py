@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
-from regard import cli
 from regard._internal import measure
 from regard.bench import attention, peaks, picture, table
 from regard.bench.grid import BESIDE_PEERS, WEIGHTS_COST, Row, grid
 from regard.bench.peers import PEERS, PeerUnavailableError, Problem, ours, sdpa
+from support.cli import runner
 
 TINY = 64  # the grid, so many times shorter
 
@@ -273,16 +273,7 @@ def run(known_peaks, monkeypatch, capsys):
     monkeypatch.setattr(attention, "grid", lambda shrink: grid(TINY))
     monkeypatch.delenv("COLUMNS", raising=False)
 
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["regard", "bench", "attention", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = done.code or 0
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return command
+    return runner(monkeypatch, capsys, "bench", "attention")
 
 
 def test_help_with_an_example(run):

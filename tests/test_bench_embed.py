@@ -2,16 +2,14 @@
 
 import io
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from regard import cli
 from regard.bench import embed, embed_view, embedders, peaks
 from support import models as fixtures
+from support.cli import runner
 
 TEXTS = ["the cat sat on the mat " * n for n in (1, 3, 1, 20, 2)]
 pytestmark = pytest.mark.filterwarnings("default")  # of the peers, and what they stand on
@@ -121,15 +119,7 @@ def test_table_and_picture(report, tmp_path):
 
 
 def test_the_command(tiny, tmp_path, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["regard", "bench", "embed", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as done:
-            code = done.code or 0
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
+    run = runner(monkeypatch, capsys, "bench", "embed")
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     saved = [tmp_path / f"embed.{suffix}" for suffix in ("png", "svg", "json")]

@@ -20,16 +20,11 @@ def embedded_lens():
     return regard.Lens()
 
 
-@pytest.fixture
-def run(embedded_lens, monkeypatch, capsys):
-    """Run a command in this process: exit code, stdout and stderr. The embedded model is opened once for all."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    real = regard.lens.Lens
-    monkeypatch.setattr(regard.lens, "Lens", lambda model=None, **more: real(model, **more) if model else embedded_lens)
+def runner(monkeypatch, capsys, *beginning):
+    """A function that runs the command line with some arguments after these: exit code, stdout and stderr."""
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["regard", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["regard", *beginning, *map(str, arguments)])
         code = 0
         try:
             cli.main()
@@ -38,6 +33,17 @@ def run(embedded_lens, monkeypatch, capsys):
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     return command
+
+
+@pytest.fixture
+def run(embedded_lens, monkeypatch, capsys):
+    """Run a command in this process: exit code, stdout and stderr. The embedded model is opened once for all."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    real = regard.lens.Lens
+    monkeypatch.setattr(regard.lens, "Lens", lambda model=None, **more: real(model, **more) if model else embedded_lens)
+
+    return runner(monkeypatch, capsys)
 
 
 def done(result):

@@ -11,16 +11,16 @@ from regard.backends import reference
 from regard.backends.protocol import TOLERANCES
 
 
-def agree(found, expected, tolerance=None):
+def agree(actual, expected, tolerance=None):
     """Assert the same shape, nan and ±inf in the same places, and all else within the tolerance of its type."""
-    tolerance = TOLERANCES[found.dtype] if tolerance is None else tolerance
-    torch.testing.assert_close(found.double(), expected.double(), atol=tolerance, rtol=0, equal_nan=True)
+    tolerance = TOLERANCES[actual.dtype] if tolerance is None else tolerance
+    torch.testing.assert_close(actual.double(), expected.double(), atol=tolerance, rtol=0, equal_nan=True)
 
 
-def no_worse(found, plain, expected):
+def no_worse(actual, plain, expected):
     """Assert that the error is at most twice that of plain PyTorch in the same precision."""
-    assert found.dtype == plain.dtype
-    error, plain_error = ((one.double() - expected).abs().max() for one in (found, plain))
+    assert actual.dtype == plain.dtype
+    error, plain_error = ((result.double() - expected).abs().max() for result in (actual, plain))
     assert error <= 2 * plain_error, f"error {error:.2g}, plain PyTorch's {plain_error:.2g}"
 
 

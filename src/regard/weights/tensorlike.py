@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,7 +34,7 @@ WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-class TensorLike:
+class TensorLike(ABC):
     """A matrix with the shape, type and device of a tensor, and its operators, methods and functions.
 
     What a subclass does not define itself acts on `dense()`, and is refused with the size where that is too large. What
@@ -41,23 +42,23 @@ class TensorLike:
     """
 
     @property
+    @abstractmethod
     def shape(self) -> torch.Size:
         """The size of each dimension."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def dtype(self) -> torch.dtype:
         """The type of its numbers."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where it is computed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dense(self) -> Tensor:
         """The tensor itself."""
-        raise NotImplementedError
 
     @property
     def ndim(self) -> int:

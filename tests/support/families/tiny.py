@@ -128,10 +128,10 @@ def _per_layer(name: str, value: Any, total: Any) -> bool:
 
 
 def _small(name: str, value: Any, values: dict[str, Any], layers: int, narrow: bool) -> Any:
-    total = next((values[one] for one in ("num_hidden_layers", "n_layers", "num_layers") if one in values), None)
+    total = next((values[key] for key in ("num_hidden_layers", "n_layers", "num_layers") if key in values), None)
     if _per_layer(name, value, total):
         distinct = sorted(set(map(str, value)), key=list(map(str, value)).index)
-        picked = [next(one for one in value if str(one) == kind) for kind in distinct]
+        picked = [next(item for item in value if str(item) == kind) for kind in distinct]
         return (picked * layers)[:layers] if len(picked) <= layers else picked[:layers]
     if isinstance(value, bool) or not isinstance(value, int):
         return None
@@ -349,8 +349,8 @@ def inputs(model: PreTrainedModel, changes: dict[str, Any]) -> tuple[dict[str, A
     main = model.main_input_name if model.main_input_name in parameters else list(parameters)[1]
     given = [name for name in changes if not name.startswith("__")]
     names = [*dict.fromkeys([*required, *([] if given else [main]), *given])]
-    more = [[]] if given else [[], *([one] for one in _MORE if one in parameters and one not in names),
-                               [one for one in _MORE[:2] if one in parameters and one not in names]]  # fmt: skip
+    more = [[]] if given else [[], *([name] for name in _MORE if name in parameters and name not in names),
+                               [name for name in _MORE[:2] if name in parameters and name not in names]]  # fmt: skip
     problems: list[str] = []
     deadline = time.process_time() + SECONDS
     for extra in more:
