@@ -61,7 +61,7 @@ def test_every_reduction_in_every_instruction_set(kit, isa, option):
     query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)
     more = kit.options([option] if option else [], query, key)
     result = regard.attention(query, key, value, backend="cpu", **more).weights
-    assert reductions.serving(result._softmax) is cpu
+    assert reductions.serving(result._matrix) is cpu
     weights = kit.oracle(query, key, value, **more)[2]
     ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
     x, y = torch.randn(2, 3, 131, 300), torch.randn(2, 6, 67, 5)
@@ -556,7 +556,7 @@ def test_the_scores_keep_their_tensors(kit):
 def test_streamed_blocks_agree_with_the_kernel(kit, isa):
     """The two that compute reductions, side by side."""
     query, key, value = kit.inputs(queries=67, keys=131)
-    scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._softmax
+    scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._matrix
     streamed = Softmax(scores.scores, scores.sinks, scores.lse.float(), streaming)
     for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
         actual, other = (

@@ -127,11 +127,11 @@ def test_weights_that_the_kernel_cannot_compute_with_are_streamed(kit):
     weights = regard.attention(query, key, value, bias=bias, backend="cpu").weights
     assert weights.backend == "cpu"
     kit.agree(weights.received(), torch.full((11,), 5 / 11), 1e-5)
-    assert weights._softmax.reductions is cpu
-    assert not cpu.CAPABILITIES.hold(weights._softmax)
+    assert weights._matrix.reductions is cpu
+    assert not cpu.CAPABILITIES.hold(weights._matrix)
     elsewhere = regard.attention(query, key, value, backend="cpu").weights.to("meta")
     assert elsewhere.backend == "cpu"
-    assert not cpu.CAPABILITIES.hold(elsewhere._softmax)
+    assert not cpu.CAPABILITIES.hold(elsewhere._matrix)
 
 
 def test_without_the_kernel_its_weights_are_streamed(monkeypatch, kit):

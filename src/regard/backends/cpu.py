@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.backends import streaming
-from regard.backends.protocol import Capabilities, Gradients, Results, Softmax, Statistics, exceeds
+from regard.backends.protocol import Capabilities, Gradients, Matrix, Results, Statistics, exceeds
 from regard.mask import Block
 from regard.scores import Scores, fits_float32
 
@@ -214,14 +214,14 @@ def backward(
 # Reductions over the weights
 
 
-def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
+def statistics(matrix: Matrix, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
     statistics: Statistics = {}
-    scores, rows = _scores(softmax.scores, softmax.sinks), softmax.scores.shape[:3]
+    scores, rows = _scores(matrix.scores, matrix.sinks), matrix.scores.shape[:3]
     for name in names:
         top = int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
         if top > LARGEST_TOP:
-            statistics |= streaming.statistics(softmax, [name])
+            statistics |= streaming.statistics(matrix, [name])
         elif top:
             values = torch.empty((*rows, top), dtype=torch.float32, device=CPU)
             keys = torch.empty((*rows, top), dtype=torch.int64, device=CPU)
@@ -235,51 +235,51 @@ def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
     return statistics
 
 
-def apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
+def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
-    batch, heads, queries, _ = softmax.scores.shape
-    value_heads = softmax.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1]
+    batch, heads, queries, _ = matrix.scores.shape
+    value_heads = matrix.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1]
     x = _with_dense_rows(x.float()).expand(batch, value_heads, -1, -1)
     output = torch.empty(batch, heads, queries, x.shape[3], dtype=torch.float32, device=CPU)
-    scores = _scores(_in_float32(softmax.scores), softmax.sinks)
+    scores = _scores(_in_float32(matrix.scores), matrix.sinks)
     for vectors, result in zip(x.split(LARGEST_DIM, -1), output.split(LARGEST_DIM, -1), strict=True):
         _kernel.forward(scores, value=vectors, output=result, **_execution())
     return output
 
 
-def apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
+def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
-    batch, heads, _, keys = softmax.scores.shape
+    batch, heads, _, keys = matrix.scores.shape
     y = _with_dense_rows(y.float())
-    y = (y if y.shape[1] in (1, heads) else y.repeat_interleave(softmax.scores.n_rep, 1)).expand(batch, heads, -1, -1)
-    scores = _scores(softmax.scores, softmax.sinks)
+    y = (y if y.shape[1] in (1, heads) else y.repeat_interleave(matrix.scores.n_rep, 1)).expand(batch, heads, -1, -1)
+    scores = _scores(matrix.scores, matrix.sinks)
     results = []
     for vectors in y.split(LARGEST_DIM, -1):
         result = torch.empty(batch, heads, keys, vectors.shape[3], dtype=torch.float32, device=CPU)
-        _kernel.transposed(scores, lse=softmax.lse, vectors=vectors, output=result, **_execution())
+        _kernel.transposed(scores, lse=matrix.lse, vectors=vectors, output=result, **_execution())
         results.append(result)
     return torch.cat(results, -1)
 
 
-def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
+def received(matrix: Matrix) -> Float[Tensor, "B H K"]:
     """Σ_i w_ij, summed in float64."""
-    queries, keys = softmax.scores.shape[2:]
+    queries, keys = matrix.scores.shape[2:]
     same_cell = torch.zeros(queries, dtype=torch.long, device=CPU)
-    return grouped(softmax, same_cell, torch.arange(keys, device=CPU), (1, keys), "sum")[..., 0, :]
+    return grouped(matrix, same_cell, torch.arange(keys, device=CPU), (1, keys), "sum")[..., 0, :]
 
 
 def grouped(
-    softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
+    matrix: Matrix, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
 ) -> Float[Tensor, "B H R C"]:
     """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
     reduce: "sum" or "max" of the weights of a cell.
     """
-    batch, heads, _, _ = softmax.scores.shape
+    batch, heads, _, _ = matrix.scores.shape
     cells = torch.empty(batch, heads, *sizes, dtype=torch.float64, device=CPU)
     _kernel.pool(
-        _scores(softmax.scores, softmax.sinks),
-        lse=softmax.lse,
+        _scores(matrix.scores, matrix.sinks),
+        lse=matrix.lse,
         row_cells=queries.contiguous(),
         column_cells=keys.contiguous(),
         cells=cells,
@@ -289,17 +289,17 @@ def grouped(
     return cells.float()
 
 
-def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+def dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
     """The whole matrix."""
-    return tile(softmax, Block(*(slice(0, size) for size in softmax.scores.shape)))
+    return tile(matrix, Block(*(slice(0, size) for size in matrix.scores.shape)))
 
 
-def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
+def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     """A block of the matrix, whose heads make up whole groups or lie in one."""
     if not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
-        return streaming.tile(softmax, at)
-    scores, lse = softmax.scores.of_heads(at.batch, at.heads), softmax.lse[at.batch, at.heads].contiguous()
-    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
+        return streaming.tile(matrix, at)
+    scores, lse = matrix.scores.of_heads(at.batch, at.heads), matrix.lse[at.batch, at.heads].contiguous()
+    sinks = None if matrix.sinks is None else matrix.sinks[at.heads]
     rows, columns = at.rows.stop - at.rows.start, at.columns.stop - at.columns.start
     weights = torch.empty(*scores.shape[:2], rows, columns, dtype=torch.float32, device=CPU)
     _kernel.in_large_pages(weights)

@@ -35,7 +35,7 @@ from regard.backends.problem import (
     lse_dtype,
     unflatten,
 )  # fmt: skip
-from regard.backends.protocol import Results, Softmax, Statistics
+from regard.backends.protocol import Matrix, Results, Statistics
 from regard.backends.registry import BACKENDS
 from regard.scores import Scores
 
@@ -68,7 +68,7 @@ def run(
         elif counts[statistic] <= top:
             collected[statistic] = values[..., : counts[statistic]], keys[..., : counts[statistic]]
         elif not torch.compiler.is_compiling():
-            collected |= streaming.statistics(Softmax(scores, sinks, lse, streaming), [statistic])
+            collected |= streaming.statistics(Matrix(scores, sinks, lse, streaming), [statistic])
     return output, lse, collected
 
 

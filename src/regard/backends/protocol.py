@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from regard.backends.factors import Factor
 from regard.mask import Block
 from regard.scores import Scores
 
@@ -67,11 +68,11 @@ class Capabilities:
             reasons.append("mask= is a Python callable; the native kernel takes tensors only")
         return reasons
 
-    def hold(self, softmax: Softmax) -> bool:
+    def hold(self, matrix: Matrix) -> bool:
         """Whether reductions with these capabilities can serve these weights, which may have been moved since."""
-        if self.device_types is not None and softmax.lse.device.type not in self.device_types:
+        if self.device_types is not None and matrix.lse.device.type not in self.device_types:
             return False
-        return self.largest_lse is None or not exceeds(softmax.lse, self.largest_lse)
+        return self.largest_lse is None or not exceeds(matrix.lse, self.largest_lse)
 
 
 def exceeds(lse: Float[Tensor, "B H Q"], largest: float) -> bool:
@@ -79,8 +80,13 @@ def exceeds(lse: Float[Tensor, "B H Q"], largest: float) -> bool:
     return bool(((lse.abs() > largest) & lse.isfinite()).any())
 
 
-class Softmax(NamedTuple):
-    """The weights w_ij = exp(s_ij − lse_i), as a rule, and who computes with them.
+class Matrix(NamedTuple):
+    """The matrix M_ij = w_ij · Π φ(a_i·b_j) of weights w_ij = exp(s_ij − lse_i), as a rule, and who computes with it.
+
+    Without factors these are the weights themselves. With `gram` G they are first combined over the heads, into the
+    length of a sum of vectors f^h_j, one a head and key, of which G holds the products:
+
+        M_ij = ‖Σ_h w^h_ij f^h_j‖ = √(Σ_hh′ w^h_ij w^h′_ij G_j[h,h′]) · Π φ(a_i·b_j)      G_j[h,h′] = f^h_j·f^h′_j
 
     sinks (H,) have gone into the lse (B,H,Q).
     """
@@ -89,6 +95,19 @@ class Softmax(NamedTuple):
     sinks: Tensor | None
     lse: Float[Tensor, "B H Q"]
     reductions: Reductions
+    factors: tuple[Factor, ...] = ()
+    gram: Float[Tensor, "#B K H H"] | None = None
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether these are the weights themselves."""
+        return not self.factors and self.gram is None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, Q, K), with one head where the heads are combined."""
+        batch, heads, queries, keys = self.scores.shape
+        return batch, heads if self.gram is None else 1, queries, keys
 
 
 @runtime_checkable
@@ -127,28 +146,34 @@ class Reductions(Protocol):
     def CAPABILITIES(self) -> Capabilities:  # noqa: N802
         """What it can compute."""
 
-    def statistics(self, softmax: Softmax, names: Sequence[str]) -> Statistics:
-        """Row statistics by name: "entropy", "distance", "topk:k"."""
+    def statistics(self, matrix: Matrix, names: Sequence[str], rows: slice | None = None) -> Statistics:
+        """Statistics of the rows of weights, or of a run of them: "entropy", "distance", "max_score", "topk:k"."""
 
-    def apply(self, softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
-        """w @ x."""
+    def largest(self, matrix: Matrix, k: int, magnitude: bool) -> tuple[Tensor, Tensor]:
+        """The k largest numbers of each row of a map, by value or by magnitude, and their keys (B,H,Q,k).
 
-    def apply_transposed(self, softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
-        """w.T @ y."""
-
-    def received(self, softmax: Softmax) -> Float[Tensor, "B H K"]:
-        """Σ_i w_ij, summed in float64."""
-
-    def grouped(
-        self, softmax: Softmax, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
-    ) -> Float[Tensor, "B H R C"]:
-        """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
-
-        reduce: "sum" or "max" of the weights of a cell.
+        Sorted, ties to the lower key. Keys that a query may not see have the number 0.
         """
 
-    def dense(self, softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+    def apply(self, matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
+        """M @ x."""
+
+    def apply_transposed(self, matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
+        """M.T @ y."""
+
+    def grouped(
+        self, matrix: Matrix, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
+    ) -> Float[Tensor, "B H R C"]:
+        """Numbers gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
+
+        reduce: "sum", in float64, or "max" of the numbers of a cell; 0 for a cell without any.
+        """
+
+    def dense(self, matrix: Matrix) -> Float[Tensor, "B H Q K"]:
         """The whole matrix."""
 
-    def tile(self, softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
-        """A block of the matrix, whose heads make up whole groups or lie in one."""
+    def tile(self, matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
+        """A block of the matrix, whose heads make up whole groups or lie in one; all of them where they are combined.
+
+        `at.heads` are always heads of the scores.
+        """

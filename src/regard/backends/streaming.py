@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from regard.backends.protocol import Capabilities, Softmax, Statistics
+from regard.backends.protocol import Capabilities, Matrix, Statistics
 from regard.backends.ranking import topk
 from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
@@ -106,9 +106,9 @@ def forward(
 
 
 @torch.no_grad()  # their gradient is streamed too
-def statistics(softmax: Softmax, names: Sequence[str]) -> Statistics:
+def statistics(matrix: Matrix, names: Sequence[str]) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     results = _empty_statistics(scores, names)
     for at, weights, lse in weights_of(scores, sinks):
         mass = None if sinks is None else sink_mass(sinks[at.heads], lse)
@@ -169,9 +169,9 @@ def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h
 # Reductions over queries, keys or both
 
 
-def apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
+def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     batch, heads, queries, _ = scores.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -180,9 +180,9 @@ def apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q 
     return output
 
 
-def apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
+def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     batch, heads, _, keys = scores.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks):
@@ -196,26 +196,26 @@ def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
     return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
 
 
-def dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
+def dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
     """The whole matrix."""
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     weights = scores.query.new_zeros(scores.shape, dtype=scores.dtype)
     for at, block, _ in weights_of(scores, sinks):
         weights[at.batch, at.heads, at.rows, at.columns] = block
     return weights
 
 
-def tile(softmax: Softmax, at: Block) -> Float[Tensor, "b h q k"]:
+def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     """A block of the matrix, whose heads make up whole groups or lie in one."""
-    scores, lse = softmax.scores, softmax.lse
+    scores, lse = matrix.scores, matrix.lse
     tile = scores.tile(at)
     lse = select(lse[at.batch, at.heads], 2, at.rows)[..., None]
     return (tile - lse).exp_().masked_fill_(tile == -torch.inf, 0)
 
 
-def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
+def received(matrix: Matrix) -> Float[Tensor, "B H K"]:
     """Σ_i w_ij, summed in float64."""
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     batch, heads, _, keys = scores.shape
     total = scores.query.new_zeros(batch, heads, keys, dtype=torch.float64)
     for at, weights, _ in weights_of(scores, sinks):
@@ -224,7 +224,7 @@ def received(softmax: Softmax) -> Float[Tensor, "B H K"]:
 
 
 def grouped(
-    softmax: Softmax,
+    matrix: Matrix,
     queries: Int[Tensor, "Q"],
     keys: Int[Tensor, "K"],
     sizes: tuple[int, int],
@@ -235,7 +235,7 @@ def grouped(
 
     reduce: "sum" or "max" of the weights that fall into a cell.
     """
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     batch, heads, _, _ = scores.shape
     cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
     for at, weights, _ in weights_of(scores, sinks, blocks):

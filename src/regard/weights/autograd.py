@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from regard._checks import traced
 from regard._internal.reasons import WEIGHTS_ARE_UNTRACEABLE
 from regard.backends import streaming
-from regard.backends.protocol import Reductions, Softmax
+from regard.backends.protocol import Matrix, Reductions
 from regard.mask import Block, Mask
 from regard.scores import Scores
 
@@ -35,29 +35,29 @@ class Reduction:
     # (softmax, gradient of the floats, *tensors, *integers) → Cotangents
     cotangents: Callable[..., Cotangents]
     # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
-    adjoint: Callable[[Softmax, Tensor], Tensor] | None = None
+    adjoint: Callable[[Matrix, Tensor], Tensor] | None = None
     # whether it is computed by torch's operations alone, which a graph can hold
     traceable: bool = False
 
 
-def evaluate(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+def evaluate(reduction: Reduction, matrix: Matrix, *tensors: Tensor) -> Any:
     """What `reduction.compute` gives, differentiable in query, key, bias, sinks and `tensors` if they ask for it."""
     if not reduction.traceable and traced():
         from regard._internal import uncompiled
 
-        return uncompiled.reduce_weights(outside_of_graphs, reduction, softmax, *tensors)
-    return _computed(reduction, softmax, *tensors)
+        return uncompiled.reduce_weights(outside_of_graphs, reduction, matrix, *tensors)
+    return _computed(reduction, matrix, *tensors)
 
 
-def outside_of_graphs(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
+def outside_of_graphs(reduction: Reduction, matrix: Matrix, *tensors: Tensor) -> Any:
     """The same, where torch.compile does not follow. Raises RuntimeError where something else records a graph."""
     if traced():
         raise RuntimeError(f"Weights: {WEIGHTS_ARE_UNTRACEABLE}")
-    return _computed(reduction, softmax, *tensors)
+    return _computed(reduction, matrix, *tensors)
 
 
-def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
-    scores, sinks, lse, reductions = softmax
+def _computed(reduction: Reduction, matrix: Matrix, *tensors: Tensor) -> Any:
+    scores, sinks, lse, reductions = matrix
     mask = scores.mask
     given = mask.given if isinstance(mask.given, Tensor) else None
     inputs = (scores.query, scores.key, scores.bias, sinks, given, mask.lengths, *(mask.segments or (None, None)), lse)
@@ -65,7 +65,7 @@ def _computed(reduction: Reduction, softmax: Softmax, *tensors: Tensor) -> Any:
     if transformed():
         mask = replace(mask)  # without what it has worked out from tensors that the transform has wrapped
     elif not _followed(inputs):
-        return reduction.compute(softmax, *tensors)
+        return reduction.compute(matrix, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
     return _differentiable(_Reduce, reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
@@ -86,15 +86,15 @@ def _followed(tensors: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _softmax(
+def _matrix(
     reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence[Any]
-) -> tuple[Softmax, Sequence[Tensor]]:
+) -> tuple[Matrix, Sequence[Tensor]]:
     """The inputs of a Function, put together again, and the tensors that come beside them."""
     query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
     if given is not None or lengths is not None or query_bounds is not None:
         segments = None if query_bounds is None else (query_bounds, key_bounds)
         mask = replace(mask, given=mask.given if given is None else given, lengths=lengths, segments=segments)
-    return Softmax(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
+    return Matrix(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
 
 
 class _Reduce(torch.autograd.Function):
@@ -107,8 +107,8 @@ class _Reduce(torch.autograd.Function):
         softcap: float | None,
         *tensors: Tensor | None,
     ) -> Any:
-        softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
-        return reduction.compute(softmax, *others)
+        matrix, others = _matrix(reductions, mask, scale, softcap, tensors)
+        return reduction.compute(matrix, *others)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -127,9 +127,9 @@ class _Reduce(torch.autograd.Function):
             gradients = _differentiable(_Gradient, *ctx.rest, wanted[2], grad, *saved)
             grads[:4] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
         if any(wanted[9:]):
-            softmax, (tensor,) = _softmax(reductions, mask, scale, softcap, saved)
+            matrix, (tensor,) = _matrix(reductions, mask, scale, softcap, saved)
             assert reduction.adjoint is not None
-            per_head = reduction.adjoint(softmax, grad)
+            per_head = reduction.adjoint(matrix, grad)
             shared = per_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
             grads[9] = shared.sum_to_size(tensor.shape)
         return None, None, None, None, None, *grads
@@ -157,10 +157,10 @@ class _Gradient(torch.autograd.Function):
         grad: Tensor,
         *tensors: Tensor | None,
     ) -> Any:
-        softmax, others = _softmax(reductions, mask, scale, softcap, tensors)
-        cotangents = reduction.cotangents(softmax, grad.to(softmax.scores.dtype), *others)
+        matrix, others = _matrix(reductions, mask, scale, softcap, tensors)
+        cotangents = reduction.cotangents(matrix, grad.to(matrix.scores.dtype), *others)
         gradients = streaming.gradient(
-            softmax.scores, softmax.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
+            matrix.scores, matrix.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
         )
         inputs = tensors[:4]
         return tuple(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regard import backends
 from regard._internal.deprecated import warn
-from regard.backends.protocol import Softmax, Statistics
+from regard.backends.protocol import Matrix, Statistics
 from regard.mask import Block, Mask
 from regard.scores import Scores
 from regard.weights.tensorlike import TensorLike
@@ -224,8 +224,8 @@ class WeightInputs(TensorLike):
     # For subclasses
 
     @property
-    def _softmax(self) -> Softmax:
-        return Softmax(self.scores, self._sinks, self._lse, backends.reductions(self._backend))
+    def _matrix(self) -> Matrix:
+        return Matrix(self.scores, self._sinks, self._lse, backends.reductions(self._backend))
 
     def _shaped(self, tensor: Tensor) -> Tensor:
         """From (B,H,…) to the leading dimensions of the call, and to the type of these weights."""

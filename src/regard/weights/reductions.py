@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from regard._typing import Index
 from regard.backends import ranking, streaming
-from regard.backends.protocol import Reductions, Softmax
+from regard.backends.protocol import Matrix, Reductions
 from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
 from regard.weights.autograd import Cotangents, Reduction, evaluate
@@ -27,39 +27,39 @@ BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
 LARGEST_LSE = 64  # in exp(s − lse), the rounding of a float32 of this size costs 4e-6 of a weight
 
 
-def serving(softmax: Softmax) -> Reductions:
+def serving(matrix: Matrix) -> Reductions:
     """Its own reductions, or streamed blocks where those cannot serve: on other devices, or if the lse is too large."""
-    own = softmax.reductions
-    return own if own.CAPABILITIES.hold(softmax) else streaming
+    own = matrix.reductions
+    return own if own.CAPABILITIES.hold(matrix) else streaming
 
 
 # The normaliser
 
 
-def _lse(softmax: Softmax) -> Float[Tensor, "B H Q"]:
-    return softmax.lse.to(softmax.scores.dtype, copy=True)
+def _lse(matrix: Matrix) -> Float[Tensor, "B H Q"]:
+    return matrix.lse.to(matrix.scores.dtype, copy=True)
 
 
-LSE = Reduction(_lse, lambda softmax, grad: Cotangents(None, delta=-grad), traceable=True)
+LSE = Reduction(_lse, lambda matrix, grad: Cotangents(None, delta=-grad), traceable=True)
 
 
 # Parts of the matrix
 
 
-def _dense(softmax: Softmax) -> Float[Tensor, "B H Q K"]:
-    return serving(softmax).dense(softmax)
+def _dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
+    return serving(matrix).dense(matrix)
 
 
-DENSE = Reduction(_dense, lambda softmax, grad: Cotangents(lambda at, weights: grad[at]))
+DENSE = Reduction(_dense, lambda matrix, grad: Cotangents(lambda at, weights: grad[at]))
 
 
 def _tile(
-    softmax: Softmax, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
+    matrix: Matrix, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
 ) -> Float[Tensor, "n q k"]:
     """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
-    scores, sinks, lse, _ = softmax
+    scores, sinks, lse, _ = matrix
     _, heads, _, keys = scores.shape
-    by, row_run, column_run = serving(softmax), run(rows), run(columns)
+    by, row_run, column_run = serving(matrix), run(rows), run(columns)
     # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. A backend that keeps its
     # own lse in float64 makes the same scores again.
     from_lse = by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice)
@@ -75,7 +75,7 @@ def _tile(
                 weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[run_of_heads])[0]
                 weights = select(weights, 3, column_run).flatten(0, 1)
             else:
-                weights = by.tile(softmax, Block(batch, run_of_heads, run_of_rows, column_run)).flatten(0, 1)
+                weights = by.tile(matrix, Block(batch, run_of_heads, run_of_rows, column_run)).flatten(0, 1)
             if weights.shape == picked.shape and weights.is_contiguous():  # all that was asked for: no need of a copy
                 return weights
             picked[place, start : start + step] = weights
@@ -100,9 +100,9 @@ def run(picked: Int[Tensor, "n"]) -> Index:
     return picked
 
 
-def _tile_cotangents(softmax: Softmax, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Cotangents:
+def _tile_cotangents(matrix: Matrix, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Cotangents:
     """The derivatives of a row that was selected twice are added up, in a single block."""
-    _, heads, queries, keys = softmax.scores.shape
+    _, heads, queries, keys = matrix.scores.shape
     device = grad.device
     pairs, nth_pair = pairs.unique(return_inverse=True)
     rows, nth_row = rows.unique(return_inverse=True)
@@ -135,15 +135,15 @@ TILE = Reduction(_tile, _tile_cotangents)
 
 
 def _statistic(name: str, cotangents: Callable[..., Cotangents]) -> Reduction:
-    def compute(softmax: Softmax, *known: Tensor) -> Float[Tensor, "B H Q"]:
+    def compute(matrix: Matrix, *known: Tensor) -> Float[Tensor, "B H Q"]:
         if known:
             return known[0].clone()  # it stays right if the result is changed in place
-        return serving(softmax).statistics(softmax, [name])[name][0]
+        return serving(matrix).statistics(matrix, [name])[name][0]
 
     return Reduction(compute, cotangents)
 
 
-def _entropy_cotangents(softmax: Softmax, grad: Tensor, *known: Tensor) -> Cotangents:
+def _entropy_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
         return logs.add_(1).mul_(-grad[at.batch, at.heads, at.rows, None])
@@ -151,7 +151,7 @@ def _entropy_cotangents(softmax: Softmax, grad: Tensor, *known: Tensor) -> Cotan
     return Cotangents(cotangent)
 
 
-def _distance_cotangents(softmax: Softmax, grad: Tensor, *known: Tensor) -> Cotangents:
+def _distance_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         rows, columns = positions(at.rows, grad.device), positions(at.columns, grad.device)
         return grad[at.batch, at.heads, at.rows, None] * (rows[:, None] - columns).abs()
@@ -166,46 +166,46 @@ DISTANCE = _statistic("distance", _distance_cotangents)
 def topk(k: int, settled: bool = False) -> Reduction:
     """The k largest weights of each row and their keys; `settled` where what was collected is in its final order."""
 
-    def compute(softmax: Softmax, *known: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(matrix: Matrix, *known: Tensor) -> tuple[Tensor, Tensor]:
         if settled:
             values, indices = known
             return values[..., :k].clone(), indices[..., :k].clone()
         # What is known was collected by the softmax's own reductions, even where they do not serve now.
-        by = softmax.reductions if known else serving(softmax)
+        by = matrix.reductions if known else serving(matrix)
         ranks_by_score, largest = by.CAPABILITIES.ranks_by_score, by.CAPABILITIES.largest_top
-        count = min(k + 1, softmax.scores.shape[3]) if ranks_by_score else k
+        count = min(k + 1, matrix.scores.shape[3]) if ranks_by_score else k
         if ranks_by_score and largest is not None and count > largest:
-            return _again(softmax, k)
+            return _again(matrix, k)
         if not known:
-            known = by.statistics(softmax, [f"topk:{count}"])[f"topk:{count}"]
+            known = by.statistics(matrix, [f"topk:{count}"])[f"topk:{count}"]
         if ranks_by_score:
-            return _settle(softmax, known[0], known[1], k)
+            return _settle(matrix, known[0], known[1], k)
         return known[0][..., :k].clone(), known[1][..., :k].clone()
 
     return Reduction(compute, _topk_cotangents)
 
 
-def _settle(softmax: Softmax, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _settle(matrix: Matrix, values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest, equal weights in the order of their keys, from k + 1 that were ranked by their scores.
 
     Scores that differ may round to the same weight. Where that may have left a lower key out, and where a row is nan,
     the row is looked at again.
     """
-    unsure = ~(softmax.lse < torch.inf)
+    unsure = ~(matrix.lse < torch.inf)
     if values.shape[-1] > k:
         unsure = unsure | ((values[..., k - 1] == values[..., k]) & (values[..., k] > 0))
     values, indices = ranking.in_order(values[..., :k], indices[..., :k])
     if unsure.any():
         unsure = unsure[..., None]
-        again = _again(softmax, k, unsure[..., 0])
+        again = _again(matrix, k, unsure[..., 0])
         values, indices = torch.where(unsure, again[0], values), torch.where(unsure, again[1], indices)
     return values, indices
 
 
-def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _again(matrix: Matrix, k: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k largest of the weights as `dense` has them, block by block; of the rows that are wanted, at least."""
-    batch, heads, queries, keys = softmax.scores.shape
-    values = softmax.lse.new_zeros(batch, heads, queries, k, dtype=softmax.scores.dtype)
+    batch, heads, queries, keys = matrix.scores.shape
+    values = matrix.lse.new_zeros(batch, heads, queries, k, dtype=matrix.scores.dtype)
     indices = torch.zeros_like(values, dtype=torch.long)
     step = max(1, BLOCK // max(1, keys))
     for pair in range(batch * heads):
@@ -214,20 +214,20 @@ def _again(softmax: Softmax, k: int, wanted: Tensor | None = None) -> tuple[Tens
             rows = slice(start, min(start + step, queries))
             at = Block(slice(sequence, sequence + 1), slice(head, head + 1), rows, slice(0, keys))
             if wanted is None or wanted[at[:3]].any():
-                weights = _whole_rows(softmax, at)
+                weights = _whole_rows(matrix, at)
                 values[at[:3]], indices[at[:3]] = ranking.topk(weights, k, 0, keys)
     return values, indices
 
 
-def _whole_rows(softmax: Softmax, at: Block) -> Float[Tensor, "b h q K"]:
-    by = serving(softmax)
+def _whole_rows(matrix: Matrix, at: Block) -> Float[Tensor, "b h q K"]:
+    by = serving(matrix)
     if by.CAPABILITIES.ranks_by_score:  # the weights must be those that it ranked
-        return by.tile(softmax, at)
-    sinks = None if softmax.sinks is None else softmax.sinks[at.heads]
-    return streaming.softmax(softmax.scores.tile(at), sinks)[0]
+        return by.tile(matrix, at)
+    sinks = None if matrix.sinks is None else matrix.sinks[at.heads]
+    return streaming.softmax(matrix.scores.tile(at), sinks)[0]
 
 
-def _topk_cotangents(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Cotangents:
+def _topk_cotangents(matrix: Matrix, grad: Tensor, *tensors: Tensor) -> Cotangents:
     indices = tensors[-1]  # of the result, whatever was known before
 
     def cotangent(at: Block, weights: Tensor) -> Tensor:
@@ -243,24 +243,24 @@ def _topk_cotangents(softmax: Softmax, grad: Tensor, *tensors: Tensor) -> Cotang
 # Reductions over queries, keys or both
 
 
-def _received(softmax: Softmax) -> Float[Tensor, "B H K"]:
-    return serving(softmax).received(softmax)
+def _received(matrix: Matrix) -> Float[Tensor, "B H K"]:
+    return serving(matrix).received(matrix)
 
 
 RECEIVED = Reduction(
-    _received, lambda softmax, grad: Cotangents(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
+    _received, lambda matrix, grad: Cotangents(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
 )
 
 
 def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
     """The sum or "max" of the weights in each cell, given the cell of each query and of each key; −1 is in none."""
 
-    def compute(softmax: Softmax, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
-        return serving(softmax).grouped(softmax, queries, keys, sizes, reduce)
+    def compute(matrix: Matrix, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
+        return serving(matrix).grouped(matrix, queries, keys, sizes, reduce)
 
-    def cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
+    def cotangents(matrix: Matrix, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
         spread = _spread(grad, queries, keys)
-        return Cotangents(spread) if reduce == "sum" else _largest_cotangents(softmax, grad, queries, keys)
+        return Cotangents(spread) if reduce == "sum" else _largest_cotangents(matrix, grad, queries, keys)
 
     return Reduction(compute, cotangents)
 
@@ -275,15 +275,15 @@ def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> s
     return cotangent
 
 
-def _largest_cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
+def _largest_cotangents(matrix: Matrix, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
     """All weights that are as large as the largest of their cell share its derivative alike, as in torch.amax.
 
     The largest is looked for again, in the blocks in which the gradient is computed: the same numbers to the last bit.
     """
-    scores, sinks = softmax.scores, softmax.sinks
+    scores, sinks = matrix.scores, matrix.sinks
     sizes = grad.shape[2], grad.shape[3]
     blocks = streaming.gradient_blocks
-    largest = _spread(streaming.grouped(softmax, queries, keys, sizes, "max", blocks(scores)), queries, keys)
+    largest = _spread(streaming.grouped(matrix, queries, keys, sizes, "max", blocks(scores)), queries, keys)
     ties = torch.zeros_like(grad)
     for at, weights, _ in streaming.weights_of(scores, sinks, blocks(scores)):
         alike = (weights == largest(at, weights)).to(grad.dtype)
@@ -297,24 +297,24 @@ def _largest_cotangents(softmax: Softmax, grad: Tensor, queries: Tensor, keys: T
 # Applied to other vectors
 
 
-def _apply(softmax: Softmax, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
-    return serving(softmax).apply(softmax, x)
+def _apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
+    return serving(matrix).apply(matrix, x)
 
 
-def _apply_cotangents(softmax: Softmax, grad: Tensor, x: Tensor) -> Cotangents:
+def _apply_cotangents(matrix: Matrix, grad: Tensor, x: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
-        vectors = select_broadcast(x, at.batch, streaming.heads_of(x, softmax.scores, at), at.columns)
+        vectors = select_broadcast(x, at.batch, streaming.heads_of(x, matrix.scores, at), at.columns)
         return matmul(grad[at.batch, at.heads, at.rows], vectors.to(grad.dtype).mT)
 
     return Cotangents(cotangent)
 
 
-def _apply_transposed(softmax: Softmax, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
-    return serving(softmax).apply_transposed(softmax, y)
+def _apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
+    return serving(matrix).apply_transposed(matrix, y)
 
 
-def _transposed_cotangents(softmax: Softmax, grad: Tensor, y: Tensor) -> Cotangents:
-    scores: Scores = softmax.scores
+def _transposed_cotangents(matrix: Matrix, grad: Tensor, y: Tensor) -> Cotangents:
+    scores: Scores = matrix.scores
     if y.shape[1] not in (1, scores.shape[1]):
         y = y.repeat_interleave(scores.n_rep, 1)
 
@@ -326,7 +326,7 @@ def _transposed_cotangents(softmax: Softmax, grad: Tensor, y: Tensor) -> Cotange
 
 
 # Each is linear in its vectors, and the gradient of the other.
-APPLY: Reduction = Reduction(_apply, _apply_cotangents, lambda softmax, grad: evaluate(TRANSPOSED, softmax, grad))
+APPLY: Reduction = Reduction(_apply, _apply_cotangents, lambda matrix, grad: evaluate(TRANSPOSED, matrix, grad))
 TRANSPOSED: Reduction = Reduction(
-    _apply_transposed, _transposed_cotangents, lambda softmax, grad: evaluate(APPLY, softmax, grad)
+    _apply_transposed, _transposed_cotangents, lambda matrix, grad: evaluate(APPLY, matrix, grad)
 )

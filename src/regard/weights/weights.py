@@ -74,7 +74,7 @@ class Weights(WeightInputs):
         if chosen is None:
             return self.dense()[densely(index)]
         self._refuse_if_large(chosen.shape, "Ask for a smaller part")
-        tile: Tensor = evaluate(reductions.TILE, self._softmax, chosen.pairs, chosen.rows, chosen.columns)
+        tile: Tensor = evaluate(reductions.TILE, self._matrix, chosen.pairs, chosen.rows, chosen.columns)
         return tile.to(self._dtype).reshape(chosen.shape)
 
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
@@ -103,7 +103,7 @@ class Weights(WeightInputs):
 
     def _statistic(self, name: str, reduction: Reduction) -> Float[Tensor, "... Q"]:
         known = self._known.get(name, self._collected.get(name, ()))
-        row = evaluate(reduction, self._softmax, *known)
+        row = evaluate(reduction, self._matrix, *known)
         if not known:
             self._remember(name, row)
         return self._shaped(row)
@@ -136,7 +136,7 @@ class Weights(WeightInputs):
         return self._top(reductions.topk(k), (), remember=f"topk:{k}")
 
     def _top(self, reduction: Reduction, known: tuple[Tensor, ...], remember: str | None = None) -> Top:
-        values, indices = evaluate(reduction, self._softmax, *known)
+        values, indices = evaluate(reduction, self._matrix, *known)
         if remember:
             self._remember(remember, values, indices)
         return Top(self._shaped(values), self._shaped(indices))
@@ -150,7 +150,7 @@ class Weights(WeightInputs):
 
     def sink(self) -> Float[Tensor, "... Q"]:
         """The mass that the sink took from each row; 0 without sinks."""
-        lse = evaluate(reductions.LSE, self._softmax)
+        lse = evaluate(reductions.LSE, self._matrix)
         if self._sinks is None:
             return self._shaped(torch.zeros_like(lse))
         return self._shaped(streaming.sink_mass(self._sinks, lse))
@@ -174,7 +174,7 @@ class Weights(WeightInputs):
         sizes = arguments.number_of_groups(query_groups), arguments.number_of_groups(key_groups)
         # The cells are summed in float64.
         self._refuse_if_large((*self._leading, *sizes), "Make fewer groups", item=8)
-        total = evaluate(reductions.grouped(sizes, "sum"), self._softmax, query_groups, key_groups)
+        total = evaluate(reductions.grouped(sizes, "sum"), self._matrix, query_groups, key_groups)
         members = torch.bincount(query_groups[query_groups >= 0], minlength=sizes[0]).clamp(min=1)
         return self._shaped(total / members[:, None])
 
@@ -207,7 +207,7 @@ class Weights(WeightInputs):
         self._refuse_if_large((*self._leading, *sizes), "Ask for fewer cells", item=8)
         cell_of_row, cell_of_column = self._cells(queries, sizes[0]), self._cells(keys, sizes[1])
         reduction = reductions.grouped(sizes, "max" if reduce == "max" else "sum")
-        cells = evaluate(reduction, self._softmax, cell_of_row, cell_of_column)
+        cells = evaluate(reduction, self._matrix, cell_of_row, cell_of_column)
         if reduce == "mean":
             cells = cells / (cell_of_row.bincount()[:, None] * cell_of_column.bincount())
         return self._shaped(cells)
@@ -264,7 +264,7 @@ class Weights(WeightInputs):
             dense = self.dense()
             return (dense.mT if transposed else dense) @ x.to(dense.dtype)
         self._refuse_if_large((*self._leading, results, x.shape[-1]), "Apply them to fewer vectors at a time")
-        return self._shaped(evaluate(reduction, self._softmax, x4))
+        return self._shaped(evaluate(reduction, self._matrix, x4))
 
     def _in_four(self, x: Tensor) -> Float[Tensor, "#B _ n F"] | None:
         """Vectors for all sequences and heads; None where they do not fit without being repeated."""
@@ -283,7 +283,7 @@ class Weights(WeightInputs):
     # Inside
 
     def _reduced(self, reduction: Reduction, *tensors: Tensor) -> Tensor:
-        return self._shaped(evaluate(reduction, self._softmax, *tensors))
+        return self._shaped(evaluate(reduction, self._matrix, *tensors))
 
 
 class Transposed(TensorLike):
