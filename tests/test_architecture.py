@@ -25,6 +25,7 @@ ORDER = [
     ["regard.models"],
     ["regard.lens"],
     ["regard"],
+    ["regard.attribution"],
     ["regard.corpus"],
     ["regard.train", "regard.race", "regard.bench"],
     ["regard.output"],

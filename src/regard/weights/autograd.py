@@ -57,7 +57,7 @@ def outside_of_graphs(reduction: Reduction, matrix: Matrix, *tensors: Tensor) ->
 
 
 def _computed(reduction: Reduction, matrix: Matrix, *tensors: Tensor) -> Any:
-    scores, sinks, lse, reductions = matrix
+    scores, sinks, lse, reductions = matrix[:4]
     mask = scores.mask
     given = mask.given if isinstance(mask.given, Tensor) else None
     inputs = (scores.query, scores.key, scores.bias, sinks, given, mask.lengths, *(mask.segments or (None, None)), lse)

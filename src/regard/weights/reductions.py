@@ -57,7 +57,7 @@ def _tile(
     matrix: Matrix, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
 ) -> Float[Tensor, "n q k"]:
     """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
-    scores, sinks, lse, _ = matrix
+    scores, sinks, lse = matrix[:3]
     _, heads, _, keys = scores.shape
     by, row_run, column_run = serving(matrix), run(rows), run(columns)
     # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. A backend that keeps its
