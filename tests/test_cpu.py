@@ -558,7 +558,8 @@ def test_streamed_blocks_agree_with_the_kernel(kit, isa):
     query, key, value = kit.inputs(queries=67, keys=131)
     scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._matrix
     streamed = Matrix(scores.scores, scores.sinks, scores.lse.float(), streaming)
-    for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
+    cells = torch.arange(67) // 7, torch.arange(131) // 9, (10, 15), "sum"
+    for name, more in (("grouped", cells), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
         actual, other = (
             getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed))
         )
