@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from regard.backends import streaming
+from regard.backends import gradient, streaming
 from regard.backends.protocol import Capabilities, Gradients, Matrix, Results, Statistics, exceeds
 from regard.mask import Block, select_broadcast
 from regard.scores import Scores, fits_float32
@@ -204,7 +204,7 @@ def backward(
 ) -> Gradients:
     """Gradients of query, key, value, bias and sinks."""
     if exceeds(lse, LARGEST_LSE):
-        return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
+        return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
     delta = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q)
     if grad_lse is not None:
