@@ -157,14 +157,15 @@ def _same_memory(x: Tensor, heads: Tensor) -> bool:
         return False
 
 
+@torch.no_grad()
 def _is_sum(total: Tensor, x: Tensor, change: Tensor | None) -> bool:
     """Whether total = x + change, judged by three rows, up to the rounding of the sum."""
     if change is None or not x.shape == change.shape == total.shape or x.ndim < 2:
         return False
     middle = x.shape[-2] // 2
     for row in ((0,) * (x.ndim - 1), (0,) * (x.ndim - 2) + (middle,), (-1,) * (x.ndim - 1)):
-        one, other = x[row].float(), change[row].float()
+        one, other = x[row].double(), change[row].double()
         allowed = 4 * torch.finfo(total.dtype).eps * (one.abs() + other.abs())
-        if bool(((one + other - total[row].float()).abs() > allowed).any()):
+        if bool(((one + other - total[row].double()).abs() > allowed).any()):
             return False
     return True
