@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from regard.models.pooling import PoolingConfig
-from regard.models.projections import Projections, find_projections
+from regard.models.projections import Surroundings, find_surroundings
 from regard.models.tokenizer import example_encoding
 
 if TYPE_CHECKING:
@@ -103,10 +103,11 @@ class Model:
         return bare
 
     @functools.cached_property
-    def projections(self) -> Sequence[Projections | None]:
-        """For each layer, the modules that make query, key and value; None where they are not known."""
+    def surroundings(self) -> Sequence[Surroundings]:
+        """For each layer, the modules around its attention, as far as they are known."""
         ids = self.tokenizer.encode("the cat sat").ids
-        return find_projections(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
+        known = self.blocks and ids
+        return find_surroundings(self.forward, self.blocks, ids) if known else [Surroundings()] * self.layers
 
     @functools.cached_property
     def flagged_special_ids(self) -> frozenset[int]:
