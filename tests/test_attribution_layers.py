@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from torch.nn.modules import module as torch_modules
 
@@ -31,6 +32,7 @@ NEXT_NORM = {  # the module that the sum of the first layer's self-attention ent
     "llama": lambda model: model.layers[0].post_attention_layernorm,
     "mistral": lambda model: model.layers[0].post_attention_layernorm,
     "qwen3": lambda model: model.layers[0].post_attention_layernorm,
+    "gemma2": lambda model: model.layers[0].pre_feedforward_layernorm,
     "gpt-oss": lambda model: model.layers[0].post_attention_layernorm,
     "llama4-chunked": lambda model: model.layers[0].post_attention_layernorm,
     "t5": lambda model: model.encoder.block[0].layer[1].layer_norm,
@@ -54,10 +56,11 @@ def recorded(name, padding="right"):
 
 
 def summed(at):
-    """Σ_j Σ_h w^h_ij f^h_j + b_O + x, with a vector for each key and head."""
+    """Σ_j Σ_h w^h_ij f^h_j + b_O + x, with a vector for each key and head; in Gemma, through its inner norm."""
     vectors = at.values.double() @ at.output_weight.double()  # (…,H,K,dim)
-    total = (at.weights.dense().double() @ vectors).sum(-3) + at.x
-    return total if at.output_bias is None else total + at.output_bias
+    total = (at.weights.dense().double() @ vectors).sum(-3)
+    total = total if at.output_bias is None else total + at.output_bias
+    return at.x + (total if at.inner_norm is None else at.inner_norm(total.float()).detach())
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -75,7 +78,7 @@ def test_what_the_heads_take_sums_to_what_enters_the_next_norm(name) -> None:
     close(summed(at)[rows], entered[rows])
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama", "t5", "qwen3", "gpt-oss", "neox", "deepseek"])
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name not in ("mamba", "resnet")])
 def test_of_a_reading_too(name) -> None:
     lens = regard.Lens(models.tiny(name))
     reading = lens.read("the cat sat on the mat")
@@ -152,8 +155,6 @@ def test_the_output_projection_of_every_family(name) -> None:
 
 
 def test_shared_layers() -> None:
-    import transformers
-
     options = {"embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 17}
     config = transformers.AlbertConfig(vocab_size=41, num_hidden_layers=3, **options)
     config._attn_implementation = "regard"
@@ -203,9 +204,8 @@ NORMS = {
 @pytest.mark.parametrize("kind", NORMS)
 def test_a_norm_is_linear_in_the_summands_of_its_input(kind, dim) -> None:
     module = NORMS[kind](dim)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
+    for parameter in module.requires_grad_(False).parameters():
+        parameter.normal_()
     summands = 3 * torch.randn(5, dim)
     norm = norm_of(module, dim)
     whole = module(summands.sum(0)) - module(torch.zeros(dim))
@@ -266,11 +266,22 @@ def test_a_model_that_computes_between_attention_and_output() -> None:
         _ = layer_of(attentions, 0).output_weight
 
 
-def test_gemma_adds_a_norm_of_what_the_heads_took() -> None:
-    reading = regard.Lens(models.tiny("gemma2")).read("the cat sat")
-    assert layer_of(reading, 0).output_weight.shape == (6, 4, 24)
-    with pytest.raises(ValueError, match="which residual stream the attention is added to was not seen"):
-        _ = layer_of(reading, 0).x
+def test_the_inner_norm_of_gemma() -> None:
+    model, attentions, _ = recorded("gemma2")
+    assert [entry.inner_norm for entry in attentions] == [layer.post_attention_layernorm for layer in model.layers]
+    reading = regard.Lens(tiny := models.tiny("gemma2")).read("the cat sat")
+    inner = [layer.inner_norm for layer in layers_of(reading)]
+    assert inner == [layer.post_attention_layernorm for layer in tiny[0].layers]
+
+
+def test_a_scaled_sum_is_not_claimed() -> None:
+    options = {**DECODERS["llama"].options, "residual_multiplier": 0.5}
+    config = transformers.GraniteConfig(**options, attn_implementation="regard")
+    with regard.hf.record() as attentions, torch.no_grad():
+        transformers.GraniteModel(config).eval()(**batch())
+    assert layer_of(attentions, 0).output_weight.shape == (6, 4, 24)
+    with pytest.raises(ValueError, match="attention 0, of a GraniteAttention: which residual stream"):
+        _ = layer_of(attentions, 0).x
 
 
 def test_an_unusual_norm_is_refused() -> None:
@@ -376,12 +387,14 @@ def test_nothing_but_the_residual_stream_is_kept() -> None:
     assert len(known) == 2
     entry = attentions[0]
     assert set(vars(entry)) == {"output", "x", "norms"}
+    assert len({entry.x.data_ptr() for entry in attentions}) == 2
 
 
 def test_while_it_trains() -> None:
     """With a graph, and gradient checkpointing, which computes each layer again in the backward pass."""
     model = make(DECODERS["llama"], attn_implementation="regard").train()
-    model.gradient_checkpointing_enable()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
     with regard.hf.record() as attentions:
         model(**batch()).last_hidden_state.sum().backward()
     assert len(attentions) == 2

@@ -28,12 +28,14 @@ class Recorded(_Pair):
 
     Attributes:
         output: the module that joins the heads, W_O; None where what the attention gives enters no such module.
-        x: (B,N,dim), the residual stream to which that module's output is added; None where this was not seen.
+        inner_norm: the norm of what that module gives, before it is added (Gemma 2, OLMo 2); None in most models.
+        x: (B,N,dim), the residual stream to which it is added; None where this was not seen.
         norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
             network; empty in a pre-norm model.
     """
 
     output: nn.Module | None = None
+    inner_norm: nn.Module | None = None
     x: Tensor | None = None
     norms: tuple[nn.Module, ...] = ()
 
@@ -46,8 +48,8 @@ def record() -> Iterator[list[Recorded]]:
         model(**inputs)
     [(type(module).__name__, attention.value.shape) for module, attention in attentions]
 
-    What surrounds them (`Recorded.output`, `x`, `norms`) is seen by hooks on all modules, which the block removes when
-    it ends; inside torch.compile nothing is seen.
+    What surrounds them, `Recorded.output` and the other attributes, is seen by hooks on all modules, which the block
+    removes when it ends; inside torch.compile nothing is seen.
     """
     recorder = Recorder()
     hooks = [register_module_forward_pre_hook(recorder.entering), register_module_forward_hook(recorder.leaving)]
@@ -74,7 +76,7 @@ class Recorder:
         self._recent: deque[tuple[bool, weakref.ref[Tensor]]] = deque(maxlen=32)  # into a norm?, what entered
         self._before: list[tuple[bool, Tensor]] = []  # the same before the last attention, as far as still alive
         self._heads: Tensor | None = None  # what the last attention gave, until it enters the output projection
-        self._linear: Tensor | None = None  # what the output projection gave and, after the sum, the last linear module
+        self._linear: Tensor | None = None  # what is added: by the attention and, after that, the last linear module
         self._summed: _Summed | None = None  # the sum that entered a norm, until it is known to be a post-norm
 
     def add(self, module: nn.Module, attention: Attention, output: Tensor) -> None:
@@ -100,7 +102,10 @@ class Recorder:
         elif self._summed is not None and norm:
             self._second(module, x)
         elif self._before and self._linear is not None:
-            self._first(module, x, norm)
+            if norm and _same_memory(x, self._linear):
+                self.attentions[-1].inner_norm = module
+            else:
+                self._first(module, x, norm)
 
     def leaving(self, module: nn.Module, _: Any, output: Any) -> None:
         """The hook after it."""
@@ -108,7 +113,9 @@ class Recorder:
             return
         if self._summed is not None and module is self._summed.norm and self._summed.normed is None:
             self._summed.normed = output
-        elif (self._summed and is_linear(module)) or (self._before and module is self.attentions[-1].output):
+        elif self._summed is not None:
+            self._linear = output if is_linear(module) else self._linear
+        elif self._before and module in (self.attentions[-1].output, self.attentions[-1].inner_norm):
             self._linear = output
 
     def _first(self, module: nn.Module, total: Tensor, norm: bool) -> None:
