@@ -154,6 +154,35 @@ def test_the_output_projection_of_every_family(name) -> None:
     assert len({entry.output for entry in attentions}) == len(attentions)
 
 
+PARALLEL = {
+    "GPTNeoX": {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 17},
+    "Phi": {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 17},
+    "Cohere": {**DECODERS["llama"].options},
+}
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_attention_and_feed_forward_network_in_parallel(kind) -> None:
+    options = {"vocab_size": 41, **PARALLEL[kind]}
+    config = getattr(transformers, f"{kind}Config")(**options, attn_implementation="regard")
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    with regard.hf.record() as attentions, torch.no_grad():
+        hidden = model(**batch(), output_hidden_states=True).hidden_states
+    for entry, state in zip(attentions, hidden, strict=False):
+        assert entry.x is not None
+        close(entry.x, state)
+        assert entry.norms == ()
+
+
+def test_opt_flattens_the_sum() -> None:
+    options = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "ffn_dim": 17, "dropout": 0.0}
+    config = transformers.OPTConfig(vocab_size=41, **options, word_embed_proj_dim=12, attn_implementation="regard")
+    with regard.hf.record() as attentions, torch.no_grad():
+        hidden = transformers.OPTModel(config).eval()(**batch(), output_hidden_states=True).hidden_states
+    for entry, state in zip(attentions, hidden, strict=False):
+        close(entry.x, state)
+
+
 def test_shared_layers() -> None:
     options = {"embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 17}
     config = transformers.AlbertConfig(vocab_size=41, num_hidden_layers=3, **options)

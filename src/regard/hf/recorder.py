@@ -66,9 +66,10 @@ class Recorder:
     """Collects attentions, and watches what enters the linear modules and norms around them.
 
     What an attention gives enters the output projection, the result is added to something that entered a norm or a
-    linear module before the attention, and the sum enters the next one. Where that is a norm, the feed-forward network
-    is added to what the norm gives in a post-norm model, and to the sum itself in a pre-norm model. Tensors are told by
-    their memory and sums by a few rows, so this costs next to nothing.
+    linear module before the attention, in some models along with the feed-forward network, and the sum enters the next
+    one. Where that is a norm, the feed-forward network is added to what the norm gives in a post-norm model, and to the
+    sum itself in a pre-norm model. Tensors are told by their memory and sums by a few rows, so this costs next to
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,8 @@ class Recorder:
         self._recent: deque[tuple[bool, weakref.ref[Tensor]]] = deque(maxlen=32)  # into a norm?, what entered
         self._before: list[tuple[bool, Tensor]] = []  # the same before the last attention, as far as still alive
         self._heads: Tensor | None = None  # what the last attention gave, until it enters the output projection
-        self._linear: Tensor | None = None  # what is added: by the attention and, after that, the last linear module
+        self._change: Tensor | None = None  # what the output projection gave, or the inner norm after it
+        self._latest: Tensor | None = None  # what the last linear module after that gave: the feed-forward network
         self._summed: _Summed | None = None  # the sum that entered a norm, until it is known to be a post-norm
 
     def add(self, module: nn.Module, attention: Attention, output: Tensor) -> None:
@@ -85,7 +87,7 @@ class Recorder:
         if self._summed is not None and any(tensor is self._summed.normed for _, tensor in self._before):
             self._settle(self._summed.x, self._summed.norm)  # a post-norm, and cross-attention after it
         self.attentions.append(Recorded(module, attention))
-        self._heads, self._linear, self._summed = output, None, None
+        self._heads, self._change, self._latest, self._summed = output, None, None, None
         self._recent.clear()
 
     def entering(self, module: nn.Module, inputs: Any) -> None:
@@ -101,8 +103,8 @@ class Recorder:
             self._heads = None
         elif self._summed is not None and norm:
             self._second(module, x)
-        elif self._before and self._linear is not None:
-            if norm and _same_memory(x, self._linear):
+        elif self._before and self._change is not None:
+            if norm and _same_memory(x, self._change):
                 self.attentions[-1].inner_norm = module
             else:
                 self._first(module, x, norm)
@@ -113,17 +115,20 @@ class Recorder:
             return
         if self._summed is not None and module is self._summed.norm and self._summed.normed is None:
             self._summed.normed = output
-        elif self._summed is not None:
-            self._linear = output if is_linear(module) else self._linear
         elif self._before and module in (self.attentions[-1].output, self.attentions[-1].inner_norm):
-            self._linear = output
+            self._change = output
+        elif self._change is not None and is_linear(module):
+            self._latest = output
 
     def _first(self, module: nn.Module, total: Tensor, norm: bool) -> None:
         """Looks for x, to which the output projection's result was added, once the sum enters a module."""
-        x = next((tensor for _, tensor in self._before if _is_sum(total, tensor, self._linear)), None)
-        if x is None:
+        for _, x in self._before:
+            alone = _is_sum(total, x, self._change)
+            if alone or _is_sum(total, x, self._change, self._latest):
+                break
+        else:
             return
-        if norm and not any(before and tensor is x for before, tensor in self._before):
+        if alone and norm and not any(before and tensor is x for before, tensor in self._before):
             self._summed = _Summed(x, total, module)
         else:  # x entered a norm before the attention
             self._settle(x)
@@ -134,14 +139,15 @@ class Recorder:
         summed = self._summed
         if summed is None or summed.normed is None:
             return
-        if _is_sum(total, summed.normed, self._linear):
+        if _is_sum(total, summed.normed, self._latest):
             self._settle(summed.x, summed.norm, module)
-        elif _is_sum(total, summed.total, self._linear):
+        elif _is_sum(total, summed.total, self._latest):
             self._settle(summed.x)
         self._summed = None
 
     def _settle(self, x: Tensor, *norms: nn.Module) -> None:
         self.attentions[-1].x, self.attentions[-1].norms = x, norms
+        self._change = self._latest = None
 
 
 @dataclass
@@ -165,14 +171,19 @@ def _same_memory(x: Tensor, heads: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _is_sum(total: Tensor, x: Tensor, change: Tensor | None) -> bool:
-    """Whether total = x + change, judged by three rows, up to the rounding of the sum."""
-    if change is None or not x.shape == change.shape == total.shape or x.ndim < 2:
+def _is_sum(total: Tensor, *summands: Tensor | None) -> bool:
+    """Whether the summands have this total, judged by three rows, up to the rounding of a sum."""
+    tensors = [tensor for tensor in summands if tensor is not None and tensor.ndim > 1]
+    if len(tensors) < len(summands) or len({tensor.shape for tensor in tensors}) > 1:
         return False
-    middle = x.shape[-2] // 2
-    for row in ((0,) * (x.ndim - 1), (0,) * (x.ndim - 2) + (middle,), (-1,) * (x.ndim - 1)):
-        one, other = x[row].double(), change[row].double()
-        allowed = 4 * torch.finfo(total.dtype).eps * (one.abs() + other.abs())
-        if bool(((one + other - total[row].double()).abs() > allowed).any()):
+    shape = tensors[0].shape
+    if total.numel() != shape.numel() or total.shape[-1] != shape[-1]:
+        return False
+    total = total.reshape(shape)  # OPT has made one dimension of batch and tokens
+    first, middle, last = (0,) * (len(shape) - 1), (0,) * (len(shape) - 2) + (shape[-2] // 2,), (-1,) * (len(shape) - 1)
+    for row in (first, middle, last):
+        rows = torch.stack([tensor[row].double() for tensor in tensors])
+        allowed = 4 * torch.finfo(total.dtype).eps * rows.abs().sum(0)
+        if bool(((rows.sum(0) - total[row].double()).abs() > allowed).any()):
             return False
     return True
