@@ -419,6 +419,16 @@ def test_nothing_but_the_residual_stream_is_kept() -> None:
     assert len({entry.x.data_ptr() for entry in attentions}) == 2
 
 
+def test_a_compiled_model_is_recorded_and_its_surroundings_are_not_seen() -> None:
+    model = make(ENCODERS["bert"], attn_implementation="regard")
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        for seen, run in ((False, compiled), (True, model), (False, compiled)):
+            with regard.hf.record() as attentions:
+                run(**batch())
+            assert [entry.output is not None for entry in attentions] == [seen, seen]
+
+
 def test_while_it_trains() -> None:
     """With a graph, and gradient checkpointing, which computes each layer again in the backward pass."""
     model = make(DECODERS["llama"], attn_implementation="regard").train()

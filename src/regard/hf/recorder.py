@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -49,13 +50,16 @@ def record() -> Iterator[list[Recorded]]:
     [(type(module).__name__, attention.value.shape) for module, attention in attentions]
 
     What surrounds them, `Recorded.output` and the other attributes, is seen by hooks on all modules, which the block
-    removes when it ends; inside torch.compile nothing is seen.
+    removes when it ends. Inside torch.compile and in other threads nothing is seen, and past a dropout no residual
+    stream.
     """
     recorder = Recorder()
     hooks = [register_module_forward_pre_hook(recorder.entering), register_module_forward_hook(recorder.leaving)]
     token = current.set(recorder)
     try:
-        yield recorder.attentions
+        with warnings.catch_warnings():  # of hooks that torch.compile calls twice, to which these are indifferent
+            warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+            yield recorder.attentions
     finally:
         current.reset(token)
         for hook in hooks:

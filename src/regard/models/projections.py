@@ -144,9 +144,10 @@ def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention)
     if not joining:
         return Surroundings(projections)
     output = joining[-1]  # of a module and what wraps it, the outer one
+    if output.output.shape != x.shape:
+        return Surroundings(projections, output.module)
     for inner in (None, *(call for call in calls if is_norm(call.module) and _same(call.input, output.output))):
-        change = output.output if inner is None else inner.output
-        total = x + change if x.shape == change.shape else change
+        total = x + (output.output if inner is None else inner.output)
         entered = [call.module for call in calls if _same(call.input, total)]
         parallel = [call for call in calls if call.output.shape == y.shape and _same(total + call.output, y)]
         if not entered and not parallel:  # in parallel, attention and feed-forward network are added to the same x

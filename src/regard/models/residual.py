@@ -37,7 +37,8 @@ def norms_after(values: Float[Tensor, "*B G N E"], by_head: Float[Tensor, "H E d
 
 def by_query_head(values: Float[Tensor, "*B G N E"], heads: int) -> Float[Tensor, "*B H N E"]:
     """The values of each head: those of its group."""
-    return values.repeat_interleave(heads // values.shape[-3], -3)
+    groups = values.shape[-3]
+    return values if groups == heads else values.repeat_interleave(heads // groups, -3)
 
 
 @dataclass(frozen=True, eq=False)
