@@ -4,7 +4,6 @@ import copy
 import gc
 import pickle
 import threading
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -183,6 +182,17 @@ def test_opt_flattens_the_sum() -> None:
         close(entry.x, state)
 
 
+def test_cross_attention_between_post_norms() -> None:
+    model, attentions, _ = recorded("bart")
+    own, crossed = attentions[2:4]
+    layer = model.decoder.layers[0]
+    assert (own.output, crossed.output) == (layer.self_attn.out_proj, layer.encoder_attn.out_proj)
+    assert own.norms == (layer.self_attn_layer_norm,)
+    assert crossed.norms == (layer.encoder_attn_layer_norm, layer.final_layer_norm)
+    at = layer_of(attentions, 2)
+    close(layer.self_attn_layer_norm(summed(at).float()).detach(), crossed.x)
+
+
 def test_shared_layers() -> None:
     options = {"embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 17}
     config = transformers.AlbertConfig(vocab_size=41, num_hidden_layers=3, **options)
@@ -285,6 +295,15 @@ def test_a_wrapped_output_projection_is_refused() -> None:
         _ = layer_of(attentions, 1).output_weight
 
 
+def test_of_a_reading_it_is_refused_too() -> None:
+    model, tokenizer = models.tiny("llama")
+    for layer in model.layers:
+        layer.self_attn.o_proj = Wrapped(layer.self_attn.o_proj)
+    reading = regard.Lens((model, tokenizer)).read("the cat sat")
+    with pytest.raises(ValueError, match=r"layer 1 of .* is a Wrapped, and not"):
+        _ = layer_of(reading, 1).output_weight
+
+
 def test_a_model_that_computes_between_attention_and_output() -> None:
     model = make(DECODERS["llama"], attn_implementation="regard")
     for layer in model.layers:
@@ -383,29 +402,25 @@ def test_the_hooks_go_when_the_block_ends() -> None:
     assert hooks() == before
 
 
-@contextmanager
-def running(work):
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    thread.join()
-
-
 def test_other_threads_are_not_watched() -> None:
-    model = make(ENCODERS["bert"], attn_implementation="regard")
-    other = make(ENCODERS["bert"], attn_implementation="regard")
+    """Another model runs from beginning to end in another thread, in the middle of a layer."""
+    model, other = (make(ENCODERS["bert"], attn_implementation="regard") for _ in range(2))
 
-    def work():
-        with torch.no_grad():
-            for _ in range(20):
-                other(**batch())
+    def run_the_other(*_):
+        thread = threading.Thread(target=lambda: other(**batch()))
+        thread.start()
+        thread.join()
 
-    with regard.hf.record() as attentions, torch.no_grad(), running(work):
-        for _ in range(5):
-            model(**batch())
-    assert len(attentions) == 10
-    mine = set(model.modules())
-    assert all({entry.output, *entry.norms} <= mine for entry in attentions)
+    for layer in model.encoder.layer:
+        for module in (layer.attention.self.query, layer.attention.output.dense, layer.intermediate.dense):
+            module.register_forward_pre_hook(run_the_other)
+    with regard.hf.record() as attentions, torch.no_grad():
+        model(**batch())
+    assert len(attentions) == 2
+    for entry, layer in zip(attentions, model.encoder.layer, strict=True):
+        assert entry.output is layer.attention.output.dense
+        assert entry.norms == (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+        assert entry.x is not None
 
 
 def test_nothing_but_the_residual_stream_is_kept() -> None:
