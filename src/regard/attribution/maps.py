@@ -40,13 +40,15 @@ def _weights(reading: Reading, layer: int, _: Target | None) -> Map:
 def _gradient(reading: Reading, layer: int, target: Target | None) -> Map:
     from regard.attribution.gradient import gradient
 
-    return gradient(reading, target, layer)
+    matrix: Map = gradient(reading, target, layer)
+    return matrix
 
 
 def _logits(reading: Reading, layer: int, target: Target | None) -> Map:
     from regard.attribution.logits import logits
 
-    return logits(reading, target, layer)
+    matrix: Map = logits(reading, target, layer)
+    return matrix
 
 
 MAPS = {
