@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from regard.models.head import Head
 from regard.models.pooling import PoolingConfig
 from regard.models.projections import Projections, find_projections
+from regard.models.residual import ResidualStream, find_residual
 from regard.models.tokenizer import example_encoding
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Model:
         truncates_left: whether its tokenizer truncates long texts at their beginning.
         note: what a user should know about it, in a sentence, or "".
         reading_note: what every reading should say about it, in a sentence, or "".
+        find_head: finds `head`, which may have to be opened first.
         prefix_ids, suffix_ids: the special tokens before and after a text.
     """
 
@@ -83,6 +86,7 @@ class Model:
     truncates_left: bool = False
     note: str = ""
     reading_note: str = ""
+    find_head: Callable[[], Head | None] = lambda: None
     prefix_ids: list[int] = field(init=False)
     suffix_ids: list[int] = field(init=False)
 
@@ -107,6 +111,17 @@ class Model:
         """For each layer, the modules that make query, key and value; None where they are not known."""
         ids = self.tokenizer.encode("the cat sat").ids
         return find_projections(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
+
+    @functools.cached_property
+    def residual(self) -> ResidualStream:
+        """What its layers add up to."""
+        ids = self.tokenizer.encode("the cat sat").ids
+        return find_residual(self.forward, self.blocks, self.projections, ids)
+
+    @functools.cached_property
+    def head(self) -> Head | None:
+        """What makes logits of its final states; None where it has none. Opened when it is asked for."""
+        return self.find_head()
 
     @functools.cached_property
     def flagged_special_ids(self) -> frozenset[int]:
