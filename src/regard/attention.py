@@ -136,19 +136,19 @@ def replaced_in_models(compute: Callable[..., Attention], *, hides_keys: bool = 
     """Within this context, and in this thread, models call `compute(query, key, value, **options)`, not `attention`.
 
     It is called once for each attention of a pass, in their order: an experiment can keep, change or switch off what
-    `attention` gives, for models of `regard.nn` and of `regard.hf` alike.
+    `attention` gives, whoever wrote the model.
 
     Args:
         compute: takes and returns what `attention` does.
         hides_keys: whether it hides keys that the model itself lets be seen. A query that is left with none then gets
-            0; eager attention, which `regard.hf` imitates elsewhere, would give it the mean of all values.
+            0; eager attention, which models of transformers imitate elsewhere, would give it the mean of all values.
 
     >>> import torch
-    >>> from regard.nn import MultiHeadAttention
     >>> def to_neighbours(query, key, value, **options):
     ...     return attention(query, key, value, **options, window=(1, 1))
+    >>> x = torch.randn(1, 2, 5, 8)
     >>> with replaced_in_models(to_neighbours):
-    ...     _, attended = MultiHeadAttention(8, heads=2)(torch.randn(1, 5, 8))
+    ...     attended = attention_of_model(x, x, x)
     >>> (attended.weights[0, 0] > 0).sum(1)
     tensor([2, 3, 3, 3, 2])
     """

@@ -316,7 +316,7 @@ def token_id(model: Model, token: str | int, argument: str) -> int:
 
 def _known(model: Model, text: str) -> int | None:
     """The token of a text after a space, of the text alone, or of this name; None where there is none."""
-    for written in (f" {text}", text):
+    for written in (f" {text}", text) if text else ():
         ids = model.tokenizer.encode(written, add_special_tokens=False).ids
         if len(ids) == 1 and (ids[0] != model.unknown_id or text == model.tokenizer.id_to_token(ids[0])):
             return int(ids[0])
