@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import regard
-from regard.backends import cpu, streaming
+from regard.backends import cpu, gradient
 from regard.backends import torch as torch_backend
 
 
@@ -125,7 +125,7 @@ def test_gradcheck():
 
 def test_blocks_add_up(kit, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(streaming, "GRADIENT_BLOCK", 64)
+    monkeypatch.setattr(gradient, "BLOCK", 64)
     query, key, value = kit.inputs(queries=131, dtype=torch.float64)
     check(kit, query, key, value, **kit.options(["left", "bias", "sinks"], query, key), tolerance=1e-11)
 
@@ -335,7 +335,7 @@ def test_torch_func(kit, dtype):
 
 
 def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):
-    backward = streaming.backward
-    monkeypatch.setattr(streaming, "backward", lambda *a: (backward(*a)[0] + 1e-3, *backward(*a)[1:]))
+    backward = gradient.backward
+    monkeypatch.setattr(gradient, "backward", lambda *a: (backward(*a)[0] + 1e-3, *backward(*a)[1:]))
     with pytest.raises(AssertionError, match="not close"):
         check(kit, *kit.inputs(dtype=torch.float64))

@@ -53,7 +53,7 @@ def unstreamed(monkeypatch):
         raise AssertionError("computed by streamed blocks")
 
     def begin():
-        for name in ("statistics", "apply", "apply_transposed", "received", "grouped", "dense", "tile", "weights_of"):
+        for name in ("statistics", "apply", "apply_transposed", "grouped", "dense", "tile", "weights_of"):
             monkeypatch.setattr(streaming, name, fail)
 
     return begin

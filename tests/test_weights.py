@@ -14,7 +14,7 @@ import regard
 from regard.backends import cpu, streaming
 from regard.scores import Scores
 from regard.weights import Weights, reductions
-from regard.weights import weights as weights_module
+from regard.weights import map as weights_module
 
 OPTIONS = {
     "plain": [],
@@ -512,7 +512,7 @@ def test_applied_to_what_is_not_finite(kit):
     "bad", [torch.zeros(10), torch.zeros(5, 2), torch.zeros(2, 11, 3), torch.zeros(3, 1, 11, 2), [1.0]]
 )
 def test_applied_to_what_does_not_fit(plain, bad):
-    with pytest.raises(ValueError, match=r"w @ x.* w \(2, 6, 5, 11\): expected .*11, F.* Got "):
+    with pytest.raises(ValueError, match=r"Weights\(2, 6, 5, 11\) @ x: expected .*11, F.* Got "):
         plain @ bad
 
 

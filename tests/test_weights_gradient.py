@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 from torch.nn.functional import mse_loss
 
 import regard
-from regard.backends import streaming
-from regard.weights import reductions
+from regard.backends import gradient
+from regard.weights import autograd, reductions
 
 
 def one_hot(groups):
@@ -169,7 +169,7 @@ def test_any_look_under_any_options(kit, look, names, groups, repeat, queries, k
 @pytest.mark.parametrize("look", LOOKS)
 def test_blocks_add_up(kit, look, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(streaming, "GRADIENT_BLOCK", 64)
+    monkeypatch.setattr(gradient, "BLOCK", 64)
     monkeypatch.setattr(reductions, "BLOCK", 40)
     query, key, _ = kit.inputs(queries=131, dtype=torch.float64)
     check(
@@ -478,7 +478,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_a_corrupted_gradient_is_found_out(kit, monkeypatch):
-    gradient = streaming.gradient
-    monkeypatch.setattr(streaming, "gradient", lambda *a, **k: (gradient(*a, **k)[0] + 1e-3, *gradient(*a, **k)[1:]))
+    right = autograd.gradient
+    monkeypatch.setattr(autograd, "gradient", lambda *a, **k: (right(*a, **k)[0] + 1e-3, *right(*a, **k)[1:]))
     with pytest.raises(AssertionError, match="not close"):
         check(kit, looks(5, 11, 6)["received"], *kit.inputs()[:2])

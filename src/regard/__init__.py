@@ -25,8 +25,8 @@ what can be mended by other arguments or other texts. Every message has the call
 
 from regard.attention import Attention, attention
 from regard.lens import Embeddings, Lens, Reading, Walk
-from regard.weights import Weights
+from regard.weights import Map, Weights
 
-__all__ = ["Attention", "Embeddings", "Lens", "Reading", "Walk", "Weights", "attention"]
+__all__ = ["Attention", "Embeddings", "Lens", "Map", "Reading", "Walk", "Weights", "attention"]
 
 __version__ = "0.1.0"

@@ -159,6 +159,32 @@ class Mask:
             given = self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
         return given if visible is None else visible & given
 
+    def pairs(
+        self, batch: int, heads: int, rows: slice, columns: slice, device: torch.device
+    ) -> Bool[Tensor, "#B #H n"] | None:
+        """Whether query i may look at key j, for as many rows as columns, one with one; None where all may."""
+        query, key = positions(rows, device), positions(columns, device)
+        visible = None
+        if self.bounded:
+            start, stop = (bound.to(device)[:, None, rows] for bound in self.spans)
+            visible = (key >= start) & (key < stop)
+        if self.given is None:
+            return visible
+        if isinstance(self.given, Tensor):
+            given = pairs_of(self.given, rows, columns)
+        else:
+            sequences, every_head = torch.arange(batch, device=device), torch.arange(heads, device=device)
+            given = self.given(sequences[:, None, None], every_head[:, None], query, key)
+        return given if visible is None else visible & given
+
+
+def pairs_of(tensor: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The elements (#B,#H,#n) of a tensor that is broadcast to (B,H,Q,K), at as many rows as columns, one with one."""
+    picked = select_broadcast(tensor, slice(0, tensor.shape[0]), slice(0, tensor.shape[1]), rows, columns)
+    if picked.shape[2] == 1:
+        return picked[:, :, 0]
+    return picked[..., 0] if picked.shape[3] == 1 else picked.diagonal(0, -2, -1)
+
 
 def _shifted(rule: MaskMod, first_sequence: int, first_head: int) -> MaskMod:
     """The rule for sequences and heads that are counted from these on."""

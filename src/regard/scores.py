@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from regard.mask import Block, Mask, select, select_broadcast
+from regard.mask import Block, Mask, pairs_of, select, select_broadcast
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -85,24 +85,42 @@ class Scores:
         """The key/value heads that these query heads use."""
         return slice(heads.start // self.n_rep, -(-heads.stop // self.n_rep))
 
-    def blocks(self, numbers: int | None = None) -> Iterator[Block]:
-        """Blocks that cover the matrix: runs of rows, each with all the keys that they may see.
+    def pairs(self, rows: slice, columns: slice) -> Float[Tensor, "B H n"]:
+        """The scores of as many rows as columns, one with one: of a diagonal, without the matrix."""
+        batch, heads, _, _ = self.shape
+        scores = self.query.new_empty(batch, heads, rows.stop - rows.start, dtype=self.dtype)
+        for head in range(heads):  # one after another: what is multiplied stays in a cache
+            query, key = self.query[:, head, rows].to(self.dtype), self.key[:, head // self.n_rep, columns]
+            torch.linalg.vecdot(query, key.to(self.dtype), out=scores[:, head])
+        scores *= self.scale
+        if self.softcap is not None:
+            scores = _over(scores, self.softcap).tanh_().mul_(self.softcap).to(self.dtype)
+        if self.bias is not None:
+            scores += pairs_of(self.bias, rows, columns)
+        visible = self.mask.pairs(batch, heads, rows, columns, scores.device)
+        return scores if visible is None else scores.masked_fill_(~visible, -torch.inf)
+
+    def blocks(
+        self, numbers: int | None = None, *, rows: slice | None = None, heads_together: bool = False
+    ) -> Iterator[Block]:
+        """Blocks that cover the matrix, or a run of its rows: runs of rows, each with all the keys that they may see.
 
         `numbers` is roughly how many scores a block may have: few enough to stay in a cache, enough to keep a matrix
-        product busy. Memory is O(N): a row at least, however long.
+        product busy. Memory is O(N): a row at least, however long. `heads_together`: each block has all heads.
         """
         batch, heads, queries, _ = self.shape
         numbers = numbers or (1 << 21 if self.query.device.type == "cpu" else 1 << 26)
+        together = heads if heads_together else self.n_rep
         # The rows of a block share a run of keys; where the mask gives each row its own, tall blocks waste computation.
-        for band in _runs(slice(0, queries), 256 if self.mask.bounded else queries):
+        for band in _runs(slice(0, queries) if rows is None else rows, 256 if self.mask.bounded else queries):
             key_range = self.mask.key_range(slice(0, batch), band)
             keys = max(1, key_range.stop - key_range.start)
-            rows = max(128, numbers // max(1, batch * heads * keys))
-            rows = min(rows, max(1, numbers // max(1, self.n_rep * keys)), band.stop - band.start)
-            step_heads = self.n_rep * max(1, numbers // max(1, rows * keys * self.n_rep))
-            step_batch = max(1, numbers // max(1, rows * keys * min(step_heads, heads)))
+            count = max(128, numbers // max(1, batch * heads * keys))
+            count = min(count, max(1, numbers // max(1, together * keys)), band.stop - band.start)
+            step_heads = together * max(1, numbers // max(1, count * keys * together))
+            step_batch = max(1, numbers // max(1, count * keys * min(step_heads, heads)))
             for sequences in _runs(slice(0, batch), step_batch):
-                for row in _runs(band, rows):
+                for row in _runs(band, count):
                     key_range = self.mask.key_range(sequences, row)
                     for head in _runs(slice(0, heads), step_heads):
                         yield Block(sequences, head, row, key_range)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from regard.backends import streaming
+from regard.backends import gradient, streaming
 from regard.backends.protocol import Capabilities, Gradients, Matrix, Results, Statistics, exceeds
 from regard.mask import Block
 from regard.scores import Scores, fits_float32
@@ -184,7 +184,7 @@ def backward(
 ) -> Gradients:
     """Gradients of query, key, value, bias and sinks."""
     if exceeds(lse, LARGEST_LSE):
-        return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
+        return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
     delta = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q)
     if grad_lse is not None:
@@ -214,9 +214,11 @@ def backward(
 # Reductions over the weights
 
 
-def statistics(matrix: Matrix, names: Sequence[str]) -> Statistics:
+def statistics(matrix: Matrix, names: Sequence[str], rows_: slice | None = None) -> Statistics:
     """Row statistics by name: "entropy", "distance", "topk:k"."""
     statistics: Statistics = {}
+    if rows_ is not None or "max_score" in names:
+        return streaming.statistics(matrix, names, rows_)
     scores, rows = _scores(matrix.scores, matrix.sinks), matrix.scores.shape[:3]
     for name in names:
         top = int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
@@ -237,6 +239,8 @@ def statistics(matrix: Matrix, names: Sequence[str]) -> Statistics:
 
 def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
     """w @ x."""
+    if not matrix.is_weights:
+        return streaming.apply(matrix, x)
     batch, heads, queries, _ = matrix.scores.shape
     value_heads = matrix.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1]
     x = _with_dense_rows(x.float()).expand(batch, value_heads, -1, -1)
@@ -249,6 +253,8 @@ def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"
 
 def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
     """w.T @ y."""
+    if not matrix.is_weights:
+        return streaming.apply_transposed(matrix, y)
     batch, heads, _, keys = matrix.scores.shape
     y = _with_dense_rows(y.float())
     y = (y if y.shape[1] in (1, heads) else y.repeat_interleave(matrix.scores.n_rep, 1)).expand(batch, heads, -1, -1)
@@ -261,11 +267,9 @@ def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor
     return torch.cat(results, -1)
 
 
-def received(matrix: Matrix) -> Float[Tensor, "B H K"]:
-    """Σ_i w_ij, summed in float64."""
-    queries, keys = matrix.scores.shape[2:]
-    same_cell = torch.zeros(queries, dtype=torch.long, device=CPU)
-    return grouped(matrix, same_cell, torch.arange(keys, device=CPU), (1, keys), "sum")[..., 0, :]
+def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Tensor, Tensor]:
+    """The k largest numbers of each row of a map."""
+    return streaming.largest(matrix, k, magnitude)
 
 
 def grouped(
@@ -275,6 +279,8 @@ def grouped(
 
     reduce: "sum" or "max" of the weights of a cell.
     """
+    if not matrix.is_weights:
+        return streaming.grouped(matrix, queries, keys, sizes, reduce)
     batch, heads, _, _ = matrix.scores.shape
     cells = torch.empty(batch, heads, *sizes, dtype=torch.float64, device=CPU)
     _kernel.pool(
@@ -296,7 +302,7 @@ def dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
 
 def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     """A block of the matrix, whose heads make up whole groups or lie in one."""
-    if not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
+    if not matrix.is_weights or not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
         return streaming.tile(matrix, at)
     scores, lse = matrix.scores.of_heads(at.batch, at.heads), matrix.lse[at.batch, at.heads].contiguous()
     sinks = None if matrix.sinks is None else matrix.sinks[at.heads]

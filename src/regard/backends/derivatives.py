@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.backends import streaming
+from regard.backends import gradient, streaming
 from regard.mask import Block, select, select_broadcast
 from regard.scores import Scores, matmul
 
@@ -106,7 +106,7 @@ def _rows(scores: Scores, value: Tensor, sinks: Tensor | None, direction: Direct
     if not values.isfinite().all():
         spoiled = ~streaming.average(weights, values, tile).isfinite().all(-1)
     # What is not finite has made the weights of those who see it nan, or spoiled them; the others must not meet it.
-    query, key, values = (streaming._finite(t) for t in (query, key, values))
+    query, key, values = (gradient.finite(t) for t in (query, key, values))
 
     raw_change = torch.zeros_like(tile)
     if way.query is not None:
@@ -156,13 +156,13 @@ def _add_second(grads: Inputs, scores: Scores, rows: _Rows, grad: Tensor, grad_l
         of_change = of_change * slope
     of_scores, of_change = of_scores * scores.scale, of_change * scores.scale
     repeat = scores.n_rep
-    grads.value.add_(streaming._over_group((weights * (change - lse_change)).masked_fill_(unseen, 0), grad, repeat))
+    grads.value.add_(gradient.over_group((weights * (change - lse_change)).masked_fill_(unseen, 0), grad, repeat))
     grads.query.add_(matmul(of_scores, key))
-    grads.key.add_(streaming._over_group(of_scores, query, repeat))
+    grads.key.add_(gradient.over_group(of_scores, query, repeat))
     if rows.direction.key is not None:
         grads.query.add_(matmul(of_change, rows.direction.key))
     if rows.direction.query is not None:
-        grads.key.add_(streaming._over_group(of_change, rows.direction.query, repeat))
+        grads.key.add_(gradient.over_group(of_change, rows.direction.query, repeat))
 
 
 def _parts(inputs: Inputs | Direction, scores: Scores, at: Block) -> list[Any]:

@@ -52,7 +52,9 @@ def run(
     Statistics beyond the backend's own pass take another, and are left out where torch.compile follows.
     """
     backend = BACKENDS[name]
-    counts = {statistic: int(statistic.removeprefix("topk:")) for statistic in statistics if statistic != "entropy"}
+    counts = {statistic: int(statistic.removeprefix("topk:")) for statistic in statistics if ":" in statistic}
+    if "max_score" in statistics and sinks is None:
+        counts["max_score"] = 1
     largest = backend.CAPABILITIES.largest_top or scores.shape[3]
     top = max([0, *(count for count in counts.values() if count <= largest)])
     if backend.backward is None:
@@ -65,7 +67,9 @@ def run(
     for statistic in statistics:
         if statistic == "entropy":
             collected[statistic] = (entropies,)
-        elif counts[statistic] <= top:
+        elif statistic == "max_score" and sinks is None:
+            collected[statistic] = (values[..., 0].log() + lse,)
+        elif counts.get(statistic, top + 1) <= top:
             collected[statistic] = values[..., : counts[statistic]], keys[..., : counts[statistic]]
         elif not torch.compiler.is_compiling():
             collected |= streaming.statistics(Matrix(scores, sinks, lse, streaming), [statistic])

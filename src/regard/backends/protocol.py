@@ -109,6 +109,14 @@ class Matrix(NamedTuple):
         batch, heads, queries, keys = self.scores.shape
         return batch, heads if self.gram is None else 1, queries, keys
 
+    def place(self, at: Block) -> Block:
+        """Where a block of the scores lies in the matrix."""
+        return at if self.gram is None else at._replace(heads=slice(0, 1))
+
+    def source(self, place: Block) -> Block:
+        """The block of the scores that a block of the matrix is made of."""
+        return place if self.gram is None else place._replace(heads=slice(0, self.scores.shape[1]))
+
 
 @runtime_checkable
 class Backend(Protocol):

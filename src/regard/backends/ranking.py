@@ -33,6 +33,14 @@ def topk(
     return values, indices
 
 
+def signed_topk(
+    numbers: Float[Tensor, "b h q K"], k: int, magnitude: bool
+) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
+    """The k largest numbers of whole rows, by value or by magnitude, sorted, ties to the lower key; nan first."""
+    ranked = (numbers.abs() if magnitude else numbers).sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return numbers.gather(-1, ranked), ranked
+
+
 def _topk(weights: Float[Tensor, "b h q n"], k: int) -> tuple[Float[Tensor, "b h q k"], Int[Tensor, "b h q k"]]:
     """torch.topk with ties to the lower index, which torch breaks as it likes."""
     values, indices = _by_weight_and_key(*weights.topk(k, dim=-1))

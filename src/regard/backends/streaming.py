@@ -5,14 +5,15 @@ A block holds whole rows, so that a softmax of its scores is exact there and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from regard.backends.factors import combined, multiply
 from regard.backends.protocol import Capabilities, Matrix, Statistics
-from regard.backends.ranking import topk
+from regard.backends.ranking import signed_topk, topk
 from regard.mask import Block, positions, select, select_broadcast
 from regard.scores import Scores, matmul
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
 CAPABILITIES = Capabilities()
-
-Cotangent = Callable[[Block, Tensor], Tensor]  # G_ij = ∂L/∂w_ij of a block, from its place and its weights
 
 
 def softmax(scores: Float[Tensor, "b h q k"], sinks: Float[Tensor, "h"] | None) -> tuple[Tensor, Tensor]:
@@ -67,19 +66,47 @@ def weights_of(
         yield at, *softmax(scores.tile(at), None if sinks is None else sinks[at.heads])
 
 
+def values_of(
+    matrix: Matrix, blocks: Iterable[Block] | None = None
+) -> Iterator[tuple[Block, Block, Float[Tensor, "b h q k"]]]:
+    """Block by block: where among the scores, where in the matrix, and its numbers."""
+    for at in blocks_of(matrix) if blocks is None else blocks:
+        weights, _ = softmax(matrix.scores.tile(at), None if matrix.sinks is None else matrix.sinks[at.heads])
+        yield at, matrix.place(at), from_weights(matrix, at, weights)
+
+
+def blocks_of(matrix: Matrix, numbers: int | None = None) -> Iterator[Block]:
+    """Blocks of the scores that cover the matrix: with all heads where the heads are combined."""
+    return matrix.scores.blocks(numbers, heads_together=matrix.gram is not None)
+
+
+def from_weights(matrix: Matrix, at: Block, weights: Float[Tensor, "b _ q k"]) -> Float[Tensor, "b _ q k"]:
+    """The numbers of a block of a map, from its weights."""
+    if matrix.is_weights:
+        return weights
+    values = weights
+    if matrix.gram is not None:
+        values, _ = combined(weights, select_broadcast(matrix.gram, at.batch, at.columns))
+    place, heads = matrix.place(at), matrix.shape[1]
+    products = (factor.activated(factor.product(place, heads, weights.dtype)) for factor in matrix.factors)
+    return multiply(values, products)
+
+
 def average(
     weights: Float[Tensor, "b h q k"], value: Float[Tensor, "#b g k e"], scores: Tensor | None = None
 ) -> Tensor:
-    """Σ_j w_ij v_j (b,h,q,e). A value that is not finite reaches the rows that see it (weight > 0, without scores)."""
+    """Σ_j w_ij v_j (b,h,q,e). A value that is not finite reaches the rows that see it (weight ≠ 0, without scores)."""
     if value.isfinite().all():
         return matmul(weights, value)
     seen = (weights != 0 if scores is None else scores != -torch.inf).to(weights.dtype)
-    weighed = (weights > 0).to(weights.dtype)
+    above, below = (weights > 0).to(weights.dtype), (weights < 0).to(weights.dtype)
     output = matmul(weights, value.masked_fill(~value.isfinite(), 0))
     plus, minus, nan = (test.to(weights.dtype) for test in (value == torch.inf, value == -torch.inf, value.isnan()))
-    output = output.masked_fill(matmul(weighed, plus) > 0, torch.inf)
-    output = output + torch.zeros_like(output).masked_fill_(matmul(weighed, minus) > 0, -torch.inf)
-    return output.masked_fill(matmul(seen, nan) + matmul(seen - weighed, plus + minus) > 0, torch.nan)
+    output = output.masked_fill(matmul(above, plus) + matmul(below, minus) > 0, torch.inf)
+    to_minus = matmul(above, minus) + matmul(below, plus) > 0
+    output = output + torch.zeros_like(output).masked_fill_(to_minus, -torch.inf)
+    unsure = matmul(seen, nan) + matmul(seen - above - below, plus + minus)
+    return output.masked_fill(unsure > 0, torch.nan)
 
 
 # The forward pass
@@ -106,13 +133,19 @@ def forward(
 
 
 @torch.no_grad()  # their gradient is streamed too
-def statistics(matrix: Matrix, names: Sequence[str]) -> Statistics:
-    """Row statistics by name: "entropy", "distance", "topk:k"."""
+def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) -> Statistics:
+    """Statistics of the rows of weights, or of a run of them: "entropy", "distance", "max_score", "topk:k"."""
     scores, sinks = matrix.scores, matrix.sinks
     results = _empty_statistics(scores, names)
-    for at, weights, lse in weights_of(scores, sinks):
+    for at in scores.blocks(rows=rows):
+        tile = scores.tile(at)
+        if "max_score" in results:
+            results["max_score"][0][at.batch, at.heads, at.rows] = tile.amax(-1) if tile.shape[-1] else -torch.inf
+        weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
         mass = None if sinks is None else sink_mass(sinks[at.heads], lse)
         _write_statistics(results, at, weights, scores.shape[3], mass)
+    if rows is not None:
+        results = {name: tuple(tensor[:, :, rows] for tensor in tensors) for name, tensors in results.items()}
     return results
 
 
@@ -135,6 +168,8 @@ def _write_statistics(statistics: Statistics, at: Block, weights: Tensor, keys: 
             results: tuple[Tensor, ...] = (entropy(weights, mass),)
         elif name == "distance":
             results = (distance(weights, at),)
+        elif name == "max_score":
+            continue  # it is taken from the scores
         else:
             first = at.columns.start if isinstance(at.columns, slice) else 0
             results = topk(weights, targets[0].shape[-1], first, keys)
@@ -166,61 +201,68 @@ def distance(weights: Float[Tensor, "b h q k"], at: Block) -> Float[Tensor, "b h
     return (weights * (rows[:, None] - columns).abs()).sum(-1)
 
 
+@torch.no_grad()
+def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Tensor, Tensor]:
+    """The k largest numbers of each row of a map, by value or by magnitude, and their keys; unseen keys count as 0."""
+    batch, heads, queries, _ = matrix.shape
+    values = matrix.scores.query.new_zeros(batch, heads, queries, k, dtype=matrix.scores.dtype)
+    keys = torch.zeros_like(values, dtype=torch.long)
+    for _, place, numbers in values_of(matrix):
+        values[place[:3]], keys[place[:3]] = signed_topk(_whole(matrix, place, numbers), k, magnitude)
+    return values, keys
+
+
+def _whole(matrix: Matrix, place: Block, numbers: Tensor) -> Float[Tensor, "b h q K"]:
+    """The whole rows of a block, with 0 for the keys that it leaves out."""
+    whole = numbers.new_zeros(*numbers.shape[:3], matrix.shape[3])
+    whole[..., place.columns] = numbers
+    return whole
+
+
 # Reductions over queries, keys or both
 
 
 def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
-    """w @ x."""
-    scores, sinks = matrix.scores, matrix.sinks
-    batch, heads, queries, _ = scores.shape
+    """M @ x."""
+    scores, (batch, heads, queries, _) = matrix.scores, matrix.shape
     output = scores.query.new_empty(batch, heads, queries, x.shape[-1], dtype=scores.dtype)
-    for at, weights, _ in weights_of(scores, sinks):
-        vectors = select_broadcast(x, at.batch, heads_of(x, scores, at), at.columns).to(scores.dtype)
-        output[at.batch, at.heads, at.rows] = average(weights, vectors)
+    for _, place, numbers in values_of(matrix):
+        vectors = select_broadcast(x, place.batch, heads_of(x, matrix, place), place.columns).to(scores.dtype)
+        output[place[:3]] = average(numbers, vectors)
     return output
 
 
 def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
-    """w.T @ y."""
-    scores, sinks = matrix.scores, matrix.sinks
-    batch, heads, _, keys = scores.shape
+    """M.T @ y."""
+    scores, (batch, heads, _, keys) = matrix.scores, matrix.shape
     output = scores.query.new_zeros(batch, heads, keys, y.shape[-1], dtype=scores.dtype)
-    for at, weights, _ in weights_of(scores, sinks):
-        vectors = select_broadcast(y, at.batch, heads_of(y, scores, at), at.rows).to(scores.dtype)
-        output[at.batch, at.heads, at.columns] += average(weights.mT, vectors)
+    for _, place, numbers in values_of(matrix):
+        vectors = select_broadcast(y, place.batch, heads_of(y, matrix, place), place.rows).to(scores.dtype)
+        output[place.batch, place.heads, place.columns] += average(numbers.mT, vectors)
     return output
 
 
-def heads_of(vectors: Tensor, scores: Scores, at: Block) -> slice:
+def heads_of(vectors: Tensor, matrix: Matrix, at: Block) -> slice:
     """The heads of `vectors`, one for each query head or for each group, that a block needs."""
-    return scores.groups(at.heads) if vectors.shape[1] == scores.key.shape[1] else at.heads
+    grouped = matrix.gram is None and vectors.shape[1] == matrix.scores.key.shape[1]
+    return matrix.scores.groups(at.heads) if grouped else at.heads
 
 
 def dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
     """The whole matrix."""
-    scores, sinks = matrix.scores, matrix.sinks
-    weights = scores.query.new_zeros(scores.shape, dtype=scores.dtype)
-    for at, block, _ in weights_of(scores, sinks):
-        weights[at.batch, at.heads, at.rows, at.columns] = block
-    return weights
+    whole = matrix.scores.query.new_zeros(matrix.shape, dtype=matrix.scores.dtype)
+    for _, place, numbers in values_of(matrix):
+        whole[place] = numbers
+    return whole
 
 
 def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
-    """A block of the matrix, whose heads make up whole groups or lie in one."""
+    """A block of the matrix, whose heads make up whole groups or lie in one; all of them where they are combined."""
     scores, lse = matrix.scores, matrix.lse
     tile = scores.tile(at)
     lse = select(lse[at.batch, at.heads], 2, at.rows)[..., None]
-    return (tile - lse).exp_().masked_fill_(tile == -torch.inf, 0)
-
-
-def received(matrix: Matrix) -> Float[Tensor, "B H K"]:
-    """Σ_i w_ij, summed in float64."""
-    scores, sinks = matrix.scores, matrix.sinks
-    batch, heads, _, keys = scores.shape
-    total = scores.query.new_zeros(batch, heads, keys, dtype=torch.float64)
-    for at, weights, _ in weights_of(scores, sinks):
-        total[at.batch, at.heads, at.columns] += weights.sum(-2)
-    return total.to(scores.dtype)
+    weights = (tile - lse).exp_().masked_fill_(tile == -torch.inf, 0)
+    return from_weights(matrix, at, weights.to(scores.dtype))
 
 
 def grouped(
@@ -231,23 +273,37 @@ def grouped(
     reduce: str,
     blocks: Iterable[Block] | None = None,
 ) -> Float[Tensor, "B H R C"]:
-    """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
+    """Numbers gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
-    reduce: "sum" or "max" of the weights that fall into a cell.
+    reduce: "sum" or "max" of the numbers that fall into a cell; 0 for a cell without any. Sums are made in float64: of
+    many float32 numbers, added up one by one, they would be off by 1e-5.
     """
-    scores, sinks = matrix.scores, matrix.sinks
-    batch, heads, _, _ = scores.shape
-    cells = scores.query.new_zeros(batch, heads, *sizes, dtype=scores.dtype)
-    for at, weights, _ in weights_of(scores, sinks, blocks):
-        # Long rows are summed in float64: added up one by one in float32, they would be off by 1e-5.
-        narrow = weights.new_zeros(*weights.shape[:3], sizes[1], dtype=torch.float64)
-        put(narrow, -1, keys[at.columns], weights, reduce)
-        put(cells[at.batch, at.heads], -2, queries[at.rows], narrow, reduce)
-    return cells
+    scores, batch, heads = matrix.scores, *matrix.shape[:2]
+    lowest = 0.0 if reduce == "sum" or matrix.is_weights else -torch.inf
+    cells = scores.query.new_full((batch, heads, *sizes), lowest, dtype=torch.float64)
+    by_key = sizes[1] == len(keys) and bool((keys == positions(slice(0, len(keys)), keys.device)).all())
+    for _, place, numbers in values_of(matrix, blocks):
+        if lowest:
+            numbers, place = _whole(matrix, place, numbers), place._replace(columns=slice(0, len(keys)))
+        target = cells[place.batch, place.heads]
+        if by_key:  # a column a key: nothing to be gathered
+            narrow, target = numbers.double(), target[..., place.columns]
+        else:
+            narrow = numbers.new_full((*numbers.shape[:3], sizes[1]), lowest, dtype=torch.float64)
+            put(narrow, -1, keys[place.columns], numbers, reduce)
+        put(target, -2, queries[place.rows], narrow, reduce)
+    if lowest:
+        empty = torch.bincount(queries[queries >= 0], minlength=sizes[0])[:, None] == 0
+        cells = cells.masked_fill(empty | (torch.bincount(keys[keys >= 0], minlength=sizes[1]) == 0), 0)
+    return cells.to(scores.dtype)
 
 
 def put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce: str) -> None:
     """Adds each slice of `tensor` to the slice of `target` that `cell` names, or takes the larger; −1 is left out."""
+    if reduce == "sum" and len(cell) and bool((cell == cell[0]).all()):  # all in the same
+        if cell[0] >= 0:
+            target.select(dim, int(cell[0])).add_(tensor.sum(dim))
+        return
     if (cell < 0).any():
         kept = (cell >= 0).nonzero()[:, 0]
         tensor, cell = tensor.index_select(dim, kept), cell[kept]
@@ -257,107 +313,3 @@ def put(target: Tensor, dim: int, cell: Int[Tensor, "n"], tensor: Tensor, reduce
         target.scatter_reduce_(dim, where.expand_as(tensor), tensor, "amax")
     else:
         target.index_add_(dim, cell, tensor)
-
-
-# The gradient
-
-GRADIENT_BLOCK = 1 << 19  # on a processor; several tensors of a block's size are alive at once
-
-
-def gradient_blocks(scores: Scores) -> Iterator[Block]:
-    """The blocks in which `gradient` goes through all of the matrix."""
-    return scores.blocks(GRADIENT_BLOCK if scores.query.device.type == "cpu" else None)
-
-
-def backward(
-    scores: Scores,
-    value: Tensor,
-    sinks: Tensor | None,
-    output: Tensor,
-    grad_output: Tensor,
-    grad_lse: Tensor | None,
-    bias_needs_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of query, key, value, bias and sinks, from those of output and lse: G_ij = ∂L/∂output_i · v_j."""
-    grad_value = torch.zeros_like(value, dtype=scores.dtype)
-    grad_output = grad_output.to(scores.dtype)
-    delta = (grad_output * output.to(scores.dtype)).sum(-1)  # (B, H, Q): Σ_k w_ik G_ik
-    if grad_lse is not None:
-        delta = delta - grad_lse
-
-    def cotangent(at: Block, weights: Tensor) -> Tensor:
-        groups, grad = scores.groups(at.heads), grad_output[at.batch, at.heads, at.rows]
-        grad_value[at.batch, groups, at.columns] += _over_group(weights, grad, scores.n_rep)
-        return matmul(grad, _finite(value[at.batch, groups, at.columns].to(scores.dtype)).mT)
-
-    grads = gradient(scores, sinks, cotangent, delta=delta, bias_needs_grad=bias_needs_grad)
-    return *grads[:2], grad_value, *grads[2:]
-
-
-def gradient(
-    scores: Scores,
-    sinks: Tensor | None,
-    cotangent: Cotangent | None,
-    *,
-    delta: Float[Tensor, "B H Q"] | None = None,
-    blocks: Iterable[Block] | None = None,
-    bias_needs_grad: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of query, key, bias and sinks, from that of the weights, which are computed again block by block.
-
-        ∂L/∂s_ij = w_ij (G_ij − δ_i)      δ_i = Σ_k w_ik G_ik − ∂L/∂lse_i
-
-    Args:
-        cotangent: G; None where the loss depends on the lse alone.
-        delta: δ, where it is known beforehand; without it the loss must not depend on the lse.
-        blocks: the rows on which the loss depends, each once; all of them if not given.
-    """
-    grad_query = torch.zeros_like(scores.query, dtype=scores.dtype)
-    grad_key = torch.zeros_like(scores.key, dtype=scores.dtype)
-    grad_bias = None
-    if bias_needs_grad and scores.bias is not None:
-        grad_bias = torch.zeros_like(scores.bias, dtype=scores.dtype)
-    grad_sinks = None if sinks is None else sinks.new_zeros(sinks.shape, dtype=scores.dtype)
-    for at in gradient_blocks(scores) if blocks is None else blocks:
-        groups = scores.groups(at.heads)
-        tile = scores.tile(at)
-        weights, lse = softmax(tile, None if sinks is None else sinks[at.heads])
-        grad_weights = weights.new_zeros(()) if cotangent is None else cotangent(at, weights)
-        row_delta = (grad_weights * weights).sum(-1) if delta is None else delta[at.batch, at.heads, at.rows]
-        unseen = weights == 0
-        grad_tile = weights.mul_((grad_weights - row_delta[..., None]).to(weights.dtype)).masked_fill_(unseen, 0)
-        if grad_bias is not None:
-            _add(grad_bias, at, grad_tile)
-        if sinks is not None and grad_sinks is not None:
-            grad_sinks[at.heads] -= (sink_mass(sinks[at.heads], lse) * row_delta).sum((0, 2))
-        if scores.softcap is not None:  # the derivative of c·tanh(s/c) is 1 − tanh²
-            grad_tile *= (1 - scores.tanh(at).square()).masked_fill_(unseen, 0)
-        grad_tile = grad_tile.mul_(scores.scale)
-        # What is not finite has made the weights of those who see it nan; the others must not meet it.
-        query = _finite(select(scores.query[at.batch, at.heads], 2, at.rows).to(scores.dtype))
-        key = _finite(select(scores.key[at.batch, groups], 2, at.columns).to(scores.dtype))
-        repeat = max(1, grad_tile.shape[1] // max(1, key.shape[1]))
-        grad_query[at.batch, at.heads, at.rows] = matmul(grad_tile, key)
-        grad_key[at.batch, groups, at.columns] += _over_group(grad_tile, query, repeat)
-    return grad_query, grad_key, grad_bias, grad_sinks
-
-
-def _over_group(tile: Float[Tensor, "b h q k"], rows: Float[Tensor, "b h q f"], repeat: int) -> Tensor:
-    """tileᵀ · rows, summed over the query heads of each group: (b,g,k,f)."""
-    batch, heads, queries, columns = tile.shape
-    folded = (batch, heads // repeat, repeat * queries)
-    return matmul(tile.reshape(*folded, columns).mT, rows.reshape(*folded, rows.shape[-1]))
-
-
-def _add(total: Tensor, at: Block, tile: Tensor) -> None:
-    """Adds a block to its part of a broadcastable tensor, summed over dimensions of size 1."""
-    target = select_broadcast(total, *at)
-    tile = tile.sum_to_size(target.shape)
-    if total.shape[2] == 1 or isinstance(at.rows, slice):
-        target += tile
-    else:  # rows one by one: `target` is a copy
-        select_broadcast(total, at.batch, at.heads, slice(0, total.shape[2]), at.columns).index_add_(2, at.rows, tile)
-
-
-def _finite(tensor: Tensor) -> Tensor:
-    return tensor if tensor.isfinite().all() else tensor.nan_to_num(0, 0, 0)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from regard.backends import streaming
+from regard.backends import gradient, streaming
 from regard.backends.protocol import Capabilities, Gradients, Results, Statistics
 from regard.mask import Mask
 from regard.scores import Scores
@@ -81,7 +81,7 @@ def backward(
         tensors = (t.to(dtype) for t in (grad_output, *_ready(scores.query, scores.key, value), output))
         grads = _FLASH_BACKWARD(*tensors, lse, 0.0, causal, attn_mask=bias, scale=scores.scale)
         return *grads, None, None
-    return streaming.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
+    return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, wants_bias)
 
 
 # PyTorch's flash attention on the CPU

@@ -12,16 +12,17 @@ from torch.autograd import forward_ad
 
 from regard._checks import traced
 from regard._internal.reasons import WEIGHTS_ARE_UNTRACEABLE
-from regard.backends import streaming
+from regard.backends.factors import Activation, Factor
+from regard.backends.gradient import Cotangent, gradient, gradient_blocks, of_weights
 from regard.backends.protocol import Matrix, Reductions
 from regard.mask import Block, Mask
 from regard.scores import Scores
 
 
 class Cotangents(NamedTuple):
-    """The derivatives of a loss L by the weights, G_ij = ∂L/∂w_ij: arguments of `streaming.gradient`."""
+    """The derivatives of a loss L by the numbers of the matrix, G_ij = ∂L/∂M_ij: see `backends.gradient.gradient`."""
 
-    cotangent: streaming.Cotangent | None
+    cotangent: Cotangent | None
     delta: Tensor | None = None
     blocks: Iterable[Block] | None = None
 
@@ -30,11 +31,11 @@ class Cotangents(NamedTuple):
 class Reduction:
     """A function of the weights, and its derivative."""
 
-    # (softmax, *tensors) → a tensor of floats, or one and integers beside it
+    # (matrix, *tensors) → a tensor of floats, or one and integers beside it
     compute: Callable[..., Any]
-    # (softmax, gradient of the floats, *tensors, *integers) → Cotangents
+    # (matrix, gradient of the floats, *tensors, *integers) → Cotangents
     cotangents: Callable[..., Cotangents]
-    # (softmax, gradient of the floats) → gradient of the only tensor, in which it is linear
+    # (matrix, gradient of the floats) → gradient of the only tensor, in which it is linear
     adjoint: Callable[[Matrix, Tensor], Tensor] | None = None
     # whether it is computed by torch's operations alone, which a graph can hold
     traceable: bool = False
@@ -57,18 +58,61 @@ def outside_of_graphs(reduction: Reduction, matrix: Matrix, *tensors: Tensor) ->
 
 
 def _computed(reduction: Reduction, matrix: Matrix, *tensors: Tensor) -> Any:
-    scores, sinks, lse, reductions = matrix[:4]
-    mask = scores.mask
-    given = mask.given if isinstance(mask.given, Tensor) else None
-    inputs = (scores.query, scores.key, scores.bias, sinks, given, mask.lengths, *(mask.segments or (None, None)), lse)
+    rule, inputs = _taken_apart(matrix)
     inputs = (*inputs, *tensors)
     if transformed():
-        mask = replace(mask)  # without what it has worked out from tensors that the transform has wrapped
+        # Without what the mask has worked out from tensors that the transform has wrapped.
+        rule = replace(rule, mask=replace(rule.mask))
     elif not _followed(inputs):
         return reduction.compute(matrix, *tensors)
     # Autograd does not save tensors that were made in inference mode.
     inputs = tuple(t.clone() if t is not None and t.is_inference() else t for t in inputs)
-    return _differentiable(_Reduce, reduction, reductions, mask, scores.scale, scores.softcap, *inputs)
+    return _differentiable(_Reduce, reduction, rule, *inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rule:
+    """What a matrix is made of beside tensors."""
+
+    reductions: Reductions
+    mask: Mask
+    scale: float
+    softcap: float | None
+    activations: tuple[Activation | None, ...]  # of the factors
+
+    @property
+    def differentiable(self) -> int:
+        """How many tensors come first that a gradient can reach: query, key, bias, sinks, gram, and a and b."""
+        return 5 + 2 * len(self.activations)
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors the matrix is made of."""
+        return self.differentiable + 5
+
+
+def _taken_apart(matrix: Matrix) -> tuple[_Rule, tuple[Tensor | None, ...]]:
+    scores, mask, factors = matrix.scores, matrix.scores.mask, matrix.factors
+    rule = _Rule(
+        matrix.reductions, mask, scores.scale, scores.softcap, tuple(factor.activation for factor in factors)
+    )  # fmt: skip
+    vectors = (tensor for factor in factors for tensor in (factor.query, factor.key))
+    given = mask.given if isinstance(mask.given, Tensor) else None
+    constants = (given, mask.lengths, *(mask.segments or (None, None)), matrix.lse)
+    return rule, (scores.query, scores.key, scores.bias, matrix.sinks, matrix.gram, *vectors, *constants)
+
+
+def _put_together(rule: _Rule, tensors: Sequence[Any]) -> tuple[Matrix, Sequence[Tensor]]:
+    """The matrix, and the tensors that come beside it."""
+    query, key, bias, sinks, gram, *vectors = tensors[: rule.differentiable]
+    given, lengths, query_bounds, key_bounds, lse = tensors[rule.differentiable : rule.tensors]
+    mask = rule.mask
+    if given is not None or lengths is not None or query_bounds is not None:
+        segments = None if query_bounds is None else (query_bounds, key_bounds)
+        mask = replace(mask, given=mask.given if given is None else given, lengths=lengths, segments=segments)
+    factors = map(Factor, vectors[::2], vectors[1::2], rule.activations)
+    scores = Scores(query, key, mask, rule.scale, bias, rule.softcap)
+    return Matrix(scores, sinks, lse, rule.reductions, tuple(factors), gram), tensors[rule.tensors :]
 
 
 def _differentiable(function: type[torch.autograd.Function], *arguments: Any) -> Any:
@@ -86,53 +130,36 @@ def _followed(tensors: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _matrix(
-    reductions: Reductions, mask: Mask, scale: float, softcap: float | None, tensors: Sequence[Any]
-) -> tuple[Matrix, Sequence[Tensor]]:
-    """The inputs of a Function, put together again, and the tensors that come beside them."""
-    query, key, bias, sinks, given, lengths, query_bounds, key_bounds, lse, *others = tensors
-    if given is not None or lengths is not None or query_bounds is not None:
-        segments = None if query_bounds is None else (query_bounds, key_bounds)
-        mask = replace(mask, given=mask.given if given is None else given, lengths=lengths, segments=segments)
-    return Matrix(Scores(query, key, mask, scale, bias, softcap), sinks, lse, reductions), others
-
-
 class _Reduce(torch.autograd.Function):
     @staticmethod
-    def forward(
-        reduction: Reduction,
-        reductions: Reductions,
-        mask: Mask,
-        scale: float,
-        softcap: float | None,
-        *tensors: Tensor | None,
-    ) -> Any:
-        matrix, others = _matrix(reductions, mask, scale, softcap, tensors)
+    def forward(reduction: Reduction, rule: _Rule, *tensors: Tensor | None) -> Any:
+        matrix, others = _put_together(rule, tensors)
         return reduction.compute(matrix, *others)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        reduction, reductions, mask, scale, softcap, *tensors = inputs
+        reduction, rule, *tensors = inputs
         integers = [t for t in (output if isinstance(output, tuple) else (output,)) if not t.is_floating_point()]
         ctx.mark_non_differentiable(*integers)
-        ctx.rest = reduction, reductions, mask, scale, softcap
+        ctx.rest = reduction, rule
         ctx.save_for_backward(*tensors, *integers)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
-        reduction, reductions, mask, scale, softcap = ctx.rest
-        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[5:]
+        reduction, rule = ctx.rest
+        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
         grads = [None] * len(wanted)
-        if any(wanted[:4]):
+        count = rule.differentiable
+        if any(wanted[:count]):
             gradients = _differentiable(_Gradient, *ctx.rest, wanted[2], grad, *saved)
-            grads[:4] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
-        if any(wanted[9:]):
-            matrix, (tensor,) = _matrix(reductions, mask, scale, softcap, saved)
+            grads[:count] = [g if w else None for g, w in zip(gradients, wanted, strict=False)]
+        if any(wanted[rule.tensors :]):
+            matrix, (tensor,) = _put_together(rule, saved)
             assert reduction.adjoint is not None
             per_head = reduction.adjoint(matrix, grad)
             shared = per_head.unflatten(1, (tensor.shape[1], -1)).sum(2)  # by all heads, or by those of a group
-            grads[9] = shared.sum_to_size(tensor.shape)
-        return None, None, None, None, None, *grads
+            grads[rule.tensors] = shared.sum_to_size(tensor.shape)
+        return None, None, *grads
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -144,28 +171,24 @@ class _Reduce(torch.autograd.Function):
 
 
 class _Gradient(torch.autograd.Function):
-    """The gradients of query, key, bias and sinks, in an autograd function that cannot be differentiated again."""
+    """The gradients of what a matrix is made of, in an autograd function that cannot be differentiated again."""
 
     @staticmethod
-    def forward(
-        reduction: Reduction,
-        reductions: Reductions,
-        mask: Mask,
-        scale: float,
-        softcap: float | None,
-        bias_needs_grad: bool,
-        grad: Tensor,
-        *tensors: Tensor | None,
-    ) -> Any:
-        matrix, others = _matrix(reductions, mask, scale, softcap, tensors)
-        cotangents = reduction.cotangents(matrix, grad.to(matrix.scores.dtype), *others)
-        gradients = streaming.gradient(
-            matrix.scores, matrix.sinks, **cotangents._asdict(), bias_needs_grad=bias_needs_grad
-        )
-        inputs = tensors[:4]
+    def forward(reduction: Reduction, rule: _Rule, bias_needs_grad: bool, grad: Tensor, *tensors: Tensor | None) -> Any:
+        matrix, others = _put_together(rule, tensors)
+        scores = matrix.scores
+        cotangent, delta, blocks = reduction.cotangents(matrix, grad.to(scores.dtype), *others)
+        made_of: list[Tensor | None] = [None] * (rule.differentiable - 4)
+        if cotangent is not None and not matrix.is_weights:
+            cotangent, made_of = of_weights(matrix, cotangent)
+        blocks = gradient_blocks(matrix) if blocks is None else map(matrix.source, blocks)
+        gradients = gradient(
+            scores, matrix.sinks, cotangent, blocks, delta=delta, bias_needs_grad=bias_needs_grad
+        )  # fmt: skip
+        inputs = tensors[: rule.differentiable]
         return tuple(
             grad.new_empty(0) if g is None or t is None else g.to(t.dtype)
-            for g, t in zip(gradients, inputs, strict=True)
+            for g, t in zip((*gradients, *made_of), inputs, strict=True)
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What weights are made of: scores, lse and sinks; the same on other devices, and copies."""
+"""What a map is made of: scores, lse, sinks and factors; the same on other devices, and copies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regard import backends
 from regard._internal.deprecated import warn
+from regard.backends.factors import Factor
 from regard.backends.protocol import Matrix, Statistics
 from regard.mask import Block, Mask
 from regard.scores import Scores
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class WeightInputs(TensorLike):
-    """The inputs of weights, and who computes with them.
+class MapInputs(TensorLike):
+    """The inputs of a map of weights, and who computes with them.
 
     They are kept, not copied; where one is changed in place, reading them raises RuntimeError.
     """
@@ -37,8 +38,10 @@ class WeightInputs(TensorLike):
         collected: Statistics | None = None,
         dtype: torch.dtype | None = None,
         backend: str = "torch",
+        factors: tuple[Factor, ...] = (),
+        gram: Float[Tensor, "#B K H H"] | None = None,
     ) -> None:
-        """Weights of some scores.
+        """A map of the weights of some scores.
 
         Args:
             scores, lse, sinks: in four dimensions; the sinks have gone into the lse.
@@ -46,13 +49,17 @@ class WeightInputs(TensorLike):
                 B·H.
             collected: statistics by the names that `statistic` gives.
             dtype: what the results are converted to; that of the scores if not given.
-            backend: the name of the backend that computed the lse, and computes what is asked of the weights.
+            backend: the name of the backend that computed the lse, and computes what is asked of the map.
+            factors, gram: what makes a map of the weights, as in `regard.backends.protocol.Matrix`.
         """
         if not torch.is_grad_enabled():
             scores, sinks = _detached(scores), None if sinks is None else sinks.detach()
+            factors = tuple(_changed(factor, Tensor.detach) for factor in factors)
+            gram = None if gram is None else gram.detach()
         self._scores = scores
         self._lse = lse.detach()
         self._sinks = sinks
+        self._factors, self._gram = factors, gram
         self._collected = {name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()}
         self._known: Statistics = {}  # what has been asked for, as it was answered
         self._leading = tuple(scores.shape[:2] if leading is None else leading)
@@ -64,12 +71,16 @@ class WeightInputs(TensorLike):
 
     @property
     def shape(self) -> torch.Size:
-        """(…,Q,K), with the leading dimensions of the query."""
-        return torch.Size((*self._leading, *self._scores.shape[2:]))
+        """(…,Q,K), with the leading dimensions of the query; without that of the heads where they are combined."""
+        return torch.Size((*self._outer, *self._scores.shape[2:]))
+
+    @property
+    def _outer(self) -> tuple[int, ...]:
+        return self._leading if self._gram is None else self._leading[:-1]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights: float32, also for half precision, or float64; or what `to` has made it."""
+        """The type of the numbers: float32, also for half precision, or float64; or what `to` has made it."""
         return self._dtype
 
     @property
@@ -88,16 +99,22 @@ class WeightInputs(TensorLike):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether what is asked for is differentiable in query, key, bias or sinks."""
+        """Whether what is asked for is differentiable in query, key, bias, sinks, or what makes the map."""
         scores = self._scores
-        return any(t is not None and t.requires_grad for t in (scores.query, scores.key, scores.bias, self._sinks))
+        tensors = (scores.query, scores.key, scores.bias, self._sinks, *self._made_of)
+        return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+    @property
+    def _made_of(self) -> tuple[Tensor | None, ...]:
+        vectors = (tensor for factor in self._factors for tensor in (factor.query, factor.key))
+        return (self._gram, *vectors)
 
     @property
     def scores(self) -> Scores:
         """The scores before the softmax, in four dimensions: query, key, mask, bias, scale, softcap."""
         if self._versions is not None and self._current_versions() != self._versions:
             raise RuntimeError(
-                f"{self._label}: query, key, bias, sinks, mask, lengths, segments or lse was "
+                f"{self._label}: query, key, bias, sinks, mask, lengths, segments, lse or a factor was "
                 "changed in place after the attention was computed, so the weights can no longer be computed. Read "
                 "them before, or pass a clone to attention()."
             )
@@ -127,7 +144,11 @@ class WeightInputs(TensorLike):
         scores, only = self.scores, slice(n, n + 1)
         inputs = scores.of_heads(only, slice(0, scores.shape[1])), self._lse[only], self._sinks
         collected = {name: tuple(t[only] for t in tensors) for name, tensors in self._collected.items()}
-        return self._like(*inputs, leading=self._leading[-1:], collected=collected)
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor if tensor.shape[0] == 1 else tensor[only]
+
+        return self._like(*inputs, leading=self._leading[-1:], collected=collected, change=own)
 
     def compact(self) -> Self:
         """The same weights from their scores, Q·K numbers a head, so that query and key need not be kept.
@@ -182,7 +203,7 @@ class WeightInputs(TensorLike):
         query, key, bias = change(scores.query), change(scores.key), changed(scores.bias)
         inputs = replace(scores, query=query, key=key, bias=bias, mask=mask), change(self._lse), changed(self._sinks)
         collected = {name: tuple(change(t) for t in tensors) for name, tensors in self._collected.items()}
-        return self._like(*inputs, collected=collected, dtype=dtype)
+        return self._like(*inputs, collected=collected, dtype=dtype, change=change)
 
     def _like(
         self,
@@ -193,12 +214,23 @@ class WeightInputs(TensorLike):
         collected: Statistics,
         leading: Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
+        change: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> Self:
-        """Weights of other inputs, by the same backend and, unless others are given, in the same shape and type."""
-        leading = self._leading if leading is None else leading
-        dtype = self._dtype if dtype is None else dtype
-        backend = self._backend
-        return type(self)(scores, lse, sinks, leading=leading, collected=collected, dtype=dtype, backend=backend)
+        """The map of other inputs, by the same backend and, unless others are given, in the same shape and type.
+
+        change: what is done to the factors.
+        """
+        return type(self)(
+            scores,
+            lse,
+            sinks,
+            leading=self._leading if leading is None else leading,
+            collected=collected,
+            dtype=self._dtype if dtype is None else dtype,
+            backend=self._backend,
+            factors=tuple(_changed(factor, change) for factor in self._factors),
+            gram=None if self._gram is None else change(self._gram),
+        )
 
     # Copies
 
@@ -225,19 +257,25 @@ class WeightInputs(TensorLike):
 
     @property
     def _matrix(self) -> Matrix:
-        return Matrix(self.scores, self._sinks, self._lse, backends.reductions(self._backend))
+        reductions = backends.reductions(self._backend)
+        return Matrix(self.scores, self._sinks, self._lse, reductions, self._factors, self._gram)
 
     def _shaped(self, tensor: Tensor) -> Tensor:
         """From (B,H,…) to the leading dimensions of the call, and to the type of these weights."""
         if tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
-        return tensor.reshape(*self._leading, *tensor.shape[2:])
+        return tensor.reshape(*self._outer, *tensor.shape[2:])
 
     def _current_versions(self) -> list[int]:
         scores, mask = self._scores, self._scores.mask
         tensors = (scores.query, scores.key, scores.bias, mask.given, mask.lengths, *(mask.segments or ()))
-        tensors += (self._sinks, self._lse)
+        tensors += (self._sinks, self._lse, *self._made_of)
         return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
+
+
+def _changed(factor: Factor, change: Callable[[Tensor], Tensor]) -> Factor:
+    query, key = (None if vectors is None else change(vectors) for vectors in (factor.query, factor.key))
+    return replace(factor, query=query, key=key)
 
 
 def _detached(scores: Scores) -> Scores:

@@ -1,12 +1,12 @@
-"""The reductions of the weights: how each is computed, and the derivative of a loss on it by the weights.
+"""The reductions of a map: how each is computed, and the derivative of a loss on it by the numbers of the map.
 
-A gradient of the weights is written as a function of a block, G_ij = ∂L/∂w_ij for its rows i and columns j, so that it
-never needs to be whole.
+That derivative is written as a function of a block, G_ij = ∂L/∂M_ij for its rows i and columns j, so that it never
+needs to be whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +15,11 @@ from torch.nn.functional import pad
 
 from regard._typing import Index
 from regard.backends import ranking, streaming
+from regard.backends.factors import repeated
+from regard.backends.gradient import Cotangent, gradient_blocks
 from regard.backends.protocol import Matrix, Reductions
 from regard.mask import Block, positions, select, select_broadcast
-from regard.scores import Scores, matmul
+from regard.scores import matmul
 from regard.weights.autograd import Cotangents, Reduction, evaluate
 
 if TYPE_CHECKING:
@@ -57,28 +59,30 @@ def _tile(
     matrix: Matrix, pairs: Int[Tensor, "n"], rows: Int[Tensor, "q"], columns: Int[Tensor, "k"]
 ) -> Float[Tensor, "n q k"]:
     """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
-    scores, sinks, lse = matrix[:3]
-    _, heads, _, keys = scores.shape
+    scores, sinks, lse = matrix.scores, matrix.sinks, matrix.lse
+    _, heads, _, keys = matrix.shape
     by, row_run, column_run = serving(matrix), run(rows), run(columns)
     # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. A backend that keeps its
     # own lse in float64 makes the same scores again.
     from_lse = by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice)
-    used = select(select(lse.flatten(0, 1), 0, run(pairs)), 1, row_run)
-    whole = len(columns) == keys or not (from_lse or bool((used.abs() < LARGEST_LSE).all()))
+    used = lse if matrix.gram is not None else select(lse.flatten(0, 1), 0, run(pairs))[None]
+    safe = from_lse or bool((select(used, 2, row_run).abs() < LARGEST_LSE).all())
+    whole = not safe or (len(columns) == keys and matrix.is_weights)
     picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
     for place, batch, run_of_heads in _by_sequence(pairs.tolist(), heads):
-        step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * (place.stop - place.start)))
+        together = scores.shape[1] if matrix.gram is not None else place.stop - place.start
+        step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * together))
         for start in range(0, len(rows), step):
-            run_of_rows = run(rows[start : start + step])
+            at = matrix.source(Block(batch, run_of_heads, run(rows[start : start + step]), column_run))
             if whole:
-                at = Block(batch, run_of_heads, run_of_rows, slice(0, keys))
-                weights = streaming.softmax(scores.tile(at), None if sinks is None else sinks[run_of_heads])[0]
-                weights = select(weights, 3, column_run).flatten(0, 1)
+                entire = scores.tile(at._replace(columns=slice(0, keys)))
+                weights = streaming.softmax(entire, None if sinks is None else sinks[at.heads])[0]
+                numbers = streaming.from_weights(matrix, at, select(weights, 3, column_run)).flatten(0, 1)
             else:
-                weights = by.tile(matrix, Block(batch, run_of_heads, run_of_rows, column_run)).flatten(0, 1)
-            if weights.shape == picked.shape and weights.is_contiguous():  # all that was asked for: no need of a copy
-                return weights
-            picked[place, start : start + step] = weights
+                numbers = by.tile(matrix, at).flatten(0, 1)
+            if numbers.shape == picked.shape and numbers.is_contiguous():  # all that was asked for: no need of a copy
+                return numbers
+            picked[place, start : start + step] = numbers
     return picked
 
 
@@ -102,7 +106,7 @@ def run(picked: Int[Tensor, "n"]) -> Index:
 
 def _tile_cotangents(matrix: Matrix, grad: Tensor, pairs: Tensor, rows: Tensor, columns: Tensor) -> Cotangents:
     """The derivatives of a row that was selected twice are added up, in a single block."""
-    _, heads, queries, keys = matrix.scores.shape
+    _, heads, queries, keys = matrix.shape
     device = grad.device
     pairs, nth_pair = pairs.unique(return_inverse=True)
     rows, nth_row = rows.unique(return_inverse=True)
@@ -134,16 +138,26 @@ TILE = Reduction(_tile, _tile_cotangents)
 # Statistics of rows; what was collected before is handed over as tensors
 
 
-def _statistic(name: str, cotangents: Callable[..., Cotangents]) -> Reduction:
-    def compute(matrix: Matrix, *known: Tensor) -> Float[Tensor, "B H Q"]:
+def statistic(name: str, rows: slice | None = None) -> Reduction:
+    """ "entropy", "distance" or "max_score" of all rows of weights, or of a run of them."""
+
+    def compute(matrix: Matrix, *known: Tensor) -> Float[Tensor, "B H q"]:
         if known:
             return known[0].clone()  # it stays right if the result is changed in place
-        return serving(matrix).statistics(matrix, [name])[name][0]
+        return serving(matrix).statistics(matrix, [name], rows)[name][0]
+
+    def cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotangents:
+        if rows is None:
+            return _COTANGENTS[name](matrix, grad)
+        whole = grad.new_zeros(matrix.scores.shape[:3])
+        whole[:, :, rows] = grad
+        cotangent, delta, _ = _COTANGENTS[name](matrix, whole)
+        return Cotangents(cotangent, delta, matrix.scores.blocks(BLOCK, rows=rows))
 
     return Reduction(compute, cotangents)
 
 
-def _entropy_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotangents:
+def _entropy_cotangents(matrix: Matrix, grad: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         logs = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
         return logs.add_(1).mul_(-grad[at.batch, at.heads, at.rows, None])
@@ -151,7 +165,7 @@ def _entropy_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotange
     return Cotangents(cotangent)
 
 
-def _distance_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotangents:
+def _distance_cotangents(matrix: Matrix, grad: Tensor) -> Cotangents:
     def cotangent(at: Block, weights: Tensor) -> Tensor:
         rows, columns = positions(at.rows, grad.device), positions(at.columns, grad.device)
         return grad[at.batch, at.heads, at.rows, None] * (rows[:, None] - columns).abs()
@@ -159,8 +173,20 @@ def _distance_cotangents(matrix: Matrix, grad: Tensor, *known: Tensor) -> Cotang
     return Cotangents(cotangent)
 
 
-ENTROPY = _statistic("entropy", _entropy_cotangents)
-DISTANCE = _statistic("distance", _distance_cotangents)
+def _max_score_cotangents(matrix: Matrix, grad: Tensor) -> Cotangents:
+    """∂ max_j s_ij / ∂s_ij is 1 at the largest, shared where several are: w_ij G_ij, with G = 1/w there."""
+
+    def cotangent(at: Block, weights: Tensor) -> Tensor:
+        largest = weights.amax(-1, keepdim=True)
+        alike = (weights == largest) & (largest > 0)
+        share = grad[at.batch, at.heads, at.rows, None] / (largest * alike.sum(-1, keepdim=True).clamp(min=1))
+        return torch.where(alike, share, 0)
+
+    return Cotangents(cotangent, delta=torch.zeros_like(grad))
+
+
+_COTANGENTS = {"entropy": _entropy_cotangents, "distance": _distance_cotangents, "max_score": _max_score_cotangents}
+STATISTICS = {name: statistic(name) for name in _COTANGENTS}  # of all rows
 
 
 def topk(k: int, settled: bool = False) -> Reduction:
@@ -200,6 +226,15 @@ def _settle(matrix: Matrix, values: Tensor, indices: Tensor, k: int) -> tuple[Te
         again = _again(matrix, k, unsure[..., 0])
         values, indices = torch.where(unsure, again[0], values), torch.where(unsure, again[1], indices)
     return values, indices
+
+
+def largest(k: int, magnitude: bool) -> Reduction:
+    """The k largest numbers of each row of a map, by value or by magnitude, and their keys."""
+
+    def compute(matrix: Matrix) -> tuple[Tensor, Tensor]:
+        return serving(matrix).largest(matrix, k, magnitude)
+
+    return Reduction(compute, _topk_cotangents)
 
 
 def _again(matrix: Matrix, k: int, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -243,17 +278,8 @@ def _topk_cotangents(matrix: Matrix, grad: Tensor, *tensors: Tensor) -> Cotangen
 # Reductions over queries, keys or both
 
 
-def _received(matrix: Matrix) -> Float[Tensor, "B H K"]:
-    return serving(matrix).received(matrix)
-
-
-RECEIVED = Reduction(
-    _received, lambda matrix, grad: Cotangents(lambda at, weights: grad[at.batch, at.heads, None, at.columns])
-)
-
-
 def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
-    """The sum or "max" of the weights in each cell, given the cell of each query and of each key; −1 is in none."""
+    """The sum or "max" of the numbers in each cell, given the cell of each query and of each key; −1 is in none."""
 
     def compute(matrix: Matrix, queries: Tensor, keys: Tensor) -> Float[Tensor, "B H R C"]:
         return serving(matrix).grouped(matrix, queries, keys, sizes, reduce)
@@ -265,33 +291,31 @@ def grouped(sizes: tuple[int, int], reduce: str) -> Reduction:
     return Reduction(compute, cotangents)
 
 
-def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> streaming.Cotangent:
-    """The number of its cell for each weight, 0 for those in none."""
+def _spread(cells: Float[Tensor, "B H R C"], queries: Tensor, keys: Tensor) -> Cotangent:
+    """The number of its cell for each number of the matrix, 0 for those in none."""
     framed = pad(cells, (0, 1, 0, 1))  # so that −1 is a cell of zeros
 
-    def cotangent(at: Block, weights: Tensor) -> Tensor:
+    def cotangent(at: Block, numbers: Tensor) -> Tensor:
         return framed[at.batch, at.heads][:, :, queries[at.rows]][..., keys[at.columns]]
 
     return cotangent
 
 
 def _largest_cotangents(matrix: Matrix, grad: Tensor, queries: Tensor, keys: Tensor) -> Cotangents:
-    """All weights that are as large as the largest of their cell share its derivative alike, as in torch.amax.
+    """All numbers that are as large as the largest of their cell share its derivative alike, as in torch.amax.
 
     The largest is looked for again, in the blocks in which the gradient is computed: the same numbers to the last bit.
     """
-    scores, sinks = matrix.scores, matrix.sinks
     sizes = grad.shape[2], grad.shape[3]
-    blocks = streaming.gradient_blocks
-    largest = _spread(streaming.grouped(matrix, queries, keys, sizes, "max", blocks(scores)), queries, keys)
+    largest = _spread(streaming.grouped(matrix, queries, keys, sizes, "max", gradient_blocks(matrix)), queries, keys)
     ties = torch.zeros_like(grad)
-    for at, weights, _ in streaming.weights_of(scores, sinks, blocks(scores)):
-        alike = (weights == largest(at, weights)).to(grad.dtype)
+    for _, at, numbers in streaming.values_of(matrix, gradient_blocks(matrix)):
+        alike = (numbers == largest(at, numbers)).to(grad.dtype)
         narrow = alike.new_zeros(*alike.shape[:3], sizes[1])
         streaming.put(narrow, -1, keys[at.columns], alike, "sum")
         streaming.put(ties[at.batch, at.heads], -2, queries[at.rows], narrow, "sum")
     share = _spread(grad / ties.clamp(min=1), queries, keys)
-    return Cotangents(lambda at, weights: share(at, weights) * (weights == largest(at, weights)))
+    return Cotangents(lambda at, numbers: share(at, numbers) * (numbers == largest(at, numbers)))
 
 
 # Applied to other vectors
@@ -302,8 +326,8 @@ def _apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F
 
 
 def _apply_cotangents(matrix: Matrix, grad: Tensor, x: Tensor) -> Cotangents:
-    def cotangent(at: Block, weights: Tensor) -> Tensor:
-        vectors = select_broadcast(x, at.batch, streaming.heads_of(x, matrix.scores, at), at.columns)
+    def cotangent(at: Block, numbers: Tensor) -> Tensor:
+        vectors = select_broadcast(x, at.batch, streaming.heads_of(x, matrix, at), at.columns)
         return matmul(grad[at.batch, at.heads, at.rows], vectors.to(grad.dtype).mT)
 
     return Cotangents(cotangent)
@@ -314,11 +338,9 @@ def _apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tenso
 
 
 def _transposed_cotangents(matrix: Matrix, grad: Tensor, y: Tensor) -> Cotangents:
-    scores: Scores = matrix.scores
-    if y.shape[1] not in (1, scores.shape[1]):
-        y = y.repeat_interleave(scores.n_rep, 1)
+    y = repeated(y, matrix.shape[1])
 
-    def cotangent(at: Block, weights: Tensor) -> Tensor:
+    def cotangent(at: Block, numbers: Tensor) -> Tensor:
         vectors = select_broadcast(y, at.batch, at.heads, at.rows).to(grad.dtype)
         return vectors @ grad[at.batch, at.heads, at.columns].mT
 
