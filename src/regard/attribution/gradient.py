@@ -89,6 +89,8 @@ def relevance(reading: Reading, target: Target) -> Float[Tensor, "N"]:
         reading: the text.
         target: y.
 
+    Returns: float64, for what the layers add is often much less than the identity that they add it to.
+
     Raises ValueError as `gradient`.
 
     >>> import regard
@@ -101,8 +103,8 @@ def relevance(reading: Reading, target: Target) -> Float[Tensor, "N"]:
     row = grads.rows
     for layer in reversed(reading.attention_layers):
         if grads.outputs[layer] is not None:
-            received = gradient(reading, target, layer).T @ row[:, None]
-            row = row + received[..., 0].mean(0).to(row)
+            matrix = gradient(reading, target, layer)
+            row = row + (matrix.T @ row.to(matrix.dtype)).double().mean(0)
     return row
 
 
@@ -151,5 +153,5 @@ def _rows(grads: Sequence[Tensor | None], target: Target) -> Tensor:
     for grad in grads:
         if grad is not None and grad.any():
             reads = grad[0].abs().amax(-1) > 0
-            return reads.to(torch.float32) / reads.sum()
+            return reads.double() / reads.sum()
     raise ValueError(f"gradient: {target.name} does not change with what the model computes.")

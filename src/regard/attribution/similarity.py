@@ -44,7 +44,7 @@ def similarity(reading_a: Reading, reading_b: Reading) -> Float[Tensor, "units_a
     >>> a, b = lens.read("A cat sat."), lens.read("A kitten rested.")
     >>> pairs = similarity(a, b)
     >>> pairs.shape, round(float(pairs.sum()), 2)
-    (torch.Size([6, 6]), 0.61)
+    (torch.Size([6, 6]), 0.59)
     """
     model = model_of(reading_a, "similarity")
     if model_of(reading_b, "similarity") is not model:
