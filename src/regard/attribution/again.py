@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from regard.attention import Attention, replaced_in_models
 from regard.models import Model
 from regard.models.model import Pass
@@ -88,11 +86,9 @@ def output_of(reading: Reading, passed: Pass, copy: int, call: str) -> Output:
     return Output([state[copy] for state in passed.hidden], passed.final[copy], reading.ids, model)
 
 
-def output_at_first(reading: Reading, call: str) -> Output:
-    """What the reading itself gave; normal tensors, which a gradient may flow from."""
+def output_of_reading(reading: Reading, call: str) -> Output:
+    """What the reading itself gave. In inference mode only: no gradient flows from its tensors."""
     model = model_of(reading, call)
     assert reading.ids is not None
-    with torch.inference_mode(False):
-        hidden = [state.clone() for state in reading.hidden]
-        final = hidden[-1] if reading.final is None else reading.final.clone()
-    return Output(hidden, final, reading.ids, model)
+    final = reading.hidden[-1] if reading.final is None else reading.final
+    return Output(list(reading.hidden), final, reading.ids, model)

@@ -118,7 +118,7 @@ def knockout(
 
     with torch.inference_mode():
         passed = read_again(reading, changed, "knockout", hides_keys=bool(cuts))
-    after = float(target.value(output_of(reading, passed, 0, "knockout")))
+    after = target.number(output_of(reading, passed, 0, "knockout"))
     names = [f"{who.name} may not look at {whom.name}" for who, whom in ends]
     names += [f"layer {layer} head {head} is off" for layer, head in heads]
     name = ", ".join(names)
@@ -155,7 +155,7 @@ def knockouts(reading: Reading, target: Target | None = None) -> Float[Tensor, "
             compute = _hiding(units, hidden)
             passed = read_again(reading, compute, "knockouts", copies=len(hidden), hides_keys=True)
         for copy in range(len(hidden)):
-            changes.append(float(target.value(output_of(reading, passed, copy, "knockouts"))) - before)
+            changes.append(target.number(output_of(reading, passed, copy, "knockouts")) - before)
     return torch.tensor(changes)
 
 

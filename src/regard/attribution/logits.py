@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from regard.attribution.again import model_of, output_at_first
+from regard.attribution.again import model_of, output_of_reading
 from regard.lens.contributions import projections_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def final_direction(reading: Reading, target: Target) -> Direction:
         )
     table, (_, token, other) = head.unembedding.detach(), target.predicted
     unembedding = (table[token] if other is None else table[token] - table[other]).double()
-    output = output_at_first(reading, "logits")
+    output = output_of_reading(reading, "logits")
     x, final = output.hidden[-1].double(), output.final.double()
     if torch.equal(x, final):
         return Direction(unembedding, torch.ones(len(x), dtype=x.dtype, device=x.device), 0.0)

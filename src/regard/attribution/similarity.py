@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regard.attribution.again import model_of, output_at_first
+from regard.attribution.again import model_of, output_of_reading
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -68,8 +68,8 @@ def _parts(model: Model, reading: Reading) -> Float[Tensor, "N dim"]:
             f"similarity: {model.name} pools by {'+'.join(pooling.modes)}, which is no sum over tokens; served are "
             f"{', '.join(_SHARES)}."
         )
-    with torch.no_grad():
-        states = output_at_first(reading, "similarity").final
+    with torch.inference_mode():
+        states = output_of_reading(reading, "similarity").final
         for step in pooling.token_steps:
             states = step(states)
         count = len(states)

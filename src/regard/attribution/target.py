@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from regard.attribution.again import Output, model_of, output_at_first
+from regard.attribution.again import Output, model_of, output_of_reading
 from regard.lens.units import Word
 from regard.lens.vectors import pooled_text
 from regard.lens.words import printable
@@ -69,8 +69,12 @@ class Target:
     def of(self, reading: Reading) -> float:
         """The number for a reading, as it is. Raises ValueError for one of another text."""
         self.check(reading)
-        with torch.no_grad():
-            return float(self.value(output_at_first(reading, "Target.of")))
+        return self.number(output_of_reading(reading, "target"))
+
+    def number(self, output: Output) -> float:
+        """The number, without a gradient."""
+        with torch.inference_mode():
+            return float(self.value(output))
 
     def check(self, reading: Reading) -> None:
         """Raises ValueError for the reading of another text than the target was made for."""
@@ -102,8 +106,8 @@ class Target:
         head = _head(reading, "next_token", ("next token", "masked token"))
         model, place = model_of(reading, "next_token"), _position(reading, head, position)
         if token is None:
-            with torch.no_grad():
-                number = int(output_at_first(reading, "next_token").logits(place).argmax())
+            with torch.inference_mode():
+                number = int(output_of_reading(reading, "next_token").logits(place).argmax())
         else:
             number = token_id(model, token, "token")
         other = None if instead_of is None else token_id(model, instead_of, "instead_of")
@@ -129,8 +133,8 @@ class Target:
         """
         head = _head(reading, "label", ("class",))
         if label is None:
-            with torch.no_grad():
-                number = int(output_at_first(reading, "label").logits().argmax())
+            with torch.inference_mode():
+                number = int(output_of_reading(reading, "label").logits().argmax())
         else:
             number = _class(head, label)
         return cls(f"the class {head.labels[number]}", lambda output: output.logits()[number], _ids(reading))
@@ -145,8 +149,7 @@ class Target:
         if isinstance(text, str):
             assert reading.lens is not None
             text = reading.lens.read(text)
-        with torch.no_grad():
-            other = pooled_text(model, output_at_first(text, "similarity").final)
+        other = _computed(lambda: pooled_text(model, output_of_reading(text, "similarity").final))
 
         def value(output: Output) -> Tensor:
             return torch.cosine_similarity(pooled_text(model, output.final), other, dim=0)
@@ -191,7 +194,7 @@ class Target:
     def coordinate(cls, reading: Reading, word: str | int | Word, number: int, nth: int | None = None) -> Target:
         """One number of the final vector of a word. Raises IndexError for one that it does not have."""
         chosen = word if isinstance(word, Word) else reading.word(word, nth)
-        tokens, size = list(chosen.tokens), output_at_first(reading, "coordinate").final.shape[1]
+        tokens, size = list(chosen.tokens), output_of_reading(reading, "coordinate").final.shape[1]
         if not -size <= number < size:
             raise IndexError(
                 f"coordinate: number: the vector of “{chosen.text}” has {size} numbers, from 0 to {size - 1}. "
@@ -213,8 +216,8 @@ class Target:
         >>> Target.function(reading, lambda output: output.hidden[3][2].norm(), "a length").of(reading) > 0
         True
         """
-        with torch.no_grad():
-            value: Any = function(output_at_first(reading, "function"))
+        with torch.inference_mode():
+            value: Any = function(output_of_reading(reading, "function"))
         if not isinstance(value, torch.Tensor) or value.ndim:
             kind = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"function: expected a function that returns a tensor of one number. Got {kind}.")
@@ -389,7 +392,14 @@ def _with_pooling(reading: Reading, call: str) -> Model:
 
 def _vector(reading: Reading, name: str, vector: Callable[[Output], Tensor]) -> Target:
     """The length of a vector along its present direction."""
-    with torch.no_grad():
-        present = vector(output_at_first(reading, "target"))
-        direction = present / present.norm().clamp(min=1e-30)
+    present = _computed(lambda: vector(output_of_reading(reading, "target")))
+    direction = present / present.norm().clamp(min=1e-30)
     return Target(name, lambda output: vector(output) @ direction, _ids(reading))
+
+
+def _computed(vector: Callable[[], Tensor]) -> Tensor:
+    """A constant from the tensors of a reading, which gradients of others may be computed with."""
+    with torch.inference_mode():
+        constant = vector()
+    with torch.inference_mode(False):
+        return constant.clone()
