@@ -161,8 +161,8 @@ struct BoundScores {
 };
 
 void forward(const BoundScores& scores, const Optional& value, const Optional& output, const Optional& lse,
-             const Optional& entropy, const Optional& distance, const Optional& top_values, const Optional& top_keys,
-             const std::string& isa, int threads) {
+             const Optional& entropy, const Optional& distance, int64_t first_position, const Optional& max_score,
+             const Optional& top_values, const Optional& top_keys, const std::string& isa, int threads) {
   const Scores& s = scores.s;
   Forward f;
   f.value_heads = s.groups;
@@ -181,6 +181,8 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   f.lse = contiguous_or_null<double>(lse, {s.batch, s.heads, s.queries}, "lse");
   f.entropy = contiguous_or_null<float>(entropy, {s.batch, s.heads, s.queries}, "entropy");
   f.distance = contiguous_or_null<float>(distance, {s.batch, s.heads, s.queries}, "distance");
+  f.first_position = first_position;
+  f.max_score = contiguous_or_null<float>(max_score, {s.batch, s.heads, s.queries}, "max_score");
   expect(top_values.has_value() == top_keys.has_value(), "top_values, top_keys", "both, or none");
   if (top_values) {
     f.top = top_values->shape[3];
@@ -193,16 +195,90 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   kernel.forward(s, f, threads);
 }
 
-void pool(const BoundScores& scores, const Array& lse, const Array& row_cells, const Array& column_cells,
-          const Array& cells, bool largest, const std::string& isa, int threads) {
-  const Scores& s = scores.s;
+Rectifier rectifier_named(const std::string& name) {
+  if (name == "relu") return Rectifier::relu;
+  if (name == "abs") return Rectifier::absolute;
+  expect(name.empty(), "activation", "relu, abs or the empty string");
+  return Rectifier::none;
+}
+
+struct BoundFactor {
+  Optional query, key;
+  Rectifier rectifier;
+
+  BoundFactor(const Optional& query, const Optional& key, const std::string& activation)
+      : query(query), key(key), rectifier(rectifier_named(activation)) {
+    expect(query || key, "query, key", "one of them, or both");
+  }
+};
+
+// A tensor (1|batch,…,rows,dim) in float32 whose last dimension has no gaps; a dimension of size 1 repeats.
+Strided<const float> repeated(const Array& array, int64_t batch, int64_t rows, int64_t dim, const char* name) {
+  expect(type_of(array, name) == Type::float32, name, "float32");
+  expect(array.ndim == 4 && (array.shape[0] == 1 || array.shape[0] == batch), name,
+         "four dimensions, the first of them 1 or the sequences");
+  expect_shape(array, {array.shape[0], array.shape[1], rows, dim}, name);
+  expect(array.shape[3] <= 1 || array.stride[3] == 1 || array.size() == 0, name, "a last dimension without gaps");
+  return {array.as<float>(), array.stride[0], array.stride[1], array.stride[2]};
+}
+
+struct BoundMap {
+  Scores s;
+  Map m;
+  int64_t heads;
+  std::vector<nb::object> owners;
+  std::vector<Factor> factors;
+
+  BoundMap(const BoundScores& scores, const Array& lse, const std::vector<BoundFactor>& given, const Optional& gram)
+      : s(scores.s), heads(gram ? 1 : s.heads), owners(scores.owners) {
+    owners.push_back(lse.owner);
+    m.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
+    if (gram) {
+      owners.push_back(gram->owner);
+      m.gram = repeated(*gram, s.batch, s.keys, s.heads * s.heads, "gram");
+      expect(gram->shape[1] == 1, "gram", "a second dimension of 1");
+    }
+    for (const BoundFactor& factor : given) factors.push_back(checked(factor));
+    m.factors = factors.data(), m.count = int64_t(factors.size());
+  }
+  BoundMap(const BoundMap&) = delete;  // m points into factors
+
+ private:
+  Factor checked(const BoundFactor& given) {
+    Factor f;
+    f.rectifier = given.rectifier;
+    for (const Optional* array : {&given.query, &given.key}) {
+      if (!*array) continue;
+      owners.push_back((*array)->owner);
+      expect((*array)->ndim == 4, "factors", "four dimensions");
+      f.width = (*array)->shape[3];
+    }
+    expect(f.width == 1 || (given.query && given.key), "factors", "a width of 1 of a row or a key alone");
+    if (given.query) {
+      const int64_t own = given.query->shape[1];
+      expect(own == 1 || own == heads, "factors", "one a head, or one for all, of the queries");
+      f.query = repeated(*given.query, s.batch, s.queries, f.width, "factors");
+    }
+    if (given.key) {
+      const int64_t own = given.key->shape[1];
+      expect(own == 1 || own == heads || own == s.groups, "factors",
+             "one a head or group, or one for all, of the keys");
+      f.key = repeated(*given.key, s.batch, s.keys, f.width, "factors");
+      f.key_repeat = own == 1 || own == 0 ? 1 : heads / own;
+    }
+    return f;
+  }
+};
+
+void pool(const BoundMap& map, const Array& row_cells, const Array& column_cells, const Array& cells, bool largest,
+          const std::string& isa, int threads) {
+  const Scores& s = map.s;
   Pool p;
   expect(cells.ndim == 4, "cells", "four dimensions");
   p.rows = cells.shape[2], p.columns = cells.shape[3], p.largest = largest;
-  p.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
   p.row_cells = contiguous<int64_t>(row_cells, {s.queries}, "row_cells");
   p.column_cells = contiguous<int64_t>(column_cells, {s.keys}, "column_cells");
-  p.cells = contiguous<double>(cells, {s.batch, s.heads, p.rows, p.columns}, "cells");
+  p.cells = contiguous<double>(cells, {s.batch, map.heads, p.rows, p.columns}, "cells");
   for (int64_t i = 0; i < s.queries; i++) {
     expect(p.row_cells[i] >= -1 && p.row_cells[i] < p.rows, "row_cells", "−1 to the rows of cells − 1");
   }
@@ -211,40 +287,66 @@ void pool(const BoundScores& scores, const Array& lse, const Array& row_cells, c
   }
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
-  kernel.pool(s, p, threads);
+  kernel.pool(s, map.m, p, threads);
 }
 
-void tile(const BoundScores& scores, const Array& lse, int64_t first_row, int64_t first_column, const Array& weights,
-          const std::string& isa, int threads) {
-  const Scores& s = scores.s;
+void tile(const BoundMap& map, int64_t first_row, int64_t first_column, const Array& numbers, const std::string& isa,
+          int threads) {
+  const Scores& s = map.s;
   Tile t;
-  expect(weights.ndim == 4, "weights", "four dimensions");
-  t.first_row = first_row, t.rows = weights.shape[2], t.first_column = first_column, t.columns = weights.shape[3];
+  expect(numbers.ndim == 4, "numbers", "four dimensions");
+  t.first_row = first_row, t.rows = numbers.shape[2], t.first_column = first_column, t.columns = numbers.shape[3];
   expect(first_row >= 0 && first_row + t.rows <= s.queries, "first_row",
-         "with the rows of weights, within the queries");
+         "with the rows of numbers, within the queries");
   expect(first_column >= 0 && first_column + t.columns <= s.keys, "first_column",
-         "with the columns of weights, within the keys");
-  t.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
-  t.weights = contiguous<float>(weights, {s.batch, s.heads, t.rows, t.columns}, "weights");
+         "with the columns of numbers, within the keys");
+  t.numbers = contiguous<float>(numbers, {s.batch, map.heads, t.rows, t.columns}, "numbers");
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
-  kernel.tile(s, t, threads);
+  kernel.tile(s, map.m, t, threads);
 }
 
-void transposed(const BoundScores& scores, const Array& lse, const Array& vectors, const Array& output,
-                const std::string& isa, int threads) {
-  const Scores& s = scores.s;
+void apply(const BoundMap& map, const Array& vectors, const Array& output, const std::string& isa, int threads) {
+  const Scores& s = map.s;
+  Apply a;
+  expect(vectors.ndim == 4, "vectors", "four dimensions");
+  a.width = vectors.shape[3];
+  expect(a.width <= largest_dim, "vectors", "a dim up to 256");
+  const int64_t own = vectors.shape[1];
+  expect(own == 1 || own == map.heads || own == s.groups, "vectors", "one a head or group, or one for all");
+  a.vectors = repeated(vectors, s.batch, s.keys, a.width, "vectors"), a.repeat = own <= 1 ? 1 : map.heads / own;
+  a.output = contiguous<float>(output, {s.batch, map.heads, s.queries, a.width}, "output");
+  const Kernel& kernel = kernel_of(isa, threads);
+  nb::gil_scoped_release release;
+  kernel.apply(s, map.m, a, threads);
+}
+
+void transposed(const BoundMap& map, const Array& vectors, const Array& output, const std::string& isa, int threads) {
+  const Scores& s = map.s;
   Transposed t;
   expect(vectors.ndim == 4, "vectors", "four dimensions");
   t.width = vectors.shape[3];
   expect(t.width <= largest_dim, "vectors", "a dim up to 256");
-  t.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
-  expect(type_of(vectors, "vectors") == Type::float32, "vectors", "float32");
-  t.vectors = strided<const float>(vectors, Type::float32, {s.batch, s.heads, s.queries, t.width}, "vectors");
-  t.output = contiguous<float>(output, {s.batch, s.heads, s.keys, t.width}, "output");
+  expect(vectors.shape[1] == 1 || vectors.shape[1] == map.heads, "vectors", "one a head, or one for all");
+  t.vectors = repeated(vectors, s.batch, s.queries, t.width, "vectors");
+  t.output = contiguous<float>(output, {s.batch, map.heads, s.keys, t.width}, "output");
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
-  kernel.transposed(s, t, threads);
+  kernel.transposed(s, map.m, t, threads);
+}
+
+void largest(const BoundMap& map, bool magnitude, const Array& values, const Array& keys, const std::string& isa,
+             int threads) {
+  const Scores& s = map.s;
+  Largest l;
+  expect(values.ndim == 4, "values", "four dimensions");
+  l.count = values.shape[3], l.magnitude = magnitude;
+  expect(l.count <= largest_top && l.count <= s.keys, "values", "at most 64, and no more than the keys");
+  l.values = contiguous<float>(values, {s.batch, map.heads, s.queries, l.count}, "values");
+  l.keys = contiguous<int64_t>(keys, {s.batch, map.heads, s.queries, l.count}, "keys");
+  const Kernel& kernel = kernel_of(isa, threads);
+  nb::gil_scoped_release release;
+  kernel.largest(s, map.m, l, threads);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -379,22 +481,40 @@ The tensors are kept, not copied.)";
 constexpr const char* forward_doc = R"(Attention, and statistics of its rows, in one pass; writes into what is given.
 
 value (B,G|H,K,E) of the query's type, and output (B,H,Q,E) of that type or float32: both, or none.
-lse (B,H,Q): float64. entropy, in nats, and distance, Σ_j w_ij |i − j| (B,H,Q): float32.
+lse (B,H,Q): float64. (B,H,Q), float32: entropy, in nats; distance, Σ_j w_ij |i − j|, of queries counted from
+first_position; max_score, the largest score that a row sees, −inf where it sees nothing.
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* pool_doc = R"(Weights gathered into cells (B,H,R,C), float64: their sums, or the largest.
+constexpr const char* factor_doc = R"(A factor φ(a·b) of a map; φ(a) or φ(b) alone, of width 1.
 
-Weight w_ij goes to cell (row_cells[i], column_cells[j]), int64 (Q) and (K); −1 is left out. lse (B,H,Q): float64.)";
+a: query (1|B,1|H,Q,F), b: key (1|B,1|G|H,K,F), float32, without gaps in the last dimension.
+φ: activation "relu", "abs", or "" for the product itself.)";
 
-constexpr const char* tile_doc =
-    R"(A part of the matrix of weights: weights (B,H,R,C), float32, from lse (B,H,Q), float64.
+constexpr const char* map_doc = R"(A map of the weights, as a rule: w_ij · Π φ(a_i·b_j).
+
+lse (B,H,Q): float64. gram (1|B,1,K,H·H), float32: the map is √(Σ_hh′ w^h_ij w^h′_ij G_j[h,h′]) · Π φ(a_i·b_j), and has
+one head, as its factors then have. Without factors and gram, the weights themselves.
+
+The tensors are kept, not copied.)";
+
+constexpr const char* pool_doc =
+    R"(The numbers of a map gathered into cells (B,H,R,C), float64: their sums, or the largest.
+
+M_ij goes to cell (row_cells[i], column_cells[j]), int64 (Q) and (K); −1 is left out. 0 where nothing goes.)";
+
+constexpr const char* tile_doc = R"(A part of a map itself: numbers (B,H,R,C), float32.
 
 Its first row and column are first_row and first_column.)";
 
-constexpr const char* transposed_doc = R"(wᵀ y: vectors y (B,H,Q,F), F ≤ 256, to output (B,H,K,F), both float32.
+constexpr const char* apply_doc = R"(M x: vectors x (1|B,1|G|H,K,F), F ≤ 256, to output (B,H,Q,F), both float32.)";
 
-lse (B,H,Q): float64.)";
+constexpr const char* transposed_doc = R"(Mᵀ y: vectors y (1|B,1|H,Q,F), F ≤ 256, to output (B,H,K,F), both float32.)";
+
+constexpr const char* largest_doc = R"(The k largest numbers of each row, by value or by magnitude, and their keys.
+
+values (B,H,Q,k), float32, and keys, int64: sorted, ties to the lower key; hidden keys have the number 0.
+k ≤ 64 and k ≤ K.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
@@ -419,14 +539,24 @@ NB_MODULE(_kernel, m) {
            "query"_a, "key"_a, nb::kw_only(), "scale"_a, "softcap"_a = 0.0, "start"_a = nb::none(),
            "stop"_a = nb::none(), "mask"_a = nb::none(), "bias"_a = nb::none(), "sinks"_a = nb::none());
   m.def("forward", &forward, "scores"_a, nb::kw_only(), "value"_a = nb::none(), "output"_a = nb::none(),
-        "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "top_values"_a = nb::none(),
-        "top_keys"_a = nb::none(), "isa"_a, "threads"_a, forward_doc);
-  m.def("pool", &pool, "scores"_a, nb::kw_only(), "lse"_a, "row_cells"_a, "column_cells"_a, "cells"_a, "largest"_a,
-        "isa"_a, "threads"_a, pool_doc);
-  m.def("tile", &tile, "scores"_a, nb::kw_only(), "lse"_a, "first_row"_a, "first_column"_a, "weights"_a, "isa"_a,
-        "threads"_a, tile_doc);
-  m.def("transposed", &transposed, "scores"_a, nb::kw_only(), "lse"_a, "vectors"_a, "output"_a, "isa"_a, "threads"_a,
+        "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
+        "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
+        forward_doc);
+  nb::class_<BoundFactor>(m, "Factor", factor_doc)
+      .def(nb::init<const Optional&, const Optional&, const std::string&>(), "query"_a = nb::none(),
+           "key"_a = nb::none(), "activation"_a = "");
+  nb::class_<BoundMap>(m, "Map", map_doc)
+      .def(nb::init<const BoundScores&, const Array&, const std::vector<BoundFactor>&, const Optional&>(), "scores"_a,
+           nb::kw_only(), "lse"_a, "factors"_a = std::vector<BoundFactor>(), "gram"_a = nb::none());
+  m.def("pool", &pool, "map"_a, nb::kw_only(), "row_cells"_a, "column_cells"_a, "cells"_a, "largest"_a, "isa"_a,
+        "threads"_a, pool_doc);
+  m.def("tile", &tile, "map"_a, nb::kw_only(), "first_row"_a, "first_column"_a, "numbers"_a, "isa"_a, "threads"_a,
+        tile_doc);
+  m.def("apply", &apply, "map"_a, nb::kw_only(), "vectors"_a, "output"_a, "isa"_a, "threads"_a, apply_doc);
+  m.def("transposed", &transposed, "map"_a, nb::kw_only(), "vectors"_a, "output"_a, "isa"_a, "threads"_a,
         transposed_doc);
+  m.def("largest", &largest, "map"_a, nb::kw_only(), "magnitude"_a, "values"_a, "keys"_a, "isa"_a, "threads"_a,
+        largest_doc);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",

@@ -52,7 +52,7 @@ def check(reading, target, model, y, rows):
     for layer, (weights, grad) in enumerate(layers):
         close(gradient(reading, target, layer).dense(), (weights * grad).clamp(min=0))
     expected = published(layers, len(reading.tokens))[rows].mean(0)
-    result = relevance(reading, target)
+    result = relevance(reading, target).tokens
     close(result, expected)
     own = torch.zeros(len(expected)).index_fill(0, torch.tensor(rows), 1 / len(rows))
     close(result - own, expected - own)  # what the layers add is much less than the token itself
@@ -120,7 +120,7 @@ def test_any_function_of_an_inner_layer(small, layer, token, number, power):
     model, reading = small
     target = Target.function(reading, lambda output: output.hidden[layer][token, number] ** power)
     if layer == 0:  # no attention comes before it
-        assert torch.equal(relevance(reading, target), torch.eye(6, dtype=torch.float64)[token])
+        assert torch.equal(relevance(reading, target).tokens, torch.eye(6, dtype=torch.float64)[token])
     else:
         check(reading, target, model, lambda out: out.hidden_states[layer][0, token, number] ** power, [token])
 
@@ -138,18 +138,18 @@ def test_the_native_encoder(tmp_path):
     target = Target.word(reading, "mat")
     for layer, (weights, grad) in enumerate(layers):
         close(gradient(reading, target, layer).dense(), (weights * grad).clamp(min=0), 1e-4)
-    close(relevance(reading, target), published(layers, len(reading.tokens))[rows].mean(0))
+    close(relevance(reading, target).tokens, published(layers, len(reading.tokens))[rows].mean(0))
 
 
 def test_frozen_parameters_and_every_mode():
     model, tokenizer = headed("LlamaForCausalLM", "llama")
     reading = regard.Lens((model, tokenizer)).read(TEXT)
-    expected = relevance(reading, Target.next_token(reading, 7))
+    expected = relevance(reading, Target.next_token(reading, 7)).tokens
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            assert torch.equal(relevance(reading, Target.next_token(reading, 7)), expected)
+            assert torch.equal(relevance(reading, Target.next_token(reading, 7)).tokens, expected)
     model.requires_grad_(False)
-    assert torch.allclose(relevance(reading, Target.next_token(reading, 7)), expected)
+    assert torch.allclose(relevance(reading, Target.next_token(reading, 7)).tokens, expected)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -189,12 +189,12 @@ def test_threads():
     model, tokenizer = bodied("bert")
     lens = regard.Lens((model, tokenizer))
     readings = [lens.read(text) for text in (TEXT, "unbelievable", "the mat", "Time flies like an arrow")]
-    expected = [relevance(reading, Target.sentence(reading)) for reading in readings]
+    expected = [relevance(reading, Target.sentence(reading)).tokens for reading in readings]
     results = [None] * len(readings)
 
     def work(n):
         for _ in range(5):
-            results[n] = relevance(readings[n], Target.sentence(readings[n]))
+            results[n] = relevance(readings[n], Target.sentence(readings[n])).tokens
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(len(readings))]
     for thread in threads:
@@ -222,4 +222,4 @@ def test_bad_input():
 def test_a_reading_of_a_folder(tmp_path):
     lens = regard.Lens(saved("gpt2", tmp_path))
     reading = lens.read(TEXT)
-    assert relevance(reading, Target.word(reading, "mat")).argmax() == 5
+    assert relevance(reading, Target.word(reading, "mat")).tokens.argmax() == 5

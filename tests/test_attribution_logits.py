@@ -16,6 +16,7 @@ SERVED = {
     "LlamaForCausalLM": ("llama", "model.norm", "mlp"),
     "Qwen3ForCausalLM": ("qwen3", "model.norm", "mlp"),
     "GPTNeoXForCausalLM": ("neox", "gpt_neox.final_layer_norm", "mlp"),
+    "DeepseekV3ForCausalLM": ("deepseek", "model.norm", "mlp"),
     "GptOssForCausalLM": ("gpt-oss", "model.norm", "mlp"),
 }
 served = pytest.mark.parametrize("kind", SERVED)
@@ -73,7 +74,7 @@ def test_all_parts_together_are_the_logit(kind):
     total = total + (output.hidden_states[0][0] * u).sum(-1)  # the embeddings
     assert len(parts) == reading.layers
     for layer, fed_forward in enumerate(parts.values()):
-        bias = reading.lens.model.projections[layer].output.bias
+        bias = reading.lens.model.surroundings[layer].output.bias
         constant = 0 if bias is None else (bias * u).sum(-1)
         total = total + logits(reading, target, layer).sum().sum(0) + constant + (fed_forward * u).sum(-1)
     actual = output.logits[0, :, CHANGE[0]] - output.logits[0, :, CHANGE[1]]
@@ -90,7 +91,7 @@ def test_every_pair_as_published(kind):
     u, _ = frozen(model, kind, parts["x"], table[CHANGE[0]] - table[CHANGE[1]])
     for layer, weights in enumerate(output.attentions):
         heads = weights.shape[1]
-        joined = reading.lens.model.projections[layer].output.weight
+        joined = reading.lens.model.surroundings[layer].output.weight
         joined = joined if "GPT2" in kind else joined.T  # Conv1D keeps the transpose
         values = reading.attention[layer].value
         values = values.repeat_interleave(heads // len(values), 0)
@@ -129,14 +130,14 @@ def refused(kind, name, match, **options):
 def test_refusals_name_the_module():
     refused("BertForMaskedLM", "bert", r"logits: BertForMaskedLM: its head \(lm_head\) is not a linear", position=2)
     refused("Gemma2ForCausalLM", "gemma2", r"logits: Gemma2ForCausalLM: its head")  # a softcap
-    refused("DeepseekV3ForCausalLM", "deepseek", r"layer 0: .* \(W_O\) of DeepseekV3DecoderLayer is not known")
+    refused("BertLMHeadModel", "bert", r"logits: BertLMHeadModel: its head")
 
 
 def test_a_layer_that_normalises_what_its_heads_give():
     model, tokenizer = headed("Gemma2ForCausalLM", "gemma2")
     model.config.final_logit_softcapping = None
     reading = regard.Lens((model, tokenizer)).read(TEXT)
-    with pytest.raises(ValueError, match=r"Gemma2DecoderLayer does not add the result of Linear \(W_O\)"):
+    with pytest.raises(ValueError, match=r"Gemma2DecoderLayer does not add the result of its Linear \(W_O\)"):
         logits(reading, Target.next_token(reading, 7), 0)
 
 

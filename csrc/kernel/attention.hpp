@@ -3,6 +3,10 @@
 // B batch; H query heads, G key/value heads, H a multiple of G; Q queries; K keys; D dim; E value dim.
 //
 //     s_ij = softcap(scale · q_i·k_j) + bias_ij      w_ij = exp(s_ij − lse_i)      output_i = Σ_j w_ij v_j
+//
+// A map of the weights, of which they are the simplest, is a matrix M that is never stored either:
+//
+//     M_ij = w_ij · Π φ(a_i·b_j)      or, over the heads,      M_ij = √(Σ_hh′ w^h_ij w^h′_ij G_j[h,h′]) · Π φ(a_i·b_j)
 
 #pragma once
 
@@ -54,35 +58,69 @@ struct Forward {
   Type output_type = Type::float32;  // the scores' type, or float32
   double* lse = nullptr;             // (B,H,Q)
   float* entropy = nullptr;          // (B,H,Q), in nats
-  float* distance = nullptr;         // (B,H,Q), Σ_j w_ij |i − j|
-  int64_t top = 0;                   // k: at most largest_top and K
-  float* top_values = nullptr;       // (B,H,Q,k), sorted, ties to the lower key
-  int64_t* top_keys = nullptr;       // (B,H,Q,k)
+  float* distance = nullptr;         // (B,H,Q), Σ_j w_ij |i − j|, with i counted from first_position
+  int64_t first_position = 0;
+  float* max_score = nullptr;   // (B,H,Q), the largest s_ij; −∞ where a row sees nothing
+  int64_t top = 0;              // k: at most largest_top and K
+  float* top_values = nullptr;  // (B,H,Q,k), sorted, ties to the lower key
+  int64_t* top_keys = nullptr;  // (B,H,Q,k)
 };
 
-// Weights gathered into cells: w_ij goes to cell (row_cells[i], column_cells[j]); −1 is left out.
+enum class Rectifier : int32_t { none, relu, absolute };
+
+// φ(a_i·b_j); or φ(a_i) or φ(b_j) alone, of width 1, where the other is null.
+struct Factor {
+  int64_t width = 1;           // F
+  Strided<const float> query;  // a (B,H,Q,F)
+  Strided<const float> key;    // b (B,H / key_repeat,K,F)
+  int64_t key_repeat = 1;      // query heads that share one b
+  Rectifier rectifier = Rectifier::none;
+};
+
+// A map, as a rule. With a Gram matrix for each key it has a single head, as its factors then have.
+struct Map {
+  const double* lse = nullptr;  // (B,H,Q)
+  const Factor* factors = nullptr;
+  int64_t count = 0;          // of the factors
+  Strided<const float> gram;  // G (B,K,H·H), its row the key; null where heads are not combined
+};
+
+// The numbers of a map gathered into cells: M_ij goes to cell (row_cells[i], column_cells[j]); −1 is left out.
 struct Pool {
-  const double* lse = nullptr;            // (B,H,Q)
   const int64_t* row_cells = nullptr;     // (Q)
   const int64_t* column_cells = nullptr;  // (K)
   int64_t rows = 0, columns = 0;
-  bool largest = false;     // the largest weight of a cell, not their sum
-  double* cells = nullptr;  // (B,H,rows,columns)
+  bool largest = false;     // the largest number of a cell, not their sum
+  double* cells = nullptr;  // (B,H,rows,columns); 0 where nothing goes
 };
 
-// Part of the matrix itself: rows first_row … + rows, columns first_column … + columns, of all heads.
+// Part of a map itself: rows first_row … + rows, columns first_column … + columns, of all heads.
 struct Tile {
-  const double* lse = nullptr;  // (B,H,Q)
   int64_t first_row = 0, rows = 0, first_column = 0, columns = 0;
-  float* weights = nullptr;  // (B,H,rows,columns)
+  float* numbers = nullptr;  // (B,H,rows,columns)
 };
 
-// wᵀ y for float32 y: (B,H,Q,F) to (B,H,K,F), both by query head.
+// M x for float32 x: (B,H / repeat,K,F) to (B,H,Q,F).
+struct Apply {
+  int64_t width = 0;             // F
+  Strided<const float> vectors;  // (B,H / repeat,K,F)
+  int64_t repeat = 1;            // query heads that share one x
+  float* output = nullptr;       // (B,H,Q,F)
+};
+
+// Mᵀ y for float32 y: (B,H,Q,F) to (B,H,K,F), both by query head.
 struct Transposed {
-  const double* lse = nullptr;   // (B,H,Q)
   int64_t width = 0;             // F
   Strided<const float> vectors;  // (B,H,Q,F)
   float* output = nullptr;       // (B,H,K,F)
+};
+
+// The largest numbers of each row of a map, and their keys; those of the keys that a row may not see are 0.
+struct Largest {
+  int64_t count = 0;        // k: at most largest_top and K
+  bool magnitude = false;   // by their sizes; the numbers keep their signs
+  float* values = nullptr;  // (B,H,Q,k), sorted, ties to the lower key
+  int64_t* keys = nullptr;  // (B,H,Q,k)
 };
 
 // Gradients in float32, contiguous, zeroed by the caller. delta_i = Σ_e grad_ie output_ie − (gradient of lse_i).
@@ -126,9 +164,11 @@ struct Linear {
 struct Kernel {
   const char* name;
   void (*forward)(const Scores&, const Forward&, int threads);
-  void (*pool)(const Scores&, const Pool&, int threads);
-  void (*tile)(const Scores&, const Tile&, int threads);
-  void (*transposed)(const Scores&, const Transposed&, int threads);
+  void (*pool)(const Scores&, const Map&, const Pool&, int threads);
+  void (*tile)(const Scores&, const Map&, const Tile&, int threads);
+  void (*apply)(const Scores&, const Map&, const Apply&, int threads);
+  void (*transposed)(const Scores&, const Map&, const Transposed&, int threads);
+  void (*largest)(const Scores&, const Map&, const Largest&, int threads);
   void (*backward)(const Scores&, const Backward&, int threads);
   void (*linear)(const Linear&, int threads);
   // W (outputs,inputs) of a type as `linear` reads it, in linear_size() floats.

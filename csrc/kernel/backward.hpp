@@ -1,5 +1,5 @@
-// Sums over the queries, a block of keys at a time: wᵀ y, and the gradients. The weights are recomputed from the scores
-// and the lse, and never leave the cache.
+// The gradients, a block of keys at a time. The weights are recomputed from the scores and the lse, and never leave the
+// cache.
 //
 //     dw_ij = do_i·v_j      ds_ij = w_ij (dw_ij − delta_i)      dv_j = Σ_i w_ij do_i
 //     dq_i = scale Σ_j ds_ij k_j      dk_j = scale Σ_i ds_ij q_i      (Dao et al. 2022, algorithm 4)
@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "apply.hpp"
 #include "attention.hpp"
 #include "memory.hpp"
 #include "pack.hpp"
@@ -18,10 +19,6 @@
 
 namespace regard::REGARD_ISA {
 namespace {
-
-constexpr int64_t short_rows = 96;  // rows of a block here: their weights and gradients are kept too
-// The stride of rows of weights; no power of two, or all elements of a column would share a line of the cache.
-constexpr int64_t line = block_keys + Float::width;
 
 // A block of keys, and the weights of rows for it.
 template <class Lane>
@@ -82,55 +79,6 @@ struct KeyBlock {
     }
   }
 };
-
-constexpr float ones[tile_rows] = {1, 1, 1, 1, 1, 1};
-
-// sums[j, …] += Σ_r left[r,j] · right[r, …] for the first `keys` columns of left.
-inline void accumulate_columns(const float* left, const float* right, int64_t rows, int64_t keys, float* sums,
-                               int64_t width) {
-  for (int64_t j = 0; j < keys; j += tile_rows) {
-    with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, keys - j)), [&]<int n>() {
-      accumulate<Single, n>(Left{left + j, 1, line}, Right{right, width}, rows, ones, sums + j * width, width, width);
-    });
-  }
-}
-
-template <class Lane>
-void transposed_in(const Scores& s, const Transposed& t, int threads) {
-  const int64_t pairs = s.batch * s.heads, width = round_up(t.width, Float::width);
-  const int64_t blocks = (s.keys + block_keys - 1) / block_keys;
-  if (t.width == 0) return;
-  for_each(pairs * blocks, threads, [&](int64_t item) {
-    const int64_t pair = item % pairs, first = item / pairs * block_keys, known = minimum(block_keys, s.keys - first);
-    const HeadGroup group = head_group(s, pair, 1);
-    KeyBlock<Lane> block(s);
-    float* memory = thread_memory(block.size() + short_rows * (line + width) + block_keys * width);
-    float *weights = memory + block.size(), *vectors = weights + short_rows * line,
-          *sums = vectors + short_rows * width;
-    block.load_keys(group, first, known, memory);
-    __builtin_memset(sums, 0, block_keys * width * sizeof(float));
-    for (int64_t row = 0; row < s.queries; row += short_rows) {
-      const int64_t count = minimum(short_rows, s.queries - row);
-      if (!block.load_rows(group, row, count, first, known)) continue;
-      block.compute_weights(group, count, first, known, t.lse, memory, weights);
-      const float* from =
-          t.vectors.data + group.batch * t.vectors.batch + group.first_head * t.vectors.head + row * t.vectors.row;
-      if (pack_values<Single>(from, Type::float32, t.vectors.row, count, t.width, vectors, width)) {
-        accumulate_columns(weights, vectors, count, known, sums, width);
-        continue;
-      }
-      for (int64_t r = 0; r < count; r++) {  // a value that is not finite reaches only the keys that get weight of it
-        for (int64_t j = 0; j < known; j++) {
-          const float weight = weights[r * line + j];
-          for (int64_t e = 0; e < t.width && weight != 0; e++) sums[j * width + e] += weight * vectors[r * width + e];
-        }
-      }
-    }
-    for (int64_t j = 0; j < known; j++) {
-      __builtin_memcpy(t.output + (pair * s.keys + first + j) * t.width, sums + j * width, t.width * sizeof(float));
-    }
-  });
-}
 
 inline void zero_nonfinite(float* x, int64_t count) {
   for (int64_t i = 0; i < count; i++) x[i] = x[i] - x[i] == 0 ? x[i] : 0;

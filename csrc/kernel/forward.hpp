@@ -10,6 +10,7 @@
 #include "memory.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
+#include "ranks.hpp"
 #include "rows.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
@@ -25,75 +26,6 @@ struct State {
   float max = -infinity;
   double sum = 0, others = 0, entropy = 0, distance = 0;  // entropy: the weight times (score − max)
 };
-
-// A score and its key as a single number, ordered by score and, for equal scores, by key, the lower first. 0 is less
-// than all of them.
-using Rank = uint64_t;
-
-inline Rank rank(float score, int64_t key) {
-  uint32_t bits;
-  score += 0.0f;  // −0 equals 0
-  __builtin_memcpy(&bits, &score, 4);
-  bits = bits >> 31 ? ~bits : bits | uint32_t(1) << 31;
-  return Rank(bits) << 32 | uint32_t(~key);
-}
-inline float score_of(Rank rank) {
-  uint32_t bits = uint32_t(rank >> 32);
-  bits = bits >> 31 ? bits & ~(uint32_t(1) << 31) : ~bits;
-  float score;
-  __builtin_memcpy(&score, &bits, 4);
-  return score;
-}
-inline int64_t key_of(Rank rank) { return uint32_t(~rank); }
-
-// Inserts into a descending list of a multiple of eight, whose last number is dropped. Place i becomes the larger of
-// what it held and the smaller of the newcomer and what place i − 1 held: without branches, which would be
-// mispredicted.
-inline void insert(Rank newcomer, Rank* list, int64_t count) {
-  using Eight = Rank __attribute__((vector_size(64), aligned(8)));
-  for (int64_t i = count - 8; i >= 0; i -= 8) {
-    Eight current = *reinterpret_cast<Eight*>(list + i);
-    Eight before = __builtin_shufflevector(current, current, 0, 0, 1, 2, 3, 4, 5, 6);
-    before[0] = i > 0 ? list[i - 1] : ~Rank(0);
-    before = before < newcomer ? before : newcomer;
-    *reinterpret_cast<Eight*>(list + i) = current > before ? current : before;
-  }
-}
-
-// A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
-inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
-  if (count > Float::width) return -infinity;
-  Float lanes = load(score + keys.from);
-  for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
-  float maxima[Float::width], bound = infinity;
-  store(maxima, lanes);
-  for (float score : maxima) {
-    if (__builtin_popcount(greater(lanes, broadcast(score))) < count) bound = minimum(bound, score);
-  }
-  return bound;
-}
-
-// Inserts the keys first + keys.from …, whose largest score is `top`, into the list where they belong.
-inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
-                       int64_t capacity) {
-  const bool full = list[count - 1] != 0;
-  float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
-  if (full && top <= limit) return;
-  if (!full)
-    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // slightly lower, because scores that equal it belong too
-  for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
-    uint64_t bits = 0;
-    for (int64_t i = 0; i < panel_keys; i += Float::width) {
-      bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
-    }
-    if (!bits) continue;
-    for (; bits; bits &= bits - 1) {
-      const int64_t key = j + __builtin_ctzll(bits);
-      insert(rank(score[key], first + key), list, capacity);
-    }
-    if (list[count - 1]) limit = maximum(limit, score_of(list[count - 1]));
-  }
-}
 
 // The states of the rows of a block, and their arrays.
 struct Accumulated {
@@ -210,7 +142,7 @@ struct Pass {
       if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
-      const float position = float(rows[i].query - first), level = reference_score(max[i]);
+      const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
       if (f.distance) {
         f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
                   : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
@@ -311,6 +243,7 @@ struct Pass {
       const double entropy = share * (state.sum * (log_sum + (lse - alone)) - state.entropy * unit);
       f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }
+    if (f.max_score) f.max_score[index] = state.sum == state.sum ? float(state.max * unit) : float(state.sum);
     if (f.distance) f.distance[index] = float(share * state.distance);
     if (f.top) {
       const Rank* largest = sofar.largest + r * capacity;
@@ -343,17 +276,6 @@ struct Pass {
   static double log_add_exp(double a, double b) {
     const double larger = maximum(a, b), less = a > b ? b : a;
     return less == -infinity || larger == infinity ? larger : larger + __builtin_log1p(__builtin_exp(less - larger));
-  }
-
-  // Where a row sees fewer than k keys, the first keys that are not listed follow.
-  static int64_t first_unranked_key(const Rank* largest, int64_t k) {
-    int64_t ranked = 0, key = 0;
-    while (largest[ranked]) ranked++;
-    for (int64_t missing = k - ranked;; key++) {
-      bool listed = false;
-      for (int64_t i = 0; i < ranked; i++) listed = listed || key_of(largest[i]) == key;
-      if (!listed && missing-- == 0) return key;
-    }
   }
 };
 

@@ -6,9 +6,11 @@
 
 #include <cstdint>
 
+#include "apply.hpp"
 #include "attention.hpp"
 #include "backward.hpp"
 #include "forward.hpp"
+#include "largest.hpp"
 #include "linear.hpp"
 #include "memory.hpp"
 #include "pack.hpp"
@@ -39,14 +41,20 @@ void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
 void forward(const Scores& s, const Forward& f, int threads) {
   with_lane(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
 }
-void pool(const Scores& s, const Pool& c, int threads) {
-  with_lane(s, [&]<class Lane>() { pool_in<Lane>(s, c, threads_for(s, threads)); });
+void pool(const Scores& s, const Map& m, const Pool& c, int threads) {
+  with_lane(s, [&]<class Lane>() { pool_in<Lane>(s, m, c, threads_for(s, threads)); });
 }
-void tile(const Scores& s, const Tile& t, int threads) {
-  with_lane(s, [&]<class Lane>() { tile_in<Lane>(s, t, threads_for(s, threads)); });
+void tile(const Scores& s, const Map& m, const Tile& t, int threads) {
+  with_lane(s, [&]<class Lane>() { tile_in<Lane>(s, m, t, threads_for(s, threads)); });
 }
-void transposed(const Scores& s, const Transposed& t, int threads) {
-  with_lane(s, [&]<class Lane>() { transposed_in<Lane>(s, t, threads_for(s, threads)); });
+void apply(const Scores& s, const Map& m, const Apply& a, int threads) {
+  with_lane(s, [&]<class Lane>() { apply_in<Lane>(s, m, a, threads_for(s, threads)); });
+}
+void transposed(const Scores& s, const Map& m, const Transposed& t, int threads) {
+  with_lane(s, [&]<class Lane>() { transposed_in<Lane>(s, m, t, threads_for(s, threads)); });
+}
+void largest(const Scores& s, const Map& m, const Largest& l, int threads) {
+  with_lane(s, [&]<class Lane>() { largest_in<Lane>(s, m, l, threads_for(s, threads)); });
 }
 void backward(const Scores& s, const Backward& b, int threads) {
   with_lane(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
@@ -76,9 +84,9 @@ void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight,
 #define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
-const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::pool,
-                                              REGARD_ISA::tile,        REGARD_ISA::transposed,  REGARD_ISA::backward,
-                                              REGARD_ISA::linear,      REGARD_ISA::pack_linear, REGARD_ISA::linear_size,
-                                              REGARD_ISA::flops,       REGARD_ISA::bytes};
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){
+    REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward, REGARD_ISA::pool,     REGARD_ISA::tile,   REGARD_ISA::apply,
+    REGARD_ISA::transposed,  REGARD_ISA::largest, REGARD_ISA::backward, REGARD_ISA::linear, REGARD_ISA::pack_linear,
+    REGARD_ISA::linear_size, REGARD_ISA::flops,   REGARD_ISA::bytes};
 
 }  // namespace regard

@@ -1,50 +1,29 @@
-// The weights, recomputed from scores and lse: tiles of the matrix, and the matrix pooled into cells.
+// The numbers of a map gathered into cells: their sums, or the largest.
 
 #pragma once
 
 #include <cstdint>
 
 #include "attention.hpp"
+#include "map.hpp"
 #include "memory.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
 #include "simd.hpp"
-#include "small_query.hpp"
 
 namespace regard::REGARD_ISA {
 namespace {
 
-template <class Lane>
-void tile_in(const Scores& s, const Tile& t, int threads) {
-  const Blocks<Lane> blocks{s, is_small_query(s)};
-  const auto [count, block] = RowBlocks(t.rows);
-  const int64_t pairs = s.batch * s.heads;
-  if (t.columns == 0) return;
-  for_each(count * pairs, threads, [&](int64_t item) {
-    const int64_t pair = item % pairs, first_row = item / pairs * block, rows = minimum(block, t.rows - first_row);
-    if (rows <= 0) return;
-    const HeadGroup group = head_group(s, pair, 1);
-    float* weights = t.weights + (pair * t.rows + first_row) * t.columns;
-    __builtin_memset(weights, 0, rows * t.columns * sizeof(float));
-    const double* lse = t.lse + pair * s.queries + t.first_row + first_row;
-    const Range columns{t.first_column, t.first_column + t.columns};
-    blocks.visit(
-        group, t.first_row + first_row, rows, columns, thread_memory(blocks.size()), [](int64_t, int64_t) {},
-        [&]<int n>(const Scored& tile) {
-          const Range keys{tile.keys.from, minimum(tile.keys.to, tile.known)};
-          for (int r = 0; r < n; r++) {
-            float* score = tile.scores + r * block_keys;
-            weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
-            float* to = weights + (tile.at + r) * t.columns + tile.first - t.first_column;
-            __builtin_memcpy(to + keys.from, score + keys.from, (keys.to - keys.from) * sizeof(float));
-          }
-        });
-  });
-}
-
 // The larger of two numbers; nan if either is nan.
 inline double larger_or_nan(double a, double b) { return b > a || b != b ? b : a; }
+
+// What a cell holds before anything goes there.
+inline double nothing(const Pool& c) { return c.largest ? -double(infinity) : 0; }
+
+inline void gather(const Pool& c, double& cell, double number) {
+  cell = c.largest ? larger_or_nan(cell, number) : cell + number;
+}
 
 // Consecutive rows of a cell are added up key by key, and only then into the columns of cells.
 struct Column {
@@ -59,20 +38,19 @@ struct Column {
   void begin(int64_t first_key) {
     flush();
     first = first_key;
-    for (float& sum : sums) sum = 0;
+    for (float& sum : sums) sum = float(nothing(c));
   }
 
-  void add(int64_t row_cells, const float* weights, Range keys, int64_t known) {
+  void add(int64_t row_cells, const float* numbers, Range keys, int64_t known) {
     if (row_cells != cell) flush();
     cell = row_cells;
     if (cell < 0) return;
     filled = {minimum(filled.from, keys.from), maximum(filled.to, minimum(keys.to, known))};
+    const Float infinite = broadcast(infinity);
     for (int64_t j = keys.from; j < keys.to; j += Float::width) {
-      const Float so_far = load(sums + j), weight = load(weights + j);
-      if (!c.largest)
-        store(sums + j, so_far + weight);
-      else
-        store(sums + j, multiply_add(so_far, broadcast(0.0f), larger(so_far, weight)));  // nan if either is nan
+      const Float so_far = load(sums + j), number = load(numbers + j);
+      store(sums + j, c.largest ? where_at_most(so_far, infinite, larger(so_far, number), so_far)  // nan stays nan
+                                : so_far + number);
     }
   }
 
@@ -81,74 +59,111 @@ struct Column {
     double* row = cells + (cell - first_cell) * c.columns;
     for (int64_t j = filled.from; j < filled.to;) {  // a run of columns of one cell at a time
       const int64_t column = c.column_cells[first + j];
-      double gathered = 0;
+      double gathered = nothing(c);
       do {
-        gathered = c.largest ? larger_or_nan(gathered, sums[j]) : gathered + sums[j];
-        sums[j++] = 0;
+        gather(c, gathered, sums[j]);
+        sums[j++] = float(nothing(c));
       } while (j < filled.to && c.column_cells[first + j] == column);
-      if (column >= 0) row[column] = c.largest ? larger_or_nan(row[column], gathered) : row[column] + gathered;
+      if (column >= 0) gather(c, row[column], gathered);
     }
     filled = {block_keys, 0};
   }
 };
 
-template <class Lane>
-void pool_in(const Scores& s, const Pool& c, int threads) {
-  const Blocks<Lane> blocks{s, is_small_query(s)};
-  const int64_t pairs = s.batch * s.heads, size = c.rows * c.columns;
-  if (pairs == 0 || size == 0) return;
-
-  // Bands of rows run in parallel, each with its own cells, from the smallest of its row cells to the largest; these
-  // are added up in order, so that the bits do not depend on the number of threads. Too much memory: a single band.
-  constexpr int64_t largest_bands = 16, largest_memory = int64_t(1) << 24;
-  const auto [wanted, wanted_rows] = RowBlocks(s.queries, maximum((s.queries * pairs + 31) / 32, block_rows));
-  int64_t bands = maximum<int64_t>(1, minimum(wanted, largest_bands)),
-          band = round_up((s.queries + bands - 1) / bands, tile_rows);
-  int64_t lowest[largest_bands], offset[largest_bands + 1] = {};
-  for (int64_t n = 0; n < bands; n++) {
-    int64_t low = c.rows, high = 0;
-    for (int64_t r = n * band; r < minimum(s.queries, (n + 1) * band); r++) {
-      if (c.row_cells[r] >= 0) low = minimum(low, c.row_cells[r]), high = maximum(high, c.row_cells[r] + 1);
-    }
-    lowest[n] = low, offset[n + 1] = offset[n] + maximum<int64_t>(0, high - low) * c.columns;
+// The largest number of a cell is at least 0 where a pair of it is hidden, and 0 where it has no pairs. A cell has a
+// pair beyond the spans, which no tile needs to hold, if any row of it starts after the first of its keys, or stops
+// before the last.
+inline void include_hidden(const Scores& s, const Pool& c, int64_t batch, int64_t heads, double* cells) {
+  Memory memory(4 * (2 * c.rows + 2 * c.columns));
+  auto* start = reinterpret_cast<int64_t*>(memory.data);  // the last start of a row of each cell, and the first stop
+  int64_t *stop = start + c.rows, *first = stop + c.rows, *last = first + c.columns;
+  for (int64_t r = 0; r < c.rows; r++) start[r] = -1, stop[r] = INT64_MAX;
+  for (int64_t column = 0; column < c.columns; column++) first[column] = INT64_MAX, last[column] = -1;
+  for (int64_t i = 0; i < s.queries; i++) {
+    const int64_t r = c.row_cells[i];
+    if (r < 0) continue;
+    const Row row = row_of(s, HeadGroup{batch, 0, 0, 1}, i);
+    const bool empty = row.start >= row.stop;
+    start[r] = maximum(start[r], empty ? s.keys : row.start), stop[r] = minimum(stop[r], empty ? 0 : row.stop);
   }
-  const bool apart = bands > 1 && pairs * offset[bands] <= largest_memory;
-  if (!apart) bands = 1, band = s.queries;
-  Memory partial(apart ? 2 * pairs * offset[bands] : 0);
-  auto* own = reinterpret_cast<double*>(partial.data);
+  for (int64_t j = 0; j < s.keys; j++) {
+    const int64_t column = c.column_cells[j];
+    if (column >= 0) first[column] = minimum(first[column], j), last[column] = j;
+  }
+  for (int64_t n = 0; n < heads * c.rows; n++) {
+    const int64_t r = n % c.rows;
+    for (int64_t column = 0; column < c.columns; column++) {
+      double& cell = cells[n * c.columns + column];
+      if (start[r] < 0 || last[column] < 0)
+        cell = 0;
+      else if (first[column] < start[r] || last[column] >= stop[r])
+        cell = larger_or_nan(0, cell);
+    }
+  }
+}
 
-  for_each(pairs * bands, threads, [&](int64_t item) {
-    const int64_t pair = item % pairs, at = bands - 1 - item / pairs;
-    double* cells = apart ? own + pair * offset[bands] + offset[at] : c.cells + pair * size;
-    __builtin_memset(cells, 0, (apart ? offset[at + 1] - offset[at] : size) * sizeof(double));
-    Column column(c, cells, apart ? lowest[at] : 0);
-    for (int64_t row = at * band; row < minimum(s.queries, (at + 1) * band); row += block_rows) {
-      const int64_t rows = minimum(block_rows, minimum(s.queries, (at + 1) * band) - row);
-      const double* lse = c.lse + pair * s.queries + row;
-      blocks.visit(
-          head_group(s, pair, 1), row, rows, {0, s.keys}, thread_memory(blocks.size()),
+// Bands of rows run in parallel, each with its own cells, from the smallest of its row cells to the largest; these are
+// added up in order, so that the bits do not depend on the number of threads. Too much memory: a single band.
+struct Bands {
+  static constexpr int64_t largest_count = 16, largest_memory = int64_t(1) << 24;
+  int64_t count, rows;
+  int64_t lowest[largest_count], offset[largest_count + 1] = {};  // the first row cell, and where its cells begin
+  bool apart;
+
+  Bands(const Scores& s, const Pool& c, int64_t pairs) {
+    const auto [wanted, wanted_rows] = RowBlocks(s.queries, maximum((s.queries * pairs + 31) / 32, block_rows));
+    count = maximum<int64_t>(1, minimum(wanted, largest_count)),
+    rows = round_up((s.queries + count - 1) / count, tile_rows);
+    for (int64_t n = 0; n < count; n++) {
+      int64_t low = c.rows, high = 0;
+      for (int64_t r = n * rows; r < minimum(s.queries, (n + 1) * rows); r++) {
+        if (c.row_cells[r] >= 0) low = minimum(low, c.row_cells[r]), high = maximum(high, c.row_cells[r] + 1);
+      }
+      lowest[n] = low, offset[n + 1] = offset[n] + maximum<int64_t>(0, high - low) * c.columns;
+    }
+    apart = count > 1 && pairs * offset[count] <= largest_memory;
+    if (!apart) count = 1, rows = s.queries;
+  }
+};
+
+template <class Lane>
+void pool_in(const Scores& s, const Map& m, const Pool& c, int threads) {
+  const Tiles<Lane> tiles{s, m};
+  const int64_t pairs = tiles.pairs(), size = c.rows * c.columns;
+  if (pairs == 0 || size == 0) return;
+  const Bands bands(s, c, pairs);
+  const int64_t band_cells = bands.offset[bands.apart ? bands.count : 0];
+  Memory partial(2 * pairs * band_cells);
+  auto* own = reinterpret_cast<double*>(partial.data);
+  for_each(pairs * bands.count, threads, [&](int64_t item) {
+    const int64_t pair = item % pairs, at = bands.count - 1 - item / pairs;
+    double* cells = bands.apart ? own + pair * band_cells + bands.offset[at] : c.cells + pair * size;
+    const int64_t count = bands.apart ? bands.offset[at + 1] - bands.offset[at] : size;
+    for (int64_t i = 0; i < count; i++) cells[i] = nothing(c);
+    Column column(c, cells, bands.apart ? bands.lowest[at] : 0);
+    const int64_t end = minimum(s.queries, (at + 1) * bands.rows);
+    for (int64_t row = at * bands.rows; row < end; row += block_rows) {
+      tiles.visit(
+          pair, row, minimum(block_rows, end - row), {0, s.keys}, thread_memory(tiles.size()),
           [&](int64_t first, int64_t) { column.begin(first); },
           [&]<int n>(const Scored& tile) {
-            for (int r = 0; r < n; r++) {
-              float* score = tile.scores + r * block_keys;
-              weigh(score, tile.keys, to_powers(s), lse[tile.at + r]);
-              column.add(c.row_cells[tile.rows[r].query], score, tile.keys, tile.known);
-            }
+            for (int r = 0; r < n; r++)
+              column.add(c.row_cells[tile.rows[r].query], tile.scores + r * block_keys, tile.keys, tile.known);
           });
       column.flush();
     }
   });
-  if (!apart) return;
-  for_each(pairs, threads, [&](int64_t pair) {
-    __builtin_memset(c.cells + pair * size, 0, size * sizeof(double));
-    for (int64_t at = 0; at < bands; at++) {
-      const double* from = own + pair * offset[bands] + offset[at];
-      double* to = c.cells + pair * size + lowest[at] * c.columns;
-      for (int64_t i = 0; i < offset[at + 1] - offset[at]; i++) {
-        to[i] = c.largest ? larger_or_nan(to[i], from[i]) : to[i] + from[i];
-      }
+  for_each(bands.apart ? pairs : 0, threads, [&](int64_t pair) {
+    for (int64_t i = 0; i < size; i++) c.cells[pair * size + i] = nothing(c);
+    for (int64_t at = 0; at < bands.count; at++) {
+      const double* from = own + pair * band_cells + bands.offset[at];
+      double* to = c.cells + pair * size + bands.lowest[at] * c.columns;
+      for (int64_t i = 0; i < bands.offset[at + 1] - bands.offset[at]; i++) gather(c, to[i], from[i]);
     }
   });
+  if (!c.largest) return;
+  for_each(s.batch, threads,
+           [&](int64_t batch) { include_hidden(s, c, batch, tiles.heads(), c.cells + batch * tiles.heads() * size); });
 }
 
 }  // namespace

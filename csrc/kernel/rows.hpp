@@ -200,57 +200,85 @@ struct Scored {
   float* top;     // the largest of each row
 };
 
-// Visits all scores of `count` rows and a range of keys, tile by tile: for each block of keys that any row may see it
-// calls prepare(first, count), then visit.operator()<rows>(tile) for its rows.
+// The rows of a block, and what they may see of a range of keys.
+inline void load_rows(const Scores& s, const HeadGroup& group, int64_t first_row, int64_t count, Range keys,
+                      Row* rows) {
+  for (int64_t r = 0; r < count; r++) {
+    rows[r] = row_of(s, group, first_row + r);
+    rows[r].start = maximum(rows[r].start, keys.from), rows[r].stop = minimum(rows[r].stop, keys.to);
+  }
+}
+
+// Visits all that rows may see, tile by tile: for each block of `step` keys that any row of a run may see it calls
+// prepare(first, known), then visit.operator()<n>(r, first, known, keys) for n rows from number r on.
+template <class Prepare, class Visit>
+inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& prepare, Visit&& visit) {
+  for (int64_t from = 0, to; from < count; from = to) {
+    to = segment_end(rows, from, count);
+    const Range seen = key_range(rows + from, to - from);
+    for (int64_t first = seen.from; first < seen.to; first += step) {
+      const int64_t known = minimum(step, seen.to - first);
+      prepare(first, known);
+      for (int64_t r = from; r < to; r += tile_rows) {
+        with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, to - r)), [&]<int n>() {
+          Range keys = key_range(rows + r, n);
+          keys.from = maximum<int64_t>(0, keys.from - first) / panel_keys * panel_keys;
+          keys.to = minimum(round_up(known, panel_keys), round_up(keys.to - first, panel_keys));
+          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, keys);
+        });
+      }
+    }
+  }
+}
+
+// The queries and keys of one head group, packed or, for a small query, the keys where they lie.
 template <class Lane>
 struct Blocks {
   const Scores& s;
-  bool direct;                            // a small query reads keys where they lie
-  int64_t lanes = lanes_of<Lane>(s.dim);  // of a query or key
+  bool direct;                                                              // a small query reads keys where they lie
+  int64_t lanes = lanes_of<Lane>(s.dim);                                    // of a query or key
+  int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
 
   int64_t panels_at() const { return block_rows * lanes; }
   int64_t staging_at() const { return panels_at() + block_keys * lanes; }
-  int64_t size() const { return round_up(staging_at() + Float::width * round_up(lanes, Float::width), 16); }
+  int64_t staging_size() const { return Float::width * round_up(lanes, Float::width); }
+  int64_t size() const { return round_up(staging_at() + staging_size(), 16); }
 
+  void pack_query(int64_t batch, const Row& row, float* to) const {
+    const int64_t offset = batch * s.query.batch + row.head * s.query.head + row.query * s.query.row;
+    const char* from = at(s.query.data, s.type, offset);
+    direct ? pack_small_query(from, s.type, s.dim, to) : pack_row<Lane>(from, s.type, s.dim, to, lanes);
+  }
+
+  Keys load_keys(int64_t batch, int64_t key_head, int64_t first, int64_t known, float* panels, float* staging) const {
+    const char* from = at(s.key.data, s.type, batch * s.key.batch + key_head * s.key.head + first * s.key.row);
+    if (direct) return {panels, from};
+    pack_panels<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
+    return {panels, nullptr};
+  }
+
+  // Visits all scores of `count` rows and a range of keys: for each block of keys it calls prepare(first, known), then
+  // visit.operator()<rows>(tile).
   template <class Prepare, class Visit>
   void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
-    const int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
-    float *query = memory, *panels = memory + panels_at(), *staging = memory + staging_at();
-    for (int64_t r = 0; r < count; r++) {
-      rows[r] = row_of(s, group, first_row + r);
-      const int64_t offset = group.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
-      if (direct)
-        pack_small_query(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes);
-      else
-        pack_row<Lane>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * query_lanes, lanes);
-      rows[r].start = maximum(rows[r].start, keys.from), rows[r].stop = minimum(rows[r].stop, keys.to);
-    }
-    for (int64_t from = 0, to; from < count; from = to) {
-      to = segment_end(rows, from, count);
-      const Range seen = key_range(rows + from, to - from);
-      for (int64_t first = seen.from; first < seen.to; first += block_keys) {
-        const int64_t known = minimum(block_keys, seen.to - first);
-        const int64_t key = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
-        const char* key_data = at(s.key.data, s.type, key);
-        if (!direct) pack_panels<Lane>(key_data, s.type, s.key.row, known, s.dim, panels, staging);
-        prepare(first, known);
-        for (int64_t r = from; r < to; r += tile_rows) {
-          with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, to - r)), [&]<int n>() {
-            Range tile_keys = key_range(rows + r, n);
-            tile_keys.from = maximum<int64_t>(0, tile_keys.from - first) / panel_keys * panel_keys;
-            tile_keys.to = minimum(round_up(known, panel_keys), round_up(tile_keys.to - first, panel_keys));
-            if (tile_keys.from >= tile_keys.to) return;
-            alignas(64) float scores[tile_rows * block_keys];
-            float top[tile_rows];
-            score<Lane, n>(s, group.batch, rows + r, query + r * query_lanes, lanes,
-                           Keys{panels, direct ? key_data : nullptr}, first, known, tile_keys, scores, block_keys, top);
-            visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
-          });
-        }
-      }
-    }
+    load_rows(s, group, first_row, count, keys, rows);
+    for (int64_t r = 0; r < count; r++) pack_query(group.batch, rows[r], memory + r * query_lanes);
+    Keys loaded{};
+    visit_tiles(
+        rows, count, block_keys,
+        [&](int64_t first, int64_t known) {
+          loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
+          prepare(first, known);
+        },
+        [&]<int n>(int64_t r, int64_t first, int64_t known, Range tile_keys) {
+          alignas(64) float scores[tile_rows * block_keys];
+          float top[tile_rows];
+          score<Lane, n>(s, group.batch, rows + r, memory + r * query_lanes, lanes, loaded, first, known, tile_keys,
+                         scores, block_keys, top);
+          visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
+        });
   }
 };
 

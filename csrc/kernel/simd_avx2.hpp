@@ -27,6 +27,7 @@ inline Float operator-(Float a, Float b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Float operator*(Float a, Float b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Float operator/(Float a, Float b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline Float multiply_add(Float a, Float b, Float c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Float square_root(Float a) { return {_mm256_sqrt_ps(a.v)}; }
 inline Float absolute(Float a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline Float larger(Float a, Float b) { return {_mm256_max_ps(a.v, b.v)}; }
 

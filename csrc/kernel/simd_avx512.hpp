@@ -29,6 +29,7 @@ inline Float operator/(Float a, Float b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Float multiply_add(Float a, Float b, Float c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }  // a·b + c, once rounded
+inline Float square_root(Float a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Float absolute(Float a) { return {_mm512_abs_ps(a.v)}; }
 
 // The larger; b where either is nan.

@@ -27,6 +27,7 @@ inline Float operator-(Float a, Float b) { return {vsubq_f32(a.v, b.v)}; }
 inline Float operator*(Float a, Float b) { return {vmulq_f32(a.v, b.v)}; }
 inline Float operator/(Float a, Float b) { return {vdivq_f32(a.v, b.v)}; }
 inline Float multiply_add(Float a, Float b, Float c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+inline Float square_root(Float a) { return {vsqrtq_f32(a.v)}; }
 inline Float absolute(Float a) { return {vabsq_f32(a.v)}; }
 inline Float larger(Float a, Float b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
 

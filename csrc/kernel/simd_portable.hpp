@@ -39,6 +39,9 @@ inline Bits bits_of(Float a) { return (Bits)a.v; }
 inline Float of_bits(Bits a) { return {(Floats)a}; }
 inline Bits choose(Bits where, Bits a, Bits b) { return (where & a) | (~where & b); }
 
+inline Float square_root(Float a) {
+  return {Floats{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}};
+}
 inline Float absolute(Float a) { return of_bits(bits_of(a) & 0x7fffffffu); }
 inline Float larger(Float a, Float b) { return of_bits(choose((Bits)(a.v > b.v), bits_of(a), bits_of(b))); }
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {

@@ -102,6 +102,8 @@ int64_t make_broadcast(Random& random, Broadcast<T>& x, const Scores& s) {
   return count;
 }
 
+constexpr double exact = 3e-5;  // of what is computed in float32 throughout
+
 // One set of shapes and options, and what it must come to.
 struct Case {
   Random random;
@@ -111,6 +113,11 @@ struct Case {
   Array query_memory, key_memory, value_memory, start_memory, stop_memory, mask_memory, bias_memory, sinks_memory;
   std::unique_ptr<naive::Dense> dense;
   Array lse;  // (B,H,Q)
+  Map map;    // of the weights
+  std::vector<Factor> factors;
+  std::vector<Array> map_memory;
+  std::unique_ptr<naive::DenseMap> numbers;
+  bool finite_factors = true;
 
   explicit Case(int64_t seed) : random{std::mt19937_64(uint64_t(seed))} {
     choose_shape();
@@ -123,11 +130,23 @@ struct Case {
     dense = std::make_unique<naive::Dense>(s);
     lse = Array(random, rows(), sizeof(double));
     std::copy(dense->lse.begin(), dense->lse.end(), lse.as<double>());
+    choose_map();
+    numbers = std::make_unique<naive::DenseMap>(s, map, *dense, exact);
   }
 
   bool finite = true;  // all the numbers
 
   int64_t rows() const { return s.batch * s.heads * s.queries; }
+  int64_t map_rows() const { return s.batch * numbers->heads * s.queries; }
+  // Of all that went into a number of the map.
+  double largest_weight(int64_t row, int64_t j) const {
+    if (!map.gram.data) return dense->weights[row * s.keys + j];
+    double largest = 0;
+    for (int64_t h = 0; h < s.heads; h++)
+      largest = std::max(largest,
+                         dense->weights[((row / s.queries * s.heads + h) * s.queries + row % s.queries) * s.keys + j]);
+    return largest;
+  }
   bool any_bias() const { return s.bias.data != nullptr; }
 
   std::string text() const {
@@ -135,7 +154,9 @@ struct Case {
     return "B" + n(s.batch) + " H" + n(s.heads) + " G" + n(s.groups) + " Q" + n(s.queries) + " K" + n(s.keys) + " D" +
            n(s.dim) + " E" + n(value_dim) + " type " + n(int64_t(s.type)) + " scale " + std::to_string(s.scale) +
            (s.start ? " spans" : "") + (s.mask.data ? " mask" : "") + (any_bias() ? " bias" : "") +
-           (s.sinks ? " sinks" : "") + (s.softcap != 0 ? " softcap" : "") + (finite ? "" : " not finite");
+           (s.sinks ? " sinks" : "") + (s.softcap != 0 ? " softcap" : "") +
+           (finite && finite_factors ? "" : " not finite") + (map.gram.data ? " gram" : "") + " factors " +
+           n(map.count);
   }
 
  private:
@@ -194,6 +215,58 @@ struct Case {
     }
   }
 
+  // Numbers for a map; a few of them not finite.
+  Strided<const float> map_numbers(int64_t heads, int64_t rows, int64_t width) {
+    Strided<const void> x;
+    map_memory.push_back(make_strided(random, x, Type::float32, s.batch, heads, rows, width));
+    if (random.chance(0.1) && map_memory.back().bytes > 0) {
+      const int64_t at = random.below(map_memory.back().bytes / 4);
+      map_memory.back().as<float>()[at] = random.one_of({float(NAN), INFINITY, -INFINITY});
+      finite_factors = false;
+    }
+    return {static_cast<const float*>(x.data), x.batch, x.head, x.row};
+  }
+
+  // The weights themselves, or times factors, or combined over the heads.
+  void choose_map() {
+    map.lse = lse.as<double>();
+    const bool combined = random.chance(0.3);
+    const int64_t heads = combined ? 1 : s.heads, groups = combined ? 1 : s.groups;
+    if (combined) choose_gram();
+    for (int64_t n = random.one_of<int64_t>({0, 0, 1, 1, 2, 3}); n > 0; n--) {
+      Factor f;
+      f.rectifier = Rectifier(random.below(3));
+      const int64_t sides = random.below(4);  // a row, a key, or both
+      if (sides > 1) f.width = random.one_of<int64_t>({1, 3, 16, 33, 300});
+      if (sides != 1) f.query = map_numbers(heads, s.queries, f.width);
+      if (sides != 0) {
+        f.key_repeat = random.chance(0.5) ? 1 : heads / groups;
+        f.key = map_numbers(heads / f.key_repeat, s.keys, f.width);
+      }
+      factors.push_back(f);
+    }
+    map.factors = factors.data(), map.count = int64_t(factors.size());
+  }
+
+  // The products of vectors of few numbers, so that some matrices have a low rank.
+  void choose_gram() {
+    constexpr int64_t width = 3;
+    const int64_t size = s.heads * s.heads, keys = s.batch * s.keys;
+    Array memory(random, keys * size, sizeof(float));
+    std::vector<float> vectors(s.heads * width);
+    for (int64_t key = 0; key < keys; key++) {
+      for (float& number : vectors) number = random.number();
+      for (int64_t n = 0; n < size; n++) {
+        float product = 0;
+        for (int64_t e = 0; e < width; e++)
+          product += vectors[n / s.heads * width + e] * vectors[n % s.heads * width + e];
+        memory.as<float>()[key * size + n] = product;
+      }
+    }
+    map.gram = {memory.as<float>(), s.keys * size, 0, size};
+    map_memory.push_back(std::move(memory));
+  }
+
   // Causal, a window, or anything; some beyond the keys, some of nothing.
   void choose_spans() {
     s.span_batch = random.chance(0.5) ? s.queries : 0;
@@ -216,8 +289,6 @@ void expect(const char* what, int64_t i, double computed, double expected, doubl
   fail(std::string(what) + "[" + std::to_string(i) + "]: expected " + std::to_string(expected) + ". Got " +
        std::to_string(computed) + ".");
 }
-
-constexpr double exact = 3e-5;  // of what is computed in float32 throughout
 
 // Of a weighted sum: where bfloat16 are multiplied in pairs, the weights are rounded to it as well.
 double rounding(Type type) { return type == Type::float32 ? exact : type == Type::bfloat16 ? 2e-2 : 2e-3; }
@@ -270,12 +341,14 @@ void check_forward(const Kernel& kernel, Case& c) {
   Array lse(c.random, c.rows(), sizeof(double)), top_values(c.random, c.rows() * f.top, sizeof(float));
   Array top_keys(c.random, c.rows() * f.top, sizeof(int64_t));
   Array entropy(c.random, c.rows(), sizeof(float)), distance(c.random, c.rows(), sizeof(float));
+  Array max_score(c.random, c.rows(), sizeof(float));
   if (c.random.chance(0.2)) f.output.data = nullptr, f.value_dim = 0;
   f.lse = lse.as<double>();
   if (c.random.chance(0.5)) f.entropy = entropy.as<float>();
-  if (c.random.chance(0.3)) f.distance = distance.as<float>();
+  if (c.random.chance(0.3)) f.distance = distance.as<float>(), f.first_position = c.random.below(9);
+  if (c.random.chance(0.5)) f.max_score = max_score.as<float>();
   f.top_values = top_values.as<float>(), f.top_keys = top_keys.as<int64_t>();
-  Results{{&output, &lse, &entropy, &distance, &top_values, &top_keys}}.compute(
+  Results{{&output, &lse, &entropy, &distance, &max_score, &top_values, &top_keys}}.compute(
       [&](int threads) { kernel.forward(s, f, threads); });
 
   for (int64_t row = 0; row < c.rows(); row++) {
@@ -285,9 +358,10 @@ void check_forward(const Kernel& kernel, Case& c) {
     double entropies = 0, distances = 0;
     for (int64_t j = 0; j < s.keys; j++) {
       if (weights[j] != 0) entropies -= weights[j] * std::log(weights[j]);
-      distances += weights[j] * double(std::abs(i - j));
+      distances += weights[j] * double(std::abs(f.first_position + i - j));
     }
     if (f.entropy) expect("entropy", row, f.entropy[row], entropies, exact);
+    if (f.max_score) expect("max_score", row, f.max_score[row], c.dense->largest[row], exact);
     if (f.distance) expect("distance", row, f.distance[row], distances, exact);
     for (int64_t e = 0; e < f.value_dim; e++) {
       double expected = 0;
@@ -306,7 +380,6 @@ void check_forward(const Kernel& kernel, Case& c) {
 void check_pool(const Kernel& kernel, Case& c) {
   const Scores& s = c.s;
   Pool pool;
-  pool.lse = c.lse.as<double>();
   pool.rows = c.random.below(std::min<int64_t>(s.queries, 20) + 1);
   pool.columns = c.random.below(std::min<int64_t>(s.keys, 20) + 1);
   pool.largest = c.random.chance(0.5);
@@ -319,63 +392,132 @@ void check_pool(const Kernel& kernel, Case& c) {
   };
   assign(row_cells, s.queries, pool.rows), assign(column_cells, s.keys, pool.columns);
   pool.row_cells = row_cells.as<int64_t>(), pool.column_cells = column_cells.as<int64_t>();
-  const int64_t per_head = pool.rows * pool.columns;
-  Array computed(c.random, s.batch * s.heads * per_head, sizeof(double));
+  const int64_t per_head = pool.rows * pool.columns, count = s.batch * c.numbers->heads * per_head;
+  Array computed(c.random, count, sizeof(double));
   pool.cells = computed.as<double>();
-  Results{{&computed}}.compute([&](int threads) { kernel.pool(s, pool, threads); });
+  Results{{&computed}}.compute([&](int threads) { kernel.pool(s, c.map, pool, threads); });
 
-  std::vector<double> expected(s.batch * s.heads * per_head);
-  for (int64_t row = 0; row < c.rows(); row++) {
+  std::vector<double> expected(count), errors(count, 1e-12);
+  std::vector<bool> filled(count);
+  for (int64_t row = 0; row < c.map_rows(); row++) {
     for (int64_t j = 0; j < s.keys; j++) {
       const int64_t r = pool.row_cells[row % s.queries], column = pool.column_cells[j];
       if (r < 0 || column < 0) continue;
-      double& cell = expected[row / s.queries * per_head + r * pool.columns + column];
-      const double weight = c.dense->weights[row * s.keys + j];
-      cell = pool.largest ? std::max(cell, weight) : cell + weight;
+      const int64_t cell = row / s.queries * per_head + r * pool.columns + column;
+      const double number = c.numbers->numbers[row * s.keys + j], error = c.numbers->errors[row * s.keys + j];
+      expected[cell] = !filled[cell]  ? number
+                       : pool.largest ? std::max(expected[cell], number)
+                                      : expected[cell] + number;
+      errors[cell] = pool.largest ? std::max(errors[cell], error) : errors[cell] + error;
+      filled[cell] = true;
     }
   }
-  if (!c.finite) return;
-  for (size_t i = 0; i < expected.size(); i++) expect("cells", int64_t(i), pool.cells[i], expected[i], exact);
+  if (!c.finite || !c.finite_factors) return;
+  for (int64_t i = 0; i < count; i++) expect("cells", i, pool.cells[i], expected[i], exact / 10 + errors[i]);
 }
 
 void check_tile(const Kernel& kernel, Case& c) {
   const Scores& s = c.s;
   Tile tile;
-  tile.lse = c.lse.as<double>();
   tile.first_row = c.random.below(s.queries + 1), tile.rows = c.random.below(s.queries - tile.first_row + 1);
   tile.first_column = c.random.below(s.keys + 1), tile.columns = c.random.below(s.keys - tile.first_column + 1);
-  Array computed(c.random, s.batch * s.heads * tile.rows * tile.columns, sizeof(float));
-  tile.weights = computed.as<float>();
-  Results{{&computed}}.compute([&](int threads) { kernel.tile(s, tile, threads); });
-  for (int64_t i = 0; i < s.batch * s.heads * tile.rows * tile.columns; i++) {
+  const int64_t count = s.batch * c.numbers->heads * tile.rows * tile.columns;
+  Array computed(c.random, count, sizeof(float));
+  tile.numbers = computed.as<float>();
+  Results{{&computed}}.compute([&](int threads) { kernel.tile(s, c.map, tile, threads); });
+  for (int64_t i = 0; i < count; i++) {
     const int64_t j = tile.first_column + i % tile.columns, r = i / tile.columns;
-    const int64_t row = r / tile.rows * s.queries + tile.first_row + r % tile.rows;
-    expect("weights", i, tile.weights[i], c.dense->weights[row * s.keys + j], exact);
+    const int64_t row = r / tile.rows * s.queries + tile.first_row + r % tile.rows, at = row * s.keys + j;
+    const double expected = c.numbers->numbers[at];
+    // A weight below the least float is 0, and whatever it is multiplied by stays 0.
+    if (!std::isfinite(expected) && tile.numbers[i] == 0 && c.largest_weight(row, j) < 1e-37) continue;
+    expect("numbers", i, tile.numbers[i], expected, std::isfinite(expected) ? 1e-12 + c.numbers->errors[at] : 0);
   }
+}
+
+// Products of the map with vectors, of its rows or its columns.
+void check_product(Case& c, const char* what, bool by_row, int64_t width, const Strided<const float>& vectors,
+                   int64_t repeat, const float* output) {
+  const Scores& s = c.s;
+  const int64_t heads = c.numbers->heads, to = by_row ? s.queries : s.keys;
+  std::vector<double> expected(s.batch * heads * to * width), errors(expected.size(), exact / 10);
+  for (int64_t row = 0; row < c.map_rows(); row++) {
+    const int64_t pair = row / s.queries, b = pair / heads, h = pair % heads, i = row % s.queries;
+    for (int64_t j = 0; j < s.keys; j++) {
+      const double number = c.numbers->numbers[row * s.keys + j], error = c.numbers->errors[row * s.keys + j];
+      const float* vector = vectors.data + naive::place(vectors, b, h / repeat, by_row ? j : i);
+      for (int64_t e = 0; e < width && (number != 0 || error != 0); e++) {
+        const int64_t at = (pair * to + (by_row ? i : j)) * width + e;
+        expected[at] += number * vector[e];
+        errors[at] += (error + exact / 10 * std::abs(number)) * std::abs(vector[e]);
+      }
+    }
+  }
+  if (!c.finite || !c.finite_factors) return;
+  for (size_t i = 0; i < expected.size(); i++) expect(what, int64_t(i), output[i], expected[i], errors[i]);
+}
+
+void check_apply(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  const int64_t heads = c.numbers->heads;
+  Apply a;
+  a.width = c.random.one_of<int64_t>({0, 1, 5, 16, 33, 64});
+  a.repeat = heads > 1 && c.random.chance(0.5) ? s.heads / s.groups : 1;
+  Strided<const void> vectors;
+  const Array memory = make_strided(c.random, vectors, Type::float32, s.batch, heads / a.repeat, s.keys, a.width);
+  a.vectors = {static_cast<const float*>(vectors.data), vectors.batch, vectors.head, vectors.row};
+  Array computed(c.random, s.batch * heads * s.queries * a.width, sizeof(float));
+  a.output = computed.as<float>();
+  Results{{&computed}}.compute([&](int threads) { kernel.apply(s, c.map, a, threads); });
+  check_product(c, "apply", true, a.width, a.vectors, a.repeat, a.output);
 }
 
 void check_transposed(const Kernel& kernel, Case& c) {
   const Scores& s = c.s;
   Transposed t;
-  t.lse = c.lse.as<double>();
-  t.width = c.random.one_of<int64_t>({0, 1, 5, 16, 33, 64});
+  t.width = c.random.one_of<int64_t>({0, 1, 5, 6, 7, 16, 33, 64});
   Strided<const void> vectors;
-  const Array memory = make_strided(c.random, vectors, Type::float32, s.batch, s.heads, s.queries, t.width);
+  const Array memory = make_strided(c.random, vectors, Type::float32, s.batch, c.numbers->heads, s.queries, t.width);
   t.vectors = {static_cast<const float*>(vectors.data), vectors.batch, vectors.head, vectors.row};
-  Array computed(c.random, s.batch * s.heads * s.keys * t.width, sizeof(float));
+  Array computed(c.random, s.batch * c.numbers->heads * s.keys * t.width, sizeof(float));
   t.output = computed.as<float>();
-  Results{{&computed}}.compute([&](int threads) { kernel.transposed(s, t, threads); });
-  std::vector<double> expected(s.batch * s.heads * s.keys * t.width), sizes(expected.size());
-  for (int64_t row = 0; row < c.rows(); row++) {
-    const int64_t pair = row / s.queries, b = pair / s.heads, h = pair % s.heads;
-    for (int64_t n = 0; n < s.keys * t.width; n++) {
-      const int64_t from = naive::place(t.vectors, b, h, row % s.queries) + n % t.width;
-      const double term = c.dense->weights[row * s.keys + n / t.width] * t.vectors.data[from];
-      expected[pair * s.keys * t.width + n] += term, sizes[pair * s.keys * t.width + n] += std::abs(term);
+  Results{{&computed}}.compute([&](int threads) { kernel.transposed(s, c.map, t, threads); });
+  check_product(c, "transposed", false, t.width, t.vectors, 1, t.output);
+}
+
+// The numbers are those of the map in order, each at a key of its own that has it; equal ones by their keys.
+void check_largest_of_rows(const Kernel& kernel, Case& c) {
+  const Scores& s = c.s;
+  Largest l;
+  l.count = std::min(s.keys, c.random.one_of<int64_t>({0, 1, 2, 8, 9, 63, largest_top}));
+  l.magnitude = c.random.chance(0.5);
+  Array values(c.random, c.map_rows() * l.count, sizeof(float)),
+      keys(c.random, c.map_rows() * l.count, sizeof(int64_t));
+  l.values = values.as<float>(), l.keys = keys.as<int64_t>();
+  Results{{&values, &keys}}.compute([&](int threads) { kernel.largest(s, c.map, l, threads); });
+  if (l.count == 0) return;
+  const auto size = [&](double number) { return l.magnitude ? std::abs(number) : number; };
+  for (int64_t row = 0; row < c.map_rows(); row++) {
+    const double *numbers = c.numbers->numbers.data() + row * s.keys, *errors = c.numbers->errors.data() + row * s.keys;
+    const double error = 1e-12 + *std::max_element(errors, errors + s.keys);
+    std::vector<double> sorted(numbers, numbers + s.keys);
+    std::stable_sort(sorted.begin(), sorted.end(), [&](double a, double b) { return size(a) > size(b); });
+    std::vector<bool> listed(s.keys);
+    for (int64_t k = 0; k < l.count; k++) {
+      const int64_t at = row * l.count + k, key = l.keys[at];
+      if (key < 0 || key >= s.keys) fail("keys beyond the keys");
+      if (listed[key]) fail("a key twice");
+      listed[key] = true;
+      const bool later = k > 0 && size(l.values[at]) == size(l.values[at - 1]) && key < l.keys[at - 1];
+      if (later || (k > 0 && size(l.values[at]) > size(l.values[at - 1]))) fail("largest: out of order");
+      if (!c.finite || !c.finite_factors) continue;
+      expect("largest at its key", at, l.values[at], numbers[key], error);
+      expect("largest", at, size(l.values[at]), size(sorted[k]), error);
     }
-  }
-  for (size_t i = 0; i < expected.size(); i++) {
-    expect("output", int64_t(i), t.output[i], expected[i], exact * (1 + sizes[i]));
+    for (int64_t key = 0, last = row * l.count + l.count - 1; key < s.keys && c.finite; key++) {
+      const bool zero = numbers[key] == 0 && errors[key] == 0 && l.values[last] == 0;
+      if (zero && !listed[key] && key < l.keys[last]) fail("largest: a lower key left out");
+    }
   }
 }
 
@@ -567,7 +709,9 @@ void check_all(const Kernel& kernel, int64_t seed) {
   call("forward", check_forward);
   call("pool", check_pool);
   call("tile", check_tile);
+  call("apply", check_apply);
   call("transposed", check_transposed);
+  call("largest", check_largest_of_rows);
   call("backward", check_backward);
 }
 

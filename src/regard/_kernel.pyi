@@ -5,6 +5,8 @@ heads, which divide H; Q queries; K keys; D dim; E value dim. `isa` is one of `k
 shapes and strides, and raises ValueError with the argument's name.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 class Scores:
@@ -35,6 +37,31 @@ class Scores:
         sinks: Tensor | None = None,
     ) -> None: ...
 
+class Factor:
+    """A factor φ(a_i·b_j) of a map; φ(a_i) or φ(b_j) alone, of width 1.
+
+    Args:
+        query: a (1|B,1|H,Q,F), float32, without gaps in the last dimension.
+        key: b (1|B,1|G|H,K,F), likewise.
+        activation: φ: "relu", "abs", or "" for the product itself.
+    """
+
+    def __init__(self, query: Tensor | None = None, key: Tensor | None = None, activation: str = "") -> None: ...
+
+class Map:
+    """A map of the weights, as a rule: w_ij · Π φ(a_i·b_j); without factors and gram, the weights. Keeps the tensors.
+
+    Args:
+        lse: (B,H,Q), float64.
+        factors: with one head, where there is a gram.
+        gram: (1|B,1,K,H·H), float32, without gaps in the last dimension: the map is
+            √(Σ_hh′ w^h_ij w^h′_ij G_j[h,h′]) · Π φ(a_i·b_j), and has one head.
+    """
+
+    def __init__(
+        self, scores: Scores, *, lse: Tensor, factors: Sequence[Factor] = ..., gram: Tensor | None = None
+    ) -> None: ...
+
 def kernels() -> list[str]:
     """The instruction sets that this machine can run, the best first."""
 
@@ -49,6 +76,8 @@ def forward(
     lse: Tensor | None = None,
     entropy: Tensor | None = None,
     distance: Tensor | None = None,
+    first_position: int = 0,
+    max_score: Tensor | None = None,
     top_values: Tensor | None = None,
     top_keys: Tensor | None = None,
     isa: str,
@@ -61,37 +90,34 @@ def forward(
         output: (B,H,Q,E), of that type or float32; both, or none.
         lse: (B,H,Q), float64.
         entropy: (B,H,Q), float32, in nats.
-        distance: (B,H,Q), float32, Σ_j w_ij |i − j|.
+        distance: (B,H,Q), float32, Σ_j w_ij |i − j|, of queries counted from first_position.
+        max_score: (B,H,Q), float32, the largest score that a row sees; −inf where it sees nothing.
         top_values, top_keys: (B,H,Q,k), float32 and int64: the k largest weights by their scores, ties to the lower
             key; k ≤ 64 and k ≤ K.
     """
 
 def pool(
-    scores: Scores,
-    *,
-    lse: Tensor,
-    row_cells: Tensor,
-    column_cells: Tensor,
-    cells: Tensor,
-    largest: bool,
-    isa: str,
-    threads: int,
+    map: Map, *, row_cells: Tensor, column_cells: Tensor, cells: Tensor, largest: bool, isa: str, threads: int
 ) -> None:
-    """Weights gathered into cells (B,H,R,C), float64: their sums, or the largest.
+    """The numbers of a map gathered into cells (B,H,R,C), float64: their sums, or the largest.
 
-    Weight w_ij goes to cell (row_cells[i], column_cells[j]), int64 (Q) and (K); −1 is left out. lse (B,H,Q): float64.
+    M_ij goes to cell (row_cells[i], column_cells[j]), int64 (Q) and (K); −1 is left out. 0 where nothing goes.
     """
 
-def tile(
-    scores: Scores, *, lse: Tensor, first_row: int, first_column: int, weights: Tensor, isa: str, threads: int
-) -> None:
-    """A part of the matrix of weights: weights (B,H,R,C), float32, from lse (B,H,Q), float64.
+def tile(map: Map, *, first_row: int, first_column: int, numbers: Tensor, isa: str, threads: int) -> None:
+    """A part of a map itself: numbers (B,H,R,C), float32. Its first row and column are first_row and first_column."""
 
-    Its first row and column are first_row and first_column.
+def apply(map: Map, *, vectors: Tensor, output: Tensor, isa: str, threads: int) -> None:
+    """M x: vectors x (1|B,1|G|H,K,F), F ≤ 256, to output (B,H,Q,F), both float32."""
+
+def transposed(map: Map, *, vectors: Tensor, output: Tensor, isa: str, threads: int) -> None:
+    """Mᵀ y: vectors y (1|B,1|H,Q,F), F ≤ 256, to output (B,H,K,F), both float32."""
+
+def largest(map: Map, *, magnitude: bool, values: Tensor, keys: Tensor, isa: str, threads: int) -> None:
+    """The k largest numbers of each row, by value or by magnitude, and their keys; those of hidden keys are 0.
+
+    values (B,H,Q,k), float32, and keys, int64: sorted, ties to the lower key; k ≤ 64 and k ≤ K.
     """
-
-def transposed(scores: Scores, *, lse: Tensor, vectors: Tensor, output: Tensor, isa: str, threads: int) -> None:
-    """wᵀ y: vectors y (B,H,Q,F), F ≤ 256, to output (B,H,K,F), both float32. lse (B,H,Q): float64."""
 
 def backward(
     scores: Scores,

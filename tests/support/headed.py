@@ -19,6 +19,7 @@ HEADS = {  # what is predicted: classes of transformers, and the tiny model that
         "GPTNeoXForCausalLM": "neox",
         "Gemma2ForCausalLM": "gemma2",
         "GptOssForCausalLM": "gpt-oss",
+        "DeepseekV3ForCausalLM": "deepseek",
         "BertLMHeadModel": "bert",
     },
     "masked token": {"BertForMaskedLM": "bert", "RobertaForMaskedLM": "roberta"},
@@ -35,6 +36,8 @@ def headed(kind: str, name: str, dtype: torch.dtype = torch.float64) -> tuple[An
     """A model of a class of transformers and its tokenizer: large weights, gains other than 1, biases other than 0."""
     body, tokenizer = tiny(name)
     body.config.id2label = {0: "NEGATIVE", 1: "POSITIVE", 2: "NEUTRAL"}
+    if name == "deepseek":
+        body.config.num_key_value_heads = body.config.num_attention_heads  # which eager attention reads
     dtype = torch.float32 if name == "gpt-oss" else dtype  # whose experts know no float64
     return _random(getattr(transformers, kind)(body.config), dtype), tokenizer
 

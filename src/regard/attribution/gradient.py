@@ -15,6 +15,7 @@ import torch
 
 from regard.attention import Attention, attention
 from regard.attribution.again import output_of, read_again
+from regard.attribution.rollout import Relevance
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -74,8 +75,8 @@ def gradient(reading: Reading, target: Target, layer: int) -> Map:
     return attended.weights.times(query=grad_output, key=attended.value, activation="relu")
 
 
-def relevance(reading: Reading, target: Target) -> Float[Tensor, "N"]:
-    """What each token of the text means for a target, through all layers: (N,), in the order of the tokens.
+def relevance(reading: Reading, target: Target) -> Relevance:
+    """What each token of the text means for a target, through all layers.
 
         R ← R + Ā R     with     Ā = mean_h (w^h ⊙ ∂y/∂w^h)⁺
 
@@ -89,15 +90,15 @@ def relevance(reading: Reading, target: Target) -> Float[Tensor, "N"]:
         reading: the text.
         target: y.
 
-    Returns: float64, for what the layers add is often much less than the identity that they add it to.
+    Returns: `Relevance`, in float64, for what the layers add is often much less than the identity they add it to.
 
     Raises ValueError as `gradient`.
 
     >>> import regard
     >>> from regard.attribution import Target, relevance
     >>> reading = regard.Lens().read("Time flies like an arrow")
-    >>> relevance(reading, Target.word(reading, "flies")).shape
-    torch.Size([7])
+    >>> relevance(reading, Target.word(reading, "flies")).units.argmax()
+    tensor(2)
     """
     grads = gradients(reading, target)
     row = grads.rows
@@ -105,7 +106,7 @@ def relevance(reading: Reading, target: Target) -> Float[Tensor, "N"]:
         if grads.outputs[layer] is not None:
             matrix = gradient(reading, target, layer)
             row = row + (matrix.T @ row.to(matrix.dtype)).double().mean(0)
-    return row
+    return Relevance(row, reading)
 
 
 _kept: weakref.WeakKeyDictionary[Target, tuple[weakref.ref[Reading], Gradients]] = weakref.WeakKeyDictionary()

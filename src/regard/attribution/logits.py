@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from regard.attribution.again import model_of, output_of_reading
-from regard.lens.contributions import projections_of
+from regard.attribution.layers import layer_of
+from regard.lens.contributions import surroundings_of
+from regard.models.residual import norm_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from regard.attribution.target import Target
     from regard.lens import Reading
+    from regard.models import Model
     from regard.weights import Map
 
 
@@ -49,13 +52,12 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
     reading.check(layer)
     target.check(reading)
     direction = final_direction(reading, target)
-    attended = reading.attention[layer]
-    values, heads = attended.value.detach().double(), reading.heads_of(layer)
-    by_head = _output_by_head(reading, layer, heads, values.shape[-1])  # (H,E,dim)
-    to_logit = by_head.double() @ direction.direction.double()  # (H,E)
-    added = values.repeat_interleave(heads // len(values), 0) @ to_logit[..., None]  # (H,N,1)
-    size = attended.output.dtype
-    return attended.weights.times(query=direction.factor[:, None].to(size), key=added.to(size))
+    _check_adds(reading, layer)
+    at = layer_of(reading, layer)
+    to_logit = at.output_weight.double() @ direction.direction  # (H,E)
+    added = at.values.double() @ to_logit[..., None]  # (H,N,1)
+    dtype = at.weights.dtype
+    return at.weights.times(query=direction.factor[:, None].to(dtype), key=added.to(dtype))
 
 
 class Direction(NamedTuple):
@@ -94,33 +96,39 @@ def final_direction(reading: Reading, target: Target) -> Direction:
     x, final = output.hidden[-1].double(), output.final.double()
     if torch.equal(x, final):
         return Direction(unembedding, torch.ones(len(x), dtype=x.dtype, device=x.device), 0.0)
-    norm = model.residual.frozen_norm(x, final)
-    if norm is None:
-        name = "what follows its last layer" if model.residual.norm is None else type(model.residual.norm).__name__
-        raise ValueError(
-            f"logits: {model.name}: {name} is neither a LayerNorm nor an RMSNorm, and cannot be taken back to what the "
-            "layers add; use gradient or knockout."
-        )
-    return Direction(norm.before(unembedding), norm.factor, float(norm.bias @ unembedding))
+    return _before_norm(model, unembedding, x, final)
 
 
-def _output_by_head(reading: Reading, layer: int, heads: int, width: int) -> Float[Tensor, "H E dim"]:
-    """W_O, head by head. Raises ValueError where it is not known, or where the layer does not add its product."""
-    projections = projections_of(reading, layer)
-    weight = None if projections is None else projections.output_weight
-    model = model_of(reading, "logits")
-    layer %= reading.layers
-    if projections is None or weight is None:
-        name = type(model.blocks[layer]).__name__ if model.blocks else model.name
+def _before_norm(model: Model, unembedding: Tensor, x: Tensor, final: Tensor) -> Direction:
+    """A direction of final states, taken back through the final norm, whose factors 1/σ are those of these rows."""
+    module = model.final_norm
+    norm = None if module is None else norm_of(module, len(unembedding))
+    if module is not None and norm is not None:
+        with torch.no_grad():
+            shift = module(torch.zeros_like(x[None, :1], dtype=_dtype(module)))[0, 0].double()
+        scaled = norm(x)
+        factor = ((final - shift) * scaled).sum(-1) / scaled.square().sum(-1).clamp(min=1e-300)
+        if (factor[:, None] * scaled + shift - final).norm() <= 1e-3 * final.norm():
+            direction = norm.gain.to(unembedding) * unembedding
+            direction = direction - direction.mean() if norm.centred else direction
+            return Direction(direction, factor, float(shift @ unembedding))
+    name = "what follows its last layer" if module is None else type(module).__name__
+    raise ValueError(
+        f"logits: {model.name}: {name} is neither a LayerNorm nor an RMSNorm, and cannot be taken back to what the "
+        "layers add; use gradient or knockout."
+    )
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next((parameter.dtype for parameter in module.parameters()), torch.float32)
+
+
+def _check_adds(reading: Reading, layer: int) -> None:
+    """Raise ValueError, naming the module, where a layer does not add W_O's result to the stream as it is."""
+    around, model = surroundings_of(reading, layer), model_of(reading, "logits")
+    if around.output is not None and (around.norms or not around.residual):
         raise ValueError(
-            f"logits: layer {layer}: the module that joins the heads (W_O) of {name} is not known; use gradient or "
-            "knockout."
-        )
-    if not model.residual.adds[layer]:
-        raise ValueError(
-            f"logits: layer {layer}: {type(model.blocks[layer]).__name__} does not add the result of "
-            f"{type(projections.output).__name__} (W_O) to the residual stream as it is, but normalises or scales it, "
+            f"logits: layer {layer % reading.layers}: {type(model.blocks[layer]).__name__} does not add the result of "
+            f"its {type(around.output).__name__} (W_O) to the residual stream as it is, but normalises or scales it, "
             "so that a logit is no sum of what heads add; use gradient or knockout."
         )
-    matrix = weight.detach().T if isinstance(projections.output, nn.Linear) else weight.detach()  # (H·E, dim)
-    return torch.unflatten(matrix, 0, (heads, width))

@@ -6,7 +6,7 @@ PyTorch calls it through the operators of operator.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from regard.backends import gradient, streaming
 from regard.backends.protocol import Capabilities, Gradients, Matrix, Results, Statistics, exceeds
-from regard.mask import Block
+from regard.mask import Block, select_broadcast
 from regard.scores import Scores, fits_float32
 
 try:
@@ -112,23 +112,43 @@ def _execution() -> _Execution:
     return {"isa": instruction_set(), "threads": torch.get_num_threads()}
 
 
-def _scores(scores: Scores, sinks: Tensor | None) -> _kernel.Scores:
+def _scores(scores: Scores, sinks: Tensor | None, rows: slice | None = None) -> _kernel.Scores:
+    """The scores, or a run of their rows."""
     mask, bias = scores.mask, scores.bias
+    rows = slice(0, scores.shape[2]) if rows is None else rows
     start = stop = None
     if mask.bounded:
-        start, stop = (bound.contiguous() for bound in mask.spans)
+        start, stop = (bound[:, rows].contiguous() for bound in mask.spans)
     if bias is not None:
-        bias = (bias if bias.dtype in DTYPES else bias.float()).resolve_neg()
+        bias = _of_rows(bias if bias.dtype in DTYPES else bias.float(), rows).resolve_neg()
     return _kernel.Scores(
-        query=_with_dense_rows(scores.query),
+        query=_with_dense_rows(scores.query[:, :, rows]),
         key=_with_dense_rows(scores.key),
         scale=scores.scale,
         softcap=scores.softcap or 0.0,
         start=start,
         stop=stop,
-        mask=mask.given if isinstance(mask.given, Tensor) else None,
+        mask=_of_rows(mask.given, rows) if isinstance(mask.given, Tensor) else None,
         bias=bias,
         sinks=None if sinks is None else sinks.float().contiguous(),
+    )
+
+
+def _of_rows(tensor: Tensor, rows: slice) -> Tensor:
+    """A run of rows of a tensor that broadcasts to (B,H,Q,K)."""
+    return tensor if tensor.shape[2] == 1 else tensor[:, :, rows]
+
+
+def _map(matrix: Matrix) -> _kernel.Map:
+    gram, factors = matrix.gram, []
+    for factor in matrix.factors:
+        query, key = (None if t is None else _with_dense_rows(t.float()) for t in (factor.query, factor.key))
+        factors.append(_kernel.Factor(query, key, factor.activation or ""))
+    return _kernel.Map(
+        _scores(matrix.scores, matrix.sinks),
+        lse=matrix.lse.contiguous(),
+        factors=factors,
+        gram=None if gram is None else _with_dense_rows(gram.float().flatten(2)[:, None]),
     )
 
 
@@ -211,39 +231,59 @@ def backward(
     return grad_query, grad_key, grad_value, grad_bias, grad_sinks
 
 
-# Reductions over the weights
+# Reductions over the weights, and over maps of them
 
 
-def statistics(matrix: Matrix, names: Sequence[str], rows_: slice | None = None) -> Statistics:
-    """Row statistics by name: "entropy", "distance", "topk:k"."""
+def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) -> Statistics:
+    """Statistics of the rows of weights, or of a run of them: "entropy", "distance", "max_score", "topk:k"."""
     statistics: Statistics = {}
-    if rows_ is not None or "max_score" in names:
-        return streaming.statistics(matrix, names, rows_)
-    scores, rows = _scores(matrix.scores, matrix.sinks), matrix.scores.shape[:3]
+    batch, heads, queries, _ = matrix.scores.shape
+    rows = slice(0, queries) if rows is None else rows
+    scores, shape = _scores(matrix.scores, matrix.sinks, rows), (batch, heads, rows.stop - rows.start)
     for name in names:
         top = int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
         if top > LARGEST_TOP:
-            statistics |= streaming.statistics(matrix, [name])
+            statistics |= streaming.statistics(matrix, [name], rows)
         elif top:
-            values = torch.empty((*rows, top), dtype=torch.float32, device=CPU)
-            keys = torch.empty((*rows, top), dtype=torch.int64, device=CPU)
+            values = torch.empty((*shape, top), dtype=torch.float32, device=CPU)
+            keys = torch.empty((*shape, top), dtype=torch.int64, device=CPU)
             _kernel.forward(scores, top_values=values, top_keys=keys, **_execution())
             statistics[name] = values, keys
         else:
-            row = torch.empty(rows, dtype=torch.float32, device=CPU)
-            entropy, distance = (row, None) if name == "entropy" else (None, row)
-            _kernel.forward(scores, entropy=entropy, distance=distance, **_execution())
+            row = torch.empty(shape, dtype=torch.float32, device=CPU)
+            entropy, distance, max_score = (
+                row if name == statistic else None for statistic in ("entropy", "distance", "max_score")
+            )
+            _kernel.forward(
+                scores,
+                entropy=entropy,
+                distance=distance,
+                first_position=rows.start,
+                max_score=max_score,
+                **_execution(),
+            )
             statistics[name] = (row,)
     return statistics
 
 
+def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Float[Tensor, "B H Q k"], Int[Tensor, "B H Q k"]]:
+    """The k largest numbers of each row, by value or by magnitude, and their keys; sorted, ties to the lower key."""
+    if k > LARGEST_TOP:
+        return streaming.largest(matrix, k, magnitude)
+    shape = *matrix.shape[:3], k
+    values = torch.empty(shape, dtype=torch.float32, device=CPU)
+    keys = torch.empty(shape, dtype=torch.int64, device=CPU)
+    _kernel.largest(_map(matrix), magnitude=magnitude, values=values, keys=keys, **_execution())
+    return values, keys
+
+
 def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"]:
-    """w @ x."""
+    """M @ x."""
+    batch, heads, queries, _ = matrix.shape
+    x = _with_dense_rows(x.float())
     if not matrix.is_weights:
-        return streaming.apply(matrix, x)
-    batch, heads, queries, _ = matrix.scores.shape
-    value_heads = matrix.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1]
-    x = _with_dense_rows(x.float()).expand(batch, value_heads, -1, -1)
+        return _product(_kernel.apply, matrix, x, queries)
+    x = x.expand(batch, matrix.scores.key.shape[1] if x.shape[1] == 1 else x.shape[1], -1, -1)
     output = torch.empty(batch, heads, queries, x.shape[3], dtype=torch.float32, device=CPU)
     scores = _scores(_in_float32(matrix.scores), matrix.sinks)
     for vectors, result in zip(x.split(LARGEST_DIM, -1), output.split(LARGEST_DIM, -1), strict=True):
@@ -252,40 +292,32 @@ def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"
 
 
 def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor, "B H K F"]:
-    """w.T @ y."""
-    if not matrix.is_weights:
-        return streaming.apply_transposed(matrix, y)
-    batch, heads, _, keys = matrix.scores.shape
-    y = _with_dense_rows(y.float())
-    y = (y if y.shape[1] in (1, heads) else y.repeat_interleave(matrix.scores.n_rep, 1)).expand(batch, heads, -1, -1)
-    scores = _scores(matrix.scores, matrix.sinks)
-    results = []
-    for vectors in y.split(LARGEST_DIM, -1):
-        result = torch.empty(batch, heads, keys, vectors.shape[3], dtype=torch.float32, device=CPU)
-        _kernel.transposed(scores, lse=matrix.lse, vectors=vectors, output=result, **_execution())
+    """M.T @ y."""
+    _, heads, _, keys = matrix.shape
+    y = y if y.shape[1] in (1, heads) else y.repeat_interleave(matrix.scores.n_rep, 1)
+    return _product(_kernel.transposed, matrix, _with_dense_rows(y.float()), keys)
+
+
+def _product(multiply: Callable[..., None], matrix: Matrix, vectors: Tensor, rows: int) -> Tensor:
+    """The map or its transpose times vectors, as many of their columns at a time as the kernel takes."""
+    by, results = _map(matrix), []
+    for part in vectors.split(LARGEST_DIM, -1):
+        result = torch.empty(*matrix.shape[:2], rows, part.shape[3], dtype=torch.float32, device=CPU)
+        multiply(by, vectors=part, output=result, **_execution())
         results.append(result)
-    return torch.cat(results, -1)
-
-
-def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Tensor, Tensor]:
-    """The k largest numbers of each row of a map."""
-    return streaming.largest(matrix, k, magnitude)
+    return torch.cat(results, -1) if len(results) > 1 else results[0]
 
 
 def grouped(
     matrix: Matrix, queries: Int[Tensor, "Q"], keys: Int[Tensor, "K"], sizes: tuple[int, int], reduce: str
 ) -> Float[Tensor, "B H R C"]:
-    """Weights gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
+    """Numbers gathered into `sizes` cells: row i goes to cell queries[i], column j to keys[j]; −1 is left out.
 
-    reduce: "sum" or "max" of the weights of a cell.
+    reduce: "sum" or "max" of the numbers of a cell.
     """
-    if not matrix.is_weights:
-        return streaming.grouped(matrix, queries, keys, sizes, reduce)
-    batch, heads, _, _ = matrix.scores.shape
-    cells = torch.empty(batch, heads, *sizes, dtype=torch.float64, device=CPU)
+    cells = torch.empty(*matrix.shape[:2], *sizes, dtype=torch.float64, device=CPU)
     _kernel.pool(
-        _scores(matrix.scores, matrix.sinks),
-        lse=matrix.lse,
+        _map(matrix),
         row_cells=queries.contiguous(),
         column_cells=keys.contiguous(),
         cells=cells,
@@ -301,23 +333,34 @@ def dense(matrix: Matrix) -> Float[Tensor, "B H Q K"]:
 
 
 def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
-    """A block of the matrix, whose heads make up whole groups or lie in one."""
-    if not matrix.is_weights or not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
+    """A block of the matrix, whose heads make up whole groups or lie in one; all of them where they are combined."""
+    if not (isinstance(at.rows, slice) and isinstance(at.columns, slice)):
         return streaming.tile(matrix, at)
-    scores, lse = matrix.scores.of_heads(at.batch, at.heads), matrix.lse[at.batch, at.heads].contiguous()
-    sinks = None if matrix.sinks is None else matrix.sinks[at.heads]
+    block = _of_heads(matrix, at.batch, at.heads)
     rows, columns = at.rows.stop - at.rows.start, at.columns.stop - at.columns.start
-    weights = torch.empty(*scores.shape[:2], rows, columns, dtype=torch.float32, device=CPU)
-    _kernel.in_large_pages(weights)
-    _kernel.tile(
-        _scores(scores, sinks),
-        lse=lse,
-        first_row=at.rows.start,
-        first_column=at.columns.start,
-        weights=weights,
-        **_execution(),
+    numbers = torch.empty(*block.shape[:2], rows, columns, dtype=torch.float32, device=CPU)
+    _kernel.in_large_pages(numbers)
+    _kernel.tile(_map(block), first_row=at.rows.start, first_column=at.columns.start, numbers=numbers, **_execution())
+    return numbers
+
+
+def _of_heads(matrix: Matrix, batch: slice, heads: slice) -> Matrix:
+    """The map of a run of sequences and a run of heads, which make up whole groups or lie in one; all if combined."""
+    scores, gram = matrix.scores, matrix.gram
+    groups = scores.groups(heads)
+
+    def of(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        return select_broadcast(tensor, batch, groups if tensor.shape[1] == scores.key.shape[1] else heads)
+
+    return matrix._replace(
+        scores=scores.of_heads(batch, heads),
+        sinks=None if matrix.sinks is None else matrix.sinks[heads],
+        lse=matrix.lse[batch, heads],
+        factors=tuple(replace(factor, query=of(factor.query), key=of(factor.key)) for factor in matrix.factors),
+        gram=None if gram is None else select_broadcast(gram, batch),
     )
-    return weights
 
 
 def _in_float32(scores: Scores) -> Scores:

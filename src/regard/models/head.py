@@ -1,8 +1,9 @@
-"""The head of a model: what turns its final states into logits, of tokens or of classes."""
+"""The head of a model, which makes logits of its final states, and the norm before it, which makes the final states."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -131,3 +133,29 @@ def _unembedding(model: Any, logits: Callable[[Tensor, Tensor], Tensor], final: 
     if own.shape != change.shape or not float((factor * own - change).abs().max()) <= 1e-3 * size:
         return None
     return weight if abs(factor - 1) < 1e-4 else factor * weight.detach()
+
+
+def find_final_norm(forward: Forward, ids: Sequence[int]) -> nn.Module | None:
+    """The module that takes the last hidden states and gives the final ones, watched on a few tokens.
+
+    None where both are the same, and where no single module does it.
+    """
+    thread, calls = threading.get_ident(), []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() == thread and inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            calls.append((module, inputs[0], output))
+
+    handle = register_module_forward_hook(keep)
+    try:
+        with torch.no_grad():
+            passed = forward(torch.tensor([ids]), None, None)
+    finally:
+        handle.remove()
+    before, final = passed.hidden[-1], passed.final
+    same = torch.equal(before, final)
+    return next((m for m, x, y in calls if not same and _is(x, before) and _is(y, final)), None)
+
+
+def _is(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)

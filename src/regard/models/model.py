@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from regard.models.head import Head
+from regard.models.head import Head, find_final_norm
 from regard.models.pooling import PoolingConfig
-from regard.models.projections import Projections, find_projections
-from regard.models.residual import ResidualStream, find_residual
+from regard.models.projections import Surroundings, find_surroundings
 from regard.models.tokenizer import example_encoding
 
 if TYPE_CHECKING:
@@ -107,16 +106,16 @@ class Model:
         return bare
 
     @functools.cached_property
-    def projections(self) -> Sequence[Projections | None]:
-        """For each layer, the modules that make query, key and value; None where they are not known."""
+    def surroundings(self) -> Sequence[Surroundings]:
+        """For each layer, the modules around its attention, as far as they are known."""
         ids = self.tokenizer.encode("the cat sat").ids
-        return find_projections(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
+        known = self.blocks and ids
+        return find_surroundings(self.forward, self.blocks, ids) if known else [Surroundings()] * self.layers
 
     @functools.cached_property
-    def residual(self) -> ResidualStream:
-        """What its layers add up to."""
-        ids = self.tokenizer.encode("the cat sat").ids
-        return find_residual(self.forward, self.blocks, self.projections, ids)
+    def final_norm(self) -> nn.Module | None:
+        """The module that makes final states of the last hidden ones; None where there is none, or no single one."""
+        return find_final_norm(self.forward, self.tokenizer.encode("the cat sat").ids)
 
     @functools.cached_property
     def head(self) -> Head | None:
