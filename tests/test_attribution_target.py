@@ -251,6 +251,18 @@ def test_a_target_is_of_one_text():
     assert Target.sentence(reading).of(lens.read(TEXT)) > 0
 
 
+def test_words_and_readings_of_others():
+    lens = regard.Lens(bodied("bert"))
+    reading, other = lens.read(TEXT), lens.read("the mat")
+    for make in (Target.word, lambda *given: Target.coordinate(*given, 3)):
+        with pytest.raises(ValueError, match=r"'mat' is a word of another text than 'the cat sat on the mat'"):
+            make(reading, other.word("mat"))
+        assert make(reading, reading.word("the", 2)).of(reading) == make(reading, reading.words[4]).of(reading)
+    stranger = regard.Lens(bodied("bert")).read(TEXT)
+    with pytest.raises(ValueError, match=r"similarity: text: expected a reading by BertModel. Got one by BertModel"):
+        Target.similarity(reading, stranger)
+
+
 def test_a_pickled_reading_cannot_be_read_again():
     reading = pickle.loads(pickle.dumps(regard.Lens(bodied("bert")).read(TEXT)))
     with pytest.raises(ValueError, match=r"this reading has no lens with which its text could be read again"):

@@ -14,7 +14,7 @@ import torch
 
 from regard.attention import Attention, attention
 from regard.attribution.again import output_of, read_again
-from regard.attribution.target import Target, default_target
+from regard.attribution.target import Target, default_target, word_of
 from regard.lens.reading import Reading, of_pass
 from regard.lens.units import Word
 from regard.lens.words import printable
@@ -216,9 +216,7 @@ def _end(reading: Reading, end: End) -> _End:
             )
         tokens[places] = True
         return _End(f"“{printable(reading.text[start:stop])}”", tokens)
-    word = end if isinstance(end, Word) else reading.word(end)
-    if max(word.tokens) >= len(tokens) or word.reading.text != reading.text:
-        raise ValueError(f"knockout: edges: {word.text!r} is a word of another reading.")
+    word = word_of(reading, end)
     tokens[list(word.tokens)] = True
     return _End(f"“{printable(word.text)}”", tokens)
 

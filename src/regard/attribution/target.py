@@ -149,6 +149,8 @@ class Target:
         if isinstance(text, str):
             assert reading.lens is not None
             text = reading.lens.read(text)
+        if model_of(text, "similarity") is not model:
+            raise ValueError(f"similarity: text: expected a reading by {model.name}. Got one by {text.model}.")
         other = _computed(lambda: pooled_text(model, output_of_reading(text, "similarity").final))
 
         def value(output: Output) -> Tensor:
@@ -186,14 +188,14 @@ class Target:
 
         Raises LookupError, as `Reading.word`.
         """
-        chosen = word if isinstance(word, Word) else reading.word(word, nth)
+        chosen = word_of(reading, word, nth)
         tokens = list(chosen.tokens)
         return _vector(reading, f"the vector of “{chosen.text}”", lambda output: output.final[tokens].mean(0))
 
     @classmethod
     def coordinate(cls, reading: Reading, word: str | int | Word, number: int, nth: int | None = None) -> Target:
         """One number of the final vector of a word. Raises IndexError for one that it does not have."""
-        chosen = word if isinstance(word, Word) else reading.word(word, nth)
+        chosen = word_of(reading, word, nth)
         tokens, size = list(chosen.tokens), output_of_reading(reading, "coordinate").final.shape[1]
         if not -size <= number < size:
             raise IndexError(
@@ -294,6 +296,15 @@ def _tokens(reading: Reading, text: str) -> tuple[str | None, str | None]:
     if pairs:
         raise ValueError(f"target: {text!r} can be divided into two tokens of {head.model} in several ways.")
     return cuts[0]  # the error will name the one that is no token
+
+
+def word_of(reading: Reading, word: str | int | Word, nth: int | None = None) -> Word:
+    """A word of the text, as `Reading.word`, or as it is given. Raises ValueError for a word of another text."""
+    if not isinstance(word, Word):
+        return reading.word(word, nth)
+    if word.reading.text != reading.text:
+        raise ValueError(f"{word.text!r} is a word of another text than {reading.text[:60]!r}.")
+    return word
 
 
 def token_id(model: Model, token: str | int, argument: str) -> int:
