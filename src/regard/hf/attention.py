@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from regard._internal.uncompiled import disable
-from regard.attention import Attention, attention
-from regard.hf.mask import LazyMask, both, chosen_keys
+from regard.attention import Attention, attention_of_model, keys_are_hidden
+from regard.hf.mask import LazyMask, chosen_keys
 from regard.hf.recorder import current
+from regard.mask import both
 from regard.weights import Weights
 
 
@@ -66,10 +67,11 @@ def attend(
     if query.shape[0] == 1:  # queries that a model learned, the same for all sequences
         query = query.expand(key.shape[0], -1, -1, -1)
     scale = None if scaling is None else float(scaling)
-    result = attention(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)
+    result = attention_of_model(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)
     if generating and not result.lse.requires_grad:
         result = replace(result, weights=result.weights.compact())
-    output = _mean_where_blind(result, value, ready) if options.keys() - {"causal", "window"} else result.output
+    may_be_blind = options.keys() - {"causal", "window"} and not keys_are_hidden()
+    output = _mean_where_blind(result, value, ready) if may_be_blind else result.output
     output = output.transpose(1, 2).contiguous()
     if recorder is not None:
         recorder.add(module, result, output)
