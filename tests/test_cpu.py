@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import regard
 from regard.backends import availability, cpu, problem, streaming
-from regard.backends.protocol import Softmax
+from regard.backends.protocol import Matrix
 from regard.weights import reductions
 
 if cpu._missing:
@@ -557,8 +557,9 @@ def test_streamed_blocks_agree_with_the_kernel(kit, isa):
     """The two that compute reductions, side by side."""
     query, key, value = kit.inputs(queries=67, keys=131)
     scores = regard.attention(query, key, value, causal=True, backend="cpu").weights._matrix
-    streamed = Softmax(scores.scores, scores.sinks, scores.lse.float(), streaming)
-    for name, more in (("received", ()), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
+    streamed = Matrix(scores.scores, scores.sinks, scores.lse.float(), streaming)
+    cells = torch.arange(67) // 7, torch.arange(131) // 9, (10, 15), "sum"
+    for name, more in (("grouped", cells), ("apply", (value,)), ("apply_transposed", (query,)), ("dense", ())):
         actual, other = (
             getattr(module, name)(which, *more) for module, which in ((cpu, scores), (streaming, streamed))
         )

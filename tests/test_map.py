@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_properties import made, problems
 
 import regard
 from regard import Map
+from test_properties import made, problems
 
 B, H, G, Q, K, F = 2, 6, 3, 5, 11, 4
 PHI = {None: lambda x: x, "relu": torch.relu, "abs": torch.abs}
@@ -151,11 +151,13 @@ def check_reductions(matrix, dense, tolerance):
 
 def pooled(dense, rows, cols, reduce):
     function = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[reduce]
-    bounds = [[n * size // cells for n in range(cells + 1)] for size, cells in zip(dense.shape[-2:], (rows, cols))]
-    return torch.stack([
-        torch.stack([function(dense[..., a:b, c:d], (-2, -1)) for c, d in zip(bounds[1], bounds[1][1:])], -1)
-        for a, b in zip(bounds[0], bounds[0][1:])
-    ], -2)  # fmt: skip
+
+    def bands(size, cells):
+        return [slice(n * size // cells, (n + 1) * size // cells) for n in range(cells)]
+
+    of_rows, of_columns = bands(dense.shape[-2], rows), bands(dense.shape[-1], cols)
+    lines = [torch.stack([function(dense[..., r, c], (-2, -1)) for c in of_columns], -1) for r in of_rows]
+    return torch.stack(lines, -2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -164,7 +164,7 @@ def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, l
     """The length is that of v W_O, as in the terminal: a sink has much of the weight and adds little."""
     walk = lens.read(ARROW).explain("flies", 5, 11)
     reply = ask(address, {"type": "walk", "reading": read(address)["reading"], "layer": 5, "head": 11, "token": 2})
-    projection = lens.model.projections[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
+    projection = lens.model.surroundings[5].output.weight.detach().double()[:, 32 * 11 : 32 * 12]
     lengths = (walk.values @ projection.T).norm(dim=-1)
     assert reply["projected"] is True
     torch.testing.assert_close(reply["lengths"], lengths.float(), atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import mse_loss
 
 import regard
-from regard.backends import gradient
+from regard.backends import gradient as gradient_module
 from regard.weights import autograd, reductions
 
 
@@ -169,7 +169,7 @@ def test_any_look_under_any_options(kit, look, names, groups, repeat, queries, k
 @pytest.mark.parametrize("look", LOOKS)
 def test_blocks_add_up(kit, look, monkeypatch):
     """The gradient is gathered from blocks of rows, heads and sequences; here each has few."""
-    monkeypatch.setattr(gradient, "BLOCK", 64)
+    monkeypatch.setattr(gradient_module, "BLOCK", 64)
     monkeypatch.setattr(reductions, "BLOCK", 40)
     query, key, _ = kit.inputs(queries=131, dtype=torch.float64)
     check(

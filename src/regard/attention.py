@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from regard import _checks, backends
@@ -116,6 +119,56 @@ def attention(
     if len(leading) != 2:
         output, lse = _as_given(output, leading), _as_given(lse, leading)
     return Attention(output, lse, weights, value)
+
+
+class _StandIn(NamedTuple):
+    """What models compute instead of `attention`, and whether it hides keys that the model itself lets be seen."""
+
+    compute: Callable[..., Attention]
+    hides_keys: bool
+
+
+_stand_in: ContextVar[_StandIn | None] = ContextVar("stand_in", default=None)
+
+
+@contextmanager
+def replaced_in_models(compute: Callable[..., Attention], *, hides_keys: bool = False) -> Iterator[None]:
+    """Within this context, and in this thread, models call `compute(query, key, value, **options)`, not `attention`.
+
+    It is called once for each attention of a pass, in their order: an experiment can keep, change or switch off what
+    `attention` gives, whoever wrote the model.
+
+    Args:
+        compute: takes and returns what `attention` does.
+        hides_keys: whether it hides keys that the model itself lets be seen. A query that is left with none then gets
+            0; eager attention, which models of transformers imitate elsewhere, would give it the mean of all values.
+
+    >>> import torch
+    >>> def to_neighbours(query, key, value, **options):
+    ...     return attention(query, key, value, **options, window=(1, 1))
+    >>> x = torch.randn(1, 2, 5, 8)
+    >>> with replaced_in_models(to_neighbours):
+    ...     attended = attention_of_model(x, x, x)
+    >>> (attended.weights[0, 0] > 0).sum(1)
+    tensor([2, 3, 3, 3, 2])
+    """
+    token = _stand_in.set(_StandIn(compute, hides_keys))
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def attention_of_model(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Attention:
+    """What the modules of a model call: `attention`, or what replaces it (see `replaced_in_models`)."""
+    stand_in = None if torch.compiler.is_compiling() else _stand_in.get()
+    return (attention if stand_in is None else stand_in.compute)(query, key, value, **options)
+
+
+def keys_are_hidden() -> bool:
+    """Whether what replaces `attention` at present hides keys that the model itself lets be seen."""
+    stand_in = _stand_in.get()
+    return stand_in is not None and stand_in.hides_keys
 
 
 def _as_given(tensor: Tensor, leading: tuple[int, ...]) -> Tensor:

@@ -36,9 +36,10 @@ from __future__ import annotations
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from regard.hf.attention import Recorded, attend, record
+from regard.hf.attention import attend
 from regard.hf.mask import LazyMask, lazy_mask
 from regard.hf.models import NAME, check, prepare
+from regard.hf.recorder import Recorded, record
 
 __all__ = ["NAME", "LazyMask", "Recorded", "attend", "check", "lazy_mask", "record"]
 

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regard._internal.uncompiled import disable
-from regard.attention import Attention, attention
-from regard.hf.mask import LazyMask, both, chosen_keys
+from regard.attention import Attention, attention_of_model, keys_are_hidden
+from regard.hf.mask import LazyMask, chosen_keys
+from regard.hf.recorder import current
+from regard.mask import both
 from regard.weights import Weights
-
-
-class Recorded(NamedTuple):
-    """An attention, and the module of the model that computed it."""
-
-    module: nn.Module
-    attention: Attention
-
-
-_recorded: ContextVar[list[Recorded] | None] = ContextVar("recorded", default=None)
-
-
-@contextmanager
-def record() -> Iterator[list[Recorded]]:
-    """Collects every attention that models compute inside the block, in the order in which they compute them.
-
-    with regard.hf.record() as attentions:
-        model(**inputs)
-    [(type(module).__name__, attention.value.shape) for module, attention in attentions]
-    """
-    attentions: list[Recorded] = []
-    token = _recorded.set(attentions)
-    try:
-        yield attentions
-    finally:
-        _recorded.reset(token)
 
 
 @disable(reason="the weights that it returns are an object, not a tensor of a graph")
@@ -72,10 +45,10 @@ def attend(
     # A static cache marks the tensors that it writes over in the next step, and the weights would change with them.
     static = hasattr(key, "_dynamo_static_input_type")
     generating = query.shape[2] == 1 and (static or bool(kwargs.get("output_attentions")))
-    recorded = None if _recomputing() else _recorded.get()
+    recorder = None if _recomputing() else current.get()
     if static and not generating:
         key = key.clone()
-    if static and recorded is not None:
+    if static and recorder is not None:
         value = value.clone()
     if isinstance(attention_mask, LazyMask) and not attention_mask.serves(query, key):
         attention_mask = attention_mask.dense()
@@ -94,13 +67,15 @@ def attend(
     if query.shape[0] == 1:  # queries that a model learned, the same for all sequences
         query = query.expand(key.shape[0], -1, -1, -1)
     scale = None if scaling is None else float(scaling)
-    result = attention(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)
+    result = attention_of_model(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)
     if generating and not result.lse.requires_grad:
         result = replace(result, weights=result.weights.compact())
-    if recorded is not None:
-        recorded.append(Recorded(module, result))
-    output = _mean_where_blind(result, value, ready) if options.keys() - {"causal", "window"} else result.output
-    return output.transpose(1, 2).contiguous(), result.weights
+    may_be_blind = options.keys() - {"causal", "window"} and not keys_are_hidden()
+    output = _mean_where_blind(result, value, ready) if may_be_blind else result.output
+    output = output.transpose(1, 2).contiguous()
+    if recorder is not None:
+        recorder.add(module, result, output)
+    return output, result.weights
 
 
 def _refuse_unknown(module: nn.Module, dropout: float, kwargs: dict[str, Any]) -> None:

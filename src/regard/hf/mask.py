@@ -203,22 +203,3 @@ def chosen_keys(indices: Tensor, heads: int, size: int = 1) -> MaskMod:
         return visible[..., blocks]
 
     return rule
-
-
-def both(mask: Tensor | MaskMod | None, rule: MaskMod) -> MaskMod:
-    """Who may look by a mask and by a rule too."""
-    if mask is None:
-        return rule
-
-    def together(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return _at(mask, batch, head, query, key) & rule(batch, head, query, key)
-
-    return together
-
-
-def _at(mask: Tensor | MaskMod, *index: Tensor) -> Tensor:
-    """A mask at some positions; a dimension of size 1 says the same for all."""
-    if not isinstance(mask, Tensor):
-        return mask(*index)
-    mask = mask[(None,) * (4 - mask.ndim)]
-    return mask[tuple(at if size > 1 else torch.zeros_like(at) for at, size in zip(index, mask.shape, strict=True))]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from regard.lens.patterns import is_positional
+from regard.models.projections import Surroundings
+from regard.models.residual import by_query_head, norms_after, output_by_head
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -18,29 +20,23 @@ if TYPE_CHECKING:
 
     from regard.lens.reading import Reading
     from regard.lens.units import Word
-    from regard.models.projections import Projections
 
 
 def value_norms(reading: Reading, layer: int) -> Float[Tensor, "H N"]:
     """‖v_j W_O‖, the length of what each token's value adds to the residual stream, by head; ‖v_j‖ without W_O."""
-    attention, heads = reading.attention[layer], reading.heads_of(layer)
-    projections = projections_of(reading, layer)
-    if projections is not None:
-        return projections.value_norms(attention.value, heads)
-    values = attention.value.float()
-    norms: Tensor = values.norm(dim=-1)
-    return norms.repeat_interleave(heads // len(values), 0)
+    values, heads = reading.attention[layer].value, reading.heads_of(layer)
+    by_head = output_by_head(surroundings_of(reading, layer).output, heads)
+    return by_query_head(values, heads).float().norm(dim=-1) if by_head is None else norms_after(values, by_head)
 
 
 def knows_output_weight(reading: Reading, layer: int) -> bool:
     """Whether `value_norms` are those of v W_O, and not of v alone."""
-    projections = projections_of(reading, layer)
-    return projections is not None and projections.output_weight is not None
+    return output_by_head(surroundings_of(reading, layer).output, reading.heads_of(layer)) is not None
 
 
-def projections_of(reading: Reading, layer: int) -> Projections | None:
-    """The modules that make query, key and value in a layer; None where they, or the model, are not known."""
-    return None if reading.lens is None else reading.lens.model.projections[layer]
+def surroundings_of(reading: Reading, layer: int) -> Surroundings:
+    """The modules around the attention of a layer, as far as they, and the model, are known."""
+    return Surroundings() if reading.lens is None else reading.lens.model.surroundings[layer]
 
 
 def tokens_of_other_words(reading: Reading, word: Word) -> Bool[Tensor, "N"]:

@@ -26,7 +26,7 @@ from regard.lens.embed_options import (
     current_truncation,
 )
 from regard.lens.encode import encode, encode_pair, tokenization_notes, tokens_of
-from regard.lens.reading import Reading, SomeLayers
+from regard.lens.reading import Reading, of_pass
 from regard.lens.units import Token
 from regard.lens.words import check_spans, units
 from regard.models import open_model
@@ -148,30 +148,31 @@ class Lens:
             encoded, truncated = encode_pair(model, text, pair, model.max_length)
             second, text = len(text) + 1, f"{text}\n{pair}"
         whole = [] if words is None else check_spans(text, words)
-        types = None if pair is None else torch.tensor([encoded.types])
+        ids, types = torch.tensor(encoded.ids), None if pair is None else torch.tensor(encoded.types)
         with torch.inference_mode(), report_progress(model.blocks, progress):
-            hidden, attentions, final = model.forward(torch.tensor([encoded.ids]), None, types)
+            passed = model.forward(ids[None], None, None if types is None else types[None])
         tokens = tokens_of(model, encoded, text)
-        virtual = hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
+        virtual = passed.hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
         tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
         unit_spans = units(text, [None if token.special else (token.start, token.end) for token in tokens], whole)
         end = len(text) if truncated is None else max(token.end for token in tokens)
-        states = torch.stack([state[0] for state in hidden])
         notes = [
-            model.reading_note, *tokenization_notes(text, tokens, unit_spans, end), _without_attention(attentions)
-        ]  # fmt: skip
+            model.reading_note,
+            *tokenization_notes(text, tokens, unit_spans, end),
+            _without_attention(passed.attentions),
+        ]
         return Reading(
             text=text,
             model=self.name,
             tokens=tokens,
-            hidden=states,
-            attention=_layers([attention and attention.of_sequence(0) for attention in attentions]),
             truncated=None if truncated is None else str(truncated),
             unit_spans=unit_spans,
             second=second,
-            final=states[-1] if torch.equal(states[-1], final[0]) else final[0],
             note=" ".join(filter(None, notes)),
+            ids=ids,
+            types=types,
             lens=self,
+            **of_pass(passed),
         )
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:
@@ -302,11 +303,6 @@ class Lens:
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a positive number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
-
-
-def _layers(attentions: Sequence[Attention | None]) -> Sequence[Attention]:
-    present = [attention for attention in attentions if attention is not None]
-    return present if len(present) == len(attentions) else SomeLayers(attentions)
 
 
 def _without_attention(attentions: Sequence[Attention | None]) -> str:

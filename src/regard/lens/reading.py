@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from regard.lens.lens import Lens
     from regard.lens.walk import Walk
+    from regard.models.model import Pass
     from regard.viewer.widget import Viewer
 
 
@@ -70,6 +71,7 @@ class Reading:
         final: (tokens,dim), what the model passes on to a head: hidden[-1] after the norm and the projection that
             follow the last layer; hidden[-1] itself where there are none.
         note: what a reader should also know, such as words that the vocabulary lacks, or "".
+        ids, types: (tokens,), what the model read: the tokens' numbers, and their types in a pair of texts.
         lens: the lens that read it, with which other texts can be read; None once it was pickled.
     """
 
@@ -83,6 +85,8 @@ class Reading:
     second: int | None = None
     final: Float[Tensor, "N dim"] | None = None
     note: str = ""
+    ids: Int[Tensor, "tokens"] | None = field(default=None, repr=False)
+    types: Int[Tensor, "tokens"] | None = field(default=None, repr=False)
     lens: Lens | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -283,6 +287,18 @@ class Reading:
         from regard.lens.display import save
 
         save(self, path, **options)
+
+
+def of_pass(passed: Pass, sequence: int = 0) -> dict[str, Any]:
+    """What a forward pass gives of one of its sequences, as arguments of `Reading`: hidden, attention and final."""
+    hidden, final = torch.stack([state[sequence] for state in passed.hidden]), passed.final[sequence]
+    attentions = [attention and attention.of_sequence(sequence) for attention in passed.attentions]
+    present = [attention for attention in attentions if attention is not None]
+    return {
+        "hidden": hidden,
+        "attention": present if len(present) == len(attentions) else SomeLayers(attentions),
+        "final": hidden[-1] if torch.equal(hidden[-1], final) else final,
+    }
 
 
 def _in_notebook() -> bool:

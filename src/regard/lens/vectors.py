@@ -91,6 +91,23 @@ def _sentence(model: Model, text: WindowedText, options: EmbedOptions) -> Tensor
     return torch.cat(vectors)
 
 
+def pooled_text(model: Model, final: Tensor, pools: Sequence[str] | None = None, *, normalized: bool = True) -> Tensor:
+    """The vector (dim,) of a text that was read at once, without a prompt, from its final states (N,dim).
+
+    Args:
+        model: its pooling, and the steps before and after it.
+        final: differentiable.
+        pools: other modes than the model's own.
+        normalized: whether to divide the vector by its length, where the model's folder asks for it.
+    """
+    pooled = _pooled(_applied(model.pooling.token_steps, final), model.pooling.modes if pools is None else pools)[None]
+    for step in model.pooling.sentence_steps:
+        changed = step(pooled)
+        if normalized or not torch.allclose(changed, step(2 * pooled)):
+            pooled = changed
+    return pooled[0, : model.pooling.truncate_dim]
+
+
 def _prompt_length(model: Model, prompt: str) -> int:
     """How many tokens are left out with the prompt: those of the prompt alone, as sentence-transformers counts them."""
     if not prompt:

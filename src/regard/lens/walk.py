@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard._internal.deprecated import warn
 from regard.backends import streaming
-from regard.lens.contributions import projections_of, value_norms
+from regard.lens.contributions import surroundings_of, value_norms
 from regard.lens.patterns import strict_pattern
 from regard.mask import Block
 from regard.models.projections import factor, rotate, rotation, tolerance
@@ -208,7 +208,7 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
 @torch.inference_mode()
 def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
     """Query, key and value of a word's tokens, recomputed from x; None where they differ from the model's own."""
-    projections = projections_of(reading, layer)
+    projections = surroundings_of(reading, layer).projections
     if projections is None:
         return None
     rows, attention = torch.tensor(word.tokens), reading.attention[layer]

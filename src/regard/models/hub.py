@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import getsource
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from regard._internal.files import read_json
 from regard._internal.plurals import counted
 from regard.models.errors import adapter_error, opening_error
+from regard.models.head import Head, body_of, find_head, kind_of
 from regard.models.hidden_states import TransformersStates
 from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import (
@@ -45,7 +46,8 @@ def from_folder(folder: Path, allow_pickle: bool = False) -> Model:
     """The model in a folder. Raises ValueError or OSError in one line, as `opening_error` words it."""
     options = {"revision": None, "local_files_only": True}
     model, tokenizer, pooling = _load(str(folder), folder, options, allow_pickle)
-    return _as_model(model, tokenizer, folder.resolve().name, pooling, folder)
+    open_whole = functools.partial(open_with_head, str(folder), pooling, allow_pickle, **options)
+    return _as_model(model, tokenizer, folder.resolve().name, pooling, folder, open_whole=open_whole)
 
 
 def from_name(name: str, revision: str | None = None, allow_pickle: bool = False) -> Model:
@@ -53,7 +55,8 @@ def from_name(name: str, revision: str | None = None, allow_pickle: bool = False
     options = {"revision": revision, "local_files_only": _hub_unreachable()}
     model, tokenizer, pooling = _load(name, None, options, allow_pickle)
     commit = _commit(name, {**options, "subfolder": pooling.root if pooling else ""})
-    return _as_model(model, tokenizer, name, pooling, commit=commit)
+    open_whole = functools.partial(open_with_head, name, pooling, allow_pickle, **options)
+    return _as_model(model, tokenizer, name, pooling, commit=commit, open_whole=open_whole)
 
 
 def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
@@ -100,6 +103,31 @@ def _model_class(config: Any) -> Any:
     if config.model_type in _ENCODER_ONLY and architecture.endswith("EncoderModel"):
         return getattr(transformers, architecture, transformers.AutoModel)
     return transformers.AutoModel
+
+
+def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool, **options: Any) -> Any:
+    """The model of a folder or name with the head that its config names, by transformers; None where there is none.
+
+    `options` are those of transformers' from_pretrained that say where it is.
+    """
+    import transformers
+
+    import regard.hf  # noqa: F401  # registers the attention
+
+    settings = pooling or PoolingConfig()
+    options = {**options, "subfolder": settings.root}
+    config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
+    architecture = (config.architectures or [""])[0]
+    kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
+    if kind is None or config.is_encoder_decoder:
+        return None
+    arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
+    arguments["attn_implementation"] = "regard"
+    model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
+    body = f"{model.base_model_prefix}."
+    if any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"]):
+        return None  # a head that is not in the file would be one of random numbers
+    return model.eval()
 
 
 def _check_tensors(model: Any, info: Mapping[str, Any]) -> None:
@@ -182,8 +210,10 @@ def _as_model(
     pooling: PoolingConfig | None = None,
     folder: Path | None = None,
     commit: str = "",
+    open_whole: Callable[[], Any] | None = None,
 ) -> Model:
     model, tokenizer, reading_note = text_encoder(whole, tokenizer)
+    model = body_of(model)
     visible = model.config.model_type not in _EMBEDDING_ONLY
     if visible:
         _use_regard(model)
@@ -213,7 +243,18 @@ def _as_model(
         truncates_left=tokens.truncates_left,
         note=note or pooling.note,
         reading_note=reading_note,
+        find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
     )
+
+
+def _find_head(
+    model: Any, open_whole: Callable[[], Any] | None, forward: Forward, tokens: OpenedTokenizer
+) -> Head | None:
+    """The head of a model from memory, or of one that is opened for it."""
+    whole = model if open_whole is None else open_whole()
+    if whole is None or not isinstance(forward, Reader) or getattr(whole.config, "is_encoder_decoder", False):
+        return None
+    return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
 
 
 def _use_regard(model: Any) -> None:

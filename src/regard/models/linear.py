@@ -100,7 +100,8 @@ class Linear:
 class KernelLinear(nn.Linear):
     """An `nn.Linear` for inference: y = x Wᵀ + b by `Linear`, the same to the bit for any number of threads.
 
-    PyTorch splits its matrix product by the number of threads, so that the last digits of the result depend on it.
+    PyTorch splits its matrix product by the number of threads, so that the last digits of the result depend on it. It
+    computes the result all the same where a gradient is wanted.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -110,6 +111,8 @@ class KernelLinear(nn.Linear):
         self._packed = Linear([layer])
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return F.linear(x, self.weight, self.bias)
         return self._packed(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
 
 

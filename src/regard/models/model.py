@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from regard.models.head import Head, find_final_norm
 from regard.models.pooling import PoolingConfig
-from regard.models.projections import Projections, find_projections
+from regard.models.projections import Surroundings, find_surroundings
 from regard.models.tokenizer import example_encoding
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Model:
         truncates_left: whether its tokenizer truncates long texts at their beginning.
         note: what a user should know about it, in a sentence, or "".
         reading_note: what every reading should say about it, in a sentence, or "".
+        find_head: finds `head`, which may have to be opened first.
         prefix_ids, suffix_ids: the special tokens before and after a text.
     """
 
@@ -83,6 +85,7 @@ class Model:
     truncates_left: bool = False
     note: str = ""
     reading_note: str = ""
+    find_head: Callable[[], Head | None] = lambda: None
     prefix_ids: list[int] = field(init=False)
     suffix_ids: list[int] = field(init=False)
 
@@ -103,10 +106,21 @@ class Model:
         return bare
 
     @functools.cached_property
-    def projections(self) -> Sequence[Projections | None]:
-        """For each layer, the modules that make query, key and value; None where they are not known."""
+    def surroundings(self) -> Sequence[Surroundings]:
+        """For each layer, the modules around its attention, as far as they are known."""
         ids = self.tokenizer.encode("the cat sat").ids
-        return find_projections(self.forward, self.blocks, ids) if self.blocks and ids else [None] * self.layers
+        known = self.blocks and ids
+        return find_surroundings(self.forward, self.blocks, ids) if known else [Surroundings()] * self.layers
+
+    @functools.cached_property
+    def final_norm(self) -> nn.Module | None:
+        """The module that makes final states of the last hidden ones; None where there is none, or no single one."""
+        return find_final_norm(self.forward, self.tokenizer.encode("the cat sat").ids)
+
+    @functools.cached_property
+    def head(self) -> Head | None:
+        """What makes logits of its final states; None where it has none. Opened when it is asked for."""
+        return self.find_head()
 
     @functools.cached_property
     def flagged_special_ids(self) -> frozenset[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from regard._internal.files import read_json
-from regard.models.model import Model, Pass
+from regard.models.head import Head, find_head, kind_of
+from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import PoolingConfig, default_pooling, pooling_config, with_limit
 from regard.models.tokenizer import OpenedTokenizer, auto_tokenizer, example_encoding, file_tokenizer, lowercased
 
@@ -93,7 +95,18 @@ def from_folder(folder: Path, name: str) -> Model | None:
         all_special_ids=tokens.all_special_ids,
         truncates_left=tokens.truncates_left,
         note=pooling.note,
+        find_head=functools.partial(_find_head, root, pooling, forward, example_encoding(tokens.tokenizer).ids),
     )
+
+
+def _find_head(root: Path, pooling: PoolingConfig, forward: Forward, ids: Sequence[int]) -> Head | None:
+    """The head in a folder, by transformers; None where it has none."""
+    if kind_of((read_json(root / "config.json").get("architectures") or [""])[0]) is None:
+        return None
+    from regard.models import hub
+
+    whole = hub.open_with_head(str(root), replace(pooling, root=""), False, local_files_only=True)
+    return None if whole is None else find_head(whole, forward, ids)
 
 
 def _tokenizer(root: Path, pooling: PoolingConfig | None) -> OpenedTokenizer:

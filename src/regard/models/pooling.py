@@ -310,7 +310,7 @@ def _dense(read: _OptionalFiles) -> Step:
             output = output + (vectors if residual is None else F.linear(vectors, residual))
         return output
 
-    return torch.inference_mode()(dense)
+    return dense
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""The modules of a layer that make query, key and value: W_Q, W_K, W_V, the norm before them, and W_O after.
+"""The modules around the attention of a layer: W_Q, W_K, W_V and the norm before them, W_O and the norms after.
 
-`find_projections` watches a model once, while it reads a few tokens: which norm comes before the attention, which
-modules compute query, key and value, and which one joins the heads. The modules are only used to recompute numbers that
-are then checked against the model's own; where they do not fit, nothing is claimed.
+`find_surroundings` watches a model once, while it reads a few tokens: which norm comes before the attention, which
+modules compute query, key and value, which one joins the heads, and which norms follow the sum with the residual
+stream. What they compute is compared with the model's own numbers; where they do not fit, nothing is claimed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from regard._internal.modules import is_linear, is_norm
 
 if TYPE_CHECKING:
     from regard.attention import Attention
@@ -44,7 +46,7 @@ HeadNorm = tuple[nn.Module, bool]  # the norm, and whether it is taken of all he
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """The modules around the attention of one layer.
+    """The modules that make query, key and value in one layer.
 
     Attributes:
         norm: the norm before the projections; None where they take x itself.
@@ -52,7 +54,6 @@ class Projections:
         split: tells the outputs of the modules apart.
         query_norm, key_norm: a norm of query or key after that.
         rotated: whether query and key are rotated by position.
-        output: the module that joins the heads, W_O; None where it is not known.
     """
 
     norm: nn.Module | None
@@ -61,7 +62,6 @@ class Projections:
     query_norm: HeadNorm | None
     key_norm: HeadNorm | None
     rotated: bool
-    output: nn.Module | None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Projected]:
         """x (N,dim) after the norm, and its query, key and value before any rotation."""
@@ -70,28 +70,25 @@ class Projections:
         query, key = _apply(self.query_norm, projected.query), _apply(self.key_norm, projected.key)
         return normed, Projected(query, key, projected.value)
 
-    @property
-    def output_weight(self) -> Tensor | None:
-        """The matrix W_O that joins the heads, as its module keeps it; None where it is not known."""
-        weight: Tensor | None = getattr(self.output, "weight", None)
-        return None if weight is None or not weight.dtype.is_floating_point else weight
 
-    def value_norms(self, values: Tensor, heads: int) -> Tensor:
-        """‖v W_O‖ (H,N) of values (G,N,E), the length of what each adds to the residual stream; ‖v‖ without W_O."""
-        values = values.float().repeat_interleave(heads // len(values), 0)
-        weight = self.output_weight
-        if weight is None:
-            norms: Tensor = values.norm(dim=-1)
-            return norms
-        matrix = weight if isinstance(self.output, nn.Linear) else weight.T  # (dim, H·E); Conv1D keeps the transpose
-        by_head = torch.unflatten(matrix.detach().double(), 1, (heads, -1)).unbind(1)
-        by_token = [_norms_after(value.double(), head) for value, head in zip(values, by_head, strict=True)]
-        return torch.stack(by_token).float()
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The modules around the attention of one layer, before it and after it.
 
+    Attributes:
+        projections: the modules that make query, key and value; None where they are not known.
+        output: the module that joins the heads, W_O; None where it is not known.
+        inner_norm: the norm of what that module gives, before it is added (Gemma 2, OLMo 2); None in most models.
+        residual: whether it is added, as it is, to the input x of the layer.
+        norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
+            network.
+    """
 
-def _norms_after(value: Tensor, matrix: Tensor) -> Tensor:
-    """‖value @ matrix.T‖ (N,), by way of the E × E matrix of the products of its columns."""
-    return ((value @ (matrix.T @ matrix)) * value).sum(-1).clamp(min=0).sqrt()
+    projections: Projections | None = None
+    output: nn.Module | None = None
+    inner_norm: nn.Module | None = None
+    residual: bool = False
+    norms: tuple[nn.Module, ...] = ()
 
 
 def _apply(norm: HeadNorm | None, heads: Tensor) -> Tensor:
@@ -103,10 +100,10 @@ def _apply(norm: HeadNorm | None, heads: Tensor) -> Tensor:
     return normed
 
 
-def find_projections(
+def find_surroundings(
     forward: Callable[..., Any], blocks: Sequence[nn.Module], ids: Sequence[int]
-) -> list[Projections | None]:
-    """For each layer its projections; None where it computes query, key and value in a way that is not known here."""
+) -> list[Surroundings]:
+    """For each layer the modules around its attention, as far as it computes in a way that is known here."""
     calls: list[list[Call]] = [[] for _ in blocks]
     thread, handles = threading.get_ident(), []
     for n, block in enumerate(blocks):
@@ -117,7 +114,7 @@ def find_projections(
             hidden, attentions, _ = forward(torch.tensor([ids]), None)
             states = [state[0] for state in hidden]
             return [
-                None if attention is None else _of_layer(calls[n], states[n], attention)
+                Surroundings() if attention is None else _of_layer(calls[n], states[n], states[n + 1], attention)
                 for n, attention in enumerate(attentions[: len(blocks)])
             ]
     finally:
@@ -139,12 +136,33 @@ def _is_batch(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) > 0
 
 
-def _of_layer(calls: Sequence[Call], x: Tensor, attention: Attention) -> Projections | None:
+def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention) -> Surroundings:
+    """What surrounds the attention of a layer that makes y (N,dim) of x."""
+    flat = attention.output[0].transpose(0, 1).flatten(1)
+    joining = [call for call in calls if is_linear(call.module) and _same(call.input, flat)]
+    projections = _projections(calls, x, attention)
+    if not joining:
+        return Surroundings(projections)
+    output = joining[-1]  # of a module and what wraps it, the outer one
+    if output.output.shape != x.shape:
+        return Surroundings(projections, output.module)
+    for inner in (None, *(call for call in calls if is_norm(call.module) and _same(call.input, output.output))):
+        total = x + (output.output if inner is None else inner.output)
+        entered = [call.module for call in calls if _same(call.input, total)]
+        parallel = [call for call in calls if call.output.shape == y.shape and _same(total + call.output, y)]
+        if not entered and not parallel:  # in parallel, attention and feed-forward network are added to the same x
+            continue
+        last = [call.module for call in calls if is_norm(call.module) and _same(call.output, y)]
+        after_attention = [module for module in entered if is_norm(module)] if last else []
+        norms = tuple(dict.fromkeys(after_attention[:1] + last[-1:])) if after_attention else ()
+        return Surroundings(projections, output.module, None if inner is None else inner.module, True, norms)
+    return Surroundings(projections, output.module)
+
+
+def _projections(calls: Sequence[Call], x: Tensor, attention: Attention) -> Projections | None:
     scores, value = attention.weights.scores, attention.value[0]
     query, key = scores.query[0], scores.key[0]  # (H,N,D), (G,N,D)
-    linear = [call for call in calls if getattr(getattr(call.module, "weight", None), "ndim", 0) == 2]
-    flat = attention.output[0].transpose(0, 1).flatten(1)
-    output = next((call.module for call in linear if _same(call.input, flat)), None)
+    linear = [call for call in calls if is_linear(call.module)]
     for candidates, split in _candidates(linear, query, key, value):
         entering = candidates[0].input
         projected = split([call.output for call in candidates])
@@ -161,7 +179,7 @@ def _of_layer(calls: Sequence[Call], x: Tensor, attention: Attention) -> Project
         if _same_length(normed_query, query) and _same_length(normed_key, key):
             modules = [call.module for call in candidates]
             rotated = factor(normed_query, query)[1] > 10 * tolerance(query.dtype)
-            return Projections(norm, modules, split, query_norm, key_norm, rotated, output)
+            return Projections(norm, modules, split, query_norm, key_norm, rotated)
     return None
 
 
@@ -207,16 +225,12 @@ def _norm_of(calls: Sequence[Call], heads: Tensor) -> tuple[HeadNorm | None, Ten
         if call.input.numel() != heads.numel() or call.output.shape != call.input.shape or call.input is heads:
             continue
         for together, candidate in ((False, heads), (False, heads.transpose(0, 1)), (True, heads.flatten(1))):
-            if call.input.shape == candidate.shape and _same(call.input, candidate) and not _is_linear(call.module):
+            if call.input.shape == candidate.shape and _same(call.input, candidate) and not is_linear(call.module):
                 result = call.output
                 transposed = candidate.shape == heads.transpose(0, 1).shape and candidate.shape != heads.shape
                 result = result.transpose(0, 1) if transposed else result
                 return (call.module, together), result.reshape(heads.shape)
     return None, heads
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return getattr(getattr(module, "weight", None), "ndim", 0) == 2 and "norm" not in type(module).__name__.lower()
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

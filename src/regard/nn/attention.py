@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard.attention import Attention, attention
+from regard.attention import Attention, attention, attention_of_model
 from regard.nn.shapes import KeysAndValues, Memory, Vectors
 
 
@@ -79,7 +79,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Vectors, Attention]:
         if not isinstance(memory, tuple):
             memory = self.keys_and_values(x if memory is None else memory)
-        attended = attention(_by_head(self.query(x), self.heads), *memory, **options)
+        attended = attention_of_model(_by_head(self.query(x), self.heads), *memory, **options)
         return self.output(attended.output.transpose(1, 2).flatten(2)), attended
 
 

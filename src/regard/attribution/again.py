@@ -1,0 +1,94 @@
+"""Reading a text again, exactly as before: with gradients, or with something of it switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regard.attention import Attention, replaced_in_models
+from regard.models import Model
+from regard.models.model import Pass
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from regard.lens import Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a model makes of a text: what a target is a function of.
+
+    Attributes:
+        hidden: the L + 1 hidden states (N,dim), before the first layer and after each.
+        final: (N,dim), what the model passes on to a head.
+        ids: (N,), what it read.
+        model: the model.
+    """
+
+    hidden: Sequence[Float[Tensor, "N dim"]]
+    final: Float[Tensor, "N dim"]
+    ids: Int[Tensor, "N"]
+    model: Model
+
+    def logits(self, position: int | None = None) -> Float[Tensor, "..."]:
+        """The logits of the model's head: of the tokens at a position, or at all (N,vocabulary); of the classes.
+
+        Raises ValueError where the model has no head.
+        """
+        head = self.model.head
+        if head is None:
+            raise ValueError(f"{self.model.name} has no head that would make logits of its final states.")
+        if position is None or head.kind == "class":
+            return head(self.final, self.ids)
+        return head(self.final[position, None], self.ids[position, None])[0]
+
+
+def model_of(reading: Reading, call: str) -> Model:
+    """The model that can read a text again. Raises ValueError where the reading no longer has it."""
+    if reading.lens is None or reading.ids is None:
+        raise ValueError(
+            f"{call}: this reading has no lens with which its text could be read again, as one that was pickled; "
+            "read the text with a Lens."
+        )
+    return reading.lens.model
+
+
+def read_again(
+    reading: Reading,
+    compute: Callable[..., Attention],
+    call: str,
+    *,
+    copies: int = 1,
+    hides_keys: bool = False,
+) -> Pass:
+    """A forward pass over the tokens of a reading, in which `compute` takes the place of `attention`.
+
+    Args:
+        reading: whose text is read.
+        compute, hides_keys: as in `regard.attention.replaced_in_models`.
+        call: what errors name.
+        copies: how many times the text is read, side by side in a batch.
+    """
+    model = model_of(reading, call)
+    assert reading.ids is not None
+    types = None if reading.types is None else reading.types.expand(copies, -1)
+    with replaced_in_models(compute, hides_keys=hides_keys):
+        return model.forward(reading.ids.expand(copies, -1), None, types)
+
+
+def output_of(reading: Reading, passed: Pass, copy: int, call: str) -> Output:
+    """What one of the copies of a text gave."""
+    model = model_of(reading, call)
+    assert reading.ids is not None
+    return Output([state[copy] for state in passed.hidden], passed.final[copy], reading.ids, model)
+
+
+def output_of_reading(reading: Reading, call: str) -> Output:
+    """What the reading itself gave. In inference mode only: no gradient flows from its tensors."""
+    model = model_of(reading, call)
+    assert reading.ids is not None
+    final = reading.hidden[-1] if reading.final is None else reading.final
+    return Output(list(reading.hidden), final, reading.ids, model)

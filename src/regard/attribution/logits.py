@@ -1,0 +1,134 @@
+"""What each token adds, by each head, to the logit of a next token: direct logit attribution.
+
+Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits",
+https://transformer-circuits.pub/2021/framework/index.html.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from regard.attribution.again import model_of, output_of_reading
+from regard.attribution.layers import layer_of
+from regard.lens.contributions import surroundings_of
+from regard.models.residual import norm_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from regard.attribution.target import Target
+    from regard.lens import Reading
+    from regard.models import Model
+    from regard.weights import Map
+
+
+def logits(reading: Reading, target: Target, layer: int) -> Map:
+    """What each token adds, by each head of a layer, to the logit of a token: a map (H,N,N) of signed numbers
+
+        w_ij · (v_j W_O^h)·u_i
+
+    u_i is the direction of the token in the residual stream, at token i: its row of the unembedding, or the difference
+    of two rows, taken back through the final norm. That norm is frozen: its factor 1/σ_i is the one that the model
+    computed. So the logit that the model computes at a token i is the sum of row i over all layers, heads and sources,
+    with what embeddings, feed-forward layers and biases add. Row i speaks of a prediction made at token i; that of the
+    target is `target.predicted.position`.
+
+    Cost: of a map with factors for rows and columns.
+
+    Args:
+        reading: of a causal language model that adds what its heads give to the residual stream.
+        target: a next token, or the difference of two.
+        layer: counted from 0; from −1 backwards.
+
+    Raises:
+        ValueError: the target is no token; or the model normalises after its layers, has a head that is not linear, or
+            output projections that are not known: the message names the module.
+        IndexError: there is no such layer.
+    """
+    reading.check(layer)
+    target.check(reading)
+    direction = final_direction(reading, target)
+    _check_adds(reading, layer)
+    at = layer_of(reading, layer)
+    to_logit = at.output_weight.double() @ direction.direction  # (H,E)
+    added = at.values.double() @ to_logit[..., None]  # (H,N,1)
+    dtype = at.weights.dtype
+    return at.weights.times(query=direction.factor[:, None].to(dtype), key=added.to(dtype))
+
+
+class Direction(NamedTuple):
+    """The direction of a logit in the residual stream: `factor[i] · direction` (dim,) at token i, and its constant."""
+
+    direction: Float[Tensor, "dim"]
+    factor: Float[Tensor, "N"]
+    constant: float
+
+
+def final_direction(reading: Reading, target: Target) -> Direction:
+    """Where in the residual stream a logit, or a difference of two, lies.
+
+        logit_i = factor_i · (x_i·direction) + constant
+
+    x_i is the last hidden state. The constant is what the norm's bias adds, without a bias of the head itself.
+
+    Raises ValueError as `logits`.
+    """
+    model = model_of(reading, "logits")
+    if target.predicted is None:
+        raise ValueError(
+            f"logits: target: expected a next token or the difference of two, as Target.next_token makes. "
+            f"Got {target.name}."
+        )
+    head = model.head
+    if head is None or head.unembedding is None:
+        name = model.name if head is None else head.model
+        raise ValueError(
+            f"logits: {name}: its head (lm_head) is not a linear map of the final states, so that a logit is no sum of "
+            "what heads add; use gradient or knockout."
+        )
+    table, (_, token, other) = head.unembedding.detach(), target.predicted
+    unembedding = (table[token] if other is None else table[token] - table[other]).double()
+    output = output_of_reading(reading, "logits")
+    x, final = output.hidden[-1].double(), output.final.double()
+    if torch.equal(x, final):
+        return Direction(unembedding, torch.ones(len(x), dtype=x.dtype, device=x.device), 0.0)
+    return _before_norm(model, unembedding, x, final)
+
+
+def _before_norm(model: Model, unembedding: Tensor, x: Tensor, final: Tensor) -> Direction:
+    """A direction of final states, taken back through the final norm, whose factors 1/σ are those of these rows."""
+    module = model.final_norm
+    norm = None if module is None else norm_of(module, len(unembedding))
+    if module is not None and norm is not None:
+        with torch.no_grad():
+            shift = module(torch.zeros_like(x[None, :1], dtype=_dtype(module)))[0, 0].double()
+        scaled = norm(x)
+        factor = ((final - shift) * scaled).sum(-1) / scaled.square().sum(-1).clamp(min=1e-300)
+        if (factor[:, None] * scaled + shift - final).norm() <= 1e-3 * final.norm():
+            direction = norm.gain.to(unembedding) * unembedding
+            direction = direction - direction.mean() if norm.centred else direction
+            return Direction(direction, factor, float(shift @ unembedding))
+    name = "what follows its last layer" if module is None else type(module).__name__
+    raise ValueError(
+        f"logits: {model.name}: {name} is neither a LayerNorm nor an RMSNorm, and cannot be taken back to what the "
+        "layers add; use gradient or knockout."
+    )
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next((parameter.dtype for parameter in module.parameters()), torch.float32)
+
+
+def _check_adds(reading: Reading, layer: int) -> None:
+    """Raise ValueError, naming the module, where a layer does not add W_O's result to the stream as it is."""
+    around, model = surroundings_of(reading, layer), model_of(reading, "logits")
+    if around.output is not None and (around.norms or not around.residual):
+        raise ValueError(
+            f"logits: layer {layer % reading.layers}: {type(model.blocks[layer]).__name__} does not add the result of "
+            f"its {type(around.output).__name__} (W_O) to the residual stream as it is, but normalises or scales it, "
+            "so that a logit is no sum of what heads add; use gradient or knockout."
+        )
