@@ -306,6 +306,22 @@ void tile(const BoundMap& map, int64_t first_row, int64_t first_column, const Ar
   kernel.tile(s, map.m, t, threads);
 }
 
+void diagonal(const BoundMap& map, int64_t first_row, int64_t first_column, const Array& numbers,
+              const std::string& isa, int threads) {
+  const Scores& s = map.s;
+  Diagonal d;
+  expect(numbers.ndim == 3, "numbers", "three dimensions");
+  d.first_row = first_row, d.first_column = first_column, d.count = numbers.shape[2];
+  expect(first_row >= 0 && first_row + d.count <= s.queries, "first_row",
+         "with as many rows as numbers, within the queries");
+  expect(first_column >= 0 && first_column + d.count <= s.keys, "first_column",
+         "with as many columns as numbers, within the keys");
+  d.numbers = contiguous<float>(numbers, {s.batch, map.heads, d.count}, "numbers");
+  const Kernel& kernel = kernel_of(isa, threads);
+  nb::gil_scoped_release release;
+  kernel.diagonal(s, map.m, d, threads);
+}
+
 void apply(const BoundMap& map, const Array& vectors, const Array& output, const std::string& isa, int threads) {
   const Scores& s = map.s;
   Apply a;
@@ -507,6 +523,9 @@ constexpr const char* tile_doc = R"(A part of a map itself: numbers (B,H,R,C), f
 
 Its first row and column are first_row and first_column.)";
 
+constexpr const char* diagonal_doc =
+    R"(A diagonal of a map, from first_row and first_column on: numbers (B,H,n), float32.)";
+
 constexpr const char* apply_doc = R"(M x: vectors x (1|B,1|G|H,K,F), F ≤ 256, to output (B,H,Q,F), both float32.)";
 
 constexpr const char* transposed_doc = R"(Mᵀ y: vectors y (1|B,1|H,Q,F), F ≤ 256, to output (B,H,K,F), both float32.)";
@@ -552,6 +571,8 @@ NB_MODULE(_kernel, m) {
         "threads"_a, pool_doc);
   m.def("tile", &tile, "map"_a, nb::kw_only(), "first_row"_a, "first_column"_a, "numbers"_a, "isa"_a, "threads"_a,
         tile_doc);
+  m.def("diagonal", &diagonal, "map"_a, nb::kw_only(), "first_row"_a, "first_column"_a, "numbers"_a, "isa"_a,
+        "threads"_a, diagonal_doc);
   m.def("apply", &apply, "map"_a, nb::kw_only(), "vectors"_a, "output"_a, "isa"_a, "threads"_a, apply_doc);
   m.def("transposed", &transposed, "map"_a, nb::kw_only(), "vectors"_a, "output"_a, "isa"_a, "threads"_a,
         transposed_doc);

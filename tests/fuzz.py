@@ -239,6 +239,8 @@ def check(case: Case, device: str = "cpu") -> None:
     w = attended.weights
     close("dense", w.dense(), weights, of_weights)
     check_reductions(case, w, weights, lse, of_weights, row_error, unit)
+    if case.queries and case.keys:
+        check_map(case, w, weights, of_weights, unit, device)
     if case.draw.random() < 0.3 and largest_of(row_error) < 1e-3:
         check_gradients(case, given, row_error, device, backend)
 
@@ -284,6 +286,76 @@ def check_reductions(case, w, weights, lse, of_weights, row_error, unit) -> None
     x = torch.randn(case.keys, 3, dtype=w.dtype)
     bound = of_weights @ x.double().abs() + 64 * unit * x.double().abs().max()
     close("w @ x", w @ x.to(w.device), weights @ x.double(), bound)
+
+
+def check_map(case, w, weights, of_weights, unit, device) -> None:
+    """Assert that a map of the weights, of some kind, is right."""
+    width, activation = case.draw.randint(1, 5), case.draw.choice((None, "relu", "abs"))
+    batch, heads = weights.shape[:2]
+    groups = case.draw.choice((1, case.key.shape[1], heads))
+    a = torch.randn(heads, case.queries, width, dtype=w.dtype)
+    b = torch.randn(batch, groups, case.keys, width, dtype=w.dtype)
+    kind = case.draw.choice(("row", "column", "product", "combined"))
+    if kind == "combined":
+        f = torch.randn(heads, case.keys, width, dtype=torch.float64)
+        gram = torch.einsum("hkf,gkf->khg", f, f).to(w.dtype)
+        matrix, expected = w.combined(gram.to(device)), torch.einsum("bhqk,hkf->bqkf", weights, f).norm(dim=-1)
+        lengths = f.norm(dim=-1)[:, None]
+        # The root of a sum of squares that cancel is off by the root of their rounding, at most; and squares of
+        # weights below the root of the smallest number are 0.
+        squares = 8 * (heads + 1) * unit * (weights * lengths).sum(1).square()
+        bound = (of_weights * lengths).sum(1) + squares / expected.maximum(squares.sqrt()).clamp(min=1e-300)
+        bound = bound + 1e-18 * lengths.sum(0)
+    else:
+        given = {"query": a[..., :1] if kind == "row" else a} if kind != "column" else {}
+        given |= {"key": b[..., :1] if kind == "column" else b} if kind != "row" else {}
+        matrix = w.times(**moved_all(given, device), activation=activation)
+        left = given["query"].double() if "query" in given else torch.ones(heads, case.queries, 1, dtype=torch.float64)
+        right = given["key"].double() if "key" in given else torch.ones(1, 1, case.keys, 1, dtype=torch.float64)
+        right = right.repeat_interleave(heads // right.shape[1], 1)
+        product = left @ right.mT
+        factor = {None: product, "relu": product.relu(), "abs": product.abs()}[activation]
+        expected = weights * factor
+        bound = (
+            of_weights * factor.abs() + (weights + of_weights) * (left.abs() @ right.abs().mT) * 4 * (width + 1) * unit
+        )
+    bound = bound + 1e-37
+    name = f"a map ({kind}, {activation})"
+    close(name, matrix.dense(), expected, bound)
+    row, column = case.draw.randrange(case.queries), case.draw.randrange(case.keys)
+    tile = (..., slice(row, row + 7), slice(column, column + 5))
+    whole = expected.abs().amax(-1, keepdim=True)
+    rounded = bound + 4 * unit * whole
+    close(f"a part of {name}", matrix[tile], expected[tile], 2 * rounded[tile])
+    many = 64 * unit * whole.amax(-2, keepdim=True)
+    received = case.draw.choice(("sum", "max"))
+    reduced = expected.sum(-2) if received == "sum" else expected.amax(-2)
+    slack = (2 * rounded).sum(-2) + many[..., 0, :] * case.queries
+    close(f"received({received}) of {name}", matrix.received(received), reduced, slack)
+    x, y = torch.randn(case.keys, 2, dtype=w.dtype), torch.randn(case.queries, 2, dtype=w.dtype)
+    slack = (2 * rounded) @ x.double().abs() + 4 * unit * (expected.abs() @ x.double().abs())
+    close(f"{name} @ x", matrix @ x.to(device), expected @ x.double(), slack + 1e-30)
+    slack = (2 * rounded).mT @ y.double().abs() + 4 * unit * (expected.abs().mT @ y.double().abs())
+    close(f"{name}.T @ y", matrix.T @ y.to(device), expected.mT @ y.double(), slack + 1e-30)
+    k, magnitude = case.draw.randint(1, min(case.keys, 9)), case.draw.random() < 0.5
+    top = matrix.topk(k, magnitude=magnitude)
+    ranked = (expected.abs() if magnitude else expected).sort(dim=-1, descending=True, stable=True)
+    values = top.values.cpu().abs() if magnitude else top.values
+    close(f"topk({k}, {magnitude}) of {name}", values, ranked.values[..., :k], 2 * rounded.amax(-1, keepdim=True))
+    named = expected.gather(-1, top.indices.cpu())
+    close(
+        f"numbers at the keys of topk of {name}", named, top.values.cpu().double(), 2 * rounded.amax(-1, keepdim=True)
+    )
+    offset = case.draw.randint(-case.queries, case.keys)
+    lse = w.lse.double().cpu().abs().nan_to_num(0, 0, 0) if w.backend != "cpu" else torch.zeros(())
+    line = expected.diagonal(offset, -2, -1)
+    slack = (2 * rounded).diagonal(offset, -2, -1) + 64 * unit * float(lse.max() if lse.numel() else 0) * line.abs()
+    close(f"diagonal({offset}) of {name}", matrix.diagonal(offset), line, slack)
+
+
+def moved_all(given: dict, device: str) -> dict:
+    """The same on a device."""
+    return {name: tensor.to(device) for name, tensor in given.items()}
 
 
 def pooled(dense: torch.Tensor, rows: int, columns: int, reduce: str) -> torch.Tensor:

@@ -4,10 +4,10 @@ import copy
 import gc
 import pickle
 import threading
-from contextlib import contextmanager
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from torch.nn.modules import module as torch_modules
 
@@ -31,6 +31,7 @@ NEXT_NORM = {  # the module that the sum of the first layer's self-attention ent
     "llama": lambda model: model.layers[0].post_attention_layernorm,
     "mistral": lambda model: model.layers[0].post_attention_layernorm,
     "qwen3": lambda model: model.layers[0].post_attention_layernorm,
+    "gemma2": lambda model: model.layers[0].pre_feedforward_layernorm,
     "gpt-oss": lambda model: model.layers[0].post_attention_layernorm,
     "llama4-chunked": lambda model: model.layers[0].post_attention_layernorm,
     "t5": lambda model: model.encoder.block[0].layer[1].layer_norm,
@@ -54,10 +55,11 @@ def recorded(name, padding="right"):
 
 
 def summed(at):
-    """Σ_j Σ_h w^h_ij f^h_j + b_O + x, with a vector for each key and head."""
+    """Σ_j Σ_h w^h_ij f^h_j + b_O + x, with a vector for each key and head; in Gemma, through its inner norm."""
     vectors = at.values.double() @ at.output_weight.double()  # (…,H,K,dim)
-    total = (at.weights.dense().double() @ vectors).sum(-3) + at.x
-    return total if at.output_bias is None else total + at.output_bias
+    total = (at.weights.dense().double() @ vectors).sum(-3)
+    total = total if at.output_bias is None else total + at.output_bias
+    return at.x + (total if at.inner_norm is None else at.inner_norm(total.float()).detach())
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -75,7 +77,7 @@ def test_what_the_heads_take_sums_to_what_enters_the_next_norm(name) -> None:
     close(summed(at)[rows], entered[rows])
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama", "t5", "qwen3", "gpt-oss", "neox", "deepseek"])
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name not in ("mamba", "resnet")])
 def test_of_a_reading_too(name) -> None:
     lens = regard.Lens(models.tiny(name))
     reading = lens.read("the cat sat on the mat")
@@ -151,9 +153,47 @@ def test_the_output_projection_of_every_family(name) -> None:
     assert len({entry.output for entry in attentions}) == len(attentions)
 
 
-def test_shared_layers() -> None:
-    import transformers
+PARALLEL = {
+    "GPTNeoX": {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 17},
+    "Phi": {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 17},
+    "Cohere": {**DECODERS["llama"].options},
+}
 
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_attention_and_feed_forward_network_in_parallel(kind) -> None:
+    options = {"vocab_size": 41, **PARALLEL[kind]}
+    config = getattr(transformers, f"{kind}Config")(**options, attn_implementation="regard")
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    with regard.hf.record() as attentions, torch.no_grad():
+        hidden = model(**batch(), output_hidden_states=True).hidden_states
+    for entry, state in zip(attentions, hidden, strict=False):
+        assert entry.x is not None
+        close(entry.x, state)
+        assert entry.norms == ()
+
+
+def test_opt_flattens_the_sum() -> None:
+    options = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "ffn_dim": 17, "dropout": 0.0}
+    config = transformers.OPTConfig(vocab_size=41, **options, word_embed_proj_dim=12, attn_implementation="regard")
+    with regard.hf.record() as attentions, torch.no_grad():
+        hidden = transformers.OPTModel(config).eval()(**batch(), output_hidden_states=True).hidden_states
+    for entry, state in zip(attentions, hidden, strict=False):
+        close(entry.x, state)
+
+
+def test_cross_attention_between_post_norms() -> None:
+    model, attentions, _ = recorded("bart")
+    own, crossed = attentions[2:4]
+    layer = model.decoder.layers[0]
+    assert (own.output, crossed.output) == (layer.self_attn.out_proj, layer.encoder_attn.out_proj)
+    assert own.norms == (layer.self_attn_layer_norm,)
+    assert crossed.norms == (layer.encoder_attn_layer_norm, layer.final_layer_norm)
+    at = layer_of(attentions, 2)
+    close(layer.self_attn_layer_norm(summed(at).float()).detach(), crossed.x)
+
+
+def test_shared_layers() -> None:
     options = {"embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 17}
     config = transformers.AlbertConfig(vocab_size=41, num_hidden_layers=3, **options)
     config._attn_implementation = "regard"
@@ -203,9 +243,8 @@ NORMS = {
 @pytest.mark.parametrize("kind", NORMS)
 def test_a_norm_is_linear_in_the_summands_of_its_input(kind, dim) -> None:
     module = NORMS[kind](dim)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
+    for parameter in module.requires_grad_(False).parameters():
+        parameter.normal_()
     summands = 3 * torch.randn(5, dim)
     norm = norm_of(module, dim)
     whole = module(summands.sum(0)) - module(torch.zeros(dim))
@@ -256,6 +295,15 @@ def test_a_wrapped_output_projection_is_refused() -> None:
         _ = layer_of(attentions, 1).output_weight
 
 
+def test_of_a_reading_it_is_refused_too() -> None:
+    model, tokenizer = models.tiny("llama")
+    for layer in model.layers:
+        layer.self_attn.o_proj = Wrapped(layer.self_attn.o_proj)
+    reading = regard.Lens((model, tokenizer)).read("the cat sat")
+    with pytest.raises(ValueError, match=r"layer 1 of .* is a Wrapped, and not"):
+        _ = layer_of(reading, 1).output_weight
+
+
 def test_a_model_that_computes_between_attention_and_output() -> None:
     model = make(DECODERS["llama"], attn_implementation="regard")
     for layer in model.layers:
@@ -266,11 +314,22 @@ def test_a_model_that_computes_between_attention_and_output() -> None:
         _ = layer_of(attentions, 0).output_weight
 
 
-def test_gemma_adds_a_norm_of_what_the_heads_took() -> None:
-    reading = regard.Lens(models.tiny("gemma2")).read("the cat sat")
-    assert layer_of(reading, 0).output_weight.shape == (6, 4, 24)
-    with pytest.raises(ValueError, match="which residual stream the attention is added to was not seen"):
-        _ = layer_of(reading, 0).x
+def test_the_inner_norm_of_gemma() -> None:
+    model, attentions, _ = recorded("gemma2")
+    assert [entry.inner_norm for entry in attentions] == [layer.post_attention_layernorm for layer in model.layers]
+    reading = regard.Lens(tiny := models.tiny("gemma2")).read("the cat sat")
+    inner = [layer.inner_norm for layer in layers_of(reading)]
+    assert inner == [layer.post_attention_layernorm for layer in tiny[0].layers]
+
+
+def test_a_scaled_sum_is_not_claimed() -> None:
+    options = {**DECODERS["llama"].options, "residual_multiplier": 0.5}
+    config = transformers.GraniteConfig(**options, attn_implementation="regard")
+    with regard.hf.record() as attentions, torch.no_grad():
+        transformers.GraniteModel(config).eval()(**batch())
+    assert layer_of(attentions, 0).output_weight.shape == (6, 4, 24)
+    with pytest.raises(ValueError, match="attention 0, of a GraniteAttention: which residual stream"):
+        _ = layer_of(attentions, 0).x
 
 
 def test_an_unusual_norm_is_refused() -> None:
@@ -343,29 +402,25 @@ def test_the_hooks_go_when_the_block_ends() -> None:
     assert hooks() == before
 
 
-@contextmanager
-def running(work):
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    thread.join()
-
-
 def test_other_threads_are_not_watched() -> None:
-    model = make(ENCODERS["bert"], attn_implementation="regard")
-    other = make(ENCODERS["bert"], attn_implementation="regard")
+    """Another model runs from beginning to end in another thread, in the middle of a layer."""
+    model, other = (make(ENCODERS["bert"], attn_implementation="regard") for _ in range(2))
 
-    def work():
-        with torch.no_grad():
-            for _ in range(20):
-                other(**batch())
+    def run_the_other(*_):
+        thread = threading.Thread(target=lambda: other(**batch()))
+        thread.start()
+        thread.join()
 
-    with regard.hf.record() as attentions, torch.no_grad(), running(work):
-        for _ in range(5):
-            model(**batch())
-    assert len(attentions) == 10
-    mine = set(model.modules())
-    assert all({entry.output, *entry.norms} <= mine for entry in attentions)
+    for layer in model.encoder.layer:
+        for module in (layer.attention.self.query, layer.attention.output.dense, layer.intermediate.dense):
+            module.register_forward_pre_hook(run_the_other)
+    with regard.hf.record() as attentions, torch.no_grad():
+        model(**batch())
+    assert len(attentions) == 2
+    for entry, layer in zip(attentions, model.encoder.layer, strict=True):
+        assert entry.output is layer.attention.output.dense
+        assert entry.norms == (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+        assert entry.x is not None
 
 
 def test_nothing_but_the_residual_stream_is_kept() -> None:
@@ -376,12 +431,24 @@ def test_nothing_but_the_residual_stream_is_kept() -> None:
     assert len(known) == 2
     entry = attentions[0]
     assert set(vars(entry)) == {"output", "x", "norms"}
+    assert len({entry.x.data_ptr() for entry in attentions}) == 2
+
+
+def test_a_compiled_model_is_recorded_and_its_surroundings_are_not_seen() -> None:
+    model = make(ENCODERS["bert"], attn_implementation="regard")
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        for seen, run in ((False, compiled), (True, model), (False, compiled)):
+            with regard.hf.record() as attentions:
+                run(**batch())
+            assert [entry.output is not None for entry in attentions] == [seen, seen]
 
 
 def test_while_it_trains() -> None:
     """With a graph, and gradient checkpointing, which computes each layer again in the backward pass."""
     model = make(DECODERS["llama"], attn_implementation="regard").train()
-    model.gradient_checkpointing_enable()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
     with regard.hf.record() as attentions:
         model(**batch()).last_hidden_state.sum().backward()
     assert len(attentions) == 2

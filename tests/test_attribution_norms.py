@@ -17,7 +17,7 @@ from support.readings import made
 from support.transformers_models import DECODERS, ENCODERS, SEQ2SEQ, batch, make, seq2seq_inputs
 
 TEXT = "the cat sat on the mat"
-NAMES = ["bert", "gpt2", "llama", "t5", "roberta", "qwen3", "gpt-oss"]
+NAMES = ["bert", "gpt2", "llama", "t5", "roberta", "qwen3", "gemma2", "gpt-oss"]
 POST_NORM = {"bert", "roberta"}
 
 
@@ -29,7 +29,7 @@ def close(actual, expected):
 class Dense:
     """A layer written out in float64, from the parameters by their names: weights (…,H,N,N), vectors f (…,H,N,dim)."""
 
-    def __init__(self, attention, output, norms, x):
+    def __init__(self, attention, output, norms, x, inner=None):
         state = {name: value.double() for name, value in output.state_dict().items()}
         matrix = state["weight"] if isinstance(output, transformers.pytorch_utils.Conv1D) else state["weight"].T
         self.weights = attention.weights.dense().double()
@@ -37,27 +37,33 @@ class Dense:
         value = attention.value.double().repeat_interleave(heads // attention.value.shape[-3], -3)
         self.vectors = torch.einsum("...hje,hed->...hjd", value, matrix.unflatten(0, (heads, -1)))
         self.summed = torch.einsum("...hij,...hjd->...ijd", self.weights, self.vectors)  # a vector for each pair
-        self.gains = [norm.weight.double() for norm in norms]
-        self.x = x.double()
+        self.gains = [norm.weight.detach().double() for norm in norms]
+        self.x, self.added = x.double(), self.summed
+        if inner is not None:  # Gemma's RMSNorm of what is added, with σ that of the sum over keys
+            sigma = (self.summed.sum(-2).square().mean(-1) + inner.eps).sqrt()
+            self.added = self.summed * (1 + inner.weight.detach().double()) / sigma[..., None, None]
 
     def with_residual(self, norms):
         """L(Σ_h w^h_ij f^h_j + [i = j] x_i), but for the factor of the row."""
-        vectors = self.summed + torch.diag_embed(self.x.mT).movedim(-3, -1)
+        vectors = self.added + torch.diag_embed(self.x.mT).movedim(-3, -1)
         for gain in self.gains[:norms]:
             vectors = gain * (vectors - vectors.mean(-1, keepdim=True))
         return vectors
 
 
 def modules(name, model):
-    """For each layer, in the model's own names: the output projection, and the norms after the sum."""
+    """For each layer, in the model's own names: the output projection, the norms after the sum, that before it."""
     if name in POST_NORM:
         layers = model.encoder.layer
-        return [(at.attention.output.dense, [at.attention.output.LayerNorm, at.output.LayerNorm]) for at in layers]
+        return [
+            (at.attention.output.dense, [at.attention.output.LayerNorm, at.output.LayerNorm], None) for at in layers
+        ]
     if name == "gpt2":
-        return [(block.attn.c_proj, []) for block in model.h]
+        return [(block.attn.c_proj, [], None) for block in model.h]
     if name == "t5":
-        return [(block.layer[0].SelfAttention.o, []) for block in model.encoder.block]
-    return [(layer.self_attn.o_proj, []) for layer in model.layers]
+        return [(block.layer[0].SelfAttention.o, [], None) for block in model.encoder.block]
+    inner = name == "gemma2"
+    return [(at.self_attn.o_proj, [], at.post_attention_layernorm if inner else None) for at in model.layers]
 
 
 def read(name):
@@ -69,7 +75,7 @@ def read(name):
                 parameter.normal_(1, 0.5)  # gains and biases that matter
     reading = regard.Lens((model, tokenizer)).read(TEXT)
     around = zip(reading.attention, modules(name, model), reading.hidden, strict=False)
-    return reading, [Dense(attention, output, norms, x) for attention, (output, norms), x in around]
+    return reading, [Dense(attention, output, norms, x, inner) for attention, (output, norms, inner), x in around]
 
 
 def collected(name):
@@ -81,7 +87,7 @@ def collected(name):
         hidden = model(**inputs, output_hidden_states=True)
     states = hidden.encoder_hidden_states if name in SEQ2SEQ else hidden.hidden_states
     around = list(zip(attentions, modules(name, model), states, strict=False))
-    layers = [Dense(entry.attention, output, norms, x) for entry, (output, norms), x in around]
+    layers = [Dense(entry.attention, output, norms, x, inner) for entry, (output, norms, inner), x in around]
     return attentions[: len(layers)], layers
 
 
@@ -163,6 +169,23 @@ def test_what_a_token_that_sees_only_itself_is_made_of() -> None:
         relevance = attribution.rollout(reading, tokens=0, of=of).tokens
         assert relevance.tolist() == pytest.approx([1, *[0] * (len(relevance) - 1)], abs=1e-6)
     assert float(attribution.mixing(reading, 0)[0]) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "t5"])
+def test_padding_that_sees_nothing_and_is_nothing(name) -> None:
+    """Left padding: rows without weights, of tokens whose vector is 0, take no part, and the others are as without."""
+    family = {**DECODERS, **SEQ2SEQ}[name]
+    model = make(family, attn_implementation="regard")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0] = 0
+    inputs = seq2seq_inputs(family, "left")[0] if name in SEQ2SEQ else batch("left")
+    with regard.hf.record() as attentions, torch.no_grad():
+        model(**inputs)
+    for of in ("weights", "norms"):
+        relevance = attribution.rollout(attentions[:2], tokens=-1, of=of).tokens
+        assert relevance.sum(-1).tolist() == pytest.approx([1] * 3, abs=1e-5)
+        assert relevance[2, :9].abs().max() <= 1e-6
+    assert attribution.mixing(attentions, 1).isfinite().all()
 
 
 # The Gram matrix

@@ -100,6 +100,12 @@ struct Tile {
   float* numbers = nullptr;  // (B,H,rows,columns)
 };
 
+// M[first_row + i, first_column + i] for i < count, of all heads.
+struct Diagonal {
+  int64_t first_row = 0, first_column = 0, count = 0;
+  float* numbers = nullptr;  // (B,H,count)
+};
+
 // M x for float32 x: (B,H / repeat,K,F) to (B,H,Q,F).
 struct Apply {
   int64_t width = 0;             // F
@@ -166,6 +172,7 @@ struct Kernel {
   void (*forward)(const Scores&, const Forward&, int threads);
   void (*pool)(const Scores&, const Map&, const Pool&, int threads);
   void (*tile)(const Scores&, const Map&, const Tile&, int threads);
+  void (*diagonal)(const Scores&, const Map&, const Diagonal&, int threads);
   void (*apply)(const Scores&, const Map&, const Apply&, int threads);
   void (*transposed)(const Scores&, const Map&, const Transposed&, int threads);
   void (*largest)(const Scores&, const Map&, const Largest&, int threads);

@@ -9,6 +9,7 @@
 #include "apply.hpp"
 #include "attention.hpp"
 #include "backward.hpp"
+#include "diagonal.hpp"
 #include "forward.hpp"
 #include "largest.hpp"
 #include "linear.hpp"
@@ -46,6 +47,9 @@ void pool(const Scores& s, const Map& m, const Pool& c, int threads) {
 }
 void tile(const Scores& s, const Map& m, const Tile& t, int threads) {
   with_lane(s, [&]<class Lane>() { tile_in<Lane>(s, m, t, threads_for(s, threads)); });
+}
+void diagonal(const Scores& s, const Map& m, const Diagonal& d, int threads) {
+  with_lane(s, [&]<class Lane>() { diagonal_in<Lane>(s, m, d, threads_for(s, threads)); });
 }
 void apply(const Scores& s, const Map& m, const Apply& a, int threads) {
   with_lane(s, [&]<class Lane>() { apply_in<Lane>(s, m, a, threads_for(s, threads)); });
@@ -85,8 +89,8 @@ void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight,
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
 const Kernel REGARD_JOIN(kernel_, REGARD_ISA){
-    REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward, REGARD_ISA::pool,     REGARD_ISA::tile,   REGARD_ISA::apply,
-    REGARD_ISA::transposed,  REGARD_ISA::largest, REGARD_ISA::backward, REGARD_ISA::linear, REGARD_ISA::pack_linear,
-    REGARD_ISA::linear_size, REGARD_ISA::flops,   REGARD_ISA::bytes};
+    REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::pool,    REGARD_ISA::tile,     REGARD_ISA::diagonal,
+    REGARD_ISA::apply,       REGARD_ISA::transposed,  REGARD_ISA::largest, REGARD_ISA::backward, REGARD_ISA::linear,
+    REGARD_ISA::pack_linear, REGARD_ISA::linear_size, REGARD_ISA::flops,   REGARD_ISA::bytes};
 
 }  // namespace regard

@@ -25,20 +25,26 @@ inline void gather(const Pool& c, double& cell, double number) {
   cell = c.largest ? larger_or_nan(cell, number) : cell + number;
 }
 
-// Consecutive rows of a cell are added up key by key, and only then into the columns of cells.
+// Consecutive rows of a cell are added up key by key, and only then, run by run of keys that share a cell, into the
+// columns of cells.
 struct Column {
   const Pool& c;
   double* cells;  // the first is of row cell `first_cell`
   int64_t first_cell;
-  int64_t cell = -1, first = 0;
+  int64_t cell = -1, runs = 0;
+  int64_t ends[block_keys], columns[block_keys];  // of each run
   Range filled{block_keys, 0};
   alignas(64) float sums[block_keys];
   Column(const Pool& c, double* cells, int64_t first_cell) : c(c), cells(cells), first_cell(first_cell) {}
 
-  void begin(int64_t first_key) {
+  void begin(int64_t first, int64_t known) {
     flush();
-    first = first_key;
     for (float& sum : sums) sum = float(nothing(c));
+    runs = 0;
+    for (int64_t j = 0; j < known; j++) {
+      if (runs == 0 || c.column_cells[first + j] != columns[runs - 1]) columns[runs++] = c.column_cells[first + j];
+      ends[runs - 1] = j + 1;
+    }
   }
 
   void add(int64_t row_cells, const float* numbers, Range keys, int64_t known) {
@@ -57,16 +63,31 @@ struct Column {
   void flush() {
     if (filled.from >= filled.to) return;
     double* row = cells + (cell - first_cell) * c.columns;
-    for (int64_t j = filled.from; j < filled.to;) {  // a run of columns of one cell at a time
-      const int64_t column = c.column_cells[first + j];
-      double gathered = nothing(c);
-      do {
-        gather(c, gathered, sums[j]);
-        sums[j++] = float(nothing(c));
-      } while (j < filled.to && c.column_cells[first + j] == column);
-      if (column >= 0) gather(c, row[column], gathered);
+    int64_t from = filled.from;
+    for (int64_t run = 0; run < runs && from < filled.to; run++) {
+      if (ends[run] <= from) continue;
+      const int64_t to = minimum(ends[run], filled.to);
+      if (columns[run] >= 0) gather(c, row[columns[run]], c.largest ? largest_of(from, to) : sum_of(from, to));
+      from = to;
     }
+    for (float& sum : sums) sum = float(nothing(c));
     filled = {block_keys, 0};
+  }
+
+ private:
+  double sum_of(int64_t from, int64_t to) const {
+    double sum = 0;
+    for (int64_t j = from; j < to; j++) sum += sums[j];
+    return sum;
+  }
+  double largest_of(int64_t from, int64_t to) const {
+    float largest = -infinity;
+    bool nan = false;
+    for (int64_t j = from; j < to; j++) {
+      largest = maximum(sums[j], largest);
+      nan |= sums[j] != sums[j];
+    }
+    return nan ? __builtin_nan("") : double(largest);
   }
 };
 
@@ -145,7 +166,7 @@ void pool_in(const Scores& s, const Map& m, const Pool& c, int threads) {
     for (int64_t row = at * bands.rows; row < end; row += block_rows) {
       tiles.visit(
           pair, row, minimum(block_rows, end - row), {0, s.keys}, thread_memory(tiles.size()),
-          [&](int64_t first, int64_t) { column.begin(first); },
+          [&](int64_t first, int64_t known) { column.begin(first, known); },
           [&]<int n>(const Scored& tile) {
             for (int r = 0; r < n; r++)
               column.add(c.row_cells[tile.rows[r].query], tile.scores + r * block_keys, tile.keys, tile.known);

@@ -107,6 +107,9 @@ def pool(
 def tile(map: Map, *, first_row: int, first_column: int, numbers: Tensor, isa: str, threads: int) -> None:
     """A part of a map itself: numbers (B,H,R,C), float32. Its first row and column are first_row and first_column."""
 
+def diagonal(map: Map, *, first_row: int, first_column: int, numbers: Tensor, isa: str, threads: int) -> None:
+    """A diagonal of a map, from first_row and first_column on: numbers (B,H,n), float32."""
+
 def apply(map: Map, *, vectors: Tensor, output: Tensor, isa: str, threads: int) -> None:
     """M x: vectors x (1|B,1|G|H,K,F), F ≤ 256, to output (B,H,Q,F), both float32."""
 

@@ -5,15 +5,18 @@ A layer adds to x_i, the residual stream, what its heads take from all tokens:
     x_i + Σ_j Σ_h w^h_ij f^h_j + b_O      f^h_j = v_j W_O^h = (x_j W_V^h + b_V^h) W_O^h
 
 In a post-norm model (BERT) a norm of this sum follows; in a pre-norm model (GPT-2, Llama, T5) the norm comes before the
-attention, has gone into v, and the sum goes on as it is.
+attention, has gone into v, and the sum goes on as it is. A few models (Gemma 2, OLMo 2) add a norm of what the heads
+take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from regard.attention import Attention
@@ -40,6 +43,7 @@ class Layer:
         name: what errors call it.
         attention: its `regard.Attention`.
         module: the module that joins the heads; None where none was seen.
+        inner_norm: the norm of what it gives, before that is added; None in most models.
         stream: (…,N,dim), x, to which what the heads take is added; None where that was not seen.
         after: in a post-norm model, the norms after the attention and after the feed-forward network.
     """
@@ -47,6 +51,7 @@ class Layer:
     name: str
     attention: Attention
     module: nn.Module | None
+    inner_norm: nn.Module | None
     stream: Float[Tensor, "*B N dim"] | None
     after: Sequence[nn.Module]
 
@@ -80,7 +85,7 @@ class Layer:
         if self.stream is None:
             raise ValueError(
                 f"{self.name}: which residual stream the attention is added to was not seen; the model adds it in a "
-                "way that is not known here, such as scaled or after another norm. Use value_weighted or norms, which "
+                "way that is not known here, such as scaled. Use value_weighted or norms, which "
                 "need the output projection alone."
             )
         return self.stream
@@ -88,16 +93,16 @@ class Layer:
     @property
     def norms(self) -> list[Norm]:
         """The norms after the sum in a post-norm model, as linear maps of its summands; none in a pre-norm model."""
-        dim, norms = self.output_weight.shape[-1], []
-        for module in self.after:
-            norm = norm_of(module, dim)
-            if norm is None:
-                raise ValueError(
-                    f"{self.name}: the norm after the attention, a {type(module).__name__}, is neither a LayerNorm nor "
-                    "an RMSNorm. Use value_weighted or norms, which do not go through it."
-                )
-            norms.append(norm)
-        return norms
+        return [self._linear_part(module) for module in self.after]
+
+    def _linear_part(self, module: nn.Module) -> Norm:
+        norm = norm_of(module, self.output_weight.shape[-1])
+        if norm is None:
+            raise ValueError(
+                f"{self.name}: the norm after the attention, a {type(module).__name__}, is neither a LayerNorm nor an "
+                "RMSNorm. Use value_weighted or norms, which do not go through it."
+            )
+        return norm
 
     @property
     def own(self) -> Float[Tensor, "*B H N E"]:
@@ -106,9 +111,29 @@ class Layer:
         return weights[..., None] * self.values.to(weights)
 
     def joined(self, heads: Float[Tensor, "*B H N E"]) -> Float[Tensor, "*B N dim"]:
-        """Σ_h of what the heads took, through W_O, without its bias."""
-        by_head = self.output_weight.to(heads)
-        return heads.transpose(-3, -2).flatten(-2) @ by_head.flatten(0, 1)
+        """What is added to x of what the heads took, without a bias: Σ_h through W_O^h and the inner norm."""
+        joined = _flat(heads) @ self.joining_weight.flatten(0, 1).to(heads)
+        return joined if self.scale is None else joined * self.scale[..., None]
+
+    @property
+    def joining_weight(self) -> Float[Tensor, "H E dim"]:
+        """W_O^h, through the linear part of the inner norm where there is one; then a row is multiplied by `scale`."""
+        by_head = self.output_weight
+        return by_head if self.inner_norm is None else self._linear_part(self.inner_norm)(by_head.double())
+
+    @cached_property
+    @torch.no_grad()
+    def scale(self) -> Float[Tensor, "*B N"] | None:
+        """1/σ_i of the inner norm, a factor for each row; None without an inner norm."""
+        if self.inner_norm is None:
+            return None
+        heads = self.attention.output
+        whole = _flat(heads) @ self.output_weight.flatten(0, 1).to(heads)
+        whole = whole if self.output_bias is None else whole + self.output_bias
+        change: Tensor = self.inner_norm(whole) - self.inner_norm(torch.zeros_like(whole))
+        before = self._linear_part(self.inner_norm)(whole).norm(dim=-1)
+        scale: Tensor = change.norm(dim=-1) / before.clamp(min=torch.finfo(before.dtype).tiny)
+        return scale
 
     def check_self_attention(self, call: str) -> None:
         """Raise ValueError where queries and keys are not the same tokens."""
@@ -132,6 +157,10 @@ class Layer:
         )
 
 
+def _flat(heads: Float[Tensor, "*B H N E"]) -> Float[Tensor, "*B N H·E"]:
+    return heads.transpose(-3, -2).flatten(-2)
+
+
 def layer_of(source: Source, layer: int) -> Layer:
     """A layer of a reading, or attention number `layer` of the list that `regard.hf.record()` collected.
 
@@ -143,10 +172,10 @@ def layer_of(source: Source, layer: int) -> Layer:
         number, around = layer % source.layers, surroundings_of(source, layer)
         stream = source.hidden[number] if around.residual else None
         name = f"layer {number} of {source.model}"
-        return Layer(name, source.attention[layer], around.output, stream, around.norms)
+        return Layer(name, source.attention[layer], around.output, around.inner_norm, stream, around.norms)
     recorded = _recorded(source, layer)
     name = f"attention {layer % len(source)}, of a {type(recorded.module).__name__}"
-    return Layer(name, recorded.attention, recorded.output, recorded.x, recorded.norms)
+    return Layer(name, recorded.attention, recorded.output, recorded.inner_norm, recorded.x, recorded.norms)
 
 
 def layers_of(source: Source) -> list[Layer]:

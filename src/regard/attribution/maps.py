@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from regard.attribution.gradient import gradient
+from regard.attribution.logits import logits
 from regard.attribution.norms import norms
 from regard.attribution.value_weighted import value_weighted
 
@@ -38,15 +40,11 @@ def _weights(reading: Reading, layer: int, _: Target | None) -> Map:
 
 
 def _gradient(reading: Reading, layer: int, target: Target | None) -> Map:
-    from regard.attribution.gradient import gradient
-
     assert target is not None  # map_of has checked it
     return gradient(reading, target, layer)
 
 
 def _logits(reading: Reading, layer: int, target: Target | None) -> Map:
-    from regard.attribution.logits import logits
-
     assert target is not None  # map_of has checked it
     return logits(reading, target, layer)
 

@@ -59,7 +59,8 @@ def rollout(
     In a post-norm model L goes through both norms of the layer, u ↦ gain ⊙ (u − mean(u)) / σ_i each, the feed-forward
     network between them passed by on its residual connection as in GlobEnc; 1/σ_i is the same along a row and cancels,
     for the rows are normalised, as those of weights are. In a pre-norm model L is the identity, and the norm before the
-    attention has gone into v. What an attention sink takes of a row of weights is lost.
+    attention has gone into v; where a norm of what the heads take is added (Gemma 2), f^h_j goes through it. What an
+    attention sink takes of a row of weights is lost.
 
     O(N) memory. A layer takes one pass over the matrix for weights, and two for norms.
 
@@ -99,19 +100,23 @@ def rollout(
 
 def _by_weights(at: Layer, relevance: Float[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
     passed = at.weights.T @ relevance[..., None, :, None]  # (…,H,N,1)
-    return (relevance + passed[..., 0].mean(-2)) / 2
+    mixed: Tensor = (relevance + passed[..., 0].mean(-2)) / 2
+    return mixed
 
 
 def _by_norms(at: Layer, relevance: Float[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
-    by_head, x = at.output_weight, at.x
+    by_head, x = at.joining_weight, at.x
     own = at.joined(at.own)
     for norm in at.norms:
         by_head, x, own = norm(by_head), norm(x), norm(own)
     taken = at.weights.combined(gram(at.attention.value, by_head))
+    if at.scale is not None:
+        taken = taken.times(query=at.scale[..., None])
     residual = (own + x).norm(dim=-1) - own.norm(dim=-1)  # what x adds to the diagonal
-    share = relevance / (taken.sum() + residual)
+    share = relevance / (taken.sum() + residual).clamp(min=torch.finfo(residual.dtype).tiny)
     passed: Tensor = (taken.T @ share[..., None])[..., 0]
-    return passed + residual * share
+    relevance = passed + residual * share
+    return relevance
 
 
 _STEPS = {"weights": _by_weights, "norms": _by_norms}

@@ -19,7 +19,7 @@ def value_weighted(source: Source, layer: int) -> Map:
 
     A token may draw much weight and give next to nothing: a sink, whose value is short. Kobayashi et al. 2020,
     https://arxiv.org/abs/2004.10102, equation 4. Costs what the weights cost: the lengths, one a head and token, are
-    computed by way of the E × E matrix W_O^h W_O^hᵀ.
+    computed by way of an E × E matrix.
 
     Args:
         source: a reading, or the list that `regard.hf.record()` collected.

@@ -344,6 +344,13 @@ def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     return numbers
 
 
+def diagonal(matrix: Matrix, rows: slice, columns: slice) -> Float[Tensor, "B H n"]:
+    """The numbers of as many rows as columns, one with one."""
+    numbers = torch.empty(*matrix.shape[:2], rows.stop - rows.start, dtype=torch.float32, device=CPU)
+    _kernel.diagonal(_map(matrix), first_row=rows.start, first_column=columns.start, numbers=numbers, **_execution())
+    return numbers
+
+
 def _of_heads(matrix: Matrix, batch: slice, heads: slice) -> Matrix:
     """The map of a run of sequences and a run of heads, which make up whole groups or lie in one; all if combined."""
     scores, gram = matrix.scores, matrix.gram

@@ -180,6 +180,9 @@ class Reductions(Protocol):
     def dense(self, matrix: Matrix) -> Float[Tensor, "B H Q K"]:
         """The whole matrix."""
 
+    def diagonal(self, matrix: Matrix, rows: slice, columns: slice) -> Float[Tensor, "B H n"]:
+        """The numbers of as many rows as columns, one with one."""
+
     def tile(self, matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
         """A block of the matrix, whose heads make up whole groups or lie in one; all of them where they are combined.
 

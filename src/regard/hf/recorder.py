@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -28,12 +29,14 @@ class Recorded(_Pair):
 
     Attributes:
         output: the module that joins the heads, W_O; None where what the attention gives enters no such module.
-        x: (B,N,dim), the residual stream to which that module's output is added; None where this was not seen.
+        inner_norm: the norm of what that module gives, before it is added (Gemma 2, OLMo 2); None in most models.
+        x: (B,N,dim), the residual stream to which it is added; None where this was not seen.
         norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
             network; empty in a pre-norm model.
     """
 
     output: nn.Module | None = None
+    inner_norm: nn.Module | None = None
     x: Tensor | None = None
     norms: tuple[nn.Module, ...] = ()
 
@@ -46,14 +49,17 @@ def record() -> Iterator[list[Recorded]]:
         model(**inputs)
     [(type(module).__name__, attention.value.shape) for module, attention in attentions]
 
-    What surrounds them (`Recorded.output`, `x`, `norms`) is seen by hooks on all modules, which the block removes when
-    it ends; inside torch.compile nothing is seen.
+    What surrounds them, `Recorded.output` and the other attributes, is seen by hooks on all modules, which the block
+    removes when it ends. Inside torch.compile and in other threads nothing is seen, and past a dropout no residual
+    stream.
     """
     recorder = Recorder()
     hooks = [register_module_forward_pre_hook(recorder.entering), register_module_forward_hook(recorder.leaving)]
     token = current.set(recorder)
     try:
-        yield recorder.attentions
+        with warnings.catch_warnings():  # of hooks that torch.compile calls twice, to which these are indifferent
+            warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
+            yield recorder.attentions
     finally:
         current.reset(token)
         for hook in hooks:
@@ -64,9 +70,10 @@ class Recorder:
     """Collects attentions, and watches what enters the linear modules and norms around them.
 
     What an attention gives enters the output projection, the result is added to something that entered a norm or a
-    linear module before the attention, and the sum enters the next one. Where that is a norm, the feed-forward network
-    is added to what the norm gives in a post-norm model, and to the sum itself in a pre-norm model. Tensors are told by
-    their memory and sums by a few rows, so this costs next to nothing.
+    linear module before the attention, in some models along with the feed-forward network, and the sum enters the next
+    one. Where that is a norm, the feed-forward network is added to what the norm gives in a post-norm model, and to the
+    sum itself in a pre-norm model. Tensors are told by their memory and sums by a few rows, so this costs next to
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -74,7 +81,8 @@ class Recorder:
         self._recent: deque[tuple[bool, weakref.ref[Tensor]]] = deque(maxlen=32)  # into a norm?, what entered
         self._before: list[tuple[bool, Tensor]] = []  # the same before the last attention, as far as still alive
         self._heads: Tensor | None = None  # what the last attention gave, until it enters the output projection
-        self._linear: Tensor | None = None  # what the output projection gave and, after the sum, the last linear module
+        self._change: Tensor | None = None  # what the output projection gave, or the inner norm after it
+        self._latest: Tensor | None = None  # what the last linear module after that gave: the feed-forward network
         self._summed: _Summed | None = None  # the sum that entered a norm, until it is known to be a post-norm
 
     def add(self, module: nn.Module, attention: Attention, output: Tensor) -> None:
@@ -83,7 +91,7 @@ class Recorder:
         if self._summed is not None and any(tensor is self._summed.normed for _, tensor in self._before):
             self._settle(self._summed.x, self._summed.norm)  # a post-norm, and cross-attention after it
         self.attentions.append(Recorded(module, attention))
-        self._heads, self._linear, self._summed = output, None, None
+        self._heads, self._change, self._latest, self._summed = output, None, None, None
         self._recent.clear()
 
     def entering(self, module: nn.Module, inputs: Any) -> None:
@@ -99,8 +107,11 @@ class Recorder:
             self._heads = None
         elif self._summed is not None and norm:
             self._second(module, x)
-        elif self._before and self._linear is not None:
-            self._first(module, x, norm)
+        elif self._before and self._change is not None:
+            if norm and _same_memory(x, self._change):
+                self.attentions[-1].inner_norm = module
+            else:
+                self._first(module, x, norm)
 
     def leaving(self, module: nn.Module, _: Any, output: Any) -> None:
         """The hook after it."""
@@ -108,15 +119,20 @@ class Recorder:
             return
         if self._summed is not None and module is self._summed.norm and self._summed.normed is None:
             self._summed.normed = output
-        elif (self._summed and is_linear(module)) or (self._before and module is self.attentions[-1].output):
-            self._linear = output
+        elif self._before and module in (self.attentions[-1].output, self.attentions[-1].inner_norm):
+            self._change = output
+        elif self._change is not None and is_linear(module):
+            self._latest = output
 
     def _first(self, module: nn.Module, total: Tensor, norm: bool) -> None:
         """Looks for x, to which the output projection's result was added, once the sum enters a module."""
-        x = next((tensor for _, tensor in self._before if _is_sum(total, tensor, self._linear)), None)
-        if x is None:
+        for _, x in self._before:
+            alone = _is_sum(total, x, self._change)
+            if alone or _is_sum(total, x, self._change, self._latest):
+                break
+        else:
             return
-        if norm and not any(before and tensor is x for before, tensor in self._before):
+        if alone and norm and not any(before and tensor is x for before, tensor in self._before):
             self._summed = _Summed(x, total, module)
         else:  # x entered a norm before the attention
             self._settle(x)
@@ -127,14 +143,15 @@ class Recorder:
         summed = self._summed
         if summed is None or summed.normed is None:
             return
-        if _is_sum(total, summed.normed, self._linear):
+        if _is_sum(total, summed.normed, self._latest):
             self._settle(summed.x, summed.norm, module)
-        elif _is_sum(total, summed.total, self._linear):
+        elif _is_sum(total, summed.total, self._latest):
             self._settle(summed.x)
         self._summed = None
 
     def _settle(self, x: Tensor, *norms: nn.Module) -> None:
         self.attentions[-1].x, self.attentions[-1].norms = x, norms
+        self._change = self._latest = None
 
 
 @dataclass
@@ -158,14 +175,19 @@ def _same_memory(x: Tensor, heads: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _is_sum(total: Tensor, x: Tensor, change: Tensor | None) -> bool:
-    """Whether total = x + change, judged by three rows, up to the rounding of the sum."""
-    if change is None or not x.shape == change.shape == total.shape or x.ndim < 2:
+def _is_sum(total: Tensor, *summands: Tensor | None) -> bool:
+    """Whether the summands have this total, judged by three rows, up to the rounding of a sum."""
+    tensors = [tensor for tensor in summands if tensor is not None and tensor.ndim > 1]
+    if len(tensors) < len(summands) or len({tensor.shape for tensor in tensors}) > 1:
         return False
-    middle = x.shape[-2] // 2
-    for row in ((0,) * (x.ndim - 1), (0,) * (x.ndim - 2) + (middle,), (-1,) * (x.ndim - 1)):
-        one, other = x[row].double(), change[row].double()
-        allowed = 4 * torch.finfo(total.dtype).eps * (one.abs() + other.abs())
-        if bool(((one + other - total[row].double()).abs() > allowed).any()):
+    shape = tensors[0].shape
+    if total.numel() != shape.numel() or total.shape[-1] != shape[-1]:
+        return False
+    total = total.reshape(shape)  # OPT has made one dimension of batch and tokens
+    first, middle, last = (0,) * (len(shape) - 1), (0,) * (len(shape) - 2) + (shape[-2] // 2,), (-1,) * (len(shape) - 1)
+    for row in (first, middle, last):
+        rows = torch.stack([tensor[row].double() for tensor in tensors])
+        allowed = 4 * torch.finfo(total.dtype).eps * rows.abs().sum(0)
+        if bool(((rows.sum(0) - total[row].double()).abs() > allowed).any()):
             return False
     return True

@@ -78,13 +78,15 @@ class Surroundings:
     Attributes:
         projections: the modules that make query, key and value; None where they are not known.
         output: the module that joins the heads, W_O; None where it is not known.
-        residual: whether what that module gives is added, as it is, to the input x of the layer.
+        inner_norm: the norm of what that module gives, before it is added (Gemma 2, OLMo 2); None in most models.
+        residual: whether it is added, as it is, to the input x of the layer.
         norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
             network.
     """
 
     projections: Projections | None = None
     output: nn.Module | None = None
+    inner_norm: nn.Module | None = None
     residual: bool = False
     norms: tuple[nn.Module, ...] = ()
 
@@ -142,14 +144,19 @@ def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention)
     if not joining:
         return Surroundings(projections)
     output = joining[-1]  # of a module and what wraps it, the outer one
-    total = x + output.output if x.shape == output.output.shape else output.output
-    entered = [call.module for call in calls if _same(call.input, total)]
-    if not entered:  # where attention and feed-forward network are parallel, both are added to x
-        parallel = any(call.output.shape == y.shape and _same(total + call.output, y) for call in calls)
-        return Surroundings(projections, output.module, parallel)
-    last = [call.module for call in calls if is_norm(call.module) and _same(call.output, y)]
-    after_attention = [module for module in entered if is_norm(module)] if last else []  # y is a norm's in a post-norm
-    return Surroundings(projections, output.module, True, tuple(dict.fromkeys(after_attention[:1] + last[-1:])))
+    if output.output.shape != x.shape:
+        return Surroundings(projections, output.module)
+    for inner in (None, *(call for call in calls if is_norm(call.module) and _same(call.input, output.output))):
+        total = x + (output.output if inner is None else inner.output)
+        entered = [call.module for call in calls if _same(call.input, total)]
+        parallel = [call for call in calls if call.output.shape == y.shape and _same(total + call.output, y)]
+        if not entered and not parallel:  # in parallel, attention and feed-forward network are added to the same x
+            continue
+        last = [call.module for call in calls if is_norm(call.module) and _same(call.output, y)]
+        after_attention = [module for module in entered if is_norm(module)] if last else []
+        norms = tuple(dict.fromkeys(after_attention[:1] + last[-1:])) if after_attention else ()
+        return Surroundings(projections, output.module, None if inner is None else inner.module, True, norms)
+    return Surroundings(projections, output.module)
 
 
 def _projections(calls: Sequence[Call], x: Tensor, attention: Attention) -> Projections | None:

@@ -28,15 +28,17 @@ def output_by_head(module: nn.Module | None, heads: int) -> Float[Tensor, "H E d
 
 
 def norms_after(values: Float[Tensor, "*B G N E"], by_head: Float[Tensor, "H E dim"]) -> Float[Tensor, "*B H N"]:
-    """‖v_j W_O^h‖, by way of the E × E matrices W_O^h W_O^hᵀ: no vector of size dim is made."""
-    values, by_head = by_query_head(values.double(), len(by_head)), by_head.double()
-    squares = ((values @ (by_head @ by_head.mT)) * values).sum(-1)
-    return squares.clamp(min=0).sqrt().float()
+    """‖v_j W_O^h‖ = ‖v_j R_hᵀ‖, with W_O^h = (Q_h R_h)ᵀ: no vector of size dim is made. In float32 or better."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    upper = torch.linalg.qr(by_head.to(dtype).mT, mode="r").R  # (H,E,E)
+    norms: Tensor = (by_query_head(values.to(dtype), len(by_head)) @ upper.mT).norm(dim=-1)
+    return norms
 
 
 def by_query_head(values: Float[Tensor, "*B G N E"], heads: int) -> Float[Tensor, "*B H N E"]:
     """The values of each head: those of its group."""
-    return values.repeat_interleave(heads // values.shape[-3], -3)
+    groups = values.shape[-3]
+    return values if groups == heads else values.repeat_interleave(heads // groups, -3)
 
 
 @dataclass(frozen=True, eq=False)

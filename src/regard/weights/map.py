@@ -12,7 +12,6 @@ from torch import Tensor
 from regard.backends.factors import Activation, Factor
 from regard.weights import arguments, reductions
 from regard.weights.autograd import Reduction, evaluate
-from regard.weights.diagonal import diagonal
 from regard.weights.indexing import selection
 from regard.weights.inputs import MapInputs
 from regard.weights.tensorlike import TensorLike, densely
@@ -140,7 +139,7 @@ class Map(MapInputs):
         """
         if (dim1 % self.ndim, dim2 % self.ndim) != (self.ndim - 2, self.ndim - 1):
             return self.dense().diagonal(offset, dim1, dim2)
-        return self._reduced(diagonal(operator.index(offset)))
+        return self._reduced(reductions.diagonal(operator.index(offset)))
 
     def _refuse_if_large(self, shape: Sequence[int], what_to_do: str, limit: int | None = None, item: int = 0) -> None:
         limit = DENSE_LIMIT if limit is None else limit

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
 BLOCK = 1 << 21  # weights at a time, where a part of the matrix is asked for
-LARGEST_LSE = 64  # in exp(s − lse), the rounding of a float32 of this size costs 4e-6 of a weight
 
 
 def serving(matrix: Matrix) -> Reductions:
@@ -66,7 +65,7 @@ def _tile(
     # own lse in float64 makes the same scores again.
     from_lse = by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice)
     used = lse if matrix.gram is not None else select(lse.flatten(0, 1), 0, run(pairs))[None]
-    safe = from_lse or bool((select(used, 2, row_run).abs() < LARGEST_LSE).all())
+    safe = from_lse or bool((select(used, 2, row_run).abs() < streaming.LARGEST_LSE).all())
     whole = not safe or (len(columns) == keys and matrix.is_weights)
     picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
     for place, batch, run_of_heads in _by_sequence(pairs.tolist(), heads):
@@ -133,6 +132,37 @@ def _tile_cotangents(matrix: Matrix, grad: Tensor, pairs: Tensor, rows: Tensor, 
 
 
 TILE = Reduction(_tile, _tile_cotangents)
+
+
+def diagonal(offset: int) -> Reduction:
+    """The numbers at i, i + offset, as torch.diagonal counts them; none where that lies outside of the matrix."""
+
+    def places(matrix: Matrix) -> tuple[slice, slice]:
+        queries, keys = matrix.shape[2:]
+        first_row, first_column = min(queries, max(0, -offset)), min(keys, max(0, offset))
+        count = min(queries - first_row, keys - first_column)
+        return slice(first_row, first_row + count), slice(first_column, first_column + count)
+
+    def compute(matrix: Matrix) -> Float[Tensor, "B H n"]:
+        return serving(matrix).diagonal(matrix, *places(matrix))
+
+    def cotangents(matrix: Matrix, grad: Tensor) -> Cotangents:
+        start = places(matrix)[0].start
+
+        def cotangent(at: Block, numbers: Tensor) -> Tensor:
+            assert isinstance(at.rows, slice)
+            assert isinstance(at.columns, slice)
+            result = torch.zeros_like(numbers)
+            first, stop = streaming.rows_on_diagonal(at, offset)
+            if first < stop:
+                strip = result[..., first - at.rows.start : stop - at.rows.start, :]
+                line = strip.diagonal(first + offset - at.columns.start, -2, -1)
+                line.copy_(grad[at.batch, at.heads, first - start : stop - start])
+            return result
+
+        return Cotangents(cotangent)
+
+    return Reduction(compute, cotangents)
 
 
 # Statistics of rows; what was collected before is handed over as tensors

@@ -1,0 +1,281 @@
+"""The native kernel's maps: every reduction against dense lines in float64, in every instruction set."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import regard
+from regard.backends import cpu
+from regard.backends.factors import Factor
+from regard.mask import Block
+from regard.weights import reductions
+
+if cpu._missing:
+    pytest.skip(f"the kernel is not installed: {cpu._missing}", allow_module_level=True)
+
+SETS = cpu._kernel.kernels()
+OPTIONS = [
+    "", "causal", "window", "lengths", "segment pair", "full mask", "key mask", "bias", "hiding bias", "scale",
+    "softcap", "sinks",
+]  # fmt: skip
+KINDS = ["row", "column", "products", "of groups", "wide", "several", "combined", "combined, times"]
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(params=SETS)
+def isa(request, monkeypatch):
+    """Each instruction set of this machine in turn."""
+    monkeypatch.setenv("REGARD_ISA", request.param)
+    return request.param
+
+
+# A map by name, and the same in float64
+
+
+def vectors(*shape):
+    return torch.randn(shape)
+
+
+def rule(kind, batch, heads, groups, queries, keys):
+    """The factors and the Gram matrices of a map, in every shape that broadcasts."""
+    made = {
+        "row": lambda: [Factor(vectors(batch, heads, queries, 1), None, "abs")],
+        "column": lambda: [Factor(None, vectors(1, groups, keys, 1))],
+        "products": lambda: [Factor(vectors(batch, heads, queries, 17), vectors(batch, heads, keys, 17), "relu")],
+        "of groups": lambda: [Factor(vectors(1, 1, queries, 16), vectors(batch, groups, keys, 16))],
+        "wide": lambda: [Factor(vectors(batch, 1, queries, 300), vectors(1, 1, keys, 300), "abs")],
+        "several": lambda: [
+            Factor(vectors(1, heads, queries, 5), vectors(batch, groups, keys, 5)),
+            Factor(None, vectors(batch, 1, keys, 1), "relu"),
+            Factor(vectors(batch, 1, queries, 1), None),
+        ],
+        "combined": list,
+        "combined, times": lambda: [Factor(vectors(1, 1, queries, 9), vectors(batch, 1, keys, 9))],
+    }
+    gram = None
+    if kind.startswith("combined"):
+        per_head = vectors(batch, keys, heads, 7).double()
+        gram = (per_head @ per_head.mT).float()
+    return tuple(made[kind]()), gram
+
+
+def dense(weights, factors, gram):
+    """M_ij = w_ij · Π φ(a_i·b_j), or ‖Σ_h w^h_ij f^h_j‖ · Π φ(a_i·b_j), in float64."""
+    heads, numbers = weights.shape[1], weights
+    if gram is not None:
+        numbers = torch.einsum("bhij,bgij,bjhg->bij", weights, weights, gram.double()).clamp(min=0).sqrt()[:, None]
+    for factor in factors:
+        a, b = (None if x is None else x.double() for x in (factor.query, factor.key))
+        b = b if b is None or b.shape[1] in (1, heads) else b.repeat_interleave(heads // b.shape[1], 1)
+        product = a if b is None else b.mT if a is None else a @ b.mT
+        product = {"relu": torch.relu, "abs": torch.abs, None: lambda x: x}[factor.activation](product)
+        numbers = numbers * product
+    return numbers
+
+
+def made(kit, kind, names, sizes, dtype=torch.float32):
+    """A map by the kernel, and the same in float64."""
+    batch, heads, groups, queries, keys, dim = sizes
+    query, key, value = kit.inputs(batch, heads, groups, queries, keys, dim, 3, dtype)
+    options = kit.options(names, query, key)
+    weights = regard.attention(query, key, value, backend="cpu", **options).weights
+    assert reductions.serving(weights._matrix) is cpu
+    factors, gram = rule(kind, batch, heads, groups, queries, keys)
+    exact = dense(kit.oracle(query, key, value, **options)[2], factors, gram)
+    return weights._matrix._replace(factors=factors, gram=gram), exact
+
+
+def agree(actual, expected, tolerance=1e-5):
+    """Within a part of the largest number."""
+    assert actual.shape == expected.shape
+    assert not actual.isnan().any()
+    assert float((actual.double() - expected).abs().max()) <= tolerance * max(float(expected.abs().max()), 1e-30)
+
+
+def check(matrix, exact, tolerance=1e-5):
+    """Every reduction, and the same bits from two threads as from one."""
+    batch, heads, queries, keys = exact.shape
+    x, y, few = vectors(batch, heads, keys, 19), vectors(1, heads, queries, 8), vectors(batch, 1, queries, 2)
+    rows, columns = torch.randint(-1, 4, (queries,)), torch.randint(-1, 5, (keys,))
+    cells = (rows[:, None] == torch.arange(5)).double(), (columns[:, None] == torch.arange(6)).double()
+    there = (cells[0].T[:, :, None, None] * cells[1].T[None, None]).permute(0, 2, 1, 3).bool()  # 5, 6, queries, keys
+    inside = exact[:, :, None, None].masked_fill(~there, -torch.inf).amax((-1, -2))
+    k = min(keys, 9)
+
+    def results():
+        yield cpu.dense(matrix), exact
+        at = Block(slice(batch - 1, batch), slice(0, matrix.scores.shape[1]), slice(1, queries), slice(keys // 3, keys))
+        yield cpu.tile(matrix, at), exact[-1:, :, 1:, keys // 3 :]
+        yield cpu.grouped(matrix, rows, columns, (5, 6), "sum"), cells[0].T @ exact @ cells[1]
+        yield cpu.grouped(matrix, rows, columns, (5, 6), "max"), inside.masked_fill(~there.any(-1).any(-1), 0)
+        yield cpu.apply(matrix, x), exact @ x.double()
+        yield cpu.apply_transposed(matrix, y), exact.mT @ y.double()
+        yield cpu.apply_transposed(matrix, few), exact.mT @ few.double()
+        for magnitude in (False, True):
+            ranked = exact.abs() if magnitude else exact
+            values, at = cpu.largest(matrix, k, magnitude)
+            yield values.abs() if magnitude else values, ranked.sort(-1, descending=True).values[..., :k]
+            yield values, exact.gather(-1, at)
+
+    once = []
+    for actual, expected in results():
+        agree(actual, expected, tolerance)
+        once.append(actual)
+    torch.set_num_threads(2)
+    try:
+        assert all(torch.equal(first, second) for first, (second, _) in zip(once, results(), strict=True))
+    finally:
+        torch.set_num_threads(1)
+
+
+# Every reduction
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option(kit, isa, option, kind):
+    sizes = (2, 6, 3, 67, 131, 16)
+    check(*made(kit, kind, [option] if option else [], sizes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sizes", [(1, 4, 2, 2, 401, 32), (1, 2, 2, 300, 13, 65), (1, 1, 1, 405, 530, 64)], ids=str)
+def test_few_queries_and_several_blocks(kit, isa, sizes, kind):
+    for names in ([], ["causal"], ["window", "sinks"]):
+        check(*made(kit, kind, names, sizes))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision(kit, isa, kind, dtype):
+    check(*made(kit, kind, ["causal"], (1, 6, 3, 67, 131, 64), dtype))
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.sampled_from(OPTIONS[1:]), max_size=4, unique=True),
+    st.sampled_from(KINDS),
+    st.tuples(*(st.integers(1, limit) for limit in (2, 3, 2, 70, 150, 40))),
+)
+def test_options_crossed(kit, names, kind, sizes):
+    batch, groups, repeat, *more = sizes
+    torch.manual_seed(sum(sizes))
+    options = [name for name in names if not name.startswith("segment") or "lengths" not in names]
+    check(*made(kit, kind, options, (batch, groups * repeat, groups, *more)))
+
+
+# The largest numbers
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+@pytest.mark.parametrize("kind", ["products", "of groups", "several", "combined"])
+def test_the_largest_are_those_of_the_dense_map(kit, isa, kind, magnitude):
+    """In order and to the last bit, where most numbers are 0, and where fewer keys are seen than asked for."""
+    for names, k in (["window"], 64), (["full mask", "causal"], 20), ([], 1):
+        matrix, _ = made(kit, kind, names, (2, 6, 3, 67, 131, 16))
+        numbers = cpu.dense(matrix)
+        keys = (numbers.abs() if magnitude else numbers).sort(-1, descending=True, stable=True).indices[..., :k]
+        values, indices = cpu.largest(matrix, k, magnitude)
+        assert torch.equal(indices, keys)
+        assert torch.equal(values, numbers.gather(-1, keys))
+
+
+def test_more_than_the_kernel_lists_are_streamed(kit):
+    matrix, exact = made(kit, "of groups", ["causal"], (1, 2, 2, 70, 131, 16))
+    values, _ = cpu.largest(matrix, 65, False)
+    agree(values, exact.sort(-1, descending=True).values[..., :65])
+
+
+# What is not finite
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_reaches_its_row_or_column_alone(kit, isa, number):
+    for side in ("query", "key"):
+        matrix, exact = made(kit, "products", ["causal"], (1, 2, 2, 67, 131, 16))
+        plain = replace(matrix.factors[0], activation=None)
+        changed = getattr(plain, side).clone()
+        changed[..., 30, 3] = number
+        numbers = cpu.dense(matrix._replace(factors=(replace(plain, **{side: changed}),)))
+        expected = cpu.dense(matrix._replace(factors=(plain,)))
+        seen = matrix._replace(factors=())
+        reached = torch.zeros_like(expected, dtype=torch.bool)
+        (reached[:, :, 30] if side == "query" else reached[..., 30]).fill_(True)
+        reached &= cpu.dense(seen) > 0
+        assert not numbers[reached].isfinite().any()
+        assert torch.equal(numbers[~reached], expected[~reached])
+        cells = cpu.grouped(
+            matrix._replace(factors=(replace(plain, **{side: changed}),)),
+            torch.arange(67), torch.zeros(131, dtype=torch.long), (67, 1), "max",
+        )  # fmt: skip
+        assert torch.equal(cells[..., 0].nan_to_num(7, 7, 7), numbers.amax(-1).nan_to_num(7, 7, 7))
+        values, _ = cpu.largest(matrix._replace(factors=(replace(plain, **{side: changed}),)), 5, False)
+        expected = numbers.sort(-1, descending=True).values[..., :5]
+        torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_vectors_that_are_not_finite_reach_what_takes_anything_of_them(kit, isa):
+    matrix, exact = made(kit, "products", ["causal"], (1, 2, 2, 67, 131, 16))
+    numbers = cpu.dense(matrix)
+    x, y = vectors(1, 2, 131, 5), vectors(1, 2, 67, 5)
+    x[:, :, 90, 2], y[:, :, 40, 2] = torch.nan, torch.inf
+    taken = numbers[..., 90] != 0
+    result = cpu.apply(matrix, x)
+    assert torch.equal(result[..., 2].isnan(), taken)
+    assert result[..., [0, 1, 3, 4]].isfinite().all()
+    result = cpu.apply_transposed(matrix, y)
+    assert torch.equal(result[..., 2].isfinite(), numbers[:, :, 40] == 0)
+
+
+def test_a_gram_matrix_that_is_not_finite_reaches_its_key(kit, isa):
+    matrix, _ = made(kit, "combined", ["causal"], (1, 4, 2, 67, 131, 16))
+    gram = matrix.gram.clone()
+    gram[:, 90] = torch.nan
+    numbers, expected = cpu.dense(matrix._replace(gram=gram)), cpu.dense(matrix)
+    assert torch.equal(numbers[..., 90].isnan(), expected[..., 90] > 0)
+    assert torch.equal(numbers.nan_to_num()[..., :90], expected[..., :90])
+
+
+def test_the_root_of_what_cancels(kit, isa):
+    """Σ_h w^h f^h of vectors that cancel: their squares are rounded, and √ε of their lengths is left at most."""
+    query, key, value = kit.inputs(1, 2, 1, 40, 70, 16)
+    query = query[:, :1].expand(-1, 2, -1, -1)
+    matrix = regard.attention(query, key, value, backend="cpu").weights._matrix
+    per_head = vectors(1, 70, 1, 7) * torch.tensor([1.0, -1.0])[:, None]
+    numbers = cpu.dense(matrix._replace(gram=per_head @ per_head.mT))
+    lengths = cpu.dense(matrix._replace(factors=(Factor(None, per_head[:, :, :1].norm(dim=-1).mT[:, None]),)))
+    assert (numbers <= 2e-3 * lengths.sum(1, keepdim=True)).all()
+
+
+# Statistics of rows
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_statistics_of_a_run_of_rows(kit, isa, option):
+    query, key, value = kit.inputs(queries=67, keys=131, dim=16)
+    options = kit.options([option] if option else [], query, key)
+    matrix = regard.attention(query, key, value, backend="cpu", **options).weights._matrix
+    weights = kit.oracle(query, key, value, **options)[2]
+    rows = slice(13, 41)
+    scores = matrix.scores.tile(Block(slice(0, 2), slice(0, 6), slice(0, 67), slice(0, 131)))
+    ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
+    found = cpu.statistics(matrix, ["entropy", "distance", "max_score", "topk:3"], rows)
+    kit.agree(found["entropy"][0], torch.special.entr(weights).sum(-1)[:, :, rows], 2e-5)
+    kit.agree(found["distance"][0], (weights * ahead).sum(-1)[:, :, rows], 1e-3)
+    kit.agree(found["max_score"][0], scores.amax(-1)[:, :, rows], 2e-5)
+    kit.agree(found["topk:3"][0], weights.sort(-1, descending=True).values[:, :, rows, :3], 1e-5)
+
+
+def test_the_largest_score_of_a_row_that_sees_nothing_or_nan(isa):
+    query, key = torch.ones(1, 1, 3, 8), torch.ones(1, 1, 4, 8)
+    query[0, 0, 1, 2] = torch.nan
+    mask = torch.tensor([[True], [True], [False]]).expand(3, 4)
+    sinks = torch.tensor([50.0])
+    matrix = regard.attention(query, key, key, mask=mask, sinks=sinks, backend="cpu").weights._matrix
+    found = cpu.statistics(matrix, ["max_score"])["max_score"][0][0, 0]
+    assert found[0] == pytest.approx(8**0.5)
+    assert found[1].isnan()
+    assert found[2] == -torch.inf
