@@ -67,8 +67,10 @@ inline void update_top(const float* score, Range keys, int64_t first, float top,
   const bool full = list[count - 1] != 0;
   float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
   if (full && top <= limit) return;
-  if (!full)
-    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;  // slightly lower, because scores that equal it belong too
+  if (!full) {  // slightly lower, because scores that equal it belong too
+    limit = minimum(limit, largest_float);
+    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;
+  }
   for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
     uint64_t bits = 0;
     for (int64_t i = 0; i < panel_keys; i += Float::width) {
