@@ -256,8 +256,10 @@ def _find_head(
     model: Any, open_whole: Callable[[], Any] | None, forward: Forward, tokens: OpenedTokenizer
 ) -> Head | None:
     """The head of a model from memory, or of one that is opened for it."""
+    if not isinstance(forward, Reader):
+        return None  # its attention cannot be shown, so that no text is read with it
     whole = model if open_whole is None else open_whole()
-    if whole is None or not isinstance(forward, Reader) or getattr(whole.config, "is_encoder_decoder", False):
+    if whole is None or getattr(whole.config, "is_encoder_decoder", False):
         return None
     return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
 
