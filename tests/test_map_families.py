@@ -45,7 +45,7 @@ def test_maps_of_a_family(name):
     with regard.hf.record() as attentions, torch.no_grad():
         families.variants(model, arguments, options)["plain"]()
     assert attentions
-    for _, attention in attentions:
+    for _, attention in attentions[:: max(1, len(attentions) - 1)]:
         weights = dense_weights(attention.weights.scores, attention.weights.sinks)
         value, output = attention.value, attention.output
         # A score is rounded in proportion to its size, and a weight by as much: T5 has scores of 40, unscaled.

@@ -82,7 +82,8 @@ def attention(
         scale: 1/√D if not given.
         softcap: c, for scores c·tanh(s/c).
         sinks: (H,), a logit a head that takes part in the softmax and has no value.
-        collect: of "entropy", "max", "topk:8": computed in the same pass; the methods of `Weights` then return them.
+        collect: of "entropy", "max", "max_score", "topk:8": computed in the same pass; the methods of `Weights` then
+            return them.
         backend: a name from `regard backends`; the first that serves if not given.
 
     A query that may look at nothing gets output 0, lse −inf and weights 0.
