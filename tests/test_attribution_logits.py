@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import pytest
 import torch
+import transformers
 
 import regard
 from regard.attribution import Target, logits, parse_target
@@ -133,11 +134,33 @@ def test_refusals_name_the_module():
     refused("BertLMHeadModel", "bert", r"logits: BertLMHeadModel: its head")
 
 
-def test_a_layer_that_normalises_what_its_heads_give():
+@torch.no_grad()
+def test_a_layer_that_adds_a_norm_of_what_its_heads_give():
+    """Gemma 2, without the softcap of its logits: all parts together are the logit."""
     model, tokenizer = headed("Gemma2ForCausalLM", "gemma2")
     model.config.final_logit_softcapping = None
     reading = regard.Lens((model, tokenizer)).read(TEXT)
-    with pytest.raises(ValueError, match=r"Gemma2DecoderLayer does not add the result of its Linear \(W_O\)"):
+    added, states = [], []
+    for layer in model.model.layers:
+        layer.post_feedforward_layernorm.register_forward_hook(lambda m, args, output: added.append(output[0]))
+    model.model.norm.register_forward_pre_hook(lambda m, args: states.append(args[0][0]))
+    output = model(reading.ids[None], output_hidden_states=True)
+    norm, direction = model.model.norm, model.get_output_embeddings().weight[7]
+    sigma = (states[0].square().mean(-1) + norm.eps).sqrt()
+    u = (1 + norm.weight) * direction / sigma[:, None]
+    total = ((output.hidden_states[0][0] + sum(added)) * u).sum(-1)
+    for layer in range(reading.layers):
+        total = total + logits(reading, Target.next_token(reading, 7), layer).sum().sum(0)
+    assert torch.allclose(total, output.logits[0, :, 7], rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_that_scales_what_its_heads_give():
+    llama, tokenizer = headed("LlamaForCausalLM", "llama")
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    options = {name: getattr(llama.config, name) for name in names}
+    config = transformers.GraniteConfig(**options, residual_multiplier=0.5, num_key_value_heads=2)
+    reading = regard.Lens((transformers.GraniteForCausalLM(config), tokenizer)).read(TEXT)
+    with pytest.raises(ValueError, match=r"GraniteDecoderLayer does not add the result of its Linear \(W_O\)"):
         logits(reading, Target.next_token(reading, 7), 0)
 
 

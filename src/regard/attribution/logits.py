@@ -32,10 +32,11 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
         w_ij · (v_j W_O^h)·u_i
 
     u_i is the direction of the token in the residual stream, at token i: its row of the unembedding, or the difference
-    of two rows, taken back through the final norm. That norm is frozen: its factor 1/σ_i is the one that the model
-    computed. So the logit that the model computes at a token i is the sum of row i over all layers, heads and sources,
-    with what embeddings, feed-forward layers and biases add. Row i speaks of a prediction made at token i; that of the
-    target is `target.predicted.position`.
+    of two rows, taken back through the final norm and, in a model that adds a norm of what its heads give (Gemma 2),
+    through that norm. Norms are frozen: the factor 1/σ_i is the one that the model computed. So the logit that the
+    model computes at a token i is the sum of row i over all layers, heads and sources, with what embeddings,
+    feed-forward layers and biases add. Row i speaks of a prediction made at token i; that of the target is
+    `target.predicted.position`.
 
     Cost: of a map with factors for rows and columns.
 
@@ -45,8 +46,8 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
         layer: counted from 0; from −1 backwards.
 
     Raises:
-        ValueError: the target is no token; or the model normalises after its layers, has a head that is not linear, or
-            output projections that are not known: the message names the module.
+        ValueError: the target is no token; or the model normalises after its layers or scales what they add, has a
+            head that is not linear, or output projections that are not known: the message names the module.
         IndexError: there is no such layer.
     """
     reading.check(layer)
@@ -54,10 +55,11 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
     direction = final_direction(reading, target)
     _check_adds(reading, layer)
     at = layer_of(reading, layer)
-    to_logit = at.output_weight.double() @ direction.direction  # (H,E)
+    to_logit = at.joining_weight.double() @ direction.direction  # (H,E)
     added = at.values.double() @ to_logit[..., None]  # (H,N,1)
+    factor = direction.factor if at.scale is None else direction.factor * at.scale
     dtype = at.weights.dtype
-    return at.weights.times(query=direction.factor[:, None].to(dtype), key=added.to(dtype))
+    return at.weights.times(query=factor[:, None].to(dtype), key=added.to(dtype))
 
 
 class Direction(NamedTuple):
