@@ -212,7 +212,7 @@ struct Case {
   Strided<const float> map_numbers(int64_t heads, int64_t rows, int64_t width) {
     Strided<const void> x;
     map_memory.push_back(make_strided(random, x, Type::float32, s.batch, heads, rows, width));
-    if (random.chance(0.1) && map_memory.back().bytes > 0) {
+    if (random.chance(0.2) && map_memory.back().bytes > 0) {
       const int64_t at = random.below(map_memory.back().bytes / 4);
       map_memory.back().as<float>()[at] = random.one_of({float(NAN), INFINITY, -INFINITY});
       finite_factors = false;
@@ -255,6 +255,10 @@ struct Case {
           product += vectors[n / s.heads * width + e] * vectors[n % s.heads * width + e];
         memory.as<float>()[key * size + n] = product;
       }
+    }
+    if (random.chance(0.2) && keys > 0) {
+      memory.as<float>()[random.below(keys * size)] = NAN;
+      finite_factors = false;
     }
     map.gram = {memory.as<float>(), s.keys * size, 0, size};
     map_memory.push_back(std::move(memory));
