@@ -66,7 +66,7 @@ def test_the_vector_of_the_sentence(name):
     check(reading, Target.sentence(reading), model, along(lambda out: out.last_hidden_state[0].mean(0)), every)
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", [*BODIES, "roberta", "gemma2", "qwen3", "neox", "gpt-oss"])
 def test_the_vector_of_a_word(name):
     model, tokenizer = bodied(name)
     reading = regard.Lens((model, tokenizer)).read(TEXT)

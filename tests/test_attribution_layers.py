@@ -7,7 +7,6 @@ import threading
 
 import pytest
 import torch
-import transformers
 from torch import nn
 from torch.nn.modules import module as torch_modules
 
@@ -19,7 +18,7 @@ from regard.models.projections import find_surroundings
 from regard.models.residual import norm_of, output_by_head
 from support import models
 from support.readings import made
-from support.transformers_models import DECODERS, ENCODERS, SEQ2SEQ, batch, make, seq2seq_inputs
+from support.transformers_models import DECODERS, ENCODERS, SEQ2SEQ, Family, batch, make, seq2seq_inputs
 
 FAMILIES = {**ENCODERS, **DECODERS, **SEQ2SEQ}
 NEXT_NORM = {  # the module that the sum of the first layer's self-attention enters, in the model's own code
@@ -163,8 +162,7 @@ PARALLEL = {
 @pytest.mark.parametrize("kind", PARALLEL)
 def test_attention_and_feed_forward_network_in_parallel(kind) -> None:
     options = {"vocab_size": 41, **PARALLEL[kind]}
-    config = getattr(transformers, f"{kind}Config")(**options, attn_implementation="regard")
-    model = getattr(transformers, f"{kind}Model")(config).eval()
+    model = make(Family(f"{kind}Model", f"{kind}Config", options), attn_implementation="regard")
     with regard.hf.record() as attentions, torch.no_grad():
         hidden = model(**batch(), output_hidden_states=True).hidden_states
     for entry, state in zip(attentions, hidden, strict=False):
@@ -174,10 +172,11 @@ def test_attention_and_feed_forward_network_in_parallel(kind) -> None:
 
 
 def test_opt_flattens_the_sum() -> None:
-    options = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "ffn_dim": 17, "dropout": 0.0}
-    config = transformers.OPTConfig(vocab_size=41, **options, word_embed_proj_dim=12, attn_implementation="regard")
+    options = {"vocab_size": 41, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "ffn_dim": 17}
+    family = Family("OPTModel", "OPTConfig", {**options, "word_embed_proj_dim": 12})
+    model = make(family, attn_implementation="regard")
     with regard.hf.record() as attentions, torch.no_grad():
-        hidden = transformers.OPTModel(config).eval()(**batch(), output_hidden_states=True).hidden_states
+        hidden = model(**batch(), output_hidden_states=True).hidden_states
     for entry, state in zip(attentions, hidden, strict=False):
         close(entry.x, state)
 
@@ -194,11 +193,11 @@ def test_cross_attention_between_post_norms() -> None:
 
 
 def test_shared_layers() -> None:
-    options = {"embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3, "intermediate_size": 17}
-    config = transformers.AlbertConfig(vocab_size=41, num_hidden_layers=3, **options)
-    config._attn_implementation = "regard"
+    options = {"vocab_size": 41, "embedding_size": 9, "hidden_size": 15, "num_attention_heads": 3}
+    family = Family("AlbertModel", "AlbertConfig", {**options, "num_hidden_layers": 3, "intermediate_size": 17})
+    model = make(family, attn_implementation="regard")
     with regard.hf.record() as attentions, torch.no_grad():
-        transformers.AlbertModel(config).eval()(**batch())
+        model(**batch())
     assert len(attentions) == 3
     for entry in attentions:
         at = layer_of([entry], 0)
@@ -324,9 +323,9 @@ def test_the_inner_norm_of_gemma() -> None:
 
 def test_a_scaled_sum_is_not_claimed() -> None:
     options = {**DECODERS["llama"].options, "residual_multiplier": 0.5}
-    config = transformers.GraniteConfig(**options, attn_implementation="regard")
+    model = make(Family("GraniteModel", "GraniteConfig", options), attn_implementation="regard")
     with regard.hf.record() as attentions, torch.no_grad():
-        transformers.GraniteModel(config).eval()(**batch())
+        model(**batch())
     assert layer_of(attentions, 0).output_weight.shape == (6, 4, 24)
     with pytest.raises(ValueError, match="attention 0, of a GraniteAttention: which residual stream"):
         _ = layer_of(attentions, 0).x

@@ -10,6 +10,7 @@ import regard
 from regard.attribution import Target, logits, parse_target
 from support.data import STORIES, required
 from support.headed import HEADS, bodied, eager, headed
+from support.transformers_models import interface_or_skip
 
 TEXT = "the cat sat on the mat"
 SERVED = {
@@ -159,7 +160,9 @@ def test_a_layer_that_scales_what_its_heads_give():
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     options = {name: getattr(llama.config, name) for name in names}
     config = transformers.GraniteConfig(**options, residual_multiplier=0.5, num_key_value_heads=2)
-    reading = regard.Lens((transformers.GraniteForCausalLM(config), tokenizer)).read(TEXT)
+    model = transformers.GraniteForCausalLM(config)
+    interface_or_skip(model)
+    reading = regard.Lens((model, tokenizer)).read(TEXT)
     with pytest.raises(ValueError, match=r"GraniteDecoderLayer does not add the result of its Linear \(W_O\)"):
         logits(reading, Target.next_token(reading, 7), 0)
 

@@ -145,6 +145,30 @@ def test_rollout_of_norms(case, tokens) -> None:
     close(attribution.rollout(source, tokens=tokens, of="norms").tokens, product[..., tokens, :].mean(-2))
 
 
+@pytest.mark.parametrize("name", ["bert", "llama", "gemma2"])
+def test_in_half_precision_arithmetic_is_in_single(name) -> None:
+    """Everything from a bfloat16 model's own query, key, value, x and parameters, in float32."""
+    model = make({**ENCODERS, **DECODERS}[name], attn_implementation="regard").bfloat16()
+    with regard.hf.record() as attentions, torch.no_grad():
+        model(**batch())
+    layers = [
+        Dense(e.attention, *around[:2], e.x, around[2])
+        for e, around in zip(attentions, modules(name, model), strict=True)
+    ]
+    close(
+        attribution.value_weighted(attentions, 1).dense(),
+        layers[1].weights * layers[1].vectors.norm(dim=-1)[..., None, :],
+    )
+    close(attribution.norms(attentions, 1).dense(), layers[1].summed.norm(dim=-1))
+    if name == "gemma2":  # its inner norm computes σ of what was rounded to bfloat16
+        return
+    product = torch.eye(11, dtype=torch.float64)
+    for dense in layers:
+        norms = dense.with_residual(norms=2).norm(dim=-1)
+        product = norms / norms.sum(-1, keepdim=True) @ product
+    close(attribution.rollout(attentions, tokens=3, of="norms").tokens, product[..., 3, :])
+
+
 # Of words
 
 

@@ -9,6 +9,8 @@ import torch
 
 import regard
 from regard.attribution import Target, default_target, parse_target
+from regard.attribution.again import read_again
+from regard.lens.reading import of_pass
 from regard.models.head import find_head
 from support.data import STORIES, required
 from support.headed import BODIES, HEADS, bodied, headed
@@ -166,6 +168,30 @@ def test_any_function():
         Target.function(reading, lambda output: output.final)
     with pytest.raises(ValueError, match=r"Got float"):
         Target.function(reading, lambda output: 1.0)
+
+
+# Reading again
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("pair", [None, "a banana"])
+def test_a_text_is_read_again_as_it_was(name, pair, tmp_path):
+    model, tokenizer = bodied(name, torch.float32)
+    lenses = [regard.Lens((model, tokenizer))]
+    if name == "bert":
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        lenses.append(regard.Lens(tmp_path))
+    for lens in lenses:
+        reading = lens.read(TEXT, pair)
+        with torch.inference_mode():
+            passed = read_again(reading, regard.attention, "test", copies=2)
+        for copy in range(2):
+            again = of_pass(passed, copy)
+            assert torch.allclose(again["hidden"], reading.hidden, atol=1e-6)
+            assert torch.allclose(again["final"], reading.final, atol=1e-6)
+    if name == "bert":
+        assert (reading.types is None) == (pair is None)
 
 
 # The command line

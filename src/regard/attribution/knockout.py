@@ -6,7 +6,7 @@ https://arxiv.org/abs/2304.14767; heads by Michel et al. 2019, https://arxiv.org
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -103,21 +103,9 @@ def knockout(
     cuts = [_Cut(who.tokens, whom.tokens) for who, whom in ends]
     where = _places(reading, list(range(reading.layers)) if at is None else at, skip_missing=at is None)
     off = _places(reading, [_pair(head, "heads", "(layer, head)") for head in heads])
-    layers = iter(reading.attention_layers)
-
-    def changed(query: Tensor, *others: Tensor, **options: Any) -> Attention:
-        layer = next(layers)
-        if layer in where and cuts:
-            options["mask"] = both(options.get("mask"), _rule(cuts, where[layer].to(query.device)))
-        attended = attention(query, *others, **options)
-        if layer in off:
-            output = attended.output
-            instead = output.mean(2, keepdim=True) if fill == "mean" else torch.zeros_like(output)
-            attended = replace(attended, output=output.where(~off[layer].to(output.device)[:, None, None], instead))
-        return attended
-
+    compute = _switching_off(reading, cuts, where, off, fill)
     with torch.inference_mode():
-        passed = read_again(reading, changed, "knockout", hides_keys=bool(cuts))
+        passed = read_again(reading, compute, "knockout", hides_keys=bool(cuts))
     after = target.number(output_of(reading, passed, 0, "knockout"))
     names = [f"{who.name} may not look at {whom.name}" for who, whom in ends]
     names += [f"layer {layer} head {head} is off" for layer, head in heads]
@@ -157,6 +145,30 @@ def knockouts(reading: Reading, target: Target | None = None) -> Float[Tensor, "
         for copy in range(len(hidden)):
             changes.append(target.number(output_of(reading, passed, copy, "knockouts")) - before)
     return torch.tensor(changes)
+
+
+def _switching_off(
+    reading: Reading,
+    cuts: Sequence[_Cut],
+    where: Mapping[int, Bool[Tensor, "H"]],
+    off: Mapping[int, Bool[Tensor, "H"]],
+    fill: str,
+) -> Callable[..., Attention]:
+    """Attention, layer by layer, with edges cut in the heads `where`, and the heads `off` filled."""
+    layers = iter(reading.attention_layers)
+
+    def compute(query: Tensor, *others: Tensor, **options: Any) -> Attention:
+        layer = next(layers)
+        if layer in where and cuts:
+            options["mask"] = both(options.get("mask"), _rule(cuts, where[layer].to(query.device)))
+        attended = attention(query, *others, **options)
+        if layer in off:
+            output = attended.output
+            instead = output.mean(2, keepdim=True) if fill == "mean" else torch.zeros_like(output)
+            attended = replace(attended, output=output.where(~off[layer].to(output.device)[:, None, None], instead))
+        return attended
+
+    return compute
 
 
 def _hiding(units: Tensor, hidden: Tensor) -> Callable[..., Attention]:

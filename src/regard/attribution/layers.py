@@ -85,8 +85,8 @@ class Layer:
         if self.stream is None:
             raise ValueError(
                 f"{self.name}: which residual stream the attention is added to was not seen; the model adds it in a "
-                "way that is not known here, such as scaled. Use value_weighted or norms, which "
-                "need the output projection alone."
+                "way that is not known here, such as scaled. Use value_weighted or norms, which need the output "
+                "projection alone."
             )
         return self.stream
 
@@ -117,9 +117,10 @@ class Layer:
 
     @property
     def joining_weight(self) -> Float[Tensor, "H E dim"]:
-        """W_O^h, through the linear part of the inner norm where there is one; then a row is multiplied by `scale`."""
+        """W_O^h through the linear part of the inner norm, in float32 or better; `scale` multiplies the rows then."""
         by_head = self.output_weight
-        return by_head if self.inner_norm is None else self._linear_part(self.inner_norm)(by_head.double())
+        by_head = by_head.to(torch.promote_types(by_head.dtype, torch.float32))
+        return by_head if self.inner_norm is None else self._linear_part(self.inner_norm)(by_head)
 
     @cached_property
     @torch.no_grad()

@@ -43,7 +43,7 @@ def mixing(source: Source, layer: int) -> Float[Tensor, "*B N"]:
     at = layer_of(source, layer)
     at.check_self_attention("mixing")
     own = at.own
-    mixed, kept = at.joined(at.attention.output.to(own) - own), at.joined(own) + at.x
+    mixed, kept = at.joined(at.attention.output.to(own) - own), at.joined(own) + at.x.to(own)
     for norm in at.norms[:1]:
         mixed, kept = norm(mixed), norm(kept)
     others, itself = mixed.norm(dim=-1), kept.norm(dim=-1)

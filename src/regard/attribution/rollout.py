@@ -105,8 +105,8 @@ def _by_weights(at: Layer, relevance: Float[Tensor, "*B N"]) -> Float[Tensor, "*
 
 
 def _by_norms(at: Layer, relevance: Float[Tensor, "*B N"]) -> Float[Tensor, "*B N"]:
-    by_head, x = at.joining_weight, at.x
     own = at.joined(at.own)
+    by_head, x = at.joining_weight, at.x.to(own)
     for norm in at.norms:
         by_head, x, own = norm(by_head), norm(x), norm(own)
     taken = at.weights.combined(gram(at.attention.value, by_head))

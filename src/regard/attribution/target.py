@@ -8,7 +8,6 @@ word's or the sentence's vector; any other function of the output.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from regard.attribution.again import Output, model_of, output_of_reading
+from regard.attribution.vocabulary import known_token, quoted_token, token_id
 from regard.lens.units import Word
 from regard.lens.vectors import pooled_text
 from regard.lens.words import printable
@@ -111,9 +111,9 @@ class Target:
         else:
             number = token_id(model, token, "token")
         other = None if instead_of is None else token_id(model, instead_of, "instead_of")
-        name = f"the {head.kind} {_quoted(model, number)}"
+        name = f"the {head.kind} {quoted_token(model, number)}"
         if other is not None:
-            name += f" rather than {_quoted(model, other)}"
+            name += f" rather than {quoted_token(model, other)}"
 
         def value(output: Output) -> Tensor:
             logits = output.logits(place)
@@ -287,10 +287,10 @@ def _tokens(reading: Reading, text: str) -> tuple[str | None, str | None]:
     """What "cat", "cat-dog" and "" say: the token, and the one that it is compared with."""
     head = _head(reading, "next_token", ("next token", "masked token"))
     model = model_of(reading, "target")
-    if not text or _known(model, text) is not None or "-" not in text:
+    if not text or known_token(model, text) is not None or "-" not in text:
         return text or None, None
     cuts = [(text[: cut.start()], text[cut.end() :]) for cut in re.finditer("-", text)]
-    pairs = [pair for pair in cuts if all(_known(model, token) is not None for token in pair)]
+    pairs = [pair for pair in cuts if all(known_token(model, token) is not None for token in pair)]
     if len(pairs) == 1:
         return pairs[0]
     if pairs:
@@ -305,42 +305,6 @@ def word_of(reading: Reading, word: str | int | Word, nth: int | None = None) ->
     if word.reading.text != reading.text:
         raise ValueError(f"{word.text!r} is a word of another text than {reading.text[:60]!r}.")
     return word
-
-
-def token_id(model: Model, token: str | int, argument: str) -> int:
-    """The number of a token in the vocabulary. Raises ValueError where there is no such token, or several."""
-    size = model.tokenizer.get_vocab_size(with_added_tokens=True)
-    if isinstance(token, int):
-        if not 0 <= token < size:
-            raise ValueError(f"target: {argument}: {model.name} has tokens 0 to {size - 1:,}. Got {token:,}.")
-        return token
-    known = _known(model, token)
-    if known is not None:
-        return known
-    pieces = model.tokenizer.encode(token, add_special_tokens=False).tokens
-    near = difflib.get_close_matches(token, model.tokenizer.get_vocab(), n=3)
-    hint = f" Its nearest: {', '.join(map(printable, near))}." if near else ""
-    reads = (
-        f"{model.name} reads it as {len(pieces)}: {' '.join(map(printable, pieces[:8]))}"
-        if len(pieces) > 1
-        else (f"the vocabulary of {model.name} lacks it")
-    )
-    raise ValueError(f"target: {argument}: expected a single token, and {token!r} is none: {reads}.{hint}")
-
-
-def _known(model: Model, text: str) -> int | None:
-    """The token of a text after a space, of the text alone, or of this name; None where there is none."""
-    for written in (f" {text}", text) if text else ():
-        ids = model.tokenizer.encode(written, add_special_tokens=False).ids
-        if len(ids) == 1 and (ids[0] != model.unknown_id or text == model.tokenizer.id_to_token(ids[0])):
-            return int(ids[0])
-    named: int | None = model.tokenizer.token_to_id(text)
-    return named
-
-
-def _quoted(model: Model, token: int) -> str:
-    text = model.tokenizer.decode([token], skip_special_tokens=False)
-    return f"“{printable(text if text.strip() else model.tokenizer.id_to_token(token) or str(token))}”"
 
 
 def _ids(reading: Reading) -> Tensor:

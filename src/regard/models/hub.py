@@ -116,14 +116,19 @@ def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool,
 
     settings = pooling or PoolingConfig()
     options = {**options, "subfolder": settings.root}
-    config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
-    architecture = (config.architectures or [""])[0]
-    kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
-    if kind is None or config.is_encoder_decoder:
-        return None
     arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
-    arguments["attn_implementation"] = "regard"
-    model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            name, trust_remote_code=False, **options, **settings.config_kwargs
+        )
+        architecture = (config.architectures or [""])[0]
+        kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
+        if kind is None or config.is_encoder_decoder:
+            return None
+        arguments["attn_implementation"] = "regard"
+        model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
+    except Exception as error:  # as in _load
+        raise opening_error(name, error) from error
     body = f"{model.base_model_prefix}."
     if any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"]):
         return None  # a head that is not in the file would be one of random numbers
@@ -251,8 +256,10 @@ def _find_head(
     model: Any, open_whole: Callable[[], Any] | None, forward: Forward, tokens: OpenedTokenizer
 ) -> Head | None:
     """The head of a model from memory, or of one that is opened for it."""
+    if not isinstance(forward, Reader):
+        return None  # its attention cannot be shown, so that no text is read with it
     whole = model if open_whole is None else open_whole()
-    if whole is None or not isinstance(forward, Reader) or getattr(whole.config, "is_encoder_decoder", False):
+    if whole is None or getattr(whole.config, "is_encoder_decoder", False):
         return None
     return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
 
