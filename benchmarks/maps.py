@@ -43,6 +43,7 @@ def reductions_of(weights: regard.Weights, value: torch.Tensor) -> dict[str, tup
         "norms, received": (1.5, received(gram=gram)),
         "norms, pool": (1.5, pooled(gram=gram)),
         "rollout, a layer": (0.7, lambda: cpu.apply_transposed(matrix, relevance)),
+        "diagonal": (0.01, lambda: cpu.diagonal(matrix, slice(1, tokens), slice(0, tokens - 1))),
         "rollout of norms, a layer": (1.5, lambda: cpu.apply_transposed(matrix._replace(gram=gram), relevance)),
     }
 
@@ -66,7 +67,7 @@ def main() -> None:
         runs = {"forward": lambda: regard.attention(query, key, value, backend="cpu"), name: reduce}
         taken = interleaved(runs, options.rounds)
         ratio = taken[name] / taken["forward"]
-        print(f"  {name:<26}{taken[name]:8.3f} s{ratio:8.2f}   (goal: at most {goal})")
+        print(f"  {name:<26}{taken[name]:8.3f} s{ratio:9.3f}   (goal: at most {goal})")
 
 
 if __name__ == "__main__":

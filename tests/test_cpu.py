@@ -534,7 +534,9 @@ def test_the_binding_imports_tensors_of_older_releases(kit, dtype):
 
 
 def test_the_binding_says_what_it_takes():
-    for function in (_kernel.forward, _kernel.backward, _kernel.pool, _kernel.tile, _kernel.transposed, _kernel.linear):
+    of_maps = "pool", "tile", "diagonal", "apply", "transposed", "largest"
+    for name in ("forward", "backward", *of_maps, "linear"):
+        function = getattr(_kernel, name)
         signature, _, text = function.__doc__.partition("\n")
         assert "torch.Tensor" in signature
         assert "isa: str, threads: int" in signature

@@ -282,3 +282,56 @@ def test_the_largest_score_of_a_row_that_sees_nothing_or_nan(isa):
     assert found[0] == pytest.approx(8**0.5)
     assert found[1].isnan()
     assert found[2] == -torch.inf
+
+
+# What the binding refuses
+
+
+@pytest.mark.parametrize(
+    ("match", "changes"),
+    [
+        ("lse: expected float64", {"lse": torch.zeros(2, 6, 5)}),
+        (r"lse: expected shape \(2, 6, 5\)", {"lse": torch.zeros(2, 6, 4, dtype=torch.float64)}),
+        ("gram: expected four dimensions", {"gram": torch.zeros(2, 11, 36)}),
+        (r"gram: expected shape \(2, 1, 11, 36\)", {"gram": torch.zeros(2, 1, 11, 35)}),
+        ("gram: expected a second dimension of 1", {"gram": torch.zeros(2, 6, 11, 36)}),
+        ("gram: expected float32", {"gram": torch.zeros(2, 1, 11, 36, dtype=torch.float64)}),
+        ("factors: expected float32", {"query": torch.zeros(2, 6, 5, 1, dtype=torch.float16)}),
+        ("factors: expected a width of 1", {"query": torch.zeros(2, 6, 5, 3)}),
+        ("factors: expected one a head, or one for all", {"query": torch.zeros(2, 3, 5, 1)}),
+        ("factors: expected one a head or group", {"key": torch.zeros(2, 2, 11, 1)}),
+        ("factors: expected four dimensions, the first", {"key": torch.zeros(3, 1, 11, 1)}),
+        (r"factors: expected shape \(2, 6, 5, 4\)",
+         {"query": torch.zeros(2, 6, 5, 3), "key": torch.zeros(2, 6, 11, 4)}),
+        ("factors: expected a last dimension without gaps",
+         {"query": torch.zeros(2, 6, 5, 6)[..., ::2], "key": torch.zeros(2, 6, 11, 3)}),
+    ],
+)  # fmt: skip
+def test_the_binding_checks_a_map(kit, match, changes):
+    query, key, _ = kit.inputs(dim=8)
+    scores = cpu._kernel.Scores(query, key, scale=1.0)
+    factor = {name: tensor for name, tensor in changes.items() if name in ("query", "key")}
+    factors = [cpu._kernel.Factor(**factor)] if factor else []
+    lse = changes.get("lse", torch.zeros(2, 6, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=rf"^regard\._kernel: {match}"):
+        cpu._kernel.Map(scores, lse=lse, factors=factors, gram=changes.get("gram"))
+
+
+def test_the_binding_checks_a_factor():
+    with pytest.raises(ValueError, match="activation: expected relu, abs or the empty string"):
+        cpu._kernel.Factor(torch.zeros(1, 1, 5, 1), activation="gelu")
+    with pytest.raises(ValueError, match="query, key: expected one of them, or both"):
+        cpu._kernel.Factor()
+
+
+def test_a_map_keeps_its_tensors(kit):
+    """The memory that the kernel reads stays, though Python has forgotten the tensors."""
+    matrix, _ = made(kit, "several", [], (1, 2, 1, 40, 70, 16))
+    kept = cpu._map(matrix._replace(factors=tuple(replace(f) for f in matrix.factors)))
+    expected = cpu.dense(matrix)
+    del matrix
+    noise = [torch.full((40, 70), 9.0) for _ in range(50)]
+    numbers = torch.empty(1, 2, 40, 70)
+    cpu._kernel.tile(kept, first_row=0, first_column=0, numbers=numbers, isa=SETS[0], threads=1)
+    assert torch.equal(numbers, expected)
+    del noise

@@ -121,15 +121,17 @@ struct DenseMap {
   static void combine(const Scores& s, const Map& m, const Dense& dense, int64_t b, int64_t i, int64_t j, double exact,
                       double& number, double& error) {
     double square = 0, size = 0;
+    bool seen = false;  // by any head
     const float* gram = m.gram.data + b * m.gram.batch + j * m.gram.row;
     for (int64_t h = 0; h < s.heads; h++) {
       for (int64_t other = 0; other < s.heads; other++) {
         const double weight = dense.weights[((b * s.heads + h) * s.queries + i) * s.keys + j];
         const double pair = weight * dense.weights[((b * s.heads + other) * s.queries + i) * s.keys + j];
-        if (pair == 0) continue;
+        seen = seen || weight != 0;
         square += pair * gram[h * s.heads + other], size += pair * std::abs(double(gram[h * s.heads + other]));
       }
     }
+    if (!seen) return;
     number = std::isnan(square) ? square : std::sqrt(std::max(0.0, square));
     error = exact * size / std::max(number, std::sqrt(exact * size) + 1e-300);
   }

@@ -1,4 +1,4 @@
-"""The native kernel, as csrc/bindings.cpp binds it; csrc/kernel/attention.hpp has the equations.
+"""The native kernel, as csrc/bindings.cpp and csrc/maps.cpp bind it; csrc/kernel/attention.hpp has the equations.
 
 Tensors lie in the processor's memory and are read and written where they lie. B batch; H query heads; G key/value
 heads, which divide H; Q queries; K keys; D dim; E value dim. `isa` is one of `kernels()`. Every function checks types,

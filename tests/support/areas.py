@@ -6,8 +6,8 @@ from pathlib import Path
 
 # pytest -m lens runs the tests of one area; pyproject.toml says what the areas are.
 AREAS = {
-    "core": """architecture attention build cpu fuzz gradient kept_backend mask packaging packed properties public
-        tensorlike torch weights weights_gradient""",
+    "core": """architecture attention build cpu fuzz gradient kept_backend maps_cpu mask packaging packed properties
+        public tensorlike torch weights weights_gradient""",
     "hf": "families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward lens sentence_folders words",
@@ -41,6 +41,7 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "maps_cpu",
     "packed",
     "properties",
     "race",
