@@ -69,6 +69,8 @@ bench: .venv/test
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/gpt2.py
+	$(BIN)/python benchmarks/maps.py
+	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/distill.py
 	$(BIN)/python benchmarks/exact.py
 	$(BIN)/python benchmarks/step.py
