@@ -14,9 +14,13 @@ import pytest
 import torch
 
 import regard
+from regard import attribution
+from regard.attribution import default_target, map_of, parse_target
 from regard.viewer.bundle import asset, render_page, served_page
 from regard.viewer.payload import BITS
 from support.browser import CHROMIUM
+from support.decoder import save_decoder
+from support.models import saved as save_tiny
 from support.readings import RULES, made, rules
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
@@ -77,6 +81,45 @@ def weights_of(data, layer):
     rule = data["layers"][layer]
     if "weights" in rule:
         return torch.tensor(unpacked(rule["weights"]))
+    return between_units(data, token_weights_of(rule))
+
+
+def between_units(data, numbers):
+    """The mean over a unit's queries of the sum over its keys."""
+    first = [*data["metadata"]["first_tokens"], numbers.shape[-1]]
+    member = torch.zeros(len(first) - 1, numbers.shape[-1], dtype=torch.double)
+    for index, (start, stop) in enumerate(pairwise(first)):
+        member[index, start:stop] = 1
+    return (member / member.sum(1, keepdim=True)) @ numbers @ member.T
+
+
+def map_in(data, layer, name):
+    """The numbers of a map between units that follow from what the page carries; (1,U,U) of all heads together."""
+    rule = data["layers"][layer]
+    entry = rule["maps"][name]
+    if "dense" in entry:
+        return torch.tensor(unpacked(entry["dense"])).double()
+    numbers = token_weights_of(rule)  # (H, N, N)
+    heads = len(numbers)
+    if entry["gram"] is not None:
+        upper = torch.tensor(unpacked(entry["gram"]))[0].double()  # (N, H (H + 1) / 2)
+        gram = torch.zeros(len(upper), heads, heads, dtype=torch.double)
+        gram[:, *torch.triu_indices(heads, heads)] = upper
+        gram = gram + gram.triu(1).mT
+        numbers = torch.einsum("hij,gij,jhg->ij", numbers, numbers, gram).clamp(min=0).sqrt()[None]
+    for factor in entry["factors"]:
+        vectors = [
+            None if part is None else torch.tensor(unpacked(rule["value"] if part == "value" else part)).double()
+            for part in (factor["query"], factor["key"])
+        ]
+        a, b = (None if v is None else v.repeat_interleave(heads // len(v), 0) for v in vectors)
+        product = a @ b.mT if a is not None and b is not None else a if b is None else b.mT
+        numbers = numbers * {None: lambda x: x, "relu": torch.relu, "abs": torch.abs}[factor["activation"]](product)
+    return between_units(data, numbers)
+
+
+def token_weights_of(rule):
+    """The weights between tokens, (H,N,N)."""
     q, k = (torch.tensor(unpacked(rule[name])).double() for name in ("query", "key"))
     scores = rule["scale"] * q @ k.repeat_interleave(len(q) // len(k), 0).mT  # (H, N, N)
     if rule["softcap"] is not None:
@@ -88,12 +131,7 @@ def weights_of(data, layer):
     if rule["sinks"] is not None:
         sinks = torch.tensor(rule["sinks"])[:, None, None].expand(-1, scores.shape[1], 1)
         scores = torch.cat([scores, sinks], -1)
-    weights = scores.softmax(-1).nan_to_num(0)[..., : k.shape[1]]
-    first = [*data["metadata"]["first_tokens"], k.shape[1]]
-    member = torch.zeros(len(first) - 1, k.shape[1], dtype=torch.double)
-    for index, (start, stop) in enumerate(pairwise(first)):
-        member[index, start:stop] = 1
-    return (member / member.sum(1, keepdim=True)) @ weights @ member.T
+    return scores.softmax(-1).nan_to_num(0)[..., : k.shape[1]]
 
 
 def worst(reading, data):
@@ -132,6 +170,71 @@ def test_what_is_not_a_number_reaches_the_reader():
     assert data["bits"] == BITS
     key = unpacked(data["layers"][0]["key"])
     assert np.argwhere(np.isnan(key)).tolist() == [[0, 3, 1]]
+
+
+# Maps
+
+
+def map_of_python(reading, layer, name):
+    target = default_target(reading) if attribution.MAPS[name].needs_target else None
+    numbers = map_of(reading, name, layer, target)
+    units = numbers.grouped(queries=reading.unit_of_token, keys=reading.unit_of_token).double()
+    return units if units.ndim == 3 else units[None]
+
+
+def worst_of_map(reading, data, name):
+    """The largest difference of a map on the page from Python's, as a share of the map's largest number."""
+    pairs = [(map_in(data, layer, name), map_of_python(reading, layer, name)) for layer in reading.attention_layers]
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+MAPS_OF_ENCODERS = ["value-weighted", "norms", "gradient"]
+
+
+@pytest.mark.parametrize("name", MAPS_OF_ENCODERS)
+def test_the_maps_follow_from_what_the_page_carries(flies, name):
+    data = carried(render_page(flies))
+    assert worst_of_map(flies, data, name) < 2 * EXACT
+    assert data["layers"][2]["maps"]["gradient"]["factors"][0]["key"] == "value", "which is there once"
+
+
+@pytest.mark.parametrize("name", MAPS_OF_ENCODERS)
+def test_maps_follow_in_a_longer_text_to_the_third_decimal(lens, name):
+    reading = lens.read("The bank of the river was steep, and the bank was closed. " * 8)
+    data = carried(render_page(reading))
+    assert data["bits"] == BITS
+    assert worst_of_map(reading, data, name) < 2 * ROUNDED
+
+
+def test_the_maps_of_a_decoder_follow_too(tmp_path):
+    reading = regard.Lens(save_decoder(tmp_path / "small")).read("the cat sat on the bank the money the river")
+    data = carried(render_page(reading))
+    for name in (*MAPS_OF_ENCODERS, "logits"):
+        assert worst_of_map(reading, data, name) < 5 * EXACT, name
+    assert data["metadata"]["target"] == default_target(reading).name
+    other = carried(render_page(reading, target=parse_target(reading, "next:money")))
+    assert other["metadata"]["target"] == "the next token “money”"
+    assert not torch.allclose(map_in(other, 1, "logits"), map_in(data, 1, "logits"))
+
+
+def test_where_only_weights_are_known_the_page_has_the_numbers_of_the_maps(tmp_path):
+    reading = regard.Lens(save_tiny("t5", tmp_path / "t5")).read("the cat sat on the mat")
+    data = carried(render_page(reading))
+    assert "weights" in data["layers"][0]
+    served = [offer["name"] for offer in data["metadata"]["maps"] if offer["missing"] is None]
+    assert {"value-weighted", "norms", "gradient"} <= set(served)
+    for name in served[1:]:
+        assert worst_of_map(reading, data, name) < 2 * EXACT, name
+
+
+def test_a_map_without_room_is_left_out_and_said(longest):
+    data = carried(render_page(longest))
+    maps = {offer["name"]: offer["missing"] for offer in data["metadata"]["maps"]}
+    assert maps["weights"] is maps["value-weighted"] is None
+    for name in ("norms", "gradient"):
+        assert maps[name] == "In a text this long, the file leaves its numbers out; a server, regard serve, shows it."
+    assert all(set(layer["maps"]) == {"value-weighted"} for layer in data["layers"])
+    assert worst_of_map(longest, data, "value-weighted") < 2 * ROUNDED
 
 
 # Sizes
@@ -265,6 +368,8 @@ def test_a_choice_that_is_not_there_is_refused():
         render_page(reading, word=6)
     with pytest.raises(ValueError, match="expected a view of sentence, heads, map, walk, compare"):
         render_page(reading, view="table")
+    with pytest.raises(ValueError, match=r"expected one of weights, value-weighted, .*, logits\. Got 'flow'"):
+        render_page(reading, map="flow")
     opened = {"word": 5, "layer": 1, "head": 5, "heads": [5]}
     assert carried(render_page(reading, word=-1, layer=-1, head=-1))["open"] == opened
 
@@ -375,6 +480,9 @@ def test_the_browser_leaves_text_alone(tmp_path):
 def test_a_page_opens_in_the_view_asked_for(flies, tmp_path):
     opened = Page(tmp_path, render_page(flies, word=2, layer=5, head=11, view="walk"))
     assert "softmax" in steps(opened.open())
+    dom = Page(tmp_path, render_page(flies, word=2, layer=5, head=11, view="map", map="norms")).open()
+    largest = float(map_of_python(flies, 5, "norms")[0, 2].max())
+    assert numbers(dom, "map-says")[0] == pytest.approx(largest, rel=1e-5)
     dom = Page(tmp_path, render_page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark")).open()
     assert numbers(dom, "map-says")[0] == pytest.approx(float(flies.weights(5, 11)[2].max()), abs=EXACT)
     assert 'data-theme="dark"' in dom

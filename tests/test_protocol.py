@@ -9,8 +9,9 @@ import torch
 
 pytest.importorskip("jaxtyping", reason="jaxtyping, regard[dev], is not installed")
 
-from regard.viewer.protocol import MESSAGES, RequestError, TileRequest, __main__
+from regard.viewer.protocol import MESSAGES, TileRequest, __main__
 from regard.viewer.protocol.encode import encode
+from regard.viewer.protocol.errors import RequestError
 from regard.viewer.protocol.parse import parse
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ def test_every_message_is_in_the_javascript_module():
 def test_a_request_is_parsed_with_its_defaults():
     assert parse(TILE) == TileRequest(reading="a", layer=1, head=2, level=0, row=0, column=0)
     assert parse({**TILE, "reduce": "max", "hide": True, "job": None, "more": 1}).reduce == "max"
+    assert (parse(TILE).map, parse({**TILE, "map": "norms", "target": "word:a"}).target) == ("weights", "word:a")
     page = parse({"type": "page", "reading": "a", "layer": 0, "head": 0, "comparison": {"word": "a", "texts": ["a"]}})
     assert page.comparison.texts == ["a"]
 
@@ -46,6 +48,8 @@ def test_a_request_is_parsed_with_its_defaults():
         ({**TILE, "head": True}, "head: expected a whole number from 0. Got 'True'."),
         ({**TILE, "head": None}, "head: expected a whole number from 0. Got 'None'."),
         ({**TILE, "hide": 1}, "hide: expected one of true, false. Got '1'."),
+        ({**TILE, "map": "flow"}, "map: expected one of weights, value-weighted, norms, gradient, logits. Got 'flow'."),
+        ({**TILE, "target": 1}, "target: expected a string. Got '1'."),
         ({**TILE, "reduce": None}, "reduce: expected one of mean, max. Got 'None'."),
         ({"type": "metadata", "reading": {}}, "reading: expected a string."),
         ({"type": "compare", "word": "a", "texts": ["a"] * 33}, "texts: expected 1 to 32 texts."),

@@ -2,7 +2,9 @@
 
 import gzip
 import http.client
+import importlib
 import json
+import pickle
 import socket
 import struct
 import threading
@@ -18,10 +20,13 @@ import regard
 
 pytest.importorskip("starlette", reason="the viewer's server, regard[serve], is not installed")
 
+from regard.attribution import default_target, map_of, parse_target
 from regard.viewer import server as serving_module
 from regard.viewer.api import ViewerAPI, reading_id
 from regard.viewer.bundle import served_page
-from regard.viewer.protocol import TEXT_LIMIT, RequestError
+from regard.viewer.protocol.errors import RequestError
+from regard.viewer.protocol.limits import TEXT_LIMIT
+from support.decoder import save_decoder
 
 ARROW = "Time flies like an arrow"
 
@@ -173,6 +178,136 @@ def test_what_a_head_adds_is_the_weight_times_the_length_of_the_value(address, l
     assert reply["carried_total"] == pytest.approx(float(walk.weights[0] @ lengths), abs=1e-3)
 
 
+# Maps
+
+
+def between_units(reading, dense):
+    """The mean over a unit's queries of the sum over its keys, unit by unit; (H,U,U), H 1 for all heads together."""
+    dense = dense if dense.ndim == 3 else dense[None]
+    rows = torch.stack([dense[:, list(unit.tokens)].mean(1) for unit in reading.units], 1)
+    return torch.stack([rows[:, :, list(unit.tokens)].sum(2) for unit in reading.units], 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("value-weighted", None), ("norms", None), ("gradient", None), ("gradient", "word:cat")]
+)
+def test_the_numbers_of_a_map_are_those_of_python(address, lens, name, target):
+    text = "The unbelievable cat sat on the mat; the tokenizer slept."
+    reading, key = lens.read(text), read(address, text)["reading"]
+    chosen = None
+    if name == "gradient":
+        chosen = parse_target(reading, target) if target else default_target(reading)
+    dense = map_of(reading, name, 3, chosen).dense()
+    numbers = between_units(reading, dense.double()).float()
+    head = min(7, len(numbers) - 1)
+    fields = {"reading": key, "layer": 3, "map": name, "target": target}
+    close = {"atol": 1e-5 * float(numbers.abs().max()), "rtol": 0}
+    word = {"type": "word_weights", "word": 2, **fields}
+    torch.testing.assert_close(ask(address, word)["weights"], numbers[:, 2], **close)
+    torch.testing.assert_close(ask(address, {**word, "side": "to"})["weights"], numbers[:, :, 2], **close)
+    torch.testing.assert_close(ask(address, {"type": "layer_weights", **fields})["weights"], numbers, **close)
+    thumbnails = ask(address, {"type": "thumbnails", **fields})
+    torch.testing.assert_close(thumbnails["thumbnails"], numbers, **close)
+    assert thumbnails["shares"].shape[0] == 12, "patterns are of the weights, whatever the map"
+    tile = {"type": "tile", "head": 7, "level": 0, "row": 0, "column": 0, **fields}
+    torch.testing.assert_close(ask(address, tile)["cells"], numbers[head], **close)
+    walk = ask(address, {"type": "walk", "head": 7, "token": 3, **fields})
+    row = dense[7, 3] if dense.ndim == 3 else dense[3]
+    torch.testing.assert_close(walk["mapped"], row[walk["rows"]].float(), **close)
+    assert walk["mapped_total"] == pytest.approx(float(row.abs().sum()), rel=1e-5)
+
+
+def test_the_maps_that_a_model_serves_and_why_not(address):
+    card = read(address)
+    maps = {offer["name"]: offer for offer in card["maps"]}
+    assert list(maps) == ["weights", "value-weighted", "norms", "gradient", "logits"]
+    assert [name for name, offer in maps.items() if not offer["heads"]] == ["norms"]
+    assert [name for name, offer in maps.items() if offer["target"]] == ["gradient", "logits"]
+    assert [name for name, offer in maps.items() if offer["signed"]] == ["logits"]
+    missing = {name: offer["missing"] for name, offer in maps.items() if offer["missing"]}
+    assert missing == {"logits": "all-MiniLM-L6-v2 predicts no next token."}
+    assert card["target"] == "the sentence's vector"
+    refused = ask(address, {"type": "layer_weights", "reading": card["reading"], "layer": 0, "map": "logits"})
+    assert refused.status == 400
+    assert refused["error"].startswith("logits: ")
+    unknown = ask(address, {"type": "layer_weights", "reading": card["reading"], "layer": 0, "map": "flow"})
+    assert (unknown.status, unknown["error"].partition(":")[0]) == (400, "map")
+
+
+def test_a_target_is_named_or_refused(address):
+    key = read(address)["reading"]
+    assert ask(address, {"type": "target", "reading": key, "target": "word:flies"})["name"] == "the vector of “flies”"
+    for target, error in (("word:dog", "There is no word 'dog'"), ("nonsense", "expected one of these forms")):
+        for kind in ("target", "layer_weights"):
+            fields = {"layer": 0, "map": "gradient"} if kind == "layer_weights" else {}
+            reply = ask(address, {"type": kind, "reading": key, "target": target, **fields})
+            assert reply.status == 400
+            assert error in reply["error"]
+
+
+def test_a_target_is_no_place_for_a_book(address):
+    reply = ask(address, {"type": "target", "reading": read(address)["reading"], "target": "text:" + "x" * 2000})
+    assert (reply.status, reply["error"]) == (413, "target: it has 2,005 characters, and the limit is 2,000.")
+
+
+def test_a_decoder_says_what_a_word_adds_to_the_next(tmp_path):
+    lens = regard.Lens(save_decoder(tmp_path / "small"))
+    api = ViewerAPI({"small": lambda: lens})
+    card = finished(api, {"type": "read", "text": "the cat sat on the bank"})
+    assert not [offer["missing"] for offer in card["maps"] if offer["missing"]]
+    reading = api.cache.get(card["reading"])
+    target = default_target(reading)
+    assert card["target"] == target.name
+    fields = {"reading": card["reading"], "layer": 1, "map": "logits"}
+    numbers = between_units(reading, map_of(reading, "logits", 1, target).dense())
+    assert numbers.min() < 0 < numbers.max()
+    torch.testing.assert_close(finished(api, {"type": "layer_weights", **fields})["weights"], numbers)
+    other = finished(api, {"type": "layer_weights", **fields, "target": "next:money"})["weights"]
+    assert not torch.allclose(other, numbers)
+    api.close()
+
+
+def test_a_reading_without_its_model_has_its_maps_with_a_reason(lens):
+    api = ViewerAPI({}, opening=pickle.loads(pickle.dumps(lens.read(ARROW))))
+    card = api.handle({"type": "metadata", **api.handle({"type": "start"})["opening"]})
+    assert card["target"] is None
+    assert [offer["name"] for offer in card["maps"] if offer["missing"] is None] == ["weights"]
+    assert all(offer["missing"].endswith(".") for offer in card["maps"] if offer["name"] != "weights")
+    api.close()
+
+
+def test_one_backward_pass_serves_all_layers(monkeypatch, lens):
+    module = importlib.import_module("regard.attribution.gradient")
+    passes, compute = [], module._computed
+    monkeypatch.setattr(module, "_computed", lambda *inputs: (passes.append(inputs), compute(*inputs))[1])
+    api = ViewerAPI({"m": lambda: lens})
+    key = finished(api, {"type": "read", "text": ARROW})["reading"]
+    passes.clear()
+    for layer in range(6):
+        for kind in ("thumbnails", "layer_weights"):
+            finished(api, {"type": kind, "reading": key, "layer": layer, "map": "gradient"})
+    assert len(passes) == 1
+    finished(api, {"type": "layer_weights", "reading": key, "layer": 0, "map": "gradient", "target": "word:flies"})
+    assert len(passes) == 2
+    api.close()
+
+
+def test_maps_are_evicted_as_readings_are(lens):
+    api = ViewerAPI({"m": lambda: lens})
+    key = finished(api, {"type": "read", "text": ARROW})["reading"]
+    fields = {"type": "layer_weights", "reading": key, "map": "norms"}
+    before = api.cache.used
+    finished(api, {**fields, "layer": 0})
+    taken = api.cache.used - before
+    own = 4 * 7 * 12 * (12 + 2 * 32)  # the products of 12 heads' vectors, and query and key, which a map keeps alive
+    assert own <= taken < 2 * own
+    api.cache.limit = api.cache.used
+    for layer in range(1, 6):
+        finished(api, {**fields, "layer": layer})
+        assert api.cache.used <= api.cache.limit
+    api.close()
+
+
 def test_a_comparison_leaves_out_the_texts_that_lack_the_word(address):
     texts = [
         "A river bank.",
@@ -208,6 +343,7 @@ FIELDS = {
     "thumbnails": {"layer": 0},
     "tile": {"layer": 0, "head": 0, "level": 0, "row": 0, "column": 0},
     "walk": {"layer": 0, "head": 0, "token": 0},
+    "target": {"target": "word:A"},
     "page": {"layer": 0, "head": 0},
 }
 

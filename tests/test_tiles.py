@@ -20,15 +20,19 @@ from support import readings as _readings
 from support.readings import made
 
 
-def expected(matrix, level):
+def expected(matrix, level, numbers=None):
     """All cells of a level, one by one."""
     shown = [unit.index for unit in matrix.reading.units if not (matrix.hide and unit.special)]
-    weights = matrix.reading.weights(matrix.layer, matrix.head)[shown][:, shown]
+    numbers = matrix.reading.weights(matrix.layer, matrix.head) if numbers is None else numbers
     width = 1 << level
     cells = range(0, len(shown), width)
-    reduce = torch.Tensor.mean if matrix.reduce == "mean" else torch.Tensor.max
-    result = [[reduce(weights[i : i + width, j : j + width]) for j in cells] for i in cells]
+    reduce = torch.Tensor.mean if matrix.reduce == "mean" else _largest
+    result = [[reduce(numbers[shown][:, shown][i : i + width, j : j + width]) for j in cells] for i in cells]
     return torch.tensor(result)
+
+
+def _largest(cell):
+    return cell.flatten()[cell.abs().argmax()]
 
 
 def assembled(matrix, level, overview=None):
@@ -62,6 +66,63 @@ def test_every_cell_of_every_level(words, reduce, hide, tile, block, rule):
         for level in range(matrix.top + 1):
             torch.testing.assert_close(assembled(matrix, level), expected(matrix, level), atol=1e-6, rtol=0)
             torch.testing.assert_close(assembled(matrix, level, overview), expected(matrix, level), atol=1e-6, rtol=0)
+
+
+def maps_of(reading, layer):
+    """Maps of a layer with what they are in dense lines, by head: one with signs, and one of all heads together."""
+    weights = reading.attention[layer].weights
+    dense = weights.dense().double()
+    heads, size, _ = dense.shape
+    row, column, vectors = torch.randn(size, 1), torch.randn(heads, size, 1), torch.randn(heads, size, 4)
+    gram = torch.einsum("hje,gje->jhg", vectors, vectors)
+    together = torch.einsum("hij,hje->ije", dense, vectors.double()).norm(dim=-1)
+    return {
+        "signed": (weights.times(query=row, key=column), dense * row * column.mT),
+        "together": (weights.combined(gram), together.expand(heads, -1, -1)),
+    }
+
+
+def between_units(reading, dense):
+    """The mean over a unit's queries of the sum over its keys, unit by unit."""
+    rows = torch.stack([dense[list(unit.tokens)].mean(0) for unit in reading.units])
+    return torch.stack([rows[:, list(unit.tokens)].sum(1) for unit in reading.units], 1)
+
+
+@given(
+    kind=st.sampled_from(["signed", "together"]),
+    words=st.integers(1, 30),
+    reduce=st.sampled_from(["mean", "max"]),
+    hide=st.booleans(),
+    tile=st.sampled_from([3, 8, 256]),
+    block=st.sampled_from([1, 5, 1024]),
+)
+def test_every_cell_of_a_map(kind, words, reduce, hide, tile, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE_SIZE", tile)
+        patch.setattr(tiles, "BLOCK_SIZE", block)
+        patch.setattr(tiles, "OVERVIEW_LEVEL", 1)
+        reading = made(" ".join(f"w{n}" for n in range(words)))
+        numbers, dense = maps_of(reading, 1)[kind]
+        matrix = Matrix(reading, 1, 4, reduce, hide, numbers)
+        wanted = between_units(reading, dense[4])
+        overview = matrix.overview(lambda share: None) if matrix.needs_overview else None
+        for level in range(matrix.top + 1):
+            cells = expected(matrix, level, wanted).float()
+            torch.testing.assert_close(assembled(matrix, level), cells, atol=2e-5, rtol=0)
+            torch.testing.assert_close(assembled(matrix, level, overview), cells, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("limit", [0, tiles.DENSE_LIMIT], ids=["head by head", "together"])
+@pytest.mark.parametrize("kind", ["signed", "together"])
+def test_the_thumbnails_of_a_map(monkeypatch, kind, limit):
+    monkeypatch.setattr(tiles, "THUMBNAIL_SIZE", 8)
+    monkeypatch.setattr(tiles, "DENSE_LIMIT", limit)
+    reading = made(" ".join(f"w{n}" for n in range(20)))
+    numbers, dense = maps_of(reading, 0)[kind]
+    pictures = tiles.thumbnails(reading, 0, False, numbers=numbers)
+    heads = dense if kind == "signed" else dense[:1]
+    wanted = torch.stack([expected(Matrix(reading, 0, 0, "max"), 2, between_units(reading, head)) for head in heads])
+    torch.testing.assert_close(pictures, wanted.float(), atol=2e-5, rtol=0)
 
 
 def test_a_tile_that_is_not_there():

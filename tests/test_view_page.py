@@ -11,12 +11,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import pytest
-import torch
 
 import regard
 from support import browser as fixtures
 from support.browser import does, numbers, saved, type_text, until
+from support.decoder import save_decoder
 from support.models import EMBEDDED
+from support.sight import SIGHTS, lab, seen_with
 
 ARROW = "Time flies like an arrow"
 BANK = "He sat down on the bank of the river and counted the money that the bank had lent him, then walked home."
@@ -42,23 +43,7 @@ def flies(lens):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A tiny causal model, of a few words and the new line, as a folder."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    words = ["<unk>", "\n", *["the", "cat", "sat", "on", "bank", "money", "river"], *(f"w{n}" for n in range(40))]
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=32, max_position_embeddings=1024, initializer_range=0.5,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return save_decoder(tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture(scope="module")
@@ -524,28 +509,6 @@ def test_a_saved_page_opens_as_it_was_shown(tab, tmp_path, link):
 # For everybody
 
 
-def _seen_with(colour, matrix):
-    """A colour as linear light, seen with a kind of sight (Machado, Oliveira and Fernandes 2009)."""
-    share = np.array(colour) / 255
-    light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return np.clip(np.array(matrix) @ light, 0, 1)
-
-
-SIGHTS = {
-    "usual": np.eye(3),
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-}
-
-
-def _lab(light):
-    """CIELAB of linear sRGB."""
-    matrix = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    share = np.array(matrix) @ light / np.array([0.95047, 1, 1.08883])
-    f = np.where(share > 0.008856, np.cbrt(share), 7.787 * share + 16 / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_heads_can_be_told_apart_by_everybody(tab, theme):
     page = tab(f"view=sentence&theme={theme}")
@@ -555,13 +518,13 @@ def test_heads_can_be_told_apart_by_everybody(tab, theme):
     ]
     assert len(colours) == 12
     for sight, matrix in SIGHTS.items():
-        labs = [_lab(_seen_with(colour, matrix)) for colour in colours]
+        labs = [lab(seen_with(colour, matrix)) for colour in colours]
         least = min(np.linalg.norm(a - b) for a, b in itertools.combinations(labs, 2))
         assert least > 12, f"{sight}: {least:.1f}"  # CIE76: about 2 is just noticeable
     paper = [
         int(n) for n in re.findall(r"\d+", page.eval_on_selector("#viewer", "v => getComputedStyle(v).backgroundColor"))
     ]
-    luminance = [float(np.array([0.2126, 0.7152, 0.0722]) @ _seen_with(c, np.eye(3))) for c in (paper, *colours)]
+    luminance = [float(np.array([0.2126, 0.7152, 0.0722]) @ seen_with(c, np.eye(3))) for c in (paper, *colours)]
     for light in luminance[1:]:
         assert (max(light, luminance[0]) + 0.05) / (min(light, luminance[0]) + 0.05) >= 2.95
 

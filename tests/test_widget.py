@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import regard
+from regard.attribution import map_of
 from support.browser import CHROMIUM
 
 pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
@@ -226,3 +227,17 @@ def test_a_kernel_that_falls_silent_is_told_plainly(cell):
     cell.clock.run_for(30_000)
     cell.locator("#problem:not([hidden])").wait_for()
     assert cell.locator("#problem").inner_text().startswith("The kernel does not answer")
+
+
+def test_a_widget_shows_any_map(cell, flies):
+    cell.evaluate("wake()")
+    cell.locator("#viewer[data-drawn]").wait_for()
+    cell.locator("#map-name").select_option("norms")
+    cell.locator("#map-says", has_text="length of the vector that is added").wait_for()
+    assert cell.locator("#head").is_disabled()
+    row = map_of(flies, "norms", 5).grouped(flies.unit_of_token, flies.unit_of_token)[1]  # of the first word
+    shown = float(cell.locator("#map-says data").get_attribute("value"))
+    assert shown == pytest.approx(float(row[flies.weights(5, 11)[1].argmax()]), rel=1e-5)
+    cell.locator("#map-name").select_option("gradient")
+    cell.locator("#map-says", has_text="towards the target").wait_for()
+    assert "The target: the sentence's vector." in cell.locator("#map-about").inner_text()

@@ -31,6 +31,10 @@ export interface Elements {
   word: HTMLInputElement;
   token: HTMLSelectElement;
   layer: HTMLSelectElement;
+  "map-name": HTMLSelectElement;
+  "for-target": HTMLElement;
+  target: HTMLInputElement;
+  "map-about": HTMLElement;
   head: HTMLSelectElement;
   hide: HTMLInputElement;
   views: HTMLElement;
@@ -38,6 +42,7 @@ export interface Elements {
   "sentence-says": HTMLElement;
   swatches: HTMLElement;
   "mass-says": HTMLOutputElement;
+  "mass-of": HTMLElement;
   mass: HTMLInputElement;
   "for-direction": HTMLElement;
   direction: HTMLSelectElement;

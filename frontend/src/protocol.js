@@ -3,6 +3,7 @@
 
 export const TEXT_LIMIT = 1048576; // characters of a text
 export const LINK_LIMIT = 20000; // characters of the link that a saved page opens with
+export const TARGET_LIMIT = 2000; // characters of a target
 export const COMPARED_TEXTS = 32; // texts of a comparison
 export const COMPARED_PLACES = 64; // occurrences of the word in all of them
 export const LAYER_WEIGHTS_UNITS = 64; // units of the longest text whose weights of a whole layer can be requested
@@ -56,6 +57,8 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
  * @property {string} reading its id, from `MetadataReply.reading`
  * @property {number} layer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
+ * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  * @property {number} word the unit
  * @property {"from" | "to"} [side] "from": the weights that it gives; "to": those that it gets
  */
@@ -68,6 +71,8 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
  * @property {string} reading its id, from `MetadataReply.reading`
  * @property {number} layer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
+ * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  */
 
 /**
@@ -78,17 +83,21 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
  * @property {string} reading its id, from `MetadataReply.reading`
  * @property {number} layer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
+ * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  * @property {boolean} [hide] leave out the special tokens
  */
 
 /**
- * One tile of the map of a head.
+ * One tile of the map of a head; which one does not matter where all are taken together.
  *
  * @typedef {object} TileRequest
  * @property {"tile"} type
  * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
  * @property {string} reading its id, from `MetadataReply.reading`
  * @property {number} layer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
+ * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  * @property {number} head
  * @property {number} level a cell stands for 2^level × 2^level weights
  * @property {number} row of the tile, among those of the level
@@ -105,9 +114,21 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
  * @property {string} reading its id, from `MetadataReply.reading`
  * @property {number} layer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
+ * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  * @property {number} head
  * @property {number} token
- * @property {boolean} [all] list up to WALK_ROWS tokens, and not only those with the largest weights
+ * @property {boolean} [all] list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+ */
+
+/**
+ * Whether something can be the target of a map, and what it is called.
+ *
+ * @typedef {object} TargetRequest
+ * @property {"target"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} reading its id, from `MetadataReply.reading`
+ * @property {string} target as on the command line: "next", "next:cat-dog", "label:POSITIVE", "text:…", "sentence", "word:flies"
  */
 
 /**
@@ -131,6 +152,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} layer
  * @property {number} head
  * @property {number | null} [word] the unit that is selected when the page opens
+ * @property {string | null} [target] of the maps that are about one, as in other requests
  * @property {string | null} [link] the address, without its "#", that the page opens with
  * @property {CompareRequest | null} [comparison] a comparison to save with it
  */
@@ -182,6 +204,17 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
+ * A map of a reading: the weights themselves, or what they become times what is known of the values.
+ *
+ * @typedef {object} MapOffer
+ * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} name
+ * @property {boolean} heads whether each head has its own; false where all heads are taken together
+ * @property {boolean} target whether it is about `Metadata.target`
+ * @property {boolean} signed whether its numbers may be below 0
+ * @property {string | null} missing a sentence that says why there is none; null where there is
+ */
+
+/**
  * What a page must know of a reading before it asks for weights.
  *
  * @typedef {object} Metadata
@@ -201,6 +234,8 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number[]} unknown_tokens the tokens that stand for such text
  * @property {string} note what else a reader should know
  * @property {number[]} attention_layers the layers that have attention
+ * @property {MapOffer[]} maps in the order of MAPS
+ * @property {string | null} target what the maps that are about one explain, unless another is chosen; null where there is none
  */
 
 /**
@@ -223,6 +258,8 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number[]} unknown_tokens
  * @property {string} note
  * @property {number[]} attention_layers
+ * @property {MapOffer[]} maps
+ * @property {string | null} target
  * @property {string} reading its id: the same text, pair and model have the same
  * @property {Memory} [memory] not in a saved page
  * @property {Source} [source] what it was made of, where this is known
@@ -230,24 +267,24 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
- * Weights, by head and unit.
+ * Weights, or numbers of the map, by head and unit; H is 1 for a map of all heads together.
  *
  * @typedef {object} WordWeightsReply
  * @property {NumberArray} weights (H, U)
  */
 
 /**
- * Weights, by head, unit that attends, and unit that is attended to.
+ * Weights, or numbers of the map, by head, unit that attends, and unit that is attended to.
  *
  * @typedef {object} LayerWeightsReply
  * @property {NumberArray} weights (H, U, U)
  */
 
 /**
- * Pictures of heads, and patterns.
+ * Pictures of heads, or the one of a map of all heads together, and the heads' patterns.
  *
  * @typedef {object} ThumbnailsReply
- * @property {NumberArray} thumbnails (H, n, n) each cell the largest of its weights
+ * @property {NumberArray} thumbnails (H, n, n) each cell the largest of its numbers, by magnitude where they have signs
  * @property {NumberArray} shares (H, patterns) the share of its weight that each head gives to each pattern
  * @property {Record<string, string>} patterns by name, the place that a pattern is about, as a phrase
  * @property {number} threshold the share from which on a head is named after a pattern
@@ -294,11 +331,20 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {NumberArray} [values] (rows, E)
  * @property {NumberArray} [scores] (rows)
  * @property {NumberArray} [scaled] (rows)
+ * @property {NumberArray} [mapped] (rows) numbers of the map, where it is not the weights
+ * @property {number | null} [mapped_total] the sum of their magnitudes over all tokens
  * @property {NumberArray} [lengths] (rows) of the values
  * @property {NumberArray} [carried] (rows) weight × length
  * @property {NumberArray} [context] (E)
  * @property {NumberArray} [normed] (dim) x after the norm, where there is one
  * @property {NumberArray} [unrotated] (D) the query before it is rotated, where it is
+ */
+
+/**
+ * The name of a target.
+ *
+ * @typedef {object} TargetReply
+ * @property {string} name
  */
 
 /**
@@ -368,4 +414,4 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} [status] in a notebook; over HTTP it is the status of the response
  */
 
-/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | CompareRequest | PageRequest | CancelRequest} Request */
+/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | TargetRequest | CompareRequest | PageRequest | CancelRequest} Request */

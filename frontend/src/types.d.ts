@@ -9,6 +9,7 @@ import type { StartReply } from "./protocol.js";
 
 export type {
   CompareReply,
+  MapOffer,
   NumberArray,
   Place,
   Projections,
@@ -24,9 +25,18 @@ export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
 export type SaveKind = "png" | "svg" | "csv" | "html";
 export type Row = (string | number)[];
 
+/** What the colours of numbers stand for: 0 to the peak or, where numbers have signs, −peak to peak. */
+export interface Range {
+  peak: number;
+  scale: Scale;
+  signed: boolean;
+}
+
 /** Everything that is chosen: shared by all views, and kept in the address. */
 export interface Selection {
   view: ViewName;
+  map: string; // what is shown of the attention: the name of one of the reading's maps
+  target: string | null; // of a map that is about one, as on the command line; null for the usual one
   word: number | null; // the chosen unit
   side: Side; // the column of the sentence in which it was chosen
   token: number; // which of the word's tokens the walk follows
@@ -91,6 +101,7 @@ export interface Replies {
   thumbnails: protocol.ThumbnailsReply;
   tile: protocol.TileReply;
   walk: protocol.WalkReply;
+  target: protocol.TargetReply;
   compare: protocol.CompareReply;
   page: protocol.PageReply;
   cancel: protocol.CancelReply;
@@ -110,6 +121,7 @@ export interface Opening {
   head?: number | null;
   heads?: number[] | null;
   view?: ViewName;
+  map?: string;
   link?: string;
 }
 
@@ -151,6 +163,7 @@ export interface App {
   state: Selection;
   reading: Reading; // null until one is read; only the view Compare is drawn before
   start: StartReply;
+  targetName: string | null; // of the target that is chosen; null for the usual one
   tip: Tip;
   weights: WeightsOfWords;
   request<K extends keyof Replies>(request: RequestOf<K>, signal?: AbortSignal): Promise<Replies[K]>;

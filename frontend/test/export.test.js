@@ -22,6 +22,8 @@ test("a file's name says what it shows, and differs with all that was selected",
   const name = fileName(stateOf("view=walk&layer=5&head=11"), "png", content);
   assert.match(name, /^time-flies-like-an-walk-flies-layer-5-head-11-[0-9a-z]{6}\.png$/);
   assert.notEqual(name, fileName(stateOf("view=walk&layer=5&head=11"), "png", { ...content, all: "two" }));
+  const norms = fileName(stateOf("view=map&map=norms&layer=5&head=11"), "csv", content);
+  assert.match(norms, /^time-flies-like-an-map-norms-layer-5-[0-9a-z]{6}\.csv$/);
   assert.match(fileName(stateOf(""), "html", { ...content, subject: "→" }), /^regard-[0-9a-z]{6}\.html$/);
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bound, bytes, clipped, count, format, formatWeight, listed, percent } from "../src/ui/format.js";
+import { bound, bytes, clipped, count, format, formatWeight, listed, numberInCell, percent } from "../src/ui/format.js";
 
 test("numbers have a minus sign of their own, and no negative zero", () => {
   assert.equal(format(-1.5), "−1.500");
@@ -12,6 +12,14 @@ test("a small weight is written as a power of ten", () => {
   assert.equal(formatWeight(0), "0.0000");
   assert.equal(formatWeight(0.25), "0.2500");
   assert.equal(formatWeight(3.2e-12), "3.2·10⁻¹²");
+  assert.deepEqual(
+    [0.31, 0.004, 12.34, 0.0012].map((number, n) => numberInCell(number, [0.9, 0.9, 30, 0.004][n])),
+    [".31", "", "12.3", ".0012"],
+  );
+  assert.equal(numberInCell(-0.31, 1), "−.31");
+  assert.equal(numberInCell(Number.NaN, 1), "");
+  assert.equal(formatWeight(-0.25), "−0.2500");
+  assert.equal(formatWeight(-3.2e-12), "−3.2·10⁻¹²");
 });
 
 test("shares, bounds and sizes", () => {

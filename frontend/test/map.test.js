@@ -3,8 +3,13 @@ import { test } from "node:test";
 import * as levels from "../src/views/map/levels.js";
 import { TileStore } from "../src/views/map/tiles.js";
 
-const reading = { id: "a", causal: true };
-const question = { layer: 1, head: 2, reduce: "mean", hide: false };
+const maps = [
+  { name: "weights", heads: true, target: false, signed: false, missing: null },
+  { name: "norms", heads: false, target: false, signed: false, missing: null },
+  { name: "logits", heads: true, target: true, signed: true, missing: null },
+];
+const reading = { id: "a", causal: true, maps };
+const question = { map: "weights", layer: 1, head: 2, reduce: "mean", hide: false };
 const matrixOf = (size, more = {}) =>
   levels.makeMatrix(
     { ...reading, ...more },
@@ -65,14 +70,22 @@ test("a window is noted unless it shows all", () => {
 
 test("colours follow the largest weight of a level, else that of the top", () => {
   const matrix = matrixOf(1000);
-  assert.equal(levels.peakAt(matrix, 1), 1);
+  assert.equal(levels.rangeAt(matrix, 1, "log").peak, 1);
   matrix.peaks[matrix.top] = 0.5;
-  assert.equal(levels.peakAt(matrix, 1), 0.5);
+  assert.equal(levels.rangeAt(matrix, 1, "log").peak, 0.5);
   matrix.peaks[1] = 0.7;
-  assert.equal(levels.peakAt(matrix, 1), 0.7);
+  assert.equal(levels.rangeAt(matrix, 1, "log").peak, 0.7);
   assert.equal(levels.scaleOf(null, 256), "linear");
   assert.equal(levels.scaleOf(null, 257), "log");
   assert.equal(levels.scaleOf("linear", 10_000), "linear");
+});
+
+test("a map of all heads together is the same whatever head is chosen", () => {
+  const [one, other] = [2, 3].map((head) => levels.makeMatrix(reading, { ...question, map: "norms", head }, [0, 1]));
+  assert.equal(one.key, other.key);
+  assert.deepEqual([one.request.map, one.request.head], ["norms", 0]);
+  assert.notEqual(one.key, levels.keyOf(reading, { ...question, head: 0 }));
+  assert.equal(levels.makeMatrix(reading, { ...question, map: "logits" }, [0, 1]).signed, true);
 });
 
 test("a tile is requested once, and kept", async () => {

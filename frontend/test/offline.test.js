@@ -44,10 +44,31 @@ const metadata = {
     first_tokens: [0, 1, 2, 4],
     tokens: ["[S]", "a", "b", "##c", "d"],
   },
+  maps: [
+    { name: "weights", heads: true, target: false, signed: false, missing: null },
+    { name: "value-weighted", heads: true, target: false, signed: false, missing: null },
+    { name: "norms", heads: false, target: false, signed: false, missing: null },
+    { name: "gradient", heads: true, target: true, signed: false, missing: "It is too long." },
+  ],
   ...{ attention_layers: [0], unknown: [], unknown_tokens: [], truncated: null, note: "" },
+};
+/** A factor a key, one a row, and one of a head's products; G by key. */
+const [ROW, COLUMN, SLOPES] = [noise(N, 5), noise(H * N, 6), noise(H * N * D, 7)];
+const GRAM = range(0, N).flatMap((j) => [1 + j, 0.5, 2]);
+const maps = {
+  "value-weighted": {
+    factors: [
+      { query: float32([1, N, 1], ROW), key: float32([H, N, 1], COLUMN), activation: null },
+      { query: float32([H, N, D], SLOPES), key: "value", activation: "relu" },
+      { query: null, key: float32([1, N, 1], ROW), activation: "abs" },
+    ],
+    gram: null,
+  },
+  norms: { factors: [], gram: float32([1, N, 3], GRAM) },
 };
 const layer = {
   ...rule,
+  maps,
   query: float32([H, N, D], QUERY),
   key: float32([1, N, D], KEY),
   value: float32([1, N, D], VALUE),
@@ -115,6 +136,60 @@ test("between words: the mean over the tokens of one, the sum over those of the 
   for (let u = 0; u < 4; u++) close(to.weights.data[u], all.weights.data[u * 4 + 1]);
 });
 
+test("a map is the weights times its factors, in every reply", async () => {
+  const source = offlineSource(data);
+  const numbers = range(0, H).map((h) =>
+    weightsOf(h).map((row, i) =>
+      row.map((weight, j) => {
+        const product = range(0, D).reduce((sum, d) => sum + SLOPES[(h * N + i) * D + d] * VALUE[j * D + d], 0);
+        return weight * ROW[i] * COLUMN[h * N + j] * Math.max(0, product) * Math.abs(ROW[j]);
+      }),
+    ),
+  );
+  const between = (h, i, v) => range(v, v + 1).reduce((sum) => sum + numbers[h][i][v < 2 ? v : 4], 0);
+  const map = "value-weighted";
+  const all = (await source({ type: "layer_weights", layer: 0, map })).weights;
+  for (const h of range(0, H)) {
+    close(all.data[(h * 4 + 1) * 4 + 0], between(h, 1, 0));
+    close(all.data[(h * 4 + 1) * 4 + 3], between(h, 1, 3));
+    close(all.data[(h * 4 + 1) * 4 + 2], numbers[h][1][2] + numbers[h][1][3]);
+    close(all.data[(h * 4 + 2) * 4 + 3], (numbers[h][2][4] + numbers[h][3][4]) / 2);
+  }
+  const from = (await source({ type: "word_weights", layer: 0, map, word: 1, side: "from" })).weights;
+  for (const v of range(0, 4)) close(from.data[4 + v], all.data[16 + 4 + v]);
+  const request = { type: "tile", layer: 0, head: 1, map, reduce: "mean", level: 0, row: 0, column: 0, hide: false };
+  const { cells } = await source(request);
+  for (const n of range(0, 16)) close(cells.data[n], all.data[16 + n]);
+  const walk = await source({ type: "walk", layer: 0, head: 1, map, token: 3, all: false });
+  for (const j of range(0, N)) close(walk.mapped.data[j], numbers[1][3][j]);
+  close(
+    walk.mapped_total,
+    numbers[1][3].reduce((sum, number) => sum + Math.abs(number), 0),
+  );
+});
+
+test("norms are lengths over all heads, the same whatever head is asked for", async () => {
+  const source = offlineSource(data);
+  const [a, b] = [weightsOf(0)[1], weightsOf(1)[1]];
+  const expected = range(0, N).map((j) => Math.sqrt((1 + j) * a[j] ** 2 + 2 * 0.5 * a[j] * b[j] + 2 * b[j] ** 2));
+  for (const head of [0, 1]) {
+    const walk = await source({ type: "walk", layer: 0, head, map: "norms", token: 1, all: false });
+    for (const j of range(0, N)) close(walk.mapped.data[j], expected[j]);
+  }
+  const { thumbnails, shares } = await source({ type: "thumbnails", layer: 0, map: "norms", hide: false });
+  assert.deepEqual(thumbnails.shape, [1, 4, 4]);
+  assert.deepEqual(shares.shape, [H, 2]);
+  close(thumbnails.data[4], expected[0]);
+  const request = { layer: 0, map: "norms" };
+  assert.deepEqual((await source({ type: "layer_weights", ...request })).weights.shape, [1, 4, 4]);
+});
+
+test("a map that the file leaves out says why", async () => {
+  const source = offlineSource(data);
+  await assert.rejects(source({ type: "layer_weights", layer: 0, map: "gradient" }), /^Error: It is too long\.$/);
+  await assert.rejects(source({ type: "layer_weights", layer: 0, map: "x" }), /There is no map “x”/);
+});
+
 test("a tile at level 0 holds the weights, without special tokens where they are hidden", async () => {
   const source = offlineSource(data);
   const request = { type: "tile", layer: 0, head: 1, reduce: "mean", level: 0, row: 0, column: 0 };
@@ -133,6 +208,7 @@ test("cells are means, or the largest; those at the edge hold fewer weights", ()
   assert.deepEqual([...mean.data], [3, 4.5, 7.5, 9]);
   const largest = pooled(weights, 3, [0, 1, 2], 2, [0, 1], [0, 1], true);
   assert.deepEqual([...largest.data], [5, 6, 8, 9]);
+  assert.deepEqual([...pooled([1, -3, 0, 2], 2, [0, 1], 2, [0], [0], true).data], [-3], "by magnitude");
   const again = coarser(mean.data, 2, 3, 2, 4, [0], [0]);
   close(again.data[0], 5);
 });
@@ -199,7 +275,12 @@ test("small pictures, and the shares of the patterns", async () => {
 });
 
 test("where only weights are known, they are the walk", async () => {
-  const known = { ...rule, weights: float32([H, 4, 4], range(0, 32)) };
+  const dense = float32([H, 4, 4], range(32, 64));
+  const known = { ...rule, weights: float32([H, 4, 4], range(0, 32)), maps: { "value-weighted": { dense } } };
+  const mapped = await offlineSource({ ...data, layers: [known] })({
+    ...{ type: "walk", layer: 0, head: 1, map: "value-weighted", token: 3, all: false },
+  });
+  assert.deepEqual([...mapped.mapped.data], [56, 57, 58, 59]);
   const walk = await offlineSource({ ...data, layers: [known] })({
     type: "walk",
     layer: 0,

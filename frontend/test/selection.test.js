@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { readingOf, wantedText } from "../src/app/reader.js";
 import { addText, parametersOf, selectionOf, VIEW_NAMES, withinReading } from "../src/app/selection.js";
 import { VIEWS } from "../src/protocol.js";
+import { mapProblem } from "../src/ui/maps.js";
 
 const metadata = {
   reading: "a1",
@@ -26,7 +27,7 @@ const opened = (parameters, opening = {}) => selectionOf(new URLSearchParams(par
 
 test("a selection survives its address", () => {
   const link =
-    "view=map&layer=1&head=2&word=2&side=to&token=1&step=4&heads=0.2&hide=1&mass=60&direction=ab&scale=log&reduce=max&at=1.2&seen=0.5_1_2&after=0&same=bank&texts=a%0Ab&theme=dark";
+    "view=map&map=norms&target=word%3Aflies&layer=1&head=2&word=2&side=to&token=1&step=4&heads=0.2&hide=1&mass=60&direction=ab&scale=log&reduce=max&at=1.2&seen=0.5_1_2&after=0&same=bank&texts=a%0Ab&theme=dark";
   assert.equal(String(parametersOf(opened(link), reading)), link);
 });
 
@@ -48,6 +49,24 @@ test("nonsense in an address is as if it were not there", () => {
   const state = opened("view=table&layer=-1&head=1e9&mass=1000&scale=cubic&at=1&seen=1_2_x&hide=yes");
   const { view, layer, head, mass, scale, at, seen, hide } = state;
   assert.deepEqual([view, layer, head, mass, scale, at, seen, hide], ["sentence", 0, 0, 100, null, null, null, false]);
+});
+
+test("a map that is not there is said, with its reason, and the weights are shown", () => {
+  const maps = [
+    { name: "weights", heads: true, target: false, signed: false, missing: null },
+    { name: "logits", heads: true, target: true, signed: true, missing: "m has no output head." },
+  ];
+  assert.equal(mapProblem({ maps }, opened("")), null);
+  assert.equal(
+    mapProblem({ maps }, opened("map=logits")),
+    "The map “logits” is not there. m has no output head. The weights are shown instead.",
+  );
+  const hostile = `<b>${"x".repeat(100)}`;
+  const problem = mapProblem({ maps }, opened(`map=${encodeURIComponent(hostile)}`));
+  assert.equal(
+    problem,
+    `There is no map “${hostile.slice(0, 40)}”: there are weights, logits. The weights are shown instead.`,
+  );
 });
 
 test("a long text goes by the name of its reading, and the usual model is not named", () => {

@@ -6,10 +6,13 @@ import {
   distanceFromBar,
   headOffset,
   heightAt,
+  isDrawn,
   isShown,
+  largestOf,
   linesOf,
   markAt,
   meanOver,
+  strokeOf,
   strongestLines,
 } from "../src/views/sentence/lines.js";
 import { headAlone, toggledHeads } from "../src/views/sentence/selection.js";
@@ -36,6 +39,21 @@ test("the strongest lines carry the share that is asked for, and no more than ne
     [1],
   );
   assert.deepEqual(strongestLines([[0, 0, 0, 0]], 100), []);
+});
+
+test("numbers with signs are as strong as they are large, and drawn against the largest", () => {
+  const lines = [0.2, -4, 1].map((number, v) => [0, 0, v, number]);
+  assert.deepEqual(
+    strongestLines(lines, 90).map((line) => line[2]),
+    [1, 2],
+  );
+  assert.equal(largestOf([0.2, -4, 1, 8], [0], [0, 1], 2, false), 4);
+  assert.equal(largestOf([0.2, -4, 1, 8], [0], [0], 2, true), 0.2);
+  assert.deepEqual(
+    lines.map((line) => isDrawn(line, 40)),
+    [false, true, true],
+  );
+  assert.deepEqual(strokeOf(-4, 4), strokeOf(1, 1));
 });
 
 test("lines of a picked word, from it or to it, and of all words", () => {
@@ -89,9 +107,9 @@ test("a point on a curve is found, beside it is not", () => {
 });
 
 test("the pointer meets the nearest mark, rather a thick line", () => {
-  const thin = { h: 0, u: 0, v: 0, weight: 0.01, line: [0, 10, 100, 10] };
-  const thick = { h: 1, u: 0, v: 0, weight: 0.9, line: [0, 12, 100, 12] };
-  const bar = { h: 2, u: 0, v: 0, weight: 0.5, bar: [120, 0, 30, 14] };
+  const thin = { h: 0, u: 0, v: 0, weight: 0.01, share: 0.01, line: [0, 10, 100, 10] };
+  const thick = { h: 1, u: 0, v: 0, weight: 0.9, share: 0.9, line: [0, 12, 100, 12] };
+  const bar = { h: 2, u: 0, v: 0, weight: 0.5, share: 0, bar: [120, 0, 30, 14] };
   assert.equal(markAt([thin, thick, bar], 50, 11), thick);
   assert.equal(markAt([thin, thick, bar], 130, 5), bar);
   assert.equal(markAt([thin, thick, bar], 50, 90), null);
@@ -119,8 +137,8 @@ test("the other column holds the heaviest words in reading order, or is not know
   const mean = new Float64Array(500).fill(0.0001);
   mean[7] = 0.5;
   mean[3] = 0.4;
-  assert.deepEqual(heaviest(mean, range(500)), [3, 7]);
-  assert.equal(heaviest(new Float64Array(5).fill(Number.NaN), range(5)), null);
+  assert.deepEqual(heaviest(mean, range(500), 1), [3, 7]);
+  assert.equal(heaviest(new Float64Array(5).fill(Number.NaN), range(5), 1), null);
 });
 
 test("heads are switched one by one, or shown alone", () => {

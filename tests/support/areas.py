@@ -15,7 +15,7 @@ AREAS = {
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles widget",
-    "browser": "view_page viewer",
+    "browser": "view_maps view_page viewer",
     "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -51,6 +51,7 @@ SLOW_FILES = [
     "tiles",
     "torch",
     "train",
+    "view_maps",
     "view_page",
     "viewer",
     "weights_gradient",

@@ -13,6 +13,8 @@ export function listenToControls(app, save) {
   by("token").addEventListener("change", (event) => app.select({ token: Number(valueFrom(event)) }));
   by("layer").addEventListener("change", (event) => app.select({ layer: Number(valueFrom(event)) }));
   by("head").addEventListener("change", (event) => app.select({ head: Number(valueFrom(event)) }));
+  by("map-name").addEventListener("change", (event) => app.select({ map: valueFrom(event) }));
+  by("target").addEventListener("change", () => app.select({ target: by("target").value.trim() || null }));
   by("hide").addEventListener("change", () => app.select({ hide: by("hide").checked }));
   by("theme").addEventListener("click", () =>
     app.select({ theme: app.isDark() ? "light" : "dark" }, { replace: true }),

@@ -30,14 +30,15 @@ const firstWords = (text, count) =>
  * @param {SaveKind} kind
  * @param {{subject: string, word: string, all: string}} content
  */
-export function fileName({ view, layer, head, heads, after }, kind, { subject, word, all }) {
+export function fileName({ view, map, layer, head, heads, after }, kind, { subject, word, all }) {
+  const ofMap = map !== "weights" && map;
   const [inLayer, inHead] = [`layer-${layer}`, `head-${head}`];
   const chosen = firstWords(word, 2);
   const where = {
-    sentence: ["sentence", chosen, inLayer, heads?.length === 1 && `head-${heads[0]}`],
-    heads: ["heads"],
-    map: ["map", inLayer, inHead],
-    walk: ["walk", chosen, inLayer, inHead],
+    sentence: ["sentence", ofMap, chosen, inLayer, heads?.length === 1 && `head-${heads[0]}`],
+    heads: ["heads", ofMap],
+    map: ["map", ofMap, inLayer, map !== "norms" && inHead],
+    walk: ["walk", ofMap, chosen, inLayer, inHead],
     compare: ["compare", after !== null && (after ? `layer-${after - 1}` : "before")],
   }[view];
   const parts = [firstWords(subject, 4) || "regard", ...(kind === "html" ? [] : where), checksum(all)];

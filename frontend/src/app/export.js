@@ -1,6 +1,7 @@
 // Saving what is shown: a picture (PNG, or SVG for papers), its numbers (CSV), or all of the reading as one file (HTML).
 
 import { el } from "../ui/dom.js";
+import { mapRequest } from "../ui/maps.js";
 import { contextOf } from "../ui/paint.js";
 import { visible } from "../ui/words.js";
 import { comparedTexts } from "../views/compare/compared-texts.js";
@@ -29,7 +30,8 @@ async function page(app) {
   const comparison = { ...compared, texts: texts.split("\n").filter((text) => text.trim()) };
   const isIncluded = same || view === "compare"; // a comparison that was looked at
   const request = { type: /** @type {const} */ ("page"), layer, head, word: word ?? undefined, link: app.link() };
-  return (await app.request({ ...request, comparison: isIncluded ? comparison : undefined })).html;
+  const { target } = mapRequest(app.reading, app.state);
+  return (await app.request({ ...request, target, comparison: isIncluded ? comparison : undefined })).html;
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters that no XML file may hold

@@ -2,9 +2,10 @@
 
 import { fillSelect } from "../ui/dom.js";
 import { bytes, count } from "../ui/format.js";
+import { aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
 import { VIEW_NAMES } from "./selection.js";
 
-/** @import { App, Reading } from "../types.js" */
+/** @import { App, Reading, Selection } from "../types.js" */
 
 /** @param {App} app */
 export function drawTheme({ by, viewer, options, isDark }) {
@@ -32,8 +33,8 @@ export function drawFacts({ by, viewer, reading, options, state }) {
   by("title").textContent = reading.text.replace(/\s+/g, " ");
   by("title").classList.toggle("unseen", Boolean(options.reads && !options.widget && state.text !== null));
   by("about").textContent = factsOf(reading);
-  by("details").hidden = !reading.memory;
-  by("memory").textContent = memoryOf(reading);
+  by("memory").textContent = [memoryOf(reading), missingMapsOf(reading)].filter(Boolean).join(" ");
+  by("details").hidden = !by("memory").textContent;
   by("note").textContent = reading.note || unknownWordsOf(reading);
   by("note").hidden = !by("note").textContent;
   by("truncated").textContent = reading.truncated ?? "";
@@ -59,6 +60,15 @@ function memoryOf({ memory }) {
 }
 
 /**
+ * Which maps there are not, and why.
+ * @param {Reading} reading
+ */
+function missingMapsOf({ maps }) {
+  const sentences = maps.flatMap(({ name, missing }) => (missing ? `“${name}”: ${missing}` : []));
+  return sentences.length ? `Maps that are not there: ${sentences.join(" ")}` : "";
+}
+
+/**
  * How much of the text the model has no tokens for.
  * @param {Reading} reading
  */
@@ -71,7 +81,8 @@ function unknownWordsOf({ unknown, special, U }) {
 }
 
 /** @param {App} app */
-export function drawChoices({ root, by, state, reading, defaultWord }) {
+export function drawChoices(app) {
+  const { root, by, state, reading, defaultWord } = app;
   const { units, tokens, special, attended, H } = reading;
   if (root.activeElement !== by("word")) by("word").value = state.word === null ? "" : units[state.word];
   const parts = reading.tokensOf(state.word ?? defaultWord());
@@ -87,14 +98,38 @@ export function drawChoices({ root, by, state, reading, defaultWord }) {
     by("layer"),
     attended.map((l) => [l, l]),
   );
-  fillSelect(
-    by("head"),
-    Array.from({ length: H }, (_, h) => [h, h]),
-  );
+  const heads = chosenMap(reading, state).heads || state.view === "walk"; // which is always of one head
+  fillSelect(by("head"), heads ? Array.from({ length: H }, (_, h) => [h, h]) : [[state.head, "all heads"]]);
   by("layer").value = String(state.layer);
   by("head").value = String(state.head);
+  by("head").disabled = !heads;
+  drawMaps(by("map-name"), reading, state);
+  by("for-target").hidden = !app.options.reads || !chosenMap(reading, state).target;
+  if (root.activeElement !== by("target")) by("target").value = state.target ?? "";
+  by("target").placeholder = reading.target ?? "";
+  by("map-about").textContent = aboutMap(app);
+  by("map-about").hidden = !by("map-about").textContent || state.view === "compare";
   by("hide").checked = state.hide;
   by("hide")
     .closest("label")
     ?.toggleAttribute("hidden", !special.size || Boolean(reading.pictured));
+}
+
+/**
+ * The maps to choose from; those that are not there say why when they are pointed at.
+ * @param {HTMLSelectElement} select
+ * @param {Reading} reading
+ * @param {Selection} state
+ */
+function drawMaps(select, { maps }, state) {
+  fillSelect(
+    select,
+    maps.map(({ name, missing }) => [name, wordsOf({ map: name }).label + (missing ? " (not here)" : "")]),
+  );
+  for (const [n, { missing }] of maps.entries()) {
+    const option = select.options[n];
+    option.disabled = missing !== null;
+    option.title = missing ?? "";
+  }
+  select.value = state.map;
 }

@@ -2,7 +2,8 @@
 
 /** @import { App, Replies } from "../types.js" */
 
-/** @type {Partial<Record<keyof Replies, string>>} */
+/** @typedef {keyof Replies | "map"} Activity a request, or one for which another map than the weights is made */
+/** @type {Partial<Record<Activity, string>>} */
 const ACTIVITIES = {
   read: "Reading the text",
   metadata: "Reading the text",
@@ -10,6 +11,7 @@ const ACTIVITIES = {
   tile: "Computing the whole matrix once, for the zoomed-out view",
   compare: "Reading the texts",
   page: "Writing the file",
+  map: "Computing the map",
 };
 
 const SHOWN_FOR = 2000; // ms after the last report
@@ -25,7 +27,7 @@ export class Progress {
   }
 
   /**
-   * @param {keyof Replies} type of the request
+   * @param {Activity} type
    * @param {number | null} share that is done; null where it waits for other work
    * @param {number} job
    */

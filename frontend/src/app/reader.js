@@ -10,7 +10,9 @@ export class Reader {
   /** @param {App} app @param {Source} source @param {Progress} progress */
   constructor(app, source, progress) {
     this.app = app;
-    this.poll = poll(source, ({ type }, share, job) => progress.show(type, share, job));
+    this.poll = poll(source, ({ type, map = "weights" }, share, job) =>
+      progress.show(map === "weights" ? type : "map", share, job),
+    );
     /**
      * The text whose reading was cancelled: it is read again only when somebody asks for it.
      * @type {string | null}

@@ -20,6 +20,8 @@ export function selectionOf(parameters, opening) {
   const seen = parameters.get("seen")?.split("_").map(Number) ?? [];
   return {
     view: choice("view", VIEW_NAMES) ?? opening.view ?? "sentence",
+    map: parameters.get("map") ?? (parameters.size ? "weights" : (opening.map ?? "weights")),
+    target: parameters.get("target") || null,
     word: number("word") ?? (parameters.has("word") ? null : (opening.word ?? null)),
     side: choice("side", /** @type {const} */ (["to"])) ?? "from",
     token: number("token") ?? 0,
@@ -79,6 +81,8 @@ export function parametersOf(state, reading) {
   /** @type {Record<string, string | number | false | null | undefined>} */
   const parameters = {
     view: state.view,
+    map: state.map !== "weights" && state.map,
+    target: state.target,
     layer: reading && state.layer,
     head: reading && state.head,
     word: reading && (state.word ?? "none"),

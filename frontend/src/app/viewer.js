@@ -1,6 +1,7 @@
 // The viewer: one reading, one selection that all views share, and the drawing of what is selected.
 
 import { tooltip } from "../ui/dom.js";
+import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
@@ -46,6 +47,8 @@ class Viewer {
     this.reading = /** @type {any} */ (null);
     /** @type {StartReply} */
     this.start = { models: [], opening: null };
+    /** Of the target that is chosen; null for the usual one. @type {string | null} */
+    this.targetName = null;
     this.turn = 0; // of drawing
     /** @type {AbortController | null} */
     this.drawing = null;
@@ -173,6 +176,8 @@ class Viewer {
     if (!isCurrent()) return;
     drawTabs(this, hasReading);
     if (hasReading) {
+      await this.checkMap(signal);
+      if (!isCurrent()) return;
       if (this.options.reads) this.form.fill();
       drawFacts(this);
       drawChoices(this);
@@ -181,6 +186,28 @@ class Viewer {
     if (!hasReading && view !== "compare") return;
     for (const name of VIEW_NAMES) this.by(name).hidden = name !== view;
     await this.views[view].draw(signal, isCurrent);
+  }
+
+  /**
+   * Sees to it that the chosen map and its target are there: what is not is said, and the usual is taken instead.
+   * @param {AbortSignal} signal
+   */
+  async checkMap(signal) {
+    const { reading, state } = this;
+    const problem = mapProblem(reading, state);
+    if (problem) state.map = "weights";
+    this.showError(problem);
+    this.targetName = null;
+    const { target } = mapRequest(reading, state);
+    if (!target || !this.options.reads) return; // a saved page has no other target than its own
+    try {
+      this.targetName = (await this.request({ type: "target", target }, signal)).name;
+    } catch (error) {
+      const { name, message } = /** @type {Error} */ (error);
+      if (name === "AbortError") throw error;
+      state.target = null;
+      this.showError(`${message} The usual target is taken instead.`);
+    }
   }
 
   /** @param {Reading} reading */

@@ -1,6 +1,7 @@
-// The weights between words that have been asked for, remembered until they take too much room.
+// The weights between words, or numbers of another map, that have been asked for, remembered until they take too much room.
 
 import { LAYER_WEIGHTS_UNITS } from "../protocol.js";
+import { headCount, mapRequest } from "../ui/maps.js";
 
 /** @import { App, Side, WeightsOfWords } from "../types.js" */
 
@@ -11,20 +12,21 @@ export class WeightMemory {
   /** @param {App} app */
   constructor(app) {
     this.app = app;
-    /** By "reading layer unit side", the latest used last. @type {Map<string, Float32Array>} */
+    /** By "reading map target layer unit side", the latest used last. @type {Map<string, Float32Array>} */
     this.known = new Map();
     this.remembered = 0; // numbers
   }
 
   /**
-   * All weights (H,U,U) of a layer, of a short text.
+   * All weights (H,U,U) of a layer, of a short text; H is 1 where the map is of all heads together.
    * @param {number} l
    */
   ofLayer(l) {
-    const { id } = this.app.reading;
+    const { app } = this;
+    const map = mapRequest(app.reading, app.state);
     return this.remember(
-      `${id} ${l}`,
-      async () => (await this.app.request({ type: "layer_weights", layer: l })).weights.data,
+      `${app.reading.id} ${map.map} ${map.target} ${l}`,
+      async () => (await app.request({ type: "layer_weights", layer: l, ...map })).weights.data,
     );
   }
 
@@ -35,13 +37,19 @@ export class WeightMemory {
    * @param {Side} side
    */
   async ofWord(l, u, side) {
-    const { H, U, id } = this.app.reading;
+    const { reading, state } = this.app;
+    const { U, id } = reading;
+    const map = mapRequest(reading, state);
     if (U <= LAYER_WEIGHTS_UNITS && side === "from") {
+      const H = headCount(reading, state);
       const all = await this.ofLayer(l);
       return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
     }
-    const request = { type: /** @type {const} */ ("word_weights"), layer: l, word: u, side };
-    return this.remember(`${id} ${l} ${u} ${side}`, async () => (await this.app.request(request)).weights.data);
+    const request = { type: /** @type {const} */ ("word_weights"), layer: l, ...map, word: u, side };
+    return this.remember(
+      `${id} ${map.map} ${map.target} ${l} ${u} ${side}`,
+      async () => (await this.app.request(request)).weights.data,
+    );
   }
 
   /** @param {string} key @param {() => Promise<any>} load @returns {Promise<Float32Array>} */

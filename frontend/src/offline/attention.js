@@ -1,9 +1,12 @@
 // The weights of a saved reading, computed from its queries and keys.
 
 import { decode } from "./codec.js";
+import { numbersOfToken, openMap } from "./maps.js";
+import { dot } from "./pooling.js";
 
 /** @import { MetadataReply, NumberArray, Projections } from "../types.js" */
 /** @import { Encoded } from "./codec.js" */
+/** @import { EncodedMap, OfflineMap } from "./maps.js" */
 
 /**
  * What the page holds of a layer: how its weights follow from query and key, and these, or else the weights.
@@ -15,6 +18,7 @@ import { decode } from "./codec.js";
  * @property {Projections | null} made
  * @property {number[] | null} heads those whose numbers are there; null for all
  * @property {(number | null)[][]} shares of the heads' patterns
+ * @property {Record<string, EncodedMap>} maps those besides the weights, by name
  * @property {Encoded} [query]
  */
 
@@ -33,13 +37,6 @@ import { decode } from "./codec.js";
 
 const KEPT = 16e6; // numbers of the heads' matrices that are kept: 64 MB
 
-/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
-function dot(a, b) {
-  let sum = 0;
-  for (let d = 0; d < a.length; d++) sum += a[d] * b[d];
-  return sum;
-}
-
 export class OfflineAttention {
   /** @param {Pick<Data, "metadata" | "layers">} data */
   constructor({ metadata, layers }) {
@@ -51,10 +48,13 @@ export class OfflineAttention {
     this.stops = [...metadata.first_tokens.slice(1), this.N];
     this.unitOf = new Int32Array(this.N);
     for (const [u, first] of metadata.first_tokens.entries()) this.unitOf.fill(u, first, this.stops[u]);
+    this.maps = metadata.maps;
     /** By layer, its arrays. @type {Promise<Arrays>[]} */
     this.opened = [];
+    /** By "l map". @type {Map<string, Promise<OfflineMap>>} */
+    this.openedMaps = new Map();
     /**
-     * By "l h", the U × U weights of a head, the latest used last.
+     * By "l h map", the U × U weights of a head, or numbers of a map, the latest used last.
      * @type {Map<string, Float32Array>}
      */
     this.kept = new Map();
@@ -72,6 +72,25 @@ export class OfflineAttention {
       return Object.fromEntries(await Promise.all(encoded.map(async ([name, value]) => [name, await decode(value)])));
     })();
     return this.opened[l];
+  }
+
+  /**
+   * A map of a layer, decoded once; null for the weights, which the arrays of the layer are enough for.
+   * @param {number} l
+   * @param {string} name
+   * @returns {Promise<OfflineMap | null>}
+   */
+  async openMap(l, name) {
+    if (name === "weights") return null;
+    const [offer, encoded] = [this.maps.find((map) => map.name === name), this.layers[l].maps[name]];
+    if (!offer || !encoded) throw new Error(offer?.missing ?? `There is no map “${name}”.`);
+    const key = `${l} ${name}`;
+    let opened = this.openedMaps.get(key);
+    if (!opened) {
+      opened = this.open(l).then((arrays) => openMap(name, offer.heads ? this.H : 1, encoded, arrays));
+      this.openedMaps.set(key, opened);
+    }
+    return opened;
   }
 
   /**
@@ -134,38 +153,44 @@ export class OfflineAttention {
    * @param {Arrays} arrays
    * @param {number} h
    * @param {number} u
+   * @param {OfflineMap | null} map
    */
-  fromUnit(l, arrays, h, u) {
+  fromUnit(l, arrays, h, u, map) {
     const { U, N, unitOf } = this;
-    if (arrays.weights) return arrays.weights.data.subarray((h * U + u) * U, (h * U + u + 1) * U);
-    const kept = this.kept.get(`${l} ${h}`);
+    const known = map ? map.dense : arrays.weights;
+    if (known) return known.data.subarray((h * U + u) * U, (h * U + u + 1) * U);
+    const kept = this.kept.get(nameOf(l, h, map));
     if (kept) return kept.subarray(u * U, (u + 1) * U);
     const row = new Float32Array(U);
     const share = 1 / (this.stops[u] - this.first[u]);
     for (let i = this.first[u]; i < this.stops[u]; i++) {
-      const { weights } = this.ofToken(l, arrays, h, i);
-      for (let j = 0; j < N; j++) row[unitOf[j]] += weights[j] * share;
+      const numbers = map ? numbersOfToken(this, l, arrays, h, i, map) : this.ofToken(l, arrays, h, i).weights;
+      for (let j = 0; j < N; j++) row[unitOf[j]] += numbers[j] * share;
     }
     return row;
   }
 
   /**
-   * The weights of a head, U × U, row by row.
+   * The weights of a head, or numbers of a map, U × U, row by row.
    * @param {number} l
    * @param {Arrays} arrays
    * @param {number} h
+   * @param {OfflineMap | null} map
    */
-  matrix(l, arrays, h) {
+  matrix(l, arrays, h, map) {
     const { U, kept } = this;
-    const name = `${l} ${h}`;
+    const name = nameOf(l, h, map);
     let all = kept.get(name);
     kept.delete(name);
     if (!all) {
       all = new Float32Array(U * U);
-      for (let u = 0; u < U; u++) all.set(this.fromUnit(l, arrays, h, u), u * U);
+      for (let u = 0; u < U; u++) all.set(this.fromUnit(l, arrays, h, u, map), u * U);
     }
     kept.set(name, all);
     while (kept.size > 1 && kept.size * U * U > KEPT) kept.delete(kept.keys().next().value ?? "");
     return all;
   }
 }
+
+/** @param {number} l @param {number} h @param {OfflineMap | null} map */
+const nameOf = (l, h, map) => `${l} ${h} ${map?.name ?? "weights"}`;

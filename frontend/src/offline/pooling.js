@@ -1,4 +1,4 @@
-// The weights between units, pooled into cells.
+// Arithmetic of the offline page: products of vectors, and the weights between units, pooled into cells.
 
 /** @import { NumberArray } from "../types.js" */
 
@@ -9,8 +9,15 @@
  */
 export const range = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, n) => from + n);
 
+/** @param {ArrayLike<number>} a @param {ArrayLike<number>} b */
+export function dot(a, b) {
+  let sum = 0;
+  for (let d = 0; d < a.length; d++) sum += a[d] * b[d];
+  return sum;
+}
+
 /**
- * Cells of width × width weights between the units that are shown: their mean, or the largest.
+ * Cells of width × width weights between the units that are shown: their mean, or the largest by magnitude.
  * @param {ArrayLike<number>} all the weights, U × U
  * @param {number} U
  * @param {number[]} shown units
@@ -30,8 +37,8 @@ export function pooled(all, U, shown, width, rows, columns, largest) {
       for (const u of down)
         for (const v of across) {
           const weight = all[u * U + v];
-          if (largest) cell = Math.max(cell, weight);
-          else cell += weight;
+          if (!largest) cell += weight;
+          else if (Number.isNaN(weight) || Math.abs(weight) > Math.abs(cell)) cell = weight;
         }
       data[y * columns.length + x] = largest ? cell : cell / (down.length * across.length);
     });

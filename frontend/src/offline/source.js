@@ -3,6 +3,7 @@
 import { MAPPED_UNITS, THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
 import { OfflineAttention } from "./attention.js";
 import { decode } from "./codec.js";
+import { numbersOfToken } from "./maps.js";
 import { coarser, pooled, range } from "./pooling.js";
 import { hiddenOf, walkOfToken, walkOfWeights } from "./walk.js";
 
@@ -63,46 +64,57 @@ export class OfflineReplies {
     return hasFine ? 0 : pictures.level;
   }
 
-  /** @param {{layer: number, word: number, side: Side}} request */
-  async word_weights({ layer, word, side }) {
+  /**
+   * What the numbers of a layer follow from, and how many heads have some.
+   * @param {number} layer
+   * @param {string} name of a map
+   */
+  async opened(layer, name = "weights") {
     const { attention } = this;
-    const { H, U } = attention;
-    const arrays = await attention.open(layer);
+    const [arrays, map] = [await attention.open(layer), await attention.openMap(layer, name)];
+    return { arrays, map, H: map?.heads ?? attention.H };
+  }
+
+  /** @param {{layer: number, map?: string, word: number, side: Side}} request */
+  async word_weights({ layer, map: name, word, side }) {
+    const { attention } = this;
+    const { U } = attention;
+    const { arrays, map, H } = await this.opened(layer, name);
     const data = new Float32Array(H * U).fill(Number.NaN);
     for (let h = 0; h < H; h++) {
       if (attention.placeOf(layer, h) < 0) continue;
       if (side === "from") {
-        data.set(attention.fromUnit(layer, arrays, h, word), h * U);
+        data.set(attention.fromUnit(layer, arrays, h, word, map), h * U);
         continue;
       }
-      if (U <= MAPPED_UNITS) attention.matrix(layer, arrays, h); // the rows below come from it
-      for (let u = 0; u < U; u++) data[h * U + u] = attention.fromUnit(layer, arrays, h, u)[word];
+      if (U <= MAPPED_UNITS) attention.matrix(layer, arrays, h, map); // the rows below come from it
+      for (let u = 0; u < U; u++) data[h * U + u] = attention.fromUnit(layer, arrays, h, u, map)[word];
     }
     return { weights: { shape: [H, U], data } };
   }
 
-  /** @param {{layer: number}} request */
-  async layer_weights({ layer }) {
-    const { H, U } = this.attention;
-    const arrays = await this.attention.open(layer);
+  /** @param {{layer: number, map?: string}} request */
+  async layer_weights({ layer, map: name }) {
+    const { U } = this.attention;
+    const { arrays, map, H } = await this.opened(layer, name);
     const data = new Float32Array(H * U * U);
-    for (let h = 0; h < H; h++) data.set(this.attention.matrix(layer, arrays, h), h * U * U);
+    for (let h = 0; h < H; h++) data.set(this.attention.matrix(layer, arrays, h, map), h * U * U);
     return { weights: { shape: [H, U, U], data } };
   }
 
-  /** @param {{layer: number, hide: boolean}} request */
-  async thumbnails({ layer, hide }) {
-    const { H } = this.attention;
+  /** @param {{layer: number, map?: string, hide: boolean}} request */
+  async thumbnails({ layer, map, hide }) {
+    const { H } = await this.opened(layer, map);
     const { patterns, threshold, layers } = this.data;
     const thumbs = [];
-    for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, hide));
+    for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, hide, map));
     const n = thumbs[0].shape[1];
     const data = new Float32Array(H * n * n);
     for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * n);
     const shares = Float32Array.from(layers[layer].shares.flat(), (share) => share ?? Number.NaN);
     return {
       thumbnails: { shape: [H, n, n], data },
-      shares: { shape: [H, Object.keys(patterns).length], data: shares },
+      shares: { shape: [this.attention.H, Object.keys(patterns).length], data: shares },
       patterns,
       threshold,
     };
@@ -113,17 +125,18 @@ export class OfflineReplies {
    * @param {number} l
    * @param {number} h
    * @param {boolean} hide
+   * @param {string} [name] of a map
    * @returns {Promise<NumberArray>}
    */
-  async thumb(l, h, hide) {
+  async thumb(l, h, hide, name) {
     if (this.data.pictures) return this.picture(l, h);
     if (h % 4 === 3) await new Promise((done) => setTimeout(done)); // so that the page answers in between
     const { attention } = this;
-    const arrays = await attention.open(l);
+    const { arrays, map } = await this.opened(l, name);
     const shown = this.shownUnits(hide);
     const width = 2 ** Math.max(0, Math.ceil(Math.log2(shown.length / THUMBNAIL_SIZE)));
     const cells = range(0, Math.ceil(shown.length / width));
-    return pooled(attention.matrix(l, arrays, h), attention.U, shown, width, cells, cells, true);
+    return pooled(attention.matrix(l, arrays, h, map), attention.U, shown, width, cells, cells, true);
   }
 
   /**
@@ -148,9 +161,9 @@ export class OfflineReplies {
   }
 
   /**
-   * @param {{layer: number, head: number, reduce: "mean" | "max", hide: boolean, level: number, row: number, column: number}} request
+   * @param {{layer: number, head: number, map?: string, reduce: "mean" | "max", hide: boolean, level: number, row: number, column: number}} request
    */
-  async tile({ layer, head, reduce, hide, level, row, column }) {
+  async tile({ layer, head, map: name, reduce, hide, level, row, column }) {
     const { attention } = this;
     const { pictures } = this.data;
     const { U } = attention;
@@ -162,17 +175,20 @@ export class OfflineReplies {
       const { data } = await this.picture(layer, head);
       return { cells: coarser(data, pictures.side, U, 2 ** pictures.level, width, rows, columns) };
     }
-    const all = attention.matrix(layer, await attention.open(layer), head);
+    const { arrays, map, H } = await this.opened(layer, name);
+    const all = attention.matrix(layer, arrays, H === 1 ? 0 : head, map);
     return { cells: pooled(all, U, shown, width, rows, columns, reduce === "max") };
   }
 
-  /** @param {{layer: number, head: number, token: number, all: boolean}} request */
-  async walk({ layer, head, token, all }) {
+  /** @param {{layer: number, head: number, map?: string, token: number, all: boolean}} request */
+  async walk({ layer, head, map: name, token, all }) {
     const { attention } = this;
-    const arrays = await attention.open(layer);
+    const { arrays, map, H } = await this.opened(layer, name);
+    const headOfMap = H === 1 ? 0 : head;
     if (arrays.weights) {
-      const weights = attention.fromUnit(layer, arrays, head, attention.unitOf[token]);
-      return walkOfWeights(weights, all, hiddenOf(arrays, token));
+      const u = attention.unitOf[token];
+      const mapped = map && attention.fromUnit(layer, arrays, headOfMap, u, map);
+      return walkOfWeights(attention.fromUnit(layer, arrays, head, u, null), all, hiddenOf(arrays, token), mapped);
     }
     if (attention.placeOf(layer, head) < 0) {
       const heads = this.data.layers[layer].heads?.join(", ") || "none";
@@ -180,6 +196,7 @@ export class OfflineReplies {
         `In a text this long the file holds the numbers of some heads only: in layer ${layer} of ${heads}.`,
       );
     }
-    return walkOfToken(attention, layer, arrays, head, token, all);
+    const mapped = map && numbersOfToken(attention, layer, arrays, headOfMap, token, map);
+    return walkOfToken(attention, layer, arrays, head, token, all, mapped);
   }
 }

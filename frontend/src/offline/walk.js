@@ -37,12 +37,26 @@ function stacked(vectors) {
  * @param {ArrayLike<number>} weights
  * @param {boolean} all
  * @param {NumberArray | undefined} x
+ * @param {ArrayLike<number> | null} mapped
  * @returns {WalkReply}
  */
-export function walkOfWeights(weights, all, x) {
-  const rows = rowsOf(weights, all);
-  return { rows, weights: taken(weights, rows), ...(x && { x }) };
+export function walkOfWeights(weights, all, x, mapped) {
+  const rows = rowsOf(mapped ? magnitudes(mapped) : weights, all);
+  return { rows, weights: taken(weights, rows), ...(x && { x }), ...(mapped && mappedReply(mapped, rows)) };
 }
+
+/** @param {ArrayLike<number>} numbers */
+const magnitudes = (numbers) => Float64Array.from(numbers, Math.abs);
+
+/**
+ * The numbers of a map besides the weights.
+ * @param {ArrayLike<number>} mapped
+ * @param {number[]} rows
+ */
+const mappedReply = (mapped, rows) => ({
+  mapped: taken(mapped, rows),
+  mapped_total: magnitudes(mapped).reduce((total, size) => total + size, 0),
+});
 
 /**
  * The vector of a token that enters a layer, where the page holds it.
@@ -62,12 +76,13 @@ export function hiddenOf({ hidden }, i) {
  * @param {number} h
  * @param {number} i
  * @param {boolean} all
+ * @param {ArrayLike<number> | null} mapped
  * @returns {WalkReply}
  */
-export function walkOfToken(attention, l, arrays, h, i, all) {
+export function walkOfToken(attention, l, arrays, h, i, all, mapped) {
   const { scale, softcap, sinks, made } = attention.layers[l];
   const { scores, scaled, weights, sink } = attention.ofToken(l, arrays, h, i);
-  const rows = rowsOf(weights, all);
+  const rows = rowsOf(mapped ? magnitudes(mapped) : weights, all);
   /** @param {NumberArray} array @param {number} j */
   const vector = (array, j) => attention.vector(array, l, h, j);
   const x = hiddenOf(arrays, i);
@@ -87,6 +102,7 @@ export function walkOfToken(attention, l, arrays, h, i, all) {
     scores: taken(scores, rows),
     scaled: taken(scaled, rows),
     weights: taken(weights, rows),
+    ...(mapped && mappedReply(mapped, rows)),
     ...(arrays.value && sumOf(arrays, weights, rows, i, vector)),
   };
 }

@@ -1,6 +1,6 @@
 // Colours of heads and of weights.
 
-/** @import { Scale } from "../types.js" */
+/** @import { Range } from "../types.js" */
 
 /**
  * Twelve colours of heads for each theme, chosen so that any two differ for everybody: with usual sight by 20 (CIEDE2000)
@@ -71,55 +71,81 @@ export function fromOklab(L, a, b) {
   );
 }
 
-const ramps = { light: makeRamp(false), dark: makeRamp(true) };
+const MIDDLE = 128; // the colour of 0 where numbers have signs
 
 /**
- * The colours from weight 0 to the largest, each [red, green, blue].
+ * 256 colours for numbers with signs: from blue, below 0, by paper to orange, which everybody can tell apart.
  * @param {boolean} dark
  */
-export const ramp = (dark) => (dark ? ramps.dark : ramps.light);
+function makeDiverging(dark) {
+  return Array.from({ length: 256 }, (_, n) => {
+    const t = Math.max(-1, (n - MIDDLE) / (255 - MIDDLE));
+    const size = Math.abs(t);
+    const lightness = dark ? 0.21 + 0.55 * size : 0.975 - 0.47 * size;
+    const chroma = 0.145 * size ** 0.8;
+    const hue = ((t < 0 ? 258 : 52) * Math.PI) / 180;
+    return fromOklab(lightness, chroma * Math.cos(hue), chroma * Math.sin(hue));
+  });
+}
+
+const ramps = { light: makeRamp(false), dark: makeRamp(true) };
+const diverging = { light: makeDiverging(false), dark: makeDiverging(true) };
+
+/**
+ * The colours from 0 to the largest weight, or from −peak to peak, each [red, green, blue].
+ * @param {boolean} dark
+ * @param {boolean} signed
+ */
+export const ramp = (dark, signed) => (signed ? diverging : ramps)[dark ? "dark" : "light"];
 
 /**
  * The ramp's colour at a place from 0 to 1, as CSS has it.
  * @param {number} place
  * @param {boolean} dark
+ * @param {boolean} signed
  */
-export const rampColour = (place, dark) => `rgb(${ramp(dark)[Math.round(255 * place)].join(",")})`;
+export const rampColour = (place, dark, signed) => `rgb(${ramp(dark, signed)[Math.round(255 * place)].join(",")})`;
 
 export const DECADES = 4; // of the logarithmic scale
 
 /**
- * A weight's place on the ramp, 0 to 1.
- * @param {number} weight
- * @param {number} peak
- * @param {Scale} scale
+ * A number's place on the ramp, 0 to 1.
+ * @param {number} number
+ * @param {Range} range
  */
-export function shade(weight, peak, scale) {
-  if (!(weight > 0) || !(peak > 0)) return 0;
-  if (scale === "linear") return Math.min(1, weight / peak);
-  return Math.min(1, Math.max(0, 1 + Math.log10(weight / peak) / DECADES));
+export function shade(number, { peak, scale, signed }) {
+  const size = Math.abs(number);
+  if (!(size > 0) || !(peak > 0)) return signed ? 0.5 : 0;
+  const share = Math.min(1, scale === "linear" ? size / peak : Math.max(0, 1 + Math.log10(size / peak) / DECADES));
+  if (signed) return 0.5 + (Math.sign(number) * share) / 2;
+  return number > 0 ? share : 0;
 }
 
 /**
- * The weight at a place of the ramp: the inverse of `shade`.
+ * The number at a place of the ramp: the inverse of `shade`.
  * @param {number} place
- * @param {number} peak
- * @param {Scale} scale
+ * @param {Range} range
+ * @returns {number}
  */
-export const weightAt = (place, peak, scale) =>
-  scale === "linear" ? peak * place : peak * 10 ** (DECADES * (place - 1));
+export function numberAt(place, { peak, scale, signed }) {
+  if (signed) return Math.sign(place - 0.5) * numberAt(Math.abs(2 * place - 1), { peak, scale, signed: false });
+  return scale === "linear" ? peak * place : peak * 10 ** (DECADES * (place - 1));
+}
 
 /**
- * Whether white can be read on the colour of a weight.
- * @param {number} weight
- * @param {number} peak
- * @param {Scale} scale
+ * Whether white can be read on the colour of a number.
+ * @param {number} number
+ * @param {Range} range
  * @param {boolean} dark
  */
-export const needsWhite = (weight, peak, scale, dark) => shade(weight, peak, scale) > 0.5 !== dark;
+export function needsWhite(number, range, dark) {
+  const place = shade(number, range);
+  if (range.signed) return Math.abs(2 * place - 1) > (dark ? 0.6 : 0.75) !== dark;
+  return place > 0.5 !== dark;
+}
 
 /**
- * The largest weight of a picture's cells. Where words see only those before them, the first sees only itself, and many
+ * The largest number of a picture's cells, by magnitude. Where words see only those before them, the first sees only itself, and many
  * heads park their weight on it: `withoutFirst` leaves the first row and column out, as long as there is more.
  * @param {ArrayLike<number>} cells
  * @param {number} columns
@@ -128,9 +154,10 @@ export const needsWhite = (weight, peak, scale, dark) => shade(weight, peak, sca
 export function peakOf(cells, columns, withoutFirst = false) {
   let [peak, first] = [0, 0];
   for (let n = 0; n < cells.length; n++) {
-    if (!(cells[n] > 0)) continue;
-    if (withoutFirst && (n < columns || n % columns === 0)) first = Math.max(first, cells[n]);
-    else if (cells[n] > peak) peak = cells[n];
+    const size = Math.abs(cells[n]);
+    if (!(size > 0)) continue;
+    if (withoutFirst && (n < columns || n % columns === 0)) first = Math.max(first, size);
+    else if (size > peak) peak = size;
   }
   return peak > 0 ? peak : first;
 }

@@ -1,12 +1,13 @@
 // A saved picture: the drawing, and around it all that a reader needs who sees the picture alone, as in a paper.
 
-import { needsWhite, rampColour, shade, weightAt } from "./colour.js";
+import { needsWhite, numberAt, rampColour, shade } from "./colour.js";
 import { el } from "./dom.js";
-import { count, format } from "./format.js";
+import { count, format, numberInCell } from "./format.js";
+import { aboutMap, areWeights } from "./maps.js";
 import { contextOf, inkOf, painted } from "./paint.js";
 import { visible } from "./words.js";
 
-/** @import { App, Drawing, Scale } from "../types.js" */
+/** @import { App, Drawing, Range } from "../types.js" */
 /** @typedef {ReturnType<typeof wordShortener>} WordShortener */
 
 const FAMILY = "system-ui, 'Noto Sans', 'DejaVu Sans', sans-serif";
@@ -118,6 +119,7 @@ export function figure(app, { title, caption, drawing, legend = [], notes = [] }
 export function captionOf(app, ...facts) {
   const { reading, state } = app;
   const caption = [...facts, `Model: ${reading.model}.`];
+  if (!areWeights(state) && state.view !== "compare") caption.push(aboutMap(app));
   if (reading.second !== null) caption.push("Two texts, read together.");
   if (state.hide && reading.special.size) caption.push("Special tokens are hidden.");
   const unknown = [...reading.unknown].filter((u) => !reading.special.has(u)).map((u) => visible(reading.units[u]));
@@ -131,14 +133,15 @@ export function captionOf(app, ...facts) {
  * @param {App} app
  * @param {string} name
  * @param {[number, string][]} ticks place from 0 to 1, label
+ * @param {boolean} signed
  * @returns {Drawing}
  */
-export function rampKey(app, name, ticks) {
+export function rampKey(app, name, ticks, signed) {
   const { ink, soft } = inkOf(app.viewer);
   const [wide, x0] = [256, Math.ceil(widthOf(name, 12)) + 14];
   const body = el("g", { "font-size": 12 }, el("text", { x: 0, y: 11, fill: soft }, name));
   for (let n = 0; n < 64; n++) {
-    const fill = rampColour(n / 63, app.isDark());
+    const fill = rampColour(n / 63, app.isDark(), signed);
     body.append(el("rect", { x: x0 + 4 * n, y: 0, width: 4.2, height: 12, fill }));
   }
   for (const [place, label] of ticks) {
@@ -149,34 +152,36 @@ export function rampKey(app, name, ticks) {
 }
 
 /**
- * A scale of colours with numbers, from 0 to the largest weight.
+ * A scale of colours with numbers, from 0 to the largest, or on both sides of 0.
  * @param {App} app
  * @param {string} name
- * @param {number} peak
- * @param {Scale} scale
+ * @param {Range} range
  */
-export const weightScale = (app, name, peak, scale) => rampKey(app, name, ticksOf(peak, scale));
+export const rangeKey = (app, name, range) => rampKey(app, name, ticksOf(range), range.signed);
 
 /**
- * Places on the ramp, and the weights there.
- * @param {number} peak
- * @param {Scale} scale
+ * Places on the ramp, and the numbers there.
+ * @param {Range} range
  * @returns {[number, string][]}
  */
-export const ticksOf = (peak, scale) =>
-  [0, 0.25, 0.5, 0.75, 1].map((place) => [place, tickText(weightAt(place, peak, scale), peak, scale)]);
+export const ticksOf = (range) =>
+  (range.signed ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]).map((place) => [
+    place,
+    tickText(numberAt(place, range), range),
+  ]);
 
 /**
  * A number of a colour scale.
- * @param {number} weight
- * @param {number} peak
- * @param {Scale} scale
+ * @param {number} number
+ * @param {Range} range
  */
-export function tickText(weight, peak, scale) {
-  if (scale === "linear" && peak >= 0.01) return format(weight, 2);
-  return weight >= 0.01 || weight === 0
-    ? String(Number(weight.toPrecision(2)))
-    : weight.toExponential(0).replace("-", "−");
+export function tickText(number, { peak, scale, signed }) {
+  const size = Math.abs(number);
+  const sign = number < 0 ? "−" : signed && number > 0 ? "+" : "";
+  if (scale === "linear" && peak >= 0.01) return sign + format(size, peak >= 100 ? 0 : 2);
+  return (
+    sign + (size >= 0.01 || size === 0 ? String(Number(size.toPrecision(2))) : size.toExponential(0).replace("-", "−"))
+  );
 }
 
 /**
@@ -184,12 +189,12 @@ export function tickText(weight, peak, scale) {
  * cell that it stays sharp in programs that smooth what they scale.
  * @param {App} app
  * @param {ArrayLike<number>} cells
- * @param {{rows: number, columns: number, width: number, height: number, peak: number, scale: Scale}} layout
+ * @param {{rows: number, columns: number, width: number, height: number, range: Range}} layout
  */
-export function cellGrid(app, cells, { rows, columns, width, height, peak, scale }) {
+export function cellGrid(app, cells, { rows, columns, width, height, range }) {
   const dark = app.isDark();
   if (rows * columns > 1600) {
-    const picture = painted(cells, rows, columns, peak, scale, dark);
+    const picture = painted(cells, rows, columns, range, dark);
     const fine = Math.max(1, Math.ceil((4 * Math.max(width, height)) / Math.max(rows, columns)));
     const canvas = el("canvas", { width: columns * fine, height: rows * fine });
     const context = contextOf(canvas);
@@ -198,7 +203,7 @@ export function cellGrid(app, cells, { rows, columns, width, height, peak, scale
     const href = canvas.toDataURL();
     return el("image", { width, height, href, preserveAspectRatio: "none", "image-rendering": "pixelated" });
   }
-  const paths = cellPaths(rows, columns, (n) => rampColour(shade(cells[n], peak, scale), dark));
+  const paths = cellPaths(rows, columns, (n) => rampColour(shade(cells[n], range), dark, range.signed));
   const transform = `scale(${width / columns} ${height / rows})`;
   const runs = [...paths].map(([fill, d]) => el("path", { d, fill }));
   return el("g", { transform, "shape-rendering": "crispEdges" }, ...runs);
@@ -223,20 +228,20 @@ export function cellPaths(rows, columns, colourOf) {
 }
 
 /**
- * Weights from 0.005 on as numbers in their cells.
+ * Numbers in their cells.
  * @param {number[][]} weights
  * @param {number} size px of a cell
- * @param {number} peak
- * @param {Scale} scale
+ * @param {Range} range
  * @param {boolean} dark
  */
-export function cellNumbers(weights, size, peak, scale, dark) {
+export function cellNumbers(weights, size, range, dark) {
   return weights.flatMap((line, y) =>
     line.flatMap((weight, x) => {
-      if (!(weight >= 0.005)) return [];
-      const fill = needsWhite(weight, peak, scale, dark) ? "#ffffff" : "#111111";
+      const text = numberInCell(weight, range.peak);
+      if (!text) return [];
+      const fill = needsWhite(weight, range, dark) ? "#ffffff" : "#111111";
       const place = { x: (x + 0.5) * size, y: (y + 0.5) * size + 4, "text-anchor": "middle", "font-size": 11, fill };
-      return [el("text", place, format(weight, 2).replace(/^0/, ""))];
+      return [el("text", place, text)];
     }),
   );
 }

@@ -10,13 +10,13 @@ export function format(number, digits = 3) {
 }
 
 /**
- * A weight, which may be very small.
+ * A weight, or another number that may be very small.
  * @param {number} weight
  */
 export function formatWeight(weight) {
-  if (Number.isNaN(weight)) return "–";
-  if (weight === 0 || weight >= 0.001) return weight.toFixed(4);
-  const [digits, power] = weight.toExponential(1).split("e-");
+  const size = Math.abs(weight);
+  if (Number.isNaN(weight) || size === 0 || size >= 0.001) return format(weight, 4);
+  const [digits, power] = weight.toExponential(1).replace(/^-/, "−").split("e-");
   return `${digits}·10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]).join("")}`;
 }
 
@@ -24,6 +24,16 @@ export function formatWeight(weight) {
 export function percent(share) {
   if (share > 0 && share < 0.0005) return "below 0.1 %";
   return `${(100 * share).toFixed(share < 0.0995 && share !== 0 ? 1 : 0)} %`;
+}
+
+/**
+ * A number in its cell, with as many digits as the largest needs to have two; nothing where these would be zeros.
+ * @param {number} number
+ * @param {number} peak
+ */
+export function numberInCell(number, peak) {
+  const digits = peak >= 100 ? 0 : peak >= 10 ? 1 : peak >= 0.1 ? 2 : peak >= 0.01 ? 3 : 4;
+  return Math.abs(number) >= 0.5 * 10 ** -digits ? format(number, digits).replace(/^(−?)0\./, "$1.") : "";
 }
 
 /**
@@ -73,3 +83,6 @@ export function clipped(text, length = 60) {
  */
 export const listed = (items) =>
   items.flatMap((item, n) => [n === 0 ? "" : n === items.length - 1 ? " and " : ", ", ...item]);
+
+/** @param {string} text */
+export const capitalized = (text) => text.replace(/^./, (letter) => letter.toUpperCase());

@@ -1,9 +1,9 @@
 // Colours on the page: of its elements, of its style sheet, and of cells as pixels.
 
-import { DECADES, HEADS, ramp, readable } from "./colour.js";
+import { DECADES, HEADS, ramp, readable, shade } from "./colour.js";
 import { el } from "./dom.js";
 
-/** @import { Scale } from "../types.js" */
+/** @import { Range } from "../types.js" */
 
 /**
  * Gives a node the colour of a head.
@@ -21,6 +21,20 @@ export function inHeadColour(node, h) {
 }
 
 /**
+ * Gives a node the colour of its head or, where all heads are taken together, that of no head.
+ * @template {HTMLElement | SVGElement} T
+ * @param {T} node
+ * @param {number} h
+ * @param {boolean} hasHeads
+ * @returns {T}
+ */
+export function inColourOf(node, h, hasHeads) {
+  if (hasHeads) return inHeadColour(node, h);
+  node.classList.add("probe--accent");
+  return node;
+}
+
+/**
  * The 2-D context of a canvas.
  * @param {HTMLCanvasElement} canvas
  */
@@ -31,38 +45,46 @@ export const contextOf = (canvas) => /** @type {CanvasRenderingContext2D} */ (ca
  * @param {ArrayLike<number>} cells
  * @param {number} rows
  * @param {number} columns
- * @param {number} peak the weight of the last colour
- * @param {Scale} scale
+ * @param {Range} range
  * @param {boolean} dark
  * @returns {HTMLCanvasElement}
  */
-export function painted(cells, rows, columns, peak, scale, dark) {
+export function painted(cells, rows, columns, range, dark) {
   const image = new ImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
-  const colours = packed(dark);
-  const largest = peak > 0 ? peak : 1;
-  if (scale === "linear") {
-    const factor = 255 / largest;
-    for (let n = 0; n < cells.length; n++) pixels[n] = colours[Math.min(255, (cells[n] * factor + 0.5) | 0)];
-  } else {
-    const factor = 255 / DECADES / Math.LN10;
-    const added = 255.5 - Math.log(largest) * factor;
-    for (let n = 0; n < cells.length; n++) {
-      const place = (Math.log(cells[n]) * factor + added) | 0; // −∞ and NaN become 0
-      pixels[n] = colours[Math.min(255, Math.max(0, place))];
-    }
-  }
+  const colours = packed(dark, range.signed);
+  const placeOf = placesOn(range);
+  for (let n = 0; n < cells.length; n++) pixels[n] = colours[placeOf(cells[n])];
   const canvas = el("canvas", { width: columns, height: rows });
   contextOf(canvas).putImageData(image, 0, 0);
   return canvas;
 }
 
 /**
+ * Where on the ramp of 256 colours a number is, as fast as a map of many tiles needs it.
+ * @param {Range} range
+ * @returns {(number: number) => number}
+ */
+function placesOn(range) {
+  const { peak, scale, signed } = range;
+  if (signed) return (number) => Math.round(255 * shade(number, range));
+  const largest = peak > 0 ? peak : 1;
+  if (scale === "linear") {
+    const factor = 255 / largest;
+    return (number) => Math.min(255, (number * factor + 0.5) | 0); // NaN becomes 0
+  }
+  const factor = 255 / DECADES / Math.LN10;
+  const added = 255.5 - Math.log(largest) * factor;
+  return (number) => Math.min(255, Math.max(0, (Math.log(number) * factor + added) | 0)); // −∞ and NaN become 0
+}
+
+/**
  * The ramp as 32-bit pixels, in the order of bytes of all machines that browsers run on.
  * @param {boolean} dark
+ * @param {boolean} signed
  */
-function packed(dark) {
-  return Uint32Array.from(ramp(dark), ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
+function packed(dark, signed) {
+  return Uint32Array.from(ramp(dark, signed), ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
 }
 
 /**

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from regard._internal import heap
+from regard.attribution import Target
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
@@ -24,14 +25,9 @@ from regard.viewer import replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
+from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
 from regard.viewer.payload import metadata
 from regard.viewer.protocol import (
-    CANCELLED,
-    LAYER_WEIGHTS_UNITS,
-    LINK_LIMIT,
-    SAMPLED_UNITS,
-    TEXT_LIMIT,
-    UNKNOWN_READING,
     CancelledReply,
     CancelReply,
     CancelRequest,
@@ -41,6 +37,7 @@ from regard.viewer.protocol import (
     LayerRequest,
     LayerWeightsReply,
     LayerWeightsRequest,
+    MapRequest,
     Memory,
     MetadataReply,
     MetadataRequest,
@@ -49,9 +46,10 @@ from regard.viewer.protocol import (
     PendingReply,
     ReadRequest,
     Request,
-    RequestError,
     StartReply,
     StartRequest,
+    TargetReply,
+    TargetRequest,
     ThumbnailsReply,
     ThumbnailsRequest,
     TileReply,
@@ -61,8 +59,11 @@ from regard.viewer.protocol import (
     WordWeightsReply,
     WordWeightsRequest,
 )
+from regard.viewer.protocol.errors import CANCELLED, UNKNOWN_READING, RequestError
+from regard.viewer.protocol.limits import LAYER_WEIGHTS_UNITS, LINK_LIMIT, SAMPLED_UNITS, TARGET_LIMIT, TEXT_LIMIT
 from regard.viewer.protocol.parse import parse, within
 from regard.viewer.tiles import OVERVIEW_LEVEL, Matrix, thumbnails
+from regard.weights.map import Map
 
 WAIT = 0.3  # seconds until a request whose work takes longer gets a PendingReply
 SHORT_READING = 512  # units: requests about no more are answered at once, in the thread that asks
@@ -172,6 +173,7 @@ class ViewerAPI:
         def read(progress: Progress) -> Reading:
             try:
                 reading = self._lens(model).read(text, pair, progress=progress)
+                offers(reading)  # which maps the model can serve is found out once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
@@ -199,13 +201,39 @@ class ViewerAPI:
             within("head", request.head, reading.heads)
         return reading
 
-    # Weights
+    # Weights, or the map that is asked for in their place
+
+    def _map(self, reading: Reading, request: MapRequest, wait: float) -> Map:
+        """The map that is asked for, made once: for a gradient the model computes forwards and backwards."""
+        if request.map == "weights":
+            return reading.attention[request.layer].weights
+
+        def make(progress: Progress) -> Map:
+            target = self._target(reading, request.reading, request.target) if needs_target(request.map) else None
+            return map_of(reading, request.layer, request.map, target)
+
+        key = ("map", request.reading, request.layer, request.map, request.target)
+        return self._cached(key, make, wait, None if len(reading.units) <= SHORT_READING else "long")
+
+    def _target(self, reading: Reading, key: str, text: str | None) -> Target:
+        """A target, with which its gradient is kept for the layers that are asked for next."""
+        if text is not None and len(text) > TARGET_LIMIT:
+            raise RequestError(f"target: it has {len(text):,} characters, and the limit is {TARGET_LIMIT:,}.", 413)
+        named = ("target", key, text)
+        target: Target | None = self.cache.get(named)
+        if target is None:
+            target = target_of(reading, text)
+            self.cache.put(named, target, size_of(attention.output for attention in reading.attention))
+        return target
+
+    def _handle_target(self, request: TargetRequest, wait: float) -> TargetReply:
+        reading = self._reading(request.reading, wait)
+        return TargetReply(name=self._target(reading, request.reading, request.target).name)
 
     def _handle_word_weights(self, request: WordWeightsRequest, wait: float) -> WordWeightsReply:
         reading = self._at_layer(request, wait)
         unit = reading.units[within("word", request.word, len(reading.units))]
-        weights = unit.attends_to if request.side == "from" else unit.attended_by
-        return WordWeightsReply(weights=weights(request.layer))
+        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side))
 
     def _handle_layer_weights(self, request: LayerWeightsRequest, wait: float) -> LayerWeightsReply:
         reading = self._at_layer(request, wait)
@@ -214,14 +242,15 @@ class ViewerAPI:
                 f"layer_weights: the text has {len(reading.units):,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
                 "request word_weights."
             )
-        return LayerWeightsReply(weights=reading.weights(request.layer))
+        return LayerWeightsReply(weights=between_units(reading, self._map(reading, request, wait)))
 
     def _handle_thumbnails(self, request: ThumbnailsRequest, wait: float) -> ThumbnailsReply:
         reading = self._at_layer(request, wait)
+        numbers = self._map(reading, request, wait)
 
         def draw(progress: Progress) -> ThumbnailsReply:
             return ThumbnailsReply(
-                thumbnails=thumbnails(reading, request.layer, request.hide, progress),
+                thumbnails=thumbnails(reading, request.layer, request.hide, progress, numbers),
                 shares=pattern_shares(reading, request.layer),
                 patterns=PATTERNS,
                 threshold=NAMED_FROM,
@@ -229,21 +258,26 @@ class ViewerAPI:
 
         units = len(reading.units)
         lane: Lane | None = None if units <= SHORT_READING else "short" if units <= SAMPLED_UNITS else "long"
-        return self._cached(("thumbnails", request.reading, request.layer, request.hide), draw, wait, lane)
+        key = ("thumbnails", request.reading, request.layer, request.hide, request.map, request.target)
+        return self._cached(key, draw, wait, lane)
 
     def _handle_tile(self, request: TileRequest, wait: float) -> TileReply:
         reading = self._at_layer(request, wait)
-        matrix = Matrix(reading, request.layer, request.head, request.reduce, request.hide)
+        numbers = self._map(reading, request, wait)
+        head = request.head if len(numbers.shape) == 3 else 0
+        matrix = Matrix(reading, request.layer, head, request.reduce, request.hide, numbers)
         overview = None
         if matrix.needs_overview and OVERVIEW_LEVEL <= request.level <= matrix.top:
-            key = ("overview", request.reading, request.layer, request.head, request.reduce, request.hide)
+            chosen = (request.layer, head, request.reduce, request.hide, request.map, request.target)
+            key = ("overview", request.reading, *chosen)
             overview = self._cached(key, matrix.overview, wait, "long")
         return TileReply(cells=matrix.tile(request.level, request.row, request.column, overview))
 
     def _handle_walk(self, request: WalkRequest, wait: float) -> WalkReply:
         reading = self._at_layer(request, wait)
         within("token", request.token, len(reading.tokens))
-        return replies.walk(reading, request)
+        numbers = None if request.map == "weights" else self._map(reading, request, wait)
+        return replies.walk(reading, request, numbers)
 
     def _cached(
         self, key: Hashable, compute: Callable[[Progress], Result], wait: float, lane: Lane | None = None
@@ -279,6 +313,7 @@ class ViewerAPI:
             within("word", request.word, len(reading.units))
         if request.link is not None and len(request.link) > LINK_LIMIT:
             raise RequestError(f"link: expected a string of at most {LINK_LIMIT:,} characters.")
+        chosen = None if request.target is None else self._target(reading, request.reading, request.target)
         compared: dict[str, Any] | None = None
         if request.comparison is not None:
             compared = replies.arrays_as_text(self._handle_compare(request.comparison, wait))
@@ -291,6 +326,7 @@ class ViewerAPI:
                     layer=request.layer,
                     head=request.head,
                     link=request.link,
+                    target=chosen,
                     compared=compared,
                     progress=progress,
                 )
@@ -303,6 +339,7 @@ class ViewerAPI:
             request.layer,
             request.head,
             request.word,
+            request.target,
             request.link,
             repr(request.comparison),
         )
@@ -327,6 +364,7 @@ _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
     ThumbnailsRequest: ViewerAPI._handle_thumbnails,
     TileRequest: ViewerAPI._handle_tile,
     WalkRequest: ViewerAPI._handle_walk,
+    TargetRequest: ViewerAPI._handle_target,
     CompareRequest: ViewerAPI._handle_compare,
     PageRequest: ViewerAPI._handle_page,
     CancelRequest: ViewerAPI._handle_cancel,
@@ -343,7 +381,9 @@ def _lane_of_texts(*texts: str) -> Lane:
     return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
 
 
-def _tensors(result: object) -> Iterable[Tensor]:
-    """The tensors in a reply, or in a list."""
+def _tensors(result: object) -> Iterable[Tensor | None]:
+    """The tensors in a reply, in a list, or in a map."""
+    if isinstance(result, Map):
+        return tensors_of(result)
     values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list) else ()
     return (value for value in values if isinstance(value, Tensor))

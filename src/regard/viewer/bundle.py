@@ -17,9 +17,11 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from regard.viewer.payload import deflated, payload
-from regard.viewer.protocol import VIEWS
+from regard.viewer.protocol import MAPS
+from regard.viewer.protocol.limits import VIEWS
 
 if TYPE_CHECKING:
+    from regard.attribution import Target
     from regard.lens import Reading
 
 Progress = Callable[[float], None]
@@ -33,6 +35,8 @@ def render_page(
     head: int | None = None,
     view: str | None = None,
     link: str | None = None,
+    map: str = "weights",
+    target: Target | None = None,
     compared: dict[str, Any] | None = None,
     progress: Progress = lambda share: None,
 ) -> str:
@@ -47,9 +51,11 @@ def render_page(
         word: Index in `reading.units` of the word that is selected when the page opens.
         layer: Layer that is shown first, counting from 0; negative numbers count from the end.
         head: Head that is shown first; negative numbers count from the end.
-        view: The view that is shown first, one of `protocol.VIEWS`; by default the first of them.
+        view: The view that is shown first, one of `protocol.limits.VIEWS`; by default the first of them.
         link: The fragment of a viewer's address, without its "#": the page opens with exactly this selection, and the
             other arguments apply only where it leaves something open.
+        map: The map that is shown first, one of `protocol.MAPS`.
+        target: What the maps that are about a target explain; by default `regard.attribution.default_target`.
         compared: An answer of the API's `compare`, for the view that compares.
         progress: Called with the share of the work that is done, from 0 to 1.
 
@@ -58,16 +64,16 @@ def render_page(
 
     Raises:
         IndexError: The reading has no such word, layer or head.
-        ValueError: There is no such view.
+        ValueError: There is no such view or map.
         RuntimeError: The page has not been built.
     """
-    opening = _opening(reading, word, layer, head, view, link)
+    opening = _opening(reading, word, layer, head, view, link, map)
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)} {_source(library)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    data = _script_json({"open": opening, **payload(reading, opening, compared, progress)})
+    data = _script_json({"open": opening, **payload(reading, opening, compared, progress, target)})
     return Template(asset("page.html")).substitute(
         head=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
         title=html.escape(_shortened(reading.text, 80)),
@@ -81,12 +87,20 @@ def render_page(
 
 
 def _opening(
-    reading: Reading, word: int | None, layer: int | None, head: int | None, view: str | None, link: str | None
+    reading: Reading,
+    word: int | None,
+    layer: int | None,
+    head: int | None,
+    view: str | None,
+    link: str | None,
+    map: str,
 ) -> dict[str, Any]:
     """What a page selects when it opens, checked."""
     reading.check(layer, head)
     if view is not None and view not in VIEWS:
         raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
+    if map not in MAPS:
+        raise ValueError(f"page: map: expected one of {', '.join(MAPS)}. Got {map!r}.")
     if word is not None and not -len(reading.units) <= word < len(reading.units):
         raise IndexError(f"There is no word {word}: the text has units 0 to {len(reading.units) - 1}.")
     opening: dict[str, Any] = {
@@ -95,7 +109,8 @@ def _opening(
         "head": None if head is None else head % reading.heads,
         "heads": None if head is None else [head % reading.heads],
     }
-    return opening | {name: value for name, value in (("view", view), ("link", link)) if value is not None}
+    given = {"view": view, "link": link, "map": None if map == "weights" else map}
+    return opening | {name: value for name, value in given.items() if value is not None}
 
 
 def served_page() -> tuple[str, dict[str, tuple[bytes, str]]]:

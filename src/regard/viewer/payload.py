@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -19,26 +20,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.attribution import Target
 from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
-from regard.viewer.protocol import LOGARITHM_STEPS, MAPPED_UNITS, Metadata, Projections
+from regard.viewer.maps import REFUSALS, between_units, map_of, needs_target, offers, target_of
+from regard.viewer.protocol import MapName, MapOffer, Metadata, Projections
+from regard.viewer.protocol.limits import LOGARITHM_STEPS, MAPPED_UNITS
 from regard.viewer.tiles import Matrix
 
 if TYPE_CHECKING:
     from regard.lens import Reading
     from regard.lens.walk import Made
 
+Encode = Callable[[Tensor], dict[str, Any]]
 BITS = 14  # of a packed number
 EXACT_LIMIT = 1_000_000  # characters: a reading that takes no more travels as float32, with its outputs
 VALUES_LIMIT = 5_300_000  # characters: a packed reading that takes no more includes its values
 KEYS_LIMIT = 9_000_000  # characters that queries and keys may take; beyond, as many heads as fit, and pictures of all
 PICTURES_LIMIT = 3_000_000  # characters that the pictures may take
+MAPS_LIMIT = 300_000  # characters that maps besides the weights may take in any case; more where VALUES_LIMIT has room
+LEFT_OUT = "In a text this long, the file leaves its numbers out; a server, regard serve, shows it."
 
 
-def metadata(reading: Reading) -> Metadata:
-    """What a viewer must know of a reading before it asks for numbers."""
+def metadata(reading: Reading, target: Target | None = None) -> Metadata:
+    """What a viewer must know of a reading before it asks for numbers, and the target of its maps, if not the usual."""
     units = reading.units
     words = [unit.index for unit in units if not unit.special]
+    maps = offers(reading)
+    target = _target_of_maps(reading, maps) if target is None else target
     second = None if reading.second is None else next((n for n in words if units[n].start >= reading.second), None)
     return {
         "model": reading.model,
@@ -57,7 +66,19 @@ def metadata(reading: Reading) -> Metadata:
         "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
         "note": reading.note,
         "attention_layers": reading.attention_layers,
+        "maps": maps,
+        "target": None if target is None else target.name,
     }
+
+
+def _target_of_maps(reading: Reading, maps: list[MapOffer]) -> Target | None:
+    """The usual target of the maps that are about one; None where no map, or no target of this text, is served."""
+    if not any(offer["target"] and offer["missing"] is None for offer in maps):
+        return None
+    try:
+        return target_of(reading)
+    except REFUSALS:
+        return None  # the map itself says why, where it is chosen
 
 
 def projections(made: Made | None) -> Projections | None:
@@ -72,6 +93,7 @@ def payload(
     opening: dict[str, Any],
     compared: dict[str, Any] | None,
     progress: Callable[[float], None],
+    target: Target | None = None,
 ) -> dict[str, Any]:
     """The metadata, and for each layer the numbers that its weights are a function of.
 
@@ -93,6 +115,12 @@ def payload(
         names |= {"value", "hidden", "lengths"}
     pictures = None if fits else _pictures(reading, progress)
     heads = {} if pictures is None else _heads_that_fit(reading, tensors, opening, len(pictures["cells"]["logarithms"]))
+    target = _target_of_maps(reading, offers(reading)) if target is None else target
+    described = metadata(reading, target)
+    stored = sum(tensor.numel() for layer in tensors.values() for name, tensor in layer.items() if name in names)
+    room, with_values = max(MAPS_LIMIT, VALUES_LIMIT - stored * BITS / 6) if fits else 0, "value" in names
+    make = partial(_map, reading, target=target, encode=_exact if exact else _packed, with_values=with_values)
+    maps = _maps(reading, described["maps"], room, with_values, make)
     layers: list[dict[str, Any] | None] = [None] * reading.layers
     for layer in attended:
         arrays = _select_heads(tensors[layer], heads[layer], reading.heads) if layer in heads else tensors[layer]
@@ -101,6 +129,7 @@ def payload(
         layers[layer] = {
             **_rule(reading, layer),
             **{name: encode(tensor) for name, tensor in arrays.items() if name in names},
+            "maps": maps[layer],
             "heads": heads.get(layer),
             "shares": [[None if isnan(share) else round(share, 4) for share in row] for row in shares],
         }
@@ -108,7 +137,7 @@ def payload(
     if pictures is not None:
         rounded = f"pictures of {pictures['side']} × {pictures['side']} cells"
     return {
-        "metadata": {**metadata(reading), "reading": "offline", "exactness": "" if exact else rounded},
+        "metadata": {**described, "reading": "offline", "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
         "patterns": PATTERNS,
         "threshold": NAMED_FROM,
@@ -123,7 +152,7 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     attention = reading.attention[layer]
     scores = attention.weights.scores
     arrays = {"hidden": reading.hidden[layer][None]}  # (1, N, dim)
-    if scores.bias is not None or scores.mask.given is not None:
+    if not _has_rule(reading, layer):
         # N × N numbers that no rule gives: the page gets the weights that result, word by word.
         return {"weights": reading.weights(layer), **arrays}  # (H, U, U)
     if knows_output_weight(reading, layer):  # those of the values alone the page computes
@@ -148,6 +177,82 @@ def _rule(reading: Reading, layer: int) -> dict[str, Any]:
         "spans": [bound[0].tolist() for bound in scores.mask.spans] if scores.mask.bounded else None,
         "made": projections(reading.explain(reading.units[0], layer, 0).made),
     }
+
+
+def _maps(
+    reading: Reading,
+    offered: list[MapOffer],
+    room: float,
+    with_values: bool,
+    make: Callable[[int, MapName], dict[str, Any]],
+) -> dict[int, dict[str, Any]]:
+    """By layer, the maps that there is room for, by their names; of the others, `offered` then says that they are not.
+
+    The room is in characters. A map is the weights, which the page computes, times factors, which are given here.
+    """
+    carried: dict[int, dict[str, Any]] = {layer: {} for layer in reading.attention_layers}
+    for offer in offered:
+        name = offer["name"]
+        if name == "weights" or offer["missing"] is not None:
+            continue
+        needed = sum(_characters_of_map(reading, layer, name, with_values) for layer in carried)
+        try:
+            if needed > room:
+                raise ValueError(LEFT_OUT)
+            for layer, maps in carried.items():
+                maps[name] = make(layer, name)
+            room -= needed
+        except REFUSALS as error:
+            offer["missing"] = str(error)
+            for maps in carried.values():
+                maps.pop(name, None)
+    return carried
+
+
+def _characters_of_map(reading: Reading, layer: int, name: MapName, with_values: bool) -> float:
+    """How many characters a map of a layer takes, in a page that has the values or has not."""
+    attention = reading.attention[layer]
+    heads, tokens, units = reading.heads_of(layer), len(reading.tokens), len(reading.units)
+    if not _has_rule(reading, layer):
+        return (1 if name == "norms" else heads) * units**2 * BITS / 6
+    if name == "norms":
+        return tokens * heads * (heads + 1) / 2 * 32 / 6
+    if name == "gradient":
+        return (attention.output.numel() + (0 if with_values else attention.value.numel())) * BITS / 6
+    return heads * tokens * BITS / 6
+
+
+def _map(
+    reading: Reading, layer: int, name: MapName, target: Target | None, encode: Encode, with_values: bool
+) -> dict[str, Any]:
+    """The factors of a map, and the products G of the vectors that are combined over the heads; or else its numbers."""
+    numbers = map_of(reading, layer, name, target if needs_target(name) else None)
+    if not _has_rule(reading, layer):
+        return {"dense": encode(between_units(reading, numbers))}  # (H, U, U)
+    values, matrix = reading.attention[layer].value, numbers._matrix
+
+    def encoded(tensor: Tensor | None) -> dict[str, Any] | str | None:
+        if tensor is None:
+            return None
+        if with_values and tensor[0].shape == values.shape and torch.equal(tensor[0], values):
+            return "value"  # which is there already
+        return encode(tensor[0])  # (heads, groups or 1; N; F)
+
+    factors = [
+        {"query": encoded(factor.query), "key": encoded(factor.key), "activation": factor.activation}
+        for factor in matrix.factors
+    ]
+    gram = None
+    if matrix.gram is not None:  # symmetric: the upper triangle, row by row
+        upper = torch.triu_indices(*matrix.gram.shape[-2:])
+        gram = _exact(matrix.gram[:, :, upper[0], upper[1]])  # (1, N, H (H + 1) / 2)
+    return {"factors": factors, "gram": gram}
+
+
+def _has_rule(reading: Reading, layer: int) -> bool:
+    """Whether the page can compute the weights of a layer: no N × N numbers are given that no rule makes."""
+    scores = reading.attention[layer].weights.scores
+    return scores.bias is None and scores.mask.given is None
 
 
 def _pictures(reading: Reading, progress: Callable[[float], None]) -> dict[str, Any]:

@@ -20,21 +20,17 @@ from regard.lens.units import Word
 from regard.mask import Block
 from regard.viewer.jobs import Progress
 from regard.viewer.payload import projections
-from regard.viewer.protocol import (
-    COMPARED_PLACES,
-    WALK_LARGEST,
-    WALK_ROWS,
-    WALK_TOKENS,
-    CompareReply,
-    LeftOut,
-    RequestError,
-    WalkReply,
-    WalkRequest,
-)
+from regard.viewer.protocol import CompareReply, LeftOut, WalkReply, WalkRequest
+from regard.viewer.protocol.errors import RequestError
+from regard.viewer.protocol.limits import COMPARED_PLACES, WALK_LARGEST, WALK_ROWS, WALK_TOKENS
+from regard.weights.map import Map
 
 
-def walk(reading: Reading, request: WalkRequest) -> WalkReply:
-    """The numbers by which a head makes the context vector of a token, for the tokens that are listed."""
+def walk(reading: Reading, request: WalkRequest, numbers: Map | None = None) -> WalkReply:
+    """The numbers by which a head makes the context vector of a token, for the tokens that are listed.
+
+    With a map besides the weights, its `numbers` for the token, which then say which tokens are listed.
+    """
     layer, head, token = request.layer, request.head, request.token
     unit = reading.units[int(reading.unit_of_token[token])]
     walk, row = reading.explain(unit, layer, head), unit.tokens.index(token)
@@ -42,7 +38,8 @@ def walk(reading: Reading, request: WalkRequest) -> WalkReply:
     scores, weights = attention.weights.scores, walk.weights[row]
     assert walk.carried is not None
     carried, lengths = walk.carried[row], value_norms(reading, layer)[head].cpu()
-    rows = _listed(weights, request.all)
+    mapped = None if numbers is None else _row(numbers, head, token).double().cpu()
+    rows = _listed(weights if mapped is None else mapped.abs(), request.all)
     row_of_scores = Block(slice(0, 1), slice(head, head + 1), slice(token, token + 1), slice(0, len(weights)))
     seen = ~scores.tile(row_of_scores)[0, 0, 0].isneginf().cpu()
     unseen = torch.tensor(torch.nan, dtype=torch.float64)
@@ -75,7 +72,14 @@ def walk(reading: Reading, request: WalkRequest) -> WalkReply:
         reply["normed"] = walk.made.normed[row]
     if walk.made is not None and walk.made.rotated:
         reply["unrotated"] = walk.made.query[row]
+    if mapped is not None:
+        reply["mapped"], reply["mapped_total"] = mapped[rows], _finite(mapped.abs().sum())
     return reply
+
+
+def _row(numbers: Map, head: int, token: int) -> Tensor:
+    """The numbers of a map for a token as the query, in a head or in all of them together."""
+    return numbers[head, token] if len(numbers.shape) == 3 else numbers[token]
 
 
 def _listed(weights: Tensor, everything: bool) -> Tensor:

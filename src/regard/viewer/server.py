@@ -28,8 +28,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from regard.viewer.access import AccessControl, check_token, error_response
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import served_page
-from regard.viewer.protocol import TEXT_LIMIT, RequestError
 from regard.viewer.protocol.encode import MEDIA_TYPE, encode
+from regard.viewer.protocol.errors import RequestError
+from regard.viewer.protocol.limits import TEXT_LIMIT
 
 BODY_LIMIT = 8 * TEXT_LIMIT  # bytes of a request: a text at the limit, escaped
 TIMEOUT = 10.0  # seconds within which a request must arrive

@@ -1,10 +1,11 @@
-"""The tiles of the viewer's map: the weights between units, pooled into cells, at any zoom level.
+"""The tiles of the viewer's map: the numbers between units, pooled into cells, at any zoom level.
 
-A cell of level n stands for 2ⁿ × 2ⁿ weights, as in the zoom levels of a street map; level 0 has the weights themselves,
-and at the top level one tile holds the whole matrix. A tile of a low level is computed from query, key and lse when it
-is requested. High levels need most of the matrix: they are slices of an `overview`, which is computed once.
+The numbers are weights, or those of another map that is made of them (maps.py). A cell of level n stands for 2ⁿ × 2ⁿ
+of them, as in the zoom levels of a street map; level 0 has the numbers themselves, and at the top level one tile holds
+the whole matrix. A tile of a low level is computed from query, key and lse when it is requested. High levels need most
+of the matrix: they are slices of an `overview`, which is computed once.
 
-api.py and payload.py call this file; it imports the readings, and the sizes in protocol/.
+api.py and payload.py call this file; it imports the readings, maps.py, and the sizes in protocol/.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import torch
 from torch import Tensor
 
 from regard.lens.reading import Reading
-from regard.viewer.protocol import SAMPLED_UNITS, THUMBNAIL_SIZE, TILE_SIZE, Reduce
+from regard.viewer.maps import by_head
+from regard.viewer.protocol import Reduce
+from regard.viewer.protocol.limits import SAMPLED_UNITS, THUMBNAIL_SIZE, TILE_SIZE
+from regard.weights.map import Map
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -35,8 +39,9 @@ class Matrix:
 
     Args:
         reading, layer, head: whose weights.
-        reduce: what a cell shows of its weights: their mean, or the largest.
+        reduce: what a cell shows of its weights: their mean, or the largest, by magnitude where they have signs.
         hide: leave out the special tokens.
+        numbers: in the place of the weights, another map of the layer; of all heads together, the head does not matter.
     """
 
     reading: Reading
@@ -44,6 +49,7 @@ class Matrix:
     head: int
     reduce: Reduce = "mean"
     hide: bool = False
+    numbers: Map | None = None
 
     @property
     def size(self) -> int:
@@ -140,7 +146,9 @@ class Matrix:
         left, right = (
             slice(first[units.start], first[units.stop - 1] + sizes[units.stop - 1]) for units in (rows, columns)
         )
-        tile = self.reading.attention[self.layer].weights[self.head, left, right].float().cpu()
+        numbers = self.reading.attention[self.layer].weights if self.numbers is None else self.numbers
+        chosen = (self.head, left, right) if len(numbers.shape) == 3 else (left, right)
+        tile = numbers[chosen].float().cpu()
         if len(tile) != len(rows):
             tile = _gathered(tile, 0, place[left] - rows.start, len(rows))
             tile /= torch.tensor(sizes[rows.start : rows.stop])[:, None]
@@ -162,22 +170,28 @@ class Matrix:
 
 
 def thumbnails(
-    reading: Reading, layer: int, hide: bool, progress: Callable[[float], None] = lambda share: None
+    reading: Reading,
+    layer: int,
+    hide: bool,
+    progress: Callable[[float], None] = lambda share: None,
+    numbers: Map | None = None,
 ) -> Float[Tensor, "H n n"]:
-    """A thumbnail of each head of a layer, each cell the largest of its weights.
+    """A thumbnail of each head of a layer, each cell the largest of its weights, or of the `numbers` of another map.
 
-    Where the weights of all heads fit in memory, they are computed together, as the dense weights are.
+    Where those of all heads fit in memory, they are computed together, as the dense weights are.
     """
     place, first, _ = layout(reading, hide)
     size = len(first)
-    if size <= SAMPLED_UNITS and reading.heads * size**2 <= DENSE_LIMIT:
+    numbers = reading.attention[layer].weights if numbers is None else numbers
+    heads = numbers.shape[0] if len(numbers.shape) == 3 else 1
+    if size <= SAMPLED_UNITS and heads * size**2 <= DENSE_LIMIT:
         groups = place.clamp(min=-1)  # hidden units are in no group
-        weights = reading.attention[layer].weights.grouped(queries=groups, keys=groups)
-        return torch.stack([_pooled(head, 1 << _thumbnail_level(size), "max") for head in weights.float().cpu()])
+        together = by_head(numbers.grouped(queries=groups, keys=groups), 2).float().cpu()
+        return torch.stack([_pooled(head, 1 << _thumbnail_level(size), "max") for head in together])
     pictures = []
-    for head in range(reading.heads):
-        progress(head / reading.heads)
-        pictures.append(Matrix(reading, layer, head, "max", hide).thumbnail())
+    for head in range(heads):
+        progress(head / heads)
+        pictures.append(Matrix(reading, layer, head, "max", hide, numbers).thumbnail())
     return torch.stack(pictures)
 
 
@@ -225,11 +239,17 @@ def _gathered(tile: Tensor, dim: int, group: Int[Tensor, "n"], count: int) -> Te
 
 
 def _pooled(tile: Float[Tensor, "r c"], width: int, reduce: Reduce) -> Float[Tensor, "rows columns"]:
-    """The sum, or the largest, of each square of width × width, smaller at the edges."""
+    """The sum, or the largest by magnitude, of each square of width × width, smaller at the edges."""
     if width == 1:
         return tile
     rows, columns = (-(-size // width) for size in tile.shape)
     if tile.shape != (rows * width, columns * width):
         tile = torch.nn.functional.pad(tile, (0, columns * width - tile.shape[1], 0, rows * width - tile.shape[0]))
-    pool = torch.Tensor.amax if reduce == "max" else torch.Tensor.sum
-    return pool(pool(tile.view(rows, width, -1), 1).view(rows, columns, width), 2)
+
+    def pool(of_cell: Callable[..., Tensor]) -> Tensor:
+        return of_cell(of_cell(tile.view(rows, width, -1), 1).view(rows, columns, width), 2)
+
+    if reduce == "mean":
+        return pool(torch.Tensor.sum)
+    largest, least = pool(torch.Tensor.amax), pool(torch.Tensor.amin)
+    return torch.where(largest >= -least, largest, least)

@@ -21,8 +21,8 @@ from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import asset
-from regard.viewer.protocol import RequestError
 from regard.viewer.protocol.encode import encode
+from regard.viewer.protocol.errors import RequestError
 
 
 class Viewer(anywidget.AnyWidget):

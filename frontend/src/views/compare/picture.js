@@ -121,4 +121,5 @@ const similarityKey = (app, { least }) =>
     app,
     "Similarity",
     [0, 0.5, 1].map((place) => [place, format(least + (1 - least) * place, 2)]),
+    false,
   );

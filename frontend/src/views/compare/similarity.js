@@ -14,7 +14,7 @@ export function similaritySquare(comparison, l, dark) {
   const svg = el("svg", { viewBox: `0 0 ${n} ${n}`, width: size, height: size, "aria-hidden": "true" });
   for (let i = 0; i < n; i++)
     for (let j = 0; j < n; j++) {
-      const fill = rampColour(comparison.placeOnScale(comparison.similarity(l, i, j)), dark);
+      const fill = rampColour(comparison.placeOnScale(comparison.similarity(l, i, j)), dark, false);
       svg.append(el("rect", { x: j, y: i, width: 1.02, height: 1.02, fill, "data-pair": `${i} ${j}` }));
     }
   return svg;

@@ -41,11 +41,12 @@ export function describeHead(patterns) {
  * What a cell of the pictures is, where it is more than a weight.
  * @param {Pick<Reading, "pictured">} reading
  * @param {number} words that are visible
+ * @param {string} [many] what the numbers of the map are
  */
-export function wordsOfCell({ pictured }, words) {
+export function wordsOfCell({ pictured }, words, many = "weights") {
   const side = 2 ** (pictured || Math.max(0, Math.ceil(Math.log2(words / THUMBNAIL_SIZE))));
   if (side === 1) return "";
   if (pictured) return `each cell is the mean of ${side} × ${side} weights`;
   const sampled = words > SAMPLED_UNITS ? ", and a row that of its first word" : "";
-  return `each cell is the largest of ${side} × ${side} weights${sampled}`;
+  return `each cell is the largest of ${side} × ${side} ${many}${sampled}`;
 }

@@ -2,11 +2,13 @@
 
 import { peakOf } from "../../ui/colour.js";
 import { closest, el, fillSlots, moveFocus } from "../../ui/dom.js";
+import { capitalized } from "../../ui/format.js";
+import { areWeights, chosenMap, headCount, headName, headOf, mapRequest, wordsOf } from "../../ui/maps.js";
 import { painted } from "../../ui/paint.js";
 import { describeHead, layerTitles, patternsOf, wordsOfCell } from "./patterns.js";
 import { headsPicture } from "./picture.js";
 
-/** @import { App, Row, ThumbnailsReply, View } from "../../types.js" */
+/** @import { App, Range, Row, ThumbnailsReply, View } from "../../types.js" */
 
 /** @implements {View} */
 export class HeadsView {
@@ -26,8 +28,10 @@ export class HeadsView {
   /** @type {View["draw"]} */
   async draw(signal, isCurrent) {
     const { state, reading } = this.app;
-    if (this.builtFor !== reading.id) this.build();
-    const wanted = `${reading.id} ${state.hide}`;
+    const { hide } = state;
+    const map = mapRequest(reading, state);
+    if (this.builtFor !== `${reading.id} ${headCount(reading, state)}`) this.build();
+    const wanted = `${reading.id} ${hide} ${map.map} ${map.target}`;
     if (this.drawnFor !== wanted) {
       this.layers = [];
       this.drawnFor = wanted;
@@ -36,7 +40,7 @@ export class HeadsView {
     this.writeSummary();
     this.writeHint();
     for (const l of reading.attended) {
-      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, hide: state.hide }, signal);
+      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, ...map, hide }, signal);
       if (!isCurrent()) return;
       this.paint(l);
       this.writeSummary();
@@ -44,11 +48,17 @@ export class HeadsView {
   }
 
   build() {
-    const { attended, H, id } = this.app.reading;
-    this.builtFor = id;
+    const { reading, state } = this.app;
+    const { attended, id } = reading;
+    const H = headCount(reading, state);
+    const hasHeads = chosenMap(reading, state).heads;
+    this.builtFor = `${id} ${H}`;
     this.grid.style.setProperty("--heads", String(H));
     const heads = Array.from({ length: H }, (_, h) => h);
-    const names = heads.map((h) => el("span", { role: "columnheader", "aria-label": `Head ${h}` }, String(h)));
+    const names = heads.map((h) => {
+      const name = capitalized(headName(reading, state, h));
+      return el("span", { role: "columnheader", "aria-label": name }, hasHeads ? String(h) : "all heads");
+    });
     const header = el("div", { role: "row" }, el("span", { class: "corner", role: "columnheader" }, "Layer"), ...names);
     const rows = attended.map((l) => {
       const cells = heads.map((h) => {
@@ -71,9 +81,10 @@ export class HeadsView {
   }
 
   markChosen() {
-    const { layer, head } = this.app.state;
+    const { reading, state } = this.app;
+    const place = [state.layer, headOf(reading, state)].join();
     for (const button of this.buttons()) {
-      const isChosen = button.dataset.layer === String(layer) && button.dataset.head === String(head);
+      const isChosen = [button.dataset.layer, button.dataset.head].join() === place;
       button.setAttribute("aria-selected", String(isChosen));
       button.tabIndex = isChosen ? 0 : -1;
       this.writeName(button);
@@ -89,7 +100,8 @@ export class HeadsView {
     const name = this.nameOf(l, h);
     const label = /** @type {HTMLElement} */ (button.querySelector("small"));
     label.textContent = name;
-    button.setAttribute("aria-label", `Layer ${l}, head ${h}${name && `: ${name}`}`);
+    const { reading, state } = this.app;
+    button.setAttribute("aria-label", `Layer ${l}, ${headName(reading, state, h)}${name && `: ${name}`}`);
   }
 
   /**
@@ -98,7 +110,8 @@ export class HeadsView {
    * @param {number} h
    */
   nameOf(l, h) {
-    if (!this.layers[l]) return "";
+    const { reading, state } = this.app;
+    if (!this.layers[l] || !chosenMap(reading, state).heads) return "";
     const [strongest] = patternsOf(this.layers[l], h);
     return strongest && strongest.share >= this.layers[l].threshold ? strongest.name : "";
   }
@@ -109,24 +122,31 @@ export class HeadsView {
   }
 
   writeHint() {
-    const cell = wordsOfCell(this.app.reading, this.app.visibleUnits().length);
+    const { reading, state } = this.app;
+    const { heads, signed } = chosenMap(reading, state);
+    const cell = wordsOfCell(reading, this.app.visibleUnits().length, wordsOf(state).many);
     const apart = ", the first word set apart: it sees only itself, and many heads park their weight on it";
     fillSlots(this.app.by("heads-hint"), {
+      what: heads ? "head" : "layer",
+      unit: areWeights(state) ? "" : `; a number is ${wordsOf(state).is}`,
       cell: cell && `; in a text of this length ${cell}`,
+      signs: signed ? ", blue below 0 and orange above" : "",
       apart: this.isFirstExcluded() ? apart : "",
     });
   }
 
   /**
-   * The cells of a head's picture, n × n, and the weight of their last colour.
+   * The cells of a head's picture, n × n, and what their colours stand for.
    * @param {number} l
    * @param {number} h
+   * @returns {{cells: Float32Array | Float64Array, n: number, range: Range}}
    */
   cellsOf(l, h) {
     const { data, shape } = this.layers[l].thumbnails;
     const n = shape[1];
     const cells = data.subarray(h * n * n, (h + 1) * n * n);
-    return { cells, n, peak: peakOf(cells, n, this.isFirstExcluded()) };
+    const { signed } = chosenMap(this.app.reading, this.app.state);
+    return { cells, n, range: { peak: peakOf(cells, n, this.isFirstExcluded()), scale: "linear", signed } };
   }
 
   /**
@@ -134,21 +154,23 @@ export class HeadsView {
    * @param {number} l
    */
   paint(l) {
-    for (let h = 0; h < this.app.reading.H; h++) {
-      const { cells, n, peak } = this.cellsOf(l, h);
+    const { reading, state } = this.app;
+    for (let h = 0; h < headCount(reading, state); h++) {
+      const { cells, n, range } = this.cellsOf(l, h);
       const button = this.buttonOf(l, h);
       const canvas = /** @type {HTMLCanvasElement} */ (button.querySelector("canvas"));
-      canvas.replaceWith(painted(cells, n, n, peak, "linear", this.app.isDark()));
+      canvas.replaceWith(painted(cells, n, n, range, this.app.isDark()));
       this.writeName(button);
     }
   }
 
   /** Where the head under the pointer looks, or the chosen one. */
   writeSummary() {
-    const { layer, head } = this.app.state;
-    const [l, h] = this.pointed ?? [layer, head];
-    const where = this.layers[l] ? `: ${describeHead(patternsOf(this.layers[l], h))}.` : "";
-    this.app.by("heads-says").textContent = `Layer ${l}, head ${h}${where}`;
+    const { reading, state } = this.app;
+    const [l, h] = this.pointed ?? [state.layer, headOf(reading, state)];
+    const isKnown = this.layers[l] && chosenMap(reading, state).heads;
+    const where = isKnown ? `: ${describeHead(patternsOf(this.layers[l], h))}` : "";
+    this.app.by("heads-says").textContent = `Layer ${l}, ${headName(reading, state, h)}${where}.`;
   }
 
   listen() {
@@ -160,7 +182,9 @@ export class HeadsView {
     };
     grid.addEventListener("click", (event) => {
       const place = headOf(event);
-      if (place) app.select({ view: "map", layer: place[0], head: place[1] });
+      if (!place) return;
+      const head = chosenMap(app.reading, app.state).heads ? place[1] : app.state.head;
+      app.select({ view: "map", layer: place[0], head });
     });
     for (const type of ["pointerover", "focusin"])
       grid.addEventListener(type, (event) => {
@@ -173,7 +197,7 @@ export class HeadsView {
         if (app.reading) this.writeSummary();
       });
     grid.addEventListener("keydown", (event) => {
-      const { H } = app.reading;
+      const H = headCount(app.reading, app.state);
       moveFocus(event, this.buttons(), { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -H, ArrowDown: H });
     });
   }

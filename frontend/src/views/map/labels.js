@@ -1,10 +1,10 @@
 // What is drawn over the map: the words beside it, the numbers in its cells, the frame of the cell that is read out.
 
 import { needsWhite } from "../../ui/colour.js";
-import { clipped, format } from "../../ui/format.js";
+import { clipped, numberInCell } from "../../ui/format.js";
 import { classColour, contextOf } from "../../ui/paint.js";
 import { visible } from "../../ui/words.js";
-import { labelStep, levelSeen, peakAt, scaleOf } from "./levels.js";
+import { labelStep, levelSeen, rangeAt, scaleOf } from "./levels.js";
 
 /** @import { App } from "../../types.js" */
 /** @import { Matrix, Seen } from "./levels.js" */
@@ -159,7 +159,7 @@ export class Labels {
   drawNumbers(context, matrix, { left, top, unit }) {
     const { app, margin, chart } = this;
     const [width, height] = [chart.clientWidth - margin, chart.clientHeight - margin];
-    const [scale, dark] = [scaleOf(app.state.scale, app.reading.U), app.isDark()];
+    const [range, dark] = [rangeAt(matrix, 0, scaleOf(app.state.scale, app.reading.U)), app.isDark()];
     context.font = `${unit > 60 ? 13 : 11}px ${getComputedStyle(app.viewer).fontFamily}`;
     context.textAlign = "center";
     for (let row = Math.max(0, Math.floor(top)); row < matrix.size && (row - top) * unit < height; row++)
@@ -169,10 +169,11 @@ export class Labels {
         column++
       ) {
         const weight = this.tiles.cellOf(matrix, 0, row, column);
-        if (weight === undefined || !(weight >= 0.005)) continue;
-        context.fillStyle = needsWhite(weight, peakAt(matrix, 0), scale, dark) ? "#ffffff" : "#111111";
+        const text = weight === undefined ? "" : numberInCell(weight, range.peak);
+        if (weight === undefined || !text) continue;
+        context.fillStyle = needsWhite(weight, range, dark) ? "#ffffff" : "#111111";
         const [x, y] = [margin + (column + 0.5 - left) * unit, margin + (row + 0.5 - top) * unit];
-        context.fillText(format(weight, 2).replace(/^0/, ""), x, y);
+        context.fillText(text, x, y);
       }
   }
 

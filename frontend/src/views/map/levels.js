@@ -4,20 +4,22 @@
 // regard/viewer/tiles.py. A tile holds 256 × 256 cells.
 
 import { TILE_SIZE } from "../../protocol.js";
+import { chosenMap, headOf, mapRequest } from "../../ui/maps.js";
 
-/** @import { Reading, Scale, Selection } from "../../types.js" */
+/** @import { Range, Reading, Scale, Selection } from "../../types.js" */
 
 /**
  * The weights of one head as a map.
  * @typedef {object} Matrix
  * @property {string} key names it
- * @property {{layer: number, head: number, reduce: string, hide: boolean}} request with which its tiles are requested
+ * @property {TileChoice} request with which its tiles are requested
  * @property {number[]} units those shown, a row and a column for each
  * @property {number} size how many they are
  * @property {number} top the level at which one tile holds all
  * @property {number} floor the finest level that there is
+ * @property {boolean} signed whether its numbers may be below 0
  * @property {boolean} isFirstExcluded the first word sees only itself: it is no measure for the colours of the others
- * @property {number[]} peaks by level, the largest weight so far
+ * @property {number[]} peaks by level, the largest number so far, by magnitude
  * @property {string} paintedFor the scale and theme of its colours
  * @property {number} version how many times it was given to OpenSeadragon
  */
@@ -26,17 +28,22 @@ import { TILE_SIZE } from "../../protocol.js";
  * @typedef {{left: number, top: number, unit: number}} Seen the units at the left and top edge, with fractions, and px of a unit
  */
 
+/** @typedef {{map: string, target?: string | null, layer: number, head: number, reduce: string, hide: boolean}} TileChoice */
+
 /** @param {Reading} reading @param {Selection} state @param {number[]} units @returns {Matrix} */
-export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
+export function makeMatrix(reading, state, units) {
+  const { layer, reduce, hide } = state;
+  const head = headOf(reading, state);
   const size = units.length;
   const top = Math.max(0, Math.ceil(Math.log2(size / TILE_SIZE)), reading.pictured ?? 0);
   return {
-    key: keyOf(reading, { layer, head, reduce, hide }),
-    request: { layer, head, reduce, hide },
+    key: keyOf(reading, state),
+    request: { ...mapRequest(reading, state), layer, head, reduce, hide },
     units,
     size,
     top,
     floor: Math.min(reading.floor?.(layer, head) ?? 0, top),
+    signed: chosenMap(reading, state).signed,
     isFirstExcluded: reading.causal && units[0] === 0,
     peaks: [],
     paintedFor: "",
@@ -45,10 +52,13 @@ export function makeMatrix(reading, { layer, head, reduce, hide }, units) {
 }
 
 /**
- * @param {Pick<Reading, "id">} reading
- * @param {{layer: number, head: number, reduce: string, hide: boolean}} request
+ * @param {Pick<Reading, "id" | "maps">} reading
+ * @param {TileChoice} state
  */
-export const keyOf = ({ id }, { layer, head, reduce, hide }) => `${id} ${layer} ${head} ${reduce} ${hide}`;
+export function keyOf(reading, state) {
+  const { map, target = "" } = mapRequest(reading, { map: state.map, target: state.target ?? null });
+  return [reading.id, map, target, state.layer, headOf(reading, state), state.reduce, state.hide].join(" ");
+}
 
 /**
  * The level whose cells are at least a pixel.
@@ -58,11 +68,17 @@ export const keyOf = ({ id }, { layer, head, reduce, hide }) => `${id} ${layer} 
 export const levelSeen = ({ top, floor }, unit) => Math.min(top, Math.max(floor, Math.ceil(-Math.log2(unit) - 0.01)));
 
 /**
- * The weight of the last colour at a level: the largest that is known.
+ * What the colours of a level stand for: the last is that of the largest number that is known.
  * @param {Matrix} matrix
  * @param {number} level
+ * @param {Scale} scale
+ * @returns {Range}
  */
-export const peakAt = ({ peaks, top }, level) => peaks[level] ?? peaks[top] ?? 1;
+export const rangeAt = ({ peaks, top, signed }, level, scale) => ({
+  peak: peaks[level] ?? peaks[top] ?? 1,
+  scale,
+  signed,
+});
 
 const LONG = 256; // words from which on small weights matter more than the differences of large ones
 

@@ -1,12 +1,13 @@
 // The saved picture of the view Map: the cells that are seen, with their words.
 
 import { el } from "../../ui/dom.js";
-import { captionOf, cellGrid, cellNumbers, figure, weightScale, widthOf, wordShortener } from "../../ui/figure.js";
-import { count } from "../../ui/format.js";
+import { captionOf, cellGrid, cellNumbers, figure, rangeKey, widthOf, wordShortener } from "../../ui/figure.js";
+import { capitalized, count } from "../../ui/format.js";
+import { areWeights, headName, wordsOf } from "../../ui/maps.js";
 import { inkOf } from "../../ui/paint.js";
-import { peakAt } from "./levels.js";
+import { rangeAt } from "./levels.js";
 
-/** @import { App, Drawing, Scale } from "../../types.js" */
+/** @import { App, Drawing, Range, Scale } from "../../types.js" */
 /** @import { Matrix } from "./levels.js" */
 /**
  * @typedef {{matrix: Matrix, level: number, cell: number, rows: number[], columns: number[], weights: number[][]}} CellsSeen
@@ -27,11 +28,14 @@ export function mapPicture(app, seen, scale) {
       place % step ? [] : [{ place, text: words.name(reading.units[matrix.units[n * cell]]) }],
     );
   const [perRow, perColumn] = [Math.ceil(LABEL / size), Math.ceil((LABEL * Math.SQRT2) / size)];
-  const peak = peakAt(matrix, level);
-  const drawing = draw(app, seen, size, peak, scale, labelled(rows, perRow), labelled(columns, perColumn));
-  const { title, caption } = captionOf(app, `Attention weights of layer ${state.layer}, head ${state.head}.`);
-  const legend = [weightScale(app, scale === "log" ? "Weight (logarithmic)" : "Weight", peak, scale)];
-  const notes = notesOn(seen, state.reduce === "max" ? "largest" : "mean", perRow > 1 || perColumn > 1);
+  const range = rangeAt(matrix, level, scale);
+  const drawing = draw(app, seen, size, range, labelled(rows, perRow), labelled(columns, perColumn));
+  const shown = wordsOf(state);
+  const place = `layer ${state.layer}, ${headName(reading, state, state.head)}`;
+  const { title, caption } = captionOf(app, `${shown.title} of ${place}.`);
+  const unit = areWeights(state) ? "Weight" : capitalized(shown.unit);
+  const legend = [rangeKey(app, scale === "log" ? `${unit} (logarithmic)` : unit, range)];
+  const notes = notesOn(seen, shown.many, state.reduce === "max" ? "largest" : "mean", perRow > 1 || perColumn > 1);
   return figure(app, { title, caption, drawing, legend, notes: [notes, ...words.notes()] });
 }
 
@@ -39,13 +43,12 @@ export function mapPicture(app, seen, scale) {
  * @param {App} app
  * @param {CellsSeen} seen
  * @param {number} size px of a cell
- * @param {number} peak
- * @param {Scale} scale
+ * @param {Range} range
  * @param {Label[]} down
  * @param {Label[]} across
  * @returns {Drawing}
  */
-function draw(app, { rows, columns, cell, weights }, size, peak, scale, down, across) {
+function draw(app, { rows, columns, cell, weights }, size, range, down, across) {
   const { ink } = inkOf(app.viewer);
   const [width, height] = [size * columns.length, size * rows.length];
   /** @param {Label[]} labels */
@@ -54,9 +57,9 @@ function draw(app, { rows, columns, cell, weights }, size, peak, scale, down, ac
   const top = Math.ceil(longest(across) / Math.SQRT2) + 16;
   const body = el("g", { "font-size": LETTER, fill: ink });
   const grid = el("g", { transform: `translate(${left} ${top})` });
-  const layout = { rows: rows.length, columns: columns.length, width, height, peak, scale };
+  const layout = { rows: rows.length, columns: columns.length, width, height, range };
   grid.append(cellGrid(app, weights.flat(), layout));
-  if (size >= 28 && cell === 1) grid.append(...cellNumbers(weights, size, peak, scale, app.isDark()));
+  if (size >= 28 && cell === 1) grid.append(...cellNumbers(weights, size, range, app.isDark()));
   body.append(grid);
   for (const { place, text } of down)
     body.append(el("text", { x: left - 6, y: top + (place + 0.5) * size + 4, "text-anchor": "end" }, text));
@@ -70,12 +73,13 @@ function draw(app, { rows, columns, cell, weights }, size, peak, scale, down, ac
 
 /**
  * @param {CellsSeen} seen
+ * @param {string} many what the numbers are
  * @param {string} reduced
  * @param {boolean} isSparse whether not all cells are labelled
  */
-function notesOn({ matrix, cell, rows, columns }, reduced, isSparse) {
+function notesOn({ matrix, cell, rows, columns }, many, reduced, isSparse) {
   const notes = ["Rows attend, columns are attended to."];
-  if (cell > 1) notes.push(`Each cell is the ${reduced} of ${cell} × ${cell} weights.`);
+  if (cell > 1) notes.push(`Each cell is the ${reduced} of ${cell} × ${cell} ${many}.`);
   if (cell > 1 || isSparse) notes.push("A word stands beside the first of those that it labels.");
   const cells = Math.ceil(matrix.size / cell);
   if (rows.length < cells || columns.length < cells) {

@@ -2,6 +2,7 @@
 
 import { dataElement, fillSlots, quoted } from "../../ui/dom.js";
 import { formatWeight } from "../../ui/format.js";
+import { areWeights, unitOf, wordsOf } from "../../ui/maps.js";
 import { visible } from "../../ui/words.js";
 
 /** @import { App } from "../../types.js" */
@@ -27,14 +28,17 @@ export function writeReadOut({ by, reading, state }, { units, size }, { row, col
     const first = Math.floor(place / cell) * cell;
     return cell === 1 ? [word(first)] : [word(first), " to ", word(first + cell - 1)];
   };
-  const kind = `${state.reduce === "max" ? "largest" : "mean"} of ${cell} × ${cell} weights, `;
+  const { many } = wordsOf(state);
+  const kind = `${state.reduce === "max" ? "largest" : "mean"} of ${cell} × ${cell} ${many}, `;
+  const [takes, take] = areWeights(state) ? [" attends to ", " attend to "] : [" takes from ", " take from "];
   by("map-says").replaceChildren(
     ...words(row),
-    cell === 1 ? " attends to " : " attend to ",
+    cell === 1 ? takes : take,
     ...words(column),
     ": ",
     cell === 1 ? "" : kind,
     dataElement(weight, formatWeight),
+    areWeights(state) ? "" : `, ${unitOf(state, weight)}`,
   );
   by("cell").setAttribute("aria-label", by("map-says").textContent ?? "");
   by("cell").setAttribute("aria-colindex", String(column + 1));
@@ -48,8 +52,9 @@ export function writeReadOut({ by, reading, state }, { units, size }, { row, col
  * @param {Matrix} matrix
  */
 export function writeHint({ by, reading, state }, { isFirstExcluded }) {
-  const sums =
-    state.hide && reading.special.size
+  const sums = !areWeights(state)
+    ? `a number is ${wordsOf(state).is}`
+    : state.hide && reading.special.size
       ? "the rest of each row's weight is on the special tokens, which are hidden"
       : reading.sinks
         ? "every row sums to one less what the head's sink takes"

@@ -2,7 +2,7 @@
 
 import { TILE_SIZE } from "../../protocol.js";
 import { painted } from "../../ui/paint.js";
-import { peakAt, tileBounds } from "./levels.js";
+import { rangeAt, tileBounds } from "./levels.js";
 
 /** @import { Scale } from "../../types.js" */
 /** @import { Matrix } from "./levels.js" */
@@ -38,8 +38,8 @@ export function tileSourceOf(OpenSeadragon, matrix, tiles, options) {
       if (!options.isCurrent()) return job.fail("The map has changed.");
       tiles.get(matrix, top - level, y, x).then(
         ({ data, rows, columns }) => {
-          const peak = peakAt(matrix, top - level);
-          const canvas = painted(data, rows, columns, peak, options.scale(), options.isDark());
+          const range = rangeAt(matrix, top - level, options.scale());
+          const canvas = painted(data, rows, columns, range, options.isDark());
           job.finish(canvas.getContext("2d"), null, "context2d");
         },
         (error) => {

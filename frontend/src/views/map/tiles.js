@@ -12,7 +12,7 @@ const KEPT = 160; // tiles: 42 MB
 export class TileStore {
   /**
    * @param {App["request"]} request
-   * @param {(matrix: Matrix) => void} peakGrew called where a tile holds a larger weight than its level had before
+   * @param {(matrix: Matrix) => void} peakGrew called where a tile holds a larger number than its level had before
    */
   constructor(request, peakGrew) {
     this.request = request;

@@ -1,4 +1,4 @@
-// Map: the weights of one head as a street map is shown: all of them from afar, each of them up close.
+// Map: the weights of one head, or another map of it, as a street map is shown: all of them from afar, each up close.
 //
 // OpenSeadragon moves and zooms it (window.js); its tiles are numbers, requested where they come into view, kept
 // (tiles.js), and coloured here.
@@ -7,6 +7,7 @@ import { TILE_SIZE } from "../../protocol.js";
 import { ramp } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { ticksOf } from "../../ui/figure.js";
+import { areWeights, headOf, wordsOf } from "../../ui/maps.js";
 import { contextOf } from "../../ui/paint.js";
 import { listenToKeys, listenToSettings } from "./controls.js";
 import { Labels } from "./labels.js";
@@ -216,7 +217,7 @@ export class MapView {
     const row = Math.max(0, units.indexOf(state.word ?? defaultWord()));
     const ofWord = await weights.ofWord(state.layer, units[row], "from");
     /** @param {number} n */
-    const weight = (n) => ofWord[state.head * reading.U + units[n]];
+    const weight = (n) => Math.abs(ofWord[headOf(reading, state) * reading.U + units[n]]);
     let column = Number.isNaN(weight(0)) ? row : 0; // a long saved reading may not have this head's rows
     for (let n = 1; n < size; n++) if (weight(n) > weight(column)) column = n;
     return { row, column, exact: state.word !== null };
@@ -280,18 +281,20 @@ export class MapView {
     const level = shown ? levels.levelSeen(matrix, shown.seen.unit) : matrix.top;
     const bar = el("canvas", { width: 256, height: 1 });
     const context = contextOf(bar);
-    ramp(app.isDark()).forEach((colour, n) => {
+    ramp(app.isDark(), matrix.signed).forEach((colour, n) => {
       context.fillStyle = `rgb(${colour.join(" ")})`;
       context.fillRect(n, 0, 1, 1);
     });
-    const ticks = ticksOf(levels.peakAt(matrix, level), this.scale());
+    const ticks = ticksOf(levels.rangeAt(matrix, level, this.scale()));
     const marks = ticks.map(([place, label]) => {
       const mark = el("span", {}, label);
       mark.style.left = `${100 * place}%`;
       return mark;
     });
-    app.by("legend").replaceChildren(bar, ...marks);
-    app.by("legend").setAttribute("aria-label", `Colours from ${ticks[0][1]} to ${ticks[4][1]}, ${this.scale()}`);
+    const { unit } = wordsOf(app.state);
+    app.by("legend").replaceChildren(bar, ...marks, el("small", {}, unit));
+    const label = `Colours from ${ticks[0][1]} to ${ticks[ticks.length - 1][1]}, ${unit}, ${this.scale()}`;
+    app.by("legend").setAttribute("aria-label", label);
   }
 
   /** Both words and the weight of the cell under the pointer, or where the arrow keys are. */
@@ -342,7 +345,9 @@ export class MapView {
     const { matrix, cell, rows, columns, weights } = await this.cellsSeen();
     /** @param {number} n */
     const name = (n) => this.app.reading.units[matrix.units[n * cell]];
-    return [["from \\ to", ...columns.map(name)], ...rows.map((n, y) => [name(n), ...weights[y]])];
+    const { label } = wordsOf(this.app.state);
+    const corner = areWeights(this.app.state) ? "from \\ to" : `${label}, from \\ to`;
+    return [[corner, ...columns.map(name)], ...rows.map((n, y) => [name(n), ...weights[y]])];
   }
 
   reset() {

@@ -31,9 +31,12 @@ export function windowAtGap(u, units) {
  * The units with the largest weights, in reading order; null where no weight is known.
  * @param {ArrayLike<number>} mean
  * @param {number[]} units
+ * @param {number} peak
  */
-export function heaviest(mean, units) {
-  const heavy = units.filter((u) => mean[u] >= WEIGHT_OF_A_LINE / 10).sort((a, b) => mean[b] - mean[a]);
+export function heaviest(mean, units, peak) {
+  /** @param {number} u */
+  const size = (u) => Math.abs(mean[u]);
+  const heavy = units.filter((u) => size(u) >= (WEIGHT_OF_A_LINE / 10) * peak).sort((a, b) => size(b) - size(a));
   return heavy.length ? heavy.slice(0, WORDS_ACROSS).sort((a, b) => a - b) : null;
 }
 

@@ -1,7 +1,8 @@
 // What the pointer and the keys do in the view Sentence.
 
 import { closest, moveFocus, valueFrom } from "../../ui/dom.js";
-import { format } from "../../ui/format.js";
+import { capitalized } from "../../ui/format.js";
+import { formatNumber, headName } from "../../ui/maps.js";
 import { visible } from "../../ui/words.js";
 import { markAt } from "./lines.js";
 import { headAlone, toggledHeads } from "./selection.js";
@@ -60,7 +61,8 @@ export function listenToLines(view) {
     const mark = isOnWord ? null : markAt(view.marks, event.clientX - box.left, event.clientY - box.top);
     if (!mark) return app.tip.hide();
     const [u, v] = [mark.u, mark.v].map((unit) => visible(app.reading.units[unit]).slice(0, 40));
-    app.tip.show(event.clientX, event.clientY - 8, `Head ${mark.h}: ${u} → ${v}, ${format(mark.weight)}`);
+    const name = capitalized(headName(app.reading, app.state, mark.h));
+    app.tip.show(event.clientX, event.clientY - 8, `${name}: ${u} → ${v}, ${formatNumber(app.state)(mark.weight)}`);
   });
   lines.addEventListener("pointerleave", () => app.tip.hide());
 }

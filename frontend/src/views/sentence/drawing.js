@@ -2,10 +2,10 @@
 
 import { dashOf } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
-import { format } from "../../ui/format.js";
-import { inHeadColour } from "../../ui/paint.js";
+import { areWeights, chosenMap, formatNumber } from "../../ui/maps.js";
+import { inColourOf } from "../../ui/paint.js";
 import { WEIGHT_OF_A_LINE } from "./limits.js";
-import { curve, headOffset, isDrawn, strokeOf } from "./lines.js";
+import { curve, headOffset, isDrawn, largestOf, strokeOf } from "./lines.js";
 
 /** @import { Mark } from "./lines.js" */
 /** @import { SentenceView } from "./view.js" */
@@ -18,30 +18,39 @@ import { curve, headOffset, isDrawn, strokeOf } from "./lines.js";
  */
 export function drawCurves(svg, { app, columns, rowHeight, drawn }) {
   const { by } = app;
-  const { heads } = drawn;
+  const { heads, peak } = drawn;
+  const { heads: hasHeads, signed } = chosenMap(app.reading, app.state);
   const origin = by("lines").getBoundingClientRect();
   const left = by("from").getBoundingClientRect().right - origin.left + 6;
   const right = by("to").getBoundingClientRect().left - origin.left - 6;
   const [rows, places] = [columns.from, columns.to].map((column) => new Map(column.map((u, n) => [u, n])));
   const groups = new Map(
-    heads.map((h) => [h, inHeadColour(el("g", { "data-head": h, "stroke-dasharray": dashOf(h) }), h)]),
+    heads.map((h) => [h, inColourOf(el("g", { "data-head": h, "stroke-dasharray": dashOf(h) }), h, hasHeads)]),
   );
   const marks = [];
   for (const line of drawn.lines) {
     const [h, u, v, weight] = line;
     const [row, place] = [rows.get(u), places.get(v)];
-    if (!isDrawn(line) || row === undefined || place === undefined) continue;
+    if (!isDrawn(line, peak) || row === undefined || place === undefined) continue;
     const offset = headOffset(heads.indexOf(h), heads.length, rowHeight);
     const [from, to] = [row, place].map((n) => (n + 0.5) * rowHeight + offset);
-    groups.get(h)?.append(el("path", { d: curve(left, from, right, to), ...strokeOf(weight) }));
-    marks.push({ line: [left, from, right, to], h, u, v, weight });
+    const attributes = { class: signed && signOf(weight), ...strokeOf(weight, peak) };
+    groups.get(h)?.append(el("path", { d: curve(left, from, right, to), ...attributes }));
+    marks.push({ line: [left, from, right, to], h, u, v, weight, share: Math.abs(weight) / peak });
   }
   svg.append(...groups.values());
   return marks;
 }
 
 /**
- * The mean weight of each word on the right, as a bar with a piece for each head, whatever lines are hidden.
+ * The class of a number's colour.
+ * @param {number} number
+ */
+const signOf = (number) => (number < 0 ? "minus" : "plus");
+
+/**
+ * The mean weight of each word on the right, as a bar with a piece for each head, whatever lines are hidden; where
+ * numbers have signs, as one bar in the colour of its sign.
  * @param {SVGElement} svg
  * @param {SentenceView} view
  * @returns {Mark[]}
@@ -49,26 +58,32 @@ export function drawCurves(svg, { app, columns, rowHeight, drawn }) {
 export function drawBars(svg, view) {
   const { app, columns, rowHeight } = view;
   const { heads, mean, row, pick } = view.drawn;
-  const { by, reading } = app;
+  const { by, reading, state } = app;
   const start = by("to").getBoundingClientRect().right - by("lines").getBoundingClientRect().left + 12;
-  const room = by("lines").clientWidth - start - 48; // px for a mean weight of one
-  if (room <= 40 || !pick || !row || !mean) return [];
-  const groups = heads.map((h) => inHeadColour(el("g", { "data-head": h }), h));
+  const space = by("lines").clientWidth - start - 48; // px
+  if (space <= 40 || !pick || !row || !mean) return [];
+  const longest = areWeights(state) ? 1 : largestOf(mean, [0], app.visibleUnits(), reading.U, false) || 1;
+  const room = space / longest; // px for a mean of one
+  const { heads: hasHeads, signed } = chosenMap(reading, state);
+  const groups = heads.map((h) => inColourOf(el("g", { "data-head": h }), h, hasHeads));
   /** @type {Mark[]} */
   const marks = [];
   columns.to.forEach((v, n) => {
     if (v < 0 || !view.isDirectionShown(pick.u, v)) return;
     const y = (n + 0.5) * rowHeight;
+    /** @type {[h: number, weight: number, share: number][]} */
+    const pieces = heads.map((h) => [h, row[h * reading.U + v], row[h * reading.U + v] / heads.length]);
     let x = start;
-    heads.forEach((h, k) => {
-      const weight = row[h * reading.U + v];
-      const width = (weight / heads.length) * room;
-      if (!(width > 0.1)) return;
-      groups[k].append(el("rect", { x, y: y - 7, width, height: 14 }));
-      marks.push({ bar: [x, y - 7, width, 14], h, u: pick.u, v, weight });
+    for (const [k, [h, weight, share]] of (signed ? [[-1, mean[v], Math.abs(mean[v])]] : pieces).entries()) {
+      const width = share * room;
+      if (!(width > 0.1)) continue;
+      const bar = el("rect", { x, y: y - 7, width, height: 14, class: signed && signOf(weight) });
+      (signed ? svg : groups[k]).append(bar);
+      if (!signed) marks.push({ bar: [x, y - 7, width, 14], h, u: pick.u, v, weight, share: 0 });
       x += width;
-    });
-    if (mean[v] >= WEIGHT_OF_A_LINE / 2) svg.append(el("text", { x: x + 8, y: y + 4 }, format(mean[v])));
+    }
+    if (Math.abs(mean[v]) >= (WEIGHT_OF_A_LINE / 2) * longest)
+      svg.append(el("text", { x: x + 8, y: y + 4 }, formatNumber(state)(mean[v])));
   });
   svg.append(...groups);
   return marks;

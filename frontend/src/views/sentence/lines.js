@@ -6,11 +6,12 @@ import { WEIGHT_OF_A_LINE } from "./limits.js";
 
 /** @typedef {{u: number, side: Side}} Pick the word whose lines are shown, and its column */
 /**
- * @typedef {{pick: Pick | null, row?: ArrayLike<number>, all?: Float32Array | null}} Weights (H,U) of a word, or (H,U,U)
+ * Weights, or numbers of another map: (H,U) of a word, or (H,U,U); `peak` is that of the thickest line.
+ * @typedef {{pick: Pick | null, row?: ArrayLike<number>, all?: Float32Array | null, peak: number}} Weights
  */
 /** @typedef {[head: number, from: number, to: number, weight: number]} Line */
 /**
- * @typedef {{h: number, u: number, v: number, weight: number, line?: number[], bar?: number[]}} Mark a line or bar on the screen
+ * @typedef {{h: number, u: number, v: number, weight: number, share: number, line?: number[], bar?: number[]}} Mark a line or bar on the screen
  */
 
 /**
@@ -23,6 +24,25 @@ export function meanOver(heads, row, U) {
   const mean = new Float64Array(U);
   for (const h of heads) for (let v = 0; v < U; v++) mean[v] += row[h * U + v] / heads.length;
   return mean;
+}
+
+/**
+ * The largest magnitude among the numbers of a word (H,U), or of all words (H,U,U), as far as these can be seen.
+ * @param {ArrayLike<number>} numbers
+ * @param {number[]} heads
+ * @param {number[]} units those that are visible
+ * @param {number} U
+ * @param {boolean} ofAll
+ */
+export function largestOf(numbers, heads, units, U, ofAll) {
+  let largest = 0;
+  for (const h of heads)
+    for (const u of ofAll ? units : [0])
+      for (const v of units) {
+        const size = Math.abs(numbers[(ofAll ? h * U + u : h) * U + v]);
+        if (size > largest) largest = size;
+      }
+  return largest;
 }
 
 /** @param {ArrayLike<number>} numbers */
@@ -39,18 +59,21 @@ export const isShown = (direction, second, u, v) =>
   direction === "all" || second === null || direction === (u < second ? "a" : "b") + (v < second ? "a" : "b");
 
 /**
- * The strongest of some lines, up to a share of their whole weight.
+ * The strongest of some lines, up to a share of their whole weight; of numbers with signs, their magnitudes.
  * @template {number[]} T
  * @param {T[]} lines the weight last
  * @param {number} mass percent
  */
 export function strongestLines(lines, mass) {
-  const positive = lines.filter((line) => line[line.length - 1] > 0);
-  let left = (positive.reduce((total, line) => total + line[line.length - 1], 0) * mass) / 100;
+  /** @param {T} line */
+  const size = (line) => Math.abs(line[line.length - 1]);
+  const strongest = lines.filter((line) => size(line) > 0).sort((a, b) => size(b) - size(a));
+  const whole = strongest.reduce((total, line) => total + size(line), 0);
+  let left = (whole * mass) / 100;
   const kept = [];
-  for (const line of positive.sort((a, b) => b[b.length - 1] - a[a.length - 1])) {
-    if (left <= 1e-9) break;
-    left -= line[line.length - 1];
+  for (const line of strongest) {
+    if (left <= 1e-9 * whole) break;
+    left -= size(line);
     kept.push(line);
   }
   return kept;
@@ -84,19 +107,21 @@ export function linesOf({ pick, row, all }, heads, units, U, mass, isDirectionSh
 }
 
 /**
- * How a line's weight is drawn.
+ * How a line is drawn; its weight as a share of the peak.
  * @param {number} weight
+ * @param {number} peak
  */
-export const strokeOf = (weight) => ({
-  "stroke-opacity": (weight ** 0.7).toFixed(3),
-  "stroke-width": (0.8 + 4 * weight).toFixed(2),
-});
+export function strokeOf(weight, peak) {
+  const share = Math.abs(weight) / peak;
+  return { "stroke-opacity": (share ** 0.7).toFixed(3), "stroke-width": (0.8 + 4 * share).toFixed(2) };
+}
 
 /**
  * Whether a line is heavy enough to be drawn.
  * @param {Line} line
+ * @param {number} peak
  */
-export const isDrawn = (line) => line[3] >= WEIGHT_OF_A_LINE;
+export const isDrawn = (line, peak) => Math.abs(line[3]) >= WEIGHT_OF_A_LINE * peak;
 
 /**
  * Px by which the lines of the k-th of n heads are moved from the middle of a row.
@@ -157,7 +182,7 @@ export function markAt(marks, x, y) {
   let distance = 6;
   for (const mark of marks) {
     const away = mark.line
-      ? Math.abs(heightAt(mark.line, x) - y) - 2.5 * mark.weight
+      ? Math.abs(heightAt(mark.line, x) - y) - 2.5 * mark.share
       : distanceFromBar(mark.bar ?? [], x, y);
     if (away < distance) [nearest, distance] = [mark, away];
   }

@@ -3,10 +3,12 @@
 import { dashOf, headColour } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { captionOf, figure, swatchKey, widthOf, wordShortener } from "../../ui/figure.js";
-import { count, format, percent } from "../../ui/format.js";
-import { inkOf } from "../../ui/paint.js";
+import { capitalized, count, percent } from "../../ui/format.js";
+import { areWeights, chosenMap, formatNumber, headName, wordsOf } from "../../ui/maps.js";
+import { classColour, hex, inkOf } from "../../ui/paint.js";
 import { WEIGHT_OF_A_LINE } from "./limits.js";
-import { curve, headOffset, isDrawn, strokeOf, sum } from "./lines.js";
+import { curve, headOffset, isDrawn, largestOf, strokeOf, sum } from "./lines.js";
+import { wholeOf } from "./summary.js";
 
 /** @import { App, Drawing, Reading, Side } from "../../types.js" */
 /** @import { WordShortener } from "../../ui/figure.js" */
@@ -34,14 +36,11 @@ export function sentencePicture(app, drawn, isDirectionShown) {
   const withBars = pick?.side === "from";
   const drawing = draw(app, drawn, left, right, withBars ? isDirectionShown : null);
   const word = pick && `“${words.name(reading.units[pick.u])}”`;
-  const subject = !pick
-    ? "what each word attends to"
-    : withBars
-      ? `what ${word} attends to`
-      : `what attends to ${word}`;
-  const { title, caption } = captionOf(app, `Layer ${state.layer}, ${headNames(heads, reading.H)}: ${subject}.`);
-  const entries = heads.map((h) => ({ colour: headColour(h, app.isDark()), text: String(h), dash: dashOf(h) }));
-  const legend = [swatchKey(app, "Head", entries, Math.max(420, drawing.width)), weightKey(app)];
+  const [takes, take] = areWeights(state) ? ["attends to", "attends to"] : ["takes from others", "takes from"];
+  const subject = !pick ? `what each word ${takes}` : withBars ? `what ${word} ${takes}` : `what ${take} ${word}`;
+  const facts = `Layer ${state.layer}, ${headNames(app, heads)}: ${subject}.`;
+  const { title, caption } = captionOf(app, areWeights(state) ? facts : `${wordsOf(state).title}. ${facts}`);
+  const legend = [...coloursKey(app, heads, Math.max(420, drawing.width)), weightKey(app, drawn.peak)];
   return figure(app, { title, caption, drawing, legend, notes: [notesOn(app, drawn, withBars), ...words.notes()] });
 }
 
@@ -76,15 +75,15 @@ function draw(app, drawn, left, right, barsFor) {
  * @param {Reading} reading
  * @returns {Entry[]}
  */
-function entriesOf({ columns, lines, pick, mean }, side, words, reading) {
+function entriesOf({ columns, lines, pick, mean, peak }, side, words, reading) {
   const column = columns[side];
-  const ends = new Set(lines.filter(isDrawn).map(([, u, v]) => (side === "from" ? u : v)));
+  const ends = new Set(lines.filter((line) => isDrawn(line, peak)).map(([, u, v]) => (side === "from" ? u : v)));
   /** @param {number} u */
   const isKept = (u) =>
     column.length <= ALL_ROWS ||
     ends.has(u) ||
     u === pick?.u ||
-    (mean && pick?.side !== side && mean[u] >= WEIGHT_OF_A_LINE / 2);
+    (mean && pick?.side !== side && Math.abs(mean[u]) >= (WEIGHT_OF_A_LINE / 2) * peak);
   /** @type {Entry[]} */
   const entries = [];
   let left = 0;
@@ -112,18 +111,20 @@ function entriesOf({ columns, lines, pick, mean }, side, words, reading) {
  * @param {number} x1
  * @param {number} x2
  */
-function curves(app, { lines, heads }, left, right, x1, x2) {
+function curves(app, { lines, heads, peak }, left, right, x1, x2) {
+  const [strokeFor, colourOf] = [signColours(app), headColours(app)];
   const [rows, columns] = [left, right].map((entries) => new Map(entries.map(({ u }, n) => [u, (n + 0.5) * ROW])));
   return heads.map((h, k) => {
     const offset = headOffset(k, heads.length, ROW);
-    const attributes = { fill: "none", stroke: headColour(h, app.isDark()), "stroke-dasharray": dashOf(h) };
-    const group = el("g", attributes, el("title", {}, `Head ${h}`));
+    const attributes = { fill: "none", stroke: colourOf(h), "stroke-dasharray": dashOf(h) };
+    const group = el("g", attributes, el("title", {}, capitalized(headName(app.reading, app.state, h))));
     for (const line of lines) {
       const [head, u, v, weight] = line;
       const [row, column] = [rows.get(u), columns.get(v)];
-      if (head !== h || !isDrawn(line) || row === undefined || column === undefined) continue;
+      if (head !== h || !isDrawn(line, peak) || row === undefined || column === undefined) continue;
       const [from, to] = [row, column].map((y) => (y + offset).toFixed(1));
-      group.append(el("path", { d: curve(x1, from, x2, to), ...strokeOf(weight) }));
+      const stroke = strokeFor?.(weight);
+      group.append(el("path", { d: curve(x1, from, x2, to), stroke, ...strokeOf(weight, peak) }));
     }
     return group;
   });
@@ -156,40 +157,95 @@ function labels(app, entries, x, anchor, pick) {
 function bars(app, { heads, row, mean, pick }, entries, x0, isDirectionShown) {
   const { U } = app.reading;
   const { ink } = inkOf(app.viewer);
+  const longest = (!areWeights(app.state) && mean && largestOf(mean, [0], app.visibleUnits(), U, false)) || 1;
+  const [fillFor, colourOf] = [signColours(app), headColours(app)];
   return entries.flatMap(({ u: v }, n) => {
     if (v === undefined || !pick || !row || !mean || !isDirectionShown(pick.u, v)) return [];
     const y = (n + 0.5) * ROW;
     let x = x0;
-    const pieces = heads.map((h) => {
-      const width = (row[h * U + v] / heads.length) * BARS || 0;
+    const pieces = (fillFor ? [-1] : heads).map((h) => {
+      const share = fillFor ? Math.abs(mean[v]) : row[h * U + v] / heads.length;
+      const width = (share / longest) * BARS || 0;
       const box = { x: x.toFixed(2), y: y - 7, width: width.toFixed(2), height: 14 };
       x += width;
-      return el("rect", { ...box, fill: headColour(h, app.isDark()) }, el("title", {}, `Head ${h}`));
+      if (fillFor) return el("rect", { ...box, fill: fillFor(mean[v]) });
+      return el(
+        "rect",
+        { ...box, fill: colourOf(h) },
+        el("title", {}, capitalized(headName(app.reading, app.state, h))),
+      );
     });
-    return [...pieces, el("text", { x: x + 6, y: y + 5, fill: ink, "font-size": 13 }, format(mean[v]))];
+    return [
+      ...pieces,
+      el("text", { x: x + 6, y: y + 5, fill: ink, "font-size": 13 }, formatNumber(app.state)(mean[v])),
+    ];
   });
+}
+
+/**
+ * The colour of a number by its sign, where the numbers of the map have signs; null where they do not.
+ * @param {App} app
+ */
+function signColours({ viewer, reading, state }) {
+  if (!chosenMap(reading, state).signed) return null;
+  const [plus, minus] = ["plus", "minus"].map((name) => hex(classColour(viewer, name)));
+  return (/** @type {number} */ number) => (number < 0 ? minus : plus);
+}
+
+/**
+ * The colours of heads; one that is of no head, where all are taken together.
+ * @param {App} app
+ * @returns {(h: number) => string}
+ */
+function headColours({ viewer, reading, state, isDark }) {
+  if (chosenMap(reading, state).heads) return (h) => headColour(h, isDark());
+  const accent = hex(classColour(viewer, "probe--accent"));
+  return () => accent;
+}
+
+/**
+ * What the colours of the lines stand for: heads, or signs; nothing for a map of all heads together.
+ * @param {App} app
+ * @param {number[]} heads
+ * @param {number} room px
+ * @returns {Drawing[]}
+ */
+function coloursKey(app, heads, room) {
+  const strokeFor = signColours(app);
+  if (strokeFor) {
+    const signs = { "towards the target": 1, "against the target": -1 };
+    const entries = Object.entries(signs).map(([text, sign]) => ({ colour: strokeFor(sign), text }));
+    return [swatchKey(app, "A line works", entries, room)];
+  }
+  if (!chosenMap(app.reading, app.state).heads) return [];
+  const entries = heads.map((h) => ({ colour: headColour(h, app.isDark()), text: String(h), dash: dashOf(h) }));
+  return [swatchKey(app, "Head", entries, room)];
 }
 
 /**
  * Lines as thick and dark as those of some weights.
  * @param {App} app
+ * @param {number} peak
  * @returns {Drawing}
  */
-function weightKey(app) {
-  const { ink, soft } = inkOf(app.viewer);
-  const body = el("g", { "font-size": 12 }, el("text", { x: 0, y: 11, fill: soft }, "Weight"));
-  let x = widthOf("Weight", 12) + 10;
-  for (const weight of [0.05, 0.2, 0.5, 1]) {
-    body.append(el("line", { x1: x, x2: x + 28, y1: 7, y2: 7, stroke: ink, ...strokeOf(weight) }));
-    body.append(el("text", { x: x + 33, y: 11, fill: ink }, String(weight)));
-    x += 76;
+function weightKey({ viewer, state }, peak) {
+  const { ink, soft } = inkOf(viewer);
+  const name = areWeights(state) ? "Weight" : capitalized(wordsOf(state).unit);
+  const body = el("g", { "font-size": 12 }, el("text", { x: 0, y: 11, fill: soft }, name));
+  let x = widthOf(name, 12) + 10;
+  for (const share of [0.05, 0.2, 0.5, 1]) {
+    const text = areWeights(state) ? String(share) : formatNumber(state)(share * peak).replace("+", "±");
+    body.append(el("line", { x1: x, x2: x + 28, y1: 7, y2: 7, stroke: ink, ...strokeOf(share, 1) }));
+    body.append(el("text", { x: x + 33, y: 11, fill: ink }, text));
+    x += 48 + Math.max(28, widthOf(text, 12));
   }
   return { body, width: x, height: 18 };
 }
 
-/** @param {number[]} heads @param {number} H */
-function headNames(heads, H) {
-  if (heads.length === 1) return `head ${heads[0]}`;
+/** @param {App} app @param {number[]} heads */
+function headNames({ reading, state }, heads) {
+  const { H } = reading;
+  if (heads.length === 1) return headName(reading, state, heads[0]);
   return heads.length === H ? `all ${H} heads` : `heads ${heads.join(", ")}`;
 }
 
@@ -201,17 +257,22 @@ const DIRECTIONS = {
 };
 
 /** @param {App} app @param {Drawn} drawn @param {boolean} withBars */
-function notesOn({ state }, { lines, heads, pick, all, mean }, withBars) {
+function notesOn(app, drawn, withBars) {
+  const { state } = app;
+  const { lines, heads, pick, all, peak } = drawn;
+  const { one, many } = wordsOf(state);
+  const whole = areWeights(state) ? "the weight" : "the whole";
   const notes = ["A line from left to right: the word on the left attends to the word on the right."];
   if (state.direction !== "all") notes.push(`Shown: ${DIRECTIONS[state.direction]}.`);
-  if (state.mass < 100) notes.push(`Of each word and head, the strongest lines, up to ${state.mass} % of the weight.`);
-  notes.push(`Weights below ${WEIGHT_OF_A_LINE} get no line.`);
+  if (state.mass < 100) notes.push(`Of each word and head, the strongest lines, up to ${state.mass} % of ${whole}.`);
+  const least = areWeights(state) ? String(WEIGHT_OF_A_LINE) : "1 % of the largest";
+  notes.push(`${capitalized(many)} below ${least} get no line.`);
   if (withBars)
     notes.push(
-      heads.length > 1 ? "Bars and numbers: the mean weight over these heads." : "Bars and numbers: the weight.",
+      heads.length > 1 ? `Bars and numbers: the mean ${one} over these heads.` : `Bars and numbers: the ${one}.`,
     );
-  const whole = sum(mean ?? []);
-  const carried = sum(lines.filter(isDrawn).map((line) => line[3])) / heads.length;
-  if (pick && whole > 0 && !all) notes.push(`The lines carry ${percent(Math.min(1, carried / whole))} of the weight.`);
+  const total = wholeOf(app, drawn);
+  const carried = sum(lines.filter((line) => isDrawn(line, peak)).map((line) => Math.abs(line[3]))) / heads.length;
+  if (pick && total > 0 && !all) notes.push(`The lines carry ${percent(Math.min(1, carried / total))} of ${whole}.`);
   return notes.join(" ");
 }

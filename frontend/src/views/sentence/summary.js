@@ -2,6 +2,7 @@
 
 import { dataElement, el, fillSlots, quoted } from "../../ui/dom.js";
 import { listed, percent } from "../../ui/format.js";
+import { areWeights, headName, shownIn } from "../../ui/maps.js";
 import { visible } from "../../ui/words.js";
 import { meanOver, sum } from "./lines.js";
 
@@ -16,10 +17,26 @@ import { meanOver, sum } from "./lines.js";
  * @param {Drawn} drawn
  * @param {number} carried
  */
-export function writeShare(app, { pick, all, mean, columns }, carried) {
-  const whole = pick ? sum(mean ?? []) : all ? columns.from.filter((u) => u >= 0).length : 0;
+export function writeShare(app, drawn, carried) {
+  const whole = wholeOf(app, drawn);
   const share = percent(Math.min(1, carried / whole));
-  app.by("share-says").textContent = whole > 0 ? `The lines drawn carry ${share} of the weight.` : "";
+  const what = areWeights(app.state) ? "the weight" : "the whole";
+  app.by("share-says").textContent = whole > 0 ? `The lines drawn carry ${share} of ${what}.` : "";
+}
+
+/**
+ * All that lines could carry, as the mean over heads: of weights, one for each word; of a map, all magnitudes.
+ * @param {App} app
+ * @param {Drawn} drawn
+ */
+export function wholeOf({ state, reading }, { pick, row, all, heads, columns }) {
+  const { U } = reading;
+  if (!pick && !all) return 0;
+  if (!pick && areWeights(state)) return columns.from.filter((u) => u >= 0).length;
+  const [numbers, width] = pick ? [row ?? [], U] : [all ?? [], U * U];
+  let whole = 0;
+  for (const h of heads) for (let n = 0; n < width; n++) whole += Math.abs(numbers[h * width + n]) / heads.length;
+  return whole;
 }
 
 /** @param {App} app @param {Drawn} drawn @param {IsDirectionShown} isDirectionShown */
@@ -30,7 +47,7 @@ export function writeSummary(app, drawn, isDirectionShown) {
   if (!heads.length) return summary.replaceChildren("No head is shown. Click one below.");
   if (pick) return writeWord(app, drawn, pick, isDirectionShown);
   summary.replaceChildren("Every word attends to every word it can see. Point at one to see its lines alone.");
-  if (!all) return;
+  if (!all || !areWeights(app.state)) return;
   const { H, U } = app.reading;
   const rows = columns.from.map((u) => {
     const ofWord = new Float32Array(H * U);
@@ -53,23 +70,30 @@ function writeWord(app, { heads, mean }, pick, isDirectionShown) {
   const isFrom = pick.side === "from";
   const strongest = app
     .visibleUnits()
-    .filter((v) => (isFrom ? isDirectionShown(pick.u, v) : isDirectionShown(v, pick.u)) && mean[v] > 0)
-    .sort((a, b) => mean[b] - mean[a])
+    .filter((v) => (isFrom ? isDirectionShown(pick.u, v) : isDirectionShown(v, pick.u)) && mean[v])
+    .sort((a, b) => Math.abs(mean[b]) - Math.abs(mean[a]))
     .slice(0, 3);
   const summary = app.by("sentence-says");
   if (!strongest.length) return summary.replaceChildren(...explainNoLines(app, pick));
-  const whose = heads.length === 1 ? `head ${heads[0]}` : `the mean of ${heads.length} heads`;
+  const { reading, state } = app;
+  const whose = heads.length === 1 ? headName(reading, state, heads[0]) : `the mean of ${heads.length} heads`;
   const words = strongest.map((v) => {
     const word = el("bdi", { dir: "auto" }, visible(units[v]).slice(0, 60));
-    return [el("q", { class: "bare" }, word), " (", dataElement(mean[v], percent), ")"];
+    return [el("q", { class: "bare" }, word), " (", dataElement(mean[v], shownIn(state)), ")"];
   });
   summary.replaceChildren(
     quoted(visible(units[pick.u])),
-    isFrom ? " attends mostly to " : " gets most attention from ",
+    verbOf(areWeights(state), isFrom),
     ...listed(words),
-    `, in layer ${app.state.layer}, ${whose}.`,
+    `, in layer ${state.layer}, ${whose}.`,
   );
-  if (isFrom) writeSinks(app, [mean]);
+  if (isFrom && areWeights(state)) writeSinks(app, [mean]);
+}
+
+/** @param {boolean} isAttention weights, and no other map @param {boolean} isFrom */
+function verbOf(isAttention, isFrom) {
+  if (isAttention) return isFrom ? " attends mostly to " : " gets most attention from ";
+  return isFrom ? " takes most from " : " gives most to ";
 }
 
 /**
@@ -91,6 +115,7 @@ function explainNoLines(app, { u, side }) {
       ` is in the ${mine} text, and the lines shown are of words of the ${other} ${role}. Choose another direction, or another word.`,
     ];
   }
+  if (!areWeights(app.state)) return [word, isFrom ? " takes nothing from" : " gives nothing to", " the words shown."];
   return [word, isFrom ? " attends to none of the words shown." : " gets no attention from the words shown."];
 }
 

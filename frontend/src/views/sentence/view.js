@@ -3,13 +3,14 @@
 import { LAYER_WEIGHTS_UNITS } from "../../protocol.js";
 import { dashOf } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
+import { areWeights, chosenMap, wordsOf } from "../../ui/maps.js";
 import { inHeadColour } from "../../ui/paint.js";
 import { fillColumn, markWords } from "./column-elements.js";
 import { heaviest, windowAround, windowAtGap, withGaps } from "./columns.js";
 import { listenToColumns, listenToLines, listenToSettings } from "./controls.js";
 import { drawBars, drawCurves } from "./drawing.js";
 import { WORDS_IN_COLUMN, WORDS_WITH_LINES } from "./limits.js";
-import { isShown, linesOf, meanOver } from "./lines.js";
+import { isShown, largestOf, linesOf, meanOver } from "./lines.js";
 import { sentencePicture } from "./picture.js";
 import { writeShare, writeSummary } from "./summary.js";
 
@@ -42,7 +43,7 @@ export class SentenceView {
     this.rowHeight = 0; // px
     this.tallest = 0; // px: the longest column so far of this text
     /** @type {Drawn} */
-    this.drawn = { pick: null, heads: [], columns: this.columns, lines: [], mean: null };
+    this.drawn = { pick: null, heads: [], columns: this.columns, lines: [], mean: null, peak: 1 };
     /** @type {Mark[]} */
     this.marks = [];
     this.pointings = 0; // so many times something was pointed at: of two answers that overtake each other the later counts
@@ -61,9 +62,10 @@ export class SentenceView {
     return isLong ? { u: app.defaultWord(), side: /** @type {Side} */ ("from") } : null;
   }
 
-  /** The heads that are switched on; of a long saved reading, those whose numbers its file has. */
+  /** The heads that are switched on; of a long saved reading, those whose numbers its file has; 0 for all together. */
   headsShown() {
     const { reading, state } = this.app;
+    if (!chosenMap(reading, state).heads) return [0];
     const all = reading.has?.(state.layer) ?? Array.from({ length: reading.H }, (_, h) => h);
     return all.filter((h) => state.heads?.includes(h) ?? true);
   }
@@ -83,6 +85,7 @@ export class SentenceView {
     this.pointed = null;
     by("mass").value = String(state.mass);
     by("mass-says").textContent = `${state.mass} %`;
+    by("mass-of").textContent = areWeights(state) ? "the weight" : "the whole";
     by("for-direction").hidden = reading.second === null;
     by("direction").value = state.direction;
     this.drawSwatches();
@@ -99,8 +102,21 @@ export class SentenceView {
   async weights() {
     const { state, reading, weights } = this.app;
     const pick = this.picked();
-    if (pick) return { pick, row: await weights.ofWord(state.layer, pick.u, pick.side) };
-    return { pick, all: reading.U <= LAYER_WEIGHTS_UNITS ? await weights.ofLayer(state.layer) : null };
+    const isShort = reading.U <= LAYER_WEIGHTS_UNITS;
+    const row = pick ? await weights.ofWord(state.layer, pick.u, pick.side) : undefined;
+    const all = isShort && !(pick && areWeights(state)) ? await weights.ofLayer(state.layer) : null;
+    return { pick, row, all: pick ? null : all, peak: this.peakOf(all ?? row, isShort) };
+  }
+
+  /**
+   * The number that the thickest line stands for: one, or the largest of the map, in a long text of the picked word.
+   * @param {ArrayLike<number> | undefined} numbers
+   * @param {boolean} ofAll
+   */
+  peakOf(numbers, ofAll) {
+    const { app } = this;
+    if (areWeights(app.state) || !numbers) return 1;
+    return largestOf(numbers, this.headsShown(), app.visibleUnits(), app.reading.U, ofAll) || 1;
   }
 
   /**
@@ -130,7 +146,7 @@ export class SentenceView {
    * Of a long text, the picked word's column stays as it is if the word is in it; the other gets the largest weights.
    * @param {Weights} weights
    */
-  fillColumns({ pick, row }) {
+  fillColumns({ pick, row, peak }) {
     const { app } = this;
     const units = app.visibleUnits();
     if (units.length <= WORDS_IN_COLUMN || !pick || !row) for (const side of SIDES) this.setColumn(side, units);
@@ -140,7 +156,10 @@ export class SentenceView {
       if (!(this.filled[side].startsWith(this.nameOfText()) && isThere))
         this.setColumn(side, withGaps(windowAround(u, units), units));
       const mean = meanOver(this.headsShown(), row, app.reading.U);
-      this.setColumn(side === "from" ? "to" : "from", withGaps(heaviest(mean, units) ?? windowAround(u, units), units));
+      this.setColumn(
+        side === "from" ? "to" : "from",
+        withGaps(heaviest(mean, units, peak) ?? windowAround(u, units), units),
+      );
     }
     this.rowHeight = units.length <= WORDS_WITH_LINES ? 38 : 28;
     app.by("lines").style.setProperty("--row", `${this.rowHeight}px`);
@@ -177,6 +196,9 @@ export class SentenceView {
   drawSwatches() {
     const { by, state, reading } = this.app;
     const box = by("swatches");
+    const { heads: hasHeads, signed } = chosenMap(reading, state);
+    box.hidden = !hasHeads;
+    box.classList.toggle("plain", signed); // colours are those of the signs
     if (box.children.length !== reading.H) {
       const heads = Array.from({ length: reading.H }, (_, h) => {
         const attributes = { type: "button", "data-head": h, title: `Head ${h}`, "data-dash": dashOf(h) };
@@ -211,7 +233,7 @@ export class SentenceView {
     const bars = pick?.side === "from" ? drawBars(svg, this) : [];
     this.marks = [...curves, ...bars];
     by("lines").append(svg);
-    const carried = curves.reduce((total, { weight }) => total + weight, 0);
+    const carried = curves.reduce((total, { weight }) => total + Math.abs(weight), 0);
     writeShare(app, this.drawn, carried / heads.length);
     writeSummary(app, this.drawn, (u, v) => this.isDirectionShown(u, v));
   }
@@ -224,9 +246,18 @@ export class SentenceView {
   table() {
     const { state, reading } = this.app;
     const { units } = reading;
+    const { heads: hasHeads } = chosenMap(reading, state);
     return [
-      ["layer", "head", "from", "from_word", "to", "to_word", "weight"],
-      ...this.drawn.lines.map(([h, u, v, weight]) => [state.layer, h, u, units[u], v, units[v], weight]),
+      ["layer", "head", "from", "from_word", "to", "to_word", areWeights(state) ? "weight" : wordsOf(state).label],
+      ...this.drawn.lines.map(([h, u, v, number]) => [
+        state.layer,
+        hasHeads ? h : "all",
+        u,
+        units[u],
+        v,
+        units[v],
+        number,
+      ]),
     ];
   }
 

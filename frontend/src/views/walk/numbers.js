@@ -16,6 +16,8 @@
  * @property {number[]} [normed]
  * @property {number[]} [unrotated]
  * @property {Projections | null} [made]
+ * @property {number[]} [mapped] of a map besides the weights, its number for each row
+ * @property {number} [mappedTotal] the sum of the magnitudes of all tokens
  * @property {Steps | null} steps from query to weights; null where only the weights are known
  */
 
@@ -71,8 +73,9 @@ export function walkOf(reply, place) {
       /** @type {any} */ (value)?.shape ? listsOf(/** @type {NumberArray} */ (value)) : value,
     ]),
   );
-  const { rows, weights, x, normed, unrotated, made } = lists;
-  return { ...place, rows, weights, x, normed, unrotated, made, steps: lists.query ? stepsOf(lists) : null };
+  const { rows, weights, x, normed, unrotated, made, mapped, mapped_total: mappedTotal } = lists;
+  const steps = lists.query ? stepsOf(lists) : null;
+  return { ...place, rows, weights, x, normed, unrotated, made, mapped, mappedTotal, steps };
 }
 
 /** @param {any} lists @returns {Steps} */

@@ -3,15 +3,16 @@
 import { headColour } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { captionOf, figure, widthOf, wordShortener } from "../../ui/figure.js";
-import { count, format } from "../../ui/format.js";
+import { capitalized, count, format } from "../../ui/format.js";
+import { columnTitle, formatNumber, wordsOf } from "../../ui/maps.js";
 import { inkOf } from "../../ui/paint.js";
 import { visible } from "../../ui/words.js";
 
 /** @import { App, Drawing } from "../../types.js" */
 /** @import { Walk } from "./numbers.js" */
-/** @typedef {{name: string, numbers: number[], digits: number}} Column */
+/** @typedef {{name: string, numbers: number[], show: (number: number) => string}} Column */
 
-const [ROW, LETTER, NUMBER, BAR] = [26, 14, 86, 220]; // px: a row, a letter, a column of numbers, the longest bar
+const [ROW, LETTER, NUMBER, BAR] = [26, 14, 124, 220]; // px: a row, a letter, a column of numbers, the longest bar
 
 /** @param {App} app @param {Walk} walk */
 export function walkPicture(app, walk) {
@@ -27,7 +28,7 @@ export function walkPicture(app, walk) {
   );
   const token = words.name(visible(names[chosen]));
   const { title, caption } = captionOf(app, `Attention of “${token}” in layer ${walk.l}, head ${walk.h}.`);
-  return figure(app, { title, caption, drawing, notes: [notesOn(walk, names.length), ...words.notes()] });
+  return figure(app, { title, caption, drawing, notes: [notesOn(app, walk, names.length), ...words.notes()] });
 }
 
 /**
@@ -36,16 +37,20 @@ export function walkPicture(app, walk) {
  */
 const lengthName = (projected) => (projected ? "‖v W_O‖" : "‖v‖");
 
-/** @param {Walk} walk @returns {Column[]} */
-function columnsOf({ steps, weights }) {
-  const columns = [{ name: "weight", numbers: weights, digits: 4 }];
+/** @param {App} app @param {Walk} walk @returns {Column[]} */
+function columnsOf({ reading, state }, { steps, weights, mapped }) {
+  /** @param {number} digits */
+  const rounded = (digits) => (/** @type {number} */ number) => format(number, digits);
+  const columns = [{ name: "weight", numbers: weights, show: rounded(4) }];
   if (steps)
     columns.unshift(
-      { name: "score", numbers: steps.scores, digits: 3 },
-      { name: "scaled", numbers: steps.scaled, digits: 3 },
+      { name: "score", numbers: steps.scores, show: rounded(3) },
+      { name: "scaled", numbers: steps.scaled, show: rounded(3) },
     );
   const sum = steps?.sum;
-  if (sum) columns.push({ name: `weight × ${lengthName(sum.projected)}`, numbers: sum.carried, digits: 4 });
+  if (sum) columns.push({ name: `weight × ${lengthName(sum.projected)}`, numbers: sum.carried, show: rounded(4) });
+  if (mapped && !(sum && state.map === "value-weighted"))
+    columns.push({ name: columnTitle(reading, state), numbers: mapped, show: formatNumber(state) });
   return columns;
 }
 
@@ -58,7 +63,7 @@ function columnsOf({ steps, weights }) {
  */
 function draw(app, walk, names, chosen) {
   const { ink, soft } = inkOf(app.viewer);
-  const columns = columnsOf(walk);
+  const columns = columnsOf(app, walk);
   const first = Math.max(60, ...names.map((text) => widthOf(text, LETTER, 600))) + 8;
   const bars = first + NUMBER * columns.length + 16;
   const body = el("g", { "font-size": LETTER });
@@ -69,9 +74,9 @@ function draw(app, walk, names, chosen) {
   walk.rows.forEach((j, n) => {
     const y = ROW * (n + 1) + 14;
     body.append(el("text", { x: 0, y, fill: ink, "font-weight": j === chosen ? 700 : null }, names[n]));
-    columns.forEach(({ numbers, digits }, k) => {
+    columns.forEach(({ numbers, show }, k) => {
       const place = { x: first + NUMBER * (k + 1), y, "text-anchor": "end", fill: ink };
-      body.append(el("text", place, format(numbers[n], digits)));
+      body.append(el("text", place, show(numbers[n])));
     });
     const width = Math.max(0.5, BAR * walk.weights[n]).toFixed(2);
     body.append(el("rect", { x: bars, y: y - 12, width, height: 14, fill: headColour(0, app.isDark()) }));
@@ -79,8 +84,8 @@ function draw(app, walk, names, chosen) {
   return { body, width: bars + BAR, height: ROW * (walk.rows.length + 1) };
 }
 
-/** @param {Walk} walk @param {number} length of the text */
-function notesOn({ steps, rows }, length) {
+/** @param {App} app @param {Walk} walk @param {number} length of the text */
+function notesOn({ state }, { steps, rows, mapped }, length) {
   const notes = [];
   if (steps) {
     const { scale, softcap, adjusted } = steps;
@@ -91,9 +96,10 @@ function notesOn({ steps, rows }, length) {
   notes.push("Weight: softmax of the scaled scores, drawn as bars from 0 to 1.");
   const sum = steps?.sum;
   if (sum) notes.push(`Weight × ${lengthName(sum.projected)}: how much of the output the token adds.`);
+  if (mapped) notes.push(`${capitalized(wordsOf(state).label)}: ${wordsOf(state).is}.`);
   if (steps?.masked) notes.push("A dash: the token may not look there.");
   if (steps?.sink) notes.push(`The head's sink takes ${format(steps.sink, 4)}.`);
   if (rows.length < length)
-    notes.push(`Shown: ${rows.length} of ${count(length, "token")}, those with the largest weights.`);
+    notes.push(`Shown: ${rows.length} of ${count(length, "token")}, those with the largest ${wordsOf(state).many}.`);
   return notes.join(" ");
 }

@@ -2,6 +2,7 @@
 
 import { dataElement, el, quoted } from "../../ui/dom.js";
 import { bound, format, percent } from "../../ui/format.js";
+import { chosenMap, formatNumber, unitOf, wordsOf } from "../../ui/maps.js";
 import { strip } from "../../ui/strip.js";
 import { visible } from "../../ui/words.js";
 import { productTerms, softmaxTerms } from "./formulas.js";
@@ -109,6 +110,7 @@ function sumSlots(walk, steps, sum, context) {
     values: valueTable(walk, sum, weighted, peak, context),
     projected: sum.projected ? projected : ", ‖v‖",
     carried: () => describeCarried(walk, steps, sum, app),
+    mapped: () => describeMapped(walk, app),
     context: strip(sum.context, "context", colours, app.tip),
   };
   if (sum.error !== null) {
@@ -143,4 +145,25 @@ function describeCarried({ rows, weights }, { best }, { carried, total }, { read
   }
   const weighs = [" Here ", name(heaviest), " has the largest weight, ", weight(heaviest), ", and ", share(heaviest)];
   return [...weighs, " of all that is added; ", name(longest), " adds most, ", share(longest), "."];
+}
+
+/**
+ * Which token gives most by the chosen map, where it is not the weights.
+ * @param {Walk} walk
+ * @param {App} app
+ */
+function describeMapped({ rows, mapped, mappedTotal }, { reading, state }) {
+  if (!mapped || !mappedTotal || state.map === "value-weighted") return ""; // what the sentence before says
+  const sizes = mapped.map(Math.abs);
+  const n = sizes.indexOf(Math.max(...sizes));
+  const heads = chosenMap(reading, state).heads ? "" : ", all heads together";
+  return [
+    ` By the map chosen, ${wordsOf(state).label}${heads}, `,
+    quoted(visible(reading.tokens[rows[n]])),
+    " gives most: ",
+    dataElement(mapped[n], formatNumber(state)),
+    `, ${unitOf(state, mapped[n])}, `,
+    dataElement(sizes[n] / mappedTotal, percent),
+    " of all.",
+  ];
 }

@@ -3,6 +3,7 @@
 import { WALK_ROWS, WALK_TOKENS } from "../../protocol.js";
 import { dataElement, el } from "../../ui/dom.js";
 import { count } from "../../ui/format.js";
+import { columnTitle, formatNumber, wordsOf } from "../../ui/maps.js";
 import { strip } from "../../ui/strip.js";
 import { visible } from "../../ui/words.js";
 import { peakOf } from "./numbers.js";
@@ -25,16 +26,33 @@ function weightCell(weight) {
 }
 
 /**
+ * The numbers of a map besides the weights, as a column: its title, and the cell of a row. None where it would repeat
+ * the column of weight × length.
+ * @param {Walk} walk
+ * @param {Context} context
+ * @returns {{title: Record<string, string>, cell: (n: number) => HTMLElement[]}}
+ */
+function mapColumn({ mapped, steps }, { app: { reading, state } }) {
+  if (!mapped || (state.map === "value-weighted" && steps?.sum)) return { title: {}, cell: () => [] };
+  const show = formatNumber(state);
+  return {
+    title: { [columnTitle(reading, state)]: "number" },
+    cell: (n) => [el("td", { class: "number mapped" }, dataElement(mapped[n], show))],
+  };
+}
+
+/**
  * Keys, scores and weights.
  * @param {Walk} walk
  * @param {Steps} steps
  * @param {Context} context
  */
-export function scoreTable(walk, { keys, scores, scaled }, context) {
+export function scoreTable(walk, { keys, scores, scaled, sum }, context) {
   const { app, colours } = context;
   const { tokens } = app.reading;
   const peak = peakOf(keys);
-  const columns = { token: "", "its key": "wide", score: "number", scaled: "number", weight: "number" };
+  const map = sum ? null : mapColumn(walk, context); // else it stands beside the values
+  const columns = { token: "", "its key": "wide", score: "number", scaled: "number", weight: "number", ...map?.title };
   return table(walk, context, columns, tokens, walk.i, (n) => {
     const name = `key of ${visible(tokens[walk.rows[n]])}`;
     return [
@@ -42,6 +60,7 @@ export function scoreTable(walk, { keys, scores, scaled }, context) {
       numberCell(scores[n], 2),
       numberCell(scaled[n]),
       weightCell(walk.weights[n]),
+      ...(map?.cell(n) ?? []),
     ];
   });
 }
@@ -59,13 +78,17 @@ export function valueTable(walk, { carried, context: total }, weighted, peak, co
   const { tokens } = app.reading;
   /** @param {number[]} vector @param {string} name */
   const cells = (vector, name) => el("td", {}, strip(vector, name, colours, app.tip, { cells: true, peak }));
-  const columns = { token: "", weight: "number", "weight × length": "number", "weight × its value": "" };
+  const map = mapColumn(walk, context);
+  const numbers = { weight: "number", "weight × length": "number", ...map.title };
+  const columns = { token: "", ...numbers, "weight × its value": "" };
   const whole = table(walk, context, columns, tokens, walk.i, (n) => [
     numberCell(walk.weights[n]),
     numberCell(carried[n]),
+    ...map.cell(n),
     cells(weighted[n], `weight × value of ${visible(tokens[walk.rows[n]])}`),
   ]);
-  const foot = el("tr", {}, el("th", { scope: "row" }, "sum of all"), el("td"), el("td"), cells(total, "sum"));
+  const foot = el("tr", {}, el("th", { scope: "row" }, "sum of all"));
+  foot.append(...Object.keys(numbers).map(() => el("td")), cells(total, "sum"));
   whole[0].append(el("tfoot", {}, foot));
   return whole;
 }
@@ -75,10 +98,14 @@ export function valueTable(walk, { carried, context: total }, weighted, peak, co
  * @param {Walk} walk
  * @param {Context} context
  */
-export const weightTable = (walk, context) =>
-  table(walk, context, { word: "", weight: "number" }, context.app.reading.units, walk.u, (n) => [
+export function weightTable(walk, context) {
+  const map = mapColumn(walk, context);
+  const columns = { word: "", weight: "number", ...map.title };
+  return table(walk, context, columns, context.app.reading.units, walk.u, (n) => [
     weightCell(walk.weights[n]),
+    ...map.cell(n),
   ]);
+}
 
 /**
  * The table, and below that of a long text a button for the other rows.
@@ -103,11 +130,12 @@ function table(walk, context, columns, names, chosen, cellsOf) {
 }
 
 /** @param {number} listed @param {number} length of the text @param {Context} context */
-function moreButton(listed, length, { isAllShown, toggleAll }) {
+function moreButton(listed, length, { isAllShown, toggleAll, app: { state } }) {
+  const { many } = wordsOf(state);
   const rest = length <= WALK_ROWS ? `all ${length}` : `${WALK_ROWS.toLocaleString("en")} of ${count(length, "token")}`;
   const label = isAllShown
-    ? "Show those with the largest weights"
-    : `Show ${rest}; these ${listed} have the largest weights`;
+    ? `Show those with the largest ${many}`
+    : `Show ${rest}; these ${listed} have the largest ${many}`;
   const button = el("button", { type: "button", class: "quiet" }, label);
   button.addEventListener("click", toggleAll);
   return button;

@@ -1,6 +1,7 @@
 // Walk: how one token became its context in one head. The sentences stand in viewer.html; the numbers come from here.
 
 import { fillSlots } from "../../ui/dom.js";
+import { columnTitle, mapRequest } from "../../ui/maps.js";
 import { styleColour } from "../../ui/paint.js";
 import { walkOf } from "./numbers.js";
 import { walkPicture } from "./picture.js";
@@ -30,9 +31,10 @@ export class WalkView {
     const u = state.word ?? app.defaultWord();
     const tokens = reading.tokensOf(u);
     const i = tokens[Math.min(state.token, tokens.length - 1)];
-    const wanted = `${reading.id} ${l} ${h} ${i} ${isAllShown} ${app.isDark()}`;
+    const map = mapRequest(reading, state);
+    const wanted = `${reading.id} ${map.map} ${map.target} ${l} ${h} ${i} ${isAllShown} ${app.isDark()}`;
     if (this.drawnFor !== wanted) {
-      const reply = await app.request({ type: "walk", layer: l, head: h, token: i, all: isAllShown }, signal);
+      const reply = await app.request({ type: "walk", layer: l, head: h, ...map, token: i, all: isAllShown }, signal);
       if (!isCurrent()) return;
       this.walk = walkOf(reply, { l, h, u, i });
       this.fill(this.walk);
@@ -80,8 +82,9 @@ export class WalkView {
 
   /** @returns {Row[]} */
   table() {
-    const { rows, weights, steps } = this.requireWalk();
-    const names = steps ? this.app.reading.tokens : this.app.reading.units;
+    const { rows, weights, mapped, steps } = this.requireWalk();
+    const { reading, state } = this.app;
+    const names = steps ? reading.tokens : reading.units;
     const [keys, values] = [steps?.keys, steps?.sum?.values];
     /** @param {string} name @param {number[][]} [vectors] */
     const titles = (name, vectors) => (vectors ? vectors[0].map((_, d) => `${name} ${d}`) : []);
@@ -95,6 +98,7 @@ export class WalkView {
         "scaled",
         "weight",
         "weight_times_length",
+        ...(mapped ? [columnTitle(reading, state)] : []),
         ...titles("key", keys),
         ...titles("value", values),
       ],
@@ -105,6 +109,7 @@ export class WalkView {
         orNothing(steps?.scaled[n]),
         weights[n],
         orNothing(steps?.sum?.carried[n]),
+        ...(mapped ? [mapped[n]] : []),
         ...(keys?.[n] ?? []),
         ...(values?.[n] ?? []),
       ]),

@@ -1,55 +1,29 @@
-"""The viewer's protocol: every message between a page and Python, and every limit that both of them know.
+"""The viewer's protocol: every message between a page and Python; the limits that both know are in limits.py.
 
-A page sends a *request*, a JSON object whose `type` says which; it gets a *reply*, or an error. The messages are the
-same over HTTP (server.py: POST /api) and in a notebook (widget.py); in a saved page a script answers instead of Python.
-api.py answers them, parse.py checks the requests. Whole numbers are not negative, and count from 0. In shapes, H are
-heads, L layers, N tokens, and U units: the words and special tokens, in the order of `Metadata.units`.
+A page sends a *request*, a JSON object whose `type` says which, and gets a *reply*, or an error: over HTTP (server.py:
+POST /api), in a notebook (widget.py) or, in a saved page, from a script. api.py answers requests, parse.py checks them.
+Whole numbers are not negative, and count from 0. In shapes, H are heads, L layers, N tokens, and U units: the words and
+special tokens, in the order of `Metadata.units`.
 
-This file is the only definition. `python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and
-with --table the table in docs/view.md; tests hold both equal to what is printed. It imports nothing of the package.
+There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and with
+--table the table in docs/view.md; tests hold both equal to what is printed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, TypedDict, get_args
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-TEXT_LIMIT = 1 << 20  # characters of a text
-LINK_LIMIT = 20_000  # characters of the link that a saved page opens with
-COMPARED_TEXTS = 32  # texts of a comparison
-COMPARED_PLACES = 64  # occurrences of the word in all of them
-LAYER_WEIGHTS_UNITS = 64  # units of the longest text whose weights of a whole layer can be requested
-TILE_SIZE = 256  # cells of a tile, on each side
-THUMBNAIL_SIZE = 64  # cells of a thumbnail, on each side, at most
-SAMPLED_UNITS = 2048  # units beyond which the cells of a thumbnail are sampled: a row is that of its first unit
-WALK_TOKENS = 24  # tokens of the longest text of which a walk lists all
-WALK_LARGEST = 12  # tokens that the walk of a longer text lists: those with the largest weights
-WALK_ROWS = 2048  # tokens that a walk lists at most, when all are requested
-MAPPED_UNITS = 4096  # units of the longest text whose weights a saved page maps one by one
-LOGARITHM_STEPS = 2048  # steps for each doubling, in which a saved page holds the cells of a picture
-VIEWS = ("sentence", "heads", "map", "walk", "compare")  # in the order of the tabs
-UNKNOWN_READING = "unknown_reading"  # code of an error: the reading is not known, as after a restart; read it again
-CANCELLED = "cancelled"  # code of an error: reading the text was cancelled; only `read` starts it again
-
 Text = Annotated[str, "text"]  # not blank, and at most TEXT_LIMIT characters
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
-
-
-class RequestError(Exception):
-    """The request cannot be answered: `status` as in HTTP, `code` for a program to act on."""
-
-    def __init__(self, message: str, status: int = 400, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
-
-
-# Requests
+MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
+MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +73,14 @@ class LayerRequest(ReadingRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapRequest(LayerRequest):
+    """What all requests about the weights, or another map in their place, have."""
+
+    map: MapName = "weights"  # one of `Metadata.maps`
+    target: str | None = None  # of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadRequest(LayerRequest):
     """What all requests about a head have."""
 
@@ -106,7 +88,7 @@ class HeadRequest(LayerRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordWeightsRequest(LayerRequest):
+class WordWeightsRequest(MapRequest):
     """The weights from or to a unit, in each head."""
 
     type = "word_weights"
@@ -115,14 +97,14 @@ class WordWeightsRequest(LayerRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerWeightsRequest(LayerRequest):
+class LayerWeightsRequest(MapRequest):
     """All weights of a layer, for a text of at most LAYER_WEIGHTS_UNITS units."""
 
     type = "layer_weights"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThumbnailsRequest(LayerRequest):
+class ThumbnailsRequest(MapRequest):
     """A small picture of each head of a layer, and the attention pattern that the head follows."""
 
     type = "thumbnails"
@@ -130,8 +112,8 @@ class ThumbnailsRequest(LayerRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileRequest(HeadRequest):
-    """One tile of the map of a head."""
+class TileRequest(HeadRequest, MapRequest):
+    """One tile of the map of a head; which one does not matter where all are taken together."""
 
     type = "tile"
     level: int  # a cell stands for 2^level × 2^level weights
@@ -142,12 +124,20 @@ class TileRequest(HeadRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkRequest(HeadRequest):
+class WalkRequest(HeadRequest, MapRequest):
     """The numbers by which a head makes the context vector of one token."""
 
     type = "walk"
     token: int
-    all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights
+    all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRequest(ReadingRequest):
+    """Whether something can be the target of a map, and what it is called."""
+
+    type = "target"
+    target: str  # as on the command line: "next", "next:cat-dog", "label:POSITIVE", "text:…", "sentence", "word:flies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +156,7 @@ class PageRequest(HeadRequest):
 
     type = "page"
     word: int | None = None  # the unit that is selected when the page opens
+    target: str | None = None  # of the maps that are about one, as in other requests
     link: str | None = None  # the address, without its "#", that the page opens with
     comparison: CompareRequest | None = None  # a comparison to save with it
 
@@ -215,6 +206,16 @@ class Memory(TypedDict):
     readings: int  # how many readings are kept
 
 
+class MapOffer(TypedDict):
+    """A map of a reading: the weights themselves, or what they become times what is known of the values."""
+
+    name: MapName
+    heads: bool  # whether each head has its own; false where all heads are taken together
+    target: bool  # whether it is about `Metadata.target`
+    signed: bool  # whether its numbers may be below 0
+    missing: str | None  # a sentence that says why there is none; null where there is
+
+
 class Metadata(TypedDict):
     """What a page must know of a reading before it asks for weights."""
 
@@ -234,6 +235,8 @@ class Metadata(TypedDict):
     unknown_tokens: list[int]  # the tokens that stand for such text
     note: str  # what else a reader should know
     attention_layers: list[int]  # the layers that have attention
+    maps: list[MapOffer]  # in the order of MAPS
+    target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
 
 
 class MetadataReply(Metadata):
@@ -246,21 +249,21 @@ class MetadataReply(Metadata):
 
 
 class WordWeightsReply(TypedDict):
-    """Weights, by head and unit."""
+    """Weights, or numbers of the map, by head and unit; H is 1 for a map of all heads together."""
 
     weights: Float[Tensor, "H U"]
 
 
 class LayerWeightsReply(TypedDict):
-    """Weights, by head, unit that attends, and unit that is attended to."""
+    """Weights, or numbers of the map, by head, unit that attends, and unit that is attended to."""
 
     weights: Float[Tensor, "H U U"]
 
 
 class ThumbnailsReply(TypedDict):
-    """Pictures of heads, and patterns."""
+    """Pictures of heads, or the one of a map of all heads together, and the heads' patterns."""
 
-    thumbnails: Float[Tensor, "H n n"]  # each cell the largest of its weights
+    thumbnails: Float[Tensor, "H n n"]  # each cell the largest of its numbers, by magnitude where they have signs
     shares: Float[Tensor, "H patterns"]  # the share of its weight that each head gives to each pattern
     patterns: dict[str, str]  # by name, the place that a pattern is about, as a phrase
     threshold: float  # the share from which on a head is named after a pattern
@@ -304,11 +307,19 @@ class WalkReply(TypedDict):
     values: NotRequired[Float[Tensor, "rows E"]]
     scores: NotRequired[Float[Tensor, "rows"]]
     scaled: NotRequired[Float[Tensor, "rows"]]
+    mapped: NotRequired[Float[Tensor, "rows"]]  # numbers of the map, where it is not the weights
+    mapped_total: NotRequired[float | None]  # the sum of their magnitudes over all tokens
     lengths: NotRequired[Float[Tensor, "rows"]]  # of the values
     carried: NotRequired[Float[Tensor, "rows"]]  # weight × length
     context: NotRequired[Float[Tensor, "E"]]
     normed: NotRequired[Float[Tensor, "dim"]]  # x after the norm, where there is one
     unrotated: NotRequired[Float[Tensor, "D"]]  # the query before it is rotated, where it is
+
+
+class TargetReply(TypedDict):
+    """The name of a target."""
+
+    name: str
 
 
 class Place(TypedDict):
@@ -381,6 +392,7 @@ MESSAGES: dict[str, tuple[type[Request], type]] = {
         (ThumbnailsRequest, ThumbnailsReply),
         (TileRequest, TileReply),
         (WalkRequest, WalkReply),
+        (TargetRequest, TargetReply),
         (CompareRequest, CompareReply),
         (PageRequest, PageReply),
         (CancelRequest, CancelReply),

@@ -1,6 +1,6 @@
 """Prints what follows from the protocol: the JavaScript module protocol.js or, with --table, the table in docs/view.md.
 
-It reads the classes of __init__.py, and the comments beside their fields.
+It reads the classes of __init__.py and the constants of limits.py and errors.py, and the comments beside them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import (
 )
 
 from regard.viewer import protocol
-from regard.viewer.protocol import MESSAGES, Request
+from regard.viewer.protocol import MESSAGES, Request, errors, limits
 
 CONSTANT = re.compile(r"^([A-Z_]+) = .*?  # (.*)$", re.MULTILINE)
 FIELD = re.compile(r"^    (\w+): [^#\n]*?  # (.*)$", re.MULTILINE)
@@ -59,7 +59,7 @@ def table() -> str:
         fields_of_reply = ", ".join(_named(field) for field in _properties(reply))
         shown = f"as `{answered[reply]}`" if reply in answered else fields_of_reply
         answered.setdefault(reply, kind)
-        summary = re.sub(r"\b[A-Z]+(_[A-Z]+)+\b", lambda name: f"{getattr(protocol, name[0]):,}", _summary(request))
+        summary = re.sub(r"\b[A-Z]+(_[A-Z]+)+\b", lambda name: f"{getattr(limits, name[0]):,}", _summary(request))
         rows.append(f"| `{kind}` | {summary} | {', '.join(asked) or '—'} | {shown} |")
     return "\n".join(rows) + "\n"
 
@@ -72,10 +72,9 @@ def _named(field: tuple[str, Any, bool]) -> str:
 
 
 def _constants() -> Iterator[str]:
-    described = dict(CONSTANT.findall(inspect.getsource(protocol)))
-    for name, value in vars(protocol).items():
-        if name in described and name != "MESSAGES":
-            yield f"export const {name} = {json.dumps(value)}; // {described[name]}"
+    for module in (limits, errors):
+        for name, described in CONSTANT.findall(inspect.getsource(module)):
+            yield f"export const {name} = {json.dumps(getattr(module, name))}; // {described}"
 
 
 def _messages() -> list[type]:

@@ -7,7 +7,9 @@ from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from regard.viewer.protocol import COMPARED_TEXTS, MESSAGES, TEXT_LIMIT, CompareRequest, Request, RequestError
+from regard.viewer.protocol import MESSAGES, CompareRequest, Request
+from regard.viewer.protocol.errors import RequestError
+from regard.viewer.protocol.limits import COMPARED_TEXTS, TEXT_LIMIT
 
 HINTS = {request: get_type_hints(request, include_extras=True) for request, _ in MESSAGES.values()}
 
