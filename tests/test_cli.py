@@ -11,12 +11,17 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+import transformers
 from rich.cells import cell_len
 
+import regard
+from regard import attribution
 from support import models as fixtures
 from support.cli import ARROW, FLIES, REGARD, could_not, done
+from support.headed import headed
 
-COMMANDS = ["explain", "show", "compare", "embed", "backends"]
+COMMANDS = ["explain", "show", "attribute", "compare", "embed", "backends"]
 
 
 # What it says
@@ -122,8 +127,156 @@ def test_show_what_fits(run, monkeypatch):
     assert max(map(cell_len, out.splitlines())) <= 60
 
 
+@pytest.mark.parametrize("command", ["show", "explain"])
+def test_the_help_names_every_map(run, command):
+    out = done(run(command, "--help"))
+    assert all(name in out for name in attribution.MAPS)
+
+
+def test_show_a_map(run):
+    out = done(run("show", ARROW, "--layer", 5, "--map", "norms"))
+    assert out.startswith("norms, layer 5, all heads: each cell is how much all heads take from there; 100 is ")
+    row = re.search(r"\nflies((?: +\d+){7})\n", out)[1].split()
+    norms = attribution.norms(regard.Lens().read(ARROW), 5).dense()
+    assert [int(number) for number in row] == [round(100 * n / float(norms.max())) for n in norms[2].tolist()]
+    out = done(run("show", ARROW, "--head", 11, "--map", "gradient", "--target", "text:Time passes"))
+    assert out.startswith(
+        "gradient, all layers, head 11: each cell is how much the target gains by the weight, for the "
+    )
+    assert "the similarity with “Time passes”" in " ".join(out.split())
+
+
+def test_show_json_of_a_map(run):
+    numbers = json.loads(done(run("show", ARROW, "--layer", 5, "--map", "norms", "--json")))
+    assert [numbers[name] for name in ("layers", "heads", "map", "target")] == [[5], [None], "norms", None]
+    assert numbers["unit"] == "length of what is added"
+    expected = attribution.norms(regard.Lens().read(ARROW), 5).dense()
+    assert torch.allclose(torch.tensor(numbers["attention"][0][0]), expected, rtol=1e-5)
+    options = ["--map", "gradient", "--target", "word:flies[3]", "--layer", 2, "--head", 1]
+    numbers = json.loads(done(run("show", ARROW, *options, "--json")))
+    assert (numbers["heads"], numbers["map"]) == ([1], "gradient")
+    assert numbers["target"] == "number 3 of the vector of “flies”"
+    weights = json.loads(done(run("show", ARROW, "--layer", 5, "--head", 11, "--json")))
+    assert [weights[name] for name in ("map", "unit", "target")] == ["weights", "weight", None]
+
+
+def decoder(folder):
+    """A tiny GPT-2 with its head, in a folder."""
+    transformers.utils.logging.disable_progress_bar()
+    model, tokenizer = headed("GPT2LMHeadModel", "gpt2", torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_show_what_each_token_adds_to_a_logit(run, tmp_path):
+    folder = decoder(tmp_path / "gpt2")
+    reading = regard.Lens(folder).read("the cat sat on")
+    target = attribution.Target.next_token(reading)
+    expected = sum(attribution.logits(reading, target, layer).dense().sum(0) for layer in range(2))
+    out = done(run("show", "the cat sat on", "--map", "logits", "--target", "next", "--model", folder))
+    legend = "logits, all layers and heads, sum: each cell is what is added to the target's logit, for the next token "
+    assert " ".join(out.split()).startswith(legend)
+    rows = [row.split()[1:] for row in out.split("\n\n")[1].splitlines()[1:]]
+    shown = [[0 if cell == "·" else int(cell.replace("−", "-")) for cell in row] for row in rows]
+    assert shown == (100 * expected / expected.abs().max()).round().int().tolist()
+
+
+def test_explain_under_a_map(run):
+    command = ["explain", ARROW, "--word", "flies", "--layer", 5, "--head", 11, "--map", "value-weighted"]
+    out = done(run(*command))
+    assert re.search(r"\n   \[CLS\] +0\.21\d\d +0\.0\d+ +2%  ▍\n", out)
+    assert re.search(r"\n   arrow +0\.58\d\d +3\.5\d+ +82%  █+.?\n", out)
+    numbers = json.loads(done(run(*command, "--json")))["taken"]
+    assert list(numbers) == ["map", "unit", "target", "head", "units", "weights", "values"]
+    assert (numbers["map"], numbers["head"], numbers["units"][2]) == ("value-weighted", 11, "flies")
+    matrix = attribution.value_weighted(regard.Lens().read(ARROW), 5)
+    assert numbers["values"] == pytest.approx(matrix[11, 2].tolist(), rel=1e-5)
+    assert numbers["weights"] == pytest.approx(regard.Lens().read(ARROW).weights(5, 11)[2].tolist(), rel=1e-5)
+    command[-1] = "norms"
+    assert "of all heads together; its weights are their mean" in " ".join(done(run(*command)).split())
+    assert json.loads(done(run(*command, "--json")))["taken"]["head"] is None
+
+
+def test_attribute(run):
+    out = done(run("attribute", ARROW, "--target", "text:Time passes quickly"))
+    assert out.startswith(
+        f"“{ARROW}”\nall-MiniLM-L6-v2: what each word does for the similarity with “Time passes quickly”\n"
+    )
+    row = re.search(r"\nTime +(\S+) +(\S+) +(\S+) +(\S+)\n", out).groups()
+    loss = -attribution.knockouts(reading := regard.Lens().read(ARROW), target := other(reading))
+    assert row[0] == f"{100 * loss[1] / loss.abs().max():.0f}"
+    relevance = attribution.relevance(reading, target).tokens - 1 / 7
+    assert row[3] == f"{100 * relevance[1] / relevance.max():.0f}"
+    assert re.search(r"\nrank correlation +the judge( +−?\d\.\d\d){3}\n", out)
+    assert "over 5 words" in " ".join(out.split())
+    assert "\nLeft out: logits: they explain a next token, and not the similarity with “Time passes quickly”.\n" in out
+    assert not re.search(r"[ \t]\n", out)
+
+
+def other(reading):
+    return attribution.Target.similarity(reading, "Time passes quickly")
+
+
+def test_attribute_json(run):
+    numbers = json.loads(done(run("attribute", ARROW, "--word", "flies", "--json")))
+    contract = "text model target layer head units judged knockout relevance correlation left_out note"
+    assert " ".join(numbers) == contract
+    assert numbers["target"] == "the vector of “flies”"
+    assert numbers["units"] == ["[CLS]", *ARROW.split(), "[SEP]"]
+    assert (
+        list(numbers["relevance"]) == list(numbers["correlation"]) == ["weights, rollout", "norms, rollout", "gradient"]
+    )
+    assert list(numbers["left_out"]) == ["logits"]
+    assert all(len(values) == 7 for values in (numbers["knockout"], *numbers["relevance"].values()))
+    rolled = attribution.rollout(regard.Lens().read(ARROW), word="flies").units
+    assert numbers["relevance"]["weights, rollout"] == pytest.approx(rolled.tolist(), rel=1e-5)
+
+
+def test_attribute_in_one_layer_and_head(run):
+    out = done(run("attribute", ARROW, "--word", "flies", "--layer", -1))
+    assert "all-MiniLM-L6-v2, layer 5: what each word does for the vector of “flies”\n" in out
+    assert re.search(r"\nrank correlation +the judge( +−?\d\.\d\d){4}\n", out)
+    numbers = json.loads(done(run("attribute", ARROW, "--word", "flies", "--layer", 5, "--head", 11, "--json")))
+    assert (numbers["layer"], numbers["head"]) == (5, 11)
+    assert list(numbers["relevance"]) == ["weights", "value-weighted", "gradient"]
+    assert numbers["left_out"]["norms"] == "norms: they are of all heads together."
+
+
+def test_attribute_a_next_token(run, tmp_path):
+    folder = decoder(tmp_path / "gpt2")
+    numbers = json.loads(done(run("attribute", "the cat sat", "--target", "next", "--model", folder, "--json")))
+    assert list(numbers["relevance"]) == ["weights, rollout", "norms, rollout", "gradient", "logits"]
+    assert numbers["left_out"] == {}
+
+
+def test_attribute_a_long_text_shows_the_words_that_matter_most(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = done(run("attribute", "the cat sat on the mat and " * 28, "--target", "sentence"))
+    assert "… and 174 more" in out
+    assert len(out.splitlines()) < 50
+    assert max(map(cell_len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".json"])
+def test_save_an_attribution(run, tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    assert "rank correlation" in done(run("attribute", ARROW, "--word", "flies", "--save", path))
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".json": b"{"}
+    assert path.read_bytes()[:9].startswith(starts[suffix])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".json", ".html"])
-@pytest.mark.parametrize("command", [["show"], ["explain", "--word", "flies"]], ids=["show", "explain"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show"],
+        ["explain", "--word", "flies"],
+        ["show", "--map", "gradient"],
+        ["explain", "--word", "flies", "--map", "value-weighted"],
+    ],
+    ids=["show", "explain", "show-map", "explain-map"],
+)
 def test_save(run, tmp_path, command, suffix):
     path = tmp_path / f"a{suffix}"
     result = run(*command, ARROW, "--layer", 1, "--head", 2, "--save", path)
@@ -258,6 +411,8 @@ def test_no_line_is_wider_than_the_terminal(run, monkeypatch, width):
     for text, word in ((ARROW, "flies"), ("我爱北京天安门 and 👍🏽 antidisestablishmentarianism!", "and")):
         out = done(run("explain", text, "--word", word, "--layer", 3, "--head", 10))
         out += done(run("show", text))
+        out += done(run("show", text, "--map", "gradient"))
+        out += done(run("attribute", text, "--word", word))
         assert max(map(cell_len, out.splitlines())) <= width
         assert re.search(r"\d\.\d{4}", out)  # no number loses its end
         rows = re.findall(r"^   \S+.*?(-?\d+\.\d\d) +(-?\d+\.\d\d) +(\d\.\d{4})(?: |$)", out, re.MULTILINE)

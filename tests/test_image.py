@@ -15,10 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import regard
+from regard import attribution
 from regard.lens.display import check_suffix
 from regard.output import image
+from regard.output.agreement import picture as picture_of_agreement
 from regard.output.json import numbers
+from regard.output.maps import Scale
 from support import readings as _readings
+from support.headed import headed
 
 ARROW = "Time flies like an arrow"
 TEXTS = {
@@ -44,6 +48,8 @@ def reading(lens):
 
 PICTURES = [(name, {"layer": 0, "head": 2}) for name in TEXTS]
 PICTURES += [("five", {}), ("sixty", {"layer": 5}), ("long words", {"layer": 5}), ("scripts", {"head": 3})]
+PICTURES += [("five", {"map": "norms"}), ("sixty", {"map": "norms", "layer": 3}), ("head", {"map": "norms"})]
+PICTURES += [("scripts", {"map": "gradient", "layer": 0, "head": 2}), ("five", {"map": "gradient"})]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from")  # where no font here has it
@@ -52,6 +58,15 @@ PICTURES += [("five", {}), ("sixty", {"layer": 5}), ("long words", {"layer": 5})
 )
 def test_nothing_overlaps_and_nothing_is_cut_off(lens, name, choice):
     figure = image.picture(lens.read(TEXTS[name]), **choice)
+    check_layout(figure)
+    if {"layer", "head"} <= choice.keys():  # labels that lean do not lie in the squares
+        renderer, axes = figure.canvas.get_renderer(), figure.axes[0]
+        below = axes.get_window_extent(renderer).y0
+        assert all(label.get_window_extent(renderer).y1 <= below + 2 for label in axes.get_xticklabels())
+
+
+def check_layout(figure):
+    """Every text is inside what is saved, and none on top of another."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -67,10 +82,6 @@ def test_nothing_overlaps_and_nothing_is_cut_off(lens, name, choice):
         assert box.y1 <= tight.y1
     upright = [text.get_window_extent(renderer).padded(-1) for text in shown if text.get_rotation() in (0, 90)]
     assert not [pair for pair in combinations(upright, 2) if pair[0].overlaps(pair[1])]
-    if len(choice) == 2:  # labels that lean do not lie in the squares
-        axes = figure.axes[0]
-        below = axes.get_window_extent(renderer).y0
-        assert all(label.get_window_extent(renderer).y1 <= below + 2 for label in axes.get_xticklabels())
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -191,12 +202,12 @@ def test_a_long_text_becomes_a_picture_of_its_largest_weights(lens, monkeypatch)
 
 
 def test_a_font_is_looked_for_where_the_first_lacks_a_character():
-    assert image._families("plain text é ü") == ["DejaVu Sans"]
-    assert image._families("\U0010fffd")[0] == "DejaVu Sans"
+    assert image.families("plain text é ü") == ["DejaVu Sans"]
+    assert image.families("\U0010fffd")[0] == "DejaVu Sans"
     have = image._characters()
     assert "DejaVu Sans" in have
     for letter in "我あ한नไ𝔘":
-        families = image._families(letter)
+        families = image.families(letter)
         anywhere = any(ord(letter) in covered for covered in have.values())
         assert any(ord(letter) in have[name] for name in families) == anywhere
     assert not [name for name in have if "Color" in name]
@@ -271,9 +282,146 @@ def test_json_has_null_for_nan(tmp_path):
 
 
 def test_too_many_numbers(reading, monkeypatch):
-    monkeypatch.setattr("regard.output.json.WEIGHTS_LIMIT", 3000)
+    monkeypatch.setattr("regard.output.json.NUMBERS_LIMIT", 3000)
     with pytest.raises(
-        ValueError, match=r"^3,528 weights are too many for JSON \(at most 3,000\): choose a layer and a head"
+        ValueError, match=r"^3,528 numbers are too many for JSON \(at most 3,000\): choose a layer and a head"
     ):
         numbers(reading)
     assert numbers(reading, layer=0)
+
+
+# Maps
+
+
+def expected_cells(reading, name, layer, target=None):
+    """A map between words, from its dense matrix: by head, or one of all heads."""
+    matrix = attribution.map_of(reading, name, layer, target).dense()
+    by_key = torch.stack([matrix[..., list(unit.tokens)].sum(-1) for unit in reading.units], -1)
+    return torch.stack([by_key[..., list(unit.tokens), :].mean(-2) for unit in reading.units], -2)
+
+
+@pytest.fixture(scope="module")
+def decoded():
+    return regard.Lens(headed("GPT2LMHeadModel", "gpt2", torch.float32)).read("the cat sat on the mat")
+
+
+def test_a_map_is_drawn_from_zero_to_its_largest(reading):
+    figure = image.picture(reading, layer=5, map="norms")
+    axes = figure.axes[0]
+    cells, largest = expected_cells(reading, "norms", 5), float(expected_cells(reading, "norms", 5).max())
+    drawn = axes.images[0]
+    assert axes.get_title() == "all-MiniLM-L6-v2, norms, layer 5, all heads"
+    assert (drawn.get_clim(), drawn.get_cmap().name) == ((0, 1), "viridis")
+    side = drawn.get_array().shape[0] // 7
+    shown = torch.tensor(drawn.get_array()[side // 2 :: side, side // 2 :: side].data)
+    assert torch.allclose(shown**2 * largest, cells, rtol=1e-4, atol=1e-5)
+    (bar,) = axes.child_axes
+    assert bar.get_ylabel() == "length of what is added"
+    labels = [label.get_text() for label in bar.get_yticklabels()]
+    assert [float(label) for label in labels] == pytest.approx(
+        [largest * n for n in (0, 0.01, 0.05, 0.2, 0.5, 1)], rel=0.01
+    )
+    numbers_on_cells = [int(text.get_text()) for text in axes.texts]
+    assert numbers_on_cells == [round(100 * n / largest) for n in cells.flatten().tolist() if n >= 0.005 * largest]
+
+
+def test_negative_numbers_have_colours_of_their_own(decoded):
+    target = attribution.Target.next_token(decoded)
+    figure = image.picture(decoded, layer=1, head=2, map="logits")
+    axes, cells = figure.axes[0], expected_cells(decoded, "logits", 1, target)[2]
+    assert cells.min() < 0 < cells.max()
+    drawn = axes.images[0]
+    assert (drawn.get_clim(), drawn.get_cmap().name) == ((-1, 1), "PuOr_r")
+    assert axes.get_title() == f"GPT2LMHeadModel, logits, layer 1, head 2\nfor {target.name}"
+    side = drawn.get_array().shape[0] // len(cells)
+    shown = torch.tensor(drawn.get_array()[side // 2 :: side, side // 2 :: side].data)
+    assert torch.allclose(shown.sign() * shown**2, cells / cells.abs().max(), atol=1e-5)
+    assert any(text.get_text().startswith("−") for text in axes.texts)
+
+
+def test_numbers_can_be_read_on_the_cells_of_either_scale():
+    import matplotlib
+
+    for signed, name in ((False, "viridis"), (True, "PuOr_r")):
+        scale = Scale(1.0, signed)
+        for share in torch.linspace(-1 if signed else 0, 1, 201).tolist():
+            place = float(scale.place(torch.tensor(share)))
+            behind = matplotlib.colormaps[name]((place + 1) / 2 if signed else place)[:3]
+            before = 1.0 if image.ink(share, scale) == "white" else 0.0
+            linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in behind]
+            luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+            contrast = (max(luminance, before) + 0.05) / (min(luminance, before) + 0.05)
+            assert contrast >= (4.4 if signed else 3), (name, share)
+
+
+def test_the_grid_of_a_map_has_one_scale(reading):
+    figure = image.picture(reading, map="value-weighted")
+    largest = max(float(expected_cells(reading, "value-weighted", layer).max()) for layer in range(6))
+    (bar,) = figure.axes[0].child_axes
+    assert float(bar.get_yticklabels()[-1].get_text()) == pytest.approx(largest, rel=0.005)
+    shown = image.picture(reading, map="norms")
+    assert shown.axes[0].get_title() == "all-MiniLM-L6-v2, norms, 6 layers"
+    assert [label.get_text() for label in shown.axes[0].get_xticklabels()] == ["all"]
+
+
+def test_a_cell_of_a_long_text_has_the_number_of_largest_magnitude(decoded, monkeypatch):
+    monkeypatch.setitem(image.CELL_LIMITS, "head", 4)
+    target = attribution.Target.next_token(decoded)
+    figure = image.picture(decoded, layer=1, head=2, map="logits")
+    drawn = figure.axes[0].images[0].get_array()
+    tokens = attribution.map_of(decoded, "logits", 1, target).dense()[2]
+    count = len(tokens)
+    bounds = [n * count // 4 for n in range(5)]
+    side = drawn.shape[0] // 4
+    for r in range(4):
+        for c in range(4):
+            cell = tokens[bounds[r] : bounds[r + 1], bounds[c] : bounds[c + 1]].flatten()
+            largest = float(cell[cell.abs().argmax()])
+            place = float(drawn[r * side, c * side])
+            assert math.copysign(place**2, place) == pytest.approx(largest / float(tokens.abs().max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".json"])
+@pytest.mark.parametrize("name", ["value-weighted", "norms", "gradient"])
+def test_every_map_can_be_saved(reading, tmp_path, name, suffix):
+    reading.save(tmp_path / f"a{suffix}", layer=2, map=name)
+    if suffix == ".json":
+        saved = json.loads((tmp_path / "a.json").read_text())
+        assert (saved["map"], saved["heads"]) == (name, [None] if name == "norms" else list(range(12)))
+        expected = expected_cells(reading, name, 2, attribution.default_target(reading) if name == "gradient" else None)
+        assert torch.allclose(torch.tensor(saved["attention"][0]), expected.reshape(-1, 7, 7), rtol=1e-4, atol=1e-9)
+
+
+def test_maps_that_cannot_be_saved(reading, tmp_path):
+    for bad, error in (({"map": "nroms"}, "no map 'nroms'"), ({"map": "norms", "head": 1}, "has no heads")):
+        for suffix in (".png", ".json"):
+            with pytest.raises(ValueError, match=error):
+                reading.save(tmp_path / f"a{suffix}", **bad)
+    assert not os.listdir(tmp_path)
+
+
+# The methods side by side
+
+
+@pytest.mark.parametrize("name", ["head", "five", "sixty", "scripts", "long words"])
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from")
+def test_the_methods_side_by_side_fit(lens, name):
+    reading = lens.read(TEXTS[name])
+    check_layout(agreement_of(reading))
+
+
+def agreement_of(reading):
+    return picture_of_agreement(attribution.agreement(reading, attribution.Target.sentence(reading)))
+
+
+def test_each_column_has_its_scale_and_its_rank_correlation(reading):
+    side = attribution.agreement(reading, attribution.Target.sentence(reading))
+    axes = picture_of_agreement(side).axes[0]
+    heads = [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()]
+    assert heads == ["knockout", *side.relevance]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [unit.text for unit in reading.units]
+    for drawn, values in zip(axes.images, [side.knockout, *side.relevance.values()], strict=True):
+        shown = torch.tensor(drawn.get_array()[:, 0].data)
+        assert torch.allclose(shown.sign() * shown**2, (values / values.abs().max()).float(), atol=1e-5)
+    texts = {text.get_text() for text in axes.texts}
+    assert {f"ρ = {rho:.2f}".replace("-", "−") for rho in side.correlation.values()} | {"the judge"} <= texts

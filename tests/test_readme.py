@@ -47,7 +47,7 @@ def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_readme_is_tried():
-    assert {command[0] for command in COMMANDS} == {"explain", "show", "compare", "embed", "backends"}
+    assert {command[0] for command in COMMANDS} == {"explain", "show", "attribute", "compare", "embed", "backends"}
 
 
 def test_the_picture_of_the_readme_is_there():

@@ -12,9 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import regard
-from regard import cli
+from regard import attribution, cli
 from regard.lens.compare import comparison
 from regard.output import terminal
+from regard.output.heat_map import heat_map
+from regard.output.lines import aligned, colour
+from regard.output.maps import Scale, ShownMap, taken
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ RIGHT_TO_LEFT = {"Arabic": "مرحبا بالعالم cat", "Hebrew": "שלום 
 def test_words_from_right_to_left_are_isolated_from_the_numbers_beside_them(lens, text):
     """What a terminal orders by Unicode's rules stays in its cell."""
     reading = lens.read(text)
-    table = printed(terminal.heat_map(reading, 0, 2, 100)).split("\n\n")[1]
+    table = printed(heat_map(ShownMap(reading), 0, 2, 100)).split("\n\n")[1]
     lesson = printed(terminal.explain(reading.explain(0, 0, 2)))
     out = table + (lesson.replace(reading.note, "") if reading.note else lesson)  # a note is prose
     assert out.count("\u2068") == out.count("\u2069")
@@ -46,11 +49,11 @@ def test_words_from_right_to_left_are_isolated_from_the_numbers_beside_them(lens
 
 
 def test_a_text_from_left_to_right_has_no_marks(lens):
-    assert "\u2068" not in printed(terminal.heat_map(lens.read("Time flies like an arrow"), 0, 2, 100))
+    assert "\u2068" not in printed(heat_map(ShownMap(lens.read("Time flies like an arrow")), 0, 2, 100))
 
 
 def test_a_letter_with_ten_thousand_accents_is_cut(lens):
-    out = printed(terminal.heat_map(lens.read("a" + "\u0301" * 10_000 + " cat"), 0, 2, 100))
+    out = printed(heat_map(ShownMap(lens.read("a" + "\u0301" * 10_000 + " cat")), 0, 2, 100))
     assert max(map(len, out.splitlines())) < 400
     assert "…" in out
 
@@ -94,3 +97,114 @@ def test_explain_saves_a_page_that_opens_in_the_walk(lens, tmp_path, monkeypatch
     data = (tmp_path / "a.html").read_text().partition('<script type="application/json" id="data">')[2]
     opening = json.loads(data.partition("</script>")[0])["open"]
     assert (opening["view"], opening["word"]) == ("walk", 2)
+
+
+@pytest.mark.parametrize("name", ["norms", "gradient"])
+def test_a_page_opens_with_the_map(lens, tmp_path, name):
+    lens.read("Time flies").save(tmp_path / "a.html", map=name)
+    data = (tmp_path / "a.html").read_text().partition('<script type="application/json" id="data">')[2]
+    assert json.loads(data.partition("</script>")[0])["open"]["map"] == name
+
+
+# Maps
+
+
+MAPS = ["value-weighted", "norms", "gradient"]
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(("layer", "head"), [(5, None), (None, None), (5, 3), (None, 3)])
+def test_a_map_in_hundredths_of_its_largest(lens, name, layer, head):
+    reading = lens.read("An antidisestablishmentarianism flies, they say")
+    shown = ShownMap(reading, name)
+    if name == "norms" and head is not None:
+        with pytest.raises(ValueError, match="'norms' has no heads to choose from: it is of all heads together"):
+            heat_map(shown, layer, head, 100)
+        return
+    layers = range(6) if layer is None else [layer]
+    cells = []
+    for n in layers:
+        matrix = attribution.map_of(reading, name, n, shown.target).dense().double()
+        of_heads = matrix if name == "norms" else matrix.mean(0) if head is None else matrix[head]
+        by_key = torch.stack([of_heads[:, list(unit.tokens)].sum(1) for unit in reading.units], 1)
+        cells.append(torch.stack([by_key[list(unit.tokens)].mean(0) for unit in reading.units]))
+    expected = torch.stack(cells).mean(0)
+    legend, table = printed(heat_map(shown, layer, head, 120), 120).split("\n\n")[:2]
+    largest = float(re.search(r"100 is (\S+) \(", " ".join(legend.split()))[1])
+    assert largest == pytest.approx(float(expected.max()), rel=0.005)
+    rows = [row.split()[-len(reading.units) :] for row in table.splitlines()[1:]]
+    numbers = torch.tensor([[0.0 if cell == "·" else float(cell) for cell in row] for row in rows])
+    assert float((numbers - 100 * expected / expected.max()).abs().max()) <= 0.501
+
+
+def test_what_is_negative_has_a_sign_and_the_other_colours():
+    assert Scale.of(torch.tensor([-3.0, 1.0, torch.nan])) == Scale(3.0, True)
+    assert Scale.of(torch.tensor([0.0, 2.0])) == Scale(2.0, False)
+    assert Scale.of(torch.zeros(3)) == Scale.of(torch.tensor([torch.nan])) == Scale(1.0, False)
+    places = Scale(4.0, True).place(torch.tensor([-4.0, -1.0, 0.0, 1.0, 4.0, 9.0]))
+    assert places.tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0, 1.0]
+    assert colour(-1, signed=True) == "white on rgb(94,60,153)"
+    assert colour(0, signed=True) == "black on rgb(247,247,247)"
+    assert colour(1, signed=True) == "black on rgb(230,97,1)"
+    assert colour(0) == "white on rgb(68,1,84)"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_ink_can_be_read_on_every_colour(signed):
+    """Contrast of 4.5 and more, as WCAG 2.2 asks for."""
+
+    def luminance(red, green, blue):
+        parts = [value / 255 for value in (red, green, blue)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for place in torch.linspace(-1 if signed else 0, 1, 101).tolist():
+        ink, _, background = colour(place, signed).partition(" on ")
+        behind = luminance(*map(int, re.findall(r"\d+", background)))
+        before = {"white": 1.0, "black": 0.0}[ink]
+        assert (max(behind, before) + 0.05) / (min(behind, before) + 0.05) >= 4.5, place
+
+
+def test_numbers_in_a_column_have_the_same_decimals():
+    assert aligned([12.3456, -0.001, 3.0]) == ["12.35", "−0.00", "3.00"]
+    assert aligned([0.000123, 0.0]) == ["0.0001230", "0.0000000"]
+    assert aligned([0.0, 0.0]) == ["0.0", "0.0"]
+    assert aligned([123456.0]) == ["123456"]
+
+
+def test_a_walk_ends_with_what_was_taken_home(lens):
+    reading = lens.read("Time flies like an arrow")
+    walk = reading.explain("flies", 5, 11)
+    out = printed(terminal.explain(walk, 100, taken(walk, ShownMap(reading, "value-weighted"))))
+    assert out.index("What changed") < out.index("What it took home") < out.index("A weight says where")
+    matrix = attribution.map_of(reading, "value-weighted", 5).dense()[11, 2]
+    for unit, weight, value in zip(reading.units, reading.weights(5, 11)[2].tolist(), matrix.tolist(), strict=True):
+        share = value / float(matrix.sum())
+        assert re.search(rf"\n   {re.escape(unit.text)} +{weight:.4f} +{value:.3f} +{share:.0%}", out), unit.text
+
+
+def test_a_map_of_all_heads_stands_beside_the_mean_of_their_weights(lens):
+    reading = lens.read("Time flies like an arrow")
+    home = taken(reading.explain("flies", 5, 11), ShownMap(reading, "norms"))
+    assert home.head is None
+    assert torch.allclose(home.weights, reading.weights(5).mean(0)[2])
+    assert torch.allclose(home.values, attribution.map_of(reading, "norms", 5).dense()[2])
+
+
+def test_of_a_long_text_the_words_that_gave_most(lens):
+    reading = lens.read("the cat sat on the mat and " * 28)
+    walk = reading.explain("cat", 0, 3, nth=1)
+    out = printed(terminal.explain(walk, 80, taken(walk, ShownMap(reading, "value-weighted"))), 80)
+    rows = out.partition("What it took home")[2].partition("A weight says")[0].splitlines()
+    assert re.search(rf"… and {len(reading.units) - 24} more +\d+%", "\n".join(rows))
+    assert len(rows) < 34
+
+
+def test_unknown_maps_and_targets_that_no_one_asked_for(lens):
+    reading = lens.read("Time flies")
+    with pytest.raises(
+        ValueError, match=r"There is no map 'nroms'\. The maps: weights, value-weighted, norms, gradient,"
+    ):
+        ShownMap(reading, "nroms")
+    with pytest.raises(ValueError, match="The map 'norms' explains no target"):
+        ShownMap(reading, "norms", attribution.Target.sentence(reading))

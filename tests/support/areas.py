@@ -16,12 +16,13 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles widget",
     "browser": "view_maps view_page viewer",
-    "cli": "cli cli_errors guide readme",
+    "cli": "attribution_guide cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
+    "attribution_guide",
     "bench",
     "bench_embed",
     "build",

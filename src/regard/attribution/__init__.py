@@ -1,9 +1,10 @@
 """What an attention weight does not say: what was taken from a token, and whether it mattered. One file a method."""
 
+from regard.attribution.agreement import Agreement, agreement
 from regard.attribution.gradient import gradient, relevance
 from regard.attribution.knockout import Knockout, knockout, knockouts
 from regard.attribution.logits import logits
-from regard.attribution.maps import MAPS, map_of
+from regard.attribution.maps import MAPS, MapKind, map_of
 from regard.attribution.mixing import mixing
 from regard.attribution.norms import norms
 from regard.attribution.rollout import Relevance, rollout
@@ -13,9 +14,12 @@ from regard.attribution.value_weighted import value_weighted
 
 __all__ = [
     "MAPS",
+    "Agreement",
     "Knockout",
+    "MapKind",
     "Relevance",
     "Target",
+    "agreement",
     "default_target",
     "gradient",
     "knockout",

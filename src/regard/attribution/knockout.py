@@ -114,8 +114,14 @@ def knockout(
     return Knockout(name, target, before, after, replace(reading, note=note, **of_pass(passed)))
 
 
-def knockouts(reading: Reading, target: Target | None = None) -> Float[Tensor, "units"]:
-    """For every word, how a target changes when no other word may look at it, in any layer or head: after − before.
+def knockouts(
+    reading: Reading,
+    target: Target | None = None,
+    *,
+    at: Sequence[int | tuple[int, int]] | None = None,
+    advance: Callable[[int], object] = lambda units: None,
+) -> Float[Tensor, "units"]:
+    """For every word, how a target changes when no other word may look at it: after − before.
 
     The judge beside the other methods: below 0 where the word was needed. One number for each of `reading.units`, so
     for special tokens too.
@@ -125,8 +131,10 @@ def knockouts(reading: Reading, target: Target | None = None) -> Float[Tensor, "
     Args:
         reading: the text.
         target: `default_target` by default.
+        at: where it may not be looked at: layers, or (layer, head); by default everywhere.
+        advance: called with the number of units that are done, each time.
 
-    Raises ValueError as `knockout`.
+    Raises ValueError and IndexError as `knockout`.
 
     >>> import regard
     >>> from regard.attribution import knockouts
@@ -135,15 +143,17 @@ def knockouts(reading: Reading, target: Target | None = None) -> Float[Tensor, "
     torch.Size([7])
     """
     target = default_target(reading) if target is None else target
-    before, units = target.of(reading), reading.unit_of_token
+    before = target.of(reading)
+    where = _places(reading, list(range(reading.layers)) if at is None else at, skip_missing=at is None)
     at_once = max(1, TOKENS_AT_ONCE // len(reading.tokens))
     changes: list[float] = []
     for hidden in torch.arange(len(reading.units)).split(at_once):
         with torch.inference_mode():
-            compute = _hiding(units, hidden)
+            compute = _hiding(reading, hidden, where)
             passed = read_again(reading, compute, "knockouts", copies=len(hidden), hides_keys=True)
         for copy in range(len(hidden)):
             changes.append(target.number(output_of(reading, passed, copy, "knockouts")) - before)
+        advance(len(hidden))
     return torch.tensor(changes)
 
 
@@ -171,15 +181,19 @@ def _switching_off(
     return compute
 
 
-def _hiding(units: Tensor, hidden: Tensor) -> Callable[..., Attention]:
-    """Attention over copies of a text, in each of which no other word may look at one of them."""
+def _hiding(reading: Reading, hidden: Tensor, where: dict[int, Bool[Tensor, "H"]]) -> Callable[..., Attention]:
+    """Attention over copies of a text, in each of which no other word may look at one of them, in these heads."""
+    layers = iter(reading.attention_layers)
 
     def compute(query: Tensor, *others: Tensor, **options: Any) -> Attention:
-        unit_of, unit = units.to(query.device), hidden.to(query.device)
+        heads = where.get(next(layers))
+        if heads is None:
+            return attention(query, *others, **options)
+        unit_of, unit, heads = (tensor.to(query.device) for tensor in (reading.unit_of_token, hidden, heads))
 
         def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             own = unit_of[query] == unit_of[key]
-            return (own | (unit_of[key] != unit[batch])) & (head >= 0)
+            return own | (unit_of[key] != unit[batch]) | ~heads[head]
 
         return attention(query, *others, **options | {"mask": both(options.get("mask"), rule)})
 

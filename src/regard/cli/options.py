@@ -30,6 +30,17 @@ AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also open pickled weights, which can run arbitrary code.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Map = Annotated[
+    str,
+    typer.Option(
+        "--map", metavar="NAME", help="Which map to show: weights, value-weighted, norms, gradient or logits."
+    ),
+]
+TARGETS = "next, next:cat, next:cat-dog, label:NAME, text:another text, sentence, word:flies or word:flies[17]"
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="TARGET", help=f"What gradient and logits explain: {TARGETS}.", show_default="by model"),
+]
 SaveReading = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Save to a .html, .png, .svg or .json file.", show_default=False)
 ]

@@ -1,4 +1,4 @@
-"""Commands that read a text and show the attention in it: explain, show, compare."""
+"""Commands that read a text and show the attention in it: explain, show, attribute, compare."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regard.cli.console import print_json, print_rich, warn
-from regard.cli.options import AllowPickle, Head, Json, Layer, Model, Nth, SaveReading, Text
+from regard._internal.plurals import counted
+from regard.cli.console import check_figures, print_json, print_rich, save_figures, warn
+from regard.cli.options import (
+    TARGETS,
+    AllowPickle,
+    Head,
+    Json,
+    Layer,
+    Map,
+    Model,
+    Nth,
+    SaveFigure,
+    SaveReading,
+    Target,
+    Text,
+)
 
 if TYPE_CHECKING:
-    from regard.lens import Comparison, Lens
+    from regard.attribution import Target as Explained
+    from regard.lens import Comparison, Lens, Reading
 
 commands = typer.Typer()
 
@@ -22,6 +37,8 @@ def explain(
     layer: Layer = None,
     head: Head = None,
     nth: Nth = None,
+    map_name: Map = "weights",
+    target: Target = None,
     model: Model = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
@@ -30,21 +47,28 @@ def explain(
     """Explain step by step, with the real numbers, how a word changes.
 
     Attention computes the new vector of the word. Without --layer and --head, this explains the head that carries most
-    to the word from other words.
+    to the word from other words. With --map, it ends with what the word took home from each under that map.
     """
     from regard.lens import Lens, display
     from regard.output import terminal
+    from regard.output.maps import ShownMap, taken
 
     if save is not None:
         display.check_suffix(save)
     reading = Lens(model, allow_pickle=allow_pickle).read(text)
     walk = reading.explain(word, layer, head, nth)
+    wanted = _target(reading, target)
+    shown = ShownMap(reading, map_name, wanted)
+    home = None if shown.is_weights else taken(walk, shown)
     if save is not None:
-        display.save(reading, save, word=walk.word, layer=walk.layer, head=walk.head, view="walk")
+        head = walk.head if home is None or home.head is not None or save.suffix.lower() == ".html" else None
+        display.save(
+            reading, save, word=walk.word, layer=walk.layer, head=head, view="walk", map=map_name, target=wanted
+        )
     if as_json:
-        print_json(walk.to_dict())
+        print_json(walk.to_dict() | ({} if home is None else {"taken": home.to_dict()}))
     else:
-        print_rich(lambda width: terminal.explain(walk, width))
+        print_rich(lambda width: terminal.explain(walk, width, home))
     warn(reading.truncated)
 
 
@@ -53,6 +77,8 @@ def show(
     text: Text,
     layer: Layer = None,
     head: Head = None,
+    map_name: Map = "weights",
+    target: Target = None,
     model: Model = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
@@ -60,25 +86,74 @@ def show(
 ) -> None:
     """Show which word attends to which, in the terminal or as a file.
 
-    Without --layer or --head, this is the mean over all layers or heads.
+    Without --layer or --head, this is the mean over all layers or heads. With --map, it is what a word takes home from
+    each (value-weighted; norms, of all heads together) or what the weights do for a target (gradient, logits).
     """
     from regard.lens import Lens, display
-    from regard.output import terminal
+    from regard.output.heat_map import heat_map
     from regard.output.json import numbers
+    from regard.output.maps import ShownMap
 
     if save is not None:
         display.check_suffix(save)
     reading = Lens(model, allow_pickle=allow_pickle).read(text)
-    reading.check(layer, head)
+    wanted = _target(reading, target)
+    shown = ShownMap(reading, map_name, wanted)
+    shown.heads(layer, head)
     if save is not None:
-        display.save(reading, save, layer=layer, head=head)
+        display.save(reading, save, layer=layer, head=head, map=map_name, target=wanted)
     if as_json:
-        print_json(numbers(reading, layer, head))
+        print_json(numbers(reading, layer, head, map_name, wanted))
     elif save is None:
-        print_rich(lambda width: terminal.heat_map(reading, layer, head, width))
+        print_rich(lambda width: heat_map(shown, layer, head, width))
     warn(reading.truncated)
     if save is not None:
         warn(reading.note)
+
+
+@commands.command(epilog='Example: regard attribute "Time flies like an arrow" --word flies --save flies.png')
+def attribute(
+    text: Text,
+    word: Annotated[str | None, typer.Option(help="Explain the vector of this word.", show_default=False)] = None,
+    nth: Nth = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="TARGET", help=f"Explain this: {TARGETS}.", show_default=False)
+    ] = None,
+    layer: Layer = None,
+    head: Head = None,
+    model: Model = None,
+    allow_pickle: AllowPickle = False,
+    as_json: Json = False,
+    save: SaveFigure = None,
+) -> None:
+    """Attribute what a model makes of a text to its words, by several methods side by side.
+
+    Beside them stands the knockout, their judge: what really changes when nobody may look at the word, which takes a
+    pass of the model for each word. Either --word or --target says what is explained. With --layer, and --head, the
+    maps of that layer are compared instead, and the word is hidden there alone.
+    """
+    from regard import attribution
+    from regard._internal import progress
+    from regard.lens import Lens
+    from regard.output import agreement as output
+
+    if (word is None) == (target is None):
+        raise typer.BadParameter("give either --word or --target.")
+    check_figures(save)
+    reading = Lens(model, allow_pickle=allow_pickle).read(text)
+    explained = (
+        attribution.parse_target(reading, target, nth)
+        if target is not None
+        else attribution.Target.word(reading, word or "", nth)
+    )
+    with progress.counter(f"of {counted(len(reading.units), 'knockout')}") as advance:
+        agreement = attribution.agreement(reading, explained, layer, head, advance=advance)
+    if as_json:
+        print_json(agreement.to_dict())
+    else:
+        print_rich(lambda width: output.table(agreement, width))
+    save_figures(save, agreement.to_dict, lambda: output.picture(agreement))
+    warn(reading.truncated)
 
 
 @commands.command(epilog='Example: regard compare "Time flies like an arrow" "Fruit flies like a banana" --word flies')
@@ -106,6 +181,13 @@ def compare(
         warn(reading.truncated)
     for reason in left_out:
         warn(f"A text was left out. {reason}")
+
+
+def _target(reading: Reading, target: str | None) -> Explained | None:
+    """The target that an option names."""
+    from regard import attribution
+
+    return None if target is None else attribution.parse_target(reading, target)
 
 
 def _compare(lens: Lens, texts: list[str], word: str, nth: int | None) -> tuple[Comparison, list[str]]:

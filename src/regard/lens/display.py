@@ -11,6 +11,7 @@ from regard.lens.reading import Reading
 from regard.lens.units import Word
 
 if TYPE_CHECKING:
+    from regard.attribution import Target
     from regard.viewer.widget import Viewer
 
 
@@ -23,6 +24,8 @@ def save(
     layer: int | None = None,
     head: int | None = None,
     view: Literal["sentence", "heads", "map", "walk"] | None = None,
+    map: str = "weights",
+    target: Target | None = None,
 ) -> None:
     """Save a reading as a picture (.png, .svg), one self-contained page (.html) or numbers (.json).
 
@@ -34,9 +37,12 @@ def save(
         word, nth: the word that a page opens with, as in `Reading.word`.
         layer, head: what a picture shows, all of them without both; what a page opens with.
         view: the view that a page opens in.
+        map: the map that is shown, or that a page opens with: one of `regard.attribution.MAPS`.
+        target: what it is for, where it is a map for a target; not given, `regard.attribution.default_target`.
 
     Raises:
-        ValueError: the suffix is unknown. IndexError, LookupError: there is no such layer, head or word.
+        ValueError: the suffix or the map is unknown, or the map has no heads.
+        IndexError, LookupError: there is no such layer, head or word.
     """
     reading.check(layer, head)
     index = unit_index(reading, word, nth)
@@ -44,15 +50,16 @@ def save(
     if suffix == ".html":
         from regard.viewer.bundle import render_page
 
-        content = render_page(reading, word=index, layer=layer, head=head, view=view).encode()
+        page = render_page(reading, word=index, layer=layer, head=head, view=view, map=map, target=target)
+        content = page.encode()
     elif suffix == ".json":
         from regard.output.json import numbers
 
-        content = json.dumps(numbers(reading, layer, head), ensure_ascii=False).encode()
+        content = json.dumps(numbers(reading, layer, head, map, target), ensure_ascii=False).encode()
     else:
         from regard.output.image import render
 
-        content = render(reading, suffix[1:], layer=layer, head=head)
+        content = render(reading, suffix[1:], layer=layer, head=head, map=map, target=target)
     atomic_write(path, lambda file: file.write(content))
 
 

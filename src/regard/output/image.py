@@ -1,10 +1,12 @@
-"""Readings as pictures, drawn by matplotlib: one head as a heat map, or all heads of all layers as a grid.
+"""Readings as pictures, drawn by matplotlib: a map of one head as a heat map, or of all heads of all layers as a grid.
 
 `Reading.save` and the notebook widget call `render`. May import the rooms below; matplotlib is imported when it draws.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,15 @@ from regard._internal import plotting
 from regard._internal.plotting import INK
 from regard.lens.reading import Reading
 from regard.lens.words import printable
+from regard.output.maps import Scale, ShownMap
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
+
+    from regard.attribution import Target
 
 LABEL_LIMIT = 64  # words that are named beside a picture
 NUMBERED_UNITS = 16  # units up to which each cell carries its number
@@ -31,110 +36,151 @@ PIXELS = 1024  # of a side, to which pictures of few cells are enlarged
 GAP = 0.1  # between the squares of a grid, as a share of their side
 
 
-def render(reading: Reading, file_format: str, *, layer: int | None = None, head: int | None = None) -> bytes:
+def render(
+    reading: Reading,
+    file_format: str,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    map: str = "weights",
+    target: Target | None = None,
+) -> bytes:
     """The `picture` as the bytes of a file: "png" or "svg"."""
-    return plotting.to_bytes(picture(reading, layer=layer, head=head), file_format)
+    return plotting.to_bytes(picture(reading, layer=layer, head=head, map=map, target=target), file_format)
 
 
-def picture(reading: Reading, *, layer: int | None = None, head: int | None = None) -> Figure:
-    """The weights between words: of one head; of a layer's heads; of a head in all layers; or of all.
+def picture(
+    reading: Reading,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    map: str = "weights",
+    target: Target | None = None,
+) -> Figure:
+    """A map between words: of one head; of a layer's heads; of a head in all layers; or of all.
 
-    Rows attend, columns are attended to; colour is the square root of the weight, so that small ones can be seen. The
-    picture names the text, the model, layer and head, and has the scale of its colours.
+    Rows attend, columns are attended to; colour is the square root of the number, so that small ones can be seen. The
+    scale goes from 0 to the largest number of the picture, that of weights to 1, and that of a map with negative
+    numbers as far below 0. The picture names the text, the model, the map, layer and head, and has its scale.
 
     Raises ImportError, with what to install, where matplotlib is missing.
     """
-    reading.check(layer, head)
-    layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    heads = list(range(reading.heads)) if head is None else [head % reading.heads]
+    shown = ShownMap(reading, map, target)
+    layers, heads = shown.layers(layer), shown.heads(layer, head)
     if len(layers) == len(heads) == 1:
-        weights, names = _cells(reading, layers[0], CELL_LIMITS["head"])
+        cells, names = _cells(shown, layers[0], CELL_LIMITS["head"])
         square = min(11.0, max(2.6, 0.34 * len(names)))
         figure = plotting.new_figure(square + 2.4, square + 2.2)
-        _draw_title(figure, reading)
-        title = f"{reading.model}, layer {layers[0]}, head {heads[0]}"
-        _draw_head(figure, weights[heads[0]], names, title + _pooled(reading, CELL_LIMITS["head"]))
+        draw_title(figure, reading)
+        of_head = ", all heads" if not shown.kind.by_head else f", head {heads[0]}"
+        where = f"layer {layers[0]}{of_head}{_pooled(shown, CELL_LIMITS['head'])}"
+        _draw_head(figure, shown, cells[heads[0] or 0], names, where)
     else:
         side = min(1.05, max(0.3, 18 / max(len(layers), len(heads))))  # inches
         figure = plotting.new_figure(max(6.0, 1.6 + side * len(heads)), 1.7 + side * len(layers))
-        _draw_title(figure, reading)
-        _draw_grid(figure, reading, layers, heads, side)
+        draw_title(figure, reading)
+        _draw_grid(figure, shown, layers, heads, side)
     return figure
 
 
-def _cells(reading: Reading, layer: int, limit: int) -> tuple[Float[Tensor, "H n n"], list[str]]:
-    """The weights between units, and their names; of a long text the largest in each of limit × limit cells."""
+def _title(figure: Figure, shown: ShownMap, where: str) -> str:
+    """The model, the map and where in the model it is; under it the target, of a map that is about one."""
+    name = "" if shown.is_weights else f"{shown.name}, "
+    lines = [f"{shown.reading.model}, {name}{where}"]
+    lines += [] if shown.target is None else [f"for {shown.target.name}"]
+    return "\n".join(shortened(line, int(figure.get_figwidth() * 11)) for line in lines)
+
+
+def _cells(shown: ShownMap, layer: int, limit: int) -> tuple[Float[Tensor, "H n n"], list[str]]:
+    """The numbers between units, and their names; of a long text the largest in each of limit × limit cells."""
+    reading = shown.reading
     if len(reading.units) <= limit:
-        return reading.weights(layer).cpu(), [unit.text for unit in reading.units]
+        return shown.words(layer), [unit.text for unit in reading.units]
     count = len(reading.tokens)
     first = [reading.units[int(reading.unit_of_token[n * count // limit])].text for n in range(limit)]
-    return reading.attention[layer].weights.pool(limit, limit, "max").cpu(), first
+    return shown.pooled(layer, limit), first
 
 
-def _pooled(reading: Reading, limit: int) -> str:
+def _pooled(shown: ShownMap, limit: int) -> str:
     """What a cell stands for in a text that has more words than cells."""
-    return "; a cell is the largest of its weights" if len(reading.units) > limit else ""
+    numbers = "weights" if shown.is_weights else "numbers"
+    return f"; a cell is the largest of its {numbers}" if len(shown.reading.units) > limit else ""
 
 
-def _draw_head(figure: Figure, weights: Float[Tensor, "n n"], names: list[str], title: str) -> None:
+def _draw_head(figure: Figure, shown: ShownMap, cells: Float[Tensor, "n n"], names: list[str], where: str) -> None:
     axes = figure.add_subplot(anchor="N")
-    axes.set_title(_short(title, int(figure.get_figwidth() * 11)), fontsize=9, color=INK, pad=8, parse_math=False)
-    edge = len(names) - 0.5
-    image = _draw_cells(axes, _enlarged(weights, max(1, PIXELS // len(names))), (-0.5, edge, edge, -0.5))
+    axes.set_title(_title(figure, shown, where), fontsize=9, color=INK, pad=8, parse_math=False)
+    edge, scale = len(names) - 0.5, _scale(shown, cells)
+    image = _draw_cells(axes, _enlarged(cells, max(1, PIXELS // len(names))), scale, (-0.5, edge, edge, -0.5))
     places = range(0, len(names), -(-len(names) // LABEL_LIMIT))
-    labels = [_short(names[n], LABEL_WIDTH) for n in places]
+    labels = [shortened(names[n], LABEL_WIDTH) for n in places]
     size = 9 if len(places) <= 40 else 7.5
     text: dict[str, Any] = {
         "fontsize": size,
         "color": INK,
         "parse_math": False,
-        "fontfamily": _families("".join(labels)),
+        "fontfamily": families("".join(labels)),
     }
     axes.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", **text)
     axes.set_yticks(places, labels, **text)
     axes.set_xlabel("… looks at this one", color=INK, fontsize=9)
     axes.set_ylabel("This word …", color=INK, fontsize=9)
     if len(names) <= NUMBERED_UNITS:
-        for i, row in enumerate(weights.tolist()):
-            for j, weight in enumerate(row):
-                if weight >= 0.005:
-                    ink = "black" if weight > 0.35 else "white"
-                    axes.text(j, i, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=ink)
-    _draw_scale(figure, axes, image, 0.03)
+        _draw_numbers(axes, cells, scale)
+    _draw_scale(figure, axes, image, shown, scale, 0.03)
 
 
-def _draw_grid(figure: Figure, reading: Reading, layers: list[int], heads: list[int], inches: float) -> None:
+def _draw_numbers(axes: Axes, cells: Float[Tensor, "n n"], scale: Scale) -> None:
+    """Numbers on their cells, in hundredths of the largest that the scale has."""
+    for i, row in enumerate((cells / scale.largest).tolist()):
+        for j, share in enumerate(row):
+            if abs(share) >= 0.005:
+                number = f"{100 * share:.0f}".replace("-", "−")
+                axes.text(j, i, number, ha="center", va="center", fontsize=8, color=ink(share, scale))
+
+
+def ink(share: float, scale: Scale) -> str:
+    """The colour of a number on its cell, that can be read there."""
+    dark = not -0.38 < share < 0.6 if scale.signed else share <= 0.35
+    return "white" if dark else "black"
+
+
+def _draw_grid(figure: Figure, shown: ShownMap, layers: list[int], heads: Sequence[int | None], inches: float) -> None:
     """Layers below one another, heads side by side, on one pair of axes: a hundred pairs take ten seconds to draw."""
     axes = figure.add_subplot(anchor="N")
-    if len(layers) == 1:
-        title = f"{reading.model}, layer {layers[0]}, {len(heads)} heads"
+    if not shown.kind.by_head:
+        where = f"{len(layers)} layers"
+    elif len(layers) == 1:
+        where = f"layer {layers[0]}, {len(heads)} heads"
     elif len(heads) == 1:
-        title = f"{reading.model}, head {heads[0]} in {len(layers)} layers"
+        where = f"head {heads[0]} in {len(layers)} layers"
     else:
-        title = f"{reading.model}, {len(layers)} layers × {len(heads)} heads"
-    room = int(figure.get_figwidth() * 11)
-    axes.set_title(_short(title, room), fontsize=9, color=INK, pad=8, parse_math=False)
-    squares = torch.stack([_cells(reading, n, CELL_LIMITS["grid"])[0][heads] for n in layers])  # (layers, heads, n, n)
+        where = f"{len(layers)} layers × {len(heads)} heads"
+    axes.set_title(_title(figure, shown, where), fontsize=9, color=INK, pad=8, parse_math=False)
+    rows = [h or 0 for h in heads]
+    squares = torch.stack([_cells(shown, n, CELL_LIMITS["grid"])[0][rows] for n in layers])  # (layers, heads, n, n)
+    scale = _scale(shown, squares)
     times = max(1, PIXELS // max(len(layers), len(heads)) // squares.shape[-1])
     squares = _enlarged(squares, times)
     side = squares.shape[-1]
     gap = max(1, round(side * GAP))
     spaced = torch.nn.functional.pad(squares, (0, gap, 0, gap), value=torch.nan)  # nan is left blank
     mosaic = spaced.permute(0, 2, 1, 3).reshape(len(layers) * (side + gap), -1)[:-gap, :-gap]
-    image = _draw_cells(axes, mosaic)
+    image = _draw_cells(axes, mosaic, scale)
     text: dict[str, Any] = {"fontsize": 8, "color": INK}
     step = max(1, len(heads) // 32)
     middle = side / 2 - 0.5
-    axes.set_xticks(
-        [middle + x * (side + gap) for x in range(0, len(heads), step)], [str(h) for h in heads[::step]], **text
-    )
+    places = [middle + x * (side + gap) for x in range(0, len(heads), step)]
+    axes.set_xticks(places, ["all" if h is None else str(h) for h in heads[::step]], **text)
     axes.set_yticks([middle + y * (side + gap) for y in range(len(layers))], [str(n) for n in layers], **text)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("head", labelpad=4, **text)
+    axes.set_xlabel("heads" if not shown.kind.by_head else "head", labelpad=4, **text)
     axes.set_ylabel("layer", labelpad=4, **text)
-    _draw_scale(figure, axes, image, 0.15 / (inches * len(heads)), small=len(layers) == 1)
+    _draw_scale(figure, axes, image, shown, scale, 0.15 / (inches * len(heads)), small=len(layers) == 1)
     caption = "In each square, a row shows where a word looks, in the order of the text"
+    if not shown.is_weights:
+        caption = shortened(f"Each cell: {shown.kind.meaning}", int(figure.get_figwidth() * 11))
     below: dict[str, Any] = {
         "xytext": (0, -8),
         "xycoords": "axes fraction",
@@ -142,36 +188,48 @@ def _draw_grid(figure: Figure, reading: Reading, layers: list[int], heads: list[
         "ha": "center",
         "va": "top",
     }
-    axes.annotate(caption + _pooled(reading, CELL_LIMITS["grid"]), (0.5, 0), **below, **text)
+    axes.annotate(caption + _pooled(shown, CELL_LIMITS["grid"]), (0.5, 0), **below, **text)
+
+
+def _scale(shown: ShownMap, numbers: Tensor) -> Scale:
+    """The scale of the weights is the same in all pictures, so that they can be compared."""
+    return Scale(1.0) if shown.is_weights else Scale.of(numbers)
 
 
 def _draw_cells(
-    axes: Axes, weights: Float[Tensor, "r c"], extent: tuple[float, float, float, float] | None = None
+    axes: Axes, numbers: Float[Tensor, "r c"], scale: Scale, extent: tuple[float, float, float, float] | None = None
 ) -> Any:
-    """Weights as cells, at `extent` (left, right, bottom, top)."""
+    """Numbers as cells, at `extent` (left, right, bottom, top)."""
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    cells = weights.sqrt().float().numpy()
-    return axes.imshow(cells, cmap="viridis", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    cells = scale.place(numbers).float().numpy()
+    lowest, colours = (-1, "PuOr_r") if scale.signed else (0, "viridis")
+    return axes.imshow(cells, cmap=colours, vmin=lowest, vmax=1, interpolation="nearest", extent=extent)
 
 
-def _enlarged(weights: Float[Tensor, "... n n"], times: int) -> Float[Tensor, "... m m"]:
+def _enlarged(cells: Float[Tensor, "... n n"], times: int) -> Float[Tensor, "... m m"]:
     """Each cell as a square of times × times, whose edges stay sharp in programs that smooth what they enlarge."""
-    return weights.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    return cells.repeat_interleave(times, -1).repeat_interleave(times, -2)
 
 
-def _draw_scale(figure: Figure, axes: Axes, image: Any, width: float, small: bool = False) -> None:
+def _draw_scale(
+    figure: Figure, axes: Axes, image: Any, shown: ShownMap, scale: Scale, width: float, small: bool = False
+) -> None:
     """The scale of the colours, at the right; `width` is a share of that of the axes."""
     bar = figure.colorbar(image, cax=axes.inset_axes((1 + width, 0, width, 1)))
-    ticks = [0, 0.05, 0.2, 0.5, 1] if small else [0, 0.01, 0.05, 0.2, 0.5, 1]
-    bar.set_ticks([tick**0.5 for tick in ticks], labels=[f"{tick:.0%}" for tick in ticks])
+    shares = [0, 0.05, 0.2, 0.5, 1] if small else [0, 0.01, 0.05, 0.2, 0.5, 1]
+    if scale.signed:
+        shares = [-1, -0.2, 0, 0.2, 1] if small else [-1, -0.5, -0.2, -0.05, 0, 0.05, 0.2, 0.5, 1]
+    places = [math.copysign(abs(share) ** 0.5, share) for share in shares]
+    labels = [f"{share:.0%}" if shown.is_weights else f"{share * scale.largest:.3g}" for share in shares]
+    bar.set_ticks(places, labels=[label.replace("-", "−") for label in labels])
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
-    bar.set_label("weight", fontsize=8, color=INK)
+    bar.set_label(shown.unit, fontsize=8, color=INK)
     bar.outline.set_visible(False)
 
 
-def _draw_title(figure: Figure, reading: Reading) -> None:
+def draw_title(figure: Figure, reading: Reading) -> None:
     """The text that was read, in at most TITLE_LINES lines."""
     width = int(figure.get_figwidth() * 10)  # characters of 11 points
     words = " ".join(printable(word) for word in reading.text.split())
@@ -179,7 +237,7 @@ def _draw_title(figure: Figure, reading: Reading) -> None:
     if len(lines) > TITLE_LINES:
         last = set_cell_size(lines[TITLE_LINES - 1], min(cell_len(lines[TITLE_LINES - 1]), width - 2)).rstrip() + " …"
         lines = [*lines[: TITLE_LINES - 1], last]
-    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=_families("".join(lines)))
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=families("".join(lines)))
 
 
 def _wrapped(words: str, width: int) -> list[str]:
@@ -191,14 +249,15 @@ def _wrapped(words: str, width: int) -> list[str]:
     return [piece for line in lines for piece in chop_cells(line, width)]
 
 
-def _short(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
+    """Text for one line, cut to `limit` columns, without control characters."""
     text, longest = printable(text), 8 * limit  # characters; a letter may carry any number of marks without width
     if cell_len(text) <= limit and len(text) <= longest:
         return text
     return set_cell_size(text[:longest], max(1, limit - 1)).rstrip() + "…"
 
 
-def _families(text: str) -> list[str]:
+def families(text: str) -> list[str]:
     """Fonts that together have the characters of a text, as far as any installed font does; DejaVu Sans comes first."""
     return ["DejaVu Sans", *_fallbacks(frozenset(ord(character) for character in text if ord(character) > 0x7E))]
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regard.lens.reading import Reading
+from regard.output.maps import ShownMap
 
-WEIGHTS_LIMIT = 4_000_000  # weights in a JSON file: some 80 MB
+if TYPE_CHECKING:
+    from regard.attribution import Target
+
+NUMBERS_LIMIT = 4_000_000  # numbers in a JSON file: some 80 MB
 
 
-def numbers(reading: Reading, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
-    """A reading as plain lists: the weight that unit i gives to unit j is `attention[l][h][i][j]`.
+def numbers(
+    reading: Reading,
+    layer: int | None = None,
+    head: int | None = None,
+    map: str = "weights",
+    target: Target | None = None,
+) -> dict[str, Any]:
+    """A reading as plain lists: the number of a map between unit i and unit j is `attention[l][h][i][j]`.
 
-    l and h are indices into `layers` and `heads`: the layer and head that are asked for, or all of them. Raises
-    ValueError where there are more than WEIGHTS_LIMIT weights.
+    l and h are indices into `layers` and `heads`: the layer and head that are asked for, or all of them. A map of all
+    heads together has one entry in `heads`, None. Raises ValueError where there are more than NUMBERS_LIMIT numbers.
     """
-    reading.check(layer, head)
-    units = reading.units
-    layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    heads = list(range(reading.heads)) if head is None else [head % reading.heads]
+    shown = ShownMap(reading, map, target)
+    units, layers, heads = reading.units, shown.layers(layer), shown.heads(layer, head)
+    rows = [h or 0 for h in heads]
     count = len(layers) * len(heads) * len(units) ** 2
-    if count > WEIGHTS_LIMIT:
+    if count > NUMBERS_LIMIT:
         raise ValueError(
-            f"{count:,} weights are too many for JSON (at most {WEIGHTS_LIMIT:,}): choose a layer and a head, save a "
-            ".html, or take reading.attention[layer].weights in Python."
+            f"{count:,} numbers are too many for JSON (at most {NUMBERS_LIMIT:,}): choose a layer and a head, save a "
+            ".html, or take regard.attribution.map_of(reading, map, layer) in Python."
         )
     return {
         "text": reading.text,
@@ -34,13 +43,13 @@ def numbers(reading: Reading, layer: int | None = None, head: int | None = None)
         "units": [{"text": u.text, "start": u.start, "end": u.end, "special": u.special} for u in units],
         "layers": layers,
         "heads": heads,
+        **shown.to_dict(),
         "attention": [
-            [[[_rounded(w) for w in row] for row in head] for head in reading.weights(n)[heads].tolist()]
-            for n in layers
+            [[[_rounded(w) for w in row] for row in head] for head in shown.words(n)[rows].tolist()] for n in layers
         ],
     }
 
 
-def _rounded(weight: float) -> float | None:
+def _rounded(number: float) -> float | None:
     """To seven digits; None for NaN, which JSON does not have."""
-    return None if isnan(weight) else round(weight, 7)
+    return None if isnan(number) else float(f"{number:.7g}")

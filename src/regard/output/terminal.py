@@ -7,14 +7,10 @@ import the rooms below; rich draws.
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Mapping
-from itertools import accumulate
 
 import torch
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.text import Text
 from torch import Tensor
 
@@ -24,31 +20,35 @@ from regard.lens.patterns import PATTERNS, STRICT_FROM
 from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
+from regard.output.lines import Wrapped, aligned, bar_of, indented, note, on_ramp, short, step, table
+from regard.output.maps import Taken
 
 LISTED_LAYERS = 12  # layers whose similarity a lesson lists; of a deeper model, as many at equal distances
 LISTED_MATRICES = 8  # matrices of a comparison that are all shown; of more, the first, the middle and the last
-_RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))  # viridis, five stops
 
 
-def explain(walk: Walk, width: int = 80) -> RenderableType:
-    """The walk of a word, as a lesson: what query, key and value are for, the numbers, and what changed."""
-    reading, word = walk.reading, f"“{_short(walk.word.text, 32)}”"
+def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> RenderableType:
+    """The walk of a word, as a lesson: what query, key and value are for, the numbers, and what changed.
+
+    With `taken`, it ends with what the word took home from each under a map.
+    """
+    reading, word = walk.reading, f"“{short(walk.word.text, 32)}”"
     size, dim = len(walk.x[0]), len(walk.query[0])
     tokens = len(walk.word.tokens)
     mean = f" {word} is {tokens} tokens; the numbers are their mean." if tokens > 1 else ""
     heads = f"{printable(reading.model)}: {reading.layers} layers × {reading.heads} heads"
     origin = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
     lines: list[RenderableType] = [
-        _Wrapped(f"“{_short(' '.join(reading.text.split()), 400)}”", "bold"),
-        _Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
+        Wrapped(f"“{short(' '.join(reading.text.split()), 400)}”", "bold"),
+        Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
         *_notes(reading),
-        _step(
+        step(
             "The word comes in",
             f"as {size} numbers, {origin}. Attention will mix in what its neighbours know.{mean}",
         ),
         _numbers("x", walk.x.mean(0), width),
         *_norm_step(walk, width),
-        _step(
+        step(
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
             "has a key, the label on its shelf, and a value, what you take home from there. "
@@ -57,24 +57,25 @@ def explain(walk: Walk, width: int = 80) -> RenderableType:
         *_query_lines(walk, width),
         _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
         _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
-        _step(
+        step(
             "Scores, scaling, softmax",
             f"The query meets every key: the dot product is large where they match. {_scaling(walk)}{_softmax(walk)}",
         ),
         _scores(walk, width),
-        *([_indented(_pattern(walk.pattern))] if walk.pattern else []),
-        _step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
+        *([indented(_pattern(walk.pattern))] if walk.pattern else []),
+        step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
-        *([_indented(_sinks(walk))] if walk.resting else []),
-        _step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
-        *([_indented(_CHECK.format(walk.made.error))] if walk.made else []),
-        _step(
+        *([indented(_sinks(walk))] if walk.resting else []),
+        step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
+        *([indented(_CHECK.format(walk.made.error))] if walk.made else []),
+        step(
             "What changed",
             f"Every layer does this with all its heads. The cosine of {word} with the vector that came in:",
         ),
         _similarity_by_layer(walk, width),
+        *([_step_of(taken), _taken(taken, width)] if taken else []),
         Text(),
-        _Wrapped(CAUTION, "dim"),
+        Wrapped(CAUTION, "dim"),
     ]
     return Group(*lines)
 
@@ -84,7 +85,7 @@ def _norm_step(walk: Walk, width: int) -> list[RenderableType]:
     if walk.made is None or not walk.made.norm:
         return []
     text = f"Before its attention, this layer normalizes x ({walk.made.norm}), which puts all tokens on one scale."
-    return [_step("Norm", text), _numbers("normed", walk.made.normed.mean(0), width)]
+    return [step("Norm", text), _numbers("normed", walk.made.normed.mean(0), width)]
 
 
 def _projections(walk: Walk) -> str:
@@ -119,7 +120,7 @@ def _sinks(walk: Walk) -> str:
     weights, carried = walk.weights.mean(0), walk.carried.mean(0)
     share = carried / carried.sum()
     tokens = [
-        f"“{_short(walk.reading.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
+        f"“{short(walk.reading.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
         f"and {share[n]:.0%} of what is added"
         for n in walk.resting[:3]
     ]
@@ -142,12 +143,7 @@ def _pattern(name: str) -> str:
 
 def _notes(reading: Reading) -> list[RenderableType]:
     """What was not read, and which words the model does not know."""
-    return [_note(line) for line in (reading.truncated, reading.note) if line]
-
-
-def _note(note: str, indent: int = 0) -> RenderableType:
-    """A sentence about a reading, the words of its text isolated."""
-    return _Wrapped(re.sub("“([^”]*)”", lambda quoted: f"“{_isolated(quoted[1])}”", printable(note)), "yellow", indent)
+    return [note(line) for line in (reading.truncated, reading.note) if line]
 
 
 def _where(walk: Walk, word: str) -> str:
@@ -186,32 +182,11 @@ def _softmax(walk: Walk) -> str:
     return steps + result
 
 
-class _Wrapped:
-    """Text that is wrapped at the width of the terminal and indented, without trailing spaces."""
-
-    def __init__(self, text: str | Text, style: str = "", indent: int = 0) -> None:
-        self.text = Text(text, style) if isinstance(text, str) else text
-        self.indent = indent
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self.text.wrap(console, max(8, options.max_width - self.indent)):
-            line.rstrip()
-            yield Text(" " * self.indent).append_text(line)
-
-
-def _indented(text: str | Text) -> RenderableType:
-    return _Wrapped(text, indent=3)
-
-
-def _step(title: str, text: str) -> RenderableType:
-    return Group(Text(), Text(title, style="bold cyan"), _indented(text))
-
-
 def _numbers(name: str, vector: Tensor, width: int) -> RenderableType:
     count = max(1, min(8, (width - 3 - 8 - 14) // 7))
     shown = " ".join(f"{number:+.3f}" for number in vector[:count].tolist())
     more = f" … {len(vector)} in all" if len(vector) > count else ""
-    return _indented(Text.assemble((f"{name:<8}", "bold"), shown, (more, "dim")))
+    return indented(Text.assemble((f"{name:<8}", "bold"), shown, (more, "dim")))
 
 
 def _scores(walk: Walk, width: int, limit: int = 24) -> RenderableType:
@@ -223,33 +198,44 @@ def _scores(walk: Walk, width: int, limit: int = 24) -> RenderableType:
         token, weight = walk.reading.tokens[place], float(weights[place])
         style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
-        label = (_short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
+        label = (short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
         rows.append((Text(label, style), numbers, weight))
     if len(shown) < len(weights):
         rest = float(weights.sum() - weights[shown].sum())
         rows.append((Text(counted(len(weights) - len(shown), "other"), "dim"), ["", "", f"{rest:.4f}"], rest))
-    margin = max(name.cell_len for name, _, _ in rows)
-    columns = [2 + max(len(numbers[n]) for _, numbers, _ in rows) for n in range(3)]
-    room = min(24, width - 3 - margin - sum(columns) - 3)
-    lines = []
-    for number, (name, numbers, weight) in enumerate(rows):
-        name.pad_right(margin - name.cell_len)
-        line = name.append("".join(map(str.rjust, numbers, columns)), "" if number else "dim")
-        lines.append(_indented(line.append("  " + bar_of(weight, room), "green") if room >= 4 else line))
-    return Group(*lines)
+    return table(rows, width)
 
 
-def bar_of(share: float, width: int = 24) -> str:
-    """A bar for a share of 1, in eighths of a character."""
-    eighths = round(share * width * 8)
-    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+def _step_of(taken: Taken) -> RenderableType:
+    """What the numbers of the map are."""
+    shown = taken.shown
+    target = "" if shown.target is None else f", for {short(shown.target.name, 64)}"
+    where = ", of all heads together; its weights are their mean" if taken.head is None else ""
+    text = f"The map {shown.name}{target}: {shown.unit}{where}. Beside each number stands its share of all."
+    return step("What it took home", text)
+
+
+def _taken(taken: Taken, width: int, limit: int = 24) -> RenderableType:
+    """Weights and numbers of the units that the word took most from, in the order of the text."""
+    sizes, units = taken.values.abs(), taken.shown.reading.units
+    total = float(sizes.sum()) or 1.0
+    places = sorted(sizes.argsort(descending=True, stable=True)[:limit].tolist())
+    rows = [(Text("from", "dim"), ["weight", taken.shown.name, "share"], 0.0)]
+    for n, value in zip(places, aligned(taken.values[places].tolist()), strict=True):
+        weight, share = float(taken.weights[n]), float(sizes[n]) / total
+        label = Text(short(units[n].text, 16).strip() or "␣", "dim" if units[n].special else "")
+        rows.append((label, [f"{weight:.4f}", value, f"{share:.0%}"], share))
+    if rest := len(units) - len(places):
+        left = float(sizes.sum() - sizes[places].sum()) / total
+        rows.append((Text(f"… and {rest:,} more", "dim"), ["", "", f"{left:.0%}"], left))
+    return table(rows, width)
 
 
 def _mixture(walk: Walk, limit: int = 4) -> str:
     weights = walk.weights.mean(0)
     top = weights.argsort(descending=True, stable=True)[:limit].tolist()
     top = [n for n in top if weights[n] >= 0.0005] or top[:1]
-    terms = [f"{weights[n]:.3f} × “{_short(walk.reading.tokens[n].text, 16)}”" for n in top]
+    terms = [f"{weights[n]:.3f} × “{short(walk.reading.tokens[n].text, 16)}”" for n in top]
     return " + ".join(terms) + (" + …" if len(weights) > len(top) else "")
 
 
@@ -260,53 +246,8 @@ def _similarity_by_layer(walk: Walk, width: int) -> RenderableType:
     for layer in torch.linspace(0, count - 1, min(count, LISTED_LAYERS)).round().int().tolist():
         cosine = float(torch.nn.functional.cosine_similarity(vectors[layer + 1], vectors[0], dim=0))
         bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
-        lines.append(_indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
+        lines.append(indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
     return Group(*lines)
-
-
-def heat_map(reading: Reading, layer: int | None, head: int | None, width: int) -> RenderableType:
-    """The weights of a head, or the mean over heads (and layers), word by word: in per cent, on a colour.
-
-    Rows attend, columns are attended to. Of a text wider than the terminal, the words that fit are shown.
-    """
-    reading.check(layer, head)
-    layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    which = "all layers" if layer is None else f"layer {layers[0]}"
-    if head is not None:
-        which += f", head {head % reading.heads}"
-    else:
-        which += " and heads, mean" if layer is None else ", mean of its heads"
-    names = [_short(unit.text, 12) for unit in reading.units]
-    margin = max(cell_len(name) for name in names[:width]) + 1
-    columns = [max(4, cell_len(name) + 1) for name in names]
-    fitting = max(1, sum(margin + total <= width for total in accumulate(columns)))
-    weights = torch.stack([_corner(reading, n, head, fitting) for n in layers]).mean(0)
-    lines: list[RenderableType] = [_Wrapped(f"{which}: each row is where a word looks, in per cent", "dim"), Text()]
-    header = Text(" " * margin)
-    for name, column in zip(names[:fitting], columns, strict=False):
-        header.append(" " * (column - cell_len(name)) + name, style="bold")
-    lines.append(header)
-    for name, row in zip(names[:fitting], weights.tolist(), strict=True):
-        line = Text(name + " " * (margin - cell_len(name)), style="bold")
-        for weight, column in zip(row, columns, strict=False):
-            per_cent = f"{100 * weight:.0f}" if weight >= 0.005 else "·"
-            line.append(per_cent.rjust(column), style=_on_ramp(weight))
-        lines.append(line)
-    if fitting < len(names):
-        hint = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
-        lines.append(_Wrapped(hint, "dim"))
-    if reading.note:
-        lines += [Text(), _note(reading.note)]
-    if head is None:
-        lines += [Text(), _Wrapped("A mean of weights shows where heads look, not what decides the output.", "dim")]
-    return Group(*lines)
-
-
-def _corner(reading: Reading, layer: int, head: int | None, count: int) -> Tensor:
-    """The weights between the first units: of a head, or the mean of all."""
-    groups = torch.where(reading.unit_of_token < count, reading.unit_of_token, -1)
-    heads = reading.attention[layer].weights.grouped(queries=groups, keys=groups).cpu()
-    return heads.mean(0) if head is None else heads[head]
 
 
 def similarity(comparison: Comparison) -> RenderableType:
@@ -315,9 +256,9 @@ def similarity(comparison: Comparison) -> RenderableType:
     lines: list[RenderableType] = []
     sides = ["A" if place in comparison.clusters[0] else "B" for place in range(n)]
     for place, reading in enumerate(comparison.readings):
-        text = _short(" ".join(reading.text.split()), 200)
-        lines.append(_Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
-        lines += [_note(reading.note, 4)] if reading.note else []
+        text = short(" ".join(reading.text.split()), 200)
+        lines.append(Wrapped(Text.assemble((f"{place + 1} ", "bold"), (f"{sides[place]} ", "cyan"), text)))
+        lines += [note(reading.note, 4)] if reading.note else []
     count = len(comparison.similarity)
     layers = range(count) if count <= LISTED_MATRICES else (0, count // 2, count - 1)
     for layer in layers:
@@ -327,20 +268,20 @@ def similarity(comparison: Comparison) -> RenderableType:
         for place, row in enumerate(matrix.tolist()):
             line = Text(f"{place + 1:<2}", "bold")
             for cosine in row:
-                line.append(f"{cosine:6.2f}", _on_ramp((cosine - 0.5) * 2))
+                line.append(f"{cosine:6.2f}", on_ramp((cosine - 0.5) * 2))
             lines.append(line)
     if len(layers) < count:
-        lines += [Text(), _Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
-    lines += [Text(), _Wrapped(_verdict(comparison))]
+        lines += [Text(), Wrapped(f"{len(layers)} of {count}; --json has all.", "dim")]
+    lines += [Text(), Wrapped(_verdict(comparison))]
     if comparison.readings[0].causal:
-        lines.append(_Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
+        lines.append(Wrapped("This model is causal: each word saw only what stands before it.", "dim"))
     return Group(*lines)
 
 
 def _verdict(comparison: Comparison) -> str:
     within_a, within_b, across = (cosines.tolist() for cosines in comparison.cluster_similarity())
     least = float(comparison.similarity[0].min())
-    word = _short(comparison.word, 32)
+    word = short(comparison.word, 32)
     start = f"Before the first layer the vectors of “{word}” are alike from {least:.2f} to 1.00"
     if least >= 0.95:
         start = f"Before the first layer every “{word}” is the same word ({least:.2f} to 1.00: only the place differs)"
@@ -359,39 +300,11 @@ def _verdict(comparison: Comparison) -> str:
     return f"{start}. After the last the texts part into A ({names[0]}) and B ({names[1]}): {shares}."
 
 
-def _on_ramp(weight: float) -> str:
-    """A rich style: the weight as a background from dark (0) to yellow (1), by its square root."""
-    place = math.sqrt(min(1.0, max(0.0, weight))) * (len(_RAMP) - 1)
-    low = min(int(place), len(_RAMP) - 2)
-    red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
-    ink = "black" if place > 2.2 else "white"
-    return f"{ink} on rgb({red},{green},{blue})"
-
-
-def _short(text: str, limit: int) -> str:
-    """Text for one line: truncated to `limit` columns, without control characters, and isolated (see below)."""
-    text = printable(text)
-    longest = 8 * limit  # characters; a letter may carry any number of marks that take no column
-    if cell_len(text) > limit or len(text) > longest:
-        text = set_cell_size(text[:longest], limit - 1).rstrip() + "…"
-    return _isolated(text)
-
-
-def _isolated(text: str) -> str:
-    """Right-to-left text between marks that keep it from moving the numbers beside it.
-
-    Without them, terminals that follow Unicode's bidirectional algorithm (UAX #9) scatter the cells of a row.
-    """
-    if not any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text):
-        return text
-    return f"\u2068{text}\u2069"  # FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
-
-
 def backends(rows: Mapping[str, tuple[list[str], str]]) -> RenderableType:
     """Which backends are available here, as what, and why the others are not."""
     margin = max(map(len, rows)) + 2
     lines = []
     for name, (reasons, what) in rows.items():
         why = Text("; ".join(reasons), "yellow") if reasons else Text("serves", "green").append(f"  {what}", "none")
-        lines.append(_Wrapped(Text(f"{name:<{margin}}", "bold").append_text(why)))
+        lines.append(Wrapped(Text(f"{name:<{margin}}", "bold").append_text(why)))
     return Group(*lines)
