@@ -178,7 +178,7 @@ export const ticksOf = (range) =>
 export function tickText(number, { peak, scale, signed }) {
   const size = Math.abs(number);
   const sign = number < 0 ? "−" : signed && number > 0 ? "+" : "";
-  if (scale === "linear" && peak >= 0.01) return sign + format(size, peak >= 100 ? 0 : 2);
+  if (scale === "linear" && peak >= 0.01) return sign + format(size, peak >= 100 ? 0 : peak >= 0.1 ? 2 : 3);
   return (
     sign + (size >= 0.01 || size === 0 ? String(Number(size.toPrecision(2))) : size.toExponential(0).replace("-", "−"))
   );
