@@ -15,6 +15,7 @@ import regard
 from regard import attribution, cli
 from regard.lens.compare import comparison
 from regard.output import terminal
+from regard.output.agreement import table
 from regard.output.heat_map import heat_map
 from regard.output.lines import aligned, colour
 from regard.output.maps import Scale, ShownMap, taken
@@ -107,6 +108,17 @@ def test_a_page_opens_with_the_map(lens, tmp_path, name):
 
 
 # Maps
+
+
+def test_only_the_names_of_words_that_are_not_judged_are_dim(lens):
+    reading = lens.read("Time flies like an arrow")
+    drawn = table(attribution.agreement(reading, attribution.Target.sentence(reading)), 80)
+    segments = list(Console(file=io.StringIO(), width=80, color_system="truecolor", force_terminal=True).render(drawn))
+    names = [segment for segment in segments if segment.text.strip() in ("[CLS]", "[SEP]", "Time")]
+    assert [bool(segment.style.dim) for segment in names] == [True, False, True]
+    cells = [segment for segment in segments if segment.style and segment.style.bgcolor]
+    assert len(cells) == 4 * len(reading.units)
+    assert not any(segment.style.dim for segment in cells)
 
 
 MAPS = ["value-weighted", "norms", "gradient"]

@@ -103,8 +103,7 @@ def _block(names: list[Text], block: list[Column], margin: int) -> list[Renderab
         padded = [([""] * (height - len(head)) + head)[row] for head in heads]
         lines.append(Text((" " * margin + "".join(map("{:>11}".format, padded))).rstrip(), style="bold"))
     for row, name in enumerate(names):
-        line = name.copy()
-        line.append(" " * (margin - name.cell_len), "none")
+        line = Text().append_text(name).append(" " * (margin - name.cell_len))
         for column in block:
             share, place = column.numbers[row] / column.scale.largest, column.scale.place(column.numbers[row])
             cell = "–" if share.isnan() else "·" if abs(share) < 0.005 else f"{100 * share:.0f}".replace("-", "−")
