@@ -741,7 +741,7 @@ def test_sparse_and_nested_tensors(kit):
         ("bias", torch.ones(5, 11).to_sparse(), TypeError, r"bias: .* Got torch.sparse_coo; to_dense\(\) makes one"),
         ("sinks", torch.ones(6).to_sparse(), TypeError, "sinks: expected a dense tensor. Got torch.sparse_coo"),
         ("lengths", torch.tensor([3, 4]).to_sparse(), TypeError, "lengths: expected a dense tensor"),
-        ("collect", ("everything",), ValueError, 'collect: expected "entropy", "max" or "topk:8". Got \'everything\''),
+        ("collect", ("everything",), ValueError, '"max_score" or "topk:8". Got \'everything\''),
         ("collect", (8,), ValueError, "collect: .* Got 8"),
         ("collect", "entropy", TypeError, "collect: expected several names, .* Got 'entropy'"),
         ("collect", None, TypeError, "collect: expected several names, .* Got None"),

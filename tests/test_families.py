@@ -10,6 +10,7 @@ from transformers import masking_utils
 import families
 import regard
 import regard.hf
+from regard.mask import both
 from support import transformers_models as hf_models
 from support.families import tiny
 
@@ -92,7 +93,7 @@ def test_chosen_keys_as_a_rule() -> None:
         rule = regard.hf.mask.chosen_keys(indices, heads=4, size=size)
         padding = torch.tensor([True, True, False, True, True, True, True])[None, None, None]
         for mask in (None, padding, lambda b, h, q, k: (k + q) % 2 == 0):
-            ours = regard.attention(q, k, k, mask=regard.hf.mask.both(mask, rule))
+            ours = regard.attention(q, k, k, mask=both(mask, rule))
             also = torch.ones(1, dtype=torch.bool) if mask is None else mask
             if callable(mask):
                 also = (torch.arange(7) + torch.arange(3)[:, None]) % 2 == 0

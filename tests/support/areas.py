@@ -6,23 +6,32 @@ from pathlib import Path
 
 # pytest -m lens runs the tests of one area; pyproject.toml says what the areas are.
 AREAS = {
-    "core": """architecture attention build cpu fuzz gradient kept_backend maps_cpu mask packaging packed properties
-        public tensorlike torch weights weights_gradient""",
+    "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
+        packed properties public tensorlike torch weights weights_gradient""",
     "hf": "families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward lens sentence_folders words",
+    "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
+        attribution_layers attribution_logits attribution_norms attribution_similarity attribution_target""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles widget",
     "browser": "view_maps view_page viewer",
-    "cli": "attribution_guide cli cli_errors guide readme",
+    "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
+    "attribution_agreement",
+    "attribution_gradient",
     "attribution_guide",
+    "attribution_knockout",
+    "attribution_layers",
+    "attribution_logits",
+    "attribution_norms",
+    "attribution_similarity",
     "bench",
     "bench_embed",
     "build",
@@ -42,6 +51,8 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "map",
+    "map_families",
     "maps_cpu",
     "packed",
     "properties",
