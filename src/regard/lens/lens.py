@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,9 @@ from regard.lens.embed_options import (
     check_options,
     current_truncation,
 )
-from regard.lens.encode import encode, encode_pair, tokenization_notes, tokens_of
-from regard.lens.reading import Reading, of_pass
+from regard.lens.encode import Encoded, encode, encode_pair, tokenization_notes, tokens_of
+from regard.lens.generate import Generation, chat_prompt
+from regard.lens.reading import Reading, Reply, of_pass
 from regard.lens.units import Token
 from regard.lens.words import check_spans, units
 from regard.models import open_model
@@ -148,7 +149,23 @@ class Lens:
             encoded, truncated = encode_pair(model, text, pair, model.max_length)
             second, text = len(text) + 1, f"{text}\n{pair}"
         whole = [] if words is None else check_spans(text, words)
-        ids, types = torch.tensor(encoded.ids), None if pair is None else torch.tensor(encoded.types)
+        types = None if pair is None else torch.tensor(encoded.types)
+        return self._read(encoded, text, truncated, types=types, second=second, whole=whole, progress=progress)
+
+    def _read(
+        self,
+        encoded: Encoded,
+        text: str,
+        truncated: object = None,
+        *,
+        types: torch.Tensor | None = None,
+        second: int | None = None,
+        whole: Sequence[tuple[int, int]] = (),
+        progress: Callable[[float], None] | None = None,
+        reply: Reply | None = None,
+    ) -> Reading:
+        """The reading of tokens."""
+        model, ids = self.model, torch.tensor(encoded.ids)
         with torch.inference_mode(), report_progress(model.blocks, progress):
             passed = model.forward(ids[None], None, None if types is None else types[None])
         tokens = tokens_of(model, encoded, text)
@@ -172,7 +189,72 @@ class Lens:
             ids=ids,
             types=types,
             lens=self,
+            reply=reply and reply._replace(token=reply.token + virtual),
             **of_pass(passed),
+        )
+
+    def generate(
+        self,
+        prompt: str,
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> Generation:
+        """Let a causal language model go on with a text: a `Generation`, which gives the tokens as they are written.
+
+            p(v) = softmax(logits / temperature)_v, over the fewest tokens that together have top_p
+
+        Keys and values are kept, so that a token costs one token. When the reply has ended, or at any time before,
+        `.reading` is that of prompt and reply together: attention is causal, so that one forward pass over the whole
+        gives the weights of every step.
+
+        Args:
+            prompt: the text; not truncated.
+            max_tokens: the most tokens of the reply, which also ends where the model's context does.
+            temperature: 0 for the likeliest token at every step (greedy); above it, tokens are drawn.
+            top_p: draw from so much of the distribution only (nucleus sampling, Holtzman et al. 2020,
+                https://arxiv.org/abs/1904.09751).
+            seed: the same seed gives the same reply.
+            stop: strings that end the reply and are not part of it.
+
+        Raises:
+            TypeError: the prompt, or a string of `stop`, is not a str.
+            ValueError: the prompt is empty or does not fit into the model's context, the model has no head that
+                predicts the next token, or a number is out of range.
+
+        for token in lens.generate("Once upon a time"):
+            print(token.text, end="", flush=True)
+        """
+        return Generation(
+            self, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+    ) -> Generation:
+        """Let a causal language model reply to messages, as `generate` after the prompt of its own chat template.
+
+        Args:
+            messages: each with its "role", such as "user" or "assistant", and its "content".
+            max_tokens, temperature, top_p, seed, stop: as in `generate`.
+
+        Raises:
+            TypeError, ValueError: as `generate`; or the model has no chat template, or its template refuses them.
+
+        reply = lens.chat([{"role": "user", "content": "What is the capital of France?"}])
+        reply.finish().text
+        """
+        prompt = chat_prompt(self.model, messages)
+        return Generation(
+            self, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop, call="chat"
         )
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:

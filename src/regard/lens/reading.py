@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +53,18 @@ class SomeLayers(Sequence[Attention]):
         return attention
 
 
+class Reply(NamedTuple):
+    """What a model wrote after a prompt.
+
+    Attributes:
+        token: the place of its first token in `reading.tokens`; their number, where it is empty.
+        text: the reply, with which `reading.text` ends.
+    """
+
+    token: int
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What `Lens.read` returns.
@@ -72,6 +84,7 @@ class Reading:
             follow the last layer; hidden[-1] itself where there are none.
         note: what a reader should also know, such as words that the vocabulary lacks, or "".
         ids, types: (tokens,), what the model read: the tokens' numbers, and their types in a pair of texts.
+        reply: where the reply begins that the model wrote itself, and its text; None for a text that was only read.
         lens: the lens that read it, with which other texts can be read; None once it was pickled.
     """
 
@@ -88,6 +101,7 @@ class Reading:
     ids: Int[Tensor, "tokens"] | None = field(default=None, repr=False)
     types: Int[Tensor, "tokens"] | None = field(default=None, repr=False)
     lens: Lens | None = field(default=None, repr=False)
+    reply: Reply | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "lens": None}

@@ -37,6 +37,7 @@ class Head:
         model: the class that it belongs to, such as "LlamaForCausalLM".
         unembedding: the matrix (vocabulary,dim) by which it multiplies final states, where that is all that it does
             besides adding a bias; None for all others.
+        end_ids: the tokens with which the model says that a text has ended.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Head:
     model: str
     unembedding: Tensor | None = field(repr=False)
     _logits: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
+    end_ids: frozenset[int] = frozenset()
 
     def __call__(self, final: Float[Tensor, "N dim"], ids: Int[Tensor, "N"]) -> Float[Tensor, "..."]:
         """The logits. `ids` are the tokens: classifiers that read the last one look there for padding."""
@@ -95,7 +97,16 @@ def find_head(model: Any, forward: Forward, ids: Sequence[int]) -> Head | None:
             return None
         unembedding = _unembedding(model, logits, final, tokens[0])
     labels = [str(model.config.id2label[n]) for n in range(len(expected))] if kind == "class" else []
-    return Head(kind, labels, type(model).__name__, unembedding, logits)
+    return Head(kind, labels, type(model).__name__, unembedding, logits, _end_ids(model))
+
+
+def _end_ids(model: Any) -> frozenset[int]:
+    """The end tokens of a model: those of its configuration for generating, or else of its configuration."""
+    for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
+        ids: Any = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            return frozenset([ids] if isinstance(ids, int) else ids)
+    return frozenset()
 
 
 class _Given(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import getsource
 from pathlib import Path
@@ -31,7 +31,7 @@ from regard.models.pooling import (
     pooling_config,
     with_limit,
 )
-from regard.models.reader import Reader, check_reads_text, embedding_rows, text_encoder
+from regard.models.reader import Reader, check_reads_text, embedding_rows, text_encoder, virtual_tokens
 from regard.models.tokenizer import OpenedTokenizer, example_encoding, from_transformers, lowercased
 from regard.nn import checkpoint
 
@@ -249,6 +249,8 @@ def _as_model(
         note=note or pooling.note,
         reading_note=reading_note,
         find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
+        step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
+        chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
     )
 
 
@@ -262,6 +264,12 @@ def _find_head(
     if whole is None or getattr(whole.config, "is_encoder_decoder", False):
         return None
     return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
+
+
+def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """The prompt that a tokenizer's chat template makes of messages, up to where the reply begins."""
+    prompt: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return prompt
 
 
 def _use_regard(model: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,8 @@ class Pass(NamedTuple):
 
 
 Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Chat = Callable[[Sequence[Mapping[str, str]]], str]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
 
@@ -66,6 +68,9 @@ class Model:
         note: what a user should know about it, in a sentence, or "".
         reading_note: what every reading should say about it, in a sentence, or "".
         find_head: finds `head`, which may have to be opened first.
+        step: (ids (1,n), cache of the tokens before them, None at first) → their final states (n,dim) and the cache
+            with them; None where a model cannot read a text step by step.
+        chat: messages → the prompt that its chat template makes of them; None where it has no template.
         prefix_ids, suffix_ids: the special tokens before and after a text.
     """
 
@@ -86,6 +91,8 @@ class Model:
     note: str = ""
     reading_note: str = ""
     find_head: Callable[[], Head | None] = lambda: None
+    step: Step | None = None
+    chat: Chat | None = None
     prefix_ids: list[int] = field(init=False)
     suffix_ids: list[int] = field(init=False)
 

@@ -153,6 +153,20 @@ class Reader:
         self._check_sizes(ids.shape[1], hidden, attentions)
         return Pass(hidden, attentions, final)
 
+    def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """The final states (n,dim) of tokens (1,n) that follow those in the cache, and the cache with them.
+
+        No attention is recorded. Raises ValueError where the model keeps no keys and values.
+        """
+        output = self.model(
+            input_ids=ids.to(self.model.device), past_key_values=cache, use_cache=True, return_dict=True
+        )
+        cache = getattr(output, "past_key_values", None)
+        if cache is None:
+            kind = type(self.model).__name__
+            raise ValueError(f"{self.name}: {kind} keeps no keys and values, and cannot write token by token.")
+        return output.last_hidden_state[0], cache
+
     def _by_layer(self, recorded: Sequence[Any]) -> list[Attention | None]:
         if len(recorded) == self.layers:
             return [attention for _, attention in recorded]
