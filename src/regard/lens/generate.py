@@ -190,7 +190,7 @@ class Generation(Iterator[NextToken]):
         ends = (n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
         ready, end = len(self.tokens), len(text)
         certain = end - max(ends, default=0)
-        while ready > given and end > certain:
+        while ready > given and (end > certain or not self.tokens[ready - 1].text):  # or of an incomplete character
             ready -= 1
             end -= len(self.tokens[ready].text)
         return ready
