@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 import transformers
+from tokenizers import decoders
 
 import regard
 from regard.lens.generate import _choose
@@ -140,6 +141,71 @@ def test_a_stop_string_that_never_comes(opened):
     assert len(list(generation)) == 5
     assert generation.finished == "length"
     assert list(generation) == []
+
+
+DECODERS = {  # as GPT-2 and Llama 2 have them
+    "GPT2LMHeadModel": decoders.ByteLevel(),
+    "LlamaForCausalLM": decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    ),
+}
+
+
+def with_decoder(name):
+    """A tiny model whose tokenizer makes texts of tokens as the trained ones do, and its lens."""
+    model, tokenizer = headed(name, KINDS[name], torch.float32)
+    tokenizer.backend_tokenizer.decoder = DECODERS[name]
+    return tokenizer, regard.Lens((model, tokenizer))
+
+
+def dictated(lens, prompt, ids, **options):
+    """A generation in which these are the likeliest tokens, one after another."""
+    generation, remaining = lens.generate(prompt, max_tokens=len(ids), **options), iter(ids)
+
+    class Dictating:
+        end_ids = frozenset()
+
+        def __call__(self, final, ids):
+            return torch.nn.functional.one_hot(torch.tensor([next(remaining)]), lens.model.vocab_size)
+
+    generation._head = Dictating()
+    return generation
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM"])
+@pytest.mark.parametrize("text", [" naïve 👍🏽 我爱北京。", "an arrow\n\n  like 👍", "שלום"])
+def test_characters_of_several_tokens_are_whole(name, text):
+    tokenizer, lens = with_decoder(name)
+    ids = tokenizer("Time" + text, add_special_tokens=False)["input_ids"]
+    prompt = tokenizer("Time", add_special_tokens=False)["input_ids"]
+    assert ids[: len(prompt)] == prompt
+    generation = dictated(lens, "Time", ids[len(prompt) :])
+    assert "".join(token.text for token in generation) == text
+    reading, expected = generation.reading, lens.read("Time" + text)
+    assert reading.ids.tolist() == expected.ids.tolist()
+    assert [(token.start, token.end) for token in reading.tokens] == [(t.start, t.end) for t in expected.tokens]
+    assert [word.text for word in reading.words] == [word.text for word in expected.words]
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_a_replacement_character_may_be_what_was_meant(name):
+    """It cannot be told from an incomplete character: it is given with the token after it."""
+    tokenizer, lens = with_decoder(name)
+    ids = tokenizer("Time\ufffd? the")["input_ids"]
+    prompt = len(tokenizer("Time")["input_ids"])
+    generation = dictated(lens, "Time", ids[prompt:])
+    assert "".join(token.text for token in generation) == "\ufffd? the"
+    assert generation.reading.ids.tolist() == ids
+
+
+def test_bytes_that_make_no_character_are_shown():
+    tokenizer, lens = with_decoder("GPT2LMHeadModel")
+    ids = tokenizer("Time 👍")["input_ids"]
+    first = next(n for n, id in enumerate(ids) if "ð" in tokenizer.convert_ids_to_tokens(id))
+    generation = dictated(lens, "Time", [ids[first]] * 9)
+    list(generation)
+    assert set(generation.text) == {"\ufffd"}
+    assert len(generation.reading.tokens) == len(tokenizer("Time")["input_ids"]) + 9
 
 
 def test_an_end_token_ends_the_reply(opened):

@@ -239,7 +239,7 @@ def _writer(model: Model, call: str) -> tuple[Head, Step]:
             "head, from its folder or as Lens((AutoModelForCausalLM.from_pretrained(name), tokenizer))."
         )
     if model.step is None:
-        raise ValueError(f"{call}: {model.name} has a tuned prompt, after which regard cannot write step by step.")
+        raise ValueError(f"{call}: {model.name} cannot be run token by token: it reads both ways, or a tuned prompt.")
     return head, model.step
 
 
