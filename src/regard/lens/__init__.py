@@ -6,6 +6,7 @@
 | encode.py, words.py | text → tokens, and the words that they make up |
 | reading.py, units.py, find.py | `Reading`, its `Token`s and `Word`s, and how a word is found by its text |
 | walk.py, contributions.py, patterns.py | a word in one head, step by step; what heads contribute, where they look |
+| predictions.py | what a language model expected at every token, after any layer |
 | compare.py | a word in several texts |
 | embed.py, embed_options.py, windows.py, vectors.py, chunks.py | embeddings of many texts |
 | display.py | pictures, pages and the widget of a reading: the only file here that imports output and viewer |
@@ -14,8 +15,9 @@
 from regard.lens.compare import Comparison
 from regard.lens.embed import Embeddings, RejectedTextsError
 from regard.lens.lens import Lens
+from regard.lens.predictions import Predictions
 from regard.lens.reading import Reading
 from regard.lens.units import Token, Word
 from regard.lens.walk import Walk
 
-__all__ = ["Comparison", "Embeddings", "Lens", "Reading", "RejectedTextsError", "Token", "Walk", "Word"]
+__all__ = ["Comparison", "Embeddings", "Lens", "Predictions", "Reading", "RejectedTextsError", "Token", "Walk", "Word"]
