@@ -6,7 +6,9 @@ import pickle
 from dataclasses import replace
 
 import pytest
+import tokenizers
 import torch
+import transformers
 
 import regard
 from regard.lens import Predictions, predictions
@@ -147,6 +149,20 @@ def test_a_single_token_surprises_nobody():
     assert "perplexity" not in repr(ours)
 
 
+def test_a_vocabulary_without_a_word_of_english():
+    words = {"我": 0, "爱": 1, "你": 2}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    config = transformers.GPT2Config(
+        vocab_size=3, n_embd=12, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    reading = regard.Lens((model, tokenizer)).read("我爱你")
+    for layer in (None, 0):
+        assert {text.strip() for text in reading.predictions(3, layer).texts[0]} == words.keys()
+
+
 # Models that have seen what they predict
 
 
@@ -206,10 +222,8 @@ def test_a_trained_decoder():
 
 @torch.no_grad()
 def test_the_perplexity_of_a_trained_decoder():
-    from transformers import AutoModelForCausalLM
-
     reading = regard.Lens(required(STORIES)).read("Once upon a time, there was a little girl named Lily.")
-    theirs = AutoModelForCausalLM.from_pretrained(STORIES, attn_implementation="eager").eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(STORIES, attn_implementation="eager").eval()
     loss = theirs(reading.ids[None], labels=reading.ids[None]).loss
     assert abs(reading.predictions().perplexity - float(loss.exp())) <= CLOSE
     surprise = [reading.predictions(layer=layer).perplexity for layer in range(reading.layers)]

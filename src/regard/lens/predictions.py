@@ -17,6 +17,7 @@ from torch import Tensor
 from regard.lens.words import printable
 from regard.models.head import Head, Kind
 from regard.models.model import Model
+from regard.models.tokenizer import example_encoding
 from regard.weights import DENSE_LIMIT
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ def _texts(model: Model, ids: Int[Tensor, "N k"]) -> list[list[str]]:
     [[' arrow', 'ing']]
     """
     tokenizer = model.tokenizer
-    before = next(id for id in tokenizer.encode("the cat sat").ids if id not in model.flagged_special_ids)
+    example = example_encoding(tokenizer)
+    before = example.ids[example.special_tokens_mask.index(0)]
     start = tokenizer.decode([before], skip_special_tokens=False)
     numbers = ids.unique().tolist()
     behind = tokenizer.decode_batch([[before, id] for id in numbers], skip_special_tokens=False)
