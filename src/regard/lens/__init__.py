@@ -7,6 +7,7 @@
 | reading.py, units.py, find.py | `Reading`, its `Token`s and `Word`s, and how a word is found by its text |
 | walk.py, contributions.py, patterns.py | a word in one head, step by step; what heads contribute, where they look |
 | generate.py | `Generation`: a reply that the model writes token by token, and its reading |
+| predictions.py | what a language model expected at every token, after any layer |
 | compare.py | a word in several texts |
 | embed.py, embed_options.py, windows.py, vectors.py, chunks.py | embeddings of many texts |
 | display.py | pictures, pages and the widget of a reading: the only file here that imports output and viewer |
@@ -16,6 +17,7 @@ from regard.lens.compare import Comparison
 from regard.lens.embed import Embeddings, RejectedTextsError
 from regard.lens.generate import Generation, NextToken
 from regard.lens.lens import Lens
+from regard.lens.predictions import Predictions
 from regard.lens.reading import Reading, Reply
 from regard.lens.units import Token, Word
 from regard.lens.walk import Walk
@@ -26,6 +28,7 @@ __all__ = [
     "Generation",
     "Lens",
     "NextToken",
+    "Predictions",
     "Reading",
     "RejectedTextsError",
     "Reply",

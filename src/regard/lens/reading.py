@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from regard.lens.lens import Lens
+    from regard.lens.predictions import Predictions
     from regard.lens.walk import Walk
     from regard.models.model import Pass
     from regard.viewer.widget import Viewer
@@ -205,6 +206,47 @@ class Reading:
         if not -count <= place < count:
             raise LookupError(f"There is no token {place}: the text has {count}, from 0 to {count - 1}.")
         return word_of_tokens(self, place % count, place % count)
+
+    @property
+    def logits(self) -> Float[Tensor, "tokens vocabulary"]:
+        """The logits of a language model at every token, computed from the final states whenever they are asked for.
+
+        Raises ValueError where they take more than 1 GiB, and for a model that does not predict tokens.
+        """
+        from regard.lens.predictions import logits
+
+        return logits(self)
+
+    def predictions(self, k: int = 5, layer: int | None = None) -> Predictions:
+        """What a language model expected at every token, and how much what came surprised it: `Predictions`.
+
+            p_i = softmax(W_U norm(x_i))
+
+        With a layer, x are the hidden states after that layer instead of the last one: the logit lens, which shows at
+        which layer an answer appears. The last layer gives the model's own predictions. A masked language model
+        predicts the token at each place, which it has seen there unless it is masked: it has no surprise.
+
+        Cost: a multiplication by the unembedding, in blocks of tokens; what is kept are N·k numbers.
+
+        Args:
+            k: how many of the most likely tokens are kept.
+            layer: counted from 0; from −1 backwards. By default the predictions of the model itself.
+
+        Raises:
+            ValueError: the model has no head that predicts tokens, or the reading no lens; there are no k tokens; no
+                single norm follows the last layer, so that none can be applied to another.
+            IndexError: there is no such layer.
+
+        >>> import regard
+        >>> regard.Lens().read("Time flies like an arrow").predictions()  # an encoder, which predicts nothing
+        Traceback (most recent call last):
+            ...
+        ValueError: predictions: all-MiniLM-L6-v2 has no head that predicts tokens; open a language model with its head,
+        from its folder or as Lens((AutoModelForCausalLM.from_pretrained(name), tokenizer)).
+        """
+        from regard.lens.predictions import predictions
+
+        return predictions(self, k, layer)
 
     def explain(
         self, word: str | int | Word, layer: int | None = None, head: int | None = None, nth: int | None = None

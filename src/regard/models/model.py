@@ -122,7 +122,7 @@ class Model:
     @functools.cached_property
     def final_norm(self) -> nn.Module | None:
         """The module that makes final states of the last hidden ones; None where there is none, or no single one."""
-        return find_final_norm(self.forward, self.tokenizer.encode("the cat sat").ids)
+        return find_final_norm(self.forward, example_encoding(self.tokenizer).ids)
 
     @functools.cached_property
     def head(self) -> Head | None:
