@@ -215,8 +215,8 @@ def _check_options(
     call: str, max_tokens: int, temperature: float, top_p: float, stop: str | Sequence[str]
 ) -> list[str]:
     """The stop strings. Raises TypeError or ValueError for an option that cannot be used."""
-    if max_tokens < 1:
-        raise ValueError(f"{call}: max_tokens: expected 1 or more. Got {max_tokens}.")
+    if not isinstance(max_tokens, int) or max_tokens < 1:
+        raise ValueError(f"{call}: max_tokens: expected a whole number, 1 or more. Got {max_tokens}.")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"{call}: temperature: expected 0 (greedy) or more. Got {temperature}.")
     if not 0 < top_p <= 1:

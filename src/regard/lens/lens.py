@@ -249,8 +249,8 @@ class Lens:
         Raises:
             TypeError, ValueError: as `generate`; or the model has no chat template, or its template refuses them.
 
-        reply = lens.chat([{"role": "user", "content": "What is the capital of France?"}])
-        reply.finish().text
+        reading = lens.chat([{"role": "user", "content": "What is the capital of France?"}]).finish()
+        reading.reply.text
         """
         prompt = chat_prompt(self.model, messages)
         return Generation(
