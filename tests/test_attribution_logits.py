@@ -106,9 +106,9 @@ def test_every_pair_as_published(kind):
 
 def test_a_single_token_and_negative_layers():
     _, reading = opened("LlamaForCausalLM")
-    one, other = (Target.next_token(reading, token) for token in CHANGE)
+    first, second = (Target.next_token(reading, token) for token in CHANGE)
     difference = Target.next_token(reading, *CHANGE)
-    total = logits(reading, one, -1).dense() - logits(reading, other, -1).dense()
+    total = logits(reading, first, -1).dense() - logits(reading, second, -1).dense()
     assert torch.allclose(logits(reading, difference, 1).dense(), total, atol=1e-12)
 
 

@@ -348,7 +348,9 @@ def test_numbers_can_be_read_on_the_cells_of_either_scale():
             place = float(scale.place(torch.tensor(share)))
             behind = matplotlib.colormaps[name]((place + 1) / 2 if signed else place)[:3]
             before = 1.0 if image.ink(share, scale) == "white" else 0.0
-            linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in behind]
+            linear = [
+                channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in behind
+            ]
             luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
             contrast = (max(luminance, before) + 0.05) / (min(luminance, before) + 0.05)
             assert contrast >= (4.4 if signed else 3), (name, share)

@@ -10,19 +10,11 @@ from hypothesis import strategies as st
 
 import regard
 from regard import Map
+from support.oracles import OPTION_SETS
 from test_properties import made, problems
 
 B, H, G, Q, K, F = 2, 6, 3, 5, 11, 4
 PHI = {None: lambda x: x, "relu": torch.relu, "abs": torch.abs}
-OPTIONS = {
-    "plain": [],
-    "causal": ["causal"],
-    "window": ["window", "lengths"],
-    "masked": ["full mask", "bias"],
-    "packed": ["segment pair", "key bias"],
-    "sinks": ["sinks", "softcap", "lengths", "bias"],
-    "rule": ["rule", "scale"],
-}
 
 
 def vectors(*shape, dtype=torch.float32):
@@ -126,11 +118,11 @@ def check_reductions(matrix, dense, tolerance):
         same(top.values.abs() if magnitude else top.values, expected.abs() if magnitude else expected)
         same(dense.gather(-1, top.indices), top.values.double())
     for queries in (slice(None), slice(1, rows), slice(0, rows, 2)):
-        some = dense[..., queries, :]
-        same(matrix.received(queries=queries), some.sum(-2))
-        if some.shape[-2]:
-            same(matrix.received("mean", queries), some.mean(-2))
-            same(matrix.received("max", queries), some.amax(-2))
+        chosen = dense[..., queries, :]
+        same(matrix.received(queries=queries), chosen.sum(-2))
+        if chosen.shape[-2]:
+            same(matrix.received("mean", queries), chosen.mean(-2))
+            same(matrix.received("max", queries), chosen.amax(-2))
     of_rows, of_columns = torch.arange(rows) // 2, torch.arange(columns) % 3 - 1
     means = torch.nn.functional.one_hot(of_rows).double()
     sums = torch.nn.functional.one_hot(of_columns + 1).double()[:, 1:]
@@ -163,7 +155,7 @@ def pooled(dense, rows, cols, reduce):
 @pytest.mark.parametrize(
     ("backend", "dtype"), [("cpu", torch.float32), ("torch", torch.float32), ("torch", torch.float64)], ids=str
 )
-@pytest.mark.parametrize("names", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("names", OPTION_SETS.values(), ids=OPTION_SETS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_reduction_of_every_map(kit, backend, kind, names, dtype):
     query, key, value = kit.inputs(B, H, G, Q, K, dtype=dtype)
@@ -193,6 +185,7 @@ LOOKS = {
     "dense": (lambda m: m.dense(), lambda d: d),
     "row": (lambda m: m[..., 1, :], lambda d: d[..., 1, :]),
     "tile": (lambda m: m[..., 1:4, 2:7], lambda d: d[..., 1:4, 2:7]),
+    "rows": (lambda m: m[..., [0, 3, 4, 3], 2:7], lambda d: d[..., [0, 3, 4, 3], 2:7]),
     "sum": (lambda m: m.sum(), lambda d: d.sum(-1)),
     "max": (lambda m: m.max().values, lambda d: d.amax(-1)),
     "received": (lambda m: m.received(queries=slice(1, 4)), lambda d: d[..., 1:4, :].sum(-2)),
@@ -349,7 +342,7 @@ def test_what_is_no_factor(kit):
 
 
 @pytest.mark.parametrize("queries", [slice(None), slice(1, 4), slice(0, 5, 2), slice(3, 3), slice(-2, None)], ids=str)
-@pytest.mark.parametrize("names", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("names", OPTION_SETS.values(), ids=OPTION_SETS)
 def test_statistics_of_some_queries(kit, backend, names, queries):
     query, key, value = kit.inputs()
     more = kit.options(names, query, key)

@@ -265,11 +265,11 @@ def test_statistics_of_a_run_of_rows(kit, isa, option):
     rows = slice(13, 41)
     scores = matrix.scores.tile(Block(slice(0, 2), slice(0, 6), slice(0, 67), slice(0, 131)))
     ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
-    found = cpu.statistics(matrix, ["entropy", "distance", "max_score", "topk:3"], rows)
-    kit.agree(found["entropy"][0], torch.special.entr(weights).sum(-1)[:, :, rows], 2e-5)
-    kit.agree(found["distance"][0], (weights * ahead).sum(-1)[:, :, rows], 1e-3)
-    kit.agree(found["max_score"][0], scores.amax(-1)[:, :, rows], 2e-5)
-    kit.agree(found["topk:3"][0], weights.sort(-1, descending=True).values[:, :, rows, :3], 1e-5)
+    statistics = cpu.statistics(matrix, ["entropy", "distance", "max_score", "topk:3"], rows)
+    kit.agree(statistics["entropy"][0], torch.special.entr(weights).sum(-1)[:, :, rows], 2e-5)
+    kit.agree(statistics["distance"][0], (weights * ahead).sum(-1)[:, :, rows], 1e-3)
+    kit.agree(statistics["max_score"][0], scores.amax(-1)[:, :, rows], 2e-5)
+    kit.agree(statistics["topk:3"][0], weights.sort(-1, descending=True).values[:, :, rows, :3], 1e-5)
 
 
 def test_the_largest_score_of_a_row_that_sees_nothing_or_nan(isa):
@@ -278,10 +278,10 @@ def test_the_largest_score_of_a_row_that_sees_nothing_or_nan(isa):
     mask = torch.tensor([[True], [True], [False]]).expand(3, 4)
     sinks = torch.tensor([50.0])
     matrix = regard.attention(query, key, key, mask=mask, sinks=sinks, backend="cpu").weights._matrix
-    found = cpu.statistics(matrix, ["max_score"])["max_score"][0][0, 0]
-    assert found[0] == pytest.approx(8**0.5)
-    assert found[1].isnan()
-    assert found[2] == -torch.inf
+    statistics = cpu.statistics(matrix, ["max_score"])["max_score"][0][0, 0]
+    assert statistics[0] == pytest.approx(8**0.5)
+    assert statistics[1].isnan()
+    assert statistics[2] == -torch.inf
 
 
 # What the binding refuses

@@ -167,7 +167,7 @@ def test_ink_can_be_read_on_every_colour(signed):
 
     def luminance(red, green, blue):
         parts = [value / 255 for value in (red, green, blue)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     for place in torch.linspace(-1 if signed else 0, 1, 101).tolist():

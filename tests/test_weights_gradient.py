@@ -16,6 +16,7 @@ from torch.nn.functional import mse_loss
 import regard
 from regard.backends import gradient as gradient_module
 from regard.weights import autograd, reductions
+from support.oracles import OPTION_SETS
 
 
 def one_hot(groups):
@@ -108,19 +109,10 @@ def check(kit, look, query, key, *, tolerance=None, **more):
 
 
 LOOKS = list(looks(5, 11, 6))
-OPTIONS = {
-    "plain": [],
-    "causal": ["causal"],
-    "window": ["window", "lengths"],
-    "masked": ["full mask", "bias"],
-    "packed": ["segment pair", "key bias"],
-    "sinks": ["sinks", "softcap", "lengths", "bias"],
-    "rule": ["rule", "scale"],
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("names", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("names", OPTION_SETS.values(), ids=OPTION_SETS)
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_loss_on_what_is_asked_for(kit, look, names, dtype):
     query, key, _ = kit.inputs(dtype=dtype)

@@ -81,10 +81,10 @@ test("colours follow the largest weight of a level, else that of the top", () =>
 });
 
 test("a map of all heads together is the same whatever head is chosen", () => {
-  const [one, other] = [2, 3].map((head) => levels.makeMatrix(reading, { ...question, map: "norms", head }, [0, 1]));
-  assert.equal(one.key, other.key);
-  assert.deepEqual([one.request.map, one.request.head], ["norms", 0]);
-  assert.notEqual(one.key, levels.keyOf(reading, { ...question, head: 0 }));
+  const [first, second] = [2, 3].map((head) => levels.makeMatrix(reading, { ...question, map: "norms", head }, [0, 1]));
+  assert.equal(first.key, second.key);
+  assert.deepEqual([first.request.map, first.request.head], ["norms", 0]);
+  assert.notEqual(first.key, levels.keyOf(reading, { ...question, head: 0 }));
   assert.equal(levels.makeMatrix(reading, { ...question, map: "logits" }, [0, 1]).signed, true);
 });
 

@@ -39,6 +39,17 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+OPTION_SETS = {
+    "plain": [],
+    "causal": ["causal"],
+    "window": ["window", "lengths"],
+    "masked": ["full mask", "bias"],
+    "packed": ["segment pair", "key bias"],
+    "sinks": ["sinks", "softcap", "lengths", "bias"],
+    "rule": ["rule", "scale"],
+}
+
+
 def option(name, query, key):
     """One option of attention() by name, made to fit: {argument: value}."""
     (batch, heads, queries, _), keys = query.shape, key.shape[2]

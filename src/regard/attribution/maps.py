@@ -25,6 +25,7 @@ class MapKind(NamedTuple):
         needs_target: whether it explains a target, and not the layer alone.
         signed: whether its numbers may be negative.
         meaning: what a number of it is, in a few words.
+        unit: the unit of its numbers, in words; where there is none, the map's name stands for it.
     """
 
     make: Callable[[Reading, int, Target | None], Map]
@@ -32,6 +33,7 @@ class MapKind(NamedTuple):
     needs_target: bool
     signed: bool
     meaning: str
+    unit: str = ""
 
 
 def _weights(reading: Reading, layer: int, _: Target | None) -> Map:
@@ -49,16 +51,27 @@ def _logits(reading: Reading, layer: int, target: Target | None) -> Map:
     return logits(reading, target, layer)
 
 
+_ADDED = "length of what is added"
 MAPS = {
-    "weights": MapKind(_weights, True, False, False, "where a token looks"),
+    "weights": MapKind(_weights, True, False, False, "where a token looks", "weight"),
     "value-weighted": MapKind(
-        lambda reading, layer, _: value_weighted(reading, layer), True, False, False, "how much a head takes from there"
+        lambda reading, layer, _: value_weighted(reading, layer),
+        True,
+        False,
+        False,
+        "how much a head takes from there",
+        _ADDED,
     ),
     "norms": MapKind(
-        lambda reading, layer, _: norms(reading, layer), False, False, False, "how much all heads take from there"
+        lambda reading, layer, _: norms(reading, layer),
+        False,
+        False,
+        False,
+        "how much all heads take from there",
+        _ADDED,
     ),
-    "gradient": MapKind(_gradient, True, True, False, "how much the target gains by the weight"),
-    "logits": MapKind(_logits, True, True, True, "what is added to the target's logit"),
+    "gradient": MapKind(_gradient, True, True, False, "how much the target gains by the weight", "weight × gradient"),
+    "logits": MapKind(_logits, True, True, True, "what is added to the target's logit", "logits"),
 }
 
 

@@ -301,9 +301,9 @@ def apply_transposed(matrix: Matrix, y: Num[Tensor, "#B _ Q F"]) -> Float[Tensor
 def _product(multiply: Callable[..., None], matrix: Matrix, vectors: Tensor, rows: int) -> Tensor:
     """The map or its transpose times vectors, as many of their columns at a time as the kernel takes."""
     by, results = _map(matrix), []
-    for part in vectors.split(LARGEST_DIM, -1):
-        result = torch.empty(*matrix.shape[:2], rows, part.shape[3], dtype=torch.float32, device=CPU)
-        multiply(by, vectors=part, output=result, **_execution())
+    for columns in vectors.split(LARGEST_DIM, -1):
+        result = torch.empty(*matrix.shape[:2], rows, columns.shape[3], dtype=torch.float32, device=CPU)
+        multiply(by, vectors=columns, output=result, **_execution())
         results.append(result)
     return torch.cat(results, -1) if len(results) > 1 else results[0]
 

@@ -115,10 +115,3 @@ def add_to(total: Tensor, at: Block, positions: Index, tile: Float[Tensor, "b h 
         target += tile
     else:  # rows one by one: `target` is a copy
         _part(total, at, slice(0, total.shape[2]), heads).index_add_(2, positions.to(total.device), tile)
-
-
-def diagonal(queries: int, keys: int, offset: int) -> tuple[slice, slice]:
-    """The rows and columns of a diagonal of a (Q,K) matrix, as torch.diagonal counts it; empty beyond the edges."""
-    first_row, first_column = max(0, -offset), max(0, offset)
-    count = max(0, min(queries - first_row, keys - first_column))
-    return slice(first_row, first_row + count), slice(first_column, first_column + count)

@@ -88,8 +88,8 @@ def of_weights(matrix: Matrix, cotangent: Cotangent) -> tuple[Cotangent, list[Te
         gram_grad = grads[0]
         assert gram_grad is not None
         by_gram = matmul((by_key * (share / 2)[..., None]).mT, by_key)
-        part = select_broadcast(gram_grad, at.batch, at.columns)
-        part += by_gram.sum_to_size(part.shape)
+        target = select_broadcast(gram_grad, at.batch, at.columns)
+        target += by_gram.sum_to_size(target.shape)
         return (moved * share[..., None]).permute(0, 3, 2, 1)
 
     return by_weights, grads

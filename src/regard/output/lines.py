@@ -94,7 +94,9 @@ def colour(place: float, signed: bool = False) -> str:
 
 def ink_on(red: float, green: float, blue: float) -> str:
     """Black or white, whichever has more contrast with a background: 4.5 at least, by its luminance in WCAG 2.2."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    linear = [
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in (red, green, blue)
+    ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "black" if luminance > 0.179 else "white"
 

@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from regard.weights import Map
 
 
-# The unit of the numbers of a map, in words; elsewhere the name of the map stands for it.
-UNITS = {
-    "weights": "weight",
-    "value-weighted": "length of what is added",
-    "norms": "length of what is added",
-    "gradient": "weight × gradient",
-    "logits": "logits",
-}
-
-
 class Scale(NamedTuple):
     """From numbers to colours: by the square root of their share of the largest, so that small ones can be seen.
 
@@ -80,7 +70,7 @@ class ShownMap:
     @property
     def unit(self) -> str:
         """The unit of the numbers, in words."""
-        return UNITS.get(self.name, self.name)
+        return self.kind.unit or self.name
 
     @property
     def meaning(self) -> str:

@@ -109,6 +109,5 @@ def by_head(numbers: Tensor, dims: int) -> Float[Tensor, "H ..."]:
 
 def tensors_of(numbers: Map) -> list[Tensor | None]:
     """What a map holds: query and key too, which it keeps where its reading was evicted before it."""
-    matrix = numbers._matrix
-    factors = (tensor for factor in matrix.factors for tensor in (factor.query, factor.key))
-    return [matrix.scores.query, matrix.scores.key, matrix.lse, matrix.gram, *factors]
+    factors = (tensor for factor in numbers.factors for tensor in (factor.query, factor.key))
+    return [numbers.scores.query, numbers.scores.key, numbers.gram, *factors]

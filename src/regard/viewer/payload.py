@@ -229,7 +229,7 @@ def _map(
     numbers = map_of(reading, layer, name, target if needs_target(name) else None)
     if not _has_rule(reading, layer):
         return {"dense": encode(between_units(reading, numbers))}  # (H, U, U)
-    values, matrix = reading.attention[layer].value, numbers._matrix
+    values = reading.attention[layer].value
 
     def encoded(tensor: Tensor | None) -> dict[str, Any] | str | None:
         if tensor is None:
@@ -240,12 +240,12 @@ def _map(
 
     factors = [
         {"query": encoded(factor.query), "key": encoded(factor.key), "activation": factor.activation}
-        for factor in matrix.factors
+        for factor in numbers.factors
     ]
     gram = None
-    if matrix.gram is not None:  # symmetric: the upper triangle, row by row
-        upper = torch.triu_indices(*matrix.gram.shape[-2:])
-        gram = _exact(matrix.gram[:, :, upper[0], upper[1]])  # (1, N, H (H + 1) / 2)
+    if numbers.gram is not None:  # symmetric: the upper triangle, row by row
+        upper = torch.triu_indices(*numbers.gram.shape[-2:])
+        gram = _exact(numbers.gram[:, :, upper[0], upper[1]])  # (1, N, H (H + 1) / 2)
     return {"factors": factors, "gram": gram}
 
 

@@ -125,6 +125,16 @@ class MapInputs(TensorLike):
         """The logit of each head's sink."""
         return self._sinks
 
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """What the weights are multiplied by, in four dimensions."""
+        return self._factors
+
+    @property
+    def gram(self) -> Float[Tensor, "#B K H H"] | None:
+        """The products of the vectors that the heads are combined by; None where they are not."""
+        return self._gram
+
     def of_one(self) -> Self:
         """The old name of `of_sequence(0)`."""
         warn("Weights.of_one() is now called of_sequence(0).")

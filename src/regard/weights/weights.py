@@ -108,6 +108,7 @@ class Weights(Map):
     def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, magnitude: bool = False) -> Top:
         """The k largest weights of each query and their keys, sorted, ties to the lower; (…,Q,k).
 
+        No weight is negative, so that `magnitude` changes nothing.
         For another dimension than the keys', or the least weights, as torch.Tensor.topk of `dense()`.
         """
         if not self._by_key(dim) or not largest:
