@@ -8,7 +8,7 @@ from pathlib import Path
 AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
         packed properties public tensorlike torch weights weights_gradient""",
-    "hf": "families hf",
+    "hf": "cache families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward generate lens predictions sentence_folders words",
     "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
