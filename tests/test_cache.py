@@ -10,53 +10,9 @@ from hypothesis import strategies as st
 import regard
 import regard.hf
 from regard.hf import cache
+from support.eviction import dense_h2o, dense_kept, dense_kvzip, dense_snapkv, dense_tova
 from support.headed import headed
 from support.transformers_models import DECODERS, batch, both, make
-
-# Each published method in a few dense lines: weights (B,H,Q,K), as of one forward pass
-
-
-def of_groups(numbers, groups):
-    return numbers.unflatten(1, (groups, -1))
-
-
-def dense_h2o(w, groups, window):
-    """Accumulated over the queries, for each key; the recent ones stay."""
-    numbers = of_groups(w.sum(2), groups).mean(2)
-    numbers[..., max(0, w.shape[3] - window) :] = torch.inf
-    return numbers
-
-
-def dense_snapkv(w, groups, window, kernel, pooling):
-    """What the last queries give to the keys before them, pooled over neighbours with zeros at both ends."""
-    keys, half = w.shape[3], kernel // 2
-    numbers = torch.full((w.shape[0], groups, keys), torch.inf, dtype=w.dtype)
-    before = max(0, keys - window)
-    votes = w[:, :, max(0, w.shape[2] - window) :, :before].sum(2)
-    framed = torch.nn.functional.pad(votes, (half, half))
-    for key in range(before):
-        near = framed[..., key : key + kernel]
-        pooled = near.mean(-1) if pooling == "mean" else near.amax(-1)
-        numbers[..., key] = of_groups(pooled, groups).mean(2)
-    return numbers
-
-
-def dense_tova(w, groups):
-    """The last query, averaged over heads; the same for every group."""
-    return w[:, :, -1].mean(1)[:, None].expand(-1, groups, -1)
-
-
-def dense_kvzip(w, groups, tokens):
-    """The largest weight in the pass that repeats the first tokens, over its queries and the heads of a group."""
-    return of_groups(w[:, :, tokens:, :tokens].amax(2), groups).amax(2)
-
-
-def dense_kept(numbers, budget):
-    keys = torch.zeros(numbers.shape, dtype=torch.bool)
-    for row, values in zip(keys.flatten(0, -2), numbers.flatten(0, -2).tolist(), strict=True):
-        order = sorted(range(len(values)), key=lambda n: (-values[n], n))
-        row[order[:budget]] = True
-    return keys
 
 
 def dense_of(weights):
