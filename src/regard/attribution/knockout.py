@@ -15,7 +15,8 @@ import torch
 from regard.attention import Attention, attention
 from regard.attribution.again import output_of, read_again
 from regard.attribution.target import Target, default_target, word_of
-from regard.lens.reading import Reading, of_pass
+from regard.lens.forward import of_pass
+from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.lens.words import printable
 from regard.mask import both

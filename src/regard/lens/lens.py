@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 
 from regard._internal.deprecated import renamed_arguments
-from regard.attention import Attention
 from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, embed
@@ -25,13 +24,12 @@ from regard.lens.embed_options import (
     check_options,
     current_truncation,
 )
-from regard.lens.encode import Encoded, encode, encode_pair, tokenization_notes, tokens_of
+from regard.lens.encode import Encoded, encode, encode_pair
+from regard.lens.forward import read_tokens
 from regard.lens.generate import Generation, chat_prompt
-from regard.lens.reading import Reading, Reply, of_pass
-from regard.lens.units import Token
-from regard.lens.words import check_spans, units
+from regard.lens.reading import Reading, Reply
+from regard.lens.words import check_spans
 from regard.models import open_model
-from regard.models.model import report_progress
 
 
 class Lens:
@@ -165,33 +163,7 @@ class Lens:
         reply: Reply | None = None,
     ) -> Reading:
         """The reading of tokens."""
-        model, ids = self.model, torch.tensor(encoded.ids)
-        with torch.inference_mode(), report_progress(model.blocks, progress):
-            passed = model.forward(ids[None], None, None if types is None else types[None])
-        tokens = tokens_of(model, encoded, text)
-        virtual = passed.hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
-        tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
-        unit_spans = units(text, [None if token.special else (token.start, token.end) for token in tokens], whole)
-        end = len(text) if truncated is None else max(token.end for token in tokens)
-        notes = [
-            model.reading_note,
-            *tokenization_notes(text, tokens, unit_spans, end),
-            _without_attention(passed.attentions),
-        ]
-        return Reading(
-            text=text,
-            model=self.name,
-            tokens=tokens,
-            truncated=None if truncated is None else str(truncated),
-            unit_spans=unit_spans,
-            second=second,
-            note=" ".join(filter(None, notes)),
-            ids=ids,
-            types=types,
-            lens=self,
-            reply=reply and reply._replace(token=reply.token + virtual),
-            **of_pass(passed),
-        )
+        return read_tokens(self, encoded, text, truncated, types, second, whole, progress, reply)
 
     def generate(
         self,
@@ -385,13 +357,3 @@ class Lens:
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a positive number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
-
-
-def _without_attention(attentions: Sequence[Attention | None]) -> str:
-    """A sentence about models in which not every layer has attention, or ""."""
-    layers = [str(n) for n, attention in enumerate(attentions) if attention is not None]
-    if len(layers) == len(attentions):
-        return ""
-    start = f"Layer {layers[0]} has" if len(layers) == 1 else f"Layers {', '.join(layers[:-1])} and {layers[-1]} have"
-    others = len(attentions) - len(layers)
-    return f"{start} attention; the other {others} of {len(attentions)} layers are of another kind."

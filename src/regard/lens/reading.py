@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,9 @@ from regard._internal.deprecated import warn
 from regard._internal.plurals import counted
 from regard.attention import Attention
 from regard.lens.find import find_word, word_of_tokens
+from regard.lens.layers import SomeLayers, sees_ahead
 from regard.lens.units import Token, Word
 from regard.lens.words import Span, printable
-from regard.mask import Block
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -26,32 +26,7 @@ if TYPE_CHECKING:
     from regard.lens.lens import Lens
     from regard.lens.predictions import Predictions
     from regard.lens.walk import Walk
-    from regard.models.model import Pass
     from regard.viewer.widget import Viewer
-
-
-class SomeLayers(Sequence[Attention]):
-    """The attentions of a model in which not every layer has one, by the number of the layer in the model.
-
-    Iterating gives those that exist. Raises LookupError, naming the layers that have attention, for any other.
-    """
-
-    def __init__(self, attentions: Sequence[Attention | None]) -> None:
-        self._attentions = list(attentions)
-        self.layers = [n for n, attention in enumerate(self._attentions) if attention is not None]
-
-    def __len__(self) -> int:
-        return len(self._attentions)
-
-    def __iter__(self) -> Iterator[Attention]:
-        return (attention for attention in self._attentions if attention is not None)
-
-    def __getitem__(self, layer: Any) -> Any:
-        attention = self._attentions[layer]
-        if attention is None:
-            layers = ", ".join(map(str, self.layers))
-            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {layers}.")
-        return attention
 
 
 class Reply(NamedTuple):
@@ -136,7 +111,7 @@ class Reading:
     @cached_property
     def causal(self) -> bool:
         """Whether no token attends to a later one."""
-        return not any(_sees_ahead(attention) for attention in self.attention)
+        return not any(sees_ahead(attention) for attention in self.attention)
 
     @cached_property
     def units(self) -> list[Word]:
@@ -345,31 +320,5 @@ class Reading:
         save(self, path, **options)
 
 
-def of_pass(passed: Pass, sequence: int = 0) -> dict[str, Any]:
-    """What a forward pass gives of one of its sequences, as arguments of `Reading`: hidden, attention and final."""
-    hidden, final = torch.stack([state[sequence] for state in passed.hidden]), passed.final[sequence]
-    attentions = [attention and attention.of_sequence(sequence) for attention in passed.attentions]
-    present = [attention for attention in attentions if attention is not None]
-    return {
-        "hidden": hidden,
-        "attention": present if len(present) == len(attentions) else SomeLayers(attentions),
-        "final": hidden[-1] if torch.equal(hidden[-1], final) else final,
-    }
-
-
 def _in_notebook() -> bool:
     return bool({"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys())
-
-
-def _sees_ahead(attention: Attention) -> bool:
-    """Whether a token may attend to the one after it, judged by nine of them at even distances."""
-    scores = attention.weights.scores
-    here = torch.arange(scores.shape[2])[:-1]
-    if not len(here):
-        return not scores.mask.causal
-    return any(
-        not scores.tile(Block(slice(0, 1), slice(0, scores.n_rep), slice(n, n + 1), slice(n + 1, n + 2)))
-        .isneginf()
-        .all()
-        for n in here[:: max(1, len(here) // 8)].tolist()
-    )
