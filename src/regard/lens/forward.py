@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +29,12 @@ def read_tokens(
     whole: Sequence[tuple[int, int]],
     progress: Callable[[float], None] | None,
     reply: Reply | None,
+    source: Reading | None,
 ) -> Reading:
-    """The reading of a text's tokens; the arguments are those of `Lens.read` and attributes of `Reading`."""
+    """The reading of a text's tokens; the arguments are those of `Lens.read` and attributes of `Reading`.
+
+    After a source, the text is the target of a decoder, and the reading is that of the source, with the target's.
+    """
     model, ids = lens.model, torch.tensor(encoded.ids)
     with torch.inference_mode(), report_progress(model.blocks, progress):
         passed = model.forward(ids[None], None, None if types is None else types[None])
@@ -43,7 +48,7 @@ def read_tokens(
         *tokenization_notes(text, tokens, unit_spans, end),
         without_attention(passed.attentions),
     ]
-    return Reading(
+    reading = Reading(
         text=text,
         model=lens.name,
         tokens=tokens,
@@ -55,16 +60,29 @@ def read_tokens(
         types=types,
         lens=lens,
         reply=reply and reply._replace(token=reply.token + virtual),
+        part="encoder" if model.after else "decoder" if passed.cross else "",
         **of_pass(passed),
     )
+    return reading if passed.cross is None or source is None else with_target(source, reading, passed.cross)
+
+
+def with_target(source: Reading, target: Reading, cross: Pass) -> Reading:
+    """The reading of a source with that of its target, and the target's attention to it."""
+    assert source.lens is not None
+    note = source.note.removeprefix(source.lens.model.reading_note).strip()
+    source = replace(source, note=note)
+    attending = replace(target, part="cross", source=source, **of_pass(cross))
+    return replace(source, decoder=target, cross=attending)
 
 
 def of_pass(passed: Pass, sequence: int = 0) -> dict[str, Any]:
-    """What a forward pass gives of one of its sequences, as arguments of `Reading`: hidden, attention and final."""
+    """What a forward pass gives of one of its sequences, as arguments of `Reading`."""
     hidden, final = torch.stack([state[sequence] for state in passed.hidden]), passed.final[sequence]
     attentions = [attention and attention.of_sequence(sequence) for attention in passed.attentions]
     present = [attention for attention in attentions if attention is not None]
+    entering = passed.entering and [state if state is None else state[sequence] for state in passed.entering]
     return {
+        "entering": entering,
         "hidden": hidden,
         "attention": present if len(present) == len(attentions) else SomeLayers(attentions),
         "final": hidden[-1] if torch.equal(hidden[-1], final) else final,
