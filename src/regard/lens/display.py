@@ -26,6 +26,7 @@ def save(
     view: Literal["sentence", "heads", "map", "walk"] | None = None,
     map: str = "weights",
     target: Target | None = None,
+    attention: str | None = None,
 ) -> None:
     """Save a reading as a picture (.png, .svg), one self-contained page (.html) or numbers (.json).
 
@@ -39,11 +40,14 @@ def save(
         view: the view that a page opens in.
         map: the map that is shown, or that a page opens with: one of `regard.attribution.MAPS`.
         target: what it is for, where it is a map for a target; not given, `regard.attribution.default_target`.
+        attention: of an encoder-decoder with a target, "encoder", "decoder" or "cross": what is shown, or what a page
+            opens with; the word is one of its rows.
 
     Raises:
         ValueError: the suffix or the map is unknown, or the map has no heads.
         IndexError, LookupError: there is no such layer, head or word.
     """
+    reading = reading.attended(attention)
     reading.check(layer, head)
     index = unit_index(reading, word, nth)
     suffix = check_suffix(path)
@@ -79,7 +83,7 @@ def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None 
         return None
     if not isinstance(word, Word):
         return reading.word(word, nth).index
-    if word.reading.hidden is not reading.hidden:
+    if word.reading.attention is not reading.attention:
         raise ValueError(f"{word.text!r} is a word of another reading.")
     return word.index
 

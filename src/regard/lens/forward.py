@@ -71,7 +71,8 @@ def with_target(source: Reading, target: Reading, cross: Pass) -> Reading:
     assert source.lens is not None
     note = source.note.removeprefix(source.lens.model.reading_note).strip()
     source = replace(source, note=note)
-    attending = replace(target, part="cross", source=source, **of_pass(cross))
+    attended = of_pass(cross) | {"hidden": target.hidden, "final": target.final}
+    attending = replace(target, part="cross", source=source, **attended)
     return replace(source, decoder=target, cross=attending)
 
 

@@ -123,9 +123,10 @@ class Reading:
         if part is None:
             return self
         if part not in self.parts:
-            known = ", ".join(self.parts) or "one, without a name"
-            hint = "; read the source with a target: lens.read(text, target)" if self.part == "encoder" else ""
-            raise ValueError(f"attention: expected one of this reading's: {known}{hint}. Got {part!r}.")
+            known = f"expected {' or '.join(self.parts)}" if self.parts else f"{self.model} has one, without a name"
+            if self.part == "encoder" and self.decoder is None:
+                known += "; a decoder and its cross-attention need a target: lens.read(text, target)"
+            raise ValueError(f"attention: {known}. Got {part!r}.")
         return self.parts[part]
 
     @property
@@ -285,7 +286,7 @@ class Reading:
         """
         from regard.lens.walk import walk
 
-        if isinstance(word, Word) and word.reading.hidden is not self.hidden:
+        if isinstance(word, Word) and word.reading.attention is not self.attention:
             raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 

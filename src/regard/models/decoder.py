@@ -120,12 +120,12 @@ class TargetReader(Reader):
 
 
 def opened_after(
-    whole: Any, tokenizer: Any, name: str, limit: int, states: Callable[[], Float[Tensor, "N dim"]]
+    open_whole: Callable[[], Any], tokenizer: Any, name: str, limit: int, states: Callable[[], Float[Tensor, "N dim"]]
 ) -> Callable[[Tensor], Model]:
     """A function from the final states of a source to the decoder that has read it, which is opened at the first call.
 
     Args:
-        whole: an encoder-decoder of transformers, with its head or without.
+        open_whole: gives an encoder-decoder of transformers, with its head or without.
         tokenizer: its tokenizer.
         name: what errors call it.
         limit: the most tokens that its tokenizer allows.
@@ -138,6 +138,7 @@ def opened_after(
     def opened() -> tuple[TargetReader, Tokenizer, int, Callable[[], Head | None]]:
         import regard.hf
 
+        whole = open_whole()
         decoder = whole.get_decoder()
         if not hasattr(decoder, "set_attn_implementation"):
             raise ValueError(f"{name}: the decoder of {type(whole).__name__} is no model of its own that could be run.")

@@ -58,6 +58,11 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
 
 
+def writes_targets(name: str) -> bool:
+    """Whether a class of transformers that is an encoder-decoder has a head for the next token of a target."""
+    return name.endswith(_TARGET_HEADS)
+
+
 def body_of(model: Any) -> Any:
     """The model below the head; the model itself where it has no head that is known here."""
     return getattr(model, "base_model", model) if kind_of(type(model).__name__) else model
@@ -74,7 +79,7 @@ def find_target_head(model: Any, forward: Forward, ids: Sequence[int], source: F
     """
     from transformers.modeling_outputs import BaseModelOutput
 
-    if not type(model).__name__.endswith(_TARGET_HEADS):
+    if not writes_targets(type(model).__name__):
         return None
     decoder, encoded = model.get_decoder(), BaseModelOutput(last_hidden_state=source[None])
     encoded.router_logits = None  # which mixtures of experts look for

@@ -22,7 +22,7 @@ from regard._internal.files import read_json
 from regard._internal.plurals import counted
 from regard.models.decoder import opened_after
 from regard.models.errors import adapter_error, opening_error
-from regard.models.head import Head, body_of, find_head, kind_of
+from regard.models.head import Head, body_of, find_head, kind_of, writes_targets
 from regard.models.hidden_states import TransformersStates
 from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import (
@@ -124,8 +124,9 @@ def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool,
             name, trust_remote_code=False, **options, **settings.config_kwargs
         )
         architecture = (config.architectures or [""])[0]
-        kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
-        if kind is None or config.is_encoder_decoder:
+        headed = writes_targets(architecture) if config.is_encoder_decoder else kind_of(architecture)
+        kind = getattr(transformers, architecture, None) if headed else None
+        if kind is None:
             return None
         arguments["attn_implementation"] = "regard"
         model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
@@ -254,12 +255,17 @@ def _as_model(
         find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
-        after=_after(whole, tokenizer, name, forward, tokens.tokenizer),
+        after=_after(whole, open_whole, tokenizer, name, forward, tokens.tokenizer),
     )
 
 
 def _after(
-    whole: Any, tokenizer: Any, name: str, forward: Forward, tokens: Tokenizer
+    whole: Any,
+    open_whole: Callable[[], Any] | None,
+    tokenizer: Any,
+    name: str,
+    forward: Forward,
+    tokens: Tokenizer,
 ) -> Callable[[Tensor], Model] | None:
     """What opens the decoder of an encoder-decoder, once it has read a source; None for all other models."""
     if not getattr(whole.config, "is_encoder_decoder", False) or not isinstance(forward, Reader):
@@ -270,7 +276,11 @@ def _after(
             return forward(torch.tensor([example_encoding(tokens).ids]), None, None).final[0]
 
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
-    return opened_after(whole, tokenizer, name, min(int(tokenizer.model_max_length), 1 << 30), states)
+
+    def with_head() -> Any:
+        return (open_whole and open_whole()) or whole
+
+    return opened_after(with_head, tokenizer, name, min(int(tokenizer.model_max_length), 1 << 30), states)
 
 
 def _find_head(
