@@ -47,14 +47,17 @@ def save(
         ValueError: the suffix or the map is unknown, or the map has no heads.
         IndexError, LookupError: there is no such layer, head or word.
     """
-    reading = reading.attended(attention)
+    whole, reading = reading, reading.attended(attention)
+    suffix = check_suffix(path)
+    if suffix == ".html" and attention is None and whole.cross is not None:
+        reading = whole.cross  # what its page shows first
     reading.check(layer, head)
     index = unit_index(reading, word, nth)
-    suffix = check_suffix(path)
     if suffix == ".html":
         from regard.viewer.bundle import render_page
 
-        page = render_page(reading, word=index, layer=layer, head=head, view=view, map=map, target=target)
+        part = reading.part or None
+        page = render_page(whole, word=index, layer=layer, head=head, view=view, map=map, target=target, attention=part)
         content = page.encode()
     elif suffix == ".json":
         from regard.output.json import numbers
