@@ -248,7 +248,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {string} note what else a reader should know
  * @property {number[]} attention_layers the layers that have attention
  * @property {"encoder" | "decoder" | "cross" | null} attention which one of an encoder-decoder this is
- * @property {"encoder" | "decoder" | "cross"[]} attentions those to choose from: each has an id, that of the reading, a dot, and this name
+ * @property {("encoder" | "decoder" | "cross")[]} attentions those to choose from: each has an id, that of the reading, a dot, and this name
  * @property {Columns | null} columns null where the words attend to each other
  * @property {MapOffer[]} maps in the order of MAPS
  * @property {string | null} target what the maps that are about one explain, unless another is chosen; null where there is none
@@ -275,7 +275,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {string} note
  * @property {number[]} attention_layers
  * @property {"encoder" | "decoder" | "cross" | null} attention
- * @property {"encoder" | "decoder" | "cross"[]} attentions
+ * @property {("encoder" | "decoder" | "cross")[]} attentions
  * @property {Columns | null} columns
  * @property {MapOffer[]} maps
  * @property {string | null} target
