@@ -30,6 +30,28 @@ def counter(label: str) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
+def working(label: str) -> Iterator[None]:
+    """A label and the time so far, while something works that does not say how far it is."""
+    with _bar(SpinnerColumn(), TextColumn(label), TimeElapsedColumn()) as bar:
+        bar.add_task(label, total=None)
+        yield
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[float], object]]:
+    """The share of a text that is read. Yields the function that sets it; the bar is gone when it reaches 1."""
+    with _bar(TextColumn("reading"), BarColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(share: float) -> None:
+            bar.update(task, completed=share)
+            if share >= 1:
+                bar.stop()
+
+        yield show
+
+
+@contextmanager
 def training(steps: int) -> Iterator[Callable[[int, float, float, int], object]]:
     """The steps of a training run, with loss, held-out accuracy, tokens per second and the time left.
 

@@ -89,6 +89,11 @@ class Generation(Iterator[NextToken]):
         return f"Generation({self.text!r}, {len(self.tokens)} tokens, finished={self.finished!r})"
 
     @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._lens.name
+
+    @property
     def text(self) -> str:
         """The reply until now."""
         return "".join(token.text for token in self.tokens)
@@ -279,7 +284,7 @@ def _encode(model: Model, prompt: str, call: str) -> Encoded:
     if len(ids) >= model.max_length:
         raise ValueError(
             f"{call}: the prompt has {len(ids):,} tokens, and {model.name} reads at most {model.max_length:,}, the "
-            "reply included. Shorten it, or ask about a long text with `regard ask --passages windows`."
+            "reply included. Shorten it, or ask about a long text with `regard ask --passages`."
         )
     spans: list[Span | None] = [None] * len(prefix)
     spans += [trimmed(prompt, start, stop) for start, stop in encoding.offsets]
