@@ -283,7 +283,7 @@ def _encode(model: Model, prompt: str, call: str) -> Encoded:
     if len(ids) >= model.max_length:
         raise ValueError(
             f"{call}: the prompt has {len(ids):,} tokens, and {model.name} reads at most {model.max_length:,}, the "
-            "reply included. Shorten it, or ask about a long text with `regard ask --passages windows`."
+            "reply included. Shorten it, or ask about a long text with `regard ask --windows`."
         )
     spans: list[Span | None] = [None] * len(prefix)
     spans += [trimmed(prompt, start, stop) for start, stop in encoding.offsets]
