@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def embedding() -> Iterator[Callable[[int, int, float | None], object]]:
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this stream, also while another takes its place
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

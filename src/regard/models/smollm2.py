@@ -9,11 +9,12 @@ SmolLM2: Ben Allal et al. 2025, https://arxiv.org/abs/2502.02737.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,12 +121,10 @@ def _quiet() -> Iterator[None]:
     """Within this context, transformers shows no progress bars of its own and no warnings."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
