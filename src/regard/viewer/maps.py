@@ -102,6 +102,16 @@ def of_unit(numbers: Map, unit: Word, side: Side) -> Float[Tensor, "H U"]:
     return by_head(reading.by_unit(columns) / reading.sizes.to(columns.device), 1)
 
 
+def first_share(reading: Reading) -> float | None:
+    """The share of attention that the first unit of a causal reading gets: the mean over those after it, all heads and
+    layers. None where words see those after them too, or there are fewer than two of them.
+    """
+    if not reading.causal or len(reading.units) < 3:
+        return None
+    first = [of_unit(reading.attention[layer].weights, reading.units[0], "to") for layer in reading.attention_layers]
+    return float(torch.stack([column[:, 1:].double().mean() for column in first]).mean())
+
+
 def by_head(numbers: Tensor, dims: int) -> Float[Tensor, "H ..."]:
     """With a dimension of heads, of size 1 where all heads are taken together; `dims` are those besides."""
     return numbers if numbers.ndim > dims else numbers[None]

@@ -42,6 +42,7 @@ class Matrix:
         reduce: what a cell shows of its weights: their mean, or the largest, by magnitude where they have signs.
         hide: leave out the special tokens.
         numbers: in the place of the weights, another map of the layer; of all heads together, the head does not matter.
+        hide_first: leave out the first unit, on which the heads of many causal models park their weight.
     """
 
     reading: Reading
@@ -50,11 +51,12 @@ class Matrix:
     reduce: Reduce = "mean"
     hide: bool = False
     numbers: Map | None = None
+    hide_first: bool = False
 
     @property
     def size(self) -> int:
         """U, the number of units that are shown."""
-        return len(layout(self.reading, self.hide).first)
+        return len(layout(self.reading, self.hide, self.hide_first).first)
 
     @property
     def top(self) -> int:
@@ -142,7 +144,7 @@ class Matrix:
 
     def _pooled_block(self, rows: range, columns: range, width: int) -> Float[Tensor, "rows columns"]:
         """A block of cells: weights between tokens, then units (mean over queries, sum over keys), then pooled."""
-        place, first, sizes = layout(self.reading, self.hide)
+        place, first, sizes = layout(self.reading, self.hide, self.hide_first)
         left, right = (
             slice(first[units.start], first[units.stop - 1] + sizes[units.stop - 1]) for units in (rows, columns)
         )
@@ -175,12 +177,13 @@ def thumbnails(
     hide: bool,
     progress: Callable[[float], None] = lambda share: None,
     numbers: Map | None = None,
+    hide_first: bool = False,
 ) -> Float[Tensor, "H n n"]:
     """A thumbnail of each head of a layer, each cell the largest of its weights, or of the `numbers` of another map.
 
     Where those of all heads fit in memory, they are computed together, as the dense weights are.
     """
-    place, first, _ = layout(reading, hide)
+    place, first, _ = layout(reading, hide, hide_first)
     size = len(first)
     numbers = reading.attention[layer].weights if numbers is None else numbers
     heads = numbers.shape[0] if len(numbers.shape) == 3 else 1
@@ -191,7 +194,7 @@ def thumbnails(
     pictures = []
     for head in range(heads):
         progress(head / heads)
-        pictures.append(Matrix(reading, layer, head, "max", hide, numbers).thumbnail())
+        pictures.append(Matrix(reading, layer, head, "max", hide, numbers, hide_first).thumbnail())
     return torch.stack(pictures)
 
 
@@ -210,22 +213,23 @@ class Layout(NamedTuple):
     sizes: list[int]  # of each unit: how many tokens it has
 
 
-def layout(reading: Reading, hide: bool) -> Layout:
+def layout(reading: Reading, hide: bool, hide_first: bool = False) -> Layout:
     """The units of a reading that are shown, computed once. Raises LookupError where all are hidden."""
     cached = _layouts.setdefault(reading, {})
-    if hide not in cached:
+    if (hide, hide_first) not in cached:
         units = reading.units
-        shown = [unit for unit in units if not (hide and unit.special)]
+        shown = [unit for unit in units[int(hide_first) :] if not (hide and unit.special)]
         if not shown:
-            raise LookupError("All units of this text are special tokens: show them to see its weights.")
+            which = "special tokens or the first" if hide_first else "special tokens"
+            raise LookupError(f"All units of this text are {which}: show them to see its weights.")
         place = torch.full((len(units),), -1 << 40)
         place[[unit.index for unit in shown]] = torch.arange(len(shown))
         first, sizes = [unit.tokens[0] for unit in shown], [len(unit.tokens) for unit in shown]
-        cached[hide] = Layout(place[reading.unit_of_token], first, sizes)
-    return cached[hide]
+        cached[hide, hide_first] = Layout(place[reading.unit_of_token], first, sizes)
+    return cached[hide, hide_first]
 
 
-_layouts: WeakKeyDictionary[Reading, dict[bool, Layout]] = WeakKeyDictionary()
+_layouts: WeakKeyDictionary[Reading, dict[tuple[bool, bool], Layout]] = WeakKeyDictionary()
 
 
 def _gathered(tile: Tensor, dim: int, group: Int[Tensor, "n"], count: int) -> Tensor:
