@@ -18,7 +18,7 @@ export type {
   WalkReply,
 } from "./protocol.js";
 
-export type ViewName = "sentence" | "heads" | "map" | "walk" | "compare";
+export type ViewName = "sentence" | "heads" | "map" | "walk" | "predictions" | "compare";
 export type Side = "from" | "to";
 export type Scale = "linear" | "log";
 export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
@@ -45,6 +45,8 @@ export interface Selection {
   head: number; // of map and walk
   heads: number[] | null; // of the sentence; null for all
   hide: boolean; // special tokens
+  hideFirst: boolean | null; // the first unit; null: where it takes most of the attention
+  lens: "predicted" | "next"; // whose probability the colours of the predictions are: the predicted token's, or that of the one that came
   mass: number; // percent of a word's weight that gets lines
   direction: Direction; // of a pair of texts
   scale: Scale | null; // of the map's colours; null: by the length of the text
@@ -101,6 +103,7 @@ export interface Replies {
   thumbnails: protocol.ThumbnailsReply;
   tile: protocol.TileReply;
   walk: protocol.WalkReply;
+  predictions: protocol.PredictionsReply;
   target: protocol.TargetReply;
   compare: protocol.CompareReply;
   page: protocol.PageReply;
@@ -140,7 +143,7 @@ export interface Tip {
   hide(): void;
 }
 
-/** One of the five views. */
+/** One of the six views. */
 export interface View {
   draw(signal: AbortSignal, isCurrent: () => boolean): Promise<void>;
   picture(): SVGElement | Promise<SVGElement>;
@@ -152,6 +155,11 @@ export interface View {
 export interface WeightsOfWords {
   ofLayer(l: number): Promise<Float32Array>; // (H,U,U)
   ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,U)
+}
+
+export interface PredictionsOfTokens {
+  from(l: number, first: number, signal?: AbortSignal): Promise<protocol.PredictionsReply>;
+  blockOf(i: number): number;
 }
 
 /** What the views see of the viewer. */
@@ -166,6 +174,7 @@ export interface App {
   targetName: string | null; // of the target that is chosen; null for the usual one
   tip: Tip;
   weights: WeightsOfWords;
+  predictions: PredictionsOfTokens;
   request<K extends keyof Replies>(request: RequestOf<K>, signal?: AbortSignal): Promise<Replies[K]>;
   select(change: Partial<Selection>, options?: { replace?: boolean }): Promise<void>;
   draw(): Promise<void>;

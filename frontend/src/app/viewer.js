@@ -1,17 +1,20 @@
 // The viewer: one reading, one selection that all views share, and the drawing of what is selected.
 
 import { tooltip } from "../ui/dom.js";
+import { isHidden } from "../ui/hidden.js";
 import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
 import { MapView } from "../views/map/view.js";
+import { PredictionsView } from "../views/predictions/view.js";
 import { SentenceView } from "../views/sentence/view.js";
 import { WalkView } from "../views/walk/view.js";
 import { listenToControls } from "./controls.js";
 import { save } from "./export.js";
 import { Form } from "./form.js";
 import { drawChoices, drawFacts, drawTabs, drawTheme } from "./header.js";
+import { PredictionMemory } from "./predictions.js";
 import { Progress } from "./progress.js";
 import { Reader, wantedText } from "./reader.js";
 import { addText, parametersOf, selectionOf, VIEW_NAMES, withinReading } from "./selection.js";
@@ -55,6 +58,7 @@ class Viewer {
     this.progress = new Progress(this.by);
     this.reader = new Reader(this, source, this.progress);
     this.weights = new WeightMemory(this);
+    this.predictions = new PredictionMemory(this);
     this.form = new Form(this, this.reader);
     /** @type {Record<ViewName, View>} */
     this.views = {
@@ -62,6 +66,7 @@ class Viewer {
       heads: new HeadsView(this),
       map: new MapView(this),
       walk: new WalkView(this),
+      predictions: new PredictionsView(this),
       compare: new CompareView(this),
     };
     this.listen();
@@ -76,7 +81,7 @@ class Viewer {
   // ── Words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** @type {App["isVisible"]} */
-  isVisible = (u) => u !== null && u >= 0 && u < this.reading.U && !(this.state.hide && this.reading.special.has(u));
+  isVisible = (u) => u !== null && u >= 0 && u < this.reading.U && !isHidden(this.reading, this.state, u);
 
   /** @type {App["visibleUnits"]} */
   visibleUnits = () => [...this.reading.units.keys()].filter(this.isVisible);
@@ -98,9 +103,11 @@ class Viewer {
   findWord = (text, after = -1) => {
     const wanted = text.trim();
     if (!wanted) return null;
-    const u = findWord(this.reading.units, wanted, after, this.isVisible);
+    /** @param {number} u */
+    const isThere = (u) => this.isVisible(u) || (u === 0 && !(this.state.hide && this.reading.special.has(0)));
+    const u = findWord(this.reading.units, wanted, after, isThere);
     if (u >= 0) return u;
-    if (/^\d+$/.test(wanted) && this.isVisible(Number(wanted))) return Number(wanted);
+    if (/^\d+$/.test(wanted) && isThere(Number(wanted))) return Number(wanted);
     throw new Error(`There is no word “${wanted}” in the text.`);
   };
 

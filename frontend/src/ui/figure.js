@@ -2,7 +2,8 @@
 
 import { needsWhite, numberAt, rampColour, shade } from "./colour.js";
 import { el } from "./dom.js";
-import { count, format, numberInCell } from "./format.js";
+import { count, format, numberInCell, percent } from "./format.js";
+import { firstName, hidesFirst } from "./hidden.js";
 import { aboutMap, areWeights } from "./maps.js";
 import { contextOf, inkOf, painted } from "./paint.js";
 import { visible } from "./words.js";
@@ -122,6 +123,10 @@ export function captionOf(app, ...facts) {
   if (!areWeights(state) && state.view !== "compare") caption.push(aboutMap(app));
   if (reading.second !== null) caption.push("Two texts, read together.");
   if (state.hide && reading.special.size) caption.push("Special tokens are hidden.");
+  if (hidesFirst(reading, state)) {
+    const share = `${percent(reading.first_share ?? 0)} of the attention, the mean over all layers and heads`;
+    caption.push(`Hidden: ${firstName(reading)} which takes ${share}.`);
+  }
   const unknown = [...reading.unknown].filter((u) => !reading.special.has(u)).map((u) => visible(reading.units[u]));
   const more = unknown.length > 12 ? ` and ${unknown.length - 12} more` : "";
   if (unknown.length) caption.push(`Not in the model's vocabulary: ${unknown.slice(0, 12).join(", ")}${more}.`);

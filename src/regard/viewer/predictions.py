@@ -80,9 +80,10 @@ def carried(
         offered["layers"], offered["missing"] = [], LEFT_OUT.format("the predictions")
     elif size * len(offered["layers"]) > FILE_LIMIT:
         offered["layers"], offered["missing"] = offered["layers"][-1:], LEFT_OUT.format("those of the layers before")
+    k = min(PREDICTIONS, vocabulary_of(reading))
     for n, layer in enumerate(offered["layers"]):
         progress(n / len(offered["layers"]))
-        found = predictions(reading, min(PREDICTIONS, vocabulary_of(reading)), layer)
+        found = predictions(reading, k, layer)
         layers[layer] = {
             "texts": found.texts,
             "probabilities": encode(found.probabilities),
