@@ -1,6 +1,6 @@
 // Colours on the page: of its elements, of its style sheet, and of cells as pixels.
 
-import { DECADES, HEADS, needsWhite, ramp, rampColour, readable, shade } from "./colour.js";
+import { DECADES, HEADS, ramp, rampColour, readable, readableOn, shade } from "./colour.js";
 import { el } from "./dom.js";
 
 /** @import { Range } from "../types.js" */
@@ -47,7 +47,7 @@ export function inShade(node, number, range, dark) {
   if (number === null) for (const name of ["--shade", "--on-shade"]) node.style.removeProperty(name);
   else {
     node.style.setProperty("--shade", rampColour(shade(number, range), dark, range.signed));
-    node.style.setProperty("--on-shade", needsWhite(number, range, dark) ? "#fff" : "#111");
+    node.style.setProperty("--on-shade", readableOn(number, range, dark));
   }
   return node;
 }

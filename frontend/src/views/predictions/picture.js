@@ -1,6 +1,6 @@
 // The saved picture of the view Predictions, and its table.
 
-import { needsWhite, rampColour, shade } from "../../ui/colour.js";
+import { rampColour, readableOn, shade } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
 import { captionOf, figure, rangeKey, widthOf, wordShortener } from "../../ui/figure.js";
 import { clipped } from "../../ui/format.js";
@@ -89,7 +89,7 @@ function cellAt(view, cell, text, [x, y, width], ink) {
     const fill = rampColour(shade(number, RANGE), dark, false);
     group.append(el("rect", { x, y, width, height: HIGH - 1, fill }));
   }
-  const fill = number === null ? ink : needsWhite(number, RANGE, dark) ? "#ffffff" : "#111111";
+  const fill = number === null ? ink : readableOn(number, RANGE, dark);
   const underlined = predicted && isRight(predicted) ? { "text-decoration": "underline", "font-weight": 700 } : {};
   const place = { x: x + width / 2, y: y + HIGH / 2 + 4, "text-anchor": "middle", fill, ...underlined };
   group.append(el("text", place, text));
