@@ -32,12 +32,14 @@ export const hidesFirst = (reading, state) =>
   canHideFirst(reading, state) && (state.hideFirst ?? (areWeights(state) && takesMost(reading) && state.word !== 0));
 
 /**
+ * Whether a unit is left out; of cross-attention, one of the columns, whose special tokens are given.
  * @param {Pick<Reading, "first_share" | "pictured" | "special">} reading
  * @param {Pick<Selection, "view" | "map" | "word" | "hide" | "hideFirst">} state
  * @param {number} u
+ * @param {Set<number>} special
  */
-export const isHidden = (reading, state, u) =>
-  (state.hide && reading.special.has(u)) || (u === 0 && hidesFirst(reading, state));
+export const isHidden = (reading, state, u, special = reading.special) =>
+  (state.hide && special.has(u)) || (u === 0 && hidesFirst(reading, state));
 
 /**
  * What a request of a map has in it about the units that are left out.

@@ -70,9 +70,9 @@ export class PredictionsView {
 
   /** Follows the layer and the token that are chosen elsewhere. */
   follow() {
-    const { reading, state, defaultWord } = this.app;
+    const { reading, state, chosenRow, defaultWord } = this.app;
     const { layers } = this.offer();
-    const tokens = reading.tokensOf(state.word ?? defaultWord());
+    const tokens = reading.tokensOf(chosenRow() ?? defaultWord());
     const token = tokens[Math.min(state.token, tokens.length - 1)];
     const chosen = `${reading.id} ${state.layer} ${token}`;
     if (chosen === this.followed) return;

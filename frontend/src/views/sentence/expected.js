@@ -51,8 +51,8 @@ export class ExpectedTokens {
 
   /** The chosen token, or the one that is shown while none is chosen. */
   chosen() {
-    const { reading, state, defaultWord } = this.app;
-    const tokens = reading.tokensOf(state.word ?? defaultWord());
+    const { reading, state, chosenRow, defaultWord } = this.app;
+    const tokens = reading.tokensOf(chosenRow() ?? defaultWord());
     return tokens[Math.min(state.token, tokens.length - 1)];
   }
 
@@ -107,7 +107,7 @@ export class ExpectedTokens {
   }
 
   mark() {
-    const chosen = this.app.state.word === null ? -1 : this.chosen();
+    const chosen = this.app.chosenRow() === null ? -1 : this.chosen();
     const buttons = this.buttons();
     const place = this.entries.findIndex(({ i }) => i === chosen);
     for (const [n, button] of buttons.entries()) {
