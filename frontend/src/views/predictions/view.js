@@ -40,7 +40,11 @@ export class PredictionsView {
   /** @returns {PredictionsOffer} */
   offer() {
     const { reading } = this.app;
-    return reading.predictions ?? { kind: "next token", layers: [], missing: `${reading.model} predicts no tokens.` };
+    const missing =
+      reading.attention === "encoder"
+        ? "An encoder predicts nothing: choose the decoder as the attention that is shown."
+        : `${reading.model} predicts no tokens.`;
+    return reading.predictions ?? { kind: "next token", layers: [], missing };
   }
 
   /** @type {View["draw"]} */
