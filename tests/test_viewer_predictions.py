@@ -15,6 +15,7 @@ from regard.viewer import payload, predictions
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import render_page
 from regard.viewer.maps import first_share
+from regard.viewer.protocol.encode import encode
 from regard.viewer.protocol.errors import RequestError
 from regard.viewer.protocol.limits import PREDICTED_TOKENS
 from support.decoder import save_decoder
@@ -225,3 +226,16 @@ def test_maps_without_the_first_word(hide):
 def test_nothing_is_left_of_one_word(lens):
     with pytest.raises(RequestError, match="All units of this text are special tokens or the first"):
         asking(lens.read("cat"))("thumbnails", layer=0, hide_first=True)
+
+
+# In a notebook
+
+
+def test_a_notebook_gets_the_same_bytes(reading):
+    pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
+    viewer, sent = reading.view(), []
+    viewer.send = lambda content, buffers=None: sent.extend(buffers)
+    key = viewer._api.handle({"type": "start"})["opening"]["reading"]
+    request = {"type": "predictions", "reading": key, "layer": 0}
+    viewer._on_message(None, {"id": 1, "request": request}, [])
+    assert sent == [encode(asking(reading)("predictions", layer=0))]

@@ -25,7 +25,7 @@ from regard.viewer import predictions, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
-from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
+from regard.viewer.maps import between_units, map_of, needs_target, of_unit, target_of, tensors_of
 from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
     CancelledReply,
@@ -180,7 +180,7 @@ class ViewerAPI:
         def read(progress: Progress) -> Reading:
             try:
                 reading = self._lens(model).read(text, pair, progress=progress)
-                offers(shown_first(reading))  # which maps the model can serve is found out once
+                metadata(shown_first(reading))  # what takes long in it is found out here, once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()

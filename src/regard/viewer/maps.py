@@ -110,8 +110,14 @@ def first_share(reading: Reading) -> float | None:
     """
     if not reading.causal or len(reading.units) < 3:
         return None
-    first = [of_unit(reading.attention[layer].weights, reading.units[0], "to") for layer in reading.attention_layers]
-    return float(torch.stack([column[:, 1:].double().mean() for column in first]).mean())
+    if reading not in _first_shares:
+        weights = [reading.attention[layer].weights for layer in reading.attention_layers]
+        columns = [of_unit(of_layer, reading.units[0], "to")[:, 1:] for of_layer in weights]
+        _first_shares[reading] = float(torch.stack([column.double().mean() for column in columns]).mean())
+    return _first_shares[reading]
+
+
+_first_shares: WeakKeyDictionary[Reading, float] = WeakKeyDictionary()
 
 
 def by_head(numbers: Tensor, dims: int) -> Float[Tensor, "H ..."]:
