@@ -47,6 +47,7 @@ class Pass(NamedTuple):
 
 Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Parts = Callable[[Step, Tensor], Sequence[Tensor]]
 Chat = Callable[[Sequence[Mapping[str, str]]], str]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
@@ -75,6 +76,7 @@ class Model:
         find_head: finds `head`, which may have to be opened first.
         step: (ids (1,n), cache of the tokens before them, None at first) → their final states (n,dim) and the cache
             with them; None where a model cannot read a text step by step.
+        parts: (`step`, the tokens (N,) of a prompt) → the parts of it that `step` should be given one after the other.
         chat: messages → the prompt that its chat template makes of them; None where it has no template.
         after: of an encoder-decoder: the final states (N,dim) of a source → its decoder, which has read that source, as
             a model of its own: a causal one, whose texts are targets. None for all others.
@@ -101,6 +103,7 @@ class Model:
     reading_note: str = ""
     find_head: Callable[[], Head | None] = lambda: None
     step: Step | None = None
+    parts: Parts = lambda step, ids: [ids]
     chat: Chat | None = None
     after: Callable[[Tensor], Model] | None = None
     cross: Model | None = None
