@@ -139,6 +139,16 @@ def test_each_attention_has_an_id_of_its_own(api, reading):
     assert (alone["attention"], alone["attentions"], alone["columns"]) == ("encoder", ["encoder"], None)
 
 
+def test_a_notebook_opens_with_an_attention(reading):
+    pytest.importorskip("anywidget")
+    options = reading.view(layer=2, head=4).options["opening"]
+    assert (options["attention"], options["layer"], options["head"]) == ("cross", 2, 4)
+    options = reading.view(attention="encoder", word="mat").options["opening"]
+    assert (options["attention"], options["word"]) == ("encoder", 5)
+    with pytest.raises(IndexError, match="There is no layer 2"):
+        reading.view(attention="encoder", layer=2)
+
+
 def test_cells_of_a_target_much_shorter_than_its_source():
     """Pooled cells against means of the weights between words."""
     lens = regard.Lens(encoder_decoder("T5"))

@@ -236,6 +236,7 @@ class Lens:
             print(token.text, end="", flush=True)
         """
         if self.model.after is not None:
+            check_text(prompt, "generate")
             lens = self.after(self.read(prompt, progress=progress))
             return Generation(lens, "", max_tokens, temperature, top_p, seed, stop)
         return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress)
