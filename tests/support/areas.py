@@ -17,7 +17,7 @@ AREAS = {
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles viewer_predictions widget",
-    "browser": "view_maps view_page view_predictions viewer",
+    "browser": "view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -64,6 +64,7 @@ SLOW_FILES = [
     "tiles",
     "torch",
     "train",
+    "view_encoder_decoder",
     "view_maps",
     "view_page",
     "view_predictions",

@@ -84,7 +84,7 @@ export function parametersOf(state, reading) {
   /** @type {Record<string, string | number | false | null | undefined>} */
   const parameters = {
     view: state.view,
-    attention: reading && (reading.attentions.length > 1 ? reading.attention : null),
+    attention: reading && (reading.attentions.length > 1 ? (state.attention ?? reading.attention) : null),
     map: state.map !== "weights" && state.map,
     target: state.target,
     layer: reading && state.layer,

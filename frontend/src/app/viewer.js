@@ -262,7 +262,9 @@ class Viewer {
     new ResizeObserver(() => this.viewer.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
     if (this.options.address)
       addEventListener("popstate", () => {
+        const { id } = this.state;
         this.state = this.selectionOfAddress();
+        if (!this.options.reads) this.state.id = id; // a saved page holds one text, which its address does not name
         this.draw();
       });
   }

@@ -6,6 +6,7 @@
 | native.py, packed.py, linear.py | BERT's family, the embedded model among it, computed by regard itself |
 | hub.py, reader.py, hidden_states.py | every other model, computed by transformers |
 | model.py, tokenizer.py, pooling.py | what both share: the `Model`, its tokenizer, how it pools sentence vectors |
+| decoder.py | the decoder of an encoder-decoder, as a causal model once it has read a source |
 | head.py | what makes logits of final states, and the norm before it |
 | projections.py | which modules of a layer make query, key and value |
 
