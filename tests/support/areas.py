@@ -16,8 +16,8 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "html image protocol server terminal tiles widget",
-    "browser": "view_maps view_page viewer",
+    "viewer": "html image protocol server terminal tiles viewer_predictions widget",
+    "browser": "view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -64,8 +64,10 @@ SLOW_FILES = [
     "tiles",
     "torch",
     "train",
+    "view_encoder_decoder",
     "view_maps",
     "view_page",
+    "view_predictions",
     "viewer",
     "weights_gradient",
     "widget",
