@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -27,6 +28,23 @@ def counter(label: str) -> Iterator[Callable[[int], object]]:
     with _bar(SpinnerColumn(), TextColumn("{task.completed:,.0f} " + label), TimeElapsedColumn()) as bar:
         task = bar.add_task(label, total=None)
         yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int], object]]:
+    """Counts of several kinds, a line for each kind from its first step on.
+
+    Yields the function that advances one, with what is counted, such as "tokens", and how many more there are.
+    """
+    with _bar(SpinnerColumn(), TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(kind: str, steps: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(kind, total=None)
+            bar.advance(tasks[kind], steps)
+
+        yield advance
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
     reading.check(layer)
     target.check(reading)
     direction = final_direction(reading, target)
-    _check_adds(reading, layer)
+    check_adds(reading, layer)
     at = layer_of(reading, layer)
     to_logit = at.joining_weight.double() @ direction.direction  # (H,E)
     added = at.values.double() @ to_logit[..., None]  # (H,N,1)
@@ -125,7 +125,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
-def _check_adds(reading: Reading, layer: int) -> None:
+def check_adds(reading: Reading, layer: int) -> None:
     """Raise ValueError, naming the module, where a layer does not add W_O's result to the stream as it is."""
     around, model = surroundings_of(reading, layer), model_of(reading, "logits")
     if around.output is not None and (around.norms or not around.residual):
