@@ -51,15 +51,23 @@ NAMES = {
 }
 
 
+VALUES = set(" ".join(NAMES.values()).split())
+
+
 def documents(count: int, seed: int = 0) -> list[Example]:
     """So many documents; the first of them are the same whatever the count."""
     return list(made(FORMS, NAMES, count, f"measuring {seed}", (FACTS, FACTS)))
 
 
 def is_right(reply: str, document: Example) -> bool:
-    """Whether a reply names the answer."""
-    words = "".join(letter if letter.isalnum() else " " for letter in reply.lower()).split()
-    return document.answer.lower() in words
+    """Whether a reply names the answer, and nobody and nothing of which other facts speak."""
+    others = _words(" ".join(document.facts)) & VALUES - _words(document.facts[document.fact])
+    words = _words(reply)
+    return document.answer in words and not words & others
+
+
+def _words(text: str) -> set[str]:
+    return set("".join(letter if letter.isalnum() else " " for letter in text).split())
 
 
 def main() -> None:

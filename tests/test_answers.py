@@ -4,7 +4,7 @@ import copy
 import io
 import json
 import sys
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,12 @@ from regard.answers import heads as stored
 from regard.answers.direct import direct_logits
 from regard.answers.examples import examples
 from regard.answers.hiding import by_sentence, log_probabilities
-from regard.answers.learning import nonnegative_ridge
+from regard.answers.learning import Observed, fitted, nonnegative_ridge
 from regard.answers.mass import masses
 from regard.answers.prompt import asked_of, prompt_of
 from regard.attribution import Target
 from support.cli import could_not, done
-from support.decoder import WORDS, save_decoder
+from support.decoder import save_decoder
 
 TEMPLATE = "{% for m in messages %}w1 {{ m['content'] }}\nw2{% endfor %}"
 TEXT = "the cat sat on the bank\n\nthe bank sat\non the river\n\nmoney on the cat w7 w8\n\nw3 river money w9\n"
@@ -99,7 +99,7 @@ def test_paragraphs_lines_and_sentences():
     assert [p.text for p in answers.passages(text, "sentences")] == [
         "One line.", "Two.\r\n  more", "A new\nparagraph!",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="passages: by: expected one of 'paragraphs'.* Got 'words'"):
+    with pytest.raises(ValueError, match=r"passages: by: expected one of 'paragraphs'.* Got 'words'"):
         answers.passages(text, "words")
 
 
@@ -107,7 +107,7 @@ def test_paragraphs_lines_and_sentences():
 def test_no_word_of_a_text_is_lost(text, by):
     found = answers.passages(text, by)
     assert all(text[p.start : p.end] == p.text and p.text.strip() for p in found)
-    assert all(first.end <= second.start for first, second in zip(found, found[1:], strict=False))
+    assert all(first.end <= second.start for first, second in pairwise(found))
     covered = {n for p in found for n in range(p.start, p.end)}
     assert all(n in covered for n, letter in enumerate(text) if letter in "aB.")
 
@@ -153,25 +153,25 @@ def test_every_token_of_a_passage_is_its_own(reading, prompt, passages, asked):
 
 
 def test_what_cannot_be_asked(lens, pair, passages):
-    with pytest.raises(TypeError, match="ask: question: expected a str. Got int"):
+    with pytest.raises(TypeError, match=r"ask: question: expected a str. Got int"):
         answers.ask(lens, 3, passages)
     with pytest.raises(ValueError, match="ask: the question is empty"):
         answers.ask(lens, " \n", passages)
     with pytest.raises(ValueError, match="ask: there are no passages"):
         answers.ask(lens, QUESTION, [])
-    with pytest.raises(ValueError, match="ask: sources: expected 1 or more. Got 0"):
+    with pytest.raises(ValueError, match=r"ask: sources: expected 1 or more. Got 0"):
         answers.ask(lens, QUESTION, passages, sources=0)
     with pytest.raises(TypeError, match="text files, or passages, and not both"):
         answers.ask(lens, QUESTION, [passages[0], "notes.txt"])
     tokenizer = copy.deepcopy(pair[1])
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="ask: .* has no chat template"):
+    with pytest.raises(ValueError, match=r"ask: .* has no chat template"):
         answers.ask(regard.Lens((copy.deepcopy(pair[0]), tokenizer)), QUESTION, passages)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
     with pytest.raises(ValueError, match="changes the text of a message"):
         answers.ask(regard.Lens((copy.deepcopy(pair[0]), tokenizer)), QUESTION, passages)
     body = copy.deepcopy(pair[0]).model
-    with pytest.raises(ValueError, match="chat: .* has no head that predicts the next token"):
+    with pytest.raises(ValueError, match=r"chat: .* has no head that predicts the next token"):
         answers.ask(regard.Lens((body, pair[1])), QUESTION, passages)
 
 
@@ -234,7 +234,7 @@ def test_direct_logits_are_rows_of_the_attribution(reading, asked):
 
 
 def test_an_answer(lens, passages, reading):
-    weights = answers.HeadWeights("m", torch.rand(2, 4))
+    weights = answers.HeadWeights("m", torch.rand(2, 4), 0.7, 6.0)
     answer = answers.ask(lens, QUESTION, passages, max_tokens=9, heads=weights)
     assert answer.reply == reading.reply.text
     assert (answer.model, answer.question, list(answer.passages)) == (lens.name, QUESTION, passages)
@@ -249,10 +249,15 @@ def test_an_answer(lens, passages, reading):
     scores = (weights.weights[..., None] * mass.of_passages[:, :, 0]).sum((0, 1))
     share = scores / (weights.weights * (9 - mass.of_first[:, :, 0])).sum()
     logits = direct_logits(answer.reading, asked)[0]
-    assert [source.passage for source in sentence.sources] == scores.argsort(descending=True).tolist()
+    predicted = scores + 0.7 * logits
+    assert [source.passage for source in sentence.sources] == predicted.argsort(descending=True).tolist()
+    assert 0 < int((predicted < 6).sum()) < 4
     for source in sentence.sources:
         assert source.knockout == pytest.approx(float(total[0] - total[source.passage + 1]), abs=1e-5)
-        assert source.score == pytest.approx(float(scores[source.passage]), abs=1e-5)
+        expected = float(predicted[source.passage])
+        assert source.score == (
+            pytest.approx(expected, abs=1e-5) if expected >= 6 or expected == float(predicted.max()) else 0
+        )
         assert source.attention == pytest.approx(float(share[source.passage]), abs=1e-6)
         assert source.logits == pytest.approx(float(logits[source.passage]), abs=1e-6)
     assert "1 sentence from 4 passages" in repr(answer)
@@ -321,7 +326,7 @@ def test_a_prompt_beyond_the_context(lens):
     assert 100 < len(answer.passages) < 200
     assert len(answer.reading.tokens) <= 1024
     assert f"read were {len(answer.passages)} of 200 passages" in answer.note
-    with pytest.raises(ValueError, match="a passage of - has 1,2.* tokens, and .* fit into the context"):
+    with pytest.raises(ValueError, match=r"a passage of - has 1,2.* tokens, and .* fit into the context"):
         answers.ask(lens, QUESTION, answers.passages("cat " * 1200), windows=True)
 
 
@@ -338,6 +343,23 @@ def test_the_regression_arrives_at_the_least_squares_that_are_not_negative():
     assert float((slope * found).abs().max()) < 1e-6
 
 
+def test_planted_weights_are_found():
+    true, observed = torch.zeros(3, 5), []
+    true[1, 2], true[2, 4] = 0.8, 0.3
+    for _ in range(80):
+        mass, logits = 10 * torch.rand(3, 5, 7), torch.randn(7)
+        hidden = torch.cat([torch.zeros(1, 7), torch.eye(7), torch.rand(24, 7) < 0.5]).bool()
+        knockouts = (true[..., None] * mass).sum((0, 1)) + 0.4 * logits
+        observed.append(Observed(mass, logits, hidden, (~hidden).float() @ knockouts - 20))
+    learned = fitted("m", observed)
+    torch.testing.assert_close(learned.weights, true, rtol=0.1, atol=0.05)  # a ridge shrinks
+    assert learned.logits == pytest.approx(0.4, abs=0.05)
+    idle = torch.cat(
+        [learned.predicted(seen.mass, seen.logits)[seen.total[0] - seen.total[1:8] < 0.5] for seen in observed]
+    )
+    assert 0.9 <= float((idle < learned.floor).float().mean()) <= 1
+
+
 def test_learned_weights_are_kept(lens, passages, cache):
     counted = []
     learned = answers.learn(lens, 3, advance=counted.append)
@@ -346,15 +368,16 @@ def test_learned_weights_are_kept(lens, passages, cache):
     again = answers.head_weights(lens)
     assert again.learned
     torch.testing.assert_close(again.weights, learned.weights, rtol=0, atol=1e-4)
+    assert (again.logits, again.floor) == pytest.approx((learned.logits, learned.floor), abs=1e-4)
     assert "Every head" not in answers.ask(lens, QUESTION, passages, max_tokens=3).note
     path = stored.stored_at(lens)
     path.write_text('{"model": "m"}')
     with pytest.raises(ValueError, match=f"{path.name} is damaged: it holds no weights of heads"):
         answers.head_weights(lens)
-    path.write_text('{"model": "m", "documents": 3, "weights": [[-1]]}')
+    path.write_text('{"model": "m", "documents": 3, "logits": 0, "floor": 0, "weights": [[-1]]}')
     with pytest.raises(ValueError, match="expected a number, 0 or more"):
         answers.head_weights(lens)
-    with pytest.raises(ValueError, match="learn: documents: expected two or more. Got 1"):
+    with pytest.raises(ValueError, match=r"learn: documents: expected two or more. Got 1"):
         answers.learn(lens, 1)
 
 
@@ -378,6 +401,8 @@ def test_documents_to_learn_from_and_to_measure_on_have_nothing_in_common(monkey
         assert sum(document.answer in fact.replace(".", "").split() for fact in document.facts) == 1
     assert ask_documents.is_right(f"It is {measured[0].answer}.", measured[0])
     assert not ask_documents.is_right("It is elsewhere.", measured[0])
+    other = measured[0].facts[measured[0].fact - 1]
+    assert not ask_documents.is_right(f"{other} {measured[0].answer}", measured[0])
 
 
 # On the command line

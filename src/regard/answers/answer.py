@@ -24,8 +24,8 @@ class Source:
         logits: what was added to the logits of the sentence's tokens from the passage's, by all layers and heads; None
             for a model in which a logit is no sum of what heads add.
         knockout: by how much log p of the sentence falls, in nats, when the passage is hidden. Above 0: it mattered.
-        score: the knockout that the attention predicts, in nats, where head weights were learned for the model;
-            otherwise the attention. Sources are ranked by it.
+        score: the knockout that attention and logits predict, in nats, 0 where they predict no more than noise, for a
+            model whose head weights were learned; otherwise the attention. Sources are ranked by the prediction.
     """
 
     passage: int

@@ -129,13 +129,15 @@ def _sentences(
         notes.append(
             "Every head counts alike, since it was not learned for this model which matter: regard ask --learn."
         )
-    attention, scores = _attention(heads, mass)
+    attention, heads = _attention(heads, mass)
+    logits = None
     try:
-        logits = direct_logits(reading, asked).tolist()
+        logits = direct_logits(reading, asked)
     except ValueError as error:
-        logits = [[None] * asked.passage_count for _ in asked.spans]
         notes.append(f"There is no direct logit attribution. {error}")
-    ranked = scores.argsort(dim=-1, descending=True, stable=True)[:, :limit]
+    predicted = heads.predicted(mass.of_passages, logits) if heads.learned else attention
+    scores = heads.scores(predicted)
+    ranked = predicted.argsort(dim=-1, descending=True, stable=True)[:, :limit]
     hidden = ranked.unique()
     rows = torch.zeros(len(hidden) + 1, asked.passage_count, dtype=torch.bool)
     rows[torch.arange(len(hidden)) + 1, hidden] = True
@@ -147,7 +149,7 @@ def _sentences(
             Source(
                 passage,
                 float(attention[number, passage]),
-                logits[number][passage],
+                None if logits is None else float(logits[number, passage]),
                 float(fall[passage][number]),
                 float(scores[number, passage]),
             )
@@ -158,8 +160,11 @@ def _sentences(
     return sentences, notes
 
 
-def _attention(heads: HeadWeights, mass: Masses) -> tuple[Float[Tensor, "S P"], Float[Tensor, "S P"]]:
-    """Of each sentence, the share of its attention that passages got, without the first token, and their scores."""
+def _attention(heads: HeadWeights, mass: Masses) -> tuple[Float[Tensor, "S P"], HeadWeights]:
+    """Of each sentence, the share of its attention that passages got, the first token left out; and the weights.
+
+    Raises ValueError for the weights of another model.
+    """
     shape = mass.of_first.shape[:2]
     if heads.learned and heads.weights.shape != shape:
         layers, count = heads.weights.shape
@@ -169,7 +174,5 @@ def _attention(heads: HeadWeights, mass: Masses) -> tuple[Float[Tensor, "S P"], 
         )
     if not heads.learned:
         heads = HeadWeights(heads.model, torch.ones(shape), learned=False)
-    scores = heads.scores(mass.of_passages)
-    anything = heads.weights.double().sum() * mass.tokens - heads.scores(mass.of_first)
-    attention = scores / anything.clamp(min=1e-12)[:, None]
-    return attention, scores if heads.learned else attention
+    anything = heads.weights.double().sum() * mass.tokens - heads.weighted(mass.of_first)
+    return heads.weighted(mass.of_passages) / anything.clamp(min=1e-12)[:, None], heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regard.lens import Reading
+
+ROWS = 64  # of the weights that are held at once
 
 
 class Masses(NamedTuple):
@@ -35,17 +38,34 @@ def masses(reading: Reading, asked: Asked) -> Masses:
     The token that wrote a token is the one before it, at which it was predicted. A layer without attention, or without
     as many heads as others have, gets zeros there.
 
-    Cost: a pass over each layer's weights, streamed (`Weights.grouped`); no N × N matrix is made.
+    Cost: the rows of the weights that belong to the reply, a few at a time; no N × N matrix is made.
     """
-    writers, sentences, passages = asked.writers, len(asked.spans), asked.passage_count
-    tokens = torch.bincount(writers[writers >= 0], minlength=sentences)
+    count = asked.passage_count
     keys = asked.passages.clone()
-    keys[0] = passages
+    keys[0] = count
     heads = max(reading.heads_of(layer) for layer in reading.attention_layers)
-    result = torch.zeros(reading.layers, heads, sentences, passages + 1)
+    result = torch.zeros(reading.layers, heads, len(asked.spans), count + 1)
     for layer in reading.attention_layers:
         weights = reading.attention[layer].weights
-        mean = weights.grouped(queries=writers.to(weights.device), keys=keys.to(weights.device)).cpu()
-        result[layer, : len(mean), : mean.shape[1]] = mean.float()
-    result *= tokens[:, None]
-    return Masses(result[..., :passages], result[..., passages], tokens.float())
+        for rows in rows_of_reply(asked):
+            tile = weights[:, rows].float()
+            result[layer, : len(tile)] += summed(tile, asked.writers[rows], keys, len(asked.spans), count + 1).cpu()
+    tokens = torch.bincount(asked.writers[asked.writers >= 0], minlength=len(asked.spans))
+    return Masses(result[..., :count], result[..., count], tokens.float())
+
+
+def rows_of_reply(asked: Asked) -> Iterator[slice]:
+    """The tokens that wrote the reply, a few at a time."""
+    last = len(asked.ids) - 1
+    for start in range(asked.reply - 1, last, ROWS):
+        yield slice(start, min(start + ROWS, last))
+
+
+def summed(
+    tile: Float[Tensor, "H rows N"], sentences: Tensor, passages: Tensor, sentence_count: int, passage_count: int
+) -> Float[Tensor, "H S P"]:
+    """A part of a map, summed over the rows of each sentence and the columns of each passage; −1 is in none."""
+    by_passage = tile.new_zeros(*tile.shape[:-1], passage_count + 1)
+    by_passage.index_add_(-1, (passages % (passage_count + 1)).to(tile.device), tile)
+    total = tile.new_zeros(len(tile), sentence_count + 1, passage_count)
+    return total.index_add_(1, (sentences % (sentence_count + 1)).to(tile.device), by_passage[..., :-1])[:, :-1]

@@ -81,5 +81,5 @@ def _scores(lens: Lens, question: str, passages: Sequence[Passage], heads: HeadW
     if not generation.tokens:
         return [0.0] * len(passages)
     mass = masses(reading, asked_of(reading, prompt))
-    scores = heads.scores(mass.of_passages) if heads.learned else mass.of_passages.mean((0, 1))
+    scores = heads.weighted(mass.of_passages) if heads.learned else mass.of_passages.mean((0, 1))
     return [float(score) for score in scores.sum(0) / len(generation.tokens)]
