@@ -347,7 +347,7 @@ def test_planted_weights_are_found():
     true, observed = torch.zeros(3, 5), []
     true[1, 2], true[2, 4] = 0.8, 0.3
     for _ in range(80):
-        mass, logits = 10 * torch.rand(3, 5, 7), torch.randn(7)
+        mass, logits = 10 * torch.rand(3, 5, 7), 5 * torch.randn(7)
         hidden = torch.cat([torch.zeros(1, 7), torch.eye(7), torch.rand(24, 7) < 0.5]).bool()
         knockouts = (true[..., None] * mass).sum((0, 1)) + 0.4 * logits
         observed.append(Observed(mass, logits, hidden, (~hidden).float() @ knockouts - 20))

@@ -26,7 +26,7 @@ from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
 from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
-from regard.viewer.payload import metadata
+from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
     CancelledReply,
     CancelReply,
@@ -140,8 +140,12 @@ class ViewerAPI:
         return self._metadata(request.reading, wait)
 
     def _metadata(self, key: str, wait: float) -> MetadataReply:
-        reading = self._reading(key, wait, kind="read")
-        reply = cast(MetadataReply, {"reading": key, **metadata(reading), "memory": self._memory(reading)})
+        key, _, part = key.partition(".")
+        whole = self._reading(key, wait, kind="read")
+        reading = whole.attended(part) if part else shown_first(whole)
+        name = f"{key}.{reading.part}" if whole.cross else key
+        described = metadata(reading, whole=whole)
+        reply = cast(MetadataReply, {"reading": name, **described, "memory": self._memory(whole)})
         source = self._sources.get(key)
         if source is not None and source is not _CANCELLED:
             reply["source"] = {"model": source[0], "text": source[1], "pair": source[2]}
@@ -154,15 +158,16 @@ class ViewerAPI:
         )
 
     def _reading(self, key: str, wait: float, kind: str = "read again") -> Reading:
-        """The reading of this id; one that was evicted is read again.
+        """The reading of this id; one that was evicted is read again. A dot and a name are of one of its attentions.
 
         Whoever cancels a job of kind "read" does not want the reading; any other request may bring it back.
         """
+        key, _, part = key.partition(".")
         if self._pinned is not None and key == self._pinned[0]:
-            return self._pinned[1]
+            return self._pinned[1].attended(part or None)
         reading: Reading | None = self.cache.get(key)
         if reading is not None:
-            return reading
+            return reading.attended(part or None)
         source: Source | None = self._sources.get(key)
         if source is None:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
@@ -173,13 +178,13 @@ class ViewerAPI:
         def read(progress: Progress) -> Reading:
             try:
                 reading = self._lens(model).read(text, pair, progress=progress)
-                offers(reading)  # which maps the model can serve is found out once
+                offers(shown_first(reading))  # which maps the model can serve is found out once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
             return reading
 
-        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or ""))
+        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or "")).attended(part or None)
 
     def _model(self, name: str | None) -> str:
         """The model that is asked for; the first, if none is."""
@@ -232,14 +237,17 @@ class ViewerAPI:
 
     def _handle_word_weights(self, request: WordWeightsRequest, wait: float) -> WordWeightsReply:
         reading = self._at_layer(request, wait)
-        unit = reading.units[within("word", request.word, len(reading.units))]
-        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side))
+        ends = reading, reading.columns
+        own, others = ends if request.side == "from" else ends[::-1]
+        unit = own.units[within("word", request.word, len(own.units))]
+        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side, others))
 
     def _handle_layer_weights(self, request: LayerWeightsRequest, wait: float) -> LayerWeightsReply:
         reading = self._at_layer(request, wait)
-        if len(reading.units) > LAYER_WEIGHTS_UNITS:
+        units = max(len(reading.units), len(reading.columns.units))
+        if units > LAYER_WEIGHTS_UNITS:
             raise RequestError(
-                f"layer_weights: the text has {len(reading.units):,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
+                f"layer_weights: the text has {units:,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
                 "request word_weights."
             )
         return LayerWeightsReply(weights=between_units(reading, self._map(reading, request, wait)))
@@ -318,15 +326,18 @@ class ViewerAPI:
         if request.comparison is not None:
             compared = replies.arrays_as_text(self._handle_compare(request.comparison, wait))
 
+        whole = self._reading(request.reading.partition(".")[0], wait)
+
         def write(progress: Progress) -> PageReply:
             with torch.inference_mode():
                 text = render_page(
-                    reading,
+                    whole,
                     word=request.word,
                     layer=request.layer,
                     head=request.head,
                     link=request.link,
                     target=chosen,
+                    attention=reading.part or None,
                     compared=compared,
                     progress=progress,
                 )
