@@ -60,6 +60,33 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   kernel.forward(s, f, threads);
 }
 
+// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
+// that short sequences take, a quarter would go into getting pages.
+void in_large_pages([[maybe_unused]] const Array& array) {
+#ifdef MADV_HUGEPAGE
+  constexpr uint64_t page = uint64_t(2) << 20;
+  const uint64_t bytes = uint64_t(array.size()) * array.dtype.bits / 8;
+  const auto data = reinterpret_cast<uint64_t>(array.data);
+  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
+  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
+#endif
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others.
+void attend(const Array& query, const Array& key, const Array& value, const Array& output, const Array& lse,
+            double scale, bool causal, const std::string& isa, int threads) {
+  const Optional none;
+  BoundScores scores{query, key, scale, 0.0, none, none, none, none, none};
+  std::vector<int64_t> spans;
+  if (const int64_t queries = scores.s.queries; causal && queries > 1) {  // a single query is the last: it sees all
+    spans.resize(size_t(2 * queries));
+    for (int64_t i = 0; i < queries; i++) spans[size_t(queries + i)] = i + 1 + scores.s.keys - queries;
+    scores.s.start = spans.data(), scores.s.stop = spans.data() + queries;
+  }
+  in_large_pages(output);
+  forward(scores, value, output, lse, none, none, 0, none, none, none, isa, threads);
+}
+
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
 float* gradient(const Array& array, int64_t batch, int64_t heads, int64_t rows, int64_t dim, const char* name) {
   expect_shape(array, {batch, heads, rows, dim}, name);
@@ -147,18 +174,6 @@ void pack_linear(const Array& weight, const Array& packed, const std::string& is
   kernel.pack_linear(type, outputs, inputs, weight.data, to);
 }
 
-// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
-// that short sequences take, a quarter would go into getting pages.
-void in_large_pages([[maybe_unused]] const Array& array) {
-#ifdef MADV_HUGEPAGE
-  constexpr uint64_t page = uint64_t(2) << 20;
-  const uint64_t bytes = uint64_t(array.size()) * array.dtype.bits / 8;
-  const auto data = reinterpret_cast<uint64_t>(array.data);
-  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
-  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
-#endif
-}
-
 double flops(const std::string& dtype, const std::string& isa, int threads) {
   const Type type = type_named(dtype);
   const Kernel& kernel = kernel_of(isa, threads);
@@ -197,6 +212,11 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
+constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call; writes into what is given.
+
+query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
+causal: query i sees the keys j ≤ i + (K − Q).)";
+
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
 lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
@@ -223,6 +243,8 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "output"_a, "lse"_a, "scale"_a, "causal"_a, "isa"_a,
+        "threads"_a, attend_doc);
   bind_maps(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);

@@ -68,6 +68,27 @@ def kernels() -> list[str]:
 def in_large_pages(array: Tensor) -> None:
     """Asks the system for large pages, for fresh memory."""
 
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    scale: float,
+    causal: bool,
+    isa: str,
+    threads: int,
+) -> None:
+    """Attention where nothing special is asked, in one call; writes into what is given.
+
+    Args:
+        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G|H,K,E) of one type, without gaps in the last dimension.
+        output: (B,H,Q,E) of that type.
+        lse: (B,H,Q), float64.
+        scale: a factor of q·k.
+        causal: query i sees the keys j ≤ i + (K − Q).
+    """
+
 def forward(
     scores: Scores,
     *,
