@@ -194,6 +194,28 @@ def linear(
         sums: (R,O), float32: memory to work in, for a norm of half precision.
     """
 
+def token(
+    layers: Sequence[Sequence[Tensor]],
+    state: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    scale: float,
+    epsilon: float,
+    isa: str,
+    threads: int,
+) -> None:
+    """One token through all layers of a Llama, in float32.
+
+    Args:
+        layers: for each the tensors input_norm (dim), query (H·D,dim), key and value (G·D,dim), output (dim,H·D),
+            norm (dim), gate and up (hidden,dim), down (dim,hidden), and of all tokens the keys and values (1,G,K,D),
+            of which the last, the token's own, are written.
+        state: (dim), the token's embedding, which becomes its state after the last layer.
+        cosine, sine: (D), of the angles of the token's position.
+        scale: a factor of q·k.
+        epsilon: of the norms.
+    """
+
 def linear_size(weight: Tensor, isa: str) -> int:
     """How many floats `pack_linear` writes for a weight (O,I)."""
 

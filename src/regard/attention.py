@@ -181,6 +181,11 @@ def attention_of_model(query: Tensor, key: Tensor, value: Tensor, **options: Any
     return (attention if stand_in is None else stand_in.compute)(query, key, value, **options)
 
 
+def is_replaced() -> bool:
+    """Whether models call something else than `attention` at present."""
+    return _stand_in.get() is not None
+
+
 def keys_are_hidden() -> bool:
     """Whether what replaces `attention` at present hides keys that the model itself lets be seen."""
     stand_in = _stand_in.get()

@@ -206,6 +206,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
     return output, lse
 
 
+def token(
+    layers: Sequence[Sequence[Tensor]],
+    state: Float[Tensor, "dim"],
+    cosine: Float[Tensor, "D"],
+    sine: Float[Tensor, "D"],
+    scale: float,
+    epsilon: float,
+) -> None:
+    """One token through all layers of a Llama, by `_kernel.token`: `state` becomes that after the last."""
+    _kernel.token(layers, state, cosine, sine, scale, epsilon, **_execution())
+
+
 def backward(
     scores: Scores,
     value: Tensor,
