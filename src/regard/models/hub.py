@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import getsource
 from pathlib import Path
@@ -43,12 +43,11 @@ _EMBEDDING_ONLY = ("mpnet", "deberta", "deberta-v2")  # compute their own attent
 _ENCODER_ONLY = ("t5", "mt5", "umt5")  # encoder-decoders of which sentence-transformers, too, uses the encoder alone
 
 
-def from_folder(folder: Path, allow_pickle: bool = False) -> Model:
-    """The model in a folder. Raises ValueError or OSError in one line, as `opening_error` words it."""
+def from_folder(folder: Path, allow_pickle: bool = False, name: str = "") -> Model:
+    """The model in a folder, by default with its name. Raises ValueError or OSError, as `opening_error` words it."""
     options = {"revision": None, "local_files_only": True}
     model, tokenizer, pooling = _load(str(folder), folder, options, allow_pickle)
-    open_whole = functools.partial(open_with_head, str(folder), pooling, allow_pickle, **options)
-    return _as_model(model, tokenizer, folder.resolve().name, pooling, folder, open_whole=open_whole)
+    return _as_model(model, tokenizer, name or folder.resolve().name, pooling, folder)
 
 
 def from_name(name: str, revision: str | None = None, allow_pickle: bool = False) -> Model:
@@ -56,8 +55,7 @@ def from_name(name: str, revision: str | None = None, allow_pickle: bool = False
     options = {"revision": revision, "local_files_only": _hub_unreachable()}
     model, tokenizer, pooling = _load(name, None, options, allow_pickle)
     commit = _commit(name, {**options, "subfolder": pooling.root if pooling else ""})
-    open_whole = functools.partial(open_with_head, name, pooling, allow_pickle, **options)
-    return _as_model(model, tokenizer, name, pooling, commit=commit, open_whole=open_whole)
+    return _as_model(model, tokenizer, name, pooling, commit=commit)
 
 
 def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
@@ -68,8 +66,8 @@ def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
 def _load(
     name: str, folder: Path | None, options: dict[str, Any], allow_pickle: bool
 ) -> tuple[Any, Any, PoolingConfig | None]:
-    """Model, tokenizer and pooling configuration, by transformers' Auto classes."""
-    from transformers import AutoConfig, AutoTokenizer
+    """Model, tokenizer and pooling configuration, by transformers' Auto classes; the model with a head it has."""
+    from transformers import AutoTokenizer
     from transformers.utils.peft_utils import find_adapter_config_file
 
     import regard.hf
@@ -80,15 +78,13 @@ def _load(
         options = {**options, "subfolder": settings.root}
         if find_adapter_config_file(name, **options):
             raise adapter_error("its folder")
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
-        visible = config.model_type not in _EMBEDDING_ONLY
-        arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
-        arguments["attn_implementation"] = "regard" if visible else "eager"
-        model, info = _model_class(config).from_pretrained(
-            name, config=config, output_loading_info=True, **arguments, **options
-        )
-        _check_tensors(model, info)
-        if visible:
+        config = _config(name, settings, options)
+        headed, model = _headed_class(config), None
+        if headed is not None:
+            model = _open(headed, name, config, settings, allow_pickle, options)
+        if model is None:
+            model = _open(_body_class(config), name, config, settings, allow_pickle, options)
+        if config.model_type not in _EMBEDDING_ONLY:
             regard.hf.check(model)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options, **settings.tokenizer_kwargs)
     except Exception as error:  # transformers and the libraries below it raise exceptions of every kind
@@ -96,7 +92,40 @@ def _load(
     return model, tokenizer, pooling
 
 
-def _model_class(config: Any) -> Any:
+def open_with_head(root: Path, pooling: PoolingConfig) -> Any:
+    """The model in a folder with the head that its config names, by transformers; None where it has none.
+
+    Raises as `from_folder`.
+    """
+    import regard.hf  # noqa: F401  # registers the attention
+
+    options, settings = {"local_files_only": True, "subfolder": ""}, replace(pooling, root="")
+    try:
+        config = _config(str(root), settings, options)
+        headed = _headed_class(config)
+        model = headed and _open(headed, str(root), config, settings, False, options)
+    except Exception as error:  # as in _load
+        raise opening_error(str(root), error) from error
+    return None if model is None or body_of(model) is model else model.eval()
+
+
+def _config(name: str, settings: PoolingConfig, options: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
+
+
+def _headed_class(config: Any) -> Any:
+    """The class of a model whose head is known here; None where it has none, or where no text is read with it."""
+    import transformers
+
+    architecture = (config.architectures or [""])[0]
+    if kind_of(architecture) is None or config.is_encoder_decoder or config.model_type in _EMBEDDING_ONLY:
+        return None
+    return getattr(transformers, architecture, None)
+
+
+def _body_class(config: Any) -> Any:
     """AutoModel; the architecture itself where the folder holds the encoder of a T5 without a decoder."""
     import transformers
 
@@ -106,46 +135,37 @@ def _model_class(config: Any) -> Any:
     return transformers.AutoModel
 
 
-def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool, **options: Any) -> Any:
-    """The model of a folder or name with the head that its config names, by transformers; None where there is none.
+def _open(
+    kind: Any, name: str, config: Any, settings: PoolingConfig, allow_pickle: bool, options: Mapping[str, Any]
+) -> Any:
+    """A model whose tensors are all in its file; its body alone where the head is not there.
 
-    `options` are those of transformers' from_pretrained that say where it is.
+    None where it is of a class with a head from which the body cannot be told apart.
     """
-    import transformers
-
-    import regard.hf  # noqa: F401  # registers the attention
-
-    settings = pooling or PoolingConfig()
-    options = {**options, "subfolder": settings.root}
     arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            name, trust_remote_code=False, **options, **settings.config_kwargs
-        )
-        architecture = (config.architectures or [""])[0]
-        kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
-        if kind is None or config.is_encoder_decoder:
-            return None
-        arguments["attn_implementation"] = "regard"
-        model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
-    except Exception as error:  # as in _load
-        raise opening_error(name, error) from error
-    body = f"{model.base_model_prefix}."
-    if any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"]):
-        return None  # a head that is not in the file would be one of random numbers
-    return model.eval()
+    arguments["attn_implementation"] = "eager" if config.model_type in _EMBEDDING_ONLY else "regard"
+    model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
+    body = body_of(model)
+    if body is model and kind_of(type(model).__name__):
+        return None
+    prefix = "" if body is model else f"{model.base_model_prefix}."
+    missing = [key.removeprefix(prefix) for key in sorted(info["missing_keys"]) if key.startswith(prefix)]
+    _check_tensors(body, missing, info["unexpected_keys"])
+    if any(not key.startswith(prefix) or ".pooler." in key for key in info["missing_keys"]):
+        return body  # a head that is not in the file would be one of random numbers
+    return model
 
 
-def _check_tensors(model: Any, info: Mapping[str, Any]) -> None:
+def _check_tensors(model: Any, missing: Iterable[str], unexpected: Iterable[str]) -> None:
     """Raise ValueError where the file lacks tensors of the model, or has tensors for it that the model does not use."""
-    if missing := [key for key in sorted(info["missing_keys"]) if not key.startswith("pooler.")]:
+    if missing := [key for key in missing if not key.startswith("pooler.")]:
         raise ValueError(f"its file lacks {missing[0]} and {len(missing) - 1} more of its tensors.")
     children = {name for name, _ in model.named_children()}
     prefix = model.base_model_prefix + "."
     buffers = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.bias", "num_batches_tracked")
     surplus = [
         key
-        for key in sorted(info["unexpected_keys"])
+        for key in sorted(unexpected)
         if key.removeprefix(prefix).partition(".")[0] in children and not key.endswith(buffers)
     ]
     if surplus:
@@ -216,7 +236,6 @@ def _as_model(
     pooling: PoolingConfig | None = None,
     folder: Path | None = None,
     commit: str = "",
-    open_whole: Callable[[], Any] | None = None,
 ) -> Model:
     model, tokenizer, reading_note = text_encoder(whole, tokenizer)
     model = body_of(model)
@@ -249,23 +268,18 @@ def _as_model(
         truncates_left=tokens.truncates_left,
         note=note or pooling.note,
         reading_note=reading_note,
-        find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
+        find_head=functools.partial(_find_head, whole, forward, tokens),
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
         parts=functools.partial(prompt_parts, model),
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
     )
 
 
-def _find_head(
-    model: Any, open_whole: Callable[[], Any] | None, forward: Forward, tokens: OpenedTokenizer
-) -> Head | None:
-    """The head of a model from memory, or of one that is opened for it."""
-    if not isinstance(forward, Reader):
-        return None  # its attention cannot be shown, so that no text is read with it
-    whole = model if open_whole is None else open_whole()
-    if whole is None or getattr(whole.config, "is_encoder_decoder", False):
+def _find_head(model: Any, forward: Forward, tokens: OpenedTokenizer) -> Head | None:
+    """The head of a model; None where it has none, or where no text is read with it."""
+    if not isinstance(forward, Reader) or getattr(model.config, "is_encoder_decoder", False):
         return None
-    return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
+    return find_head(model, forward, example_encoding(tokens.tokenizer).ids)
 
 
 def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def _find_head(root: Path, pooling: PoolingConfig, forward: Forward, ids: Sequen
         return None
     from regard.models import hub
 
-    whole = hub.open_with_head(str(root), replace(pooling, root=""), False, local_files_only=True)
+    whole = hub.open_with_head(root, pooling)
     return None if whole is None else find_head(whole, forward, ids)
 
 
