@@ -18,7 +18,7 @@ export type {
   WalkReply,
 } from "./protocol.js";
 
-export type ViewName = "sentence" | "heads" | "map" | "walk" | "compare";
+export type ViewName = "sentence" | "heads" | "map" | "walk" | "predictions" | "compare";
 export type Side = "from" | "to";
 export type Scale = "linear" | "log";
 export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
@@ -35,6 +35,7 @@ export interface Range {
 /** Everything that is chosen: shared by all views, and kept in the address. */
 export interface Selection {
   view: ViewName;
+  attention: string | null; // of an encoder-decoder, which one; null for the one that is shown at first
   map: string; // what is shown of the attention: the name of one of the reading's maps
   target: string | null; // of a map that is about one, as on the command line; null for the usual one
   word: number | null; // the chosen unit
@@ -45,6 +46,8 @@ export interface Selection {
   head: number; // of map and walk
   heads: number[] | null; // of the sentence; null for all
   hide: boolean; // special tokens
+  hideFirst: boolean | null; // the first unit; null: where it takes most of the attention
+  lens: "predicted" | "next"; // whose probability the colours of the predictions are: the predicted token's, or that of the one that came
   mass: number; // percent of a word's weight that gets lines
   direction: Direction; // of a pair of texts
   scale: Scale | null; // of the map's colours; null: by the length of the text
@@ -76,19 +79,29 @@ export interface MetadataReply extends protocol.MetadataReply {
   pictured?: number; // the level of its pictures
 }
 
-/** A reading that is shown: its metadata, and what follows from it. */
-export interface Reading extends Omit<MetadataReply, "special" | "unknown"> {
+/** The words of a text, as rows or as columns. */
+export interface Words {
+  text: string;
+  units: string[];
+  special: Set<number>;
+  unknown: Set<number>;
+  tokens: string[];
+  unknown_tokens: number[];
+  second: number | null; // the unit with which the second text of a pair begins
+  U: number;
+  N: number;
+  tokensOf: (u: number) => number[];
+}
+
+/** A reading that is shown: its metadata, and what follows from it. Its own words attend, those of `columns` are attended to. */
+export interface Reading extends Omit<MetadataReply, "special" | "unknown" | "columns">, Words {
   id: string;
   wanted: string | null;
   requested: TextSource;
-  special: Set<number>;
-  unknown: Set<number>;
+  columns: Words; // itself where the words attend to each other
   attended: number[]; // the layers that have attention
-  U: number;
-  N: number;
   L: number;
   H: number;
-  tokensOf: (u: number) => number[];
 }
 
 /** By the type of a request, its reply. */
@@ -101,6 +114,7 @@ export interface Replies {
   thumbnails: protocol.ThumbnailsReply;
   tile: protocol.TileReply;
   walk: protocol.WalkReply;
+  predictions: protocol.PredictionsReply;
   target: protocol.TargetReply;
   compare: protocol.CompareReply;
   page: protocol.PageReply;
@@ -122,6 +136,7 @@ export interface Opening {
   heads?: number[] | null;
   view?: ViewName;
   map?: string;
+  attention?: string;
   link?: string;
 }
 
@@ -140,7 +155,7 @@ export interface Tip {
   hide(): void;
 }
 
-/** One of the five views. */
+/** One of the six views. */
 export interface View {
   draw(signal: AbortSignal, isCurrent: () => boolean): Promise<void>;
   picture(): SVGElement | Promise<SVGElement>;
@@ -150,8 +165,13 @@ export interface View {
 }
 
 export interface WeightsOfWords {
-  ofLayer(l: number): Promise<Float32Array>; // (H,U,U)
-  ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,U)
+  ofLayer(l: number): Promise<Float32Array>; // (H,U,V)
+  ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,V), or (H,U) of those that attend
+}
+
+export interface PredictionsOfTokens {
+  from(l: number, first: number, signal?: AbortSignal): Promise<protocol.PredictionsReply>;
+  blockOf(i: number): number;
 }
 
 /** What the views see of the viewer. */
@@ -166,17 +186,19 @@ export interface App {
   targetName: string | null; // of the target that is chosen; null for the usual one
   tip: Tip;
   weights: WeightsOfWords;
+  predictions: PredictionsOfTokens;
   request<K extends keyof Replies>(request: RequestOf<K>, signal?: AbortSignal): Promise<Replies[K]>;
   select(change: Partial<Selection>, options?: { replace?: boolean }): Promise<void>;
   draw(): Promise<void>;
   note(replace?: boolean): void;
   link(): string;
-  findWord(text: string, after?: number): number | null;
+  findWord(text: string, after?: number, side?: Side): number | null;
   showError(message: string | null): void;
   isDark(): boolean;
-  isVisible(u: number | null): boolean;
-  visibleUnits(): number[];
+  isVisible(u: number | null, side?: Side): boolean;
+  visibleUnits(side?: Side): number[];
   defaultWord(): number;
+  chosenRow(): number | null;
 }
 
 /** A drawing with its origin at its top left corner. */

@@ -1,11 +1,13 @@
 // What stands above the views: the tabs, the facts of the reading, the word, token, layer and head that are chosen.
 
 import { fillSelect } from "../ui/dom.js";
-import { bytes, count } from "../ui/format.js";
-import { aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
+import { bytes, capitalized, count, percent } from "../ui/format.js";
+import { canHideFirst, firstName, hidesFirst, takesMost } from "../ui/hidden.js";
+import { ATTENTIONS, aboutMap, areWeights, chosenMap, wordsOf } from "../ui/maps.js";
+import { textOf } from "../ui/words.js";
 import { VIEW_NAMES } from "./selection.js";
 
-/** @import { App, Reading, Selection } from "../types.js" */
+/** @import { App, Reading, Selection, Words } from "../types.js" */
 
 /** @param {App} app */
 export function drawTheme({ by, viewer, options, isDark }) {
@@ -29,8 +31,8 @@ export function drawTabs({ by, viewer, state }, hasReading) {
 
 /** @param {App} app */
 export function drawFacts({ by, viewer, reading, options, state }) {
-  viewer.classList.toggle("long", reading.U > 32);
-  by("title").textContent = reading.text.replace(/\s+/g, " ");
+  viewer.classList.toggle("long", Math.max(reading.U, reading.columns.U) > 32);
+  by("title").textContent = textOf(reading);
   by("title").classList.toggle("unseen", Boolean(options.reads && !options.widget && state.text !== null));
   by("about").textContent = factsOf(reading);
   by("memory").textContent = [memoryOf(reading), missingMapsOf(reading)].filter(Boolean).join(" ");
@@ -42,9 +44,12 @@ export function drawFacts({ by, viewer, reading, options, state }) {
 }
 
 /** @param {Reading} reading */
-export function factsOf({ model, L, H, U, N, special, exactness }) {
-  const size = `${count(U - special.size, "word")}, ${count(N, "token")}`;
-  return [model, `${L} layers × ${H} heads`, size, exactness].filter(Boolean).join(" · ");
+export function factsOf(reading) {
+  const { model, L, H, columns, exactness } = reading;
+  /** @param {Words} words */
+  const size = ({ U, N, special }) => `${count(U - special.size, "word")}, ${count(N, "token")}`;
+  const sizes = columns === reading ? size(reading) : `${size(reading)}, looking at ${size(columns)}`;
+  return [model, `${L} layers × ${H} heads`, sizes, exactness].filter(Boolean).join(" · ");
 }
 
 /**
@@ -83,9 +88,10 @@ function unknownWordsOf({ unknown, special, U }) {
 /** @param {App} app */
 export function drawChoices(app) {
   const { root, by, state, reading, defaultWord } = app;
-  const { units, tokens, special, attended, H } = reading;
+  const { tokens, special, attended, H, columns } = reading;
+  const { units } = state.side === "to" ? columns : reading;
   if (root.activeElement !== by("word")) by("word").value = state.word === null ? "" : units[state.word];
-  const parts = reading.tokensOf(state.word ?? defaultWord());
+  const parts = reading.tokensOf(app.chosenRow() ?? defaultWord());
   fillSelect(
     by("token"),
     parts.map((i, n) => [n, tokens[i]]),
@@ -103,16 +109,40 @@ export function drawChoices(app) {
   by("layer").value = String(state.layer);
   by("head").value = String(state.head);
   by("head").disabled = !heads;
+  fillSelect(
+    by("attention"),
+    reading.attentions.map((name) => [name, ATTENTIONS[name]]),
+  );
+  by("attention").value = reading.attention ?? "";
+  by("for-attention").hidden = reading.attentions.length < 2;
   drawMaps(by("map-name"), reading, state);
   by("for-target").hidden = !app.options.reads || !chosenMap(reading, state).target;
   if (root.activeElement !== by("target")) by("target").value = state.target ?? "";
   by("target").placeholder = reading.target ?? "";
   by("map-about").textContent = aboutMap(app);
-  by("map-about").hidden = !by("map-about").textContent || state.view === "compare";
+  by("map-about").hidden = !by("map-about").textContent || state.view === "compare" || state.view === "predictions";
+  drawFirst(app);
+  by("tab-predictions").hidden = !reading.predictions && state.view !== "predictions";
   by("hide").checked = state.hide;
   by("hide")
     .closest("label")
-    ?.toggleAttribute("hidden", !special.size || Boolean(reading.pictured));
+    ?.toggleAttribute("hidden", !(special.size + columns.special.size) || Boolean(reading.pictured));
+}
+
+/**
+ * What is said of a first token that takes most of the attention, or is hidden, and whether it is.
+ * @param {App} app
+ */
+function drawFirst({ by, reading, state }) {
+  const isHidden = hidesFirst(reading, state);
+  by("hide-first").checked = isHidden;
+  by("for-first").hidden = !canHideFirst(reading, state) || (state.hide && reading.special.has(0));
+  by("first-about").hidden = by("for-first").hidden || !(isHidden || (takesMost(reading) && areWeights(state)));
+  if (by("first-about").hidden) return;
+  const share = `${percent(reading.first_share ?? 0)} of the attention, the mean over all layers and heads`;
+  const hidden = "; it is hidden here, and all other weights stay as they are";
+  by("first-says").textContent = capitalized(`${firstName(reading)} takes ${share}${isHidden ? hidden : ""}.`);
+  by("first-switch").textContent = isHidden ? "Show it" : "Hide it";
 }
 
 /**

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from regard._internal.files import read_json
 from regard._internal.plurals import counted
+from regard.models.decoder import opened_after
 from regard.models.errors import adapter_error, opening_error
-from regard.models.head import Head, body_of, find_head, kind_of
+from regard.models.head import Head, body_of, find_head, kind_of, writes_targets
 from regard.models.hidden_states import TransformersStates
 from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import (
@@ -43,11 +45,12 @@ _EMBEDDING_ONLY = ("mpnet", "deberta", "deberta-v2")  # compute their own attent
 _ENCODER_ONLY = ("t5", "mt5", "umt5")  # encoder-decoders of which sentence-transformers, too, uses the encoder alone
 
 
-def from_folder(folder: Path, allow_pickle: bool = False, name: str = "") -> Model:
-    """The model in a folder, by default with its name. Raises ValueError or OSError, as `opening_error` words it."""
+def from_folder(folder: Path, allow_pickle: bool = False) -> Model:
+    """The model in a folder. Raises ValueError or OSError in one line, as `opening_error` words it."""
     options = {"revision": None, "local_files_only": True}
     model, tokenizer, pooling = _load(str(folder), folder, options, allow_pickle)
-    return _as_model(model, tokenizer, name or folder.resolve().name, pooling, folder)
+    open_whole = functools.partial(open_with_head, str(folder), pooling, allow_pickle, **options)
+    return _as_model(model, tokenizer, folder.resolve().name, pooling, folder, open_whole=open_whole)
 
 
 def from_name(name: str, revision: str | None = None, allow_pickle: bool = False) -> Model:
@@ -55,7 +58,8 @@ def from_name(name: str, revision: str | None = None, allow_pickle: bool = False
     options = {"revision": revision, "local_files_only": _hub_unreachable()}
     model, tokenizer, pooling = _load(name, None, options, allow_pickle)
     commit = _commit(name, {**options, "subfolder": pooling.root if pooling else ""})
-    return _as_model(model, tokenizer, name, pooling, commit=commit)
+    open_whole = functools.partial(open_with_head, name, pooling, allow_pickle, **options)
+    return _as_model(model, tokenizer, name, pooling, commit=commit, open_whole=open_whole)
 
 
 def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
@@ -66,7 +70,7 @@ def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
 def _load(
     name: str, folder: Path | None, options: dict[str, Any], allow_pickle: bool
 ) -> tuple[Any, Any, PoolingConfig | None]:
-    """Model, tokenizer and pooling configuration, by transformers' Auto classes; the model with a head it has."""
+    """Model, tokenizer and pooling configuration, by transformers."""
     from transformers import AutoTokenizer
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -79,11 +83,7 @@ def _load(
         if find_adapter_config_file(name, **options):
             raise adapter_error("its folder")
         config = _config(name, settings, options)
-        headed, model = _headed_class(config), None
-        if headed is not None:
-            model = _open(headed, name, config, settings, allow_pickle, options)
-        if model is None:
-            model = _open(_body_class(config), name, config, settings, allow_pickle, options)
+        model = _open_text_model(name, config, settings, allow_pickle, options)
         if config.model_type not in _EMBEDDING_ONLY:
             regard.hf.check(model)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options, **settings.tokenizer_kwargs)
@@ -92,21 +92,43 @@ def _load(
     return model, tokenizer, pooling
 
 
-def open_with_head(root: Path, pooling: PoolingConfig) -> Any:
-    """The model in a folder with the head that its config names, by transformers; None where it has none.
+def _open_text_model(
+    name: str, config: Any, settings: PoolingConfig, allow_pickle: bool, options: Mapping[str, Any]
+) -> Any:
+    """A model whose tensors are all in its file: with its head, where that is known here and in the file.
 
-    Raises as `from_folder`.
+    The head of an encoder-decoder, which belongs to its decoder, is opened when it is asked for.
+    """
+    kind = None if config.is_encoder_decoder or config.model_type in _EMBEDDING_ONLY else _headed_class(config)
+    if kind is not None:
+        model, info = _open(kind, name, config, settings, allow_pickle, options)
+        body = body_of(model)
+        if body is not model:
+            _check_tensors(body, _of_body(model, info))
+            return body if _lacks_head(model, info) else model
+    model, info = _open(_body_class(config), name, config, settings, allow_pickle, options)
+    _check_tensors(model, info)
+    return model
+
+
+def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool, **options: Any) -> Any:
+    """The model of a folder or name with the head that its config names, by transformers; None where there is none.
+
+    `options` are those of transformers' from_pretrained that say where it is.
     """
     import regard.hf  # noqa: F401  # registers the attention
 
-    options, settings = {"local_files_only": True, "subfolder": ""}, replace(pooling, root="")
+    settings = pooling or PoolingConfig()
+    options = {**options, "subfolder": settings.root}
     try:
-        config = _config(str(root), settings, options)
-        headed = _headed_class(config)
-        model = headed and _open(headed, str(root), config, settings, False, options)
+        config = _config(name, settings, options)
+        kind = _headed_class(config)
+        if kind is None:
+            return None
+        model, info = _open(kind, name, config, settings, allow_pickle, options)
     except Exception as error:  # as in _load
-        raise opening_error(str(root), error) from error
-    return None if model is None or body_of(model) is model else model.eval()
+        raise opening_error(name, error) from error
+    return None if _lacks_head(model, info) else model.eval()
 
 
 def _config(name: str, settings: PoolingConfig, options: Mapping[str, Any]) -> Any:
@@ -116,13 +138,12 @@ def _config(name: str, settings: PoolingConfig, options: Mapping[str, Any]) -> A
 
 
 def _headed_class(config: Any) -> Any:
-    """The class of a model whose head is known here; None where it has none, or where no text is read with it."""
+    """The class of a model whose head is known here; None where it has none."""
     import transformers
 
     architecture = (config.architectures or [""])[0]
-    if kind_of(architecture) is None or config.is_encoder_decoder or config.model_type in _EMBEDDING_ONLY:
-        return None
-    return getattr(transformers, architecture, None)
+    known = writes_targets(architecture) if config.is_encoder_decoder else kind_of(architecture)
+    return getattr(transformers, architecture, None) if known else None
 
 
 def _body_class(config: Any) -> Any:
@@ -137,35 +158,38 @@ def _body_class(config: Any) -> Any:
 
 def _open(
     kind: Any, name: str, config: Any, settings: PoolingConfig, allow_pickle: bool, options: Mapping[str, Any]
-) -> Any:
-    """A model whose tensors are all in its file; its body alone where the head is not there.
-
-    None where it is of a class with a head from which the body cannot be told apart.
-    """
+) -> tuple[Any, Mapping[str, Any]]:
+    """A model of a class of transformers, and which tensors it lacks, or does not use."""
     arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
     arguments["attn_implementation"] = "eager" if config.model_type in _EMBEDDING_ONLY else "regard"
-    model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
-    body = body_of(model)
-    if body is model and kind_of(type(model).__name__):
-        return None
-    prefix = "" if body is model else f"{model.base_model_prefix}."
-    missing = [key.removeprefix(prefix) for key in sorted(info["missing_keys"]) if key.startswith(prefix)]
-    _check_tensors(body, missing, info["unexpected_keys"])
-    if any(not key.startswith(prefix) or ".pooler." in key for key in info["missing_keys"]):
-        return body  # a head that is not in the file would be one of random numbers
-    return model
+    opened: tuple[Any, Mapping[str, Any]] = kind.from_pretrained(
+        name, config=config, output_loading_info=True, **arguments, **options
+    )
+    return opened
 
 
-def _check_tensors(model: Any, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+def _lacks_head(model: Any, info: Mapping[str, Any]) -> bool:
+    """Whether its head, or a pooler that it reads, is not in the file: it would be one of random numbers."""
+    body = f"{model.base_model_prefix}."
+    return any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"])
+
+
+def _of_body(model: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the tensors that a model with a head lacks, those of its body, by their names there."""
+    body = f"{model.base_model_prefix}."
+    return {**info, "missing_keys": [key.removeprefix(body) for key in info["missing_keys"] if key.startswith(body)]}
+
+
+def _check_tensors(model: Any, info: Mapping[str, Any]) -> None:
     """Raise ValueError where the file lacks tensors of the model, or has tensors for it that the model does not use."""
-    if missing := [key for key in missing if not key.startswith("pooler.")]:
+    if missing := [key for key in sorted(info["missing_keys"]) if not key.startswith("pooler.")]:
         raise ValueError(f"its file lacks {missing[0]} and {len(missing) - 1} more of its tensors.")
     children = {name for name, _ in model.named_children()}
     prefix = model.base_model_prefix + "."
     buffers = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "attn.bias", "num_batches_tracked")
     surplus = [
         key
-        for key in sorted(unexpected)
+        for key in sorted(info["unexpected_keys"])
         if key.removeprefix(prefix).partition(".")[0] in children and not key.endswith(buffers)
     ]
     if surplus:
@@ -236,6 +260,7 @@ def _as_model(
     pooling: PoolingConfig | None = None,
     folder: Path | None = None,
     commit: str = "",
+    open_whole: Callable[[], Any] | None = None,
 ) -> Model:
     model, tokenizer, reading_note = text_encoder(whole, tokenizer)
     model = body_of(model)
@@ -251,6 +276,7 @@ def _as_model(
     root = folder / pooling.root if folder and pooling else folder
     pooling = _pooling_of(whole, tokens, pooling)
     pooling = with_limit(pooling, tokens.max_length, getattr(config, "max_position_embeddings", None), positions)
+    limit = min(int(most) for most in (tokenizer.model_max_length, positions, 1 << 30) if most is not None)
     typed_tokenizer, layers = tokens.tokenizer if tokens.gives_types else None, config.num_hidden_layers
     return Model(
         name,
@@ -258,7 +284,7 @@ def _as_model(
         forward,
         TransformersStates(model, typed_tokenizer, layers, name),
         layers,
-        min(int(limit) for limit in (tokenizer.model_max_length, positions, 1 << 30) if limit is not None),
+        limit,
         pooling,
         revision=lambda: checkpoint.digest(root) if root else commit,
         blocks=forward.blocks if isinstance(forward, Reader) else (),
@@ -272,7 +298,32 @@ def _as_model(
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
         parts=functools.partial(prompt_parts, model),
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
+        after=_after(whole, open_whole, tokenizer, name, forward, tokens.tokenizer),
     )
+
+
+def _after(
+    whole: Any,
+    open_whole: Callable[[], Any] | None,
+    tokenizer: Any,
+    name: str,
+    forward: Forward,
+    tokens: Tokenizer,
+) -> Callable[[Tensor], Model] | None:
+    """What opens the decoder of an encoder-decoder, once it has read a source; None for all other models."""
+    if not getattr(whole.config, "is_encoder_decoder", False) or not isinstance(forward, Reader):
+        return None
+
+    def states() -> Tensor:
+        with torch.no_grad():
+            return forward(torch.tensor([example_encoding(tokens).ids]), None, None).final[0]
+
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+
+    def with_head() -> Any:
+        return (open_whole and open_whole()) or whole
+
+    return opened_after(with_head, tokenizer, name, min(int(tokenizer.model_max_length), 1 << 30), states)
 
 
 def _find_head(model: Any, forward: Forward, tokens: OpenedTokenizer) -> Head | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _find_head(root: Path, pooling: PoolingConfig, forward: Forward, ids: Sequen
         return None
     from regard.models import hub
 
-    whole = hub.open_with_head(root, pooling)
+    whole = hub.open_with_head(str(root), replace(pooling, root=""), False, local_files_only=True)
     return None if whole is None else find_head(whole, forward, ids)
 
 

@@ -21,12 +21,12 @@ from regard.attribution import Target
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
-from regard.viewer import replies
+from regard.viewer import predictions, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
-from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
-from regard.viewer.payload import metadata
+from regard.viewer.maps import between_units, map_of, needs_target, of_unit, target_of, tensors_of
+from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
     CancelledReply,
     CancelReply,
@@ -44,6 +44,8 @@ from regard.viewer.protocol import (
     PageReply,
     PageRequest,
     PendingReply,
+    PredictionsReply,
+    PredictionsRequest,
     ReadRequest,
     Request,
     StartReply,
@@ -140,8 +142,12 @@ class ViewerAPI:
         return self._metadata(request.reading, wait)
 
     def _metadata(self, key: str, wait: float) -> MetadataReply:
-        reading = self._reading(key, wait, kind="read")
-        reply = cast(MetadataReply, {"reading": key, **metadata(reading), "memory": self._memory(reading)})
+        key, _, part = key.partition(".")
+        whole = self._reading(key, wait, kind="read")
+        reading = whole.attended(part) if part else shown_first(whole)
+        name = f"{key}.{reading.part}" if whole.cross else key
+        described = metadata(reading, whole=whole)
+        reply = cast(MetadataReply, {"reading": name, **described, "memory": self._memory(whole)})
         source = self._sources.get(key)
         if source is not None and source is not _CANCELLED:
             reply["source"] = {"model": source[0], "text": source[1], "pair": source[2]}
@@ -154,15 +160,16 @@ class ViewerAPI:
         )
 
     def _reading(self, key: str, wait: float, kind: str = "read again") -> Reading:
-        """The reading of this id; one that was evicted is read again.
+        """The reading of this id; one that was evicted is read again. A dot and a name are of one of its attentions.
 
         Whoever cancels a job of kind "read" does not want the reading; any other request may bring it back.
         """
+        key, _, part = key.partition(".")
         if self._pinned is not None and key == self._pinned[0]:
-            return self._pinned[1]
+            return self._pinned[1].attended(part or None)
         reading: Reading | None = self.cache.get(key)
         if reading is not None:
-            return reading
+            return reading.attended(part or None)
         source: Source | None = self._sources.get(key)
         if source is None:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
@@ -173,13 +180,13 @@ class ViewerAPI:
         def read(progress: Progress) -> Reading:
             try:
                 reading = self._lens(model).read(text, pair, progress=progress)
-                offers(reading)  # which maps the model can serve is found out once
+                metadata(shown_first(reading))  # what takes long in it is found out here, once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
             return reading
 
-        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or ""))
+        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or "")).attended(part or None)
 
     def _model(self, name: str | None) -> str:
         """The model that is asked for; the first, if none is."""
@@ -232,14 +239,17 @@ class ViewerAPI:
 
     def _handle_word_weights(self, request: WordWeightsRequest, wait: float) -> WordWeightsReply:
         reading = self._at_layer(request, wait)
-        unit = reading.units[within("word", request.word, len(reading.units))]
-        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side))
+        ends = reading, reading.columns
+        own, others = ends if request.side == "from" else ends[::-1]
+        unit = own.units[within("word", request.word, len(own.units))]
+        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side, others))
 
     def _handle_layer_weights(self, request: LayerWeightsRequest, wait: float) -> LayerWeightsReply:
         reading = self._at_layer(request, wait)
-        if len(reading.units) > LAYER_WEIGHTS_UNITS:
+        units = max(len(reading.units), len(reading.columns.units))
+        if units > LAYER_WEIGHTS_UNITS:
             raise RequestError(
-                f"layer_weights: the text has {len(reading.units):,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
+                f"layer_weights: the text has {units:,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
                 "request word_weights."
             )
         return LayerWeightsReply(weights=between_units(reading, self._map(reading, request, wait)))
@@ -250,7 +260,7 @@ class ViewerAPI:
 
         def draw(progress: Progress) -> ThumbnailsReply:
             return ThumbnailsReply(
-                thumbnails=thumbnails(reading, request.layer, request.hide, progress, numbers),
+                thumbnails=thumbnails(reading, request.layer, request.hide, progress, numbers, request.hide_first),
                 shares=pattern_shares(reading, request.layer),
                 patterns=PATTERNS,
                 threshold=NAMED_FROM,
@@ -258,17 +268,19 @@ class ViewerAPI:
 
         units = len(reading.units)
         lane: Lane | None = None if units <= SHORT_READING else "short" if units <= SAMPLED_UNITS else "long"
-        key = ("thumbnails", request.reading, request.layer, request.hide, request.map, request.target)
+        hidden = request.hide, request.hide_first
+        key = ("thumbnails", request.reading, request.layer, *hidden, request.map, request.target)
         return self._cached(key, draw, wait, lane)
 
     def _handle_tile(self, request: TileRequest, wait: float) -> TileReply:
         reading = self._at_layer(request, wait)
         numbers = self._map(reading, request, wait)
         head = request.head if len(numbers.shape) == 3 else 0
-        matrix = Matrix(reading, request.layer, head, request.reduce, request.hide, numbers)
+        hidden = request.hide, request.hide_first
+        matrix = Matrix(reading, request.layer, head, request.reduce, request.hide, numbers, request.hide_first)
         overview = None
         if matrix.needs_overview and OVERVIEW_LEVEL <= request.level <= matrix.top:
-            chosen = (request.layer, head, request.reduce, request.hide, request.map, request.target)
+            chosen = (request.layer, head, request.reduce, *hidden, request.map, request.target)
             key = ("overview", request.reading, *chosen)
             overview = self._cached(key, matrix.overview, wait, "long")
         return TileReply(cells=matrix.tile(request.level, request.row, request.column, overview))
@@ -278,6 +290,12 @@ class ViewerAPI:
         within("token", request.token, len(reading.tokens))
         numbers = None if request.map == "weights" else self._map(reading, request, wait)
         return replies.walk(reading, request, numbers)
+
+    def _handle_predictions(self, request: PredictionsRequest, wait: float) -> PredictionsReply:
+        reading = self._reading(request.reading, wait)
+        rows = predictions.check(reading, request)
+        key = ("predictions", request.reading, request.layer, request.first, request.k)
+        return self._cached(key, lambda progress: predictions.reply(reading, request, rows), wait, "short")
 
     def _cached(
         self, key: Hashable, compute: Callable[[Progress], Result], wait: float, lane: Lane | None = None
@@ -318,15 +336,18 @@ class ViewerAPI:
         if request.comparison is not None:
             compared = replies.arrays_as_text(self._handle_compare(request.comparison, wait))
 
+        whole = self._reading(request.reading.partition(".")[0], wait)
+
         def write(progress: Progress) -> PageReply:
             with torch.inference_mode():
                 text = render_page(
-                    reading,
+                    whole,
                     word=request.word,
                     layer=request.layer,
                     head=request.head,
                     link=request.link,
                     target=chosen,
+                    attention=reading.part or None,
                     compared=compared,
                     progress=progress,
                 )
@@ -364,6 +385,7 @@ _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
     ThumbnailsRequest: ViewerAPI._handle_thumbnails,
     TileRequest: ViewerAPI._handle_tile,
     WalkRequest: ViewerAPI._handle_walk,
+    PredictionsRequest: ViewerAPI._handle_predictions,
     TargetRequest: ViewerAPI._handle_target,
     CompareRequest: ViewerAPI._handle_compare,
     PageRequest: ViewerAPI._handle_page,

@@ -3,6 +3,7 @@
 import { peakOf } from "../../ui/colour.js";
 import { closest, el, fillSlots, moveFocus } from "../../ui/dom.js";
 import { capitalized } from "../../ui/format.js";
+import { hiddenRequest } from "../../ui/hidden.js";
 import { areWeights, chosenMap, headCount, headName, headOf, mapRequest, wordsOf } from "../../ui/maps.js";
 import { painted } from "../../ui/paint.js";
 import { describeHead, layerTitles, patternsOf, wordsOfCell } from "./patterns.js";
@@ -28,10 +29,10 @@ export class HeadsView {
   /** @type {View["draw"]} */
   async draw(signal, isCurrent) {
     const { state, reading } = this.app;
-    const { hide } = state;
+    const hidden = hiddenRequest(reading, state);
     const map = mapRequest(reading, state);
     if (this.builtFor !== `${reading.id} ${headCount(reading, state)}`) this.build();
-    const wanted = `${reading.id} ${hide} ${map.map} ${map.target}`;
+    const wanted = `${reading.id} ${Object.values(hidden)} ${map.map} ${map.target}`;
     if (this.drawnFor !== wanted) {
       this.layers = [];
       this.drawnFor = wanted;
@@ -40,7 +41,7 @@ export class HeadsView {
     this.writeSummary();
     this.writeHint();
     for (const l of reading.attended) {
-      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, ...map, hide }, signal);
+      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, ...map, ...hidden }, signal);
       if (!isCurrent()) return;
       this.paint(l);
       this.writeSummary();
@@ -121,10 +122,15 @@ export class HeadsView {
     return this.app.reading.causal && this.app.isVisible(0);
   }
 
+  /** How many words are visible, on the longer side. */
+  longest() {
+    return Math.max(this.app.visibleUnits("from").length, this.app.visibleUnits("to").length);
+  }
+
   writeHint() {
     const { reading, state } = this.app;
     const { heads, signed } = chosenMap(reading, state);
-    const cell = wordsOfCell(reading, this.app.visibleUnits().length, wordsOf(state).many);
+    const cell = wordsOfCell(reading, this.longest(), wordsOf(state).many);
     const apart = ", the first word set apart: it sees only itself, and many heads park their weight on it";
     fillSlots(this.app.by("heads-hint"), {
       what: heads ? "head" : "layer",
@@ -136,17 +142,17 @@ export class HeadsView {
   }
 
   /**
-   * The cells of a head's picture, n × n, and what their colours stand for.
+   * The cells of a head's picture, n × m, and what their colours stand for.
    * @param {number} l
    * @param {number} h
-   * @returns {{cells: Float32Array | Float64Array, n: number, range: Range}}
+   * @returns {{cells: Float32Array | Float64Array, n: number, m: number, range: Range}}
    */
   cellsOf(l, h) {
     const { data, shape } = this.layers[l].thumbnails;
-    const n = shape[1];
-    const cells = data.subarray(h * n * n, (h + 1) * n * n);
+    const [, n, m] = shape;
+    const cells = data.subarray(h * n * m, (h + 1) * n * m);
     const { signed } = chosenMap(this.app.reading, this.app.state);
-    return { cells, n, range: { peak: peakOf(cells, n, this.isFirstExcluded()), scale: "linear", signed } };
+    return { cells, n, m, range: { peak: peakOf(cells, m, this.isFirstExcluded()), scale: "linear", signed } };
   }
 
   /**
@@ -156,10 +162,10 @@ export class HeadsView {
   paint(l) {
     const { reading, state } = this.app;
     for (let h = 0; h < headCount(reading, state); h++) {
-      const { cells, n, range } = this.cellsOf(l, h);
+      const { cells, n, m, range } = this.cellsOf(l, h);
       const button = this.buttonOf(l, h);
       const canvas = /** @type {HTMLCanvasElement} */ (button.querySelector("canvas"));
-      canvas.replaceWith(painted(cells, n, n, range, this.app.isDark()));
+      canvas.replaceWith(painted(cells, n, m, range, this.app.isDark()));
       this.writeName(button);
     }
   }

@@ -3,7 +3,7 @@
 A page sends a *request*, a JSON object whose `type` says which, and gets a *reply*, or an error: over HTTP (server.py:
 POST /api), in a notebook (widget.py) or, in a saved page, from a script. api.py answers requests, parse.py checks them.
 Whole numbers are not negative, and count from 0. In shapes, H are heads, L layers, N tokens, and U units: the words and
-special tokens, in the order of `Metadata.units`.
+special tokens, in the order of `Metadata.units`; V are those of `Metadata.columns`, where there are such.
 
 There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and with
 --table the table in docs/view.md; tests hold both equal to what is printed.
@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, Typ
 
 from torch import Tensor
 
+from regard.viewer.protocol.limits import PREDICTIONS
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 Text = Annotated[str, "text"]  # not blank, and at most TEXT_LIMIT characters
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
+Predicts = Literal["next token", "masked token"]
+Attention = Literal["encoder", "decoder", "cross"]
 MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
 MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
 
@@ -98,7 +102,7 @@ class WordWeightsRequest(MapRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerWeightsRequest(MapRequest):
-    """All weights of a layer, for a text of at most LAYER_WEIGHTS_UNITS units."""
+    """All weights of a layer, for a text, or source and target, of at most LAYER_WEIGHTS_UNITS units each."""
 
     type = "layer_weights"
 
@@ -109,6 +113,7 @@ class ThumbnailsRequest(MapRequest):
 
     type = "thumbnails"
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,7 @@ class TileRequest(HeadRequest, MapRequest):
     column: int  # of the tile, among those of the level
     reduce: Reduce = "mean"  # what a cell shows of its weights
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +136,16 @@ class WalkRequest(HeadRequest, MapRequest):
     type = "walk"
     token: int
     all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionsRequest(ReadingRequest):
+    """The likeliest tokens at up to PREDICTED_TOKENS tokens, as the model expects them, or one of its layers."""
+
+    type = "predictions"
+    layer: int | None = None  # one of `PredictionsOffer.layers`; if it is not given, the model itself
+    first: int = 0  # the first token
+    k: int = PREDICTIONS  # for each token, 1 to PREDICTED_MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +232,26 @@ class MapOffer(TypedDict):
     missing: str | None  # a sentence that says why there is none; null where there is
 
 
+class PredictionsOffer(TypedDict):
+    """What a language model predicts at each token of a reading."""
+
+    kind: Predicts  # the token after each, or the one at each place
+    layers: list[int]  # those of which predictions can be requested; the last makes the model's own
+    missing: str | None  # a sentence that says why there are not all layers; null where there are
+
+
+class Columns(TypedDict):
+    """The words that are attended to, where they are those of another text: a source, by those of its target."""
+
+    text: str  # its first 2,000 characters
+    units: list[str]
+    special: list[int]
+    first_tokens: list[int]
+    tokens: list[str]
+    unknown: list[int]
+    unknown_tokens: list[int]
+
+
 class Metadata(TypedDict):
     """What a page must know of a reading before it asks for weights."""
 
@@ -230,12 +266,17 @@ class Metadata(TypedDict):
     tokens: list[str]
     second: int | None  # the unit with which the second text of a pair begins
     causal: bool  # whether no token sees one that comes after it
+    first_share: float | None  # where causal, the share of attention that the first unit gets from those after it
     sinks: bool  # whether attention sinks take some of the weight
     unknown: list[int]  # the units for which the vocabulary has no token
     unknown_tokens: list[int]  # the tokens that stand for such text
     note: str  # what else a reader should know
     attention_layers: list[int]  # the layers that have attention
+    attention: Attention | None  # which one of an encoder-decoder this is
+    attentions: list[Attention]  # those to choose from: each has an id, that of the reading, a dot, and this name
+    columns: Columns | None  # null where the words attend to each other
     maps: list[MapOffer]  # in the order of MAPS
+    predictions: PredictionsOffer | None  # null where the model predicts no tokens
     target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
 
 
@@ -249,7 +290,7 @@ class MetadataReply(Metadata):
 
 
 class WordWeightsReply(TypedDict):
-    """Weights, or numbers of the map, by head and unit; H is 1 for a map of all heads together."""
+    """Weights, or numbers of the map, by head and unit of the other side; H is 1 for a map of all heads together."""
 
     weights: Float[Tensor, "H U"]
 
@@ -257,13 +298,13 @@ class WordWeightsReply(TypedDict):
 class LayerWeightsReply(TypedDict):
     """Weights, or numbers of the map, by head, unit that attends, and unit that is attended to."""
 
-    weights: Float[Tensor, "H U U"]
+    weights: Float[Tensor, "H U V"]
 
 
 class ThumbnailsReply(TypedDict):
     """Pictures of heads, or the one of a map of all heads together, and the heads' patterns."""
 
-    thumbnails: Float[Tensor, "H n n"]  # each cell the largest of its numbers, by magnitude where they have signs
+    thumbnails: Float[Tensor, "H n m"]  # each cell the largest of its numbers, by magnitude where they have signs
     shares: Float[Tensor, "H patterns"]  # the share of its weight that each head gives to each pattern
     patterns: dict[str, str]  # by name, the place that a pattern is about, as a phrase
     threshold: float  # the share from which on a head is named after a pattern
@@ -301,7 +342,7 @@ class WalkReply(TypedDict):
     made: NotRequired[Projections | None]  # null where it is not known
     x: NotRequired[Float[Tensor, "dim"]]
     query: NotRequired[Float[Tensor, "D"]]
-    key: NotRequired[Float[Tensor, "D"]]
+    key: NotRequired[Float[Tensor, "D"]]  # key and value of the token itself, which none has for another text
     value: NotRequired[Float[Tensor, "E"]]
     keys: NotRequired[Float[Tensor, "rows D"]]
     values: NotRequired[Float[Tensor, "rows E"]]
@@ -314,6 +355,14 @@ class WalkReply(TypedDict):
     context: NotRequired[Float[Tensor, "E"]]
     normed: NotRequired[Float[Tensor, "dim"]]  # x after the norm, where there is one
     unrotated: NotRequired[Float[Tensor, "D"]]  # the query before it is rotated, where it is
+
+
+class PredictionsReply(TypedDict):
+    """Predictions for n tokens, the likeliest first."""
+
+    texts: list[list[str]]  # as they would stand in a text, with the space before those that begin a word
+    probabilities: Float[Tensor, "n k"]
+    surprise: Float[Tensor, "n"]  # −log p of the token that came next, in nats; NaN where it is not known
 
 
 class TargetReply(TypedDict):
@@ -392,6 +441,7 @@ MESSAGES: dict[str, tuple[type[Request], type]] = {
         (ThumbnailsRequest, ThumbnailsReply),
         (TileRequest, TileReply),
         (WalkRequest, WalkReply),
+        (PredictionsRequest, PredictionsReply),
         (TargetRequest, TargetReply),
         (CompareRequest, CompareReply),
         (PageRequest, PageReply),
