@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, Typ
 
 from torch import Tensor
 
+from regard.viewer.protocol.limits import PREDICTIONS
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 Text = Annotated[str, "text"]  # not blank, and at most TEXT_LIMIT characters
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
+Predicts = Literal["next token", "masked token"]
 Attention = Literal["encoder", "decoder", "cross"]
 MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
 MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
@@ -110,6 +113,7 @@ class ThumbnailsRequest(MapRequest):
 
     type = "thumbnails"
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,7 @@ class TileRequest(HeadRequest, MapRequest):
     column: int  # of the tile, among those of the level
     reduce: Reduce = "mean"  # what a cell shows of its weights
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,16 @@ class WalkRequest(HeadRequest, MapRequest):
     type = "walk"
     token: int
     all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionsRequest(ReadingRequest):
+    """The likeliest tokens at up to PREDICTED_TOKENS tokens, as the model expects them, or one of its layers."""
+
+    type = "predictions"
+    layer: int | None = None  # one of `PredictionsOffer.layers`; if it is not given, the model itself
+    first: int = 0  # the first token
+    k: int = PREDICTIONS  # for each token, 1 to PREDICTED_MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +232,14 @@ class MapOffer(TypedDict):
     missing: str | None  # a sentence that says why there is none; null where there is
 
 
+class PredictionsOffer(TypedDict):
+    """What a language model predicts at each token of a reading."""
+
+    kind: Predicts  # the token after each, or the one at each place
+    layers: list[int]  # those of which predictions can be requested; the last makes the model's own
+    missing: str | None  # a sentence that says why there are not all layers; null where there are
+
+
 class Columns(TypedDict):
     """The words that are attended to, where they are those of another text: a source, by those of its target."""
 
@@ -243,6 +266,7 @@ class Metadata(TypedDict):
     tokens: list[str]
     second: int | None  # the unit with which the second text of a pair begins
     causal: bool  # whether no token sees one that comes after it
+    first_share: float | None  # where causal, the share of attention that the first unit gets from those after it
     sinks: bool  # whether attention sinks take some of the weight
     unknown: list[int]  # the units for which the vocabulary has no token
     unknown_tokens: list[int]  # the tokens that stand for such text
@@ -252,6 +276,7 @@ class Metadata(TypedDict):
     attentions: list[Attention]  # those to choose from: each has an id, that of the reading, a dot, and this name
     columns: Columns | None  # null where the words attend to each other
     maps: list[MapOffer]  # in the order of MAPS
+    predictions: PredictionsOffer | None  # null where the model predicts no tokens
     target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
 
 
@@ -332,6 +357,14 @@ class WalkReply(TypedDict):
     unrotated: NotRequired[Float[Tensor, "D"]]  # the query before it is rotated, where it is
 
 
+class PredictionsReply(TypedDict):
+    """Predictions for n tokens, the likeliest first."""
+
+    texts: list[list[str]]  # as they would stand in a text, with the space before those that begin a word
+    probabilities: Float[Tensor, "n k"]
+    surprise: Float[Tensor, "n"]  # −log p of the token that came next, in nats; NaN where it is not known
+
+
 class TargetReply(TypedDict):
     """The name of a target."""
 
@@ -408,6 +441,7 @@ MESSAGES: dict[str, tuple[type[Request], type]] = {
         (ThumbnailsRequest, ThumbnailsReply),
         (TileRequest, TileReply),
         (WalkRequest, WalkReply),
+        (PredictionsRequest, PredictionsReply),
         (TargetRequest, TargetReply),
         (CompareRequest, CompareReply),
         (PageRequest, PageReply),
