@@ -12,8 +12,9 @@ AREAS = {
     "nn": "encoder nn",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
-    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide attribution_knockout
-        attribution_layers attribution_logits attribution_norms attribution_similarity attribution_target""",
+    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
+        attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
+        attribution_target""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
