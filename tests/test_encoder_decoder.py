@@ -149,9 +149,8 @@ def test_a_written_target_as_json_has_its_source_and_whom_it_looked_at():
     generation.finish()
     numbers = writing.to_dict(generation, with_looks=True)
     assert (numbers["source"], numbers["prompt"], numbers["reply"]) == (SOURCE, "", generation.text)
-    weights = torch.stack([attention.weights.dense() for attention in generation.reading.decoder.attention]).mean(
-        (0, 1)
-    )
+    layers = generation.reading.decoder.attention
+    weights = torch.stack([attention.weights.dense() for attention in layers]).mean((0, 1))
     shares = [token["looks"]["first_token"] for token in numbers["tokens"]]
     assert shares == pytest.approx(weights[:4, 0].tolist(), abs=1e-5)
     with pytest.raises(ValueError, match=r"^generate: the text is empty"):
