@@ -10,7 +10,8 @@ AREAS = {
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder nn",
-    "lens": "compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders words",
+    "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
+        words""",
     "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
         attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
         attribution_target""",
