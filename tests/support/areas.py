@@ -10,9 +10,11 @@ AREAS = {
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder nn",
-    "lens": "compare embed encode encoder_decoder forward generate lens predictions sentence_folders words",
-    "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
-        attribution_layers attribution_logits attribution_norms attribution_similarity attribution_target""",
+    "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
+        words""",
+    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
+        attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
+        attribution_target""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
@@ -24,6 +26,8 @@ AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in nam
 
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
+    "answers",
+    "ask_guide",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",

@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(40)  # errors alone
     try:
         with redirect_stderr(io.StringIO()):
             yield
