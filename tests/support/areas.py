@@ -20,7 +20,7 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": "html image protocol server terminal tiles viewer_predictions widget",
     "browser": "view_encoder_decoder view_maps view_page view_predictions viewer",
-    "cli": "cli cli_errors decoders_guide guide readme writing",
+    "cli": "cli cli_errors decoders_guide embedded_decoder guide readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
