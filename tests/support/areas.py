@@ -16,8 +16,8 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "html image protocol server terminal tiles widget",
-    "browser": "view_maps view_page viewer",
+    "viewer": "answer_page chat html image protocol server terminal tiles widget",
+    "browser": "chat_page view_maps view_page viewer",
     "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -35,6 +35,8 @@ SLOW_FILES = [
     "bench",
     "bench_embed",
     "build",
+    "chat",
+    "chat_page",
     "cli",
     "cli_errors",
     "corpus",

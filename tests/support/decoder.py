@@ -9,8 +9,11 @@ import torch
 WORDS = ["<unk>", "\n", *["the", "cat", "sat", "on", "bank", "money", "river"], *(f"w{n}" for n in range(40))]
 
 
-def save_decoder(folder: Path) -> Path:
-    """The model, of a few words and the new line, in a folder."""
+TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}assistant"
+
+
+def save_decoder(folder: Path, template: str | None = None) -> Path:
+    """The model, of a few words and the new line, in a folder; with a template, it chats."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -18,7 +21,9 @@ def save_decoder(folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from regard._internal import heap
 from regard.attribution import Target
+from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
-from regard.viewer import replies
+from regard.viewer import chat, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
@@ -71,7 +71,7 @@ SHORT_TEXT = 4096  # characters: texts of no more are read in the short lane of 
 
 Reply = Mapping[str, object]
 Result = TypeVar("Result")
-Source = tuple[str, str, str | None]  # model, text and pair
+Source = tuple[str, str, str | None] | Generation  # model, text and pair; or what a model wrote
 
 
 class ViewerAPI:
@@ -92,6 +92,7 @@ class ViewerAPI:
         self._lenses = dict(lenses)
         self._opening_locks = {model: threading.Lock() for model in self._lenses}
         self.cache, self._sources, self.jobs = LRUCache(memory), LRUCache(64 * TEXT_LIMIT), JobQueue()
+        self._writer = chat.Writer(self._model, self._lens, self._keep_written)
         self._pinned: tuple[str, Reading] | None = None  # the caller's own reading, which is never evicted
         self._start: StartReply = {"models": list(self._lenses), "opening": None}
         if isinstance(opening, Reading):
@@ -122,6 +123,7 @@ class ViewerAPI:
 
     def close(self) -> None:
         """Cancel all that is being computed."""
+        self._writer.close()
         self.jobs.close()
 
     # Readings
@@ -142,8 +144,10 @@ class ViewerAPI:
     def _metadata(self, key: str, wait: float) -> MetadataReply:
         reading = self._reading(key, wait, kind="read")
         reply = cast(MetadataReply, {"reading": key, **metadata(reading), "memory": self._memory(reading)})
+        if self._lenses and reading.lens is not None:
+            reply["writes"] = chat.writes(reading.lens.model)
         source = self._sources.get(key)
-        if source is not None and source is not _CANCELLED:
+        if isinstance(source, tuple) and source is not _CANCELLED:
             reply["source"] = {"model": source[0], "text": source[1], "pair": source[2]}
         return reply
 
@@ -168,18 +172,31 @@ class ViewerAPI:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
         if source is _CANCELLED:
             raise RequestError("Reading this text was cancelled: read it again.", 409, CANCELLED)
-        model, text, pair = source
 
         def read(progress: Progress) -> Reading:
             try:
-                reading = self._lens(model).read(text, pair, progress=progress)
+                if isinstance(source, Generation):
+                    reading = source.read(progress)
+                else:
+                    model, text, pair = source
+                    reading = self._lens(model).read(text, pair, progress=progress)
                 offers(reading)  # which maps the model can serve is found out once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
             return reading
 
-        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or ""))
+        texts = [source.prompt, source.text] if isinstance(source, Generation) else [source[1], source[2] or ""]
+        return self.jobs.result((kind, key), read, wait, _lane_of_texts(*texts))
+
+    def _keep_written(self, model: str, generation: Generation) -> str:
+        """The id of the reading of prompt and reply, which is read when it is asked for."""
+        key = reading_id(model, generation.prompt, json.dumps([token.id for token in generation.tokens]))
+        self._sources.put(key, generation, 4 * len(generation.prompt) + 500 * len(generation.tokens))
+        return key
+
+    def _handle_writing(self, request: Request, wait: float) -> Reply:
+        return cast(Reply, self._writer.handle(request, wait))
 
     def _model(self, name: str | None) -> str:
         """The model that is asked for; the first, if none is."""
@@ -287,7 +304,7 @@ class ViewerAPI:
         def compute_and_keep(progress: Progress) -> Result:
             with torch.inference_mode():
                 result = compute(progress)
-            self.cache.put(key, result, size_of(_tensors(result)) + 1000)
+            self.cache.put(key, result, size_of(tensors_of(result)) + 1000)
             return result
 
         kept: Result | None = self.cache.get(key)
@@ -368,6 +385,7 @@ _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
     CompareRequest: ViewerAPI._handle_compare,
     PageRequest: ViewerAPI._handle_page,
     CancelRequest: ViewerAPI._handle_cancel,
+    **dict.fromkeys(chat.REQUESTS, ViewerAPI._handle_writing),
 }
 
 
@@ -379,11 +397,3 @@ def reading_id(model: str, text: str, pair: str) -> str:
 def _lane_of_texts(*texts: str) -> Lane:
     """The lane of the queue in which texts are read: short ones do not wait for long ones."""
     return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
-
-
-def _tensors(result: object) -> Iterable[Tensor | None]:
-    """The tensors in a reply, in a list, or in a map."""
-    if isinstance(result, Map):
-        return tensors_of(result)
-    values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list) else ()
-    return (value for value in values if isinstance(value, Tensor))
