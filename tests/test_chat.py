@@ -1,7 +1,6 @@
 """What a model writes for a page: the tokens in order, stopped when it is asked to, and read as any other text."""
 
 import dataclasses
-import threading
 import time
 
 import pytest
@@ -13,24 +12,10 @@ from regard.lens import generate
 from regard.viewer import chat as module
 from regard.viewer.api import ViewerAPI
 from regard.viewer.protocol.errors import RequestError
-from support.decoder import TEMPLATE, save_decoder
+from support.decoder import TEMPLATE, Paced, paced_lens, save_decoder
 from support.headed import headed
 
 PROMPT = "the cat sat on"
-
-
-class Paced:
-    """A step of a model that is counted, and that waits until it is allowed to go on."""
-
-    def __init__(self, step):
-        self.step, self.calls, self.allowed, self.pause = step, 0, threading.Event(), 0.0
-        self.allowed.set()
-
-    def __call__(self, ids, cache):
-        self.calls += 1
-        assert self.allowed.wait(20)
-        time.sleep(self.pause)
-        return self.step(ids, cache)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +31,7 @@ def chatting(tmp_path_factory):
 @pytest.fixture
 def paced(folder):
     """A lens whose steps are counted."""
-    lens = regard.Lens(folder)
-    step = Paced(lens.model.step)
-    lens.model = dataclasses.replace(lens.model, step=step)
-    return lens, step
+    return paced_lens(folder)
 
 
 def served(*lenses):

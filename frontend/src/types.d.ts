@@ -105,6 +105,9 @@ export interface Replies {
   compare: protocol.CompareReply;
   page: protocol.PageReply;
   cancel: protocol.CancelReply;
+  write: protocol.WriteReply;
+  written: protocol.WrittenReply;
+  stop: protocol.StopReply;
 }
 
 /** A request; protocol.js has its fields. One about the reading that is shown need not name it. */

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import torch
+
+import regard
 
 WORDS = ["<unk>", "\n", *["the", "cat", "sat", "on", "bank", "money", "river"], *(f"w{n}" for n in range(40))]
 
@@ -31,3 +36,25 @@ def save_decoder(folder: Path, template: str | None = None) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+class Paced:
+    """A step of a model that is counted, and that waits until it is allowed to go on."""
+
+    def __init__(self, step):
+        self.step, self.calls, self.allowed, self.pause = step, 0, threading.Event(), 0.0
+        self.allowed.set()
+
+    def __call__(self, ids, cache):
+        self.calls += 1
+        assert self.allowed.wait(20)
+        time.sleep(self.pause)
+        return self.step(ids, cache)
+
+
+def paced_lens(folder: Path) -> tuple[regard.Lens, Paced]:
+    """The model of a folder, and its steps."""
+    lens = regard.Lens(folder)
+    step = Paced(lens.model.step)
+    lens.model = dataclasses.replace(lens.model, step=step)
+    return lens, step

@@ -1,8 +1,9 @@
 // What stands above the views: the tabs, the facts of the reading, the word, token, layer and head that are chosen.
 
 import { fillSelect } from "../ui/dom.js";
-import { bytes, count } from "../ui/format.js";
+import { bytes, clipped, count } from "../ui/format.js";
 import { aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
+import { visible } from "../ui/words.js";
 import { VIEW_NAMES } from "./selection.js";
 
 /** @import { App, Reading, Selection } from "../types.js" */
@@ -31,11 +32,14 @@ export function drawTabs({ by, viewer, state }, hasReading) {
 export function drawFacts({ by, viewer, reading, options, state }) {
   viewer.classList.toggle("long", reading.U > 32);
   by("title").textContent = reading.text.replace(/\s+/g, " ");
-  by("title").classList.toggle("unseen", Boolean(options.reads && !options.widget && state.text !== null));
+  by("title").classList.toggle(
+    "unseen",
+    Boolean(options.reads && !options.widget && (state.text !== null || !by("chat").hidden)),
+  );
   by("about").textContent = factsOf(reading);
   by("memory").textContent = [memoryOf(reading), missingMapsOf(reading)].filter(Boolean).join(" ");
   by("details").hidden = !by("memory").textContent;
-  by("note").textContent = reading.note || unknownWordsOf(reading);
+  by("note").textContent = [replyOf(reading), reading.note || unknownWordsOf(reading)].filter(Boolean).join(" ");
   by("note").hidden = !by("note").textContent;
   by("truncated").textContent = reading.truncated ?? "";
   by("truncated").hidden = !reading.truncated;
@@ -46,6 +50,15 @@ export function factsOf({ model, L, H, U, N, special, exactness }) {
   const size = `${count(U - special.size, "word")}, ${count(N, "token")}`;
   return [model, `${L} layers × ${H} heads`, size, exactness].filter(Boolean).join(" · ");
 }
+
+/**
+ * Where the reply begins that the model wrote itself.
+ * @param {Reading} reading
+ */
+const replyOf = ({ reply, units }) =>
+  reply === null
+    ? ""
+    : `The model wrote the reply, which begins with “${visible(clipped(units[reply], 24))}”: a bar marks it in the view Sentence.`;
 
 /**
  * What the reading takes, and what the server keeps: of use to few, so it is folded away.

@@ -3,6 +3,7 @@
 import { tooltip } from "../ui/dom.js";
 import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
+import { ChatPanel } from "../views/chat/panel.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
 import { MapView } from "../views/map/view.js";
@@ -56,6 +57,7 @@ class Viewer {
     this.reader = new Reader(this, source, this.progress);
     this.weights = new WeightMemory(this);
     this.form = new Form(this, this.reader);
+    this.chat = new ChatPanel(this, source);
     /** @type {Record<ViewName, View>} */
     this.views = {
       sentence: new SentenceView(this),
@@ -179,6 +181,7 @@ class Viewer {
       await this.checkMap(signal);
       if (!isCurrent()) return;
       if (this.options.reads) this.form.fill();
+      this.chat.offer();
       drawFacts(this);
       drawChoices(this);
     }

@@ -121,6 +121,7 @@ export function captionOf(app, ...facts) {
   const caption = [...facts, `Model: ${reading.model}.`];
   if (!areWeights(state) && state.view !== "compare") caption.push(aboutMap(app));
   if (reading.second !== null) caption.push("Two texts, read together.");
+  if (reading.reply !== null) caption.push(`The model wrote the reply, from “${reading.units[reading.reply]}” on.`);
   if (state.hide && reading.special.size) caption.push("Special tokens are hidden.");
   const unknown = [...reading.unknown].filter((u) => !reading.special.has(u)).map((u) => visible(reading.units[u]));
   const more = unknown.length > 12 ? ` and ${unknown.length - 12} more` : "";
