@@ -114,6 +114,18 @@ def test_a_model_without_a_template_goes_on_with_a_text(tab):
     assert "probability" in page.inner_text("#tip")
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_finding_of_axe(tab, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = tab(f"theme={theme}&text=the+cat")
+    page.click("#open-chat")
+    send(page, "the cat", most=12, temperature=1.5)
+    ended(page)
+    violations = axe.Axe().run(page).response["violations"]
+    findings = [(found["id"], [node["target"] for node in found["nodes"]]) for found in violations]
+    assert all(targets == [["#bar"]] for _, targets in findings), findings  # which stands outside of landmarks
+
+
 def test_a_page_that_is_left_stops_its_reply(tab, chatting):
     lens, step = paced_lens(chatting)
     addresses, api = queue.Queue(), ViewerAPI({lens.name: lambda: lens}, opening=("the cat", None))

@@ -16,14 +16,15 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "answer_page chat html image protocol server terminal tiles widget",
-    "browser": "chat_page view_maps view_page viewer",
+    "viewer": "chat html image protocol server terminal tiles widget",
+    "browser": "answer_page chat_page view_maps view_page viewer",
     "cli": "cli cli_errors guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
+    "answer_page",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",
