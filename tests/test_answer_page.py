@@ -60,7 +60,11 @@ def test_a_sentence_lights_its_passages_and_shows_three_numbers(page):
     assert lit(page, "sentence") == {}
     shown = rows(page)
     assert len(shown) == 6
-    assert [cells[1:] for cells in shown[:3]] == [["21.60", "5.87", "–"], ["3.35", "2.20", "–"], ["−0.40", "0.41", "–"]]
+    assert [cells[1:] for cells in shown[:3]] == [
+        ["21.60", "59 %", "–"],
+        ["3.35", "22 %", "–"],
+        ["−0.40", "4.1 %", "–"],
+    ]
     heads = page.locator(".evidence thead th").all_inner_texts()
     assert [head.split("\n")[0] for head in heads] == ["Passage", "Knockout", "Attention", "Logits"]
     assert page.locator(".measures dt").all_inner_texts()[0] == "Knockout (nats)"

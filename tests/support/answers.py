@@ -26,9 +26,9 @@ REPLY = [
     "It can be visited on Sundays.",
 ]
 SCORES = [  # of each sentence: passage, attention, logits, knockout, score
-    [(0, 4.31, 11.2, 14.23, 9.8), (11, 1.02, 2.7, 1.91, 2.2), (6, 0.74, 0.4, 0.34, 0.6), (1, 0.2, -0.31, -0.02, 0.1)],
-    [(6, 5.87, None, 21.6, 14.0), (0, 2.2, None, 3.35, 4.5), (5, 0.41, None, -0.4, 0.2)],
-    [(7, 2.5, 6.6, 8.04, 7.1), (9, 0.62, 0.8, 0.52, 0.9)],
+    [(0, 0.31, 11.2, 14.23, 9.8), (11, 0.12, 2.7, 1.91, 2.2), (6, 0.074, 0.4, 0.34, 0.6), (1, 0.02, -0.31, -0.02, 0.1)],
+    [(6, 0.587, None, 21.6, 14.0), (0, 0.22, None, 3.35, 4.5), (5, 0.041, None, -0.4, 0.2)],
+    [(7, 0.25, 6.6, 8.04, 7.1), (9, 0.062, 0.8, 0.52, 0.9)],
 ]
 
 
@@ -53,7 +53,7 @@ class MadeUp:
             others = set(range(len(passages))) - {source["passage"] for source in sources}
             logits = None if scores[0][2] is None else 0.01
             sources += [
-                {"passage": n, "attention": 0.05, "logits": logits, "knockout": 0.01, "score": 0.02}
+                {"passage": n, "attention": 0.0002, "logits": logits, "knockout": 0.01, "score": 0.02}
                 for n in sorted(others)
             ]
             sentences.append(

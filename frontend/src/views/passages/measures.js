@@ -1,7 +1,7 @@
 // The three numbers between a sentence and a passage, the proof first: what they are called, their units, their meaning.
 
 import { dataElement, el } from "../../ui/dom.js";
-import { format } from "../../ui/format.js";
+import { format, percent } from "../../ui/format.js";
 
 /** @import { Source } from "./answer.js" */
 
@@ -25,9 +25,9 @@ export const MEASURES = [
   {
     name: "attention",
     title: "Attention",
-    unit: "tokens",
+    unit: "share",
     meaning:
-      "what the sentence's tokens gave to the passage, over the heads that matter; 1 is all that one token has to give.",
+      "the share of the attention of the sentence's tokens that the passage got, over the heads that matter, without the first token, a sink.",
   },
   {
     name: "logits",
@@ -47,11 +47,7 @@ export function numberCell(source, name) {
   const number = source[name];
   if (number === null)
     return el("td", { class: "number" }, el("span", { title: "It is not known for this model." }, "–"));
-  return el(
-    "td",
-    { class: "number" },
-    dataElement(number, (value) => signed(value)),
-  );
+  return el("td", { class: "number" }, dataElement(number, name === "attention" ? percent : signed));
 }
 
 /** @param {number} number */
