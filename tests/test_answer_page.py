@@ -78,7 +78,7 @@ def test_a_passage_lights_the_sentences_that_came_from_it(page):
     page.hover(".of-passage[data-index='0']")
     assert lit(page, "sentence") == pytest.approx({0: 1, 1: strengths(1)[0]})
     assert lit(page, "passage") == {}
-    assert page.inner_text(".evidence-says") == "Passage 1: sentences 1 and 2 came from it."
+    assert page.inner_text(".evidence-says") == "Passage 1: sentences 1 and 2 need it."
     page.click(".of-passage[data-index='7']")
     page.mouse.move(2, 2)
     assert lit(page, "sentence") == {2: 1}

@@ -42,8 +42,11 @@ test("a source is as strong as its share of the best score; below a tenth it lig
 test("where no score is above 0, nothing lights up, and a sentence says so", () => {
   const answer = { sentences: [sentence(0, 1, source(0, -1), source(1, 0))] };
   assert.deepEqual(litOf(sourcesOf(answer, { kind: "sentence", index: 0 })), []);
-  assert.equal(sayingOf(answer, { kind: "sentence", index: 0 }), "Sentence 1: it came from no passage.");
-  assert.equal(sayingOf(answer, { kind: "passage", index: 0 }), "Passage 1: no sentence came from it.");
+  assert.equal(
+    sayingOf(answer, { kind: "sentence", index: 0 }),
+    "Sentence 1: hiding any of the passages leaves it as likely as it was.",
+  );
+  assert.equal(sayingOf(answer, { kind: "passage", index: 0 }), "Passage 1: no sentence needs it.");
 });
 
 test("what belongs to a sentence, and to a passage", () => {
@@ -55,8 +58,21 @@ test("what belongs to a sentence, and to a passage", () => {
   assert.deepEqual(indices({ kind: "passage", index: 0 }), [0, 1]);
   assert.deepEqual(indices({ kind: "passage", index: 2 }), [0]);
   assert.deepEqual(indices({ kind: "passage", index: 1 }), []);
-  assert.match(sayingOf(answer, { kind: "sentence", index: 0 }), /passages 3 and 1, the most likely first\.$/);
-  assert.match(sayingOf(answer, { kind: "passage", index: 2 }), /^Passage 3: sentence 1 came from it\.$/);
+});
+
+test("what is said goes by the proof, also where the ranking does not", () => {
+  const answer = {
+    sentences: [sentence(0, 1, source(2, 4, 0.5), source(0, 3, 14.23), source(1, 1, -2)), sentence(2, 3, source(0, 5))],
+  };
+  assert.equal(
+    sayingOf(answer, { kind: "sentence", index: 0 }),
+    "Sentence 1 needs passage 1 most: without it, its log-probability falls by 14.23 nats. The ranking by attention has passage 3 first.",
+  );
+  assert.match(sayingOf(answer, { kind: "sentence", index: 1 }), /falls by 5\.00 nats\.$/);
+  assert.equal(sayingOf(answer, { kind: "passage", index: 0 }), "Passage 1: sentences 1 and 2 need it.");
+  assert.equal(sayingOf(answer, { kind: "passage", index: 1 }), "Passage 2: no sentence needs it.");
+  assert.equal(sayingOf(answer, { kind: "passage", index: 2 }), "Passage 3: no sentence needs it.");
+  assert.match(sayingOf({ sentences: [sentence(0, 1)] }, { kind: "sentence", index: 0 }), /as likely as it was/);
 });
 
 test("the proof stands first, and numbers have their signs", () => {

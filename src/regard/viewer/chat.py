@@ -20,7 +20,7 @@ from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.models import Model
 from regard.models.model import report_progress
-from regard.viewer.jobs import ABANDONED, Progress
+from regard.viewer.jobs import ABANDONED
 from regard.viewer.protocol import Request
 from regard.viewer.protocol.errors import RequestError
 from regard.viewer.protocol.limits import REPLY_TOKENS, TEMPERATURE_LIMIT
@@ -203,13 +203,8 @@ class _Writing:
             self._finished, self._reading, self._error = finished, reading, error
             self._changed.notify_all()
 
-    @property
-    def report(self) -> Progress:
-        """Takes the share of a step that is done, and raises _Stopped where nobody wants the rest."""
-
-        def report(share: float) -> None:
-            self._progress = share
-            if self._stopped or time.monotonic() - self._last_asked > ABANDONED:
-                raise _Stopped
-
-        return report
+    def report(self, share: float) -> None:
+        """Note the share of a step that is done. Raises _Stopped where nobody wants the rest."""
+        self._progress = share
+        if self._stopped or time.monotonic() - self._last_asked > ABANDONED:
+            raise _Stopped

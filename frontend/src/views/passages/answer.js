@@ -2,6 +2,8 @@
 //
 // Places are counted in characters as Python counts them: code points, not the units of JavaScript's strings.
 
+import { format } from "../../ui/format.js";
+
 /**
  * How much a sentence owes to a passage.
  * @typedef {object} Source
@@ -25,7 +27,7 @@
 /** @typedef {{kind: "sentence" | "passage", index: number}} Picked what is pointed at, or held */
 /** @typedef {{index: number, rank: number, strength: number, source: Source}} Lit the other end of a source, from 0 to 1 */
 
-export const LIT_FROM = 0.1; // of the best score of a sentence: what is below lights nothing up
+export const LIT_FROM = 0.1; // of the best score of a sentence, or of its largest knockout: what is below does not count
 
 /**
  * The reply as it is to be read: its sentences, with what stands between them.
@@ -94,19 +96,40 @@ export function sourcesOf({ sentences }, { kind, index }) {
 export const litOf = (sources) => sources.filter(({ strength }) => strength >= LIT_FROM);
 
 /**
- * Whether something else belongs to what is picked, in a sentence.
+ * What the proof says of what is picked: which passage a sentence needed most, or which sentences needed a passage.
  * @param {Answer} answer
  * @param {Picked} picked
  */
 export function sayingOf(answer, picked) {
-  const lit = litOf(sourcesOf(answer, picked)).sort((a, b) => b.strength - a.strength);
-  const name = `${picked.kind === "sentence" ? "Sentence" : "Passage"} ${picked.index + 1}`;
-  const other = picked.kind === "sentence" ? "passage" : "sentence";
-  if (!lit.length)
-    return `${name}: ${picked.kind === "sentence" ? "it came from no passage" : "no sentence came from it"}.`;
-  const all = lit.map(({ index }) => index + 1);
-  const listed =
-    all.length > 1 ? `${other}s ${all.slice(0, -1).join(", ")} and ${all[all.length - 1]}` : `${other} ${all[0]}`;
-  if (picked.kind === "passage") return `${name}: ${listed} came from it.`;
-  return `${name}: it came from ${listed}${all.length > 1 ? ", the most likely first" : ""}.`;
+  return picked.kind === "sentence" ? ofSentence(answer, picked.index) : ofPassage(answer, picked.index);
+}
+
+/** @param {Answer} answer @param {number} n */
+function ofSentence({ sentences }, n) {
+  const { sources } = sentences[n];
+  const proven = sources.reduce((best, source) => (source.knockout > best.knockout ? source : best), sources[0]);
+  if (!proven || proven.knockout <= 0)
+    return `Sentence ${n + 1}: hiding any of the passages leaves it as likely as it was.`;
+  const first = sources[0].passage;
+  const differs = first === proven.passage ? "" : ` The ranking by attention has passage ${first + 1} first.`;
+  const fall = `without it, its log-probability falls by ${format(proven.knockout, 2)} nats`;
+  return `Sentence ${n + 1} needs passage ${proven.passage + 1} most: ${fall}.${differs}`;
+}
+
+/**
+ * Whether a sentence needs a passage: its knockout counts beside the largest.
+ * @param {Sentence} sentence
+ * @param {number} passage
+ */
+export function isNeeded({ sources }, passage) {
+  const own = sources.find((source) => source.passage === passage)?.knockout ?? 0;
+  return own > 0 && own >= LIT_FROM * Math.max(...sources.map(({ knockout }) => knockout));
+}
+
+/** @param {Answer} answer @param {number} n */
+function ofPassage({ sentences }, n) {
+  const needing = sentences.flatMap((sentence, place) => (isNeeded(sentence, n) ? [place + 1] : []));
+  if (!needing.length) return `Passage ${n + 1}: no sentence needs it.`;
+  if (needing.length === 1) return `Passage ${n + 1}: sentence ${needing[0]} needs it.`;
+  return `Passage ${n + 1}: sentences ${needing.slice(0, -1).join(", ")} and ${needing[needing.length - 1]} need it.`;
 }

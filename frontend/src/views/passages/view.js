@@ -3,7 +3,7 @@
 
 import { closest, el, moveFocus } from "../../ui/dom.js";
 import { clipped, count } from "../../ui/format.js";
-import { filesOf, litOf, piecesOf, sayingOf, sourcesOf } from "./answer.js";
+import { filesOf, isNeeded, litOf, piecesOf, sayingOf, sourcesOf } from "./answer.js";
 import { MEASURES, meanings, numberCell, signed } from "./measures.js";
 
 /** @import { Answer, Lit, Picked } from "./answer.js" */
@@ -186,13 +186,18 @@ export class PassagesView {
   table(picked, sources) {
     const { sentences, passages } = this.answer;
     const other = picked.kind === "sentence" ? "passage" : "sentence";
+    const of = picked.kind === "sentence" ? picked.index : null; // the sentence of all rows, or of each its own
     const texts = picked.kind === "sentence" ? passages : sentences;
     const rows = sources
       .slice(0, ROWS)
-      .map(({ index, strength, source }) =>
+      .map(({ index, source }) =>
         el(
           "tr",
-          { "data-other": other, "data-index": index, class: strength >= 0.1 ? "counts" : null },
+          {
+            "data-other": other,
+            "data-index": index,
+            class: isNeeded(sentences[of ?? index], source.passage) ? "counts" : null,
+          },
           el(
             "th",
             { scope: "row" },
