@@ -11,6 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,7 +25,7 @@ from regard.lens.reading import Reading
 from regard.viewer import chat, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
-from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
+from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress, lane_of_texts
 from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
 from regard.viewer.payload import metadata
 from regard.viewer.protocol import (
@@ -67,7 +68,6 @@ from regard.weights.map import Map
 
 WAIT = 0.3  # seconds until a request whose work takes longer gets a PendingReply
 SHORT_READING = 512  # units: requests about no more are answered at once, in the thread that asks
-SHORT_TEXT = 4096  # characters: texts of no more are read in the short lane of the queue
 
 Reply = Mapping[str, object]
 Result = TypeVar("Result")
@@ -187,7 +187,7 @@ class ViewerAPI:
             return reading
 
         texts = [source.prompt, source.text] if isinstance(source, Generation) else [source[1], source[2] or ""]
-        return self.jobs.result((kind, key), read, wait, _lane_of_texts(*texts))
+        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts))
 
     def _keep_written(self, model: str, generation: Generation) -> str:
         """The id of the reading of prompt and reply, which is read when it is asked for."""
@@ -322,7 +322,7 @@ class ViewerAPI:
         def compare(progress: Progress) -> CompareReply:
             return replies.compare(self._lens(model), word, texts, progress)
 
-        return self._cached(("compare", model, word, *texts), compare, wait, _lane_of_texts(*texts))
+        return self._cached(("compare", model, word, *texts), compare, wait, lane_of_texts(*texts))
 
     def _handle_page(self, request: PageRequest, wait: float) -> PageReply:
         reading = self._at_layer(request, wait)
@@ -350,17 +350,7 @@ class ViewerAPI:
             return PageReply(html=text)
 
         lane: Lane = "short" if len(reading.units) <= SHORT_READING else "long"
-        key = (
-            "page",
-            request.reading,
-            request.layer,
-            request.head,
-            request.word,
-            request.target,
-            request.link,
-            repr(request.comparison),
-        )
-        return self.jobs.result(key, write, wait, lane)
+        return self.jobs.result(repr(replace(request, job=None)), write, wait, lane)
 
     def _handle_cancel(self, request: CancelRequest, wait: float) -> CancelReply:
         keys = self.jobs.cancel(request.job)
@@ -392,8 +382,3 @@ _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
 def reading_id(model: str, text: str, pair: str) -> str:
     """The id of a reading: the same text, pair and model have the same, on every server."""
     return hashlib.sha256(json.dumps([model, text, pair]).encode()).hexdigest()[:16]
-
-
-def _lane_of_texts(*texts: str) -> Lane:
-    """The lane of the queue in which texts are read: short ones do not wait for long ones."""
-    return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
