@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import transformers
 from tokenizers import decoders
 
 import regard
+from regard._internal.measure import PeakMemory
 from regard.lens.generate import _choose
 from support.data import STORIES, required
 from support.headed import headed
@@ -87,6 +89,85 @@ def test_the_reply_is_marked(opened):
     assert again.reply == reading.reply
     assert again.words[0].reading.reply == reading.reply
     assert lens.read(PROMPT).reply is None
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_prompt_in_parts_gives_the_same_reply(opened, size, monkeypatch):
+    """Of window and cache, too: the parts are shorter and longer than the window of five tokens."""
+    lens, wrote, prompt = opened
+    monkeypatch.setattr("regard.models.prompt.PART", size)
+    shares = []
+    generation = lens.generate(PROMPT, max_tokens=24, progress=shares.append)
+    step, sizes = generation._step, []
+
+    def counted(ids, cache):
+        sizes.append(ids.shape[1])
+        return step(ids, cache)
+
+    generation._step = counted
+    tokens = list(generation)
+    tried = 3 if prompt > size else 0  # steps
+    assert sizes[tried:] == [len(part) for part in torch.arange(prompt).split(size)] + [1] * 23
+    assert [token.id for token in tokens] == wrote.sequences[0, prompt:].tolist()
+    expected = [float(logits[0].softmax(-1)[token.id]) for logits, token in zip(wrote.logits, tokens, strict=True)]
+    assert torch.allclose(torch.tensor([token.probability for token in tokens]), torch.tensor(expected), atol=1e-4)
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1
+    assert len(shares) == lens.layers * -(-prompt // size)
+
+
+def test_what_progress_raises_ends_the_generation(opened):
+    lens, _, _ = opened
+
+    def stop(share):
+        raise RuntimeError(f"at {share:.0%}")
+
+    generation = lens.generate(PROMPT, progress=stop)
+    with pytest.raises(RuntimeError, match="at 50%"):
+        next(generation)
+    assert generation.tokens == list(generation) == []
+
+
+def test_models_that_cannot_read_a_prompt_in_parts(monkeypatch):
+    """A rotation by the length of the text, and a layer that forgets: they are given the whole prompt."""
+    monkeypatch.setattr("regard.models.prompt.PART", 3)
+    for rope in ({"rope_type": "default"}, {"rope_type": "dynamic", "factor": 4.0}):
+        body, tokenizer = tiny("llama")
+        config = body.config
+        config.rope_parameters = {"rope_theta": 10000.0, **rope}
+        lens = regard.Lens((transformers.LlamaForCausalLM(config).eval(), tokenizer))
+        ids = torch.arange(20)
+        parts = lens.model.parts(lens.model.step, ids)
+        assert [len(part) for part in parts] == ([20] if "factor" in rope else [3] * 6 + [2])
+        assert len(lens.model.parts(lens.model.step, ids[:3])) == 1
+
+        def forgetful(ids, cache, step=lens.model.step):
+            return step(ids, None)
+
+        def failing(ids, cache, step=lens.model.step):
+            if cache is not None:
+                raise RuntimeError
+            return step(ids, cache)
+
+        assert len(lens.model.parts(forgetful, ids)) == len(lens.model.parts(failing, ids)) == 1
+
+
+def test_a_long_prompt_takes_memory_in_proportion():
+    """No mask of 8,000 × 8,000, which would take 61 MiB as bytes, and no logits but the last."""
+    body, tokenizer = tiny("llama")
+    body.config.max_position_embeddings = 8192
+    lens = regard.Lens((transformers.LlamaForCausalLM(body.config).eval(), tokenizer))
+    generation = lens.generate("x" * 7998, max_tokens=1)
+    assert len(generation._prompt.ids) == 8000
+    rows, logits = [], generation._head._logits
+    generation._head = replace(
+        generation._head, _logits=lambda final, ids: rows.append(len(final)) or logits(final, ids)
+    )
+    with PeakMemory() as peak:
+        list(generation)
+    assert rows == [1]
+    cache = 2 * 2 * 8000 * 8 * 4  # layers, keys and values, tokens, numbers in both groups, bytes
+    assert peak.bytes < 2 * cache + (16 << 20)
 
 
 def test_the_same_seed_gives_the_same_reply(opened):
@@ -289,7 +370,11 @@ def test_a_template_that_refuses():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"prompt": "the cat " * 60}, ValueError, r"the prompt has \d\d\d tokens, and \w+ reads at most 64"),
+        (
+            {"prompt": "the cat " * 60},
+            ValueError,
+            r"the prompt has \d\d\d tokens, and \w+ reads at most 64, the reply included\. .* `regard ask",
+        ),
         ({"prompt": " "}, ValueError, "generate: the text is empty"),
         ({"prompt": 3}, TypeError, "generate: expected a str. Got int"),
         ({"temperature": -0.1}, ValueError, "temperature: expected 0 .greedy. or more. Got -0.1"),

@@ -77,7 +77,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {WrittenToken[]} tokens
  * @property {"end" | "length" | "interrupted" | null} finished how it ended: by the model, at the most tokens there may be, or stopped
  * @property {string} [reading] at the end, the id of the reading of prompt and reply together
- * @property {number | null} [progress] where nothing is new: the share of a step that is done; null while it waits
+ * @property {number | null} [progress] where nothing is new: the share of the prompt that is read; null: it waits
  */
 
 /**

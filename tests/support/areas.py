@@ -8,7 +8,7 @@ from pathlib import Path
 AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
         packed properties public tensorlike torch weights weights_gradient""",
-    "hf": "families hf",
+    "hf": "cache decoder families hf",
     "nn": "encoder nn",
     "lens": "compare embed encode forward generate lens predictions sentence_folders words",
     "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
@@ -18,7 +18,7 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": "chat html image protocol server terminal tiles widget",
     "browser": "answer_page chat_page view_maps view_page viewer",
-    "cli": "cli cli_errors guide readme",
+    "cli": "cli cli_errors decoders_guide guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -46,6 +46,7 @@ SLOW_FILES = [
     "corpus_output",
     "corpus_runs",
     "cpu",
+    "decoders_guide",
     "embed",
     "families",
     "fuzz",
@@ -73,6 +74,7 @@ SLOW_FILES = [
     "widget",
 ]
 SLOW_TESTS = [
+    "test_the_embedded_decoder",
     "test_all_options_crossed",
     "test_memory_in_any_order",
     "test_threads_change_nothing",

@@ -62,3 +62,14 @@ def eager(model: Any) -> Any:
     model = copy.deepcopy(model.get_encoder() if model.config.is_encoder_decoder else model)
     model.set_attn_implementation("eager")
     return model
+
+
+def eager_decoder(lens: Any) -> Any:
+    """The language model that a lens has opened, with the dense attention and the head of transformers."""
+    body = copy.deepcopy(lens.model.forward.model)
+    with torch.device("meta"):
+        whole = transformers.AutoModelForCausalLM.from_config(body.config).eval()
+    setattr(whole, whole.base_model_prefix, body)
+    whole.get_output_embeddings().weight = torch.nn.Parameter(lens.model.head.unembedding, requires_grad=False)
+    whole.set_attn_implementation("eager")
+    return whole

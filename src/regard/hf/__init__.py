@@ -36,12 +36,13 @@ from __future__ import annotations
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from regard.hf import cache
 from regard.hf.attention import attend
 from regard.hf.mask import LazyMask, lazy_mask
 from regard.hf.models import NAME, check, prepare
 from regard.hf.recorder import Recorded, record
 
-__all__ = ["NAME", "LazyMask", "Recorded", "attend", "check", "lazy_mask", "record"]
+__all__ = ["NAME", "LazyMask", "Recorded", "attend", "cache", "check", "lazy_mask", "record"]
 
 AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, lazy_mask)

@@ -17,9 +17,10 @@ from regard.lens.encode import Encoded, check_text
 from regard.lens.reading import Reading, Reply
 from regard.lens.words import Span, trimmed
 from regard.models import Model
+from regard.models.model import report_progress
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from regard.lens.lens import Lens
@@ -60,12 +61,13 @@ class Generation(Iterator[NextToken]):
         self,
         lens: Lens,
         prompt: str,
-        *,
         max_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
         stop: str | Sequence[str] = (),
+        progress: Callable[[float], object] | None = None,
+        *,
         call: str = "generate",
     ) -> None:
         self._stops = _check_options(call, max_tokens, temperature, top_p, stop)
@@ -74,7 +76,7 @@ class Generation(Iterator[NextToken]):
         self.tokens: list[NextToken] = []
         self.finished: Finished | None = None
         self._limit = min(max_tokens, lens.model.max_length - len(self._prompt.ids))
-        self._temperature, self._top_p = temperature, top_p
+        self._temperature, self._top_p, self._progress = temperature, top_p, progress
         self._random = torch.Generator().manual_seed(seed)
         self._decoded = max(0, len(self._prompt.ids) - 8), len(self._prompt.ids)
         self._read: tuple[list[NextToken], Reading] | None = None
@@ -130,15 +132,13 @@ class Generation(Iterator[NextToken]):
         )  # fmt: skip
 
     def _write(self) -> Iterator[NextToken]:
-        new, cache, given = self._prompt.ids, None, 0
+        given, ids = 0, torch.tensor(self._prompt.ids)
         try:
-            while self.finished is None:
+            final, cache = self._read_prompt(ids)
+            while True:
                 with torch.inference_mode():
-                    ids = torch.tensor(new)
-                    final, cache = self._step(ids[None], cache)
                     logits = self._head(final[-1:], ids[-1:])[0].float().cpu()
                 id = _choose(logits, self._temperature, self._top_p, self._random)
-                new = [id]
                 if id in self._head.end_ids:
                     self.finished = "end"
                 else:
@@ -147,9 +147,24 @@ class Generation(Iterator[NextToken]):
                 for token in self.tokens[given:ready]:
                     given += 1
                     yield token
+                if self.finished:
+                    return
+                ids = torch.tensor([id])
+                with torch.inference_mode():
+                    final, cache = self._step(ids[None], cache)
         except KeyboardInterrupt:
             self.finished = "interrupted"
             raise
+
+    def _read_prompt(self, ids: Int[Tensor, "N"]) -> tuple[Float[Tensor, "n dim"], Any]:
+        """The final states of the last tokens of the prompt, which is read in parts, and the cache."""
+        model, cache, read = self._lens.model, None, 0
+        for part in model.parts(self._step, ids):
+            share = _share(self._progress, read, len(part), len(ids))
+            with torch.inference_mode(), report_progress(model.blocks, share):
+                final, cache = self._step(part[None], cache)
+            read += len(part)
+        return final, cache
 
     def _add(self, id: int, probability: float) -> None:
         """One more token, and whether it ends the reply."""
@@ -197,6 +212,13 @@ class Generation(Iterator[NextToken]):
             ready -= 1
             end -= len(self.tokens[ready].text)
         return ready
+
+
+def _share(
+    progress: Callable[[float], object] | None, before: int, count: int, total: int
+) -> Callable[[float], object] | None:
+    """From the share of a part that is read to that of the whole prompt."""
+    return progress and (lambda share: progress((before + share * count) / total))
 
 
 def chat_prompt(model: Model, messages: Sequence[Mapping[str, str]]) -> str:
@@ -257,7 +279,7 @@ def _encode(model: Model, prompt: str, call: str) -> Encoded:
     if len(ids) >= model.max_length:
         raise ValueError(
             f"{call}: the prompt has {len(ids):,} tokens, and {model.name} reads at most {model.max_length:,}, the "
-            "reply included; shorten the prompt."
+            "reply included. Shorten it, or ask about a long text with `regard ask --passages windows`."
         )
     spans: list[Span | None] = [None] * len(prefix)
     spans += [trimmed(prompt, start, stop) for start, stop in encoding.offsets]

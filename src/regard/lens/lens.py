@@ -201,14 +201,15 @@ class Lens:
         top_p: float = 1.0,
         seed: int = 0,
         stop: str | Sequence[str] = (),
+        progress: Callable[[float], object] | None = None,
     ) -> Generation:
         """Let a causal language model go on with a text: a `Generation`, which gives the tokens as they are written.
 
             p(v) = softmax(logits / temperature)_v, over the fewest tokens that together have top_p
 
-        Keys and values are kept, so that a token costs one token. When the reply has ended, or at any time before,
-        `.reading` is that of prompt and reply together: attention is causal, so that one forward pass over the whole
-        gives the weights of every step.
+        Keys and values are kept, so that a token costs one token, and a long prompt is read in parts, in O(N) memory.
+        When the reply has ended, or at any time before, `.reading` is that of prompt and reply together: attention is
+        causal, so that one forward pass over the whole gives the weights of every step.
 
         Args:
             prompt: the text; not truncated.
@@ -218,6 +219,8 @@ class Lens:
                 https://arxiv.org/abs/1904.09751).
             seed: the same seed gives the same reply.
             stop: strings that end the reply and are not part of it.
+            progress: called with the share of the prompt that is read, after each layer; what it raises ends the
+                generation.
 
         Raises:
             TypeError: the prompt, or a string of `stop`, is not a str.
@@ -227,9 +230,7 @@ class Lens:
         for token in lens.generate("Once upon a time"):
             print(token.text, end="", flush=True)
         """
-        return Generation(
-            self, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
-        )
+        return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress)
 
     def chat(
         self,
@@ -239,12 +240,13 @@ class Lens:
         top_p: float = 1.0,
         seed: int = 0,
         stop: str | Sequence[str] = (),
+        progress: Callable[[float], object] | None = None,
     ) -> Generation:
         """Let a causal language model reply to messages, as `generate` after the prompt of its own chat template.
 
         Args:
             messages: each with its "role", such as "user" or "assistant", and its "content".
-            max_tokens, temperature, top_p, seed, stop: as in `generate`.
+            max_tokens, temperature, top_p, seed, stop, progress: as in `generate`.
 
         Raises:
             TypeError, ValueError: as `generate`; or the model has no chat template, or its template refuses them.
@@ -253,9 +255,7 @@ class Lens:
         reading.reply.text
         """
         prompt = chat_prompt(self.model, messages)
-        return Generation(
-            self, prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop, call="chat"
-        )
+        return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress, call="chat")
 
     def compare(self, texts: Sequence[str], word: str | Sequence[str], nth: int | None = None) -> Comparison:
         """How far the context moves a word: the similarity of its vectors in several texts, layer by layer.

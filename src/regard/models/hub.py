@@ -31,6 +31,7 @@ from regard.models.pooling import (
     pooling_config,
     with_limit,
 )
+from regard.models.prompt import prompt_parts
 from regard.models.reader import Reader, check_reads_text, embedding_rows, text_encoder, virtual_tokens
 from regard.models.tokenizer import OpenedTokenizer, example_encoding, from_transformers, lowercased
 from regard.nn import checkpoint
@@ -250,6 +251,7 @@ def _as_model(
         reading_note=reading_note,
         find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
+        parts=functools.partial(prompt_parts, model),
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
     )
 

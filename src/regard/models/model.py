@@ -42,6 +42,7 @@ class Pass(NamedTuple):
 
 Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Parts = Callable[[Step, Tensor], Sequence[Tensor]]
 Chat = Callable[[Sequence[Mapping[str, str]]], str]
 States = Callable[[Sequence[Sequence[int]], Collection[int], torch.dtype], Iterator[tuple[int, dict[int, Tensor]]]]
 
@@ -70,6 +71,7 @@ class Model:
         find_head: finds `head`, which may have to be opened first.
         step: (ids (1,n), cache of the tokens before them, None at first) → their final states (n,dim) and the cache
             with them; None where a model cannot read a text step by step.
+        parts: (`step`, the tokens (N,) of a prompt) → the parts of it that `step` should be given one after the other.
         chat: messages → the prompt that its chat template makes of them; None where it has no template.
         prefix_ids, suffix_ids: the special tokens before and after a text.
     """
@@ -92,6 +94,7 @@ class Model:
     reading_note: str = ""
     find_head: Callable[[], Head | None] = lambda: None
     step: Step | None = None
+    parts: Parts = lambda step, ids: [ids]
     chat: Chat | None = None
     prefix_ids: list[int] = field(init=False)
     suffix_ids: list[int] = field(init=False)

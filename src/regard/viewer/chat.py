@@ -20,7 +20,7 @@ from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.models import Model
 from regard.models.model import report_progress
-from regard.viewer.jobs import ABANDONED
+from regard.viewer.jobs import ABANDONED, Progress
 from regard.viewer.protocol import Request
 from regard.viewer.protocol.errors import RequestError
 from regard.viewer.protocol.limits import REPLY_TOKENS, TEMPERATURE_LIMIT
@@ -115,11 +115,11 @@ class Writer:
         try:
             writing.report(0.0)
             lens = self._lens(model)
-            generation = _generation(lens, request)
-            with report_progress(lens.model.blocks, writing.report):
+            generation = _generation(lens, request, writing.report)
+            with report_progress(lens.model.blocks, writing.check):  # within a step, too: a prompt may be long
                 for token in generation:
                     writing.add(WrittenToken(text=token.text, probability=token.probability))
-                    writing.report(0.0)
+                    writing.check()
             finished = cast(Finished, generation.finished)
         except _Stopped:
             finished = "interrupted"
@@ -129,7 +129,7 @@ class Writer:
         writing.end(finished, None if generation is None else self._keep(model, generation))
 
 
-def _generation(lens: Lens, request: WriteRequest) -> Generation:
+def _generation(lens: Lens, request: WriteRequest, progress: Progress) -> Generation:
     """What a model is about to write. Raises ValueError where it cannot write, or the prompt does not fit."""
     *before, last = texts = request.texts
     if lens.model.chat is None and before:
@@ -138,9 +138,9 @@ def _generation(lens: Lens, request: WriteRequest) -> Generation:
         raise ValueError("texts: the last message is a person's: expected an odd number of messages.")
     options = (request.max_tokens, request.temperature, 1.0, request.seed)
     if lens.model.chat is None:
-        return lens.generate(last, *options)
+        return lens.generate(last, *options, progress=progress)
     messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
-    return lens.chat(messages, *options)
+    return lens.chat(messages, *options, progress=progress)
 
 
 class _Stopped(Exception):  # noqa: N818  not an error
@@ -158,7 +158,7 @@ class _Writing:
         self._finished: Finished | None = None
         self._reading: str | None = None
         self._error: Exception | None = None
-        self._progress: float | None = None  # of the step that is under way; None while it waits
+        self._progress: float | None = None  # the share of the prompt that is read; None while it waits
         self._stopped, self._last_asked = False, time.monotonic()
         self.threads = torch.get_num_threads()
 
@@ -204,7 +204,11 @@ class _Writing:
             self._changed.notify_all()
 
     def report(self, share: float) -> None:
-        """Note the share of a step that is done. Raises _Stopped where nobody wants the rest."""
+        """Note the share of the prompt that is read. Raises _Stopped where nobody wants the rest."""
         self._progress = share
+        self.check()
+
+    def check(self, _: float = 0.0) -> None:
+        """Raises _Stopped where nobody wants the rest."""
         if self._stopped or time.monotonic() - self._last_asked > ABANDONED:
             raise _Stopped

