@@ -10,7 +10,7 @@ import torch
 import regard
 from regard.attribution import Target, default_target, parse_target
 from regard.attribution.again import read_again
-from regard.lens.reading import of_pass
+from regard.lens.forward import of_pass
 from regard.models.head import find_head
 from support.data import STORIES, required
 from support.headed import BODIES, HEADS, bodied, headed

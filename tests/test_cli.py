@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 import regard
 from regard import attribution
+from support import encoder_decoders
 from support import models as fixtures
 from support.cli import ARROW, FLIES, REGARD, could_not, done
 from support.headed import headed
@@ -86,6 +87,20 @@ def test_explain_a_decoder(run, tmp_path):
     folder = fixtures.saved("t5", tmp_path / "t5")
     out = done(run("explain", "the cat sat", "--word", "cat", "--layer", 1, "--head", 0, "--model", folder))
     assert "This model does not scale it; the model's bias for the two positions is added" in " ".join(out.split())
+
+
+def test_a_source_and_a_target(run, tmp_path):
+    folder = encoder_decoders.save("T5", tmp_path / "t5")
+    texts = ("the cat sat", "--pair", "a mat", "--model", folder)
+    out = done(run("show", *texts, "--layer", 1, "--head", 2))
+    assert "cross-attention, layer 1, head 2: each row is where a word of the target looks in the source" in out
+    assert "encoder, layer 1, head 2" in done(run("show", *texts, "--layer", 1, "--head", 2, "--attention", "encoder"))
+    numbers = json.loads(done(run("explain", *texts, "--word", "mat", "--json")))
+    assert (numbers["attention"], numbers["text"], numbers["target_text"]) == ("cross", "the cat sat", "a mat")
+    assert numbers["error"] < 1e-5
+    could_not(
+        run("show", *texts, "--attention", "sideways"), r"expected encoder or decoder or cross\. Got 'sideways'\."
+    )
 
 
 def test_explain_json(run):

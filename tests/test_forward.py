@@ -146,7 +146,8 @@ def test_layers_with_attention_keep_their_number_and_the_others_are_said(name):
 def test_an_encoder_alone_is_said_to_be_one(kind, head):
     reading = regard.Lens((make(kind, head, **SEQ2SEQ), TOKENIZER)).read(TEXT)
     assert (
-        reading.note == f"Only the encoder of {kind}{head} was read: its decoder and its cross-attention are not shown."
+        reading.note
+        == f"Only the encoder of {kind}{head} was read; given a second text, its decoder reads that as the target."
     )
     assert not regard.Lens((gpt2(), TOKENIZER)).read(TEXT).note
 

@@ -48,6 +48,8 @@ export interface Elements {
   word: HTMLInputElement;
   token: HTMLSelectElement;
   layer: HTMLSelectElement;
+  attention: HTMLSelectElement;
+  "for-attention": HTMLElement;
   "map-name": HTMLSelectElement;
   "for-target": HTMLElement;
   target: HTMLInputElement;

@@ -154,7 +154,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
- * All weights of a layer, for a text of at most LAYER_WEIGHTS_UNITS units.
+ * All weights of a layer, for a text, or source and target, of at most LAYER_WEIGHTS_UNITS units each.
  *
  * @typedef {object} LayerWeightsRequest
  * @property {"layer_weights"} type
@@ -305,6 +305,19 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
+ * The words that are attended to, where they are those of another text: a source, by those of its target.
+ *
+ * @typedef {object} Columns
+ * @property {string} text its first 2,000 characters
+ * @property {string[]} units
+ * @property {number[]} special
+ * @property {number[]} first_tokens
+ * @property {string[]} tokens
+ * @property {number[]} unknown
+ * @property {number[]} unknown_tokens
+ */
+
+/**
  * What a page must know of a reading before it asks for weights.
  *
  * @typedef {object} Metadata
@@ -324,6 +337,9 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number[]} unknown_tokens the tokens that stand for such text
  * @property {string} note what else a reader should know
  * @property {number[]} attention_layers the layers that have attention
+ * @property {"encoder" | "decoder" | "cross" | null} attention which one of an encoder-decoder this is
+ * @property {("encoder" | "decoder" | "cross")[]} attentions those to choose from: each has an id, that of the reading, a dot, and this name
+ * @property {Columns | null} columns null where the words attend to each other
  * @property {MapOffer[]} maps in the order of MAPS
  * @property {string | null} target what the maps that are about one explain, unless another is chosen; null where there is none
  * @property {number | null} reply the unit with which the reply begins that the model wrote itself; null where there is none
@@ -349,6 +365,9 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number[]} unknown_tokens
  * @property {string} note
  * @property {number[]} attention_layers
+ * @property {"encoder" | "decoder" | "cross" | null} attention
+ * @property {("encoder" | "decoder" | "cross")[]} attentions
+ * @property {Columns | null} columns
  * @property {MapOffer[]} maps
  * @property {string | null} target
  * @property {number | null} reply
@@ -360,7 +379,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
- * Weights, or numbers of the map, by head and unit; H is 1 for a map of all heads together.
+ * Weights, or numbers of the map, by head and unit of the other side; H is 1 for a map of all heads together.
  *
  * @typedef {object} WordWeightsReply
  * @property {NumberArray} weights (H, U)
@@ -370,14 +389,14 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * Weights, or numbers of the map, by head, unit that attends, and unit that is attended to.
  *
  * @typedef {object} LayerWeightsReply
- * @property {NumberArray} weights (H, U, U)
+ * @property {NumberArray} weights (H, U, V)
  */
 
 /**
  * Pictures of heads, or the one of a map of all heads together, and the heads' patterns.
  *
  * @typedef {object} ThumbnailsReply
- * @property {NumberArray} thumbnails (H, n, n) each cell the largest of its numbers, by magnitude where they have signs
+ * @property {NumberArray} thumbnails (H, n, m) each cell the largest of its numbers, by magnitude where they have signs
  * @property {NumberArray} shares (H, patterns) the share of its weight that each head gives to each pattern
  * @property {Record<string, string>} patterns by name, the place that a pattern is about, as a phrase
  * @property {number} threshold the share from which on a head is named after a pattern
@@ -418,7 +437,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {Projections | null} [made] null where it is not known
  * @property {NumberArray} [x] (dim)
  * @property {NumberArray} [query] (D)
- * @property {NumberArray} [key] (D)
+ * @property {NumberArray} [key] (D) key and value of the token itself, which none has for another text
  * @property {NumberArray} [value] (E)
  * @property {NumberArray} [keys] (rows, D)
  * @property {NumberArray} [values] (rows, E)

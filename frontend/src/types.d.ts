@@ -35,6 +35,7 @@ export interface Range {
 /** Everything that is chosen: shared by all views, and kept in the address. */
 export interface Selection {
   view: ViewName;
+  attention: string | null; // of an encoder-decoder, which one; null for the one that is shown at first
   map: string; // what is shown of the attention: the name of one of the reading's maps
   target: string | null; // of a map that is about one, as on the command line; null for the usual one
   word: number | null; // the chosen unit
@@ -76,19 +77,30 @@ export interface MetadataReply extends protocol.MetadataReply {
   pictured?: number; // the level of its pictures
 }
 
-/** A reading that is shown: its metadata, and what follows from it. */
-export interface Reading extends Omit<MetadataReply, "special" | "unknown"> {
+/** The words of a text, as rows or as columns. */
+export interface Words {
+  text: string;
+  units: string[];
+  special: Set<number>;
+  unknown: Set<number>;
+  tokens: string[];
+  unknown_tokens: number[];
+  second: number | null; // the unit with which the second text of a pair begins
+  reply: number | null; // the unit with which the reply begins that the model wrote
+  U: number;
+  N: number;
+  tokensOf: (u: number) => number[];
+}
+
+/** A reading that is shown: its metadata, and what follows from it. Its own words attend, those of `columns` are attended to. */
+export interface Reading extends Omit<MetadataReply, "special" | "unknown" | "columns">, Words {
   id: string;
   wanted: string | null;
   requested: TextSource;
-  special: Set<number>;
-  unknown: Set<number>;
+  columns: Words; // itself where the words attend to each other
   attended: number[]; // the layers that have attention
-  U: number;
-  N: number;
   L: number;
   H: number;
-  tokensOf: (u: number) => number[];
 }
 
 /** By the type of a request, its reply. */
@@ -125,6 +137,7 @@ export interface Opening {
   heads?: number[] | null;
   view?: ViewName;
   map?: string;
+  attention?: string;
   link?: string;
 }
 
@@ -153,8 +166,8 @@ export interface View {
 }
 
 export interface WeightsOfWords {
-  ofLayer(l: number): Promise<Float32Array>; // (H,U,U)
-  ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,U)
+  ofLayer(l: number): Promise<Float32Array>; // (H,U,V)
+  ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,V), or (H,U) of those that attend
 }
 
 /** What the views see of the viewer. */
@@ -174,12 +187,13 @@ export interface App {
   draw(): Promise<void>;
   note(replace?: boolean): void;
   link(): string;
-  findWord(text: string, after?: number): number | null;
+  findWord(text: string, after?: number, side?: Side): number | null;
   showError(message: string | null): void;
   isDark(): boolean;
-  isVisible(u: number | null): boolean;
-  visibleUnits(): number[];
+  isVisible(u: number | null, side?: Side): boolean;
+  visibleUnits(side?: Side): number[];
   defaultWord(): number;
+  chosenRow(): number | null;
 }
 
 /** A drawing with its origin at its top left corner. */

@@ -10,12 +10,9 @@ const maps = [
 ];
 const reading = { id: "a", causal: true, maps };
 const question = { map: "weights", layer: 1, head: 2, reduce: "mean", hide: false };
-const matrixOf = (size, more = {}) =>
-  levels.makeMatrix(
-    { ...reading, ...more },
-    question,
-    Array.from({ length: size }, (_, n) => n),
-  );
+const count = (size) => Array.from({ length: size }, (_, n) => n);
+const matrixOf = (size, more = {}, wide = size) =>
+  levels.makeMatrix({ ...reading, ...more }, question, count(size), count(wide));
 
 test("at the top level one tile holds all", () => {
   assert.deepEqual(
@@ -44,6 +41,15 @@ test("a tile at the edge is smaller, and all tiles cover the map", () => {
   assert.ok(Math.abs(left + width - 1) < 1e-12);
 });
 
+test("a map of cross-attention may be wider than high", () => {
+  const matrix = matrixOf(10, {}, 300);
+  assert.equal(matrix.top, 1);
+  assert.deepEqual(levels.tileBounds(matrix, 0, 1, 0, true), [0, 0, 44, 10]);
+  const [left, top, width, height] = levels.tileBounds(matrix, 0, 1, 0, false);
+  assert.ok(Math.abs(left + width - 1) + Math.abs(top + height - 10 / 300) < 1e-12);
+  assert.equal(levels.windowOf({ left: 0, top: 0, unit: 2 }, { width: 600, height: 600 }, matrix), null);
+});
+
 test("a window moves as little as it must", () => {
   assert.equal(levels.shiftToShow(5, 2, 10, 100), 0);
   assert.equal(levels.shiftToShow(1, 2, 10, 100), -10);
@@ -64,8 +70,9 @@ test("labels stand a power of two apart", () => {
 });
 
 test("a window is noted unless it shows all", () => {
-  assert.equal(levels.windowOf({ left: 0, top: 0, unit: 10 }, 1000, 100), null);
-  assert.deepEqual(levels.windowOf({ left: 1.234, top: 2, unit: 10 }, 500, 100), [1.23, 2, 50]);
+  const [square, matrix] = [(side) => ({ width: side, height: side }), matrixOf(100)];
+  assert.equal(levels.windowOf({ left: 0, top: 0, unit: 10 }, square(1000), matrix), null);
+  assert.deepEqual(levels.windowOf({ left: 1.234, top: 2, unit: 10 }, square(500), matrix), [1.23, 2, 50]);
 });
 
 test("colours follow the largest weight of a level, else that of the top", () => {
@@ -81,11 +88,13 @@ test("colours follow the largest weight of a level, else that of the top", () =>
 });
 
 test("a map of all heads together is the same whatever head is chosen", () => {
-  const [first, second] = [2, 3].map((head) => levels.makeMatrix(reading, { ...question, map: "norms", head }, [0, 1]));
+  const [first, second] = [2, 3].map((head) =>
+    levels.makeMatrix(reading, { ...question, map: "norms", head }, [0, 1], [0, 1]),
+  );
   assert.equal(first.key, second.key);
   assert.deepEqual([first.request.map, first.request.head], ["norms", 0]);
   assert.notEqual(first.key, levels.keyOf(reading, { ...question, head: 0 }));
-  assert.equal(levels.makeMatrix(reading, { ...question, map: "logits" }, [0, 1]).signed, true);
+  assert.equal(levels.makeMatrix(reading, { ...question, map: "logits" }, [0, 1], [0, 1]).signed, true);
 });
 
 test("a tile is requested once, and kept", async () => {

@@ -202,14 +202,24 @@ test("a tile at level 0 holds the weights, without special tokens where they are
   close(hidden.data[0], all[5]);
 });
 
+const both = (units) => ({ from: units, to: units });
+
+test("cells of a map that is wider than high", () => {
+  const weights = [1, 2, 3, 4, 5, 6]; // two words by three
+  const mean = pooled(weights, 3, { from: [0, 1], to: [0, 1, 2] }, 2, [0], [0, 1], false);
+  assert.deepEqual(mean.shape, [1, 2]);
+  assert.deepEqual([...mean.data], [3, 4.5]);
+  assert.deepEqual([...coarser(mean.data, [1, 2], [2, 3], 2, 4, [0], [0]).data], [3.5]);
+});
+
 test("cells are means, or the largest; those at the edge hold fewer weights", () => {
   const weights = range(1, 10);
-  const mean = pooled(weights, 3, [0, 1, 2], 2, [0, 1], [0, 1], false);
+  const mean = pooled(weights, 3, both([0, 1, 2]), 2, [0, 1], [0, 1], false);
   assert.deepEqual([...mean.data], [3, 4.5, 7.5, 9]);
-  const largest = pooled(weights, 3, [0, 1, 2], 2, [0, 1], [0, 1], true);
+  const largest = pooled(weights, 3, both([0, 1, 2]), 2, [0, 1], [0, 1], true);
   assert.deepEqual([...largest.data], [5, 6, 8, 9]);
-  assert.deepEqual([...pooled([1, -3, 0, 2], 2, [0, 1], 2, [0], [0], true).data], [-3], "by magnitude");
-  const again = coarser(mean.data, 2, 3, 2, 4, [0], [0]);
+  assert.deepEqual([...pooled([1, -3, 0, 2], 2, both([0, 1]), 2, [0], [0], true).data], [-3], "by magnitude");
+  const again = coarser(mean.data, [2, 2], [3, 3], 2, 4, [0], [0]);
   close(again.data[0], 5);
 });
 
@@ -253,7 +263,7 @@ test("where some heads alone are there, the others have pictures and no walk", a
   const cells = { shape: [H, 2, 2], ...float32([H * 4], [1, 0, 0.5, 0.5, 0.25, 0.75, 0.5, 0.5]) };
   const partial = {
     ...dataWith({ heads: [1], query: float32([1, N, D], QUERY.slice(N * D)) }),
-    pictures: { level: 1, side: 2, fine: true, cells },
+    pictures: { level: 1, rows: 2, side: 2, fine: true, cells },
   };
   const source = offlineSource(partial);
   const shown = await source({ type: "metadata" });

@@ -21,6 +21,9 @@ const metadata = {
   unknown: [],
   unknown_tokens: [],
   attention_layers: [0, 1],
+  attention: null,
+  attentions: [],
+  columns: null,
 };
 const reading = readingOf(metadata, "wanted", { text: "Time flies" });
 const opened = (parameters, opening = {}) => selectionOf(new URLSearchParams(parameters), opening);
@@ -102,4 +105,28 @@ test("what is wanted is a text, a reading, or nothing", () => {
 
 test("the views are those of the protocol", () => {
   assert.deepEqual(VIEW_NAMES, VIEWS);
+});
+
+test("a selection is brought within the rows and the columns of a reading of two texts", () => {
+  const columns = {
+    text: "La temps",
+    units: ["a", "b", "c", "d", "e", "</s>"],
+    special: [5],
+    first_tokens: [0, 1, 2, 3, 4, 5],
+    tokens: ["a", "b", "c", "d", "e", "</s>"],
+    unknown: [],
+    unknown_tokens: [],
+  };
+  const attentions = ["encoder", "decoder", "cross"];
+  const across = readingOf({ ...metadata, attention: "cross", attentions, columns }, "wanted", { text: "La temps" });
+  assert.deepEqual([across.U, across.columns.U, across.columns.tokensOf(5)], [4, 6, [5]]);
+  assert.equal(reading.columns, reading);
+  const selected = (link) => withinReading(opened(link), across);
+  assert.equal(selected("word=4").word, null);
+  assert.equal(selected("word=4&side=to").word, 4);
+  assert.equal(selected("word=5&side=to&hide=1").word, null);
+  assert.deepEqual(selected("at=3.5").at, [3, 5]);
+  assert.equal(selected("at=4.5").at, null);
+  assert.match(String(parametersOf(opened(""), across)), /attention=cross/);
+  assert.equal(opened("attention=decoder").attention, "decoder");
 });

@@ -12,6 +12,7 @@ import {
   linesOf,
   markAt,
   meanOver,
+  sidesOfWord,
   strokeOf,
   strongestLines,
 } from "../src/views/sentence/lines.js";
@@ -19,6 +20,8 @@ import { headAlone, toggledHeads } from "../src/views/sentence/selection.js";
 
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 const everything = () => true;
+
+const two = { from: [0, 1], to: [0, 1], U: 2, V: 2 }; // a text of two words
 
 test("the mean over heads", () => {
   assert.deepEqual([...meanOver([0, 2], [1, 0, 9, 9, 0, 1], 2)], [0.5, 0.5]);
@@ -47,8 +50,8 @@ test("numbers with signs are as strong as they are large, and drawn against the 
     strongestLines(lines, 90).map((line) => line[2]),
     [1, 2],
   );
-  assert.equal(largestOf([0.2, -4, 1, 8], [0], [0, 1], 2, false), 4);
-  assert.equal(largestOf([0.2, -4, 1, 8], [0], [0], 2, true), 0.2);
+  assert.equal(largestOf([0.2, -4, 1, 8], [0], sidesOfWord(two, "from")), 4);
+  assert.equal(largestOf([0.2, -4, 1, 8], [0], { ...two, from: [0], to: [0] }), 0.2);
   assert.deepEqual(
     lines.map((line) => isDrawn(line, 40)),
     [false, true, true],
@@ -56,27 +59,45 @@ test("numbers with signs are as strong as they are large, and drawn against the 
   assert.deepEqual(strokeOf(-4, 4), strokeOf(1, 1));
 });
 
+test("lines between two texts: rows of the target, columns of the source", () => {
+  const sides = { from: [0, 1], to: [0, 1, 2], U: 2, V: 3 };
+  const from = linesOf({ pick: { u: 1, side: "from" }, row: [9, 9, 9, 0.1, 0.2, 0.7] }, [1], sides, 100, everything);
+  assert.deepEqual(from[0], [1, 1, 2, 0.7]);
+  const to = linesOf({ pick: { u: 2, side: "to" }, row: [9, 9, 0.4, 0.7] }, [1], sides, 100, everything);
+  assert.deepEqual(to, [
+    [1, 1, 2, 0.7],
+    [1, 0, 2, 0.4],
+  ]);
+  const all = Float32Array.from([0.5, 0.25, 0.25, 0, 0, 1]);
+  assert.deepEqual(linesOf({ pick: null, all }, [0], sides, 10, everything), [
+    [0, 0, 0, 0.5],
+    [0, 1, 2, 1],
+  ]);
+  assert.equal(largestOf(all, [0], sides), 1);
+  assert.deepEqual(sidesOfWord(sides, "to"), { from: [0], to: [0, 1], U: 1, V: 2 });
+});
+
 test("lines of a picked word, from it or to it, and of all words", () => {
   const row = [0.6, 0.4, 0.2, 0.8]; // two heads, two units
-  const from = linesOf({ pick: { u: 1, side: "from" }, row }, [0, 1], [0, 1], 2, 100, everything);
+  const from = linesOf({ pick: { u: 1, side: "from" }, row }, [0, 1], two, 100, everything);
   assert.deepEqual(from, [
     [0, 1, 0, 0.6],
     [0, 1, 1, 0.4],
     [1, 1, 1, 0.8],
     [1, 1, 0, 0.2],
   ]);
-  const to = linesOf({ pick: { u: 1, side: "to" }, row }, [1], [0, 1], 2, 100, everything);
+  const to = linesOf({ pick: { u: 1, side: "to" }, row }, [1], two, 100, everything);
   assert.deepEqual(to, [
     [1, 1, 1, 0.8],
     [1, 0, 1, 0.2],
   ]);
   const all = Float32Array.from([0.75, 0.25, 0, 1]);
-  const every = linesOf({ pick: null, all }, [0], [0, 1], 2, 50, everything);
+  const every = linesOf({ pick: null, all }, [0], two, 50, everything);
   assert.deepEqual(every, [
     [0, 0, 0, 0.75],
     [0, 1, 1, 1],
   ]);
-  assert.deepEqual(linesOf({ pick: null, all: null }, [0], [0, 1], 2, 100, everything), []);
+  assert.deepEqual(linesOf({ pick: null, all: null }, [0], two, 100, everything), []);
 });
 
 test("a direction shows one text looking at another", () => {

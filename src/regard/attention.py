@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -158,6 +159,25 @@ def replaced_in_models(compute: Callable[..., Attention], *, hides_keys: bool = 
         yield
     finally:
         _stand_in.reset(token)
+
+
+@contextmanager
+def replaced_where(chosen: Callable[[int], bool]) -> Iterator[None]:
+    """Within this context, what replaces `attention` in models does so for those calls alone whose number is chosen.
+
+    They are counted from 0. A decoder computes self-attention and cross-attention in turns, and an experiment is about
+    one of them.
+    """
+    stand_in, calls = _stand_in.get(), count()
+    if stand_in is None:
+        yield
+        return
+
+    def compute(*inputs: Tensor, **options: Any) -> Attention:
+        return (stand_in.compute if chosen(next(calls)) else attention)(*inputs, **options)
+
+    with replaced_in_models(compute, hides_keys=stand_in.hides_keys):
+        yield
 
 
 def attention_of_model(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Attention:

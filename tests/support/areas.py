@@ -10,7 +10,7 @@ AREAS = {
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder nn",
-    "lens": "compare embed encode forward generate lens predictions sentence_folders words",
+    "lens": "compare embed encode encoder_decoder forward generate lens predictions sentence_folders words",
     "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
         attribution_layers attribution_logits attribution_norms attribution_similarity attribution_target""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",

@@ -13,6 +13,9 @@ export function listenToControls(app, save) {
   by("token").addEventListener("change", (event) => app.select({ token: Number(valueFrom(event)) }));
   by("layer").addEventListener("change", (event) => app.select({ layer: Number(valueFrom(event)) }));
   by("head").addEventListener("change", (event) => app.select({ head: Number(valueFrom(event)) }));
+  by("attention").addEventListener("change", (event) =>
+    app.select({ attention: valueFrom(event), word: null, side: "from", token: 0, at: null, seen: null }),
+  );
   by("map-name").addEventListener("change", (event) => app.select({ map: valueFrom(event) }));
   by("target").addEventListener("change", () => app.select({ target: by("target").value.trim() || null }));
   by("hide").addEventListener("change", () => app.select({ hide: by("hide").checked }));
@@ -56,6 +59,7 @@ function listenToWord(app) {
   input.addEventListener("keydown", (event) => event.key === "Enter" && choose(app.state.word ?? -1));
   input.addEventListener("change", () => {
     const { word } = app.state;
-    if (input.value !== (word === null ? "" : app.reading.units[word])) choose(-1);
+    const { units } = app.state.side === "to" ? app.reading.columns : app.reading;
+    if (input.value !== (word === null ? "" : units[word])) choose(-1);
   });
 }

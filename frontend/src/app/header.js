@@ -2,11 +2,11 @@
 
 import { fillSelect } from "../ui/dom.js";
 import { bytes, clipped, count } from "../ui/format.js";
-import { aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
-import { visible } from "../ui/words.js";
+import { ATTENTIONS, aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
+import { textOf, visible } from "../ui/words.js";
 import { VIEW_NAMES } from "./selection.js";
 
-/** @import { App, Reading, Selection } from "../types.js" */
+/** @import { App, Reading, Selection, Words } from "../types.js" */
 
 /** @param {App} app */
 export function drawTheme({ by, viewer, options, isDark }) {
@@ -30,8 +30,8 @@ export function drawTabs({ by, viewer, state }, hasReading) {
 
 /** @param {App} app */
 export function drawFacts({ by, viewer, reading, options, state }) {
-  viewer.classList.toggle("long", reading.U > 32);
-  by("title").textContent = reading.text.replace(/\s+/g, " ");
+  viewer.classList.toggle("long", Math.max(reading.U, reading.columns.U) > 32);
+  by("title").textContent = textOf(reading);
   by("title").classList.toggle(
     "unseen",
     Boolean(options.reads && !options.widget && (state.text !== null || !by("chat").hidden)),
@@ -46,9 +46,12 @@ export function drawFacts({ by, viewer, reading, options, state }) {
 }
 
 /** @param {Reading} reading */
-export function factsOf({ model, L, H, U, N, special, exactness }) {
-  const size = `${count(U - special.size, "word")}, ${count(N, "token")}`;
-  return [model, `${L} layers × ${H} heads`, size, exactness].filter(Boolean).join(" · ");
+export function factsOf(reading) {
+  const { model, L, H, columns, exactness } = reading;
+  /** @param {Words} words */
+  const size = ({ U, N, special }) => `${count(U - special.size, "word")}, ${count(N, "token")}`;
+  const sizes = columns === reading ? size(reading) : `${size(reading)}, looking at ${size(columns)}`;
+  return [model, `${L} layers × ${H} heads`, sizes, exactness].filter(Boolean).join(" · ");
 }
 
 /**
@@ -96,9 +99,10 @@ function unknownWordsOf({ unknown, special, U }) {
 /** @param {App} app */
 export function drawChoices(app) {
   const { root, by, state, reading, defaultWord } = app;
-  const { units, tokens, special, attended, H } = reading;
+  const { tokens, special, attended, H, columns } = reading;
+  const { units } = state.side === "to" ? columns : reading;
   if (root.activeElement !== by("word")) by("word").value = state.word === null ? "" : units[state.word];
-  const parts = reading.tokensOf(state.word ?? defaultWord());
+  const parts = reading.tokensOf(app.chosenRow() ?? defaultWord());
   fillSelect(
     by("token"),
     parts.map((i, n) => [n, tokens[i]]),
@@ -116,6 +120,12 @@ export function drawChoices(app) {
   by("layer").value = String(state.layer);
   by("head").value = String(state.head);
   by("head").disabled = !heads;
+  fillSelect(
+    by("attention"),
+    reading.attentions.map((name) => [name, ATTENTIONS[name]]),
+  );
+  by("attention").value = reading.attention ?? "";
+  by("for-attention").hidden = reading.attentions.length < 2;
   drawMaps(by("map-name"), reading, state);
   by("for-target").hidden = !app.options.reads || !chosenMap(reading, state).target;
   if (root.activeElement !== by("target")) by("target").value = state.target ?? "";
@@ -125,7 +135,7 @@ export function drawChoices(app) {
   by("hide").checked = state.hide;
   by("hide")
     .closest("label")
-    ?.toggleAttribute("hidden", !special.size || Boolean(reading.pictured));
+    ?.toggleAttribute("hidden", !(special.size + columns.special.size) || Boolean(reading.pictured));
 }
 
 /**

@@ -3,7 +3,8 @@
 import { poll } from "../source/poll.js";
 import { keepText, keptText } from "./storage.js";
 
-/** @import { App, MetadataReply, Replies, RequestOf, Reading, Selection, Source, TextSource } from "../types.js" */
+/** @import { Columns } from "../protocol.js" */
+/** @import { App, MetadataReply, Replies, RequestOf, Reading, Selection, Source, TextSource, Words } from "../types.js" */
 /** @import { Progress } from "./progress.js" */
 
 export class Reader {
@@ -52,10 +53,10 @@ export class Reader {
   async readAgain() {
     const { reading } = this.app;
     const { requested } = reading;
-    const { text, pair, model } = requested.text === null ? (keptText(reading.id) ?? requested) : requested;
+    const { text, pair, model } = requested.text === null ? (keptText(textId(reading.id)) ?? requested) : requested;
     if (text === null) throw new Error("The server no longer has this text. Paste the text, and press Read.");
     const metadata = await this.poll({ type: "read", text, pair: pair ?? undefined, model: model ?? undefined });
-    reading.id = metadata.reading;
+    reading.id = attentionId(metadata.reading, reading.attention);
   }
 
   /**
@@ -68,7 +69,10 @@ export class Reader {
     const { app } = this;
     const { text, pair, model, id } = app.state;
     const wanted = wantedText(app.state);
-    if (app.reading && app.reading.wanted === wanted) return true;
+    if (app.reading && app.reading.wanted === wanted) {
+      await this.readAttention(app.reading, signal, opened);
+      return true;
+    }
     if (wanted === null) return false;
     if (wanted === this.cancelled) throw new Error("Reading was cancelled. Press Read to start it again.");
     const request =
@@ -87,11 +91,43 @@ export class Reader {
     Object.assign(app.state, { text: source.text ?? text, pair: source.pair ?? null, model: model ?? null });
     const requested = { text: app.state.text, pair: app.state.pair, model: app.state.model, id };
     const reading = readingOf(metadata, wantedText(app.state), requested);
-    if (app.options.address && requested.text !== null) keepText(reading.id, requested);
-    opened(reading);
+    if (app.options.address && requested.text !== null) keepText(textId(reading.id), requested);
+    if (!(await this.readAttention(reading, signal, opened))) opened(reading);
+    return true;
+  }
+
+  /**
+   * Opens the attention that is chosen, where a reading has several, unless it is the one that is there. Returns whether
+   * it did.
+   * @param {Reading} reading
+   * @param {AbortSignal} signal
+   * @param {(reading: Reading) => void} opened
+   */
+  async readAttention(reading, signal, opened) {
+    const { attention } = this.app.state;
+    if (!attention || attention === reading.attention) return false;
+    if (!reading.attentions.some((name) => name === attention)) {
+      this.app.state.attention = null; // of another reading
+      return false;
+    }
+    const metadata = await this.poll({ type: "metadata", reading: attentionId(reading.id, attention) }, signal);
+    opened(readingOf(metadata, reading.wanted, reading.requested));
     return true;
   }
 }
+
+/**
+ * The id of a reading without the name of one of its attentions.
+ * @param {string} id
+ */
+const textId = (id) => id.split(".")[0];
+
+/**
+ * The id of one of a reading's attentions.
+ * @param {string} id
+ * @param {string | null} attention
+ */
+const attentionId = (id, attention) => (attention ? `${textId(id)}.${attention}` : id);
 
 /**
  * What a selection asks to be read, as a name: a text, or a reading that the server has.
@@ -108,21 +144,49 @@ export const wantedText = ({ text, pair, model, id }) =>
  * @returns {Reading}
  */
 export function readingOf(metadata, wanted, requested) {
-  return {
+  /** @type {Reading} */
+  const reading = {
     ...metadata,
+    ...wordsOf(metadata),
     id: metadata.reading,
     wanted,
     requested,
-    special: new Set(metadata.special),
-    unknown: new Set(metadata.unknown ?? []),
-    U: metadata.units.length,
-    N: metadata.tokens.length,
+    columns: /** @type {any} */ (null),
     L: metadata.layers,
     H: metadata.heads,
     attended: metadata.attention_layers ?? Array.from({ length: metadata.layers }, (_, l) => l),
-    tokensOf: (u) => {
-      const [first, stop] = [metadata.first_tokens[u], metadata.first_tokens[u + 1] ?? metadata.tokens.length];
-      return Array.from({ length: stop - first }, (_, n) => first + n);
-    },
+  };
+  reading.columns = metadata.columns ? wordsOf(metadata.columns) : reading;
+  return reading;
+}
+
+/**
+ * Words as rows or columns.
+ * @param {Columns & {second?: number | null, reply?: number | null}} words
+ * @returns {Words}
+ */
+function wordsOf({
+  text,
+  units,
+  special,
+  unknown,
+  first_tokens: first,
+  tokens,
+  unknown_tokens,
+  second = null,
+  reply = null,
+}) {
+  return {
+    text,
+    units,
+    tokens,
+    unknown_tokens,
+    second,
+    reply,
+    special: new Set(special),
+    unknown: new Set(unknown ?? []),
+    U: units.length,
+    N: tokens.length,
+    tokensOf: (u) => Array.from({ length: (first[u + 1] ?? tokens.length) - first[u] }, (_, n) => first[u] + n),
   };
 }

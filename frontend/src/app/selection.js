@@ -20,6 +20,7 @@ export function selectionOf(parameters, opening) {
   const seen = parameters.get("seen")?.split("_").map(Number) ?? [];
   return {
     view: choice("view", VIEW_NAMES) ?? opening.view ?? "sentence",
+    attention: parameters.get("attention") ?? (parameters.size ? null : (opening.attention ?? null)),
     map: parameters.get("map") ?? (parameters.size ? "weights" : (opening.map ?? "weights")),
     target: parameters.get("target") || null,
     word: number("word") ?? (parameters.has("word") ? null : (opening.word ?? null)),
@@ -81,6 +82,7 @@ export function parametersOf(state, reading) {
   /** @type {Record<string, string | number | false | null | undefined>} */
   const parameters = {
     view: state.view,
+    attention: reading && (reading.attentions.length > 1 ? reading.attention : null),
     map: state.map !== "weights" && state.map,
     target: state.target,
     layer: reading && state.layer,
@@ -134,14 +136,16 @@ export function withinReading(state, reading) {
   const within = (value, size) => (value !== null && value < size ? value : null);
   const heads = state.heads?.filter((h) => h < reading.H) ?? null;
   const hide = state.hide && !reading.pictured; // pictures are as they are
-  const word = within(state.word, reading.U);
+  const words = state.side === "to" ? reading.columns : reading;
+  const word = within(state.word, words.U);
+  const [rows, columns] = [reading.U, reading.columns.U];
   return {
     ...state,
-    word: hide && word !== null && reading.special.has(word) ? null : word,
+    word: hide && word !== null && words.special.has(word) ? null : word,
     layer: reading.attended.includes(state.layer) ? state.layer : reading.attended[0],
     head: within(state.head, reading.H) ?? 0,
     heads: heads?.length === reading.H ? null : heads,
-    at: state.at?.some((u) => u >= reading.U) ? null : state.at,
+    at: state.at?.some((u, n) => u >= (n ? columns : rows)) ? null : state.at,
     hide,
     reduce: reading.pictured ? "mean" : state.reduce,
     direction: reading.second === null ? "all" : state.direction,

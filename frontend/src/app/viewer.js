@@ -78,10 +78,16 @@ class Viewer {
   // ── Words ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** @type {App["isVisible"]} */
-  isVisible = (u) => u !== null && u >= 0 && u < this.reading.U && !(this.state.hide && this.reading.special.has(u));
+  isVisible = (u, side = "from") => {
+    const { U, special } = side === "to" ? this.reading.columns : this.reading;
+    return u !== null && u >= 0 && u < U && !(this.state.hide && special.has(u));
+  };
 
   /** @type {App["visibleUnits"]} */
-  visibleUnits = () => [...this.reading.units.keys()].filter(this.isVisible);
+  visibleUnits = (side = "from") => {
+    const { units } = side === "to" ? this.reading.columns : this.reading;
+    return [...units.keys()].filter((u) => this.isVisible(u, side));
+  };
 
   /**
    * The word that is shown while none is chosen: the first, or the last where words see only those before them.
@@ -90,19 +96,28 @@ class Viewer {
   defaultWord = () => {
     const { units, special, causal } = this.reading;
     const order = causal ? [...units.keys()].reverse() : [...units.keys()];
-    return order.find((u) => !special.has(u) && this.isVisible(u)) ?? order.find(this.isVisible) ?? 0;
+    return order.find((u) => !special.has(u) && this.isVisible(u)) ?? order.find((u) => this.isVisible(u)) ?? 0;
   };
+
+  /**
+   * The chosen word as one that attends; null where none is, or where it is one of another text.
+   * @type {App["chosenRow"]}
+   */
+  chosenRow = () => (this.state.side === "to" && this.reading.columns !== this.reading ? null : this.state.word);
 
   /**
    * The next unit after `after` with this text, or of this number; null for no text. Throws where there is none.
    * @type {App["findWord"]}
    */
-  findWord = (text, after = -1) => {
+  findWord = (text, after = -1, side = "from") => {
     const wanted = text.trim();
     if (!wanted) return null;
-    const u = findWord(this.reading.units, wanted, after, this.isVisible);
+    const { units } = side === "to" ? this.reading.columns : this.reading;
+    /** @param {number} u */
+    const isVisible = (u) => this.isVisible(u, side);
+    const u = findWord(units, wanted, after, isVisible);
     if (u >= 0) return u;
-    if (/^\d+$/.test(wanted) && this.isVisible(Number(wanted))) return Number(wanted);
+    if (/^\d+$/.test(wanted) && isVisible(Number(wanted))) return Number(wanted);
     throw new Error(`There is no word “${wanted}” in the text.`);
   };
 

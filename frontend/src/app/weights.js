@@ -18,7 +18,7 @@ export class WeightMemory {
   }
 
   /**
-   * All weights (H,U,U) of a layer, of a short text; H is 1 where the map is of all heads together.
+   * All weights (H,U,V) of a layer, of a short text; H is 1 where the map is of all heads together.
    * @param {number} l
    */
   ofLayer(l) {
@@ -31,7 +31,7 @@ export class WeightMemory {
   }
 
   /**
-   * The weights (H,U) from or to a unit in a layer.
+   * The weights (H,V) from a unit in a layer, or those (H,U) to one.
    * @param {number} l
    * @param {number} u
    * @param {Side} side
@@ -39,11 +39,12 @@ export class WeightMemory {
   async ofWord(l, u, side) {
     const { reading, state } = this.app;
     const { U, id } = reading;
+    const V = reading.columns.U;
     const map = mapRequest(reading, state);
-    if (U <= LAYER_WEIGHTS_UNITS && side === "from") {
+    if (Math.max(U, V) <= LAYER_WEIGHTS_UNITS && side === "from") {
       const H = headCount(reading, state);
       const all = await this.ofLayer(l);
-      return Float32Array.from({ length: H * U }, (_, n) => all[(Math.floor(n / U) * U + u) * U + (n % U)]);
+      return Float32Array.from({ length: H * V }, (_, n) => all[(Math.floor(n / V) * U + u) * V + (n % V)]);
     }
     const request = { type: /** @type {const} */ ("word_weights"), layer: l, ...map, word: u, side };
     return this.remember(

@@ -29,7 +29,8 @@ import { dot } from "./pooling.js";
  * @property {Record<string, string>} patterns
  * @property {number} threshold
  * @property {Layer[]} layers
- * @property {{level: number, side: number, fine: boolean, cells: Encoded} | null} pictures
+ * @property {{level: number, rows: number, side: number, fine: boolean, cells: Encoded} | null} pictures
+ * @property {Record<string, Data>} [others] those of the other attentions of an encoder-decoder, by name
  * @property {any} compared
  */
 
@@ -42,19 +43,22 @@ export class OfflineAttention {
   constructor({ metadata, layers }) {
     this.layers = layers;
     this.H = metadata.heads;
-    this.N = metadata.tokens.length;
-    this.U = metadata.units.length;
+    const columns = metadata.columns ?? metadata; // the words that are attended to
+    this.N = columns.tokens.length; // keys
+    this.isAcross = Boolean(metadata.columns);
+    this.U = metadata.units.length; // rows of units
+    this.V = columns.units.length; // columns of units
     this.first = metadata.first_tokens; // token of each unit
-    this.stops = [...metadata.first_tokens.slice(1), this.N];
-    this.unitOf = new Int32Array(this.N);
-    for (const [u, first] of metadata.first_tokens.entries()) this.unitOf.fill(u, first, this.stops[u]);
+    this.stops = [...metadata.first_tokens.slice(1), metadata.tokens.length];
+    this.unitOf = unitsOf(metadata); // of each token that attends
+    this.unitOfKey = unitsOf(columns);
     this.maps = metadata.maps;
     /** By layer, its arrays. @type {Promise<Arrays>[]} */
     this.opened = [];
     /** By "l map". @type {Map<string, Promise<OfflineMap>>} */
     this.openedMaps = new Map();
     /**
-     * By "l h map", the U × U weights of a head, or numbers of a map, the latest used last.
+     * By "l h map", the U × V weights of a head, or numbers of a map, the latest used last.
      * @type {Map<string, Float32Array>}
      */
     this.kept = new Map();
@@ -156,40 +160,50 @@ export class OfflineAttention {
    * @param {OfflineMap | null} map
    */
   fromUnit(l, arrays, h, u, map) {
-    const { U, N, unitOf } = this;
+    const { U, V, N, unitOfKey } = this;
     const known = map ? map.dense : arrays.weights;
-    if (known) return known.data.subarray((h * U + u) * U, (h * U + u + 1) * U);
+    if (known) return known.data.subarray((h * U + u) * V, (h * U + u + 1) * V);
     const kept = this.kept.get(nameOf(l, h, map));
-    if (kept) return kept.subarray(u * U, (u + 1) * U);
-    const row = new Float32Array(U);
+    if (kept) return kept.subarray(u * V, (u + 1) * V);
+    const row = new Float32Array(V);
     const share = 1 / (this.stops[u] - this.first[u]);
     for (let i = this.first[u]; i < this.stops[u]; i++) {
       const numbers = map ? numbersOfToken(this, l, arrays, h, i, map) : this.ofToken(l, arrays, h, i).weights;
-      for (let j = 0; j < N; j++) row[unitOf[j]] += numbers[j] * share;
+      for (let j = 0; j < N; j++) row[unitOfKey[j]] += numbers[j] * share;
     }
     return row;
   }
 
   /**
-   * The weights of a head, or numbers of a map, U × U, row by row.
+   * The weights of a head, or numbers of a map, U × V, row by row.
    * @param {number} l
    * @param {Arrays} arrays
    * @param {number} h
    * @param {OfflineMap | null} map
    */
   matrix(l, arrays, h, map) {
-    const { U, kept } = this;
+    const { U, V, kept } = this;
     const name = nameOf(l, h, map);
     let all = kept.get(name);
     kept.delete(name);
     if (!all) {
-      all = new Float32Array(U * U);
-      for (let u = 0; u < U; u++) all.set(this.fromUnit(l, arrays, h, u, map), u * U);
+      all = new Float32Array(U * V);
+      for (let u = 0; u < U; u++) all.set(this.fromUnit(l, arrays, h, u, map), u * V);
     }
     kept.set(name, all);
-    while (kept.size > 1 && kept.size * U * U > KEPT) kept.delete(kept.keys().next().value ?? "");
+    while (kept.size > 1 && kept.size * U * V > KEPT) kept.delete(kept.keys().next().value ?? "");
     return all;
   }
+}
+
+/**
+ * The unit of each token.
+ * @param {{tokens: string[], first_tokens: number[]}} words
+ */
+function unitsOf({ tokens, first_tokens: first }) {
+  const units = new Int32Array(tokens.length);
+  for (const [u, start] of first.entries()) units.fill(u, start, first[u + 1] ?? tokens.length);
+  return units;
 }
 
 /** @param {number} l @param {number} h @param {OfflineMap | null} map */

@@ -18,25 +18,25 @@ export function dot(a, b) {
 
 /**
  * Cells of width × width weights between the units that are shown: their mean, or the largest by magnitude.
- * @param {ArrayLike<number>} all the weights, U × U
- * @param {number} U
- * @param {number[]} shown units
+ * @param {ArrayLike<number>} all the weights, U × V
+ * @param {number} V
+ * @param {{from: number[], to: number[]}} shown units, as rows and as columns
  * @param {number} width
  * @param {number[]} rows of cells
  * @param {number[]} columns of cells
  * @param {boolean} largest
  * @returns {NumberArray}
  */
-export function pooled(all, U, shown, width, rows, columns, largest) {
+export function pooled(all, V, shown, width, rows, columns, largest) {
   const data = new Float32Array(rows.length * columns.length);
   rows.forEach((row, y) => {
-    const down = shown.slice(row * width, (row + 1) * width);
+    const down = shown.from.slice(row * width, (row + 1) * width);
     columns.forEach((column, x) => {
-      const across = shown.slice(column * width, (column + 1) * width);
+      const across = shown.to.slice(column * width, (column + 1) * width);
       let cell = 0;
       for (const u of down)
         for (const v of across) {
-          const weight = all[u * U + v];
+          const weight = all[u * V + v];
           if (!largest) cell += weight;
           else if (Number.isNaN(weight) || Math.abs(weight) > Math.abs(cell)) cell = weight;
         }
@@ -48,26 +48,26 @@ export function pooled(all, U, shown, width, rows, columns, largest) {
 
 /**
  * Cells of a coarser level from those of a picture, each the mean of its weights; those at the edge hold fewer.
- * @param {ArrayLike<number>} picture side × side
- * @param {number} side
- * @param {number} U
+ * @param {ArrayLike<number>} picture its rows × its columns
+ * @param {number[]} sides how many rows and columns it has
+ * @param {number[]} units that these stand for
  * @param {number} fine units of a picture's cell
  * @param {number} coarse units of a cell, as many or more
  * @param {number[]} rows of cells
  * @param {number[]} columns of cells
  * @returns {NumberArray}
  */
-export function coarser(picture, side, U, fine, coarse, rows, columns) {
-  const widths = range(0, side).map((n) => Math.min(fine, U - n * fine));
-  /** @param {number} n */
-  const inside = (n) => range((n * coarse) / fine, Math.min(side, ((n + 1) * coarse) / fine));
+export function coarser(picture, sides, units, fine, coarse, rows, columns) {
+  const [down, across] = sides.map((side, k) => range(0, side).map((n) => Math.min(fine, units[k] - n * fine)));
+  /** @param {number} n @param {number} side */
+  const inside = (n, side) => range((n * coarse) / fine, Math.min(side, ((n + 1) * coarse) / fine));
   const cells = rows.flatMap((y) =>
     columns.map((x) => {
       let [sum, area] = [0, 0];
-      for (const a of inside(y))
-        for (const b of inside(x)) {
-          sum += picture[a * side + b] * widths[a] * widths[b];
-          area += widths[a] * widths[b];
+      for (const a of inside(y, sides[0]))
+        for (const b of inside(x, sides[1])) {
+          sum += picture[a * sides[1] + b] * down[a] * across[b];
+          area += down[a] * across[b];
         }
       return sum / area;
     }),

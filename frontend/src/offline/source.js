@@ -12,11 +12,13 @@ import { hiddenOf, walkOfToken, walkOfWeights } from "./walk.js";
 
 /** @param {Data} data @returns {Source} */
 export function offlineSource(data) {
-  /** @type {any} */
-  const replies = new OfflineReplies(data);
+  /** By the name of an attention, where there are several. @type {Map<string, any>} */
+  const others = new Map(Object.entries(data.others ?? {}).map(([name, other]) => [name, new OfflineReplies(other)]));
+  const first = new OfflineReplies(data);
   return async ({ type, ...request }) => {
     if (!TYPES.includes(type)) throw new Error("This page stands alone: it cannot read another text.");
-    return replies[type](request);
+    const [, attention = ""] = String(request.reading ?? "").split(".");
+    return (others.get(attention) ?? first)[type](request);
   };
 }
 
@@ -28,7 +30,8 @@ export class OfflineReplies {
   constructor(data) {
     this.data = data;
     this.attention = new OfflineAttention(data);
-    this.special = new Set(data.metadata.special);
+    const { special, columns } = data.metadata;
+    this.special = { from: new Set(special), to: new Set((columns ?? data.metadata).special) };
     /** The pictures of a long text. @type {Promise<NumberArray> | null} */
     this.pictures = null;
   }
@@ -78,28 +81,29 @@ export class OfflineReplies {
   /** @param {{layer: number, map?: string, word: number, side: Side}} request */
   async word_weights({ layer, map: name, word, side }) {
     const { attention } = this;
-    const { U } = attention;
+    const { U, V } = attention;
     const { arrays, map, H } = await this.opened(layer, name);
-    const data = new Float32Array(H * U).fill(Number.NaN);
+    const width = side === "from" ? V : U;
+    const data = new Float32Array(H * width).fill(Number.NaN);
     for (let h = 0; h < H; h++) {
       if (attention.placeOf(layer, h) < 0) continue;
       if (side === "from") {
-        data.set(attention.fromUnit(layer, arrays, h, word, map), h * U);
+        data.set(attention.fromUnit(layer, arrays, h, word, map), h * V);
         continue;
       }
-      if (U <= MAPPED_UNITS) attention.matrix(layer, arrays, h, map); // the rows below come from it
+      if (Math.max(U, V) <= MAPPED_UNITS) attention.matrix(layer, arrays, h, map); // the rows below come from it
       for (let u = 0; u < U; u++) data[h * U + u] = attention.fromUnit(layer, arrays, h, u, map)[word];
     }
-    return { weights: { shape: [H, U], data } };
+    return { weights: { shape: [H, width], data } };
   }
 
   /** @param {{layer: number, map?: string}} request */
   async layer_weights({ layer, map: name }) {
-    const { U } = this.attention;
+    const { U, V } = this.attention;
     const { arrays, map, H } = await this.opened(layer, name);
-    const data = new Float32Array(H * U * U);
-    for (let h = 0; h < H; h++) data.set(this.attention.matrix(layer, arrays, h, map), h * U * U);
-    return { weights: { shape: [H, U, U], data } };
+    const data = new Float32Array(H * U * V);
+    for (let h = 0; h < H; h++) data.set(this.attention.matrix(layer, arrays, h, map), h * U * V);
+    return { weights: { shape: [H, U, V], data } };
   }
 
   /** @param {{layer: number, map?: string, hide: boolean}} request */
@@ -108,12 +112,12 @@ export class OfflineReplies {
     const { patterns, threshold, layers } = this.data;
     const thumbs = [];
     for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, hide, map));
-    const n = thumbs[0].shape[1];
-    const data = new Float32Array(H * n * n);
-    for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * n);
+    const [n, m] = thumbs[0].shape;
+    const data = new Float32Array(H * n * m);
+    for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * m);
     const shares = Float32Array.from(layers[layer].shares.flat(), (share) => share ?? Number.NaN);
     return {
-      thumbnails: { shape: [H, n, n], data },
+      thumbnails: { shape: [H, n, m], data },
       shares: { shape: [this.attention.H, Object.keys(patterns).length], data: shares },
       patterns,
       threshold,
@@ -134,13 +138,14 @@ export class OfflineReplies {
     const { attention } = this;
     const { arrays, map } = await this.opened(l, name);
     const shown = this.shownUnits(hide);
-    const width = 2 ** Math.max(0, Math.ceil(Math.log2(shown.length / THUMBNAIL_SIZE)));
-    const cells = range(0, Math.ceil(shown.length / width));
-    return pooled(attention.matrix(l, arrays, h, map), attention.U, shown, width, cells, cells, true);
+    const longest = Math.max(shown.from.length, shown.to.length);
+    const width = 2 ** Math.max(0, Math.ceil(Math.log2(longest / THUMBNAIL_SIZE)));
+    const [rows, columns] = [shown.from, shown.to].map(({ length }) => range(0, Math.ceil(length / width)));
+    return pooled(attention.matrix(l, arrays, h, map), attention.V, shown, width, rows, columns, true);
   }
 
   /**
-   * The picture of a head, side × side.
+   * The picture of a head.
    * @param {number} l
    * @param {number} h
    * @returns {Promise<NumberArray>}
@@ -150,14 +155,22 @@ export class OfflineReplies {
     if (!pictures) throw new Error("This page holds no pictures.");
     this.pictures ??= decode(pictures.cells);
     const { data } = await this.pictures;
-    const { side } = pictures;
+    const { rows, side } = pictures;
     const place = metadata.attention_layers.indexOf(l) * metadata.heads + h;
-    return { shape: [side, side], data: data.subarray(place * side ** 2, (place + 1) * side ** 2) };
+    return { shape: [rows, side], data: data.subarray(place * rows * side, (place + 1) * rows * side) };
   }
 
-  /** @param {boolean} hide */
+  /**
+   * The units that are shown, as rows and as columns.
+   * @param {boolean} hide
+   */
   shownUnits(hide) {
-    return range(0, this.attention.U).filter((u) => !(hide && this.special.has(u)));
+    const { U, V } = this.attention;
+    const { from, to } = this.special;
+    return {
+      from: range(0, U).filter((u) => !(hide && from.has(u))),
+      to: range(0, V).filter((v) => !(hide && to.has(v))),
+    };
   }
 
   /**
@@ -166,18 +179,20 @@ export class OfflineReplies {
   async tile({ layer, head, map: name, reduce, hide, level, row, column }) {
     const { attention } = this;
     const { pictures } = this.data;
-    const { U } = attention;
+    const { U, V } = attention;
     const shown = this.shownUnits(hide);
     const width = 2 ** level;
-    const count = Math.ceil(shown.length / width);
-    const [rows, columns] = [row, column].map((n) => range(n * TILE_SIZE, Math.min(count, (n + 1) * TILE_SIZE)));
+    /** @param {number} n @param {number} length */
+    const cells = (n, length) => range(n * TILE_SIZE, Math.min(Math.ceil(length / width), (n + 1) * TILE_SIZE));
+    const [rows, columns] = [cells(row, shown.from.length), cells(column, shown.to.length)];
     if (pictures && level >= pictures.level) {
       const { data } = await this.picture(layer, head);
-      return { cells: coarser(data, pictures.side, U, 2 ** pictures.level, width, rows, columns) };
+      const { level: fine, rows: down, side } = pictures;
+      return { cells: coarser(data, [down, side], [U, V], 2 ** fine, width, rows, columns) };
     }
     const { arrays, map, H } = await this.opened(layer, name);
     const all = attention.matrix(layer, arrays, H === 1 ? 0 : head, map);
-    return { cells: pooled(all, U, shown, width, rows, columns, reduce === "max") };
+    return { cells: pooled(all, V, shown, width, rows, columns, reduce === "max") };
   }
 
   /** @param {{layer: number, head: number, map?: string, token: number, all: boolean}} request */

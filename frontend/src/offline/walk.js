@@ -97,13 +97,13 @@ export function walkOfToken(attention, l, arrays, h, i, all, mapped) {
     made,
     ...(x && { x }),
     query: vectorOf(vector(arrays.query, i)),
-    key: vectorOf(vector(arrays.key, i)),
+    ...(!attention.isAcross && { key: vectorOf(vector(arrays.key, i)) }),
     keys: stacked(rows.map((j) => vector(arrays.key, j))),
     scores: taken(scores, rows),
     scaled: taken(scaled, rows),
     weights: taken(weights, rows),
     ...(mapped && mappedReply(mapped, rows)),
-    ...(arrays.value && sumOf(arrays, weights, rows, i, vector)),
+    ...(arrays.value && sumOf(arrays, weights, rows, i, vector, attention.isAcross)),
   };
 }
 
@@ -114,8 +114,9 @@ export function walkOfToken(attention, l, arrays, h, i, all, mapped) {
  * @param {number[]} rows
  * @param {number} i
  * @param {(array: NumberArray, j: number) => Float32Array | Float64Array} vector
+ * @param {boolean} isAcross whether the values are those of another text
  */
-function sumOf({ value, output, lengths }, weights, rows, i, vector) {
+function sumOf({ value, output, lengths }, weights, rows, i, vector, isAcross) {
   /** @param {number} j */
   const lengthOf = (j) => (lengths ? vector(lengths, j)[0] : Math.hypot(...vector(value, j)));
   const carried = weights.map((weight, j) => weight * lengthOf(j));
@@ -126,7 +127,7 @@ function sumOf({ value, output, lengths }, weights, rows, i, vector) {
     });
   const difference = output && vector(output, i).map((number, d) => Math.abs(context[d] - number));
   return {
-    value: vectorOf(vector(value, i)),
+    ...(!isAcross && { value: vectorOf(vector(value, i)) }),
     values: stacked(rows.map((j) => vector(value, j))),
     projected: Boolean(lengths), // the lengths are ‖v W_O‖, not ‖v‖
     carried: taken(carried, rows),

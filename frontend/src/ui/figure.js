@@ -5,7 +5,7 @@ import { el } from "./dom.js";
 import { count, format, numberInCell } from "./format.js";
 import { aboutMap, areWeights } from "./maps.js";
 import { contextOf, inkOf, painted } from "./paint.js";
-import { visible } from "./words.js";
+import { textOf, visible } from "./words.js";
 
 /** @import { App, Drawing, Range } from "../types.js" */
 /** @typedef {ReturnType<typeof wordShortener>} WordShortener */
@@ -111,6 +111,12 @@ export function figure(app, { title, caption, drawing, legend = [], notes = [] }
   return svg;
 }
 
+const ATTENTION_SAYS = {
+  encoder: "The encoder: words of the source attend to each other.",
+  decoder: "The decoder: words of the target attend to those before them.",
+  cross: "Cross-attention: words of the target attend to words of the source.",
+};
+
 /**
  * What is shown of a reading, as the title and the caption of its picture.
  * @param {App} app
@@ -121,12 +127,18 @@ export function captionOf(app, ...facts) {
   const caption = [...facts, `Model: ${reading.model}.`];
   if (!areWeights(state) && state.view !== "compare") caption.push(aboutMap(app));
   if (reading.second !== null) caption.push("Two texts, read together.");
-  if (reading.reply !== null) caption.push(`The model wrote the reply, from “${reading.units[reading.reply]}” on.`);
-  if (state.hide && reading.special.size) caption.push("Special tokens are hidden.");
-  const unknown = [...reading.unknown].filter((u) => !reading.special.has(u)).map((u) => visible(reading.units[u]));
+  if (reading.reply !== null)
+    caption.push(`The model wrote the reply, from “${visible(reading.units[reading.reply])}” on.`);
+  if (reading.attention) caption.push(ATTENTION_SAYS[reading.attention]);
+  const { columns } = reading;
+  const texts = columns === reading ? [reading] : [columns, reading];
+  if (state.hide && texts.some(({ special }) => special.size)) caption.push("Special tokens are hidden.");
+  const unknown = texts.flatMap(({ unknown, special, units }) =>
+    [...unknown].filter((u) => !special.has(u)).map((u) => visible(units[u])),
+  );
   const more = unknown.length > 12 ? ` and ${unknown.length - 12} more` : "";
   if (unknown.length) caption.push(`Not in the model's vocabulary: ${unknown.slice(0, 12).join(", ")}${more}.`);
-  return { title: reading.text || "(an empty text)", caption };
+  return { title: (columns === reading ? reading.text : textOf(reading)) || "(an empty text)", caption };
 }
 
 /**

@@ -64,6 +64,12 @@ const VOCABULARY = {
 };
 
 /**
+ * The attentions of an encoder-decoder, in the choice of them.
+ * @type {Record<string, string>}
+ */
+export const ATTENTIONS = { encoder: "encoder", decoder: "decoder", cross: "cross-attention" };
+
+/**
  * The words for the chosen map.
  * @param {Pick<Selection, "map">} state
  */

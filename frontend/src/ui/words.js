@@ -1,5 +1,7 @@
 // Words of a text: how they are shown, and how a word that was typed is found.
 
+/** @import { Reading, Words } from "../types.js" */
+
 /** @type {Record<string, string>} */
 const SPACES = { "\n": "⏎", "\r": "␍", "\t": "⇥", " ": "␣", "\u00a0": "⍽" };
 
@@ -9,6 +11,15 @@ const SPACES = { "\n": "⏎", "\r": "␍", "\t": "⇥", " ": "␣", "\u00a0": "�
  */
 export const visible = (text) =>
   text === "" || /\S/u.test(text) ? text : text.replace(/./gsu, (space) => SPACES[space] ?? "␣");
+
+/**
+ * The text of a reading on one line; of cross-attention, source and target.
+ * @param {Pick<Reading, "text"> & {columns: Pick<Words, "text">}} reading
+ */
+export function textOf({ text, columns }) {
+  const texts = columns.text === text ? [text] : [columns.text, text];
+  return texts.map((one) => one.replace(/\s+/g, " ")).join(" → ");
+}
 
 /**
  * A text without the differences of typography: letter case, quotation marks, dashes, composed accents.

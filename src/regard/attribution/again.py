@@ -48,12 +48,21 @@ class Output:
 
 def model_of(reading: Reading, call: str) -> Model:
     """The model that can read a text again. Raises ValueError where the reading no longer has it."""
-    if reading.lens is None or reading.ids is None:
+    if reading.opened is None or reading.ids is None:
         raise ValueError(
             f"{call}: this reading has no lens with which its text could be read again, as one that was pickled; "
             "read the text with a Lens."
         )
-    return reading.lens.model
+    return reading.opened
+
+
+def check_same_text(reading: Reading, call: str) -> None:
+    """Raise ValueError for a reading of cross-attention, whose keys are another text's."""
+    if reading.source is not None:
+        raise ValueError(
+            f"{call}: it takes self-attention, in which the words of one text look at each other, and not the "
+            "cross-attention from a target to its source; take reading, or reading.decoder."
+        )
 
 
 def read_again(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard.attention import Attention, attention
-from regard.attribution.again import output_of, read_again
+from regard.attribution.again import check_same_text, output_of, read_again
 from regard.attribution.rollout import Relevance
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def relevance(reading: Reading, target: Target) -> Relevance:
     >>> relevance(reading, Target.word(reading, "flies")).units.argmax()
     tensor(2)
     """
+    check_same_text(reading, "relevance")
     grads = gradients(reading, target)
     row = grads.rows
     for layer in reversed(reading.attention_layers):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from regard.attention import Attention, attention
-from regard.attribution.again import output_of, read_again
+from regard.attribution.again import check_same_text, output_of, read_again
 from regard.attribution.target import Target, default_target, word_of
-from regard.lens.reading import Reading, of_pass
+from regard.lens.forward import of_pass
+from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.lens.words import printable
 from regard.mask import both
@@ -93,6 +94,7 @@ def knockout(
     >>> float(result.reading.weights(3)[:, 2, 5].sum())       # of all heads of a layer
     0.0
     """
+    check_same_text(reading, "knockout")
     if not heads and not edges:
         raise ValueError("knockout: name the heads or the edges that are to be switched off.")
     if fill not in ("zero", "mean"):
@@ -142,6 +144,7 @@ def knockouts(
     >>> knockouts(reading).shape                  # five words, [CLS] and [SEP]
     torch.Size([7])
     """
+    check_same_text(reading, "knockouts")
     target = default_target(reading) if target is None else target
     before = target.of(reading)
     where = _places(reading, list(range(reading.layers)) if at is None else at, skip_missing=at is None)

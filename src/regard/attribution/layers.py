@@ -46,6 +46,7 @@ class Layer:
         inner_norm: the norm of what it gives, before that is added; None in most models.
         stream: (…,N,dim), x, to which what the heads take is added; None where that was not seen.
         after: in a post-norm model, the norms after the attention and after the feed-forward network.
+        cross: whether a reading says that its keys are those of another text.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Layer:
     inner_norm: nn.Module | None
     stream: Float[Tensor, "*B N dim"] | None
     after: Sequence[nn.Module]
+    cross: bool = False
 
     @property
     def weights(self) -> Weights:
@@ -139,7 +141,7 @@ class Layer:
     def check_self_attention(self, call: str) -> None:
         """Raise ValueError where queries and keys are not the same tokens."""
         queries, keys = self.weights.shape[-2:]
-        if queries != keys:
+        if self.cross or queries != keys:
             raise ValueError(
                 f"{call}: {self.name} has {queries} queries and {keys} keys; it takes self-attention, in which every "
                 "token is a query and a key, and not cross-attention or a step of generation."
@@ -171,9 +173,10 @@ def layer_of(source: Source, layer: int) -> Layer:
     if isinstance(source, Reading):
         source.check(layer)
         number, around = layer % source.layers, surroundings_of(source, layer)
-        stream = source.hidden[number] if around.residual else None
+        stream = source.input_of(number) if around.residual else None
         name = f"layer {number} of {source.model}"
-        return Layer(name, source.attention[layer], around.output, around.inner_norm, stream, around.norms)
+        cross = source.source is not None
+        return Layer(name, source.attention[layer], around.output, around.inner_norm, stream, around.norms, cross)
     recorded = _recorded(source, layer)
     name = f"attention {layer % len(source)}, of a {type(recorded.module).__name__}"
     return Layer(name, recorded.attention, recorded.output, recorded.inner_norm, recorded.x, recorded.norms)

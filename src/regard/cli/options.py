@@ -30,6 +30,22 @@ AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also open pickled weights, which can run arbitrary code.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Pair = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="A second text, read together with the first; of an encoder-decoder the target, such as a translation.",
+        show_default=False,
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of an encoder-decoder with a target: encoder, decoder or cross (the default).",
+        show_default=False,
+    ),
+]
 Map = Annotated[
     str,
     typer.Option(

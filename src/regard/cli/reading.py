@@ -11,12 +11,14 @@ from regard.cli.console import check_figures, print_json, print_rich, save_figur
 from regard.cli.options import (
     TARGETS,
     AllowPickle,
+    Attention,
     Head,
     Json,
     Layer,
     Map,
     Model,
     Nth,
+    Pair,
     SaveFigure,
     SaveReading,
     Target,
@@ -39,6 +41,8 @@ def explain(
     nth: Nth = None,
     map_name: Map = "weights",
     target: Target = None,
+    pair: Pair = None,
+    attention: Attention = None,
     model: Model = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
@@ -48,14 +52,17 @@ def explain(
 
     Attention computes the new vector of the word. Without --layer and --head, this explains the head that carries most
     to the word from other words. With --map, it ends with what the word took home from each under that map.
+
+    Of an encoder-decoder with --pair, the word is one of the target, and its attention that to the source; --attention
+    chooses another.
     """
-    from regard.lens import Lens, display
+    from regard.lens import display
     from regard.output import terminal
     from regard.output.maps import ShownMap, taken
 
     if save is not None:
         display.check_suffix(save)
-    reading = Lens(model, allow_pickle=allow_pickle).read(text)
+    whole, reading = _read(text, pair, attention, model, allow_pickle)
     walk = reading.explain(word, layer, head, nth)
     wanted = _target(reading, target)
     shown = ShownMap(reading, map_name, wanted)
@@ -63,13 +70,21 @@ def explain(
     if save is not None:
         head = walk.head if home is None or home.head is not None or save.suffix.lower() == ".html" else None
         display.save(
-            reading, save, word=walk.word, layer=walk.layer, head=head, view="walk", map=map_name, target=wanted
+            whole,
+            save,
+            word=walk.word,
+            layer=walk.layer,
+            head=head,
+            view="walk",
+            map=map_name,
+            target=wanted,
+            attention=reading.part or None,
         )
     if as_json:
         print_json(walk.to_dict() | ({} if home is None else {"taken": home.to_dict()}))
     else:
         print_rich(lambda width: terminal.explain(walk, width, home))
-    warn(reading.truncated)
+    _warn_truncated(reading)
 
 
 @commands.command(epilog='Example: regard show "Time flies like an arrow" --layer 0 --head 2 --save flies.png')
@@ -79,6 +94,8 @@ def show(
     head: Head = None,
     map_name: Map = "weights",
     target: Target = None,
+    pair: Pair = None,
+    attention: Attention = None,
     model: Model = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
@@ -88,25 +105,29 @@ def show(
 
     Without --layer or --head, this is the mean over all layers or heads. With --map, it is what a word takes home from
     each (value-weighted; norms, of all heads together) or what the weights do for a target (gradient, logits).
+
+    An encoder-decoder reads --pair as its target, and what is shown is where the target looks in the source;
+    --attention chooses another.
     """
-    from regard.lens import Lens, display
+    from regard.lens import display
     from regard.output.heat_map import heat_map
     from regard.output.json import numbers
     from regard.output.maps import ShownMap
 
     if save is not None:
         display.check_suffix(save)
-    reading = Lens(model, allow_pickle=allow_pickle).read(text)
+    whole, reading = _read(text, pair, attention, model, allow_pickle)
     wanted = _target(reading, target)
     shown = ShownMap(reading, map_name, wanted)
     shown.heads(layer, head)
     if save is not None:
-        display.save(reading, save, layer=layer, head=head, map=map_name, target=wanted)
+        part = reading.part or None
+        display.save(whole, save, layer=layer, head=head, map=map_name, target=wanted, attention=part)
     if as_json:
         print_json(numbers(reading, layer, head, map_name, wanted))
     elif save is None:
         print_rich(lambda width: heat_map(shown, layer, head, width))
-    warn(reading.truncated)
+    _warn_truncated(reading)
     if save is not None:
         warn(reading.note)
 
@@ -181,6 +202,22 @@ def compare(
         warn(reading.truncated)
     for reason in left_out:
         warn(f"A text was left out. {reason}")
+
+
+def _read(
+    text: str, pair: str | None, attention: str | None, model: str | None, allow_pickle: bool
+) -> tuple[Reading, Reading]:
+    """The reading, and that of the attention that is shown: of an encoder-decoder with a target, cross-attention."""
+    from regard.lens import Lens
+
+    reading = Lens(model, allow_pickle=allow_pickle).read(text, pair)
+    return reading, reading.attended(attention or ("cross" if reading.cross else None))
+
+
+def _warn_truncated(reading: Reading) -> None:
+    """Say what was not read: of cross-attention, of source and target."""
+    for sentence in dict.fromkeys((reading.columns.truncated, reading.truncated)):
+        warn(sentence)
 
 
 def _target(reading: Reading, target: str | None) -> Explained | None:

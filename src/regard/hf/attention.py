@@ -56,7 +56,7 @@ def attend(
         None if attention_mask is None or isinstance(attention_mask, LazyMask) else attention_mask[..., : key.shape[2]]
     )
     options = dict(attention_mask.options) if isinstance(attention_mask, LazyMask) else _ready_made(ready)
-    if position_bias is not None:
+    if position_bias is not None and (position_bias.requires_grad or position_bias.any()):  # T5's cross-attention has 0
         bias = options.get("bias")
         options["bias"] = position_bias if bias is None else position_bias + bias
     if indices is not None:

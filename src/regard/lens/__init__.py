@@ -4,6 +4,7 @@
 |---|---|
 | lens.py | `Lens`: opens a model; reads, compares, embeds |
 | encode.py, words.py | text → tokens, and the words that they make up |
+| forward.py, layers.py | tokens → `Reading`: the forward pass, and the layers that have attention |
 | reading.py, units.py, find.py | `Reading`, its `Token`s and `Word`s, and how a word is found by its text |
 | walk.py, contributions.py, patterns.py | a word in one head, step by step; what heads contribute, where they look |
 | generate.py | `Generation`: a reply that the model writes token by token, and its reading |

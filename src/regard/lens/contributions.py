@@ -36,17 +36,17 @@ def knows_output_weight(reading: Reading, layer: int) -> bool:
 
 def surroundings_of(reading: Reading, layer: int) -> Surroundings:
     """The modules around the attention of a layer, as far as they, and the model, are known."""
-    return Surroundings() if reading.lens is None else reading.lens.model.surroundings[layer]
+    return Surroundings() if reading.opened is None else reading.opened.surroundings[layer]
 
 
 def tokens_of_other_words(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
-    """Which tokens belong to other words.
+    """Which of the tokens that it may attend to belong to other words: all of a source.
 
     Not the first token of a causal model, on which heads rest that look for nothing; except for the word after it,
     which has no other to attend to.
     """
-    own = set(word.tokens)
-    others = torch.tensor([not token.special and n not in own for n, token in enumerate(reading.tokens)])
+    own = set(word.tokens) if reading.source is None else set()
+    others = torch.tensor([not token.special and n not in own for n, token in enumerate(reading.columns.tokens)])
     if reading.causal and others[1 : max(own)].any():
         others[0] = False
     return others

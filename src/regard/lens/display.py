@@ -26,6 +26,7 @@ def save(
     view: Literal["sentence", "heads", "map", "walk"] | None = None,
     map: str = "weights",
     target: Target | None = None,
+    attention: str | None = None,
 ) -> None:
     """Save a reading as a picture (.png, .svg), one self-contained page (.html) or numbers (.json).
 
@@ -39,18 +40,24 @@ def save(
         view: the view that a page opens in.
         map: the map that is shown, or that a page opens with: one of `regard.attribution.MAPS`.
         target: what it is for, where it is a map for a target; not given, `regard.attribution.default_target`.
+        attention: of an encoder-decoder with a target, "encoder", "decoder" or "cross": what is shown, or what a page
+            opens with; the word is one of its rows.
 
     Raises:
         ValueError: the suffix or the map is unknown, or the map has no heads.
         IndexError, LookupError: there is no such layer, head or word.
     """
+    whole, reading = reading, reading.attended(attention)
+    suffix = check_suffix(path)
+    if suffix == ".html" and attention is None and whole.cross is not None:
+        reading = whole.cross  # what its page shows first
     reading.check(layer, head)
     index = unit_index(reading, word, nth)
-    suffix = check_suffix(path)
     if suffix == ".html":
         from regard.viewer.bundle import render_page
 
-        page = render_page(reading, word=index, layer=layer, head=head, view=view, map=map, target=target)
+        part = reading.part or None
+        page = render_page(whole, word=index, layer=layer, head=head, view=view, map=map, target=target, attention=part)
         content = page.encode()
     elif suffix == ".json":
         from regard.output.json import numbers
@@ -79,7 +86,7 @@ def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None 
         return None
     if not isinstance(word, Word):
         return reading.word(word, nth).index
-    if word.reading.hidden is not reading.hidden:
+    if word.reading.attention is not reading.attention:
         raise ValueError(f"{word.text!r} is a word of another reading.")
     return word.index
 

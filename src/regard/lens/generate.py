@@ -188,7 +188,8 @@ class Generation(Iterator[NextToken]):
         if after.endswith("\ufffd") and total - known < 4 and not ended:  # of at most four bytes of a character
             return ""
         self._decoded = known, total
-        return after[len(before) :]
+        new = after[len(before) :]
+        return new if self.prompt or self.text else new.lstrip(" ")
 
     def _cut(self, place: int) -> None:
         """Shorten the reply to so many characters."""
@@ -270,11 +271,13 @@ def _writer(model: Model, call: str) -> tuple[Head, Step]:
 
 def _encode(model: Model, prompt: str, call: str) -> Encoded:
     """The tokens of a prompt: those before a text, but none after it, and none twice that a chat template wrote."""
-    check_text(prompt, call)
+    starts = model.cross is not None and not prompt  # a decoder after a source begins with its start token
+    if not starts:
+        check_text(prompt, call)
     encoding = model.unprocessed.encode(prompt, add_special_tokens=False)
     prefix = [] if call == "chat" else model.prefix_ids
     ids = [*prefix, *encoding.ids]
-    if not encoding.ids:
+    if not encoding.ids and not starts:
         raise ValueError(f"{call}: the prompt contains no tokens for {model.name}: {prompt[:60]!r}.")
     if len(ids) >= model.max_length:
         raise ValueError(

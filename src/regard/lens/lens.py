@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 
 from regard._internal.deprecated import renamed_arguments
-from regard.attention import Attention
 from regard.lens.chunks import Chunk, chunks
 from regard.lens.compare import Comparison, comparison
 from regard.lens.embed import Embeddings, embed
@@ -25,13 +24,12 @@ from regard.lens.embed_options import (
     check_options,
     current_truncation,
 )
-from regard.lens.encode import Encoded, encode, encode_pair, tokenization_notes, tokens_of
+from regard.lens.encode import Encoded, check_text, encode, encode_pair
+from regard.lens.forward import read_tokens
 from regard.lens.generate import Generation, chat_prompt
-from regard.lens.reading import Reading, Reply, of_pass
-from regard.lens.units import Token
-from regard.lens.words import check_spans, units
+from regard.lens.reading import Reading, Reply
+from regard.lens.words import check_spans
 from regard.models import open_model
-from regard.models.model import report_progress
 
 
 class Lens:
@@ -73,10 +71,13 @@ class Lens:
         self.model = open_model(model, revision=revision, allow_pickle=allow_pickle)
         folder = None if model is None or isinstance(model, tuple) else Path(model).expanduser()
         model = folder.resolve() if folder is not None and folder.is_dir() else model
+        self._source: Reading | None = None
         self._arguments = {"model": model, "revision": revision, "allow_pickle": allow_pickle}
 
     def __getstate__(self) -> dict[str, Any]:
         """The arguments it was opened with: a copy, in another process for instance, opens the same model again."""
+        if self._source is not None:
+            raise TypeError("A lens after a source cannot be copied or pickled: pickle the lens that read the source.")
         return self._arguments
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
@@ -129,11 +130,16 @@ class Lens:
     ) -> Reading:
         """Read a text, or a pair of texts together: contextualised embeddings, and the attention that made them.
 
+        An encoder-decoder reads the first text as the source and the second as the target, token by token as if it had
+        written it (teacher forcing). The reading is that of the source; its `decoder` is the reading of the target, and
+        its `cross` that of the target's attention to the source. Without a target, the encoder alone reads.
+
         A text that is longer than the model takes is truncated, and `reading.truncated` says where.
 
         Args:
             text: the text.
-            pair: a second text. The reading's text is then `text`, a new line, and `pair`.
+            pair: a second text. The reading's text is then `text`, a new line, and `pair`. Of an encoder-decoder, the
+                target.
             words: (start, end) of words to be kept whole: names, formulas, a URL. The rest of the text is divided by
                 the word boundaries of Unicode.
             progress: called with the share of layers that are done, after each; what it raises ends the reading.
@@ -143,6 +149,9 @@ class Lens:
         """
         truncated: object
         model, second = self.model, None
+        if model.after is not None and pair is not None:
+            check_text(pair, "read")
+            return self.after(self.read(text, words=words, progress=progress)).read(pair)
         if pair is None:
             encoded, truncated = encode(model, text, model.max_length, "read")
         else:
@@ -165,33 +174,26 @@ class Lens:
         reply: Reply | None = None,
     ) -> Reading:
         """The reading of tokens."""
-        model, ids = self.model, torch.tensor(encoded.ids)
-        with torch.inference_mode(), report_progress(model.blocks, progress):
-            passed = model.forward(ids[None], None, None if types is None else types[None])
-        tokens = tokens_of(model, encoded, text)
-        virtual = passed.hidden[0].shape[1] - len(tokens)  # learned positions before the text, of a tuned prompt
-        tokens = [*(Token(f"[virtual {n}]", 0, 0, True) for n in range(virtual)), *tokens]
-        unit_spans = units(text, [None if token.special else (token.start, token.end) for token in tokens], whole)
-        end = len(text) if truncated is None else max(token.end for token in tokens)
-        notes = [
-            model.reading_note,
-            *tokenization_notes(text, tokens, unit_spans, end),
-            _without_attention(passed.attentions),
-        ]
-        return Reading(
-            text=text,
-            model=self.name,
-            tokens=tokens,
-            truncated=None if truncated is None else str(truncated),
-            unit_spans=unit_spans,
-            second=second,
-            note=" ".join(filter(None, notes)),
-            ids=ids,
-            types=types,
-            lens=self,
-            reply=reply and reply._replace(token=reply.token + virtual),
-            **of_pass(passed),
-        )
+        return read_tokens(self, encoded, text, truncated, types, second, whole, progress, reply, self._source)
+
+    def after(self, source: Reading | str) -> Lens:
+        """A lens with which the decoder of an encoder-decoder reads and writes targets of one source.
+
+        A decoder that has read a source is a causal language model like any other: it reads targets, each after the
+        model's start token. `read` gives the reading of the source, with `decoder` and `cross`.
+
+        Raises ValueError where the model has no decoder that reads a source.
+
+        after = lens.after("The cat sat on the mat.")
+        after.read("Die Katze saß auf der Matte.").cross.word("Katze").attends_to(layer=3, head=2)
+        """
+        reading = self.read(source) if isinstance(source, str) else source
+        if self.model.after is None or reading.part != "encoder":
+            raise ValueError(f"after: {self.name} has no decoder that reads a target after a source.")
+        lens = object.__new__(type(self))
+        final = reading.hidden[-1] if reading.final is None else reading.final
+        lens.model, lens._source, lens._arguments = self.model.after(final), reading, {}
+        return lens
 
     def generate(
         self,
@@ -203,7 +205,7 @@ class Lens:
         stop: str | Sequence[str] = (),
         progress: Callable[[float], object] | None = None,
     ) -> Generation:
-        """Let a causal language model go on with a text: a `Generation`, which gives the tokens as they are written.
+        """Let a language model go on with a text: a `Generation`, which gives the tokens as they are written.
 
             p(v) = softmax(logits / temperature)_v, over the fewest tokens that together have top_p
 
@@ -211,8 +213,11 @@ class Lens:
         When the reply has ended, or at any time before, `.reading` is that of prompt and reply together: attention is
         causal, so that one forward pass over the whole gives the weights of every step.
 
+        An encoder-decoder reads the prompt as its source, and writes a target. `.reading` is then that of the source,
+        with `decoder` and `cross`, and `decoder.reply` is what was written.
+
         Args:
-            prompt: the text; not truncated.
+            prompt: the text; not truncated, except for a source.
             max_tokens: the most tokens of the reply, which also ends where the model's context does.
             temperature: 0 for the likeliest token at every step (greedy); above it, tokens are drawn.
             top_p: draw from so much of the distribution only (nucleus sampling, Holtzman et al. 2020,
@@ -230,7 +235,8 @@ class Lens:
         for token in lens.generate("Once upon a time"):
             print(token.text, end="", flush=True)
         """
-        return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress)
+        after = None if self.model.after is None else self.after(prompt)
+        return Generation(after or self, "" if after else prompt, max_tokens, temperature, top_p, seed, stop, progress)
 
     def chat(
         self,
@@ -385,13 +391,3 @@ class Lens:
         if by != "sentences" and (isinstance(by, str | bool) or by < 1):
             raise ValueError(f"chunks: by: expected 'sentences' or a positive number of tokens. Got {by!r}.")
         return chunks(self.model, text, by)
-
-
-def _without_attention(attentions: Sequence[Attention | None]) -> str:
-    """A sentence about models in which not every layer has attention, or ""."""
-    layers = [str(n) for n, attention in enumerate(attentions) if attention is not None]
-    if len(layers) == len(attentions):
-        return ""
-    start = f"Layer {layers[0]} has" if len(layers) == 1 else f"Layers {', '.join(layers[:-1])} and {layers[-1]} have"
-    others = len(attentions) - len(layers)
-    return f"{start} attention; the other {others} of {len(attentions)} layers are of another kind."

@@ -49,7 +49,7 @@ def head_pattern_shares(reading: Reading, layer: int, head: int) -> Float[Tensor
         return shares
     weights = reading.attention[layer].weights[head, rows].float().cpu()  # (rows,N)
     count = weights.shape[1]
-    for n, (key, exists) in enumerate(_positions(rows, count).values()):
+    for n, (key, exists) in enumerate(_positions(rows, count, reading.source is None).values()):
         shares[n] = weights.gather(1, key.clamp(0, count - 1)[:, None])[exists].sum()
     same, punctuation = _kinds(reading, rows)
     shares[5], shares[6] = (weights * same).sum(), (weights * punctuation).sum()
@@ -71,18 +71,18 @@ def strict_pattern(reading: Reading, layer: int, head: int) -> str | None:
     """
     largest = reading.attention[layer].weights.max()
     weights, keys = largest.values[head].cpu(), largest.indices[head].cpu()
-    here, count = torch.arange(len(keys)), len(keys)
+    here, count = torch.arange(len(keys)), len(reading.columns.tokens)
     of_text = torch.tensor([not token.special for token in reading.tokens])
-    for name, (key, exists) in _positions(here, count).items():
-        apart = exists if name == "itself" else exists & (key != here)
+    for name, (key, exists) in _positions(here, count, reading.source is None).items():
+        apart = exists if name == "itself" or reading.source is not None else exists & (key != here)
         rows = of_text & apart
         if rows.sum() >= 3 and bool(((keys == key) & (weights > STRICT_FROM))[rows].all()):
             return name
     return None
 
 
-def _positions(rows: Tensor, count: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each of `POSITIONS` the key of every row, and whether there is such a key."""
+def _positions(rows: Tensor, count: int, same_text: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each of `POSITIONS` the key of every row, and whether there is one; beside it only in the same text."""
     keys = {
         "previous": rows - 1,
         "next": rows + 1,
@@ -90,7 +90,8 @@ def _positions(rows: Tensor, count: int) -> dict[str, tuple[Tensor, Tensor]]:
         "first": torch.zeros_like(rows),
         "last": torch.full_like(rows, count - 1),
     }
-    return {name: (key, (key >= 0) & (key < count)) for name, key in keys.items()}
+    beside = ("previous", "next", "itself")
+    return {name: (key, (key >= 0) & (key < count) & (same_text or name not in beside)) for name, key in keys.items()}
 
 
 def _sampled_rows(reading: Reading) -> Tensor:
@@ -102,9 +103,11 @@ def _sampled_rows(reading: Reading) -> Tensor:
 
 def _kinds(reading: Reading, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Which keys are another occurrence of the row's token, and which are punctuation elsewhere, (rows,N)."""
-    tokens = reading.tokens
-    numbers: dict[str, int] = {}
-    kind = torch.tensor([numbers.setdefault(token.text.casefold(), len(numbers)) for token in tokens])
-    punctuation = torch.tensor([not token.special and not any(map(str.isalnum, token.text)) for token in tokens])
-    elsewhere = torch.arange(len(tokens)) != rows[:, None]
-    return (kind == kind[rows][:, None]) & elsewhere, punctuation & elsewhere
+    keys, numbers = reading.columns.tokens, dict[str, int]()
+    of_rows, of_keys = (
+        torch.tensor([numbers.setdefault(token.text.casefold(), len(numbers)) for token in tokens])
+        for tokens in (reading.tokens, keys)
+    )
+    punctuation = torch.tensor([not token.special and not any(map(str.isalnum, token.text)) for token in keys])
+    elsewhere = (torch.arange(len(keys)) != rows[:, None]) | (reading.source is not None)
+    return (of_keys == of_rows[rows][:, None]) & elsewhere, punctuation & elsewhere

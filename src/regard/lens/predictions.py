@@ -104,7 +104,8 @@ def predictions(reading: Reading, k: int, layer: int | None) -> Predictions:
     number = None if layer is None else _layer(reading, layer)
     vocabulary, ids = _first_row(head, reading).shape[1], _ids(reading)
     k = _k(k, vocabulary, model)
-    following = ids[1:] if head.kind == "next token" and reading.causal else ids[:0]
+    causal = reading.causal or reading.part == "cross"
+    following = ids[1:] if head.kind == "next token" and causal else ids[:0]
     chosen, probabilities, surprise, start = [], [], [], 0
     with torch.inference_mode():
         for states in _states(reading, model, number, max(1, BLOCK // vocabulary)):
@@ -145,13 +146,17 @@ def _states(reading: Reading, model: Model, layer: int | None, rows: int) -> Ite
 
 def _language_model(reading: Reading, call: str) -> tuple[Model, Head]:
     """The model of a reading and its head. Raises ValueError where there is no lens or no head that predicts tokens."""
-    if reading.lens is None or reading.ids is None:
+    if reading.opened is None or reading.ids is None:
         raise ValueError(
             f"{call}: this reading has no lens, and so no model that could predict, as one that was pickled; read the "
             "text with a Lens."
         )
-    model = reading.lens.model
+    model = reading.opened
     head = model.head
+    if reading.part == "encoder":
+        raise ValueError(
+            f"{call}: an encoder predicts nothing; ask its decoder: lens.read(text, target).decoder.{call}."
+        )
     if head is None:
         raise ValueError(
             f"{call}: {model.name} has no head that predicts tokens; open a language model with its head, from its "

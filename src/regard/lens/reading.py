@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ from regard._internal.deprecated import warn
 from regard._internal.plurals import counted
 from regard.attention import Attention
 from regard.lens.find import find_word, word_of_tokens
+from regard.lens.layers import SomeLayers, sees_ahead
 from regard.lens.units import Token, Word
 from regard.lens.words import Span, printable
-from regard.mask import Block
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -26,32 +26,11 @@ if TYPE_CHECKING:
     from regard.lens.lens import Lens
     from regard.lens.predictions import Predictions
     from regard.lens.walk import Walk
-    from regard.models.model import Pass
+    from regard.models import Model
     from regard.viewer.widget import Viewer
 
 
-class SomeLayers(Sequence[Attention]):
-    """The attentions of a model in which not every layer has one, by the number of the layer in the model.
-
-    Iterating gives those that exist. Raises LookupError, naming the layers that have attention, for any other.
-    """
-
-    def __init__(self, attentions: Sequence[Attention | None]) -> None:
-        self._attentions = list(attentions)
-        self.layers = [n for n, attention in enumerate(self._attentions) if attention is not None]
-
-    def __len__(self) -> int:
-        return len(self._attentions)
-
-    def __iter__(self) -> Iterator[Attention]:
-        return (attention for attention in self._attentions if attention is not None)
-
-    def __getitem__(self, layer: Any) -> Any:
-        attention = self._attentions[layer]
-        if attention is None:
-            layers = ", ".join(map(str, self.layers))
-            raise LookupError(f"Layer {layer % len(self)} has no attention. The layers with attention: {layers}.")
-        return attention
+Part = Literal["encoder", "decoder", "cross"]
 
 
 class Reply(NamedTuple):
@@ -86,7 +65,14 @@ class Reading:
         note: what a reader should also know, such as words that the vocabulary lacks, or "".
         ids, types: (tokens,), what the model read: the tokens' numbers, and their types in a pair of texts.
         reply: where the reply begins that the model wrote itself, and its text; None for a text that was only read.
-        lens: the lens that read it, with which other texts can be read; None once it was pickled.
+        lens: the lens that read it, with which other texts can be read; None once it was pickled. That of a decoder
+            reads other targets after the same source.
+        part: of an encoder-decoder, what this is: "encoder", "decoder" or "cross"; "" of all other models.
+        decoder: the reading of the target; None without one.
+        cross: the target's tokens by their attention to those of the source; None without a target.
+        source: of cross-attention, the reading of the source, whose tokens are attended to; None otherwise.
+        entering: by layer, the vectors (tokens,dim) that enter its attention, where these are not `hidden`: a decoder's
+            cross-attention follows its self-attention.
     """
 
     text: str
@@ -103,6 +89,11 @@ class Reading:
     types: Int[Tensor, "tokens"] | None = field(default=None, repr=False)
     lens: Lens | None = field(default=None, repr=False)
     reply: Reply | None = field(default=None, repr=False)
+    part: Part | Literal[""] = ""
+    decoder: Reading | None = field(default=None, repr=False)
+    cross: Reading | None = field(default=None, repr=False)
+    source: Reading | None = field(default=None, repr=False)
+    entering: Sequence[Float[Tensor, "N dim"] | None] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "lens": None}
@@ -113,6 +104,41 @@ class Reading:
         unknown = sum(word.unknown for word in self.words)
         words = counted(len(self.words), "word") + (f", {unknown} unknown" if unknown else "")
         return f"Reading({shown!r}, {self.model}, {words}, {self.layers} layers × {self.heads} heads{truncated})"
+
+    @property
+    def parts(self) -> dict[Part, Reading]:
+        """The attentions that there are to look at, by name: of an encoder-decoder with a target, three."""
+        if self.decoder is None or self.cross is None:
+            return {self.part: self} if self.part else {}
+        return {"encoder": self, "decoder": self.decoder, "cross": self.cross}
+
+    def attended(self, part: str | None = None) -> Reading:
+        """The reading whose attention is meant: "encoder", "decoder" or "cross"; None for this one itself.
+
+        What is shown of a reading are rows and columns of words: its own, which attend, and those of `columns`, which
+        are attended to. In self-attention they are the same words.
+
+        Raises ValueError where there is no such attention.
+        """
+        if part is None:
+            return self
+        if part not in self.parts:
+            known = f"expected {' or '.join(self.parts)}" if self.parts else f"{self.model} has one, without a name"
+            if self.part == "encoder" and self.decoder is None:
+                known += "; a decoder and its cross-attention need a target: lens.read(text, target)"
+            raise ValueError(f"attention: {known}. Got {part!r}.")
+        return self.parts[part]
+
+    @property
+    def columns(self) -> Reading:
+        """The reading whose tokens are attended to: this one; of cross-attention, that of the source."""
+        return self if self.source is None else self.source
+
+    @property
+    def opened(self) -> Model | None:
+        """The model that read it, with the attentions that are shown; None where the reading has no lens."""
+        model = None if self.lens is None else self.lens.model
+        return model if model is None or self.source is None else model.cross
 
     @property
     def layers(self) -> int:
@@ -135,8 +161,8 @@ class Reading:
 
     @cached_property
     def causal(self) -> bool:
-        """Whether no token attends to a later one."""
-        return not any(_sees_ahead(attention) for attention in self.attention)
+        """Whether no token attends to a later one of the same text."""
+        return self.source is None and not any(sees_ahead(attention) for attention in self.attention)
 
     @cached_property
     def units(self) -> list[Word]:
@@ -175,12 +201,15 @@ class Reading:
         return total.index_add_(-1, self.unit_of_token.to(numbers.device), numbers)
 
     def weights(self, layer: int, head: int | None = None) -> Float[Tensor, "... units units"]:
-        """Weights between units, of a head or of all: summed over a unit's keys, averaged over its queries.
+        """Weights between units, and those of `columns`: summed over a unit's keys, averaged over its queries.
+
+        Of a head, or of all.
 
         Raises IndexError, with the range, for a layer or head that does not exist.
         """
         self.check(layer, head)
-        grouped = self.attention[layer].weights.grouped(queries=self.unit_of_token, keys=self.unit_of_token)
+        keys = self.columns.unit_of_token
+        grouped = self.attention[layer].weights.grouped(queries=self.unit_of_token, keys=keys)
         return grouped if head is None else grouped[head]
 
     def word(self, word: str | int, nth: int | None = None) -> Word:
@@ -257,7 +286,7 @@ class Reading:
         """
         from regard.lens.walk import walk
 
-        if isinstance(word, Word) and word.reading.hidden is not self.hidden:
+        if isinstance(word, Word) and word.reading.attention is not self.attention:
             raise ValueError(f"explain: {word.text!r} is a word of another reading.")
         return walk(self, word if isinstance(word, Word) else self.word(word, nth), layer, head)
 
@@ -278,9 +307,18 @@ class Reading:
 
     def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
         """The weight that a word gives to all other words together, without itself and special tokens."""
-        own = set(word.tokens)
-        others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.units])
+        own = set(word.tokens) if self.source is None else set()
+        others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.columns.units])
         return word.attends_to(layer, head)[..., others].sum(-1)
+
+    def input_of(self, layer: int) -> Float[Tensor, "N dim"]:
+        """What enters the attention of a layer. Raises ValueError where this was not seen."""
+        if self.entering is None:
+            return self.hidden[layer]
+        vectors = self.entering[layer]
+        if vectors is None:
+            raise ValueError(f"{self.model}: the vectors that enter the cross-attention of layer {layer} are unknown.")
+        return vectors
 
     def check(self, layer: int | None, head: int | None = None) -> None:
         """Raise IndexError, with the range, for a layer or head that does not exist."""
@@ -345,31 +383,5 @@ class Reading:
         save(self, path, **options)
 
 
-def of_pass(passed: Pass, sequence: int = 0) -> dict[str, Any]:
-    """What a forward pass gives of one of its sequences, as arguments of `Reading`: hidden, attention and final."""
-    hidden, final = torch.stack([state[sequence] for state in passed.hidden]), passed.final[sequence]
-    attentions = [attention and attention.of_sequence(sequence) for attention in passed.attentions]
-    present = [attention for attention in attentions if attention is not None]
-    return {
-        "hidden": hidden,
-        "attention": present if len(present) == len(attentions) else SomeLayers(attentions),
-        "final": hidden[-1] if torch.equal(hidden[-1], final) else final,
-    }
-
-
 def _in_notebook() -> bool:
     return bool({"ipykernel", "google.colab", "pyodide_kernel"} & sys.modules.keys())
-
-
-def _sees_ahead(attention: Attention) -> bool:
-    """Whether a token may attend to the one after it, judged by nine of them at even distances."""
-    scores = attention.weights.scores
-    here = torch.arange(scores.shape[2])[:-1]
-    if not len(here):
-        return not scores.mask.causal
-    return any(
-        not scores.tile(Block(slice(0, 1), slice(0, scores.n_rep), slice(n, n + 1), slice(n + 1, n + 2)))
-        .isneginf()
-        .all()
-        for n in here[:: max(1, len(here) // 8)].tolist()
-    )

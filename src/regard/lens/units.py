@@ -66,19 +66,27 @@ class Word:
     def attends_to(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
         """The weight that it gives to each unit: summed over the unit's tokens, averaged over its own.
 
+        In cross-attention, the units are those of the source.
+
         Of one head (units,), or of all (H,units). Raises IndexError for a layer or head that does not exist.
         """
         reading = self.reading
         reading.check(layer, head)
         rows = reading.attention[layer].weights[slice(None) if head is None else head, list(self.tokens)]
-        return reading.by_unit(rows.mean(-2))
+        return reading.columns.by_unit(rows.mean(-2))
 
     def attended_by(self, layer: int, head: int | None = None) -> Float[Tensor, "... units"]:
         """The weight that each unit gives to it: averaged over the unit's tokens, summed over its own.
 
-        Of one head (units,), or of all (H,units). Raises IndexError for a layer or head that does not exist.
+        Of one head (units,), or of all (H,units). Raises IndexError for a layer or head that does not exist, ValueError
+        for a word of a target in cross-attention, in which nothing attends to it.
         """
         reading = self.reading
         reading.check(layer, head)
+        if reading.source is not None:
+            raise ValueError(
+                f"“{self.text}” is a word of the target, and cross-attention looks at the source: take the column of a "
+                "word of the source from weights(layer)."
+            )
         columns = reading.attention[layer].weights[slice(None) if head is None else head, :, list(self.tokens)]
         return reading.by_unit(columns.sum(-1)) / reading.sizes.to(columns.device)

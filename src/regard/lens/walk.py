@@ -41,7 +41,8 @@ class Made:
         query: (t,D), before it is rotated; the query itself where it is not.
         rotated: whether query and key are rotated by position (rotary positions).
         factor: what they are multiplied by besides.
-        error: the largest difference of query, key and value of the word's tokens, in all heads, from the model's own.
+        error: the largest difference of query, key and value of the word's tokens, in all heads, from the model's own;
+            of cross-attention, of the keys and values of all tokens of the source.
     """
 
     norm: str
@@ -79,7 +80,7 @@ class Walk:
         chosen: whether layer and head were chosen by `Reading.head_with_most_content`, and not by the caller.
         x: (t,dim), the input of the layer, for the t tokens of the word.
         query: (t,D), of the word.
-        keys, values: (N,D) and (N,E), of all tokens.
+        keys, values: (N,D) and (N,E), of all tokens; of cross-attention, those of the source.
         scale: by which the scores are multiplied.
         scores, scaled, weights: (t,N).
         hidden: (N,), the keys that the word may not attend to.
@@ -113,7 +114,7 @@ class Walk:
     @property
     def sees_only_itself(self) -> bool:
         """Whether the word may attend to its own tokens only, as the first word of a causal model."""
-        return set((~self.hidden).nonzero().flatten().tolist()) <= set(self.word.tokens)
+        return self.reading.source is None and set((~self.hidden).nonzero().flatten().tolist()) <= set(self.word.tokens)
 
     @property
     def resting(self) -> list[int]:
@@ -139,12 +140,15 @@ class Walk:
         return self.pattern
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON, one number per token in reading order."""
+        """As plain lists for JSON, one number per token in reading order: those that are attended to."""
+        keys = self.reading.columns
         return {
-            "text": self.reading.text,
+            "text": keys.text,
+            **({"attention": self.reading.part} if self.reading.part else {}),
+            **({"target_text": self.reading.text} if self.reading.source else {}),
             "model": self.reading.model,
-            "tokens": [token.text for token in self.reading.tokens],
-            "words": [word.text for word in self.reading.words],
+            "tokens": [token.text for token in keys.tokens],
+            "words": [word.text for word in keys.words],
             "word": self.word.text,
             "layer": self.layer,
             "head": self.head,
@@ -157,9 +161,9 @@ class Walk:
             "error": self.error,
             "carried": None if self.carried is None else self.carried.mean(0).tolist(),
             "made": None if self.made is None else self.made.to_dict(),
-            "pieces": [token.piece or token.text for token in self.reading.tokens],
-            "unknown": [n for n, token in enumerate(self.reading.tokens) if token.unknown],
-            "note": self.reading.note,
+            "pieces": [token.piece or token.text for token in keys.tokens],
+            "unknown": [n for n, token in enumerate(keys.tokens) if token.unknown],
+            "note": keys.note,
             "caution": CAUTION,
         }
 
@@ -189,7 +193,7 @@ def walk(reading: Reading, word: Word, layer: int | None, head: int | None) -> W
         layer=layer,
         head=head,
         chosen=chosen,
-        x=reading.hidden[layer, rows],
+        x=reading.input_of(layer)[rows],
         query=query,
         keys=keys,
         values=values,
@@ -213,8 +217,11 @@ def _made(reading: Reading, layer: int, head: int, word: Word) -> Made | None:
         return None
     rows, attention = torch.tensor(word.tokens), reading.attention[layer]
     scores = attention.weights.scores
-    query, key, value = scores.query[0][:, rows], scores.key[0][:, rows], attention.value[:, rows]
-    normed, projected = projections(reading.hidden[layer, rows])
+    query, key, value = scores.query[0][:, rows], scores.key[0], attention.value
+    if reading.source is None:
+        key, value = key[:, rows], value[:, rows]
+    source = reading.opened.source if reading.opened is not None else None
+    normed, projected = projections(reading.input_of(layer)[rows], source)
     aligned = _aligned(projected, query, key)
     if aligned is None:
         return None

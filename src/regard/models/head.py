@@ -25,6 +25,7 @@ _KINDS: dict[str, Kind] = {  # by how the names of transformers' classes end
     "ForMaskedLM": "masked token",
     "ForSequenceClassification": "class",
 }
+_TARGET_HEADS = ("ForConditionalGeneration", "MTModel")  # of encoder-decoders, whose decoder predicts the next token
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,45 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for ending, kind in _KINDS.items() if name.endswith(ending)), None)
 
 
+def writes_targets(name: str) -> bool:
+    """Whether a class of transformers that is an encoder-decoder has a head for the next token of a target."""
+    return name.endswith(_TARGET_HEADS)
+
+
 def body_of(model: Any) -> Any:
     """The model below the head; the model itself where it has no head that is known here."""
     return getattr(model, "base_model", model) if kind_of(type(model).__name__) else model
+
+
+def find_target_head(model: Any, forward: Forward, ids: Sequence[int], source: Float[Tensor, "N dim"]) -> Head | None:
+    """The head of an encoder-decoder, as `find_head`: it makes logits of the final states of the decoder.
+
+    Args:
+        model: a model of transformers, in evaluation mode.
+        forward: gives the final states of its decoder, which has read the source.
+        ids: a few tokens of a target.
+        source: the final states of a source.
+    """
+    from transformers.modeling_outputs import BaseModelOutput
+
+    if not writes_targets(type(model).__name__):
+        return None
+    decoder, encoded = model.get_decoder(), BaseModelOutput(last_hidden_state=source[None])
+    encoded.router_logits = None  # which mixtures of experts look for
+    headed = _with_given(model, decoder)
+
+    def logits(final: Tensor, _: Tensor) -> Tensor:
+        result: Tensor = headed.forward(
+            encoder_outputs=encoded, decoder_inputs_embeds=final[None], use_cache=False, return_dict=True
+        ).logits[0]
+        return result
+
+    def expected(tokens: Tensor) -> Tensor:
+        tokens = tokens.to(model.device)
+        result: Tensor = model(encoder_outputs=encoded, decoder_input_ids=tokens, return_dict=True).logits[0]
+        return result
+
+    return _tried("next token", model, forward, ids, logits, expected)
 
 
 def find_head(model: Any, forward: Forward, ids: Sequence[int]) -> Head | None:
@@ -77,26 +114,55 @@ def find_head(model: Any, forward: Forward, ids: Sequence[int]) -> Head | None:
     kind, body = kind_of(type(model).__name__), body_of(model)
     if kind is None or body is model or "inputs_embeds" not in signature(type(model).forward).parameters:
         return None
-    headed = copy.copy(model)
-    headed._modules = {name: _Given(body) if module is body else module for name, module in model._modules.items()}
+    headed = _with_given(model, body)
 
     def logits(final: Tensor, ids: Tensor) -> Tensor:
         inputs = {"input_ids": ids.to(final.device)[None]} if kind == "class" else {}
         result: Tensor = headed.forward(**inputs, inputs_embeds=final[None], return_dict=True).logits[0]
         return result
 
+    def expected(tokens: Tensor) -> Tensor:
+        result: Tensor = model(input_ids=tokens.to(model.device), return_dict=True).logits[0]
+        return result
+
+    return _tried(kind, model, forward, ids, logits, expected)
+
+
+def _with_given(model: Any, body: Any) -> Any:
+    """A copy that shares all modules but the body, in whose place is one that returns the states it is given."""
+    headed = copy.copy(model)
+    headed._modules = {
+        name: _Given(body) if module is body else _with_given(module, body) if _holds(module, body) else module
+        for name, module in model._modules.items()
+    }
+    return headed
+
+
+def _holds(module: nn.Module | None, body: nn.Module) -> bool:
+    return module is not None and any(inner is body for inner in module.modules())
+
+
+def _tried(
+    kind: Kind,
+    model: Any,
+    forward: Forward,
+    ids: Sequence[int],
+    logits: Callable[[Tensor, Tensor], Tensor],
+    expected: Callable[[Tensor], Tensor],
+) -> Head | None:
+    """The head, if for a few tokens it gives the logits that the model itself gives."""
     tokens = torch.tensor([ids])
     with torch.no_grad():
         final = forward(tokens, None, None).final[0]
-        expected = model(input_ids=tokens.to(model.device), return_dict=True).logits[0]
         try:
+            own = expected(tokens)
             given = logits(final, tokens[0])
         except Exception:  # heads that read more of the body's output raise exceptions of every kind
             return None
-        if given.shape != expected.shape or not torch.allclose(given, expected, rtol=1e-3, atol=1e-3):
+        if given.shape != own.shape or not torch.allclose(given, own, rtol=1e-3, atol=1e-3):
             return None
         unembedding = _unembedding(model, logits, final, tokens[0])
-    labels = [str(model.config.id2label[n]) for n in range(len(expected))] if kind == "class" else []
+    labels = [str(model.config.id2label[n]) for n in range(len(own))] if kind == "class" else []
     return Head(kind, labels, type(model).__name__, unembedding, logits, _end_ids(model))
 
 

@@ -15,12 +15,14 @@ from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from regard._internal.files import read_json
 from regard._internal.plurals import counted
+from regard.models.decoder import opened_after
 from regard.models.errors import adapter_error, opening_error
-from regard.models.head import Head, body_of, find_head, kind_of
+from regard.models.head import Head, body_of, find_head, kind_of, writes_targets
 from regard.models.hidden_states import TransformersStates
 from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import (
@@ -123,8 +125,9 @@ def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool,
             name, trust_remote_code=False, **options, **settings.config_kwargs
         )
         architecture = (config.architectures or [""])[0]
-        kind = getattr(transformers, architecture, None) if kind_of(architecture) else None
-        if kind is None or config.is_encoder_decoder:
+        headed = writes_targets(architecture) if config.is_encoder_decoder else kind_of(architecture)
+        kind = getattr(transformers, architecture, None) if headed else None
+        if kind is None:
             return None
         arguments["attn_implementation"] = "regard"
         model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
@@ -232,6 +235,7 @@ def _as_model(
     root = folder / pooling.root if folder and pooling else folder
     pooling = _pooling_of(whole, tokens, pooling)
     pooling = with_limit(pooling, tokens.max_length, getattr(config, "max_position_embeddings", None), positions)
+    limit = min(int(most) for most in (tokenizer.model_max_length, positions, 1 << 30) if most is not None)
     typed_tokenizer, layers = tokens.tokenizer if tokens.gives_types else None, config.num_hidden_layers
     return Model(
         name,
@@ -239,7 +243,7 @@ def _as_model(
         forward,
         TransformersStates(model, typed_tokenizer, layers, name),
         layers,
-        min(int(limit) for limit in (tokenizer.model_max_length, positions, 1 << 30) if limit is not None),
+        limit,
         pooling,
         revision=lambda: checkpoint.digest(root) if root else commit,
         blocks=forward.blocks if isinstance(forward, Reader) else (),
@@ -253,7 +257,32 @@ def _as_model(
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
         parts=functools.partial(prompt_parts, model),
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
+        after=_after(whole, open_whole, tokenizer, name, forward, tokens.tokenizer),
     )
+
+
+def _after(
+    whole: Any,
+    open_whole: Callable[[], Any] | None,
+    tokenizer: Any,
+    name: str,
+    forward: Forward,
+    tokens: Tokenizer,
+) -> Callable[[Tensor], Model] | None:
+    """What opens the decoder of an encoder-decoder, once it has read a source; None for all other models."""
+    if not getattr(whole.config, "is_encoder_decoder", False) or not isinstance(forward, Reader):
+        return None
+
+    def states() -> Tensor:
+        with torch.no_grad():
+            return forward(torch.tensor([example_encoding(tokens).ids]), None, None).final[0]
+
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+
+    def with_head() -> Any:
+        return (open_whole and open_whole()) or whole
+
+    return opened_after(with_head, tokenizer, name, min(int(tokenizer.model_max_length), 1 << 30), states)
 
 
 def _find_head(

@@ -33,11 +33,16 @@ class Pass(NamedTuple):
         attentions: the attention of each layer; None for a layer that has none.
         final: (B,N,dim), what the model passes on: after the norm and the projection that follow the last layer,
             where it has them.
+        entering: by layer, the vectors (B,N,dim) that enter its attention, where these are not the hidden states.
+        cross: of a decoder that has read a source: the same pass with its cross-attentions in the place of its
+            self-attentions.
     """
 
     hidden: list[Tensor]
     attentions: list[Attention | None]
     final: Tensor
+    entering: list[Tensor | None] | None = None
+    cross: Pass | None = None
 
 
 Forward = Callable[[Tensor, Tensor | None, Tensor | None], Pass]
@@ -73,6 +78,10 @@ class Model:
             with them; None where a model cannot read a text step by step.
         parts: (`step`, the tokens (N,) of a prompt) → the parts of it that `step` should be given one after the other.
         chat: messages → the prompt that its chat template makes of them; None where it has no template.
+        after: of an encoder-decoder: the final states (N,dim) of a source → its decoder, which has read that source, as
+            a model of its own: a causal one, whose texts are targets. None for all others.
+        cross: the same decoder as a model whose attentions are its cross-attentions.
+        source: the states that key and value of its cross-attentions are made of.
         prefix_ids, suffix_ids: the special tokens before and after a text.
     """
 
@@ -96,6 +105,9 @@ class Model:
     step: Step | None = None
     parts: Parts = lambda step, ids: [ids]
     chat: Chat | None = None
+    after: Callable[[Tensor], Model] | None = None
+    cross: Model | None = None
+    source: Tensor | None = None
     prefix_ids: list[int] = field(init=False)
     suffix_ids: list[int] = field(init=False)
 
@@ -120,7 +132,9 @@ class Model:
         """For each layer, the modules around its attention, as far as they are known."""
         ids = self.tokenizer.encode("the cat sat").ids
         known = self.blocks and ids
-        return find_surroundings(self.forward, self.blocks, ids) if known else [Surroundings()] * self.layers
+        if not known:
+            return [Surroundings()] * self.layers
+        return find_surroundings(self.forward, self.blocks, ids, self.source)
 
     @functools.cached_property
     def final_norm(self) -> nn.Module | None:

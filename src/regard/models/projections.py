@@ -63,10 +63,14 @@ class Projections:
     key_norm: HeadNorm | None
     rotated: bool
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Projected]:
-        """x (N,dim) after the norm, and its query, key and value before any rotation."""
+    def __call__(self, x: Tensor, source: Tensor | None = None) -> tuple[Tensor, Projected]:
+        """x (N,dim) after the norm, and its query, key and value before any rotation.
+
+        Of cross-attention, key and value are those of the states of a source, and the first module alone reads x.
+        """
         normed = x if self.norm is None else self.norm(x[None])[0]
-        projected = self.split([module(normed[None])[0] for module in self.modules])
+        inputs = [normed] + [normed if source is None else source] * (len(self.modules) - 1)
+        projected = self.split([module(states[None])[0] for module, states in zip(self.modules, inputs, strict=True)])
         query, key = _apply(self.query_norm, projected.query), _apply(self.key_norm, projected.key)
         return normed, Projected(query, key, projected.value)
 
@@ -101,9 +105,12 @@ def _apply(norm: HeadNorm | None, heads: Tensor) -> Tensor:
 
 
 def find_surroundings(
-    forward: Callable[..., Any], blocks: Sequence[nn.Module], ids: Sequence[int]
+    forward: Callable[..., Any], blocks: Sequence[nn.Module], ids: Sequence[int], source: Tensor | None = None
 ) -> list[Surroundings]:
-    """For each layer the modules around its attention, as far as it computes in a way that is known here."""
+    """For each layer the modules around its attention, as far as it computes in a way that is known here.
+
+    Of cross-attention, key and value are made of the states of a source (N,dim).
+    """
     calls: list[list[Call]] = [[] for _ in blocks]
     thread, handles = threading.get_ident(), []
     for n, block in enumerate(blocks):
@@ -111,11 +118,13 @@ def find_surroundings(
             handles.append(module.register_forward_hook(_recorder(calls[n], thread), with_kwargs=True))
     try:
         with torch.inference_mode():
-            hidden, attentions, _ = forward(torch.tensor([ids]), None)
-            states = [state[0] for state in hidden]
+            passed = forward(torch.tensor([ids]), None)
+            entering, hidden = passed.entering or passed.hidden, passed.hidden
             return [
-                Surroundings() if attention is None else _of_layer(calls[n], states[n], states[n + 1], attention)
-                for n, attention in enumerate(attentions[: len(blocks)])
+                Surroundings()
+                if attention is None or entering[n] is None
+                else _of_layer(calls[n], entering[n][0], hidden[n + 1][0], attention, source)
+                for n, attention in enumerate(passed.attentions[: len(blocks)])
             ]
     finally:
         for handle in handles:
@@ -136,11 +145,11 @@ def _is_batch(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) > 0
 
 
-def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention) -> Surroundings:
+def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention, source: Tensor | None) -> Surroundings:
     """What surrounds the attention of a layer that makes y (N,dim) of x."""
     flat = attention.output[0].transpose(0, 1).flatten(1)
     joining = [call for call in calls if is_linear(call.module) and _same(call.input, flat)]
-    projections = _projections(calls, x, attention)
+    projections = _projections(calls, x, attention, source)
     if not joining:
         return Surroundings(projections)
     output = joining[-1]  # of a module and what wraps it, the outer one
@@ -159,11 +168,11 @@ def _of_layer(calls: Sequence[Call], x: Tensor, y: Tensor, attention: Attention)
     return Surroundings(projections, output.module)
 
 
-def _projections(calls: Sequence[Call], x: Tensor, attention: Attention) -> Projections | None:
+def _projections(calls: Sequence[Call], x: Tensor, attention: Attention, source: Tensor | None) -> Projections | None:
     scores, value = attention.weights.scores, attention.value[0]
     query, key = scores.query[0], scores.key[0]  # (H,N,D), (G,N,D)
     linear = [call for call in calls if is_linear(call.module)]
-    for candidates, split in _candidates(linear, query, key, value):
+    for candidates, split in _candidates(linear, query, key, value, source):
         entering = candidates[0].input
         projected = split([call.output for call in candidates])
         if not _same(projected.value.transpose(0, 1), value):
@@ -173,7 +182,7 @@ def _projections(calls: Sequence[Call], x: Tensor, attention: Attention) -> Proj
             norms = (call.module for call in calls if _same(call.input, x) and _same(call.output, entering))
             norm = next(norms, None)
             if norm is None:
-                return None
+                continue
         query_norm, normed_query = _norm_of(calls, projected.query)
         key_norm, normed_key = _norm_of(calls, projected.key)
         if _same_length(normed_query, query) and _same_length(normed_key, key):
@@ -184,9 +193,12 @@ def _projections(calls: Sequence[Call], x: Tensor, attention: Attention) -> Proj
 
 
 def _candidates(
-    linear: Sequence[Call], query: Tensor, key: Tensor, value: Tensor
+    linear: Sequence[Call], query: Tensor, key: Tensor, value: Tensor, source: Tensor | None
 ) -> Iterator[tuple[list[Call], Split]]:
-    """The one or three modules with the same input that may make query, key and value, and how to split them."""
+    """The one or three modules with the same input that may make query, key and value, and how to split them.
+
+    Of cross-attention, those of key and value have the source as their input.
+    """
     (heads, _, dim), groups, value_dim = query.shape, len(key), value.shape[2]
     sizes = [heads * dim, groups * dim, groups * value_dim]
 
@@ -205,6 +217,13 @@ def _candidates(
         grouped = torch.unflatten(outputs[0], 1, (groups, heads // groups + 2, dim))
         return Projected(grouped[:, :, :-2].flatten(1, 2), grouped[:, :, -2], grouped[:, :, -1])
 
+    if source is not None:
+        of_source = [call for call in linear if _same(call.input, source)]
+        for own in (call for call in linear if call.output.shape == (query.shape[1], sizes[0])):
+            for first, second in permutations(of_source, 2):
+                if [first.output.shape[-1], second.output.shape[-1]] == sizes[1:]:
+                    yield [own, first, second], three
+        return
     for call in linear:
         if call.output.ndim == 2 and call.output.shape[1] == sum(sizes):
             yield [call], blocks

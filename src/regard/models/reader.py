@@ -10,13 +10,16 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from regard.attention import Attention
 from regard.models.model import Pass
+
+if TYPE_CHECKING:
+    import regard.hf
 
 
 def unwrapped(model: Any) -> Any:
@@ -46,7 +49,7 @@ def text_encoder(model: Any, tokenizer: Any) -> tuple[Any, Any, str]:
         )
     if not getattr(model.config, "is_encoder_decoder", False):
         return model, tokenizer, ""
-    note = f"Only the encoder of {kind} was read: its decoder and its cross-attention are not shown."
+    note = f"Only the encoder of {kind} was read; given a second text, its decoder reads that as the target."
     return model.get_encoder(), tokenizer, note
 
 
@@ -113,7 +116,7 @@ class Reader:
         """Read a few tokens, so that a model that cannot read fails when it is opened; returns the layers it used."""
         import regard.hf
 
-        self._check(torch.tensor(ids))
+        self.check_ids(torch.tensor(ids))
         try:
             with regard.hf.record() as recorded, torch.inference_mode():
                 self.model(input_ids=torch.tensor([ids]).to(self.model.device), return_dict=True)
@@ -133,11 +136,20 @@ class Reader:
         return []
 
     def __call__(self, ids: Tensor, lengths: Tensor | None, types: Tensor | None = None) -> Pass:
+        self.check_ids(ids)
+        options = {"token_type_ids": types.to(self.model.device)} if types is not None and self._typed else {}
+        hidden, final, recorded = self.run(ids, lengths, **options)
+        attentions = self._by_layer(recorded)
+        self._check_sizes(ids.shape[1], hidden, attentions)
+        return Pass(hidden, attentions, final)
+
+    def run(
+        self, ids: Tensor, lengths: Tensor | None, **options: Any
+    ) -> tuple[list[Tensor], Tensor, list[regard.hf.Recorded]]:
+        """The hidden states, the final ones, and every attention in the order in which the model computes them."""
         import regard.hf
 
-        self._check(ids)
         device = self.model.device
-        options = {"token_type_ids": types.to(device)} if types is not None and self._typed else {}
         mask = None if lengths is None else (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)
         with regard.hf.record() as recorded, outputs(self.blocks[-1:]) as last:
             output = self.model(
@@ -149,9 +161,7 @@ class Reader:
         final = hidden[-1] if getattr(output, "last_hidden_state", None) is None else output.last_hidden_state
         if last and last[0].shape[:-1] == hidden[-1].shape[:-1]:
             hidden[-1] = last[0]  # transformers returns the last one after the final norm
-        attentions = self._by_layer(recorded)
-        self._check_sizes(ids.shape[1], hidden, attentions)
-        return Pass(hidden, attentions, final)
+        return hidden, final, recorded
 
     def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """The final states (n,dim) of tokens (1,n) that follow those in the cache, and the cache with them.
@@ -182,7 +192,8 @@ class Reader:
                 return attentions
         raise ValueError(f"{self.name}: it has {self.layers} layers, but {len(recorded)} attentions that can be seen.")
 
-    def _check(self, ids: Tensor) -> None:
+    def check_ids(self, ids: Tensor) -> None:
+        """Raise ValueError for a token that the model has no embedding for."""
         rows = embedding_rows(self.model)
         if rows and int(ids.max()) >= rows:
             raise ValueError(

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from regard.lens.words import printable
 from regard.output.lines import Wrapped, colour, note, short
-from regard.output.maps import Scale, ShownMap
+from regard.output.maps import Scale, ShownMap, attention_name
+
+ROWS = 60  # words of a target that are shown at most, where its source is too wide for the terminal
 
 
 def heat_map(shown: ShownMap, layer: int | None, head: int | None, width: int) -> RenderableType:
@@ -21,28 +23,30 @@ def heat_map(shown: ShownMap, layer: int | None, head: int | None, width: int) -
     Rows attend, columns are attended to. Of a text wider than the terminal, the words that fit are shown.
     """
     heads, layers, reading = shown.heads(layer, head), shown.layers(layer), shown.reading
-    names = [short(unit.text, 12) for unit in reading.units]
-    margin = max(cell_len(name) for name in names[:width]) + 1
+    rows, names = ([short(unit.text, 12) for unit in of.units] for of in (reading, reading.columns))
+    margin = max(cell_len(name) for name in rows[:width]) + 1
     columns = [max(4, cell_len(name) + 1) for name in names]
     fitting = max(1, sum(margin + total <= width for total in accumulate(columns)))
-    cells = shown.total(torch.stack([_of_heads(shown, n, heads, fitting) for n in layers]))
+    below = fitting if reading.columns is reading else max(fitting, ROWS)
+    cells = shown.total(torch.stack([_of_heads(shown, n, heads, (below, fitting)) for n in layers]))
     scale = Scale(1.0) if shown.is_weights else Scale.of(cells)
     lines: list[RenderableType] = [
         Wrapped(f"{_which(shown, layer, head)}: {_legend(shown, scale)}", "dim"),
         Text(),
-        *_rows(names[:fitting], columns, margin, cells, scale),
+        *_rows(rows[:below], names[:fitting], columns, margin, cells, scale),
     ]
-    if fitting < len(names):
-        hint = f"… the first {fitting} of {len(names)}; --save map.png or map.html shows all"
+    cut = [f"{count} of {len(of)}" for count, of in ((fitting, names), (below, rows)) if count < len(of)]
+    if cut:
+        hint = f"… the first {' and '.join(dict.fromkeys(cut))}; --save map.png or map.html shows all"
         lines.append(Wrapped(hint, "dim"))
-    if reading.note:
-        lines += [Text(), note(reading.note)]
+    for text in dict.fromkeys(of.note for of in (reading, reading.columns) if of.note):
+        lines += [Text(), note(text)]
     if shown.is_weights and head is None:
         lines += [Text(), Wrapped("A mean of weights shows where heads look, not what decides the output.", "dim")]
     return Group(*lines)
 
 
-def _of_heads(shown: ShownMap, layer: int, heads: list[int | None], count: int) -> Tensor:
+def _of_heads(shown: ShownMap, layer: int, heads: list[int | None], count: tuple[int, int]) -> Tensor:
     """The map of a layer between the first units: of one head, or of several as one."""
     cells = shown.words(layer, count)
     return cells[heads[0] or 0] if len(heads) == 1 else shown.total(cells)
@@ -58,7 +62,8 @@ def _which(shown: ShownMap, layer: int | None, head: int | None) -> str:
         which += f", head {head % reading.heads}"
     else:
         which += f" and heads, {combined}" if layer is None else f", {combined} of its heads"
-    return which if shown.is_weights else f"{shown.name}, {which}"
+    which = which if shown.is_weights else f"{shown.name}, {which}"
+    return f"{attention_name(reading)}, {which}" if reading.part else which
 
 
 def _legend(shown: ShownMap, scale: Scale) -> str:
@@ -67,13 +72,15 @@ def _legend(shown: ShownMap, scale: Scale) -> str:
     return f"{meaning}, in per cent" if shown.is_weights else f"{meaning}; 100 is {scale.largest:.3g} ({shown.unit})"
 
 
-def _rows(names: list[str], columns: list[int], margin: int, cells: Tensor, scale: Scale) -> list[RenderableType]:
+def _rows(
+    rows: list[str], names: list[str], columns: list[int], margin: int, cells: Tensor, scale: Scale
+) -> list[RenderableType]:
     header = Text(" " * margin)
     for name, column in zip(names, columns, strict=False):
         header.append(" " * (column - cell_len(name)) + name, style="bold")
     lines: list[RenderableType] = [header]
     places = scale.place(cells)
-    for name, row, place in zip(names, (cells / scale.largest).tolist(), places.tolist(), strict=True):
+    for name, row, place in zip(rows, (cells / scale.largest).tolist(), places.tolist(), strict=True):
         line = Text(name + " " * (margin - cell_len(name)), style="bold")
         for share, at, column in zip(row, place, columns, strict=False):
             text = f"{100 * share:.0f}".replace("-", "−") if abs(share) >= 0.005 else "·"

@@ -17,7 +17,7 @@ from regard._internal import plotting
 from regard._internal.plotting import INK
 from regard.lens.reading import Reading
 from regard.lens.words import printable
-from regard.output.maps import Scale, ShownMap
+from regard.output.maps import Scale, ShownMap, attention_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -68,13 +68,13 @@ def picture(
     shown = ShownMap(reading, map, target)
     layers, heads = shown.layers(layer), shown.heads(layer, head)
     if len(layers) == len(heads) == 1:
-        cells, names = _cells(shown, layers[0], CELL_LIMITS["head"])
-        square = min(11.0, max(2.6, 0.34 * len(names)))
-        figure = plotting.new_figure(square + 2.4, square + 2.2)
+        cells, *names = _cells(shown, layers[0], CELL_LIMITS["head"])
+        tall, wide = (min(11.0, max(2.6, 0.34 * len(of_side))) for of_side in names)
+        figure = plotting.new_figure(wide + 2.4, tall + 2.2)
         draw_title(figure, reading)
         of_head = ", all heads" if not shown.kind.by_head else f", head {heads[0]}"
         where = f"layer {layers[0]}{of_head}{_pooled(shown, CELL_LIMITS['head'])}"
-        _draw_head(figure, shown, cells[heads[0] or 0], names, where)
+        _draw_head(figure, shown, cells[heads[0] or 0], names[0], names[1], where)
     else:
         side = min(1.05, max(0.3, 18 / max(len(layers), len(heads))))  # inches
         figure = plotting.new_figure(max(6.0, 1.6 + side * len(heads)), 1.7 + side * len(layers))
@@ -86,48 +86,62 @@ def picture(
 def _title(figure: Figure, shown: ShownMap, where: str) -> str:
     """The model, the map and where in the model it is; under it the target, of a map that is about one."""
     name = "" if shown.is_weights else f"{shown.name}, "
-    lines = [f"{shown.reading.model}, {name}{where}"]
+    part = f"{attention_name(shown.reading)}, " if shown.reading.part else ""
+    lines = [f"{shown.reading.model}, {part}{name}{where}"]
     lines += [] if shown.target is None else [f"for {shown.target.name}"]
     return "\n".join(shortened(line, int(figure.get_figwidth() * 11)) for line in lines)
 
 
-def _cells(shown: ShownMap, layer: int, limit: int) -> tuple[Float[Tensor, "H n n"], list[str]]:
-    """The numbers between units, and their names; of a long text the largest in each of limit × limit cells."""
-    reading = shown.reading
-    if len(reading.units) <= limit:
-        return shown.words(layer), [unit.text for unit in reading.units]
-    count = len(reading.tokens)
-    first = [reading.units[int(reading.unit_of_token[n * count // limit])].text for n in range(limit)]
-    return shown.pooled(layer, limit), first
+def _cells(shown: ShownMap, layer: int, limit: int) -> tuple[Float[Tensor, "H rows columns"], list[str], list[str]]:
+    """The numbers between units, and the names of rows and columns; of a long text the largest of each cell."""
+    sides = (shown.reading, shown.reading.columns)
+    if max(shown.shape) <= limit:
+        rows, columns = ([unit.text for unit in of.units] for of in sides)
+        return shown.words(layer), rows, columns
+    counts = [min(limit, len(of.tokens)) for of in sides]
+    rows, columns = (
+        [of.units[int(of.unit_of_token[n * len(of.tokens) // count])].text for n in range(count)]
+        for of, count in zip(sides, counts, strict=True)
+    )
+    return shown.pooled(layer, *counts), rows, columns
 
 
 def _pooled(shown: ShownMap, limit: int) -> str:
     """What a cell stands for in a text that has more words than cells."""
     numbers = "weights" if shown.is_weights else "numbers"
-    return f"; a cell is the largest of its {numbers}" if len(shown.reading.units) > limit else ""
+    return f"; a cell is the largest of its {numbers}" if max(shown.shape) > limit else ""
 
 
-def _draw_head(figure: Figure, shown: ShownMap, cells: Float[Tensor, "n n"], names: list[str], where: str) -> None:
+def _draw_head(
+    figure: Figure, shown: ShownMap, cells: Float[Tensor, "r c"], rows: list[str], columns: list[str], where: str
+) -> None:
     axes = figure.add_subplot(anchor="N")
     axes.set_title(_title(figure, shown, where), fontsize=9, color=INK, pad=8, parse_math=False)
-    edge, scale = len(names) - 0.5, _scale(shown, cells)
-    image = _draw_cells(axes, _enlarged(cells, max(1, PIXELS // len(names))), scale, (-0.5, edge, edge, -0.5))
-    places = range(0, len(names), -(-len(names) // LABEL_LIMIT))
-    labels = [shortened(names[n], LABEL_WIDTH) for n in places]
-    size = 9 if len(places) <= 40 else 7.5
-    text: dict[str, Any] = {
-        "fontsize": size,
-        "color": INK,
-        "parse_math": False,
-        "fontfamily": families("".join(labels)),
-    }
-    axes.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", **text)
-    axes.set_yticks(places, labels, **text)
-    axes.set_xlabel("… looks at this one", color=INK, fontsize=9)
-    axes.set_ylabel("This word …", color=INK, fontsize=9)
-    if len(names) <= NUMBERED_UNITS:
+    scale, longest = _scale(shown, cells), max(len(rows), len(columns))
+    extent = (-0.5, len(columns) - 0.5, len(rows) - 0.5, -0.5)
+    image = _draw_cells(axes, _enlarged(cells, max(1, PIXELS // longest)), scale, extent)
+    axes.set_xticks(*_labels(columns), rotation=60, ha="right", rotation_mode="anchor", **_label_style(columns))
+    axes.set_yticks(*_labels(rows), **_label_style(rows))
+    across, down = ("… looks at this one", "This word …")
+    if shown.reading.source is not None:
+        across, down = "… looks at this one of the source", "This word of the target …"
+    axes.set_xlabel(across, color=INK, fontsize=9)
+    axes.set_ylabel(down, color=INK, fontsize=9)
+    if longest <= NUMBERED_UNITS:
         _draw_numbers(axes, cells, scale)
     _draw_scale(figure, axes, image, shown, scale, 0.03)
+
+
+def _labels(names: list[str]) -> tuple[range, list[str]]:
+    """The places of the words that are named, and the words."""
+    places = range(0, len(names), -(-len(names) // LABEL_LIMIT))
+    return places, [shortened(names[n], LABEL_WIDTH) for n in places]
+
+
+def _label_style(names: list[str]) -> dict[str, Any]:
+    places, labels = _labels(names)
+    size = 9 if len(places) <= 40 else 7.5
+    return {"fontsize": size, "color": INK, "parse_math": False, "fontfamily": families("".join(labels))}
 
 
 def _draw_numbers(axes: Axes, cells: Float[Tensor, "n n"], scale: Scale) -> None:
@@ -160,19 +174,19 @@ def _draw_grid(figure: Figure, shown: ShownMap, layers: list[int], heads: Sequen
     rows = [h or 0 for h in heads]
     squares = torch.stack([_cells(shown, n, CELL_LIMITS["grid"])[0][rows] for n in layers])  # (layers, heads, n, n)
     scale = _scale(shown, squares)
-    times = max(1, PIXELS // max(len(layers), len(heads)) // squares.shape[-1])
+    times = max(1, PIXELS // max(len(layers), len(heads)) // max(squares.shape[-2:]))
     squares = _enlarged(squares, times)
-    side = squares.shape[-1]
-    gap = max(1, round(side * GAP))
+    tall, wide = squares.shape[-2:]
+    gap = max(1, round(max(tall, wide) * GAP))
     spaced = torch.nn.functional.pad(squares, (0, gap, 0, gap), value=torch.nan)  # nan is left blank
-    mosaic = spaced.permute(0, 2, 1, 3).reshape(len(layers) * (side + gap), -1)[:-gap, :-gap]
+    mosaic = spaced.permute(0, 2, 1, 3).reshape(len(layers) * (tall + gap), -1)[:-gap, :-gap]
     image = _draw_cells(axes, mosaic, scale)
     text: dict[str, Any] = {"fontsize": 8, "color": INK}
     step = max(1, len(heads) // 32)
-    middle = side / 2 - 0.5
-    places = [middle + x * (side + gap) for x in range(0, len(heads), step)]
+    places = [wide / 2 - 0.5 + x * (wide + gap) for x in range(0, len(heads), step)]
     axes.set_xticks(places, ["all" if h is None else str(h) for h in heads[::step]], **text)
-    axes.set_yticks([middle + y * (side + gap) for y in range(len(layers))], [str(n) for n in layers], **text)
+    centres = [tall / 2 - 0.5 + y * (tall + gap) for y in range(len(layers))]
+    axes.set_yticks(centres, [str(n) for n in layers], **text)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("heads" if not shown.kind.by_head else "head", labelpad=4, **text)
@@ -230,9 +244,10 @@ def _draw_scale(
 
 
 def draw_title(figure: Figure, reading: Reading) -> None:
-    """The text that was read, in at most TITLE_LINES lines."""
+    """The text that was read, of cross-attention source and target, in at most TITLE_LINES lines."""
     width = int(figure.get_figwidth() * 10)  # characters of 11 points
-    words = " ".join(printable(word) for word in reading.text.split())
+    text = reading.text if reading.source is None else f"{reading.source.text} → {reading.text}"
+    words = " ".join(printable(word) for word in text.split())
     lines = _wrapped(words, width)
     if len(lines) > TITLE_LINES:
         last = set_cell_size(lines[TITLE_LINES - 1], min(cell_len(lines[TITLE_LINES - 1]), width - 2)).rstrip() + " …"

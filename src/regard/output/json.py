@@ -23,13 +23,14 @@ def numbers(
 ) -> dict[str, Any]:
     """A reading as plain lists: the number of a map between unit i and unit j is `attention[l][h][i][j]`.
 
+    Of cross-attention, j counts `source.units`.
     l and h are indices into `layers` and `heads`: the layer and head that are asked for, or all of them. A map of all
     heads together has one entry in `heads`, None. Raises ValueError where there are more than NUMBERS_LIMIT numbers.
     """
     shown = ShownMap(reading, map, target)
-    units, layers, heads = reading.units, shown.layers(layer), shown.heads(layer, head)
+    layers, heads = shown.layers(layer), shown.heads(layer, head)
     rows = [h or 0 for h in heads]
-    count = len(layers) * len(heads) * len(units) ** 2
+    count = len(layers) * len(heads) * shown.shape[0] * shown.shape[1]
     if count > NUMBERS_LIMIT:
         raise ValueError(
             f"{count:,} numbers are too many for JSON (at most {NUMBERS_LIMIT:,}): choose a layer and a head, save a "
@@ -40,7 +41,9 @@ def numbers(
         "model": reading.model,
         "truncated": reading.truncated,
         "note": reading.note,
-        "units": [{"text": u.text, "start": u.start, "end": u.end, "special": u.special} for u in units],
+        "units": _units(reading),
+        **({"part": reading.part} if reading.part else {}),
+        **({"source": {"text": source.text, "units": _units(source)}} if (source := reading.source) else {}),
         "layers": layers,
         "heads": heads,
         **shown.to_dict(),
@@ -48,6 +51,10 @@ def numbers(
             [[[_rounded(w) for w in row] for row in head] for head in shown.words(n)[rows].tolist()] for n in layers
         ],
     }
+
+
+def _units(reading: Reading) -> list[dict[str, Any]]:
+    return [{"text": u.text, "start": u.start, "end": u.end, "special": u.special} for u in reading.units]
 
 
 def _rounded(number: float) -> float | None:

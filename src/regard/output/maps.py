@@ -46,8 +46,15 @@ class Scale(NamedTuple):
         return share.sign() * share.abs().sqrt()
 
 
+def attention_name(reading: Reading) -> str:
+    """Which attention of an encoder-decoder a reading shows, in words; "" for all other models."""
+    return {"encoder": "encoder", "decoder": "decoder", "cross": "cross-attention", "": ""}[reading.part]
+
+
 class ShownMap:
     """A map of `attribution.MAPS` of every layer of a reading, between words; each layer's is made once.
+
+    Its rows are the words of the reading, its columns those of `reading.columns`: in self-attention the same.
 
     Raises ValueError, with the names of the known ones, for an unknown map.
     """
@@ -76,7 +83,8 @@ class ShownMap:
     def meaning(self) -> str:
         """What the numbers are, in words."""
         if self.is_weights:
-            return "each row is where a word looks"
+            where = "a word looks" if self.reading.source is None else "a word of the target looks in the source"
+            return f"each row is where {where}"
         target = "" if self.target is None else f", for {self.target.name}"
         return f"each cell is {self.kind.meaning}{target}"
 
@@ -107,21 +115,26 @@ class ShownMap:
             return [None]
         return list(range(self.reading.heads)) if head is None else [head % self.reading.heads]
 
-    def words(self, layer: int, first: int | None = None) -> Float[Tensor, "h n n"]:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many words attend, and how many are attended to."""
+        return len(self.reading.units), len(self.reading.columns.units)
+
+    def words(self, layer: int, first: tuple[int, int] | None = None) -> Float[Tensor, "h rows columns"]:
         """The map between words, or between the first of them: summed over keys, averaged over queries; by head."""
-        groups = self.reading.unit_of_token
+        groups = [reading.unit_of_token for reading in (self.reading, self.reading.columns)]
         if first is not None:
-            groups = torch.where(groups < first, groups, -1)
-        cells: Tensor = self.tokens(layer).grouped(queries=groups, keys=groups).cpu()
+            groups = [torch.where(units < count, units, -1) for units, count in zip(groups, first, strict=True)]
+        cells: Tensor = self.tokens(layer).grouped(queries=groups[0], keys=groups[1]).cpu()
         return cells if self.kind.by_head else cells[None]
 
-    def pooled(self, layer: int, size: int) -> Float[Tensor, "h size size"]:
-        """The number of largest magnitude in each of size × size cells of the map between tokens; by head."""
+    def pooled(self, layer: int, rows: int, columns: int) -> Float[Tensor, "h rows columns"]:
+        """The number of largest magnitude in each of rows × columns cells of the map between tokens; by head."""
         tokens = self.tokens(layer)
-        cells = tokens.pool(size, size, "max")
+        cells = tokens.pool(rows, columns, "max")
         if self.kind.signed:
             negated = tokens.times(key=torch.full((tokens.shape[-1], 1), -1.0, device=tokens.device))
-            opposite = negated.pool(size, size, "max")
+            opposite = negated.pool(rows, columns, "max")
             cells = torch.where(opposite > cells, -opposite, cells)
         return (cells if self.kind.by_head else cells[None]).cpu()
 
@@ -149,7 +162,7 @@ class Taken(NamedTuple):
         return {
             **self.shown.to_dict(),
             "head": self.head,
-            "units": [unit.text for unit in self.shown.reading.units],
+            "units": [unit.text for unit in self.shown.reading.columns.units],
             "weights": self.weights.tolist(),
             "values": self.values.tolist(),
         }
@@ -160,6 +173,6 @@ def taken(walk: Walk, shown: ShownMap) -> Taken:
     tokens, rows = shown.tokens(walk.layer), list(walk.word.tokens)
     weights = walk.word.attends_to(walk.layer)
     if not shown.kind.by_head:
-        return Taken(shown, None, weights.mean(0).cpu(), walk.reading.by_unit(tokens[rows].mean(0)).cpu())
-    values = walk.reading.by_unit(tokens[walk.head, rows].mean(0))
+        return Taken(shown, None, weights.mean(0).cpu(), walk.reading.columns.by_unit(tokens[rows].mean(0)).cpu())
+    values = walk.reading.columns.by_unit(tokens[walk.head, rows].mean(0))
     return Taken(shown, walk.head, weights[walk.head].cpu(), values.cpu())

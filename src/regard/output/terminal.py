@@ -21,7 +21,7 @@ from regard.lens.reading import Reading
 from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
 from regard.output.lines import Wrapped, aligned, bar_of, indented, note, on_ramp, short, step, table
-from regard.output.maps import Taken
+from regard.output.maps import Taken, attention_name
 
 LISTED_LAYERS = 12  # layers whose similarity a lesson lists; of a deeper model, as many at equal distances
 LISTED_MATRICES = 8  # matrices of a comparison that are all shown; of more, the first, the middle and the last
@@ -36,27 +36,30 @@ def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> Renderab
     size, dim = len(walk.x[0]), len(walk.query[0])
     tokens = len(walk.word.tokens)
     mean = f" {word} is {tokens} tokens; the numbers are their mean." if tokens > 1 else ""
-    heads = f"{printable(reading.model)}: {reading.layers} layers × {reading.heads} heads"
+    part = f", {attention_name(reading)}" if reading.part else ""
+    heads = f"{printable(reading.model)}{part}: {reading.layers} layers × {reading.heads} heads"
     origin = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
+    if reading.source is not None:
+        origin = "made by the self-attention that comes before it in this layer"
+    others = "neighbours know" if reading.source is None else "encoder knows of the source"
     lines: list[RenderableType] = [
-        Wrapped(f"“{short(' '.join(reading.text.split()), 400)}”", "bold"),
+        *(Wrapped(f"“{short(' '.join(of.text.split()), 400)}”", "bold") for of in _texts(reading)),
         Wrapped(f"{heads}; this is {_where(walk, word)}.", "dim"),
-        *_notes(reading),
+        *(line for of in _texts(reading) for line in _notes(of)),
         step(
             "The word comes in",
-            f"as {size} numbers, {origin}. Attention will mix in what its neighbours know.{mean}",
+            f"as {size} numbers, {origin}. Attention will mix in what its {others}.{mean}",
         ),
         _numbers("x", walk.x.mean(0), width),
         *_norm_step(walk, width),
         step(
             "Query, key, value",
-            f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every token "
-            "has a key, the label on its shelf, and a value, what you take home from there. "
-            f"{_projections(walk)} Here, {dim} numbers.",
+            f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every "
+            f"{'token of the source' if reading.source else 'token'} has a key, the label on its shelf, and a value, "
+            f"what you take home from there. {_projections(walk)} Here, {dim} numbers.",
         ),
         *_query_lines(walk, width),
-        _numbers("key", walk.keys[list(walk.word.tokens)].mean(0), width),
-        _numbers("value", walk.values[list(walk.word.tokens)].mean(0), width),
+        *_own_lines(walk, width),
         step(
             "Scores, scaling, softmax",
             f"The query meets every key: the dot product is large where they match. {_scaling(walk)}{_softmax(walk)}",
@@ -93,7 +96,10 @@ def _projections(walk: Walk) -> str:
     made = walk.made
     if made is None:
         return "They are shown as the model's attention received them; how it makes them from x is not known here."
-    text = f"Each is made from {'the normalized x' if made.norm else 'x'} by a matrix that the model has learned."
+    x = "the normalized x" if made.norm else "x"
+    text = f"Each is made from {x} by a matrix that the model has learned."
+    if walk.reading.source is not None:
+        text = f"The query is made from {x}, keys and values from what the encoder made of the source, by matrices."
     if made.head_norm:
         text += " Query and key are then normalized again."
     if not made.rotated and made.factor != 1:
@@ -114,13 +120,26 @@ def _query_lines(walk: Walk, width: int) -> list[RenderableType]:
     return [_numbers("before", before, width), _numbers("query", after, width)]
 
 
+def _own_lines(walk: Walk, width: int) -> list[RenderableType]:
+    """Key and value of the word itself, which a word of a target does not have for the source."""
+    if walk.reading.source is not None:
+        return []
+    own = list(walk.word.tokens)
+    return [_numbers("key", walk.keys[own].mean(0), width), _numbers("value", walk.values[own].mean(0), width)]
+
+
+def _texts(reading: Reading) -> list[Reading]:
+    """What is read: of cross-attention source and target."""
+    return [reading] if reading.source is None else [reading.source, reading]
+
+
 def _sinks(walk: Walk) -> str:
     """Which tokens take much of the weight and add little."""
     assert walk.carried is not None
     weights, carried = walk.weights.mean(0), walk.carried.mean(0)
     share = carried / carried.sum()
     tokens = [
-        f"“{short(walk.reading.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
+        f"“{short(walk.reading.columns.tokens[n].text, 16)}” has {weights[n]:.0%} of the weight "
         f"and {share[n]:.0%} of what is added"
         for n in walk.resting[:3]
     ]
@@ -155,7 +174,8 @@ def _where(walk: Walk, word: str) -> str:
     share = float(walk.reading.to_others(walk.word, walk.layer, walk.head))
     if share < 0.005:
         return f"{where}: in none does {word} look at another word"
-    return f"{where}, which carries most to {word} from other words: they have {share:.0%} of its weight"
+    whose = "other words" if walk.reading.source is None else "words of the source"
+    return f"{where}, which carries most to {word} from {whose}: they have {share:.0%} of its weight"
 
 
 def _scaling(walk: Walk) -> str:
@@ -195,8 +215,9 @@ def _scores(walk: Walk, width: int, limit: int = 24) -> RenderableType:
     shown = sorted(weights.argsort(descending=True, stable=True)[:limit].tolist())
     rows = [(Text("key of", "dim"), ["query·key", "scaled", "weight"], 0.0)]
     for place in shown:
-        token, weight = walk.reading.tokens[place], float(weights[place])
-        style = "dim" if token.special or hidden[place] else "bold" if place in walk.word.tokens else ""
+        token, weight = walk.reading.columns.tokens[place], float(weights[place])
+        own = walk.reading.source is None and place in walk.word.tokens
+        style = "dim" if token.special or hidden[place] else "bold" if own else ""
         numbers = [f"{scores[place]:.2f}", f"{scaled[place]:.2f}", "hidden" if hidden[place] else f"{weight:.4f}"]
         label = (short(token.text, 16).strip() or "␣") + (" (unk)" if token.unknown else "")
         rows.append((Text(label, style), numbers, weight))
@@ -217,7 +238,7 @@ def _step_of(taken: Taken) -> RenderableType:
 
 def _taken(taken: Taken, width: int, limit: int = 24) -> RenderableType:
     """Weights and numbers of the units that the word took most from, in the order of the text."""
-    sizes, units = taken.values.abs(), taken.shown.reading.units
+    sizes, units = taken.values.abs(), taken.shown.reading.columns.units
     total = float(sizes.sum()) or 1.0
     places = sorted(sizes.argsort(descending=True, stable=True)[:limit].tolist())
     rows = [(Text("from", "dim"), ["weight", taken.shown.name, "share"], 0.0)]
@@ -235,7 +256,7 @@ def _mixture(walk: Walk, limit: int = 4) -> str:
     weights = walk.weights.mean(0)
     top = weights.argsort(descending=True, stable=True)[:limit].tolist()
     top = [n for n in top if weights[n] >= 0.0005] or top[:1]
-    terms = [f"{weights[n]:.3f} × “{short(walk.reading.tokens[n].text, 16)}”" for n in top]
+    terms = [f"{weights[n]:.3f} × “{short(walk.reading.columns.tokens[n].text, 16)}”" for n in top]
     return " + ".join(terms) + (" + …" if len(weights) > len(top) else "")
 
 

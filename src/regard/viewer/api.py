@@ -27,7 +27,7 @@ from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress, lane_of_texts
 from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
-from regard.viewer.payload import metadata
+from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
     CancelledReply,
     CancelReply,
@@ -142,8 +142,12 @@ class ViewerAPI:
         return self._metadata(request.reading, wait)
 
     def _metadata(self, key: str, wait: float) -> MetadataReply:
-        reading = self._reading(key, wait, kind="read")
-        reply = cast(MetadataReply, {"reading": key, **metadata(reading), "memory": self._memory(reading)})
+        key, _, part = key.partition(".")
+        whole = self._reading(key, wait, kind="read")
+        reading = whole.attended(part) if part else shown_first(whole)
+        name = f"{key}.{reading.part}" if whole.cross else key
+        described = metadata(reading, whole=whole)
+        reply = cast(MetadataReply, {"reading": name, **described, "memory": self._memory(whole)})
         if self._lenses and reading.lens is not None:
             reply["writes"] = chat.writes(reading.lens.model)
         source = self._sources.get(key)
@@ -158,15 +162,16 @@ class ViewerAPI:
         )
 
     def _reading(self, key: str, wait: float, kind: str = "read again") -> Reading:
-        """The reading of this id; one that was evicted is read again.
+        """The reading of this id; one that was evicted is read again. A dot and a name are of one of its attentions.
 
         Whoever cancels a job of kind "read" does not want the reading; any other request may bring it back.
         """
+        key, _, part = key.partition(".")
         if self._pinned is not None and key == self._pinned[0]:
-            return self._pinned[1]
+            return self._pinned[1].attended(part or None)
         reading: Reading | None = self.cache.get(key)
         if reading is not None:
-            return reading
+            return reading.attended(part or None)
         source: Source | None = self._sources.get(key)
         if source is None:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
@@ -180,14 +185,14 @@ class ViewerAPI:
                 else:
                     model, text, pair = source
                     reading = self._lens(model).read(text, pair, progress=progress)
-                offers(reading)  # which maps the model can serve is found out once
+                offers(shown_first(reading))  # which maps the model can serve is found out once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
             return reading
 
         texts = [source.prompt, source.text] if isinstance(source, Generation) else [source[1], source[2] or ""]
-        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts))
+        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts)).attended(part or None)
 
     def _keep_written(self, model: str, generation: Generation) -> str:
         """The id of the reading of prompt and reply, which is read when it is asked for."""
@@ -249,14 +254,17 @@ class ViewerAPI:
 
     def _handle_word_weights(self, request: WordWeightsRequest, wait: float) -> WordWeightsReply:
         reading = self._at_layer(request, wait)
-        unit = reading.units[within("word", request.word, len(reading.units))]
-        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side))
+        ends = reading, reading.columns
+        own, others = ends if request.side == "from" else ends[::-1]
+        unit = own.units[within("word", request.word, len(own.units))]
+        return WordWeightsReply(weights=of_unit(self._map(reading, request, wait), unit, request.side, others))
 
     def _handle_layer_weights(self, request: LayerWeightsRequest, wait: float) -> LayerWeightsReply:
         reading = self._at_layer(request, wait)
-        if len(reading.units) > LAYER_WEIGHTS_UNITS:
+        units = max(len(reading.units), len(reading.columns.units))
+        if units > LAYER_WEIGHTS_UNITS:
             raise RequestError(
-                f"layer_weights: the text has {len(reading.units):,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
+                f"layer_weights: the text has {units:,} units, and the limit is {LAYER_WEIGHTS_UNITS}: "
                 "request word_weights."
             )
         return LayerWeightsReply(weights=between_units(reading, self._map(reading, request, wait)))
@@ -335,15 +343,18 @@ class ViewerAPI:
         if request.comparison is not None:
             compared = replies.arrays_as_text(self._handle_compare(request.comparison, wait))
 
+        whole = self._reading(request.reading.partition(".")[0], wait)
+
         def write(progress: Progress) -> PageReply:
             with torch.inference_mode():
                 text = render_page(
-                    reading,
+                    whole,
                     word=request.word,
                     layer=request.layer,
                     head=request.head,
                     link=request.link,
                     target=chosen,
+                    attention=reading.part or None,
                     compared=compared,
                     progress=progress,
                 )

@@ -16,7 +16,7 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from regard.viewer.payload import deflated, payload
+from regard.viewer.payload import deflated, payload, shown_first
 from regard.viewer.protocol import MAPS
 from regard.viewer.protocol.limits import VIEWS
 
@@ -37,6 +37,7 @@ def render_page(
     link: str | None = None,
     map: str = "weights",
     target: Target | None = None,
+    attention: str | None = None,
     compared: dict[str, Any] | None = None,
     progress: Progress = lambda share: None,
 ) -> str:
@@ -56,6 +57,8 @@ def render_page(
             other arguments apply only where it leaves something open.
         map: The map that is shown first, one of `protocol.MAPS`.
         target: What the maps that are about a target explain; by default `regard.attribution.default_target`.
+        attention: Of an encoder-decoder with a target, the attention that is shown first; by default "cross". Word,
+            layer and head are its own.
         compared: An answer of the API's `compare`, for the view that compares.
         progress: Called with the share of the work that is done, from 0 to 1.
 
@@ -67,18 +70,19 @@ def render_page(
         ValueError: There is no such view or map.
         RuntimeError: The page has not been built.
     """
+    whole, reading = reading, reading.attended(attention) if attention else shown_first(reading)
     opening = _opening(reading, word, layer, head, view, link, map)
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
         f"default-src 'none'; style-src {hash_source(style)}; script-src {hash_source(script)} {hash_source(library)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    data = script_json({"open": opening, **payload(reading, opening, compared, progress, target)})
+    data = script_json({"open": opening, **payload(reading, opening, compared, progress, target, whole)})
     return Template(asset("page.html")).substitute(
         head=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
-        title=html.escape(shortened(reading.text, 80)),
+        title=html.escape(shortened(whole.text, 80)),
         view=asset("viewer.html"),
-        noscript=html.escape(shortened(reading.text, 300)),
+        noscript=html.escape(shortened(whole.text, 300)),
         foot=f"<!-- The map is moved by OpenSeadragon.\n\n{asset('openseadragon-license.txt')}-->\n"
         f'<script type="application/json" id="data">{data}</script>\n'
         f'<script type="text/plain" id="library">{deflated(library.encode())}</script>\n'

@@ -66,11 +66,16 @@ def size_of(tensors: Iterable[Tensor | None]) -> int:
 
 
 def size_of_reading(reading: Reading) -> int:
-    """The bytes that a reading holds: hidden states, and query, key, value, output and lse of every layer."""
+    """The bytes that a reading holds: hidden states, and query, key, value, output and lse of every layer.
+
+    Of an encoder-decoder, those of all its attentions.
+    """
     tensors: list[Tensor | None] = [reading.hidden, reading.final]
     for attention in reading.attention:
         scores = attention.weights.scores
         tensors += [scores.query, scores.key, scores.bias, attention.value, attention.output, attention.lse]
     rows = sum(attention.lse.numel() for attention in reading.attention)
     names = 300 * (len(reading.tokens) + len(reading.units)) + 4 * len(reading.text)
-    return size_of(tensors) + 8 * rows + names  # the weights may keep an lse of their own, in float64
+    parts = [part for part in (reading.decoder, reading.cross) if part is not None]
+    # The weights may keep an lse of their own, in float64.
+    return size_of(tensors) + 8 * rows + names + sum(map(size_of_reading, parts))

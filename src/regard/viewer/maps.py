@@ -50,10 +50,12 @@ def target_of(reading: Reading, text: str | None = None) -> Target:
 
 def offers(reading: Reading) -> list[MapOffer]:
     """All maps, in the order of MAPS; those that the model cannot serve with the reason."""
-    source = reading if reading.lens is None else reading.lens
+    # What serves one target serves another; the attentions of a decoder are of a reading of its own.
+    alone = reading.lens is None or reading.part in ("decoder", "cross")
+    source = reading if reading.lens is None or alone else reading.lens
     if source not in _missing:
         with torch.inference_mode(False):  # a gradient cannot be taken of what was read in it
-            sample = reading if reading.lens is None else reading.lens.read(SAMPLE)
+            sample = reading if reading.lens is None or alone else reading.lens.read(SAMPLE)
             _missing[source] = {name: _refusal(sample, name) for name in MAPS}
     kinds, missing = attribution.MAPS, _missing[source]
     return [
@@ -89,14 +91,14 @@ def _refusal(reading: Reading, name: MapName) -> str | None:
     return None
 
 
-def between_units(reading: Reading, numbers: Map) -> Float[Tensor, "H U U"]:
+def between_units(reading: Reading, numbers: Map) -> Float[Tensor, "H U V"]:
     """Summed over a unit's keys, averaged over its queries; H is 1 for a map of all heads together."""
-    return by_head(numbers.grouped(queries=reading.unit_of_token, keys=reading.unit_of_token), 2)
+    return by_head(numbers.grouped(queries=reading.unit_of_token, keys=reading.columns.unit_of_token), 2)
 
 
-def of_unit(numbers: Map, unit: Word, side: Side) -> Float[Tensor, "H U"]:
-    """Those between a unit and all units: from it, or to it."""
-    reading, own = unit.reading, slice(unit.tokens[0], unit.tokens[-1] + 1)
+def of_unit(numbers: Map, unit: Word, side: Side, others: Reading | None = None) -> Float[Tensor, "H U"]:
+    """Those between a unit and all units: from it, or to it; of cross-attention, the units of the other text."""
+    reading, own = others or unit.reading, slice(unit.tokens[0], unit.tokens[-1] + 1)
     if side == "from":
         return by_head(reading.by_unit(numbers[..., own, :].mean(-2)), 1)
     columns = numbers[..., own].sum(-1)

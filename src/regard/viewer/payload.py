@@ -24,7 +24,7 @@ from regard.attribution import Target
 from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.viewer.maps import REFUSALS, between_units, map_of, needs_target, offers, target_of
-from regard.viewer.protocol import MapName, MapOffer, Metadata, Projections
+from regard.viewer.protocol import Columns, MapName, MapOffer, Metadata, Projections
 from regard.viewer.protocol.limits import LOGARITHM_STEPS, MAPPED_UNITS
 from regard.viewer.tiles import Matrix
 
@@ -42,8 +42,11 @@ MAPS_LIMIT = 300_000  # characters that maps besides the weights may take in any
 LEFT_OUT = "In a text this long, the file leaves its numbers out; a server, regard serve, shows it."
 
 
-def metadata(reading: Reading, target: Target | None = None) -> Metadata:
-    """What a viewer must know of a reading before it asks for numbers, and the target of its maps, if not the usual."""
+def metadata(reading: Reading, target: Target | None = None, whole: Reading | None = None) -> Metadata:
+    """What a viewer must know of a reading before it asks for numbers, and the target of its maps, if not the usual.
+
+    `whole` is the reading of an encoder-decoder whose attentions there are to choose from.
+    """
     units = reading.units
     words = [unit.index for unit in units if not unit.special]
     maps = offers(reading)
@@ -52,7 +55,7 @@ def metadata(reading: Reading, target: Target | None = None) -> Metadata:
     return {
         "model": reading.model,
         "text": reading.text[:2000],
-        "truncated": reading.truncated,
+        "truncated": " ".join(filter(None, dict.fromkeys((reading.columns.truncated, reading.truncated)))) or None,
         "layers": reading.layers,
         "heads": reading.heads,
         "units": [unit.text for unit in units],
@@ -64,8 +67,11 @@ def metadata(reading: Reading, target: Target | None = None) -> Metadata:
         "sinks": any(attention.weights.sinks is not None for attention in reading.attention),
         "unknown": [unit.index for unit in units if unit.unknown],
         "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
-        "note": reading.note,
+        "note": " ".join(filter(None, dict.fromkeys((reading.columns.note, reading.note)))),
         "attention_layers": reading.attention_layers,
+        "attention": reading.part or None,
+        "attentions": list((whole or reading).parts),
+        "columns": None if reading.source is None else _columns(reading.source),
         "maps": maps,
         "target": None if target is None else target.name,
         "reply": _first_unit_of_reply(reading),
@@ -77,6 +83,25 @@ def _first_unit_of_reply(reading: Reading) -> int | None:
     if reading.reply is None or reading.reply.token >= len(reading.tokens):
         return None
     return int(reading.unit_of_token[reading.reply.token])
+
+
+def _columns(reading: Reading) -> Columns:
+    """The words that are attended to, where they are those of another text."""
+    units = reading.units
+    return {
+        "text": reading.text[:2000],
+        "units": [unit.text for unit in units],
+        "special": [unit.index for unit in units if unit.special],
+        "first_tokens": [unit.tokens[0] for unit in units],
+        "tokens": [token.text for token in reading.tokens],
+        "unknown": [unit.index for unit in units if unit.unknown],
+        "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
+    }
+
+
+def shown_first(reading: Reading) -> Reading:
+    """What is shown of a reading at first: of an encoder-decoder with a target, its cross-attention."""
+    return reading if reading.cross is None else reading.cross
 
 
 def _target_of_maps(reading: Reading, maps: list[MapOffer]) -> Target | None:
@@ -102,11 +127,37 @@ def payload(
     compared: dict[str, Any] | None,
     progress: Callable[[float], None],
     target: Target | None = None,
+    whole: Reading | None = None,
 ) -> dict[str, Any]:
     """The metadata, and for each layer the numbers that its weights are a function of.
 
     `opening` says which layer and head are shown first: where not all fit, their numbers are included before others.
+    `whole` is the reading of an encoder-decoder, whose other attentions follow; they share the room.
     """
+    parts = {} if whole is None or whole.cross is None else whole.parts
+    count, done = max(1, len(parts)), 0
+
+    def share(of_one: float) -> None:
+        progress((done + of_one) / count)
+
+    described = _payload(reading, whole, opening, share, target, count)
+    others = {}
+    for name, part in parts.items():
+        if part.part != reading.part:
+            done += 1
+            others[name] = _payload(part, whole, {"layer": None, "head": None}, share, None, count)
+    return {**described, "others": others, "compared": compared}
+
+
+def _payload(
+    reading: Reading,
+    whole: Reading | None,
+    opening: dict[str, Any],
+    progress: Callable[[float], None],
+    target: Target | None,
+    parts: int,
+) -> dict[str, Any]:
+    """The same of one attention, in its part of the room."""
     attended = reading.attention_layers
     tensors = {layer: _tensors(reading, layer) for layer in attended}
     total = sum(tensor.numel() for layer in tensors.values() for tensor in layer.values())
@@ -116,19 +167,22 @@ def payload(
         for name, tensor in layer.items()
         if name in ("query", "key", "weights")
     )
-    exact = total * 32 / 6 <= EXACT_LIMIT  # a character of base64 carries six bits
-    fits = needed * BITS / 6 <= KEYS_LIMIT and len(reading.units) <= MAPPED_UNITS
+    exact = parts * total * 32 / 6 <= EXACT_LIMIT  # a character of base64 carries six bits
+    units = max(len(reading.units), len(reading.columns.units))
+    fits = parts * needed * BITS / 6 <= KEYS_LIMIT and units <= MAPPED_UNITS
     names = {"query", "key", "weights"} | ({"output"} if exact else set())
-    if total * BITS / 6 <= VALUES_LIMIT:
+    if parts * total * BITS / 6 <= VALUES_LIMIT:
         names |= {"value", "hidden", "lengths"}
-    pictures = None if fits else _pictures(reading, progress)
-    heads = {} if pictures is None else _heads_that_fit(reading, tensors, opening, len(pictures["cells"]["logarithms"]))
+    pictures = None if fits else _pictures(reading, progress, PICTURES_LIMIT // parts)
+    room = 0 if pictures is None else KEYS_LIMIT // parts - len(pictures["cells"]["logarithms"])
+    heads = {} if pictures is None else _heads_that_fit(reading, tensors, opening, room)
     target = _target_of_maps(reading, offers(reading)) if target is None else target
-    described = metadata(reading, target)
+    described = metadata(reading, target, whole)
     stored = sum(tensor.numel() for layer in tensors.values() for name, tensor in layer.items() if name in names)
-    room, with_values = max(MAPS_LIMIT, VALUES_LIMIT - stored * BITS / 6) if fits else 0, "value" in names
+    left = max(MAPS_LIMIT, VALUES_LIMIT - parts * stored * BITS / 6) / parts if fits else 0
+    with_values = "value" in names
     make = partial(_map, reading, target=target, encode=_exact if exact else _packed, with_values=with_values)
-    maps = _maps(reading, described["maps"], room, with_values, make)
+    maps = _maps(reading, described["maps"], left, with_values, make)
     layers: list[dict[str, Any] | None] = [None] * reading.layers
     for layer in attended:
         arrays = _select_heads(tensors[layer], heads[layer], reading.heads) if layer in heads else tensors[layer]
@@ -143,15 +197,15 @@ def payload(
         }
     rounded = f"numbers rounded to {BITS} bits"
     if pictures is not None:
-        rounded = f"pictures of {pictures['side']} × {pictures['side']} cells"
+        rounded = f"pictures of {pictures['rows']} × {pictures['side']} cells"
+    name = f"offline.{reading.part}" if parts > 1 else "offline"
     return {
-        "metadata": {**described, "reading": "offline", "exactness": "" if exact else rounded},
+        "metadata": {**described, "reading": name, "exactness": "" if exact else rounded},
         "bits": 32 if exact else BITS,
         "patterns": PATTERNS,
         "threshold": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
-        "compared": compared,
     }
 
 
@@ -159,10 +213,10 @@ def _tensors(reading: Reading, layer: int) -> dict[str, Tensor]:
     """The arrays of one layer, each with its vectors in the last dimension."""
     attention = reading.attention[layer]
     scores = attention.weights.scores
-    arrays = {"hidden": reading.hidden[layer][None]}  # (1, N, dim)
+    arrays = {"hidden": reading.input_of(layer)[None]}  # (1, N, dim)
     if not _has_rule(reading, layer):
         # N × N numbers that no rule gives: the page gets the weights that result, word by word.
-        return {"weights": reading.weights(layer), **arrays}  # (H, U, U)
+        return {"weights": reading.weights(layer), **arrays}  # (H, U, V)
     if knows_output_weight(reading, layer):  # those of the values alone the page computes
         arrays["lengths"] = value_norms(reading, layer)[..., None]  # (H, N, 1)
     return {
@@ -220,9 +274,9 @@ def _maps(
 def _characters_of_map(reading: Reading, layer: int, name: MapName, with_values: bool) -> float:
     """How many characters a map of a layer takes, in a page that has the values or has not."""
     attention = reading.attention[layer]
-    heads, tokens, units = reading.heads_of(layer), len(reading.tokens), len(reading.units)
+    heads, tokens = reading.heads_of(layer), max(len(reading.tokens), len(reading.columns.tokens))
     if not _has_rule(reading, layer):
-        return (1 if name == "norms" else heads) * units**2 * BITS / 6
+        return (1 if name == "norms" else heads) * len(reading.units) * len(reading.columns.units) * BITS / 6
     if name == "norms":
         return tokens * heads * (heads + 1) / 2 * 32 / 6
     if name == "gradient":
@@ -263,25 +317,27 @@ def _has_rule(reading: Reading, layer: int) -> bool:
     return scores.bias is None and scores.mask.given is None
 
 
-def _pictures(reading: Reading, progress: Callable[[float], None]) -> dict[str, Any]:
-    """All heads as pictures of side × side cells, each cell the mean of its 2^level × 2^level weights."""
+def _pictures(reading: Reading, progress: Callable[[float], None], limit: int) -> dict[str, Any]:
+    """All heads as pictures of rows × side cells, each cell the mean of its 2^level × 2^level weights."""
     heads = list(product(reading.attention_layers, range(reading.heads)))
-    side = int((PICTURES_LIMIT * 6 / 16 / len(heads)) ** 0.5)
-    level = max(0, (-(-len(reading.units) // min(side, 256)) - 1).bit_length())
+    side = int((limit * 6 / 16 / len(heads)) ** 0.5)
+    units = max(len(reading.units), len(reading.columns.units))
+    level = max(0, (-(-units // min(side, 256)) - 1).bit_length())
     cells = []
     for n, (layer, head) in enumerate(heads):
         progress(n / len(heads))
         cells.append(Matrix(reading, layer, head).whole(level))
     pictures = torch.stack(cells)
-    fine = len(reading.units) <= MAPPED_UNITS
-    return {"level": level, "side": pictures.shape[-1], "fine": fine, "cells": _logarithms(pictures)}
+    fine = units <= MAPPED_UNITS
+    rows, columns = pictures.shape[-2:]
+    return {"level": level, "rows": rows, "side": columns, "fine": fine, "cells": _logarithms(pictures)}
 
 
 def _heads_that_fit(
-    reading: Reading, tensors: dict[int, dict[str, Tensor]], opening: dict[str, Any], taken: int
+    reading: Reading, tensors: dict[int, dict[str, Tensor]], opening: dict[str, Any], room: int
 ) -> dict[int, list[int]]:
     """By layer, the heads whose query and key there is room for: the one shown first, its layer, then the others."""
-    room, first = KEYS_LIMIT - taken, (opening["layer"] or 0, opening["head"] or 0)
+    first = (opening["layer"] or 0, opening["head"] or 0)
     order = sorted(
         product(reading.attention_layers, range(reading.heads)),
         key=lambda place: (place != first, place[0] != first[0], place),

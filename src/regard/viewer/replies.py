@@ -57,8 +57,6 @@ def walk(reading: Reading, request: WalkRequest, numbers: Map | None = None) -> 
         made=projections(walk.made),
         x=walk.x[row],
         query=walk.query[row],
-        key=walk.keys[token],
-        value=walk.values[token],
         keys=walk.keys[rows],
         values=walk.values[rows],
         scores=torch.where(seen, walk.scores[row], unseen)[rows],
@@ -68,6 +66,8 @@ def walk(reading: Reading, request: WalkRequest, numbers: Map | None = None) -> 
         carried=carried[rows],
         context=walk.context[row],
     )
+    if reading.source is None:
+        reply["key"], reply["value"] = walk.keys[token], walk.values[token]
     if walk.made is not None and walk.made.norm:
         reply["normed"] = walk.made.normed[row]
     if walk.made is not None and walk.made.rotated:

@@ -35,7 +35,8 @@ DENSE_LIMIT = 1 << 26  # weights between units that are held at once: 256 MB
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """The weights between the units of a reading in one head, U × U, as a map.
+    """The weights between the units of a reading in one head as a map: a row for each, and a column for each that is
+    attended to.
 
     Args:
         reading, layer, head: whose weights.
@@ -52,9 +53,20 @@ class Matrix:
     numbers: Map | None = None
 
     @property
+    def sides(self) -> tuple[Layout, Layout]:
+        """The units that are shown, as rows and as columns."""
+        return layout(self.reading, self.hide), layout(self.reading.columns, self.hide)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many units attend, and how many are attended to, of those that are shown."""
+        rows, columns = self.sides
+        return len(rows.first), len(columns.first)
+
+    @property
     def size(self) -> int:
-        """U, the number of units that are shown."""
-        return len(layout(self.reading, self.hide).first)
+        """The larger of the two."""
+        return max(self.shape)
 
     @property
     def top(self) -> int:
@@ -72,14 +84,17 @@ class Matrix:
         From OVERVIEW_LEVEL on it is a slice of the overview, where there is one. Raises IndexError for a tile that is
         not on the map.
         """
-        cells = self._count(level) if 0 <= level <= self.top else 0
-        tiles = -(-cells // TILE_SIZE)
-        if not (0 <= row < tiles and 0 <= column < tiles):
+        cells = self._counts(level) if 0 <= level <= self.top else (0, 0)
+        down, across = (-(-count // TILE_SIZE) for count in cells)
+        if not (0 <= row < down and 0 <= column < across):
+            tiles = f"0 to {down - 1}" + (f", 0 to {across - 1}" if across != down else "")
             raise IndexError(
                 f"There is no tile {row}, {column} of level {level}: the map has levels 0 to {self.top}"
-                + (f", and this one tiles 0 to {tiles - 1}." if tiles else ".")
+                + (f", and this one tiles {tiles}." if down else ".")
             )
-        rows, columns = (range(n * TILE_SIZE, min((n + 1) * TILE_SIZE, cells)) for n in (row, column))
+        rows, columns = (
+            range(n * TILE_SIZE, min((n + 1) * TILE_SIZE, count)) for n, count in zip((row, column), cells, strict=True)
+        )
         if overview is None or level < OVERVIEW_LEVEL:
             return self._finished(self._cells(level, rows, columns), level, rows, columns)
         cells_of_level = overview[level - OVERVIEW_LEVEL]
@@ -91,40 +106,41 @@ class Matrix:
 
         `progress` is called with the share that is done; an exception that it raises ends the work.
         """
-        cells = self._count(OVERVIEW_LEVEL)
-        base = torch.empty(cells, cells)
+        down, across = self._counts(OVERVIEW_LEVEL)
+        base = torch.empty(down, across)
         band = max(1, BLOCK_SIZE >> OVERVIEW_LEVEL)
-        for first in range(0, cells, band):
-            rows = range(first, min(first + band, cells))
-            for left in range(0, cells, TILE_SIZE):
-                progress((first + len(rows) * left / cells) / cells)
-                columns = range(left, min(left + TILE_SIZE, cells))
+        for first in range(0, down, band):
+            rows = range(first, min(first + band, down))
+            for left in range(0, across, TILE_SIZE):
+                progress((first + len(rows) * left / across) / down)
+                columns = range(left, min(left + TILE_SIZE, across))
                 base[first : rows.stop, left : columns.stop] = self._cells(OVERVIEW_LEVEL, rows, columns)
         levels = [base]
         while len(levels) <= self.top - OVERVIEW_LEVEL:
             levels.append(_pooled(levels[-1], 2, self.reduce))
         return levels
 
-    def thumbnail(self) -> Float[Tensor, "n n"]:
+    def thumbnail(self) -> Float[Tensor, "n m"]:
         """The whole matrix in at most 64 × 64 cells; of a long text, from the first row of each cell alone."""
         level = _thumbnail_level(self.size)
-        cells = range(self._count(level))
         if self.size <= SAMPLED_UNITS:
             return self.whole(level)
-        width, everything = 1 << level, range(self.size)
-        rows = [self._pooled_block(range(cell * width, cell * width + 1), everything, width) for cell in cells]
-        return self._finished(torch.cat(rows), level, cells, cells, row_width=1)
+        down, across = map(range, self._counts(level))
+        width, everything = 1 << level, range(self.shape[1])
+        rows = [self._pooled_block(range(cell * width, cell * width + 1), everything, width) for cell in down]
+        return self._finished(torch.cat(rows), level, down, across, row_width=1)
 
-    def whole(self, level: int) -> Float[Tensor, "n n"]:
+    def whole(self, level: int) -> Float[Tensor, "n m"]:
         """All the cells of a level, which may be above the top."""
-        cells = range(self._count(level))
-        return self._finished(self._cells(level, cells, cells), level, cells, cells)
+        down, across = map(range, self._counts(level))
+        return self._finished(self._cells(level, down, across), level, down, across)
 
     # Inside
 
-    def _count(self, level: int) -> int:
-        """How many cells a level has on each side."""
-        return -(-self.size // (1 << level))
+    def _counts(self, level: int) -> tuple[int, int]:
+        """How many rows and columns of cells a level has."""
+        down, across = (-(-count // (1 << level)) for count in self.shape)
+        return down, across
 
     def _cells(self, level: int, rows: range, columns: range) -> Float[Tensor, "rows columns"]:
         """Cells, each with the sum, or the largest, of its weights."""
@@ -132,7 +148,10 @@ class Matrix:
         result = torch.empty(len(rows), len(columns))
         for row, column in product(range(rows.start, rows.stop, side), range(columns.start, columns.stop, side)):
             down, across = range(row, min(row + side, rows.stop)), range(column, min(column + side, columns.stop))
-            left, right = (range(cells.start * width, min(cells.stop * width, self.size)) for cells in (down, across))
+            left, right = (
+                range(cells.start * width, min(cells.stop * width, count))
+                for cells, count in zip((down, across), self.shape, strict=True)
+            )
             block = (
                 slice(row - rows.start, down.stop - rows.start),
                 slice(column - columns.start, across.stop - columns.start),
@@ -142,18 +161,19 @@ class Matrix:
 
     def _pooled_block(self, rows: range, columns: range, width: int) -> Float[Tensor, "rows columns"]:
         """A block of cells: weights between tokens, then units (mean over queries, sum over keys), then pooled."""
-        place, first, sizes = layout(self.reading, self.hide)
+        sides = self.sides
         left, right = (
-            slice(first[units.start], first[units.stop - 1] + sizes[units.stop - 1]) for units in (rows, columns)
+            slice(side.first[units.start], side.first[units.stop - 1] + side.sizes[units.stop - 1])
+            for side, units in zip(sides, (rows, columns), strict=True)
         )
         numbers = self.reading.attention[self.layer].weights if self.numbers is None else self.numbers
         chosen = (self.head, left, right) if len(numbers.shape) == 3 else (left, right)
         tile = numbers[chosen].float().cpu()
         if len(tile) != len(rows):
-            tile = _gathered(tile, 0, place[left] - rows.start, len(rows))
-            tile /= torch.tensor(sizes[rows.start : rows.stop])[:, None]
+            tile = _gathered(tile, 0, sides[0].place[left] - rows.start, len(rows))
+            tile /= torch.tensor(sides[0].sizes[rows.start : rows.stop])[:, None]
         if tile.shape[1] != len(columns):
-            tile = _gathered(tile, 1, place[right] - columns.start, len(columns))
+            tile = _gathered(tile, 1, sides[1].place[right] - columns.start, len(columns))
         return _pooled(tile, width, self.reduce)
 
     def _finished(
@@ -163,8 +183,8 @@ class Matrix:
         if self.reduce == "max":
             return cells
         widths = [
-            (self.size - (torch.tensor(cells_of_side) << level)).clamp(max=1 << level)
-            for cells_of_side in (rows, columns)
+            (count - (torch.tensor(cells_of_side) << level)).clamp(max=1 << level)
+            for count, cells_of_side in zip(self.shape, (rows, columns), strict=True)
         ]
         return cells / ((widths[0][:, None] if row_width is None else row_width) * widths[1])
 
@@ -175,18 +195,18 @@ def thumbnails(
     hide: bool,
     progress: Callable[[float], None] = lambda share: None,
     numbers: Map | None = None,
-) -> Float[Tensor, "H n n"]:
+) -> Float[Tensor, "H n m"]:
     """A thumbnail of each head of a layer, each cell the largest of its weights, or of the `numbers` of another map.
 
     Where those of all heads fit in memory, they are computed together, as the dense weights are.
     """
-    place, first, _ = layout(reading, hide)
-    size = len(first)
+    matrix = Matrix(reading, layer, 0, "max", hide)
+    queries, keys = (side.place.clamp(min=-1) for side in matrix.sides)  # hidden units are in no group
+    size, (down, across) = matrix.size, matrix.shape
     numbers = reading.attention[layer].weights if numbers is None else numbers
     heads = numbers.shape[0] if len(numbers.shape) == 3 else 1
-    if size <= SAMPLED_UNITS and heads * size**2 <= DENSE_LIMIT:
-        groups = place.clamp(min=-1)  # hidden units are in no group
-        together = by_head(numbers.grouped(queries=groups, keys=groups), 2).float().cpu()
+    if size <= SAMPLED_UNITS and heads * down * across <= DENSE_LIMIT:
+        together = by_head(numbers.grouped(queries=queries, keys=keys), 2).float().cpu()
         return torch.stack([_pooled(head, 1 << _thumbnail_level(size), "max") for head in together])
     pictures = []
     for head in range(heads):

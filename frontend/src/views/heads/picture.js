@@ -22,7 +22,7 @@ export function headsPicture(view) {
   const words = wordsOf(app.state);
   const number = heads ? ` × ${H} heads` : "";
   const { title, caption } = captionOf(app, `${words.title} of ${layers} layers${number}${which}.`);
-  const cell = wordsOfCell(app.reading, app.visibleUnits().length, words.many);
+  const cell = wordsOfCell(app.reading, view.longest(), words.many);
   const notes = [
     "A row for each word that attends, a column for each that is attended to, in reading order.",
     `Colours are scaled separately for each ${heads ? "head" : "layer"}${view.isFirstExcluded() ? ", the first word set apart" : ""}.`,
@@ -64,8 +64,8 @@ function draw(view) {
     write(LEFT - 12, y + SIZE / 2 + 4, `${l}`, { "text-anchor": "end", fill: ink });
     for (let h = 0; h < H; h++) {
       const x = LEFT + h * (SIZE + GAP);
-      const { cells, n: side, range } = view.cellsOf(l, h);
-      const layout = { rows: side, columns: side, width: SIZE, height: SIZE, range };
+      const { cells, n: rows, m: columns, range } = view.cellsOf(l, h);
+      const layout = { rows, columns, width: SIZE, height: SIZE, range };
       const group = el(
         "g",
         { transform: `translate(${x} ${y})` },

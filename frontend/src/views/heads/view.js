@@ -121,10 +121,15 @@ export class HeadsView {
     return this.app.reading.causal && this.app.isVisible(0);
   }
 
+  /** How many words are visible, on the longer side. */
+  longest() {
+    return Math.max(this.app.visibleUnits("from").length, this.app.visibleUnits("to").length);
+  }
+
   writeHint() {
     const { reading, state } = this.app;
     const { heads, signed } = chosenMap(reading, state);
-    const cell = wordsOfCell(reading, this.app.visibleUnits().length, wordsOf(state).many);
+    const cell = wordsOfCell(reading, this.longest(), wordsOf(state).many);
     const apart = ", the first word set apart: it sees only itself, and many heads park their weight on it";
     fillSlots(this.app.by("heads-hint"), {
       what: heads ? "head" : "layer",
@@ -136,17 +141,17 @@ export class HeadsView {
   }
 
   /**
-   * The cells of a head's picture, n × n, and what their colours stand for.
+   * The cells of a head's picture, n × m, and what their colours stand for.
    * @param {number} l
    * @param {number} h
-   * @returns {{cells: Float32Array | Float64Array, n: number, range: Range}}
+   * @returns {{cells: Float32Array | Float64Array, n: number, m: number, range: Range}}
    */
   cellsOf(l, h) {
     const { data, shape } = this.layers[l].thumbnails;
-    const n = shape[1];
-    const cells = data.subarray(h * n * n, (h + 1) * n * n);
+    const [, n, m] = shape;
+    const cells = data.subarray(h * n * m, (h + 1) * n * m);
     const { signed } = chosenMap(this.app.reading, this.app.state);
-    return { cells, n, range: { peak: peakOf(cells, n, this.isFirstExcluded()), scale: "linear", signed } };
+    return { cells, n, m, range: { peak: peakOf(cells, m, this.isFirstExcluded()), scale: "linear", signed } };
   }
 
   /**
@@ -156,10 +161,10 @@ export class HeadsView {
   paint(l) {
     const { reading, state } = this.app;
     for (let h = 0; h < headCount(reading, state); h++) {
-      const { cells, n, range } = this.cellsOf(l, h);
+      const { cells, n, m, range } = this.cellsOf(l, h);
       const button = this.buttonOf(l, h);
       const canvas = /** @type {HTMLCanvasElement} */ (button.querySelector("canvas"));
-      canvas.replaceWith(painted(cells, n, n, range, this.app.isDark()));
+      canvas.replaceWith(painted(cells, n, m, range, this.app.isDark()));
       this.writeName(button);
     }
   }

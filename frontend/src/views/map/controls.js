@@ -19,7 +19,7 @@ export function listenToKeys(view) {
     /** @type {Record<string, () => void>} */
     const actions = {
       Home: () => view.moveTo(cursor.row, 0),
-      End: () => view.moveTo(cursor.row, matrix.size - 1),
+      End: () => view.moveTo(cursor.row, matrix.wide - 1),
       Enter: () => view.chooseRow(),
       "+": () => view.zoomBy(2),
       "=": () => view.zoomBy(2),
@@ -70,7 +70,9 @@ function jump({ app, matrix, cursor }) {
   if (!matrix || !cursor) return;
   const [from, to] = [app.by("jump-from").value, app.by("jump-to").value];
   const row = (from.trim() ? app.findWord(from, -1) : null) ?? matrix.units[cursor.row];
-  const after = app.state.at?.[0] === row ? app.state.at[1] : row - 1;
-  const column = (to.trim() ? app.findWord(to, after) : null) ?? row;
+  const isOneText = app.reading.columns === app.reading;
+  const after = app.state.at?.[0] === row ? app.state.at[1] : isOneText ? row - 1 : -1;
+  const nearest = isOneText ? row : matrix.across[cursor.column];
+  const column = (to.trim() ? app.findWord(to, after, "to") : null) ?? nearest;
   app.select({ at: [row, column], seen: null, word: row, side: "from", token: 0 });
 }

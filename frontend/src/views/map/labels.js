@@ -6,7 +6,7 @@ import { classColour, contextOf } from "../../ui/paint.js";
 import { visible } from "../../ui/words.js";
 import { labelStep, levelSeen, rangeAt, scaleOf } from "./levels.js";
 
-/** @import { App } from "../../types.js" */
+/** @import { App, Side } from "../../types.js" */
 /** @import { Matrix, Seen } from "./levels.js" */
 /** @import { TileStore } from "./tiles.js" */
 /**
@@ -33,25 +33,30 @@ export class Labels {
     return `13px ${getComputedStyle(this.app.viewer).fontFamily}`;
   }
 
-  /** @param {number} u */
-  nameOf(u) {
-    return visible(this.app.reading.units[u]);
+  /** @param {number} u @param {Side} side */
+  nameOf(u, side) {
+    const { columns } = this.app.reading;
+    return visible((side === "to" ? columns : this.app.reading).units[u]);
   }
 
   /**
    * Makes room for the words beside the map.
    * @param {Matrix} matrix
    */
-  fit({ units }) {
+  fit({ units, across }) {
     const { app, chart } = this;
-    const { word } = app.state;
+    const word = app.chosenRow();
     const width = chart.clientWidth;
     const context = contextOf(app.by("labels"));
     context.font = `600 ${this.font()}`; // as the chosen word has it
-    /** @param {number} u */
-    const widthOf = (u) => context.measureText(clipped(this.nameOf(u), 24)).width;
-    const usual = Math.min(Math.max(30, ...units.slice(0, 400).map(widthOf)), width < 500 ? 64 : 120);
-    const chosen = word !== null && app.isVisible(word) ? Math.min(widthOf(word), width / 4) : 0; // whole, if it can be
+    /** @param {number} u @param {Side} side */
+    const widthOf = (u, side) => context.measureText(clipped(this.nameOf(u, side), 24)).width;
+    const widths = [
+      ...units.slice(0, 400).map((u) => widthOf(u, "from")),
+      ...across.slice(0, 400).map((u) => widthOf(u, "to")),
+    ];
+    const usual = Math.min(Math.max(30, ...widths), width < 500 ? 64 : 120);
+    const chosen = word !== null && app.isVisible(word) ? Math.min(widthOf(word, "from"), width / 4) : 0; // whole, if it can be
     this.margin = Math.ceil(Math.max(usual, chosen)) + 14;
     chart.style.setProperty("--margin", `${this.margin}px`);
   }
@@ -98,11 +103,11 @@ export class Labels {
   drawWords(context, matrix, { left, top, unit }, width, height) {
     const { margin } = this;
     context.textAlign = "right";
-    this.eachLabel(context, matrix, unit, top, height - margin, LABEL.row, (text, place) =>
+    this.eachLabel(context, matrix, "from", unit, top, height - margin, LABEL.row, (text, place) =>
       context.fillText(text, margin - 8, margin + place),
     );
     context.textAlign = "left";
-    this.eachLabel(context, matrix, unit, left, width - margin, LABEL.column, (text, place) => {
+    this.eachLabel(context, matrix, "to", unit, left, width - margin, LABEL.column, (text, place) => {
       context.save();
       context.translate(margin + place, margin - 6);
       context.rotate(-Math.PI / 4);
@@ -115,24 +120,28 @@ export class Labels {
    * Calls `write` for each word of an edge for which there is room.
    * @param {CanvasRenderingContext2D} context
    * @param {Matrix} matrix
+   * @param {Side} side
    * @param {number} unit px
    * @param {number} first the unit at the beginning of the edge
    * @param {number} room px
    * @param {number} least px that a label takes
    * @param {(text: string, place: number) => void} write
    */
-  eachLabel(context, { units, size }, unit, first, room, least, write) {
-    const { word } = this.app.state;
+  eachLabel(context, { units, across }, side, unit, first, room, least, write) {
+    const { app } = this;
+    const named = side === "from" ? units : across;
+    const isOneText = app.reading.columns === app.reading;
+    const word = isOneText || app.state.side === side ? app.state.word : null;
     const font = this.font();
     const step = labelStep(unit, least);
     const from = Math.max(0, Math.floor(first / step) * step);
-    for (let n = from; n < size && (n - first) * unit < room; n += step) {
+    for (let n = from; n < named.length && (n - first) * unit < room; n += step) {
       const place = (n + 0.5 - first) * unit;
       if (place < 0 || place > room) continue;
-      const isChosen = step === 1 && units[n] === word;
+      const isChosen = step === 1 && named[n] === word;
       context.fillStyle = this.colour(isChosen ? "ink" : "soft");
       context.font = isChosen ? `600 ${font}` : font;
-      write(this.fitting(context, this.nameOf(units[n]), this.margin - 12), place);
+      write(this.fitting(context, this.nameOf(named[n], side), this.margin - 12), place);
     }
   }
 
@@ -159,13 +168,14 @@ export class Labels {
   drawNumbers(context, matrix, { left, top, unit }) {
     const { app, margin, chart } = this;
     const [width, height] = [chart.clientWidth - margin, chart.clientHeight - margin];
-    const [range, dark] = [rangeAt(matrix, 0, scaleOf(app.state.scale, app.reading.U)), app.isDark()];
+    const scale = scaleOf(app.state.scale, Math.max(app.reading.U, app.reading.columns.U));
+    const [range, dark] = [rangeAt(matrix, 0, scale), app.isDark()];
     context.font = `${unit > 60 ? 13 : 11}px ${getComputedStyle(app.viewer).fontFamily}`;
     context.textAlign = "center";
-    for (let row = Math.max(0, Math.floor(top)); row < matrix.size && (row - top) * unit < height; row++)
+    for (let row = Math.max(0, Math.floor(top)); row < matrix.tall && (row - top) * unit < height; row++)
       for (
         let column = Math.max(0, Math.floor(left));
-        column < matrix.size && (column - left) * unit < width;
+        column < matrix.wide && (column - left) * unit < width;
         column++
       ) {
         const weight = this.tiles.cellOf(matrix, 0, row, column);

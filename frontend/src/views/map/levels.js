@@ -9,12 +9,14 @@ import { chosenMap, headOf, mapRequest } from "../../ui/maps.js";
 /** @import { Range, Reading, Scale, Selection } from "../../types.js" */
 
 /**
- * The weights of one head as a map.
+ * The weights of one head as a map: a row for each unit that attends, a column for each that is attended to.
  * @typedef {object} Matrix
  * @property {string} key names it
  * @property {TileChoice} request with which its tiles are requested
- * @property {number[]} units those shown, a row and a column for each
- * @property {number} size how many they are
+ * @property {number[]} units those shown as rows
+ * @property {number[]} across those shown as columns
+ * @property {number} tall how many rows there are
+ * @property {number} wide how many columns
  * @property {number} top the level at which one tile holds all
  * @property {number} floor the finest level that there is
  * @property {boolean} signed whether its numbers may be below 0
@@ -30,17 +32,19 @@ import { chosenMap, headOf, mapRequest } from "../../ui/maps.js";
 
 /** @typedef {{map: string, target?: string | null, layer: number, head: number, reduce: string, hide: boolean}} TileChoice */
 
-/** @param {Reading} reading @param {Selection} state @param {number[]} units @returns {Matrix} */
-export function makeMatrix(reading, state, units) {
+/** @param {Reading} reading @param {Selection} state @param {number[]} units @param {number[]} across @returns {Matrix} */
+export function makeMatrix(reading, state, units, across) {
   const { layer, reduce, hide } = state;
   const head = headOf(reading, state);
-  const size = units.length;
-  const top = Math.max(0, Math.ceil(Math.log2(size / TILE_SIZE)), reading.pictured ?? 0);
+  const [tall, wide] = [units.length, across.length];
+  const top = Math.max(0, Math.ceil(Math.log2(Math.max(tall, wide) / TILE_SIZE)), reading.pictured ?? 0);
   return {
     key: keyOf(reading, state),
     request: { ...mapRequest(reading, state), layer, head, reduce, hide },
     units,
-    size,
+    across,
+    tall,
+    wide,
     top,
     floor: Math.min(reading.floor?.(layer, head) ?? 0, top),
     signed: chosenMap(reading, state).signed,
@@ -130,30 +134,31 @@ export function cellsBetween(first, length, cell, size) {
 export const labelStep = (unit, least) => 2 ** Math.max(0, Math.ceil(Math.log2(least / unit)));
 
 /**
- * The bounds of a tile on the map, whose side is 1, or with `inTile` in the tile's own cells.
- * @param {Pick<Matrix, "size">} matrix
+ * The bounds of a tile on the map, which is 1 wide, or with `inTile` in the tile's own cells.
+ * @param {Pick<Matrix, "tall" | "wide">} matrix
  * @param {number} level
  * @param {number} x
  * @param {number} y
  * @param {boolean} inTile
  */
-export function tileBounds({ size }, level, x, y, inTile) {
-  const cells = Math.ceil(size / 2 ** level);
+export function tileBounds({ tall, wide }, level, x, y, inTile) {
+  const [down, across] = [tall, wide].map((size) => Math.ceil(size / 2 ** level));
   const [left, top] = [x * TILE_SIZE, y * TILE_SIZE];
-  const [width, height] = [Math.min(left + TILE_SIZE, cells) - left, Math.min(top + TILE_SIZE, cells) - top];
+  const [width, height] = [Math.min(left + TILE_SIZE, across) - left, Math.min(top + TILE_SIZE, down) - top];
   if (inTile) return [0, 0, width, height];
-  const cell = 2 ** level / size;
+  const cell = 2 ** level / wide;
   return [left * cell, top * cell, width * cell, height * cell];
 }
 
 /**
  * The part of the map in a window, as an address has it: null where it is all of it.
  * @param {Seen} seen
- * @param {number} width px
- * @param {number} size
+ * @param {{width: number, height: number}} window px
+ * @param {Pick<Matrix, "tall" | "wide">} matrix
  */
-export function windowOf({ left, top, unit }, width, size) {
-  const wide = width / unit;
-  const isAll = Math.abs(left) + Math.abs(top) + Math.abs(wide - size) < 0.01 * size;
-  return isAll ? null : [left, top, wide].map((number) => Number(number.toFixed(2)));
+export function windowOf({ left, top, unit }, { width, height }, { tall, wide }) {
+  const [across, down] = [width / unit, height / unit];
+  const beside = Math.min(across - wide, down - tall); // nothing, where all of it is seen
+  const isAll = Math.abs(left) + Math.abs(top) + Math.abs(beside) < 0.01 * Math.max(tall, wide);
+  return isAll ? null : [left, top, across].map((number) => Number(number.toFixed(2)));
 }

@@ -22,14 +22,14 @@ export function mapPicture(app, seen, scale) {
   const { matrix, level, cell, rows, columns } = seen;
   const size = Math.max(ROOM / 256 / 2, Math.min(36, ROOM / Math.max(rows.length, columns.length)));
   const words = wordShortener();
-  /** @param {number[]} cells @param {number} step @returns {Label[]} */
-  const labelled = (cells, step) =>
-    cells.flatMap((n, place) =>
-      place % step ? [] : [{ place, text: words.name(reading.units[matrix.units[n * cell]]) }],
-    );
   const [perRow, perColumn] = [Math.ceil(LABEL / size), Math.ceil((LABEL * Math.SQRT2) / size)];
+  /** @param {number[]} cells @param {number} step @param {(n: number) => string} nameOf @returns {Label[]} */
+  const labelled = (cells, step, nameOf) =>
+    cells.flatMap((n, place) => (place % step ? [] : [{ place, text: words.name(nameOf(n * cell)) }]));
+  const down = labelled(rows, perRow, (n) => reading.units[matrix.units[n]]);
   const range = rangeAt(matrix, level, scale);
-  const drawing = draw(app, seen, size, range, labelled(rows, perRow), labelled(columns, perColumn));
+  const across = labelled(columns, perColumn, (n) => reading.columns.units[matrix.across[n]]);
+  const drawing = draw(app, seen, size, range, down, across);
   const shown = wordsOf(state);
   const place = `layer ${state.layer}, ${headName(reading, state, state.head)}`;
   const { title, caption } = captionOf(app, `${shown.title} of ${place}.`);
@@ -81,12 +81,12 @@ function notesOn({ matrix, cell, rows, columns }, many, reduced, isSparse) {
   const notes = ["Rows attend, columns are attended to."];
   if (cell > 1) notes.push(`Each cell is the ${reduced} of ${cell} × ${cell} ${many}.`);
   if (cell > 1 || isSparse) notes.push("A word stands beside the first of those that it labels.");
-  const cells = Math.ceil(matrix.size / cell);
-  if (rows.length < cells || columns.length < cells) {
-    /** @param {number[]} list */
-    const range = (list) => `${list[0] * cell} to ${Math.min(matrix.size, (list[list.length - 1] + 1) * cell) - 1}`;
-    const words = count(matrix.size, "word");
-    notes.push(`A part of ${words}: rows ${range(rows)}, columns ${range(columns)}, counted from 0.`);
+  const { tall, wide } = matrix;
+  if (rows.length < Math.ceil(tall / cell) || columns.length < Math.ceil(wide / cell)) {
+    /** @param {number[]} list @param {number} size */
+    const range = (list, size) => `${list[0] * cell} to ${Math.min(size, (list[list.length - 1] + 1) * cell) - 1}`;
+    const words = tall === wide ? count(tall, "word") : `${tall} × ${count(wide, "word")}`;
+    notes.push(`A part of ${words}: rows ${range(rows, tall)}, columns ${range(columns, wide)}, counted from 0.`);
   }
   if (matrix.isFirstExcluded) notes.push("The first word's row and column are left out of the scale of colours.");
   return notes.join(" ");

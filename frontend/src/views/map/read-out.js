@@ -16,15 +16,17 @@ import { visible } from "../../ui/words.js";
  * @param {number} level
  * @param {number} weight
  */
-export function writeReadOut({ by, reading, state }, { units, size }, { row, column }, level, weight) {
+export function writeReadOut({ by, reading, state }, { units, across, tall, wide }, { row, column }, level, weight) {
   const cell = 2 ** level;
-  /** @param {number} n */
-  const word = (n) => quoted(visible(reading.units[units[Math.min(n, size - 1)]]));
   /**
    * The words of a cell.
    * @param {number} place
+   * @param {number[]} side
+   * @param {string[]} texts
    */
-  const words = (place) => {
+  const words = (place, side, texts) => {
+    /** @param {number} n */
+    const word = (n) => quoted(visible(texts[side[Math.min(n, side.length - 1)]]));
     const first = Math.floor(place / cell) * cell;
     return cell === 1 ? [word(first)] : [word(first), " to ", word(first + cell - 1)];
   };
@@ -32,9 +34,9 @@ export function writeReadOut({ by, reading, state }, { units, size }, { row, col
   const kind = `${state.reduce === "max" ? "largest" : "mean"} of ${cell} × ${cell} ${many}, `;
   const [takes, take] = areWeights(state) ? [" attends to ", " attend to "] : [" takes from ", " take from "];
   by("map-says").replaceChildren(
-    ...words(row),
+    ...words(row, units, reading.units),
     cell === 1 ? takes : take,
-    ...words(column),
+    ...words(column, across, reading.columns.units),
     ": ",
     cell === 1 ? "" : kind,
     dataElement(weight, formatWeight),
@@ -43,7 +45,8 @@ export function writeReadOut({ by, reading, state }, { units, size }, { row, col
   by("cell").setAttribute("aria-label", by("map-says").textContent ?? "");
   by("cell").setAttribute("aria-colindex", String(column + 1));
   by("cell-row").setAttribute("aria-rowindex", String(row + 1));
-  for (const name of ["aria-rowcount", "aria-colcount"]) by("cells").setAttribute(name, String(size));
+  by("cells").setAttribute("aria-rowcount", String(tall));
+  by("cells").setAttribute("aria-colcount", String(wide));
 }
 
 /**
@@ -54,7 +57,7 @@ export function writeReadOut({ by, reading, state }, { units, size }, { row, col
 export function writeHint({ by, reading, state }, { isFirstExcluded }) {
   const sums = !areWeights(state)
     ? `a number is ${wordsOf(state).is}`
-    : state.hide && reading.special.size
+    : state.hide && reading.columns.special.size
       ? "the rest of each row's weight is on the special tokens, which are hidden"
       : reading.sinks
         ? "every row sums to one less what the head's sink takes"

@@ -15,10 +15,10 @@ import { rangeAt, tileBounds } from "./levels.js";
  * @param {{isCurrent: () => boolean, scale: () => Scale, isDark: () => boolean, failed: (error: Error) => void}} options
  */
 export function tileSourceOf(OpenSeadragon, matrix, tiles, options) {
-  const { size, top, floor, key, version } = matrix;
+  const { tall, wide, top, floor, key, version } = matrix;
   const source = new OpenSeadragon.TileSource({
-    width: size,
-    height: size,
+    width: wide,
+    height: tall,
     tileSize: TILE_SIZE,
     tileOverlap: 0,
     minLevel: 0,

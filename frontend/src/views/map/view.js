@@ -48,7 +48,8 @@ export class MapView {
   }
 
   scale() {
-    return levels.scaleOf(this.app.state.scale, this.app.reading.U);
+    const { reading, state } = this.app;
+    return levels.scaleOf(state.scale, Math.max(reading.U, reading.columns.U));
   }
 
   /** @type {View["draw"]} */
@@ -80,7 +81,7 @@ export class MapView {
   async open(signal, isCurrent) {
     const { app } = this;
     const before = this.matrix;
-    const matrix = levels.makeMatrix(app.reading, app.state, app.visibleUnits());
+    const matrix = levels.makeMatrix(app.reading, app.state, app.visibleUnits("from"), app.visibleUnits("to"));
     this.matrix = matrix;
     app.by("for-reduce").hidden = matrix.top === 0 || Boolean(app.reading.pictured);
     await this.tiles.get(matrix, matrix.top, 0, 0, signal);
@@ -88,7 +89,7 @@ export class MapView {
       this.matrix = before?.key === matrix.key ? before : null;
       return false;
     }
-    await this.show(before !== null && before.units.join() === matrix.units.join());
+    await this.show(before !== null && nameOfSides(before) === nameOfSides(matrix));
     return true;
   }
 
@@ -121,7 +122,7 @@ export class MapView {
       isDark: app.isDark,
       failed: ({ message }) => app.showError(message),
     });
-    await this.window.show(source, matrix.size, stay);
+    await this.window.show(source, matrix, stay);
     this.drawLabels();
   }
 
@@ -147,7 +148,7 @@ export class MapView {
   /** The matrix, its window and what is seen of it; null where nothing is. */
   seen() {
     const { matrix, window } = this;
-    return matrix && window && !window.isEmpty() ? { matrix, window, seen: window.seen(matrix.size) } : null;
+    return matrix && window && !window.isEmpty() ? { matrix, window, seen: window.seen(matrix.wide) } : null;
   }
 
   /** Notes in the address what part of the map is seen; nothing where it is all of it. */
@@ -155,7 +156,7 @@ export class MapView {
     const shown = this.seen();
     const { app } = this;
     if (!shown || app.state.view !== "map") return;
-    app.state.seen = levels.windowOf(shown.seen, shown.window.width, shown.matrix.size);
+    app.state.seen = levels.windowOf(shown.seen, shown.window, shown.matrix);
     this.recorded = app.state.seen?.join() ?? "";
     app.note(true);
   }
@@ -169,7 +170,7 @@ export class MapView {
     this.recorded = region?.join() ?? "";
     if (!matrix || !window) return;
     if (!region) return window.showAll(true);
-    const [left, top, width] = region.map((number) => number / matrix.size);
+    const [left, top, width] = region.map((number) => number / matrix.wide);
     window.fit(left, top, width, width, true);
   }
 
@@ -179,12 +180,12 @@ export class MapView {
    * @param {number} row
    * @param {number} column
    */
-  jumpTo({ size }, row, column) {
+  jumpTo({ wide, tall }, row, column) {
     const { window } = this;
     if (!window) return;
-    if (size * CLOSE <= window.width) return window.showAll(true);
-    const [wide, high] = [window.width / CLOSE / size, window.height / CLOSE / size]; // of the map
-    window.fit((column + 0.5) / size - wide / 2, (row + 0.5) / size - high / 2, wide, high, true);
+    if (wide * CLOSE <= window.width && tall * CLOSE <= window.height) return window.showAll(true);
+    const [width, height] = [window.width / CLOSE / wide, window.height / CLOSE / wide]; // in widths of the map
+    window.fit((column + 0.5) / wide - width / 2, (row + 0.5) / wide - height / 2, width, height, true);
   }
 
   // ── The cursor ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,15 +194,16 @@ export class MapView {
   async placeCursor(matrix, isCurrent) {
     const { state, isVisible } = this.app;
     const { cursor } = this;
-    if (state.at?.every(isVisible)) {
-      const [row, column] = state.at.map((u) => matrix.units.indexOf(u));
+    if (state.at && isVisible(state.at[0], "from") && isVisible(state.at[1], "to")) {
+      const [row, column] = [matrix.units.indexOf(state.at[0]), matrix.across.indexOf(state.at[1])];
       const hasMoved = cursor?.row !== row || cursor?.column !== column;
       this.cursor = { row, column, exact: true };
       if (hasMoved && !state.seen) this.jumpTo(matrix, row, column);
       return;
     }
-    const isRowChosen = state.word === null || (cursor && matrix.units[cursor.row] === state.word);
-    if (cursor && cursor.row < matrix.size && isRowChosen) return;
+    const word = this.app.chosenRow();
+    const isRowChosen = word === null || (cursor && matrix.units[cursor.row] === word);
+    if (cursor && cursor.row < matrix.tall && cursor.column < matrix.wide && isRowChosen) return;
     this.cursor = null;
     const first = await this.firstCell(matrix);
     if (isCurrent()) this.cursor ??= first; // unless the pointer was faster
@@ -212,15 +214,15 @@ export class MapView {
    * @param {Matrix} matrix
    * @returns {Promise<Cursor>}
    */
-  async firstCell({ units, size }) {
-    const { state, reading, defaultWord, weights } = this.app;
-    const row = Math.max(0, units.indexOf(state.word ?? defaultWord()));
+  async firstCell({ units, across, wide }) {
+    const { state, reading, defaultWord, chosenRow, weights } = this.app;
+    const row = Math.max(0, units.indexOf(chosenRow() ?? defaultWord()));
     const ofWord = await weights.ofWord(state.layer, units[row], "from");
     /** @param {number} n */
-    const weight = (n) => Math.abs(ofWord[headOf(reading, state) * reading.U + units[n]]);
-    let column = Number.isNaN(weight(0)) ? row : 0; // a long saved reading may not have this head's rows
-    for (let n = 1; n < size; n++) if (weight(n) > weight(column)) column = n;
-    return { row, column, exact: state.word !== null };
+    const weight = (n) => Math.abs(ofWord[headOf(reading, state) * reading.columns.U + across[n]]);
+    let column = Number.isNaN(weight(0)) ? Math.min(row, wide - 1) : 0; // a long saved reading may not have this head's rows
+    for (let n = 1; n < wide; n++) if (weight(n) > weight(column)) column = n;
+    return { row, column, exact: chosenRow() !== null };
   }
 
   /** @param {{x: number, y: number}} point of the window */
@@ -238,8 +240,8 @@ export class MapView {
    */
   moveTo(row, column, follow = true) {
     if (!this.matrix) return;
-    const last = this.matrix.size - 1;
-    const [r, c] = [row, column].map((place) => Math.min(last, Math.max(0, place)));
+    const { tall, wide } = this.matrix;
+    const [r, c] = [Math.min(tall - 1, Math.max(0, row)), Math.min(wide - 1, Math.max(0, column))];
     this.cursor = { row: r, column: c };
     const shown = this.seen();
     if (follow && shown) {
@@ -256,7 +258,7 @@ export class MapView {
   chooseRow() {
     const { cursor, matrix } = this;
     if (!cursor || !matrix) return;
-    const [row, column] = [matrix.units[cursor.row], matrix.units[cursor.column]];
+    const [row, column] = [matrix.units[cursor.row], matrix.across[cursor.column]];
     this.app.select({ word: row, side: "from", token: 0, at: [row, column] });
   }
 
@@ -264,7 +266,7 @@ export class MapView {
   zoomBy(factor) {
     const { cursor, matrix, window } = this;
     if (!matrix || !window) return;
-    window.zoomBy(factor, cursor && [(cursor.column + 0.5) / matrix.size, (cursor.row + 0.5) / matrix.size]);
+    window.zoomBy(factor, cursor && [(cursor.column + 0.5) / matrix.wide, (cursor.row + 0.5) / matrix.wide]);
   }
 
   // ── What is drawn over it, and beside it ───────────────────────────────────────────────────────────────────────────
@@ -327,8 +329,8 @@ export class MapView {
     const { left, top, unit } = seen;
     const level = levels.levelSeen(matrix, unit);
     const cell = 2 ** level;
-    const rows = levels.cellsBetween(top, (chart.clientHeight - labels.margin) / unit, cell, matrix.size);
-    const columns = levels.cellsBetween(left, (chart.clientWidth - labels.margin) / unit, cell, matrix.size);
+    const rows = levels.cellsBetween(top, (chart.clientHeight - labels.margin) / unit, cell, matrix.tall);
+    const columns = levels.cellsBetween(left, (chart.clientWidth - labels.margin) / unit, cell, matrix.wide);
     for (const row of new Set(rows.map((n) => Math.floor(n / TILE_SIZE))))
       for (const column of new Set(columns.map((n) => Math.floor(n / TILE_SIZE))))
         await tiles.get(matrix, level, row, column);
@@ -343,11 +345,14 @@ export class MapView {
   /** @returns {Promise<Row[]>} */
   async table() {
     const { matrix, cell, rows, columns, weights } = await this.cellsSeen();
+    const { reading } = this.app;
     /** @param {number} n */
-    const name = (n) => this.app.reading.units[matrix.units[n * cell]];
+    const name = (n) => reading.units[matrix.units[n * cell]];
+    /** @param {number} n */
+    const titleOf = (n) => reading.columns.units[matrix.across[n * cell]];
     const { label } = wordsOf(this.app.state);
     const corner = areWeights(this.app.state) ? "from \\ to" : `${label}, from \\ to`;
-    return [[corner, ...columns.map(name)], ...rows.map((n, y) => [name(n), ...weights[y]])];
+    return [[corner, ...columns.map(titleOf)], ...rows.map((n, y) => [name(n), ...weights[y]])];
   }
 
   reset() {
@@ -363,3 +368,6 @@ export class MapView {
     this.drawLabels();
   }
 }
+
+/** @param {Matrix} matrix */
+const nameOfSides = ({ units, across }) => `${units} ${across}`;

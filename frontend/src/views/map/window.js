@@ -48,6 +48,7 @@ export class MapWindow {
       moveHandler: (/** @type {any} */ event) => event.pointerType !== "touch" && on.pointed(event.position),
     });
     this.viewer = viewer;
+    this.side = 1; // of the square that holds all of the map, in widths of it
   }
 
   /**
@@ -71,7 +72,7 @@ export class MapWindow {
   }
 
   /**
-   * What is seen of a map of so many units.
+   * What is seen of a map so many units wide.
    * @param {number} size
    * @returns {Seen}
    */
@@ -83,14 +84,15 @@ export class MapWindow {
   /**
    * Shows the tiles of a source, in the place of those before; `stay` keeps what is seen where it is.
    * @param {any} tileSource
-   * @param {number} size units
+   * @param {{tall: number, wide: number}} matrix how many rows and columns it has
    * @param {boolean} stay
    * @returns {Promise<void>}
    */
-  show(tileSource, size, stay) {
+  show(tileSource, { tall, wide }, stay) {
     const { viewer } = this;
     const replace = !this.isEmpty();
-    viewer.maxZoomPixelRatio = Math.max(64, (1.25 * this.width) / size);
+    this.side = Math.max(1, tall / wide);
+    viewer.maxZoomPixelRatio = Math.max(64, (1.25 * this.width) / wide);
     return new Promise((done) =>
       viewer.addTiledImage({
         tileSource,
@@ -98,7 +100,7 @@ export class MapWindow {
         replace,
         success: () => {
           viewer.viewport.maxZoomPixelRatio = viewer.maxZoomPixelRatio;
-          if (!(stay && replace)) viewer.viewport.goHome(true);
+          if (!(stay && replace)) this.showAll(true);
           done();
         },
         error: () => done(),
@@ -106,13 +108,16 @@ export class MapWindow {
     );
   }
 
-  /** @param {boolean} [now] without moving there */
+  /**
+   * Shows the whole map, from its first row and column on, so that its words stand beside it.
+   * @param {boolean} [now] without moving there
+   */
   showAll(now = false) {
-    this.viewer.viewport.goHome(now);
+    this.fit(0, 0, this.side, this.side, now);
   }
 
   /**
-   * Shows a rectangle of a map whose side is 1.
+   * Shows a rectangle of a map that is 1 wide.
    * @param {number} x
    * @param {number} y
    * @param {number} width
@@ -130,7 +135,7 @@ export class MapWindow {
   }
 
   /**
-   * Zooms about a point of the map whose side is 1, if it is in the window, or else about the middle.
+   * Zooms about a point of the map that is 1 wide, if it is in the window, or else about the middle.
    * @param {number} factor
    * @param {[number, number] | null} center
    */

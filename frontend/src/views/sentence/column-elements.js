@@ -4,21 +4,21 @@ import { el } from "../../ui/dom.js";
 import { count } from "../../ui/format.js";
 import { visible } from "../../ui/words.js";
 
-/** @import { Reading, Selection, Side } from "../../types.js" */
+/** @import { Selection, Side, Words } from "../../types.js" */
 /** @import { Pick } from "./lines.js" */
 
-/** @param {HTMLElement} node @param {Reading} reading @param {number[]} column */
-export function fillColumn(node, reading, column) {
+/** @param {HTMLElement} node @param {Words} words @param {number[]} column */
+export function fillColumn(node, words, column) {
   let next = 0; // the unit after the last one that was placed
   const children = column.map((u) => {
     if (u < 0) return gap(-u, next);
     next = u + 1;
-    return wordButton(reading, u);
+    return wordButton(words, u);
   });
   node.replaceChildren(...children);
 }
 
-/** @param {Reading} reading @param {number} u */
+/** @param {Words} words @param {number} u */
 function wordButton({ units, special, unknown, second, reply }, u) {
   const isOfReply = reply !== null && u >= reply;
   const kind = [special.has(u) && "special", unknown.has(u) && "unknown", u === second && "second"].filter(Boolean);

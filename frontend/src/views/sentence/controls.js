@@ -60,7 +60,8 @@ export function listenToLines(view) {
     const isOnWord = closest(event, ".column");
     const mark = isOnWord ? null : markAt(view.marks, event.clientX - box.left, event.clientY - box.top);
     if (!mark) return app.tip.hide();
-    const [u, v] = [mark.u, mark.v].map((unit) => visible(app.reading.units[unit]).slice(0, 40));
+    const ends = [app.reading.units[mark.u], app.reading.columns.units[mark.v]];
+    const [u, v] = ends.map((text) => visible(text).slice(0, 40));
     const name = capitalized(headName(app.reading, app.state, mark.h));
     app.tip.show(event.clientX, event.clientY - 8, `${name}: ${u} → ${v}, ${formatNumber(app.state)(mark.weight)}`);
   });

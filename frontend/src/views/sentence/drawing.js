@@ -5,7 +5,7 @@ import { el } from "../../ui/dom.js";
 import { areWeights, chosenMap, formatNumber } from "../../ui/maps.js";
 import { inColourOf } from "../../ui/paint.js";
 import { WEIGHT_OF_A_LINE } from "./limits.js";
-import { curve, headOffset, isDrawn, largestOf, strokeOf } from "./lines.js";
+import { curve, headOffset, isDrawn, largestOf, sidesOfWord, strokeOf } from "./lines.js";
 
 /** @import { Mark } from "./lines.js" */
 /** @import { SentenceView } from "./view.js" */
@@ -57,12 +57,12 @@ const signOf = (number) => (number < 0 ? "minus" : "plus");
  */
 export function drawBars(svg, view) {
   const { app, columns, rowHeight } = view;
-  const { heads, mean, row, pick } = view.drawn;
+  const { heads, mean, row, pick, sides } = view.drawn;
   const { by, reading, state } = app;
   const start = by("to").getBoundingClientRect().right - by("lines").getBoundingClientRect().left + 12;
   const space = by("lines").clientWidth - start - 48; // px
   if (space <= 40 || !pick || !row || !mean) return [];
-  const longest = areWeights(state) ? 1 : largestOf(mean, [0], app.visibleUnits(), reading.U, false) || 1;
+  const longest = areWeights(state) ? 1 : largestOf(mean, [0], sidesOfWord(sides, pick.side)) || 1;
   const room = space / longest; // px for a mean of one
   const { heads: hasHeads, signed } = chosenMap(reading, state);
   const groups = heads.map((h) => inColourOf(el("g", { "data-head": h }), h, hasHeads));
@@ -72,7 +72,7 @@ export function drawBars(svg, view) {
     if (v < 0 || !view.isDirectionShown(pick.u, v)) return;
     const y = (n + 0.5) * rowHeight;
     /** @type {[h: number, weight: number, share: number][]} */
-    const pieces = heads.map((h) => [h, row[h * reading.U + v], row[h * reading.U + v] / heads.length]);
+    const pieces = heads.map((h) => [h, row[h * sides.V + v], row[h * sides.V + v] / heads.length]);
     let x = start;
     for (const [k, [h, weight, share]] of (signed ? [[-1, mean[v], Math.abs(mean[v])]] : pieces).entries()) {
       const width = share * room;

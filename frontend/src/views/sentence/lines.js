@@ -6,44 +6,52 @@ import { WEIGHT_OF_A_LINE } from "./limits.js";
 
 /** @typedef {{u: number, side: Side}} Pick the word whose lines are shown, and its column */
 /**
- * Weights, or numbers of another map: (H,U) of a word, or (H,U,U); `peak` is that of the thickest line.
+ * Weights, or numbers of another map: (H,n) of a word and the n of the other column, or (H,U,V); `peak` is that of the thickest line.
  * @typedef {{pick: Pick | null, row?: ArrayLike<number>, all?: Float32Array | null, peak: number}} Weights
  */
+/** @typedef {{from: number[], to: number[], U: number, V: number}} Sides the units that are visible, and how many there are */
 /** @typedef {[head: number, from: number, to: number, weight: number]} Line */
 /**
  * @typedef {{h: number, u: number, v: number, weight: number, share: number, line?: number[], bar?: number[]}} Mark a line or bar on the screen
  */
 
 /**
- * The mean over heads of a word's weights (H,U).
+ * The mean over heads of a word's weights (H,n).
  * @param {number[]} heads
  * @param {ArrayLike<number>} row
- * @param {number} U
+ * @param {number} n
  */
-export function meanOver(heads, row, U) {
-  const mean = new Float64Array(U);
-  for (const h of heads) for (let v = 0; v < U; v++) mean[v] += row[h * U + v] / heads.length;
+export function meanOver(heads, row, n) {
+  const mean = new Float64Array(n);
+  for (const h of heads) for (let v = 0; v < n; v++) mean[v] += row[h * n + v] / heads.length;
   return mean;
 }
 
 /**
- * The largest magnitude among the numbers of a word (H,U), or of all words (H,U,U), as far as these can be seen.
+ * The largest magnitude among the numbers (H,U,V) of all words, as far as these can be seen; those of one are (H,1,V).
  * @param {ArrayLike<number>} numbers
  * @param {number[]} heads
- * @param {number[]} units those that are visible
- * @param {number} U
- * @param {boolean} ofAll
+ * @param {Sides} sides
  */
-export function largestOf(numbers, heads, units, U, ofAll) {
+export function largestOf(numbers, heads, { from, to, U, V }) {
   let largest = 0;
   for (const h of heads)
-    for (const u of ofAll ? units : [0])
-      for (const v of units) {
-        const size = Math.abs(numbers[(ofAll ? h * U + u : h) * U + v]);
+    for (const u of from)
+      for (const v of to) {
+        const size = Math.abs(numbers[(h * U + u) * V + v]);
         if (size > largest) largest = size;
       }
   return largest;
 }
+
+/**
+ * The sides of the numbers of one word: itself, and the other column.
+ * @param {Sides} sides
+ * @param {Side} side of the word
+ * @returns {Sides}
+ */
+export const sidesOfWord = ({ from, to, U, V }, side) =>
+  side === "from" ? { from: [0], to, U: 1, V } : { from: [0], to: from, U: 1, V: U };
 
 /** @param {ArrayLike<number>} numbers */
 export const sum = (numbers) => Array.from(numbers).reduce((total, number) => total + number, 0);
@@ -83,13 +91,12 @@ export function strongestLines(lines, mass) {
  * The lines of all heads: for each word that attends, or for the picked one, the strongest up to a share of its weight.
  * @param {Weights} weights
  * @param {number[]} heads
- * @param {number[]} units those that are visible
- * @param {number} U
+ * @param {Sides} sides
  * @param {number} mass percent
  * @param {(u: number, v: number) => boolean} isDirectionShown
  * @returns {Line[]}
  */
-export function linesOf({ pick, row, all }, heads, units, U, mass, isDirectionShown) {
+export function linesOf({ pick, row, all }, heads, { from, to, U, V }, mass, isDirectionShown) {
   /** @param {Line[]} lines */
   const strongest = (lines) =>
     strongestLines(
@@ -99,10 +106,11 @@ export function linesOf({ pick, row, all }, heads, units, U, mass, isDirectionSh
   return heads.flatMap((h) => {
     if (pick && row) {
       const { u, side } = pick;
-      return strongest(units.map((v) => (side === "from" ? [h, u, v, row[h * U + v]] : [h, v, u, row[h * U + v]])));
+      if (side === "from") return strongest(to.map((v) => [h, u, v, row[h * V + v]]));
+      return strongest(from.map((v) => [h, v, u, row[h * U + v]]));
     }
     if (!all) return [];
-    return units.flatMap((u) => strongest(units.map((v) => [h, u, v, all[(h * U + u) * U + v]])));
+    return from.flatMap((u) => strongest(to.map((v) => [h, u, v, all[(h * U + u) * V + v]])));
   });
 }
 

@@ -7,7 +7,7 @@ import { capitalized, count, percent } from "../../ui/format.js";
 import { areWeights, chosenMap, formatNumber, headName, wordsOf } from "../../ui/maps.js";
 import { classColour, hex, inkOf } from "../../ui/paint.js";
 import { WEIGHT_OF_A_LINE } from "./limits.js";
-import { curve, headOffset, isDrawn, largestOf, strokeOf, sum } from "./lines.js";
+import { curve, headOffset, isDrawn, largestOf, sidesOfWord, strokeOf, sum } from "./lines.js";
 import { wholeOf } from "./summary.js";
 
 /** @import { App, Drawing, Reading, Side } from "../../types.js" */
@@ -35,7 +35,7 @@ export function sentencePicture(app, drawn, isDirectionShown) {
   const [left, right] = /** @type {Side[]} */ (["from", "to"]).map((side) => entriesOf(drawn, side, words, reading));
   const withBars = pick?.side === "from";
   const drawing = draw(app, drawn, left, right, withBars ? isDirectionShown : null);
-  const word = pick && `“${words.name(reading.units[pick.u])}”`;
+  const word = pick && `“${words.name((pick.side === "to" ? reading.columns : reading).units[pick.u])}”`;
   const [takes, take] = areWeights(state) ? ["attends to", "attends to"] : ["takes from others", "takes from"];
   const subject = !pick ? `what each word ${takes}` : withBars ? `what ${word} ${takes}` : `what ${take} ${word}`;
   const facts = `Layer ${state.layer}, ${headNames(app, heads)}: ${subject}.`;
@@ -77,6 +77,7 @@ function draw(app, drawn, left, right, barsFor) {
  */
 function entriesOf({ columns, lines, pick, mean, peak }, side, words, reading) {
   const column = columns[side];
+  const { units, special } = side === "to" ? reading.columns : reading;
   const ends = new Set(lines.filter((line) => isDrawn(line, peak)).map(([, u, v]) => (side === "from" ? u : v)));
   /** @param {number} u */
   const isKept = (u) =>
@@ -96,7 +97,7 @@ function entriesOf({ columns, lines, pick, mean, peak }, side, words, reading) {
     else if (!isKept(u)) left++;
     else {
       closeGap();
-      entries.push({ u, text: words.name(reading.units[u]), special: reading.special.has(u) });
+      entries.push({ u, text: words.name(units[u]), special: special.has(u) });
     }
   }
   closeGap();
@@ -154,17 +155,16 @@ function labels(app, entries, x, anchor, pick) {
  * @param {number} x0
  * @param {IsDirectionShown} isDirectionShown
  */
-function bars(app, { heads, row, mean, pick }, entries, x0, isDirectionShown) {
-  const { U } = app.reading;
+function bars(app, { heads, row, mean, pick, sides }, entries, x0, isDirectionShown) {
   const { ink } = inkOf(app.viewer);
-  const longest = (!areWeights(app.state) && mean && largestOf(mean, [0], app.visibleUnits(), U, false)) || 1;
+  const longest = (!areWeights(app.state) && mean && largestOf(mean, [0], sidesOfWord(sides, "from"))) || 1;
   const [fillFor, colourOf] = [signColours(app), headColours(app)];
   return entries.flatMap(({ u: v }, n) => {
     if (v === undefined || !pick || !row || !mean || !isDirectionShown(pick.u, v)) return [];
     const y = (n + 0.5) * ROW;
     let x = x0;
     const pieces = (fillFor ? [-1] : heads).map((h) => {
-      const share = fillFor ? Math.abs(mean[v]) : row[h * U + v] / heads.length;
+      const share = fillFor ? Math.abs(mean[v]) : row[h * sides.V + v] / heads.length;
       const width = (share / longest) * BARS || 0;
       const box = { x: x.toFixed(2), y: y - 7, width: width.toFixed(2), height: 14 };
       x += width;

@@ -4,7 +4,7 @@ import { dataElement, el, fillSlots, quoted } from "../../ui/dom.js";
 import { listed, percent } from "../../ui/format.js";
 import { areWeights, headName, shownIn } from "../../ui/maps.js";
 import { visible } from "../../ui/words.js";
-import { meanOver, sum } from "./lines.js";
+import { meanOver, sidesOfWord, sum } from "./lines.js";
 
 /** @import { App } from "../../types.js" */
 /** @import { Pick } from "./lines.js" */
@@ -29,11 +29,10 @@ export function writeShare(app, drawn, carried) {
  * @param {App} app
  * @param {Drawn} drawn
  */
-export function wholeOf({ state, reading }, { pick, row, all, heads, columns }) {
-  const { U } = reading;
+export function wholeOf({ state }, { pick, row, all, heads, columns, sides }) {
   if (!pick && !all) return 0;
   if (!pick && areWeights(state)) return columns.from.filter((u) => u >= 0).length;
-  const [numbers, width] = pick ? [row ?? [], U] : [all ?? [], U * U];
+  const [numbers, width] = pick ? [row ?? [], sidesOfWord(sides, pick.side).V] : [all ?? [], sides.U * sides.V];
   let whole = 0;
   for (const h of heads) for (let n = 0; n < width; n++) whole += Math.abs(numbers[h * width + n]) / heads.length;
   return whole;
@@ -48,11 +47,12 @@ export function writeSummary(app, drawn, isDirectionShown) {
   if (pick) return writeWord(app, drawn, pick, isDirectionShown);
   summary.replaceChildren("Every word attends to every word it can see. Point at one to see its lines alone.");
   if (!all || !areWeights(app.state)) return;
-  const { H, U } = app.reading;
+  const { H } = app.reading;
+  const { U, V } = drawn.sides;
   const rows = columns.from.map((u) => {
-    const ofWord = new Float32Array(H * U);
-    for (const h of heads) ofWord.set(all.subarray((h * U + u) * U, (h * U + u + 1) * U), h * U);
-    return meanOver(heads, ofWord, U);
+    const ofWord = new Float32Array(H * V);
+    for (const h of heads) ofWord.set(all.subarray((h * U + u) * V, (h * U + u + 1) * V), h * V);
+    return meanOver(heads, ofWord, V);
   });
   writeSinks(app, rows);
 }
@@ -66,23 +66,23 @@ export function writeSummary(app, drawn, isDirectionShown) {
  */
 function writeWord(app, { heads, mean }, pick, isDirectionShown) {
   if (!mean) return;
-  const { units } = app.reading;
   const isFrom = pick.side === "from";
+  const { reading, state } = app;
+  const [own, others] = isFrom ? [reading, reading.columns] : [reading.columns, reading];
   const strongest = app
-    .visibleUnits()
+    .visibleUnits(isFrom ? "to" : "from")
     .filter((v) => (isFrom ? isDirectionShown(pick.u, v) : isDirectionShown(v, pick.u)) && mean[v])
     .sort((a, b) => Math.abs(mean[b]) - Math.abs(mean[a]))
     .slice(0, 3);
   const summary = app.by("sentence-says");
   if (!strongest.length) return summary.replaceChildren(...explainNoLines(app, pick));
-  const { reading, state } = app;
   const whose = heads.length === 1 ? headName(reading, state, heads[0]) : `the mean of ${heads.length} heads`;
   const words = strongest.map((v) => {
-    const word = el("bdi", { dir: "auto" }, visible(units[v]).slice(0, 60));
+    const word = el("bdi", { dir: "auto" }, visible(others.units[v]).slice(0, 60));
     return [el("q", { class: "bare" }, word), " (", dataElement(mean[v], shownIn(state)), ")"];
   });
   summary.replaceChildren(
-    quoted(visible(units[pick.u])),
+    quoted(visible(own.units[pick.u])),
     verbOf(areWeights(state), isFrom),
     ...listed(words),
     `, in layer ${state.layer}, ${whose}.`,
@@ -102,7 +102,8 @@ function verbOf(isAttention, isFrom) {
  * @param {Pick} pick
  */
 function explainNoLines(app, { u, side }) {
-  const { units, second } = app.reading;
+  const { second, columns } = app.reading;
+  const { units } = side === "to" ? columns : app.reading;
   const { direction } = app.state;
   const word = quoted(visible(units[u]));
   const isFrom = side === "from";
@@ -125,15 +126,14 @@ function explainNoLines(app, { u, side }) {
  * @param {ArrayLike<number>[]} rows
  */
 function writeSinks(app, rows) {
-  const { by, reading } = app;
-  const mass = new Map(
-    [...new Set([0, ...reading.special])].map((v) => [v, rows.reduce((total, row) => total + row[v], 0)]),
-  );
+  const { by } = app;
+  const { special, units } = app.reading.columns;
+  const mass = new Map([...new Set([0, ...special])].map((v) => [v, rows.reduce((total, row) => total + row[v], 0)]));
   const share = sum([...mass.values()]) / rows.length;
   const heaviest = [...mass].filter(([, weight]) => weight > 0).sort((a, b) => b[1] - a[1]);
   const where = heaviest
     .slice(0, 2)
-    .flatMap(([v], n) => [n ? " and " : "", el("q", { class: "bare" }, visible(reading.units[v]).slice(0, 60))]);
+    .flatMap(([v], n) => [n ? " and " : "", el("q", { class: "bare" }, visible(units[v]).slice(0, 60))]);
   by("sinks").hidden = !(share >= 0.5);
   fillSlots(by("sinks"), { share: percent(share), where });
 }

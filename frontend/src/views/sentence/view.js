@@ -10,16 +10,16 @@ import { heaviest, windowAround, windowAtGap, withGaps } from "./columns.js";
 import { listenToColumns, listenToLines, listenToSettings } from "./controls.js";
 import { drawBars, drawCurves } from "./drawing.js";
 import { WORDS_IN_COLUMN, WORDS_WITH_LINES } from "./limits.js";
-import { isShown, largestOf, linesOf, meanOver } from "./lines.js";
+import { isShown, largestOf, linesOf, meanOver, sidesOfWord } from "./lines.js";
 import { sentencePicture } from "./picture.js";
 import { writeShare, writeSummary } from "./summary.js";
 
 /** @import { App, Row, Side, View } from "../../types.js" */
-/** @import { Line, Mark, Pick, Weights } from "./lines.js" */
+/** @import { Line, Mark, Pick, Sides, Weights } from "./lines.js" */
 
 /**
  * What is on the screen, for those who save it or point at it.
- * @typedef {Weights & {heads: number[], columns: {from: number[], to: number[]}, lines: Line[], mean: Float64Array | null}} Drawn
+ * @typedef {Weights & {heads: number[], columns: {from: number[], to: number[]}, sides: Sides, lines: Line[], mean: Float64Array | null}} Drawn
  */
 
 /** @type {readonly Side[]} */
@@ -42,8 +42,9 @@ export class SentenceView {
     this.openedAt = ""; // the pick whose own column was opened at another place, without it
     this.rowHeight = 0; // px
     this.tallest = 0; // px: the longest column so far of this text
+    const sides = { from: [], to: [], U: 0, V: 0 };
     /** @type {Drawn} */
-    this.drawn = { pick: null, heads: [], columns: this.columns, lines: [], mean: null, peak: 1 };
+    this.drawn = { pick: null, heads: [], columns: this.columns, sides, lines: [], mean: null, peak: 1 };
     /** @type {Mark[]} */
     this.marks = [];
     this.pointings = 0; // so many times something was pointed at: of two answers that overtake each other the later counts
@@ -57,9 +58,16 @@ export class SentenceView {
     const { app } = this;
     const { word, side } = app.state;
     const pick = this.pointed ?? (word === null ? null : { u: word, side });
-    if (pick && app.isVisible(pick.u)) return pick;
-    const isLong = app.visibleUnits().length > WORDS_WITH_LINES || app.reading.U > LAYER_WEIGHTS_UNITS;
+    if (pick && app.isVisible(pick.u, pick.side)) return pick;
+    const { from, to, U, V } = this.sides();
+    const isLong = Math.max(from.length, to.length) > WORDS_WITH_LINES || Math.max(U, V) > LAYER_WEIGHTS_UNITS;
     return isLong ? { u: app.defaultWord(), side: /** @type {Side} */ ("from") } : null;
+  }
+
+  /** The units that are visible in either column. @returns {Sides} */
+  sides() {
+    const { visibleUnits, reading } = this.app;
+    return { from: visibleUnits("from"), to: visibleUnits("to"), U: reading.U, V: reading.columns.U };
   }
 
   /** The heads that are switched on; of a long saved reading, those whose numbers its file has; 0 for all together. */
@@ -102,21 +110,21 @@ export class SentenceView {
   async weights() {
     const { state, reading, weights } = this.app;
     const pick = this.picked();
-    const isShort = reading.U <= LAYER_WEIGHTS_UNITS;
+    const isShort = Math.max(reading.U, reading.columns.U) <= LAYER_WEIGHTS_UNITS;
     const row = pick ? await weights.ofWord(state.layer, pick.u, pick.side) : undefined;
     const all = isShort && !(pick && areWeights(state)) ? await weights.ofLayer(state.layer) : null;
-    return { pick, row, all: pick ? null : all, peak: this.peakOf(all ?? row, isShort) };
+    const sides = all || !pick ? this.sides() : sidesOfWord(this.sides(), pick.side);
+    return { pick, row, all: pick ? null : all, peak: this.peakOf(all ?? row, sides) };
   }
 
   /**
    * The number that the thickest line stands for: one, or the largest of the map, in a long text of the picked word.
    * @param {ArrayLike<number> | undefined} numbers
-   * @param {boolean} ofAll
+   * @param {Sides} sides
    */
-  peakOf(numbers, ofAll) {
-    const { app } = this;
-    if (areWeights(app.state) || !numbers) return 1;
-    return largestOf(numbers, this.headsShown(), app.visibleUnits(), app.reading.U, ofAll) || 1;
+  peakOf(numbers, sides) {
+    if (areWeights(this.app.state) || !numbers) return 1;
+    return largestOf(numbers, this.headsShown(), sides) || 1;
   }
 
   /**
@@ -148,20 +156,20 @@ export class SentenceView {
    */
   fillColumns({ pick, row, peak }) {
     const { app } = this;
-    const units = app.visibleUnits();
-    if (units.length <= WORDS_IN_COLUMN || !pick || !row) for (const side of SIDES) this.setColumn(side, units);
+    const sides = this.sides();
+    const longest = Math.max(sides.from.length, sides.to.length);
+    if (longest <= WORDS_IN_COLUMN || !pick || !row) for (const side of SIDES) this.setColumn(side, sides[side]);
     else {
       const { u, side } = pick;
+      const other = side === "from" ? "to" : "from";
       const isThere = this.columns[side].includes(u) || this.openedAt === `${u} ${side}`;
       if (!(this.filled[side].startsWith(this.nameOfText()) && isThere))
-        this.setColumn(side, withGaps(windowAround(u, units), units));
-      const mean = meanOver(this.headsShown(), row, app.reading.U);
-      this.setColumn(
-        side === "from" ? "to" : "from",
-        withGaps(heaviest(mean, units, peak) ?? windowAround(u, units), units),
-      );
+        this.setColumn(side, withGaps(windowAround(u, sides[side]), sides[side]));
+      const units = sides[other];
+      const mean = meanOver(this.headsShown(), row, sidesOfWord(sides, side).V);
+      this.setColumn(other, withGaps(heaviest(mean, units, peak) ?? windowAround(u, units), units));
     }
-    this.rowHeight = units.length <= WORDS_WITH_LINES ? 38 : 28;
+    this.rowHeight = longest <= WORDS_WITH_LINES ? 38 : 28;
     app.by("lines").style.setProperty("--row", `${this.rowHeight}px`);
     this.tallest = Math.max(this.tallest, ...SIDES.map((side) => this.columns[side].length * this.rowHeight));
     app.by("lines").style.minHeight = `${this.tallest}px`; // never less, or the page would move under the pointer
@@ -177,7 +185,7 @@ export class SentenceView {
     const name = `${this.nameOfText()}${column}`;
     if (this.filled[side] === name) return;
     this.filled[side] = name;
-    fillColumn(this.app.by(side), this.app.reading, column);
+    fillColumn(this.app.by(side), side === "to" ? this.app.reading.columns : this.app.reading, column);
   }
 
   /**
@@ -186,7 +194,7 @@ export class SentenceView {
    * @param {number} u
    */
   openGap(side, u) {
-    const units = this.app.visibleUnits();
+    const units = this.app.visibleUnits(side);
     const pick = this.picked();
     if (pick && side === pick.side) this.openedAt = `${pick.u} ${pick.side}`;
     this.setColumn(side, withGaps(windowAtGap(u, units), units));
@@ -217,14 +225,13 @@ export class SentenceView {
   /** @param {Weights} weights */
   drawLines(weights) {
     const { app, columns } = this;
-    const { by, reading } = app;
+    const { by } = app;
     const { pick, row } = weights;
     const heads = this.headsShown();
-    const mean = row ? meanOver(heads, row, reading.U) : null;
-    const lines = linesOf(weights, heads, app.visibleUnits(), reading.U, app.state.mass, (u, v) =>
-      this.isDirectionShown(u, v),
-    );
-    this.drawn = { ...weights, heads, columns, lines, mean };
+    const sides = this.sides();
+    const mean = pick && row ? meanOver(heads, row, sidesOfWord(sides, pick.side).V) : null;
+    const lines = linesOf(weights, heads, sides, app.state.mass, (u, v) => this.isDirectionShown(u, v));
+    this.drawn = { ...weights, heads, columns, sides, lines, mean };
     by("lines").querySelector("svg")?.remove();
     for (const side of SIDES) markWords(by(side), side, pick, app.state);
     const svg = el("svg", { "aria-hidden": "true", width: by("lines").clientWidth });
@@ -255,7 +262,7 @@ export class SentenceView {
         u,
         units[u],
         v,
-        units[v],
+        reading.columns.units[v],
         number,
       ]),
     ];

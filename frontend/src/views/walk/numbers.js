@@ -30,7 +30,7 @@
  * @property {number | null} sink
  * @property {boolean} masked
  * @property {number[]} query
- * @property {number[]} key
+ * @property {number[]} [key] none where the keys are those of another text
  * @property {number[][]} keys
  * @property {number[]} scores
  * @property {number[]} scaled
@@ -39,7 +39,7 @@
 
 /**
  * @typedef {object} Sum
- * @property {number[]} value
+ * @property {number[]} [value] likewise
  * @property {number[][]} values
  * @property {number[]} context
  * @property {number[]} carried weight × length of the value, for each row

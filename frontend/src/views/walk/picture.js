@@ -16,9 +16,10 @@ const [ROW, LETTER, NUMBER, BAR] = [26, 14, 124, 220]; // px: a row, a letter, a
 
 /** @param {App} app @param {Walk} walk */
 export function walkPicture(app, walk) {
-  const { tokens, units } = app.reading;
-  const names = walk.steps ? tokens : units;
-  const chosen = walk.steps ? walk.i : walk.u;
+  const { reading } = app;
+  const [own, names] = [reading, reading.columns].map(({ tokens, units }) => (walk.steps ? tokens : units));
+  const place = walk.steps ? walk.i : walk.u;
+  const chosen = reading.columns === reading ? place : -1; // a word of another text is none of the rows
   const words = wordShortener();
   const drawing = draw(
     app,
@@ -26,7 +27,7 @@ export function walkPicture(app, walk) {
     walk.rows.map((j) => words.name(names[j])),
     chosen,
   );
-  const token = words.name(visible(names[chosen]));
+  const token = words.name(visible(own[place]));
   const { title, caption } = captionOf(app, `Attention of “${token}” in layer ${walk.l}, head ${walk.h}.`);
   return figure(app, { title, caption, drawing, notes: [notesOn(app, walk, names.length), ...words.notes()] });
 }

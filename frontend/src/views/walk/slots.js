@@ -39,9 +39,11 @@ function placeSlots({ l, h, u, i }, { app: { reading } }) {
 /** @param {Walk} walk @param {number[]} x @param {Context} context @returns {Slots} */
 function embeddingSlots({ l, made }, x, { colours, app }) {
   const first = made?.rotated ? "the same in every sentence" : "the same in every sentence, but for its place";
+  const before = l ? "what the layers before made of it" : first;
   return {
     width: x.length,
-    origin: l ? "what the layers before made of it" : first,
+    origin:
+      app.reading.attention === "cross" ? "what the self-attention of this layer, and all before, made of it" : before,
     x: strip(x, "x", colours, app.tip),
   };
 }
@@ -57,7 +59,12 @@ function vectorSlots({ made, normed, unrotated }, { query, key, sum }, { colours
   const factor = made && Math.abs(made.factor - 1) > 1e-3 ? format(made.factor, 4) : "";
   const count = query.length;
   const input = made?.norm ? "the normed x" : "x";
-  const sentences = [`Three matrices that this head has learned turn ${input} into three vectors of ${count} numbers.`];
+  const isAcross = app.reading.attention === "cross";
+  const sentences = [
+    isAcross
+      ? `A matrix that this head has learned turns ${input} into a query of ${count} numbers. Two others make a key and a value of what the encoder has made of each token of the source.`
+      : `Three matrices that this head has learned turn ${input} into three vectors of ${count} numbers.`,
+  ];
   if (made?.head_norm) sentences.push("Query and key are then normed again.");
   if (made && !made.rotated && factor) sentences.push(`The query is then multiplied by ${factor}.`);
   const received = `Three vectors of ${count} numbers, as the model's attention received them; how it makes them of x is not known here.`;
@@ -68,8 +75,8 @@ function vectorSlots({ made, normed, unrotated }, { query, key, sum }, { colours
     unrotated: unrotated && strip(unrotated, "query before the rotation", colours, app.tip),
     stretched: factor && ` Both are stretched by ${factor}.`,
     query: strip(query, "query", colours, app.tip),
-    key: strip(key, "key", colours, app.tip),
-    value: sum && strip(sum.value, "value", colours, app.tip),
+    key: key && strip(key, "key", colours, app.tip),
+    value: sum?.value && strip(sum.value, "value", colours, app.tip),
   };
 }
 
@@ -77,7 +84,7 @@ function vectorSlots({ made, normed, unrotated }, { query, key, sum }, { colours
 function scoreSlots(walk, steps, context) {
   const { rows, weights } = walk;
   const { query, keys, scores, scale, softcap, sink, adjusted, masked } = steps;
-  const { tokens } = context.app.reading;
+  const { tokens } = context.app.reading.columns;
   const best = rows.indexOf(steps.best);
   return {
     best: () => quoted(visible(tokens[steps.best])),
@@ -131,14 +138,15 @@ function describeCarried({ rows, weights }, { best }, { carried, total }, { read
   const heaviest = rows.indexOf(best);
   const longest = carried.indexOf(Math.max(...carried));
   const listed = carried.reduce((sum, length) => sum + length, 0);
-  const whole = rows.length < reading.tokens.length ? total : listed;
+  const { tokens } = reading.columns;
+  const whole = rows.length < tokens.length ? total : listed;
   if (!(whole > 0) || heaviest < 0) return "";
   /** @param {number} n */
   const share = (n) => dataElement(carried[n] / whole, percent);
   /** @param {number} n */
   const weight = (n) => dataElement(weights[n], percent);
   /** @param {number} n */
-  const name = (n) => quoted(visible(reading.tokens[rows[n]]));
+  const name = (n) => quoted(visible(tokens[rows[n]]));
   if (heaviest === longest) {
     const adds = [" Here ", name(longest), " adds most: ", share(longest), " of all that is added, with "];
     return [...adds, weight(longest), " of the weight."];
@@ -159,7 +167,7 @@ function describeMapped({ rows, mapped, mappedTotal }, { reading, state }) {
   const heads = chosenMap(reading, state).heads ? "" : ", all heads together";
   return [
     ` By the map chosen, ${wordsOf(state).label}${heads}, `,
-    quoted(visible(reading.tokens[rows[n]])),
+    quoted(visible(reading.columns.tokens[rows[n]])),
     " gives most: ",
     dataElement(mapped[n], formatNumber(state)),
     `, ${unitOf(state, mapped[n])}, `,

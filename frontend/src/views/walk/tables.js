@@ -49,7 +49,7 @@ function mapColumn({ mapped, steps }, { app: { reading, state } }) {
  */
 export function scoreTable(walk, { keys, scores, scaled, sum }, context) {
   const { app, colours } = context;
-  const { tokens } = app.reading;
+  const { tokens } = app.reading.columns;
   const peak = peakOf(keys);
   const map = sum ? null : mapColumn(walk, context); // else it stands beside the values
   const columns = { token: "", "its key": "wide", score: "number", scaled: "number", weight: "number", ...map?.title };
@@ -75,7 +75,7 @@ export function scoreTable(walk, { keys, scores, scaled, sum }, context) {
  */
 export function valueTable(walk, { carried, context: total }, weighted, peak, context) {
   const { app, colours } = context;
-  const { tokens } = app.reading;
+  const { tokens } = app.reading.columns;
   /** @param {number[]} vector @param {string} name */
   const cells = (vector, name) => el("td", {}, strip(vector, name, colours, app.tip, { cells: true, peak }));
   const map = mapColumn(walk, context);
@@ -101,7 +101,7 @@ export function valueTable(walk, { carried, context: total }, weighted, peak, co
 export function weightTable(walk, context) {
   const map = mapColumn(walk, context);
   const columns = { word: "", weight: "number", ...map.title };
-  return table(walk, context, columns, context.app.reading.units, walk.u, (n) => [
+  return table(walk, context, columns, context.app.reading.columns.units, walk.u, (n) => [
     weightCell(walk.weights[n]),
     ...map.cell(n),
   ]);
@@ -120,10 +120,11 @@ function table(walk, context, columns, names, chosen, cellsOf) {
   const { reading } = context.app;
   const head = Object.entries(columns).map(([name, style]) => el("th", { scope: "col", class: style || null }, name));
   const body = walk.rows.map((j, n) => {
-    const isUnknown = names === reading.tokens && reading.unknown_tokens.includes(j);
+    const isUnknown = names === reading.columns.tokens && reading.columns.unknown_tokens.includes(j);
     const word = el("bdi", { dir: "auto", class: isUnknown ? "unknown" : null }, visible(names[j]));
     const name = el("th", { scope: "row", title: isUnknown ? "not in the model's vocabulary" : null }, word);
-    return el("tr", { class: j === chosen && "chosen" }, name, ...cellsOf(n));
+    const isChosen = j === chosen && reading.columns === reading;
+    return el("tr", { class: isChosen && "chosen" }, name, ...cellsOf(n));
   });
   const whole = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
   return names.length <= WALK_TOKENS ? [whole] : [whole, moreButton(walk.rows.length, names.length, context)];

@@ -28,7 +28,7 @@ export class WalkView {
     const { app, isAllShown } = this;
     const { state, reading } = app;
     const [l, h] = [state.layer, state.head];
-    const u = state.word ?? app.defaultWord();
+    const u = app.chosenRow() ?? app.defaultWord();
     const tokens = reading.tokensOf(u);
     const i = tokens[Math.min(state.token, tokens.length - 1)];
     const map = mapRequest(reading, state);
@@ -61,6 +61,8 @@ export class WalkView {
       "step-weights": !steps,
     }))
       app.by(/** @type {"step-embedding"} */ (id)).hidden = !isThere;
+    for (const figure of app.by("step-vectors").querySelectorAll(".of-itself"))
+      figure.toggleAttribute("hidden", !steps?.key);
     const colours = { plus: styleColour(app.viewer, "plus"), minus: styleColour(app.viewer, "minus") };
     const context = { app, colours, isAllShown: this.isAllShown, toggleAll: () => this.toggleAll() };
     fillSlots(app.by("walk"), slotsOf(walk, context));
@@ -84,7 +86,7 @@ export class WalkView {
   table() {
     const { rows, weights, mapped, steps } = this.requireWalk();
     const { reading, state } = this.app;
-    const names = steps ? reading.tokens : reading.units;
+    const names = steps ? reading.columns.tokens : reading.columns.units;
     const [keys, values] = [steps?.keys, steps?.sum?.values];
     /** @param {string} name @param {number[][]} [vectors] */
     const titles = (name, vectors) => (vectors ? vectors[0].map((_, d) => `${name} ${d}`) : []);

@@ -3,7 +3,7 @@
 A page sends a *request*, a JSON object whose `type` says which, and gets a *reply*, or an error: over HTTP (server.py:
 POST /api), in a notebook (widget.py) or, in a saved page, from a script. api.py answers requests, parse.py checks them.
 Whole numbers are not negative, and count from 0. In shapes, H are heads, L layers, N tokens, and U units: the words and
-special tokens, in the order of `Metadata.units`.
+special tokens, in the order of `Metadata.units`; V are those of `Metadata.columns`, where there are such.
 
 request.py has what all requests, and the replies to any, have in common; writing.py the messages about what a model
 writes; this file all others. There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
+Attention = Literal["encoder", "decoder", "cross"]
 MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
 MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
 
@@ -97,7 +98,7 @@ class WordWeightsRequest(MapRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerWeightsRequest(MapRequest):
-    """All weights of a layer, for a text of at most LAYER_WEIGHTS_UNITS units."""
+    """All weights of a layer, for a text, or source and target, of at most LAYER_WEIGHTS_UNITS units each."""
 
     type = "layer_weights"
 
@@ -215,6 +216,18 @@ class MapOffer(TypedDict):
     missing: str | None  # a sentence that says why there is none; null where there is
 
 
+class Columns(TypedDict):
+    """The words that are attended to, where they are those of another text: a source, by those of its target."""
+
+    text: str  # its first 2,000 characters
+    units: list[str]
+    special: list[int]
+    first_tokens: list[int]
+    tokens: list[str]
+    unknown: list[int]
+    unknown_tokens: list[int]
+
+
 class Metadata(TypedDict):
     """What a page must know of a reading before it asks for weights."""
 
@@ -234,6 +247,9 @@ class Metadata(TypedDict):
     unknown_tokens: list[int]  # the tokens that stand for such text
     note: str  # what else a reader should know
     attention_layers: list[int]  # the layers that have attention
+    attention: Attention | None  # which one of an encoder-decoder this is
+    attentions: list[Attention]  # those to choose from: each has an id, that of the reading, a dot, and this name
+    columns: Columns | None  # null where the words attend to each other
     maps: list[MapOffer]  # in the order of MAPS
     target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
     reply: int | None  # the unit with which the reply begins that the model wrote itself; null where there is none
@@ -250,7 +266,7 @@ class MetadataReply(Metadata):
 
 
 class WordWeightsReply(TypedDict):
-    """Weights, or numbers of the map, by head and unit; H is 1 for a map of all heads together."""
+    """Weights, or numbers of the map, by head and unit of the other side; H is 1 for a map of all heads together."""
 
     weights: Float[Tensor, "H U"]
 
@@ -258,13 +274,13 @@ class WordWeightsReply(TypedDict):
 class LayerWeightsReply(TypedDict):
     """Weights, or numbers of the map, by head, unit that attends, and unit that is attended to."""
 
-    weights: Float[Tensor, "H U U"]
+    weights: Float[Tensor, "H U V"]
 
 
 class ThumbnailsReply(TypedDict):
     """Pictures of heads, or the one of a map of all heads together, and the heads' patterns."""
 
-    thumbnails: Float[Tensor, "H n n"]  # each cell the largest of its numbers, by magnitude where they have signs
+    thumbnails: Float[Tensor, "H n m"]  # each cell the largest of its numbers, by magnitude where they have signs
     shares: Float[Tensor, "H patterns"]  # the share of its weight that each head gives to each pattern
     patterns: dict[str, str]  # by name, the place that a pattern is about, as a phrase
     threshold: float  # the share from which on a head is named after a pattern
@@ -302,7 +318,7 @@ class WalkReply(TypedDict):
     made: NotRequired[Projections | None]  # null where it is not known
     x: NotRequired[Float[Tensor, "dim"]]
     query: NotRequired[Float[Tensor, "D"]]
-    key: NotRequired[Float[Tensor, "D"]]
+    key: NotRequired[Float[Tensor, "D"]]  # key and value of the token itself, which none has for another text
     value: NotRequired[Float[Tensor, "E"]]
     keys: NotRequired[Float[Tensor, "rows D"]]
     values: NotRequired[Float[Tensor, "rows E"]]

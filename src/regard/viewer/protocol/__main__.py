@@ -151,7 +151,8 @@ def _type(hint: Any) -> str:
     if get_origin(hint) in (UnionType, Union):
         return " | ".join(map(_type, arguments))
     if get_origin(hint) is list:
-        return f"{_type(arguments[0])}[]"
+        inner = _type(arguments[0])
+        return f"({inner})[]" if " | " in inner else f"{inner}[]"
     if get_origin(hint) is dict:
         return f"Record<{', '.join(map(_type, arguments))}>"
     return str(hint.__name__)
