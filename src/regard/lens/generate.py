@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
+from regard._internal import heap
 from regard.lens.encode import Encoded, check_text
 from regard.lens.reading import Reading, Reply
 from regard.lens.words import Span, trimmed
@@ -89,6 +90,11 @@ class Generation(Iterator[NextToken]):
         return f"Generation({self.text!r}, {len(self.tokens)} tokens, finished={self.finished!r})"
 
     @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._lens.name
+
+    @property
     def text(self) -> str:
         """The reply until now."""
         return "".join(token.text for token in self.tokens)
@@ -159,11 +165,14 @@ class Generation(Iterator[NextToken]):
     def _read_prompt(self, ids: Int[Tensor, "N"]) -> tuple[Float[Tensor, "n dim"], Any]:
         """The final states of the last tokens of the prompt, which is read in parts, and the cache."""
         model, cache, read = self._lens.model, None, 0
-        for part in model.parts(self._step, ids):
+        parts = model.parts(self._step, ids)
+        for part in parts:
             share = _share(self._progress, read, len(part), len(ids))
             with torch.inference_mode(), report_progress(model.blocks, share):
                 final, cache = self._step(part[None], cache)
             read += len(part)
+            if len(parts) > 1:
+                heap.trim()  # the cache has grown, and left holes where it was
         return final, cache
 
     def _add(self, id: int, probability: float) -> None:
@@ -282,7 +291,7 @@ def _encode(model: Model, prompt: str, call: str) -> Encoded:
     if len(ids) >= model.max_length:
         raise ValueError(
             f"{call}: the prompt has {len(ids):,} tokens, and {model.name} reads at most {model.max_length:,}, the "
-            "reply included. Shorten it, or ask about a long text with `regard ask --passages windows`."
+            "reply included. Shorten it, or ask about a long text with `regard ask --windows`."
         )
     spans: list[Span | None] = [None] * len(prefix)
     spans += [trimmed(prompt, start, stop) for start, stop in encoding.offsets]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from regard.models import native
+from regard.models import native, smollm2
 from regard.models.errors import adapter_error, check_not_pickled
 from regard.models.model import Model
 from regard.models.pooling import pooling_config
@@ -24,8 +24,8 @@ def open_model(
     """Open a model to read texts with.
 
     Args:
-        model: None for the embedded model; a folder; a name on the Hugging Face hub; or a (model, tokenizer) pair of
-            transformers.
+        model: None for the embedded model; a folder; the name of an embedded model, or of one on the Hugging Face hub;
+            or a (model, tokenizer) pair of transformers.
         revision: the branch, tag or commit of a model on the hub.
         allow_pickle: whether pickled weights may be opened, which can run any code.
 
@@ -33,7 +33,7 @@ def open_model(
         ValueError: the model is damaged, or its attention cannot be seen.
         PickledWeightsError: its weights are pickled and `allow_pickle` is false; a ValueError.
         OSError: there is no such model, or it cannot be fetched.
-        ImportError: the embedded model is not installed.
+        ImportError: the embedded model, or the embedded decoder, is not installed.
     """
     from regard.models import hub  # here, so that `import regard` is fast
     from regard.models.reader import missing_tokenizer_error, unwrapped
@@ -50,6 +50,8 @@ def open_model(
         return _from_folder(folder, allow_pickle)
     if model is None or str(model) == native.EMBEDDED:
         return native.embedded()
+    if str(model) == smollm2.EMBEDDED_DECODER:
+        return hub.from_folder(smollm2.embedded_decoder_folder())
     return hub.from_name(str(model), revision, allow_pickle)
 
 
