@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,33 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
   kernel.forward(s, f, threads);
+}
+
+// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
+// that short sequences take, a quarter would go into getting pages.
+void in_large_pages([[maybe_unused]] const Array& array) {
+#ifdef MADV_HUGEPAGE
+  constexpr uint64_t page = uint64_t(2) << 20;
+  const uint64_t bytes = uint64_t(array.size()) * array.dtype.bits / 8;
+  const auto data = reinterpret_cast<uint64_t>(array.data);
+  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
+  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
+#endif
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others.
+void attend(const Array& query, const Array& key, const Array& value, const Array& output, const Array& lse,
+            double scale, bool causal, const std::string& isa, int threads) {
+  const Optional none;
+  BoundScores scores{query, key, scale, 0.0, none, none, none, none, none};
+  std::vector<int64_t> spans;
+  if (const int64_t queries = scores.s.queries; causal && queries > 1) {  // a single query is the last: it sees all
+    spans.resize(size_t(2 * queries));
+    for (int64_t i = 0; i < queries; i++) spans[size_t(queries + i)] = i + 1 + scores.s.keys - queries;
+    scores.s.start = spans.data(), scores.s.stop = spans.data() + queries;
+  }
+  in_large_pages(output);
+  forward(scores, value, output, lse, none, none, 0, none, none, none, isa, threads);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -147,16 +175,49 @@ void pack_linear(const Array& weight, const Array& packed, const std::string& is
   kernel.pack_linear(type, outputs, inputs, weight.data, to);
 }
 
-// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
-// that short sequences take, a quarter would go into getting pages.
-void in_large_pages([[maybe_unused]] const Array& array) {
-#ifdef MADV_HUGEPAGE
-  constexpr uint64_t page = uint64_t(2) << 20;
-  const uint64_t bytes = uint64_t(array.size()) * array.dtype.bits / 8;
-  const auto data = reinterpret_cast<uint64_t>(array.data);
-  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
-  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
-#endif
+// The layer's tensors, in the order of token_doc.
+TokenLayer token_layer(const std::vector<Array>& tensors, int64_t dim) {
+  expect(tensors.size() == 11, "layers", "eleven tensors for each");
+  const auto& [keys, values] = std::tie(tensors[9], tensors[10]);
+  TokenLayer t;
+  t.dim = dim;
+  expect(keys.ndim == 4 && keys.shape[2] >= 1 && keys.shape[3] >= 1, "keys", "(1,groups,keys,head_dim)");
+  t.groups = keys.shape[1], t.keys = keys.shape[2], t.head_dim = keys.shape[3];
+  expect(t.groups >= 1 && t.head_dim <= largest_dim && t.head_dim % 2 == 0, "keys", "an even dim up to 256");
+  expect(t.keys < int64_t(1) << 31, "keys", "fewer than 2^31 positions");
+  t.all_keys = strided<float>(keys, Type::float32, {1, t.groups, t.keys, t.head_dim}, "keys");
+  t.all_values = strided<float>(values, Type::float32, {1, t.groups, t.keys, t.head_dim}, "values");
+  expect(tensors[1].ndim == 2 && tensors[6].ndim == 2, "query, gate", "matrices");
+  t.heads = tensors[1].shape[0] / t.head_dim, t.hidden = tensors[6].shape[0];
+  expect(t.heads >= 1 && t.heads % t.groups == 0 && t.hidden >= 1, "query, gate", "heads that the groups divide");
+  const int64_t heads = t.heads * t.head_dim, groups = t.groups * t.head_dim;
+  t.input_norm = contiguous<float>(tensors[0], {dim}, "input_norm");
+  t.query = contiguous<float>(tensors[1], {heads, dim}, "query");
+  t.key = contiguous<float>(tensors[2], {groups, dim}, "key");
+  t.value = contiguous<float>(tensors[3], {groups, dim}, "value");
+  t.output = contiguous<float>(tensors[4], {dim, heads}, "output");
+  t.norm = contiguous<float>(tensors[5], {dim}, "norm");
+  t.gate = contiguous<float>(tensors[6], {t.hidden, dim}, "gate");
+  t.up = contiguous<float>(tensors[7], {t.hidden, dim}, "up");
+  t.down = contiguous<float>(tensors[8], {dim, t.hidden}, "down");
+  return t;
+}
+
+void token(const std::vector<std::vector<Array>>& layers, const Array& state, const Array& cosine, const Array& sine,
+           double scale, double epsilon, const std::string& isa, int threads) {
+  expect(state.ndim == 1 && state.shape[0] >= 1, "state", "one dimension");
+  std::vector<TokenLayer> bound;
+  for (const std::vector<Array>& tensors : layers) {
+    TokenLayer t = token_layer(tensors, state.shape[0]);
+    t.state = contiguous<float>(state, {t.dim}, "state");
+    t.cosine = contiguous<float>(cosine, {t.head_dim}, "cosine");
+    t.sine = contiguous<float>(sine, {t.head_dim}, "sine");
+    t.scale = float(scale), t.epsilon = float(epsilon);
+    bound.push_back(t);
+  }
+  const Kernel& kernel = kernel_of(isa, threads);
+  nb::gil_scoped_release release;
+  for (const TokenLayer& t : bound) kernel.token(t, threads);
 }
 
 double flops(const std::string& dtype, const std::string& isa, int threads) {
@@ -197,12 +258,25 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
+constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call; writes into what is given.
+
+query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
+causal: query i sees the keys j ≤ i + (K − Q).)";
+
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
 lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
 delta (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
 grad_query, grad_key, grad_value in float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
 grad_bias: float32 in four dimensions that broadcast to (B,H,Q,K).)";
+
+constexpr const char* token_doc =
+    R"(One token through all layers of a Llama, in float32: `state` (dim) becomes the last.
+
+layers: for each the tensors input_norm (dim), query (H·D,dim), key and value (G·D,dim), output (dim,H·D), norm (dim),
+gate and up (hidden,dim), down (dim,hidden), and of all tokens the keys and values (1,G,K,D), of which the last, the
+token's own, are written.
+cosine, sine (D): of the angles of the token's position.)";
 
 constexpr const char* linear_doc = R"(output = norm(activation(x Wᵀ + bias) + residual), (R,I) to (R,O), row by row.
 
@@ -223,12 +297,16 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "output"_a, "lse"_a, "scale"_a, "causal"_a, "isa"_a,
+        "threads"_a, attend_doc);
   bind_maps(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);
+  m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "scale"_a, "epsilon"_a, "isa"_a, "threads"_a,
+        token_doc);
   m.def("linear_size", &linear_size, "weight"_a, "isa"_a, "How many floats pack_linear writes for a weight (O,I).");
   m.def("pack_linear", &pack_linear, "weight"_a, "packed"_a, "isa"_a,
         "Brings a weight (O,I) into the order in which `linear` reads it: packed, float32.");

@@ -26,6 +26,7 @@ ORDER = [
     ["regard.lens"],
     ["regard"],
     ["regard.attribution"],
+    ["regard.answers"],
     ["regard.corpus"],
     ["regard.train", "regard.race", "regard.bench"],
     ["regard.output"],

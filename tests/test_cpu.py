@@ -229,6 +229,97 @@ def test_columns_side_by_side_in_memory(kit, isa):
     kit.agree(regard.attention(*tensors, backend="cpu").output, kit.oracle(*tensors)[0])
 
 
+# A plain call: straight to the kernel, past what other calls need
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    """The calls that went straight to the kernel."""
+    calls, attend = [], cpu.attend
+    monkeypatch.setattr(cpu, "attend", lambda *args: calls.append(args) or attend(*args))
+    return calls
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 4, 8, 8, 16), (2, 6, 2, 1, 300, 64), (2, 6, 3, 130, 200, 40), (1, 2, 1, 9, 5, 3)]
+)
+def test_a_plain_call_gives_the_bits_of_the_general_one(kit, isa, direct, shape, causal, dtype):
+    batch, heads, groups, queries, keys, dim = shape
+    query = torch.randn(batch, queries, heads, dim).to(dtype).transpose(1, 2)
+    key, value = torch.randn(batch, groups, keys, dim).to(dtype), torch.randn(batch, groups, keys, dim + 2).to(dtype)
+    for scale in (None, -0.3):
+        plain = regard.attention(query, key, value, causal=causal, scale=scale, window=(None, None))
+        general = regard.attention(query, key, value, causal=causal, scale=scale, backend="cpu")
+        assert torch.equal(plain.output, general.output)
+        assert torch.equal(plain.lse, general.lse)
+        assert torch.equal(plain.weights.dense(), general.weights.dense())
+        assert plain.weights.backend == "cpu"
+        assert plain.weights.shape == (batch, heads, queries, keys)
+        kit.agree(plain.output, kit.oracle(query, key, value, causal=causal, scale=scale)[0], TOLERANCES[dtype])
+    assert len(direct) == 2
+
+
+def test_what_is_not_plain_goes_the_general_way(direct):
+    x = torch.randn(1, 2, 5, 8)
+    leaf = x.clone().requires_grad_()
+    regard.attention(leaf, x, x).output.sum().backward()
+    assert leaf.grad is not None
+    for query, key, value in ((x[0], x[0], x[0]), (x.mT, x.mT, x.mT), (x, x[:, :, :0], x[:, :, :0]), (x.double(),) * 3):
+        regard.attention(query, key, value)
+    negative = torch.complex(x, x).conj().imag
+    assert negative.is_neg()
+    regard.attention(negative, x, x)
+    for options in (
+        {"collect": ["max"]},
+        {"window": (1, None)},
+        {"softcap": 5.0},
+        {"lengths": [4]},
+        {"backend": "torch"},
+    ):
+        regard.attention(x, x, x, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert regard.attention(x, x, x).output.dtype == torch.bfloat16
+    torch.func.vmap(lambda x: regard.attention(x, x, x).output)(x[None])
+    assert not direct
+    regard.attention(leaf.detach(), x, x)
+    with torch.no_grad():
+        regard.attention(leaf, x, x)
+    assert len(direct) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "options", "message"),
+    [
+        ((1, 2, 5, 7), (1, 2, 5, 8), {}, r"key: expected dim = 8, as the query. Got 7"),
+        ((1, 2, 5, 8), (1, 2, 4, 8), {}, r"value: expected keys = 5, as the key. Got 4"),
+        ((1, 3, 5, 8), (1, 3, 5, 8), {}, r"key: expected a number of heads that divides the query's 2. Got 3"),
+        ((3, 2, 5, 8), (1, 2, 5, 8), {}, None),
+        ((1, 2, 5, 8), (1, 2, 5, 8), {"scale": float("nan")}, r"scale: expected a finite number. Got nan"),
+        ((1, 2, 5, 8), (1, 2, 5, 8), {"scale": 1e39}, r"scale: expected a number that torch.float32 holds"),
+        ((1, 2, 5, 8), (1, 2, 5, 8), {"window": ()}, r"window: expected \(left, right\)"),
+        ((1, 2, 5, 8), (1, 2, 5, 8), {"causal": "length"}, r"causal: expected True, False or"),
+        ((1, 2, 5, 8), (1, 2, 5, 8), {"collect": ""}, r"collect: expected several names"),
+    ],
+)
+def test_a_plain_call_hides_no_mistake(key, value, options, message):
+    call = lambda: regard.attention(torch.ones(1, 2, 6, 8), torch.ones(key), torch.ones(value), **options)  # noqa: E731
+    if message is None:
+        assert call().output.shape == (3, 2, 6, 8)
+        return
+    with pytest.raises((TypeError, ValueError), match=rf"attention\(query \(1, 2, 6, 8\).*{message}"):
+        call()
+
+
+def test_the_weights_of_a_plain_call_notice_a_change_in_place():
+    x = torch.randn(1, 2, 5, 8)
+    weights = regard.attention(x, x.clone(), x).weights
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        weights.dense()
+
+
 # What is not finite
 
 

@@ -366,7 +366,7 @@ def test_a_choice_that_is_not_there_is_refused():
         render_page(reading, head=6)
     with pytest.raises(IndexError, match="There is no word 6: the text has units 0 to 5"):
         render_page(reading, word=6)
-    with pytest.raises(ValueError, match="expected a view of sentence, heads, map, walk, compare"):
+    with pytest.raises(ValueError, match="expected a view of sentence, heads, map, walk, predictions, compare"):
         render_page(reading, view="table")
     with pytest.raises(ValueError, match=r"expected one of weights, value-weighted, .*, logits\. Got 'flow'"):
         render_page(reading, map="flow")

@@ -166,6 +166,21 @@ struct Linear {
   Rows<void> output;      // (rows,outputs)
 };
 
+// A layer of a Llama, for the state of one token, in float32. Weights are (outputs,inputs).
+struct TokenLayer {
+  int64_t dim = 0, heads = 0, groups = 0, head_dim = 0, hidden = 0;
+  const float *input_norm = nullptr, *norm = nullptr;  // (dim)
+  float epsilon = 0;
+  const float *query = nullptr, *key = nullptr, *value = nullptr, *output = nullptr;  // of the attention
+  const float *gate = nullptr, *up = nullptr, *down = nullptr;                        // of the feed-forward network
+  const float *cosine = nullptr, *sine = nullptr;                                     // (head_dim), of its position
+  float scale = 1;
+  // The keys and values of all tokens, (1,groups,keys,head_dim). Those of the token, the last, are written.
+  int64_t keys = 0;
+  Strided<float> all_keys, all_values;
+  float* state = nullptr;  // (dim): becomes the state after the layer
+};
+
 // One instruction set's kernel. Every function gives the same bits whatever the number of threads.
 struct Kernel {
   const char* name;
@@ -178,6 +193,7 @@ struct Kernel {
   void (*largest)(const Scores&, const Map&, const Largest&, int threads);
   void (*backward)(const Scores&, const Backward&, int threads);
   void (*linear)(const Linear&, int threads);
+  void (*token)(const TokenLayer&, int threads);
   // W (outputs,inputs) of a type as `linear` reads it, in linear_size() floats.
   void (*pack_linear)(Type, int64_t outputs, int64_t inputs, const void* weight, float* to);
   int64_t (*linear_size)(Type, int64_t outputs, int64_t inputs);

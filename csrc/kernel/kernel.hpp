@@ -20,6 +20,7 @@
 #include "simd.hpp"
 #include "small_query.hpp"
 #include "tile.hpp"
+#include "token.hpp"
 
 namespace regard {
 namespace REGARD_ISA {
@@ -67,6 +68,7 @@ void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
   with_type(l.type, [&]<Type type>() { linear_in<Product<type>, type>(l, little ? 1 : threads); });
 }
+void token(const TokenLayer& t, int threads) { token_in(t, threads); }
 int64_t linear_size(Type type, int64_t outputs, int64_t inputs) {
   int64_t floats = 0;
   with_type(type, [&]<Type type>() { floats = round_up(outputs, panel_keys) * lanes_of<Product<type>>(inputs); });
@@ -88,9 +90,10 @@ void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight,
 #define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
-const Kernel REGARD_JOIN(kernel_, REGARD_ISA){
-    REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::pool,    REGARD_ISA::tile,     REGARD_ISA::diagonal,
-    REGARD_ISA::apply,       REGARD_ISA::transposed,  REGARD_ISA::largest, REGARD_ISA::backward, REGARD_ISA::linear,
-    REGARD_ISA::pack_linear, REGARD_ISA::linear_size, REGARD_ISA::flops,   REGARD_ISA::bytes};
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,  REGARD_ISA::pool,
+                                              REGARD_ISA::tile,        REGARD_ISA::diagonal, REGARD_ISA::apply,
+                                              REGARD_ISA::transposed,  REGARD_ISA::largest,  REGARD_ISA::backward,
+                                              REGARD_ISA::linear,      REGARD_ISA::token,    REGARD_ISA::pack_linear,
+                                              REGARD_ISA::linear_size, REGARD_ISA::flops,    REGARD_ISA::bytes};
 
 }  // namespace regard

@@ -62,7 +62,7 @@ inline void products(const float* query, const char* key, int64_t stride, int64_
                      int64_t scores_stride) {
   using Lane = Product<type>;
   constexpr int width = Float::width, together = Lane::per_lane;  // keys that share the loads of the queries
-  const int64_t lanes = lanes_of<Lane>(dim);
+  const int64_t lanes = lanes_of<Lane>(dim), ahead = 4096 / sizeof(float);
   alignas(64) float sums[rows][width * width], columns[width * width];
   for (int64_t first = 0; first < keys; first += width) {
     for (int64_t j = 0; j < width; j += together) {
@@ -75,6 +75,7 @@ inline void products(const float* query, const char* key, int64_t stride, int64_
       for (int64_t c = 0; c < lanes; c += width) {
 #pragma GCC unroll 8
         for (int i = 0; i < together; i++) {
+          __builtin_prefetch(reinterpret_cast<const float*>(rows_of_keys[i]) + c + ahead);
           Float vector;
           if constexpr (Lane::per_lane == 2)
             vector = load(reinterpret_cast<const float*>(rows_of_keys[i]) + c);
@@ -104,7 +105,7 @@ template <Type type, int rows>
 inline bool average(const float* weights, int64_t weights_stride, int64_t keys, const char* values, int64_t stride,
                     int64_t n, const float* keep, float* output) {
   constexpr int wide = 2 * Float::tile_vectors;
-  constexpr int64_t together = 16;
+  constexpr int64_t together = 16, ahead = 8192;  // bytes
   bool finite = true;
   const auto add = [&]<int n_rows, int vectors>(int64_t first, int64_t r, int64_t e) {
     Float sums[n_rows][vectors];
@@ -117,6 +118,7 @@ inline bool average(const float* weights, int64_t weights_stride, int64_t keys, 
       for (int i = 0; i < n_rows; i++) weight[i] = broadcast(weights + (r + i) * weights_stride + j);
 #pragma GCC unroll 8
       for (int v = 0; v < vectors; v++) {
+        if (r == 0) __builtin_prefetch(at(value, type, v * Float::width) + ahead);
         const Float vector = load_as<type>(value, v * Float::width);
         for (int i = 0; i < n_rows; i++) sums[i][v] = multiply_add(weight[i], vector, sums[i][v]);
       }

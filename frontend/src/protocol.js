@@ -17,7 +17,10 @@ export const MAPPED_UNITS = 4096; // units of the longest text whose weights a s
 export const LOGARITHM_STEPS = 2048; // steps for each doubling, in which a saved page holds the cells of a picture
 export const REPLY_TOKENS = 2048; // tokens of the longest reply that a page can ask for
 export const TEMPERATURE_LIMIT = 2; // the highest temperature that a page can ask for
-export const VIEWS = ["sentence", "heads", "map", "walk", "compare"]; // in the order of the tabs
+export const PREDICTED_TOKENS = 128; // tokens whose predictions a reply has, at most
+export const PREDICTED_MOST = 20; // predictions that can be requested for each token
+export const PREDICTIONS = 5; // predictions for each token, unless others are requested
+export const VIEWS = ["sentence", "heads", "map", "walk", "predictions", "compare"]; // in the order of the tabs
 export const UNKNOWN_READING = "unknown_reading"; // code of an error: the reading is not known, as after a restart; read it again
 export const CANCELLED = "cancelled"; // code of an error: reading the text was cancelled; only `read` starts it again
 
@@ -176,6 +179,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {"weights" | "value-weighted" | "norms" | "gradient" | "logits"} [map] one of `Metadata.maps`
  * @property {string | null} [target] of a map that is about one, such as "word:flies"; `Metadata.target`, if it is not given
  * @property {boolean} [hide] leave out the special tokens
+ * @property {boolean} [hide_first] leave out the first unit
  */
 
 /**
@@ -194,6 +198,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} column of the tile, among those of the level
  * @property {"mean" | "max"} [reduce] what a cell shows of its weights
  * @property {boolean} [hide] leave out the special tokens
+ * @property {boolean} [hide_first] leave out the first unit
  */
 
 /**
@@ -209,6 +214,18 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} head
  * @property {number} token
  * @property {boolean} [all] list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+ */
+
+/**
+ * The likeliest tokens at up to PREDICTED_TOKENS tokens, as the model expects them, or one of its layers.
+ *
+ * @typedef {object} PredictionsRequest
+ * @property {"predictions"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} reading its id, from `MetadataReply.reading`
+ * @property {number | null} [layer] one of `PredictionsOffer.layers`; if it is not given, the model itself
+ * @property {number} [first] the first token
+ * @property {number} [k] for each token, 1 to PREDICTED_MOST
  */
 
 /**
@@ -305,6 +322,15 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
+ * What a language model predicts at each token of a reading.
+ *
+ * @typedef {object} PredictionsOffer
+ * @property {"next token" | "masked token"} kind the token after each, or the one at each place
+ * @property {number[]} layers those of which predictions can be requested; the last makes the model's own
+ * @property {string | null} missing a sentence that says why there are not all layers; null where there are
+ */
+
+/**
  * The words that are attended to, where they are those of another text: a source, by those of its target.
  *
  * @typedef {object} Columns
@@ -332,6 +358,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {string[]} tokens
  * @property {number | null} second the unit with which the second text of a pair begins
  * @property {boolean} causal whether no token sees one that comes after it
+ * @property {number | null} first_share where causal, the share of attention that the first unit gets from those after it
  * @property {boolean} sinks whether attention sinks take some of the weight
  * @property {number[]} unknown the units for which the vocabulary has no token
  * @property {number[]} unknown_tokens the tokens that stand for such text
@@ -341,6 +368,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {("encoder" | "decoder" | "cross")[]} attentions those to choose from: each has an id, that of the reading, a dot, and this name
  * @property {Columns | null} columns null where the words attend to each other
  * @property {MapOffer[]} maps in the order of MAPS
+ * @property {PredictionsOffer | null} predictions null where the model predicts no tokens
  * @property {string | null} target what the maps that are about one explain, unless another is chosen; null where there is none
  * @property {number | null} reply the unit with which the reply begins that the model wrote itself; null where there is none
  */
@@ -360,6 +388,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {string[]} tokens
  * @property {number | null} second
  * @property {boolean} causal
+ * @property {number | null} first_share
  * @property {boolean} sinks
  * @property {number[]} unknown
  * @property {number[]} unknown_tokens
@@ -369,6 +398,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {("encoder" | "decoder" | "cross")[]} attentions
  * @property {Columns | null} columns
  * @property {MapOffer[]} maps
+ * @property {PredictionsOffer | null} predictions
  * @property {string | null} target
  * @property {number | null} reply
  * @property {string} reading its id: the same text, pair and model have the same
@@ -453,6 +483,15 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
+ * Predictions for n tokens, the likeliest first.
+ *
+ * @typedef {object} PredictionsReply
+ * @property {string[][]} texts as they would stand in a text, with the space before those that begin a word
+ * @property {NumberArray} probabilities (n, k)
+ * @property {NumberArray} surprise (n) −log p of the token that came next, in nats; NaN where it is not known
+ */
+
+/**
  * The name of a target.
  *
  * @typedef {object} TargetReply
@@ -502,4 +541,4 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} jobs
  */
 
-/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | TargetRequest | CompareRequest | WriteRequest | WrittenRequest | StopRequest | PageRequest | CancelRequest} Request */
+/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | PredictionsRequest | TargetRequest | CompareRequest | WriteRequest | WrittenRequest | StopRequest | PageRequest | CancelRequest} Request */

@@ -18,7 +18,7 @@ export type {
   WalkReply,
 } from "./protocol.js";
 
-export type ViewName = "sentence" | "heads" | "map" | "walk" | "compare";
+export type ViewName = "sentence" | "heads" | "map" | "walk" | "predictions" | "compare";
 export type Side = "from" | "to";
 export type Scale = "linear" | "log";
 export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
@@ -46,6 +46,8 @@ export interface Selection {
   head: number; // of map and walk
   heads: number[] | null; // of the sentence; null for all
   hide: boolean; // special tokens
+  hideFirst: boolean | null; // the first unit; null: where it takes most of the attention
+  lens: "predicted" | "next"; // whose probability the colours of the predictions are: the predicted token's, or that of the one that came
   mass: number; // percent of a word's weight that gets lines
   direction: Direction; // of a pair of texts
   scale: Scale | null; // of the map's colours; null: by the length of the text
@@ -113,6 +115,7 @@ export interface Replies {
   thumbnails: protocol.ThumbnailsReply;
   tile: protocol.TileReply;
   walk: protocol.WalkReply;
+  predictions: protocol.PredictionsReply;
   target: protocol.TargetReply;
   compare: protocol.CompareReply;
   page: protocol.PageReply;
@@ -156,7 +159,7 @@ export interface Tip {
   hide(): void;
 }
 
-/** One of the five views. */
+/** One of the six views. */
 export interface View {
   draw(signal: AbortSignal, isCurrent: () => boolean): Promise<void>;
   picture(): SVGElement | Promise<SVGElement>;
@@ -168,6 +171,11 @@ export interface View {
 export interface WeightsOfWords {
   ofLayer(l: number): Promise<Float32Array>; // (H,U,V)
   ofWord(l: number, u: number, side: Side): Promise<Float32Array>; // (H,V), or (H,U) of those that attend
+}
+
+export interface PredictionsOfTokens {
+  from(l: number, first: number, signal?: AbortSignal): Promise<protocol.PredictionsReply>;
+  blockOf(i: number): number;
 }
 
 /** What the views see of the viewer. */
@@ -182,6 +190,7 @@ export interface App {
   targetName: string | null; // of the target that is chosen; null for the usual one
   tip: Tip;
   weights: WeightsOfWords;
+  predictions: PredictionsOfTokens;
   request<K extends keyof Replies>(request: RequestOf<K>, signal?: AbortSignal): Promise<Replies[K]>;
   select(change: Partial<Selection>, options?: { replace?: boolean }): Promise<void>;
   draw(): Promise<void>;

@@ -111,7 +111,7 @@ test("a tile is requested once, and kept", async () => {
   const [a, b] = await Promise.all([store.get(matrix, 0, 0, 0), store.get(matrix, 0, 0, 0)]);
   assert.equal(a, b);
   assert.equal(asked.length, 1);
-  assert.deepEqual(asked[0], { type: "tile", ...question, level: 0, row: 0, column: 0 });
+  assert.deepEqual(asked[0], { type: "tile", ...question, hide_first: false, level: 0, row: 0, column: 0 });
   assert.equal(store.cellOf(matrix, 0, 1, 2), 0.5);
   assert.equal(store.cellOf(matrix, 0, 300, 0), undefined);
   assert.equal(matrix.peaks[0], 0.5, "without the first row and column");

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
+from torch.autograd import forward_ad
 
 from regard._typing import MaskMod
 
@@ -24,6 +26,52 @@ def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
         return tensors
     dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore
+
+
+def plain(query: Any, key: Any, value: Any) -> bool:
+    """Whether these pass every check as they are, on a CPU, with no derivative to follow and nobody who watches.
+
+    Most calls are such, and nothing else then has to be asked of them. Where it is False, nothing need be wrong.
+    """
+    if not _unwatched():
+        return False
+    for tensor in (query, key, value):
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+        if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_neg():
+            return False
+        if tensor.ndim != 4 or tensor.dtype is not query.dtype or tensor.stride(3) != 1:
+            return False
+    if query.dtype not in TYPES[:3] or (
+        torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    ):
+        return False
+    batch, heads, queries, dim = query.shape
+    _, groups, keys, _ = key.shape
+    *shared, value_dim = value.shape
+    return bool(
+        key.shape == (batch, groups, keys, dim)
+        and shared == [batch, groups, keys]
+        and groups
+        and heads % groups == 0
+        and batch * heads * queries * keys * value_dim
+        and 1 <= dim <= 256 >= value_dim
+    )
+
+
+def _unwatched() -> bool:
+    """Whether nobody but the caller gets to know of an operation: no mode, transform, tracer, profiler or autocast."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+        and _len_of_modes_before_dispatch() == 0
+        and forward_ad._current_level < 0
+        and not _profiler_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def four_dimensional(tensors: QueryKeyValue) -> tuple[tuple[int, ...], QueryKeyValue]:
@@ -105,6 +153,8 @@ def scale(given: float | None, query: Tensor) -> float:
     if given is None:
         return float(float(query.shape[-1]) ** -0.5)  # torch.jit.trace has tensors for sizes
     number = _number("scale", given)
+    if abs(number) < 1e38:  # which all types of the arithmetic hold
+        return number
     dtype = torch.promote_types(query.dtype, torch.float32)
     if abs(number) > torch.finfo(dtype).max:
         raise ValueError(f"scale: expected a number that {dtype} holds. Got {number}.")

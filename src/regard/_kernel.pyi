@@ -68,6 +68,27 @@ def kernels() -> list[str]:
 def in_large_pages(array: Tensor) -> None:
     """Asks the system for large pages, for fresh memory."""
 
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    scale: float,
+    causal: bool,
+    isa: str,
+    threads: int,
+) -> None:
+    """Attention where nothing special is asked, in one call; writes into what is given.
+
+    Args:
+        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G|H,K,E) of one type, without gaps in the last dimension.
+        output: (B,H,Q,E) of that type.
+        lse: (B,H,Q), float64.
+        scale: a factor of q·k.
+        causal: query i sees the keys j ≤ i + (K − Q).
+    """
+
 def forward(
     scores: Scores,
     *,
@@ -171,6 +192,28 @@ def linear(
         activation: "gelu", "gelu_tanh", "relu", or "" for none.
         gain, shift: (O), float32; without them there is no norm.
         sums: (R,O), float32: memory to work in, for a norm of half precision.
+    """
+
+def token(
+    layers: Sequence[Sequence[Tensor]],
+    state: Tensor,
+    cosine: Tensor,
+    sine: Tensor,
+    scale: float,
+    epsilon: float,
+    isa: str,
+    threads: int,
+) -> None:
+    """One token through all layers of a Llama, in float32.
+
+    Args:
+        layers: for each the tensors input_norm (dim), query (H·D,dim), key and value (G·D,dim), output (dim,H·D),
+            norm (dim), gate and up (hidden,dim), down (dim,hidden), and of all tokens the keys and values (1,G,K,D),
+            of which the last, the token's own, are written.
+        state: (dim), the token's embedding, which becomes its state after the last layer.
+        cosine, sine: (D), of the angles of the token's position.
+        scale: a factor of q·k.
+        epsilon: of the norms.
     """
 
 def linear_size(weight: Tensor, isa: str) -> int:

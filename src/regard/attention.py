@@ -14,7 +14,8 @@ from torch import Tensor
 
 from regard import _checks, backends
 from regard._typing import MaskMod
-from regard.mask import make_mask
+from regard.backends import cpu
+from regard.mask import Mask, make_mask
 from regard.scores import Scores
 from regard.weights import Weights, statistic
 
@@ -102,8 +103,14 @@ def attention(
     >>> torch.allclose(a.output[2], a.weights[2] @ x)
     True
     """
+    options = (lengths, segments, mask, bias, softcap, sinks, backend)
+    plain = all(option is None for option in options) and collect == () and isinstance(causal, bool)
+    if window is not None:
+        plain = plain and type(window) is tuple and len(window) == 2 and window[0] is window[1] is None
     query, key, value = _checks.under_autocast((query, key, value))
     try:
+        if plain and _checks.plain(query, key, value) and cpu.available():
+            return _plain(query, key, value, bool(causal), _checks.scale(scale, query))
         leading, (q, k, v) = _checks.four_dimensional((query, key, value))
         shape = (*((1,) * (2 - len(leading))), *leading, q.shape[2], k.shape[2])
         rule = make_mask(shape, q.device, causal=causal, window=window, lengths=lengths, segments=segments, mask=mask)
@@ -121,6 +128,14 @@ def attention(
     if len(leading) != 2:
         output, lse = _as_given(output, leading), _as_given(lse, leading)
     return Attention(output, lse, weights, value)
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Attention:
+    """Attention where nothing special is asked and nothing is left to check, straight to the kernel."""
+    output, lse = cpu.attend(query, key, value, scale, causal)
+    rule = Mask(query.shape[2], key.shape[2], causal, device=query.device)
+    weights = Weights(Scores(query, key, rule, scale), lse, leading=query.shape[:2], backend="cpu")
+    return Attention(output, lse.float(), weights, value)
 
 
 class _StandIn(NamedTuple):
@@ -184,6 +199,11 @@ def attention_of_model(query: Tensor, key: Tensor, value: Tensor, **options: Any
     """What the modules of a model call: `attention`, or what replaces it (see `replaced_in_models`)."""
     stand_in = None if torch.compiler.is_compiling() else _stand_in.get()
     return (attention if stand_in is None else stand_in.compute)(query, key, value, **options)
+
+
+def is_replaced() -> bool:
+    """Whether models call something else than `attention` at present."""
+    return _stand_in.get() is not None
 
 
 def keys_are_hidden() -> bool:

@@ -10,14 +10,16 @@ AREAS = {
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder nn",
-    "lens": "compare embed encode encoder_decoder forward generate lens predictions sentence_folders words",
-    "attribution": """attribution_agreement attribution_gradient attribution_guide attribution_knockout
-        attribution_layers attribution_logits attribution_norms attribution_similarity attribution_target""",
+    "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
+        words""",
+    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
+        attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
+        attribution_target""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "chat html image protocol server terminal tiles widget",
-    "browser": "answer_page chat_page view_maps view_page viewer",
+    "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
+    "browser": "answer_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -25,6 +27,8 @@ AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in nam
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
     "answer_page",
+    "answers",
+    "ask_guide",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",
@@ -67,8 +71,10 @@ SLOW_FILES = [
     "tiles",
     "torch",
     "train",
+    "view_encoder_decoder",
     "view_maps",
     "view_page",
+    "view_predictions",
     "viewer",
     "weights_gradient",
     "widget",

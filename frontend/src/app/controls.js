@@ -1,6 +1,7 @@
 // What the controls above and below the views do.
 
 import { closest, moveFocus, valueFrom } from "../ui/dom.js";
+import { hidesFirst } from "../ui/hidden.js";
 import { VIEW_NAMES } from "./selection.js";
 
 /** @import { App, SaveKind } from "../types.js" */
@@ -19,6 +20,8 @@ export function listenToControls(app, save) {
   by("map-name").addEventListener("change", (event) => app.select({ map: valueFrom(event) }));
   by("target").addEventListener("change", () => app.select({ target: by("target").value.trim() || null }));
   by("hide").addEventListener("change", () => app.select({ hide: by("hide").checked }));
+  by("hide-first").addEventListener("change", () => app.select({ hideFirst: by("hide-first").checked }));
+  by("first-switch").addEventListener("click", () => app.select({ hideFirst: !hidesFirst(app.reading, app.state) }));
   by("theme").addEventListener("click", () =>
     app.select({ theme: app.isDark() ? "light" : "dark" }, { replace: true }),
   );

@@ -39,6 +39,7 @@ export function fileName({ view, map, layer, head, heads, after }, kind, { subje
     heads: ["heads", ofMap],
     map: ["map", ofMap, inLayer, map !== "norms" && inHead],
     walk: ["walk", ofMap, chosen, inLayer, inHead],
+    predictions: ["predictions"],
     compare: ["compare", after !== null && (after ? `layer-${after - 1}` : "before")],
   }[view];
   const parts = [firstWords(subject, 4) || "regard", ...(kind === "html" ? [] : where), checksum(all)];

@@ -1,8 +1,9 @@
 // What stands above the views: the tabs, the facts of the reading, the word, token, layer and head that are chosen.
 
 import { fillSelect } from "../ui/dom.js";
-import { bytes, clipped, count } from "../ui/format.js";
-import { ATTENTIONS, aboutMap, chosenMap, wordsOf } from "../ui/maps.js";
+import { bytes, capitalized, clipped, count, percent } from "../ui/format.js";
+import { canHideFirst, firstName, hidesFirst, takesMost } from "../ui/hidden.js";
+import { ATTENTIONS, aboutMap, areWeights, chosenMap, wordsOf } from "../ui/maps.js";
 import { textOf, visible } from "../ui/words.js";
 import { VIEW_NAMES } from "./selection.js";
 
@@ -131,11 +132,29 @@ export function drawChoices(app) {
   if (root.activeElement !== by("target")) by("target").value = state.target ?? "";
   by("target").placeholder = reading.target ?? "";
   by("map-about").textContent = aboutMap(app);
-  by("map-about").hidden = !by("map-about").textContent || state.view === "compare";
+  by("map-about").hidden = !by("map-about").textContent || state.view === "compare" || state.view === "predictions";
+  drawFirst(app);
+  by("tab-predictions").hidden = !reading.predictions && state.view !== "predictions";
   by("hide").checked = state.hide;
   by("hide")
     .closest("label")
     ?.toggleAttribute("hidden", !(special.size + columns.special.size) || Boolean(reading.pictured));
+}
+
+/**
+ * What is said of a first token that takes most of the attention, or is hidden, and whether it is.
+ * @param {App} app
+ */
+function drawFirst({ by, reading, state }) {
+  const isHidden = hidesFirst(reading, state);
+  by("hide-first").checked = isHidden;
+  by("for-first").hidden = !canHideFirst(reading, state) || (state.hide && reading.special.has(0));
+  by("first-about").hidden = by("for-first").hidden || !(isHidden || (takesMost(reading) && areWeights(state)));
+  if (by("first-about").hidden) return;
+  const share = `${percent(reading.first_share ?? 0)} of the attention, the mean over all layers and heads`;
+  const hidden = "; it is hidden here, and all other weights stay as they are";
+  by("first-says").textContent = capitalized(`${firstName(reading)} takes ${share}${isHidden ? hidden : ""}.`);
+  by("first-switch").textContent = isHidden ? "Show it" : "Hide it";
 }
 
 /**

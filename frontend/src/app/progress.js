@@ -9,6 +9,7 @@ const ACTIVITIES = {
   metadata: "Reading the text",
   thumbnails: "Drawing the heads",
   tile: "Computing the whole matrix once, for the zoomed-out view",
+  predictions: "Predicting",
   compare: "Reading the texts",
   page: "Writing the file",
   map: "Computing the map",

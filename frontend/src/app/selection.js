@@ -31,6 +31,8 @@ export function selectionOf(parameters, opening) {
     head: number("head") ?? opening.head ?? 0,
     heads: parameters.size ? numbers("heads") : (opening.heads ?? null),
     hide: parameters.get("hide") === "1",
+    hideFirst: { hidden: true, shown: false }[parameters.get("first") ?? ""] ?? null,
+    lens: choice("lens", /** @type {const} */ (["next"])) ?? "predicted",
     mass: Math.min(100, Math.max(10, number("mass") ?? 100)),
     direction: choice("direction", /** @type {Direction[]} */ (["aa", "ab", "ba", "bb"])) ?? "all",
     scale: choice("scale", /** @type {Scale[]} */ (["linear", "log"])),
@@ -82,7 +84,7 @@ export function parametersOf(state, reading) {
   /** @type {Record<string, string | number | false | null | undefined>} */
   const parameters = {
     view: state.view,
-    attention: reading && (reading.attentions.length > 1 ? reading.attention : null),
+    attention: reading && (reading.attentions.length > 1 ? (state.attention ?? reading.attention) : null),
     map: state.map !== "weights" && state.map,
     target: state.target,
     layer: reading && state.layer,
@@ -93,6 +95,8 @@ export function parametersOf(state, reading) {
     step: state.step || null,
     heads: state.heads?.join("."),
     hide: state.hide && 1,
+    first: state.hideFirst === null ? null : state.hideFirst ? "hidden" : "shown",
+    lens: state.lens !== "predicted" && state.lens,
     mass: state.mass < 100 && state.mass,
     direction: state.direction !== "all" && state.direction,
     scale: state.scale,

@@ -1,18 +1,21 @@
 // The viewer: one reading, one selection that all views share, and the drawing of what is selected.
 
 import { tooltip } from "../ui/dom.js";
+import { isHidden } from "../ui/hidden.js";
 import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
 import { ChatPanel } from "../views/chat/panel.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
 import { MapView } from "../views/map/view.js";
+import { PredictionsView } from "../views/predictions/view.js";
 import { SentenceView } from "../views/sentence/view.js";
 import { WalkView } from "../views/walk/view.js";
 import { listenToControls } from "./controls.js";
 import { save } from "./export.js";
 import { Form } from "./form.js";
 import { drawChoices, drawFacts, drawTabs, drawTheme } from "./header.js";
+import { PredictionMemory } from "./predictions.js";
 import { Progress } from "./progress.js";
 import { Reader, wantedText } from "./reader.js";
 import { addText, parametersOf, selectionOf, VIEW_NAMES, withinReading } from "./selection.js";
@@ -56,6 +59,7 @@ class Viewer {
     this.progress = new Progress(this.by);
     this.reader = new Reader(this, source, this.progress);
     this.weights = new WeightMemory(this);
+    this.predictions = new PredictionMemory(this);
     this.form = new Form(this, this.reader);
     this.chat = new ChatPanel(this, source);
     /** @type {Record<ViewName, View>} */
@@ -64,6 +68,7 @@ class Viewer {
       heads: new HeadsView(this),
       map: new MapView(this),
       walk: new WalkView(this),
+      predictions: new PredictionsView(this),
       compare: new CompareView(this),
     };
     this.listen();
@@ -80,7 +85,7 @@ class Viewer {
   /** @type {App["isVisible"]} */
   isVisible = (u, side = "from") => {
     const { U, special } = side === "to" ? this.reading.columns : this.reading;
-    return u !== null && u >= 0 && u < U && !(this.state.hide && special.has(u));
+    return u !== null && u >= 0 && u < U && !isHidden(this.reading, this.state, u, special);
   };
 
   /** @type {App["visibleUnits"]} */
@@ -112,12 +117,12 @@ class Viewer {
   findWord = (text, after = -1, side = "from") => {
     const wanted = text.trim();
     if (!wanted) return null;
-    const { units } = side === "to" ? this.reading.columns : this.reading;
+    const { units, special } = side === "to" ? this.reading.columns : this.reading;
     /** @param {number} u */
-    const isVisible = (u) => this.isVisible(u, side);
-    const u = findWord(units, wanted, after, isVisible);
+    const isThere = (u) => this.isVisible(u, side) || (u === 0 && !(this.state.hide && special.has(0)));
+    const u = findWord(units, wanted, after, isThere);
     if (u >= 0) return u;
-    if (/^\d+$/.test(wanted) && isVisible(Number(wanted))) return Number(wanted);
+    if (/^\d+$/.test(wanted) && isThere(Number(wanted))) return Number(wanted);
     throw new Error(`There is no word “${wanted}” in the text.`);
   };
 
@@ -260,7 +265,9 @@ class Viewer {
     new ResizeObserver(() => this.viewer.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
     if (this.options.address)
       addEventListener("popstate", () => {
+        const { id } = this.state;
         this.state = this.selectionOfAddress();
+        if (!this.options.reads) this.state.id = id; // a saved page holds one text, which its address does not name
         this.draw();
       });
   }

@@ -22,6 +22,8 @@ import { dot } from "./pooling.js";
  * @property {Encoded} [query]
  */
 
+/** @typedef {{texts: string[][], probabilities: Encoded, surprise: Encoded}} CarriedPredictions of a layer, for all tokens */
+
 /**
  * @typedef {object} Data
  * @property {MetadataReply} metadata
@@ -30,6 +32,7 @@ import { dot } from "./pooling.js";
  * @property {number} threshold
  * @property {Layer[]} layers
  * @property {{level: number, rows: number, side: number, fine: boolean, cells: Encoded} | null} pictures
+ * @property {(CarriedPredictions | null)[]} predictions by layer; those of the last are the model's own
  * @property {Record<string, Data>} [others] those of the other attentions of an encoder-decoder, by name
  * @property {any} compared
  */

@@ -1,6 +1,6 @@
 // A page without Python behind it answers the requests of the page itself, from what its file holds.
 
-import { MAPPED_UNITS, THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
+import { MAPPED_UNITS, PREDICTED_TOKENS, PREDICTIONS, THUMBNAIL_SIZE, TILE_SIZE } from "../protocol.js";
 import { OfflineAttention } from "./attention.js";
 import { decode } from "./codec.js";
 import { numbersOfToken } from "./maps.js";
@@ -22,7 +22,7 @@ export function offlineSource(data) {
   };
 }
 
-const TYPES = ["start", "metadata", "word_weights", "layer_weights", "thumbnails", "tile", "walk"];
+const TYPES = ["start", "metadata", "word_weights", "layer_weights", "thumbnails", "tile", "walk", "predictions"];
 
 /** By the type of the request, the replies that regard/viewer/api.py gives. */
 export class OfflineReplies {
@@ -106,12 +106,12 @@ export class OfflineReplies {
     return { weights: { shape: [H, U, V], data } };
   }
 
-  /** @param {{layer: number, map?: string, hide: boolean}} request */
-  async thumbnails({ layer, map, hide }) {
+  /** @param {{layer: number, map?: string, hide: boolean, hide_first?: boolean}} request */
+  async thumbnails({ layer, map, hide, hide_first: hideFirst = false }) {
     const { H } = await this.opened(layer, map);
     const { patterns, threshold, layers } = this.data;
     const thumbs = [];
-    for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, hide, map));
+    for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, this.shownUnits(hide, hideFirst), map));
     const [n, m] = thumbs[0].shape;
     const data = new Float32Array(H * n * m);
     for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * m);
@@ -128,16 +128,15 @@ export class OfflineReplies {
    * The small picture of a head.
    * @param {number} l
    * @param {number} h
-   * @param {boolean} hide
+   * @param {{from: number[], to: number[]}} shown units
    * @param {string} [name] of a map
    * @returns {Promise<NumberArray>}
    */
-  async thumb(l, h, hide, name) {
+  async thumb(l, h, shown, name) {
     if (this.data.pictures) return this.picture(l, h);
     if (h % 4 === 3) await new Promise((done) => setTimeout(done)); // so that the page answers in between
     const { attention } = this;
     const { arrays, map } = await this.opened(l, name);
-    const shown = this.shownUnits(hide);
     const longest = Math.max(shown.from.length, shown.to.length);
     const width = 2 ** Math.max(0, Math.ceil(Math.log2(longest / THUMBNAIL_SIZE)));
     const [rows, columns] = [shown.from, shown.to].map(({ length }) => range(0, Math.ceil(length / width)));
@@ -163,24 +162,25 @@ export class OfflineReplies {
   /**
    * The units that are shown, as rows and as columns.
    * @param {boolean} hide
+   * @param {boolean} hideFirst
    */
-  shownUnits(hide) {
+  shownUnits(hide, hideFirst) {
     const { U, V } = this.attention;
     const { from, to } = this.special;
     return {
-      from: range(0, U).filter((u) => !(hide && from.has(u))),
-      to: range(0, V).filter((v) => !(hide && to.has(v))),
+      from: range(hideFirst ? 1 : 0, U).filter((u) => !(hide && from.has(u))),
+      to: range(hideFirst ? 1 : 0, V).filter((v) => !(hide && to.has(v))),
     };
   }
 
   /**
-   * @param {{layer: number, head: number, map?: string, reduce: "mean" | "max", hide: boolean, level: number, row: number, column: number}} request
+   * @param {{layer: number, head: number, map?: string, reduce: "mean" | "max", hide: boolean, hide_first?: boolean, level: number, row: number, column: number}} request
    */
-  async tile({ layer, head, map: name, reduce, hide, level, row, column }) {
+  async tile({ layer, head, map: name, reduce, hide, hide_first: hideFirst = false, level, row, column }) {
     const { attention } = this;
     const { pictures } = this.data;
     const { U, V } = attention;
-    const shown = this.shownUnits(hide);
+    const shown = this.shownUnits(hide, hideFirst);
     const width = 2 ** level;
     /** @param {number} n @param {number} length */
     const cells = (n, length) => range(n * TILE_SIZE, Math.min(Math.ceil(length / width), (n + 1) * TILE_SIZE));
@@ -193,6 +193,22 @@ export class OfflineReplies {
     const { arrays, map, H } = await this.opened(layer, name);
     const all = attention.matrix(layer, arrays, H === 1 ? 0 : head, map);
     return { cells: pooled(all, V, shown, width, rows, columns, reduce === "max") };
+  }
+
+  /** @param {{layer?: number, first?: number, k?: number}} request */
+  async predictions({ layer, first = 0, k = PREDICTIONS }) {
+    const { predictions, metadata } = this.data;
+    const carried = predictions[layer ?? metadata.layers - 1];
+    if (!carried) throw new Error(metadata.predictions?.missing ?? "This page holds no predictions.");
+    const [probabilities, surprise] = await Promise.all([carried.probabilities, carried.surprise].map(decode));
+    const stop = Math.min(surprise.data.length, first + PREDICTED_TOKENS);
+    const [width, most] = [probabilities.shape[1], Math.min(k, probabilities.shape[1])];
+    const numbers = range(first, stop).flatMap((i) => [...probabilities.data.slice(i * width, i * width + most)]);
+    return {
+      texts: carried.texts.slice(first, stop).map((texts) => texts.slice(0, most)),
+      probabilities: { shape: [stop - first, most], data: Float32Array.from(numbers) },
+      surprise: { shape: [stop - first], data: surprise.data.slice(first, stop) },
+    };
   }
 
   /** @param {{layer: number, head: number, map?: string, token: number, all: boolean}} request */

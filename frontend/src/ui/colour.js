@@ -106,6 +106,17 @@ export const ramp = (dark, signed) => (signed ? diverging : ramps)[dark ? "dark"
  */
 export const rampColour = (place, dark, signed) => `rgb(${ramp(dark, signed)[Math.round(255 * place)].join(",")})`;
 
+/**
+ * Black or white, whichever can be read on the colour of a number.
+ * @param {number} number
+ * @param {Range} range
+ * @param {boolean} dark
+ */
+export function readableOn(number, range, dark) {
+  const bytes = ramp(dark, range.signed)[Math.round(255 * shade(number, range))];
+  return readable(`#${bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("")}`);
+}
+
 export const DECADES = 4; // of the logarithmic scale
 
 /**

@@ -2,7 +2,8 @@
 
 import { needsWhite, numberAt, rampColour, shade } from "./colour.js";
 import { el } from "./dom.js";
-import { count, format, numberInCell } from "./format.js";
+import { count, format, numberInCell, percent } from "./format.js";
+import { firstName, hidesFirst } from "./hidden.js";
 import { aboutMap, areWeights } from "./maps.js";
 import { contextOf, inkOf, painted } from "./paint.js";
 import { textOf, visible } from "./words.js";
@@ -133,6 +134,10 @@ export function captionOf(app, ...facts) {
   const { columns } = reading;
   const texts = columns === reading ? [reading] : [columns, reading];
   if (state.hide && texts.some(({ special }) => special.size)) caption.push("Special tokens are hidden.");
+  if (hidesFirst(reading, state)) {
+    const share = `${percent(reading.first_share ?? 0)} of the attention, the mean over all layers and heads`;
+    caption.push(`Hidden: ${firstName(reading)} which takes ${share}.`);
+  }
   const unknown = texts.flatMap(({ unknown, special, units }) =>
     [...unknown].filter((u) => !special.has(u)).map((u) => visible(units[u])),
   );

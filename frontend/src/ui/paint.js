@@ -1,6 +1,6 @@
 // Colours on the page: of its elements, of its style sheet, and of cells as pixels.
 
-import { DECADES, HEADS, ramp, readable, shade } from "./colour.js";
+import { DECADES, HEADS, ramp, rampColour, readable, readableOn, shade } from "./colour.js";
 import { el } from "./dom.js";
 
 /** @import { Range } from "../types.js" */
@@ -31,6 +31,24 @@ export function inHeadColour(node, h) {
 export function inColourOf(node, h, hasHeads) {
   if (hasHeads) return inHeadColour(node, h);
   node.classList.add("probe--accent");
+  return node;
+}
+
+/**
+ * Gives a node the colour of a number, and text on it one that can be read; none to a number that is not there.
+ * @template {HTMLElement} T
+ * @param {T} node
+ * @param {number | null} number
+ * @param {Range} range
+ * @param {boolean} dark
+ * @returns {T}
+ */
+export function inShade(node, number, range, dark) {
+  if (number === null) for (const name of ["--shade", "--on-shade"]) node.style.removeProperty(name);
+  else {
+    node.style.setProperty("--shade", rampColour(shade(number, range), dark, range.signed));
+    node.style.setProperty("--on-shade", readableOn(number, range, dark));
+  }
   return node;
 }
 

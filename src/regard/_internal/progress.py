@@ -14,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -50,6 +51,23 @@ def reading() -> Iterator[Callable[[float], object]]:
                 bar.stop()
 
         yield show
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int], object]]:
+    """Counts of several kinds, a line for each kind from its first step on.
+
+    Yields the function that advances one, with what is counted, such as "tokens", and how many more there are.
+    """
+    with _bar(SpinnerColumn(), TextColumn("{task.completed:,.0f} {task.description}"), TimeElapsedColumn()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(kind: str, steps: int) -> None:
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(kind, total=None)
+            bar.advance(tasks[kind], steps)
+
+        yield advance
 
 
 @contextmanager

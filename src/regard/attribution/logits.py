@@ -17,7 +17,7 @@ from regard.lens.contributions import surroundings_of
 from regard.models.residual import norm_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from regard.attribution.target import Target
@@ -53,7 +53,7 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
     reading.check(layer)
     target.check(reading)
     direction = final_direction(reading, target)
-    _check_adds(reading, layer)
+    check_adds(reading, layer)
     at = layer_of(reading, layer)
     to_logit = at.joining_weight.double() @ direction.direction  # (H,E)
     added = at.values.double() @ to_logit[..., None]  # (H,N,1)
@@ -85,6 +85,24 @@ def final_direction(reading: Reading, target: Target) -> Direction:
             f"logits: target: expected a next token or the difference of two, as Target.next_token makes. "
             f"Got {target.name}."
         )
+    table, (_, token, other) = _unembedding(model), target.predicted
+    unembedding = (table[token] if other is None else table[token] - table[other]).double()
+    directions, factor, shift = _before_norm(reading, model, unembedding[None])
+    return Direction(directions[0], factor, float(shift @ unembedding))
+
+
+def directions_of(reading: Reading, tokens: Int[Tensor, "n"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "N"]]:
+    """The directions of several tokens' logits in the residual stream, and their common factor at each token.
+
+    Raises ValueError as `logits`.
+    """
+    model = model_of(reading, "logits")
+    directions, factor, _ = _before_norm(reading, model, _unembedding(model)[tokens].double())
+    return directions, factor
+
+
+def _unembedding(model: Model) -> Float[Tensor, "vocabulary dim"]:
+    """The matrix of the head. Raises ValueError where it is not linear."""
     head = model.head
     if head is None or head.unembedding is None:
         name = model.name if head is None else head.model
@@ -92,28 +110,28 @@ def final_direction(reading: Reading, target: Target) -> Direction:
             f"logits: {name}: its head (lm_head) is not a linear map of the final states, so that a logit is no sum of "
             "what heads add; use gradient or knockout."
         )
-    table, (_, token, other) = head.unembedding.detach(), target.predicted
-    unembedding = (table[token] if other is None else table[token] - table[other]).double()
+    return head.unembedding.detach()
+
+
+def _before_norm(
+    reading: Reading, model: Model, unembedding: Float[Tensor, "n dim"]
+) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "N"], Float[Tensor, "dim"]]:
+    """Directions of final states, taken back through the final norm, its factors 1/σ at these rows, and its bias."""
     output = output_of_reading(reading, "logits")
     x, final = output.hidden[-1].double(), output.final.double()
     if torch.equal(x, final):
-        return Direction(unembedding, torch.ones(len(x), dtype=x.dtype, device=x.device), 0.0)
-    return _before_norm(model, unembedding, x, final)
-
-
-def _before_norm(model: Model, unembedding: Tensor, x: Tensor, final: Tensor) -> Direction:
-    """A direction of final states, taken back through the final norm, whose factors 1/σ are those of these rows."""
+        return unembedding, x.new_ones(len(x)), x.new_zeros(x.shape[1])
     module = model.final_norm
-    norm = None if module is None else norm_of(module, len(unembedding))
+    norm = None if module is None else norm_of(module, x.shape[1])
     if module is not None and norm is not None:
         with torch.no_grad():
             shift = module(torch.zeros_like(x[None, :1], dtype=_dtype(module)))[0, 0].double()
         scaled = norm(x)
         factor = ((final - shift) * scaled).sum(-1) / scaled.square().sum(-1).clamp(min=1e-300)
         if (factor[:, None] * scaled + shift - final).norm() <= 1e-3 * final.norm():
-            direction = norm.gain.to(unembedding) * unembedding
-            direction = direction - direction.mean() if norm.centred else direction
-            return Direction(direction, factor, float(shift @ unembedding))
+            directions = norm.gain.to(unembedding) * unembedding
+            directions = directions - directions.mean(-1, keepdim=True) if norm.centred else directions
+            return directions, factor, shift
     name = "what follows its last layer" if module is None else type(module).__name__
     raise ValueError(
         f"logits: {model.name}: {name} is neither a LayerNorm nor an RMSNorm, and cannot be taken back to what the "
@@ -125,7 +143,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
-def _check_adds(reading: Reading, layer: int) -> None:
+def check_adds(reading: Reading, layer: int) -> None:
     """Raise ValueError, naming the module, where a layer does not add W_O's result to the stream as it is."""
     around, model = surroundings_of(reading, layer), model_of(reading, "logits")
     if around.output is not None and (around.norms or not around.residual):

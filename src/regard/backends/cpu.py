@@ -71,6 +71,11 @@ def _instruction_set(forced: str) -> str:
     return forced.lower()
 
 
+def available() -> bool:
+    """Whether there is a kernel."""
+    return not _missing
+
+
 def unavailable() -> str:
     """Why there is no kernel; empty where there is. Raises ValueError for a REGARD_ISA that this machine lacks."""
     if not _missing:
@@ -190,6 +195,27 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
         **_execution(),
     )
     return output, lse, entropies, values, keys
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel."""
+    batch, heads, queries, _ = query.shape
+    output = torch.empty((batch, queries, heads, value.shape[3]), dtype=query.dtype, device=CPU).transpose(1, 2)
+    lse = torch.empty((batch, heads, queries), dtype=torch.float64, device=CPU)
+    _kernel.attend(query, key, value, output, lse, scale, causal, instruction_set(), torch.get_num_threads())
+    return output, lse
+
+
+def token(
+    layers: Sequence[Sequence[Tensor]],
+    state: Float[Tensor, "dim"],
+    cosine: Float[Tensor, "D"],
+    sine: Float[Tensor, "D"],
+    scale: float,
+    epsilon: float,
+) -> None:
+    """One token through all layers of a Llama, by `_kernel.token`: `state` becomes that after the last."""
+    _kernel.token(layers, state, cosine, sine, scale, epsilon, **_execution())
 
 
 def backward(

@@ -16,8 +16,28 @@ from regard.mask import both
 from regard.weights import Weights
 
 
-@disable(reason="the weights that it returns are an object, not a tensor of a graph")
 def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Weights]:
+    """What transformers calls for an attention: query (B,H,Q,D), key (B,G,K,D), value (B,G,K,E) → (B,Q,H,E), Weights.
+
+    It gives what eager attention gives. A mask of None hides nothing, whatever `is_causal` and `sliding_window` say,
+    which eager does not read either. A query that may look at nothing gets the mean of the values, as in eager, for
+    models may pool over such rows; its weights are 0. `indices` (B,Q,n) and `block_indices` (B,G,Q,n) are the keys that
+    an indexer chose for each query, and all others are hidden.
+
+    Raises: ValueError for dropout in training, and where a model asks for what regard does not know.
+    """
+    compute = _outside_of_graphs if torch.compiler.is_compiling() else _attend
+    return compute(module, query, key, value, attention_mask, **kwargs)
+
+
+def _attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -32,15 +52,6 @@ def attend(
     block_indices: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Weights]:
-    """What transformers calls for an attention: query (B,H,Q,D), key (B,G,K,D), value (B,G,K,E) → (B,Q,H,E), Weights.
-
-    It gives what eager attention gives. A mask of None hides nothing, whatever `is_causal` and `sliding_window` say,
-    which eager does not read either. A query that may look at nothing gets the mean of the values, as in eager, for
-    models may pool over such rows; its weights are 0. `indices` (B,Q,n) and `block_indices` (B,G,Q,n) are the keys that
-    an indexer chose for each query, and all others are hidden.
-
-    Raises: ValueError for dropout in training, and where a model asks for what regard does not know.
-    """
     _refuse_unknown(module, dropout, kwargs)
     # A static cache marks the tensors that it writes over in the next step, and the weights would change with them.
     static = hasattr(key, "_dynamo_static_input_type")
@@ -76,6 +87,10 @@ def attend(
     if recorder is not None:
         recorder.add(module, result, output)
     return output, result.weights
+
+
+# Entering a function that torch.compile may not trace costs as much as a small attention, so only it is sent there.
+_outside_of_graphs = disable(reason="the weights that it returns are an object, not a tensor of a graph")(_attend)
 
 
 def _refuse_unknown(module: nn.Module, dropout: float, kwargs: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 from typing import Literal
 
 import regex
@@ -37,10 +38,7 @@ def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
     [(0, 11), (11, 38)]
     """
     starts = [start for start, _ in model.tokenizer.encode(text, add_special_tokens=False).offsets]
-    if by == "sentences":
-        edges = sorted({match.end() for match in _SENTENCE_END.finditer(text)} - {0, len(text)})
-    else:
-        edges = _of_tokens(model, text, starts, by)
+    edges = [start for start, _ in sentences(text)[1:]] if by == "sentences" else _of_tokens(model, text, starts, by)
     begins, previous = [0], 0
     for edge in edges:  # white space belongs to the chunk after it, a chunk without a token to the one before
         tokens = bisect_left(starts, edge)
@@ -48,6 +46,16 @@ def chunks(model: Model, text: str, by: Chunk) -> list[Span]:
             begins.append(edge)
             previous = tokens
     return list(zip(begins, [*begins[1:], len(text)], strict=True))
+
+
+def sentences(text: str) -> list[Span]:
+    """The spans of sentences, one after the other; together they cover all of a text.
+
+    >>> sentences("Time flies. Fruit flies like a banana!")
+    [(0, 11), (11, 38)]
+    """
+    edges = sorted({0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)})
+    return list(pairwise(edges))
 
 
 def _of_tokens(model: Model, text: str, starts: list[int], max_tokens: int) -> list[int]:

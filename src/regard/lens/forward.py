@@ -27,7 +27,7 @@ def read_tokens(
     types: torch.Tensor | None,
     second: int | None,
     whole: Sequence[tuple[int, int]],
-    progress: Callable[[float], None] | None,
+    progress: Callable[[float], object] | None,
     reply: Reply | None,
     source: Reading | None,
 ) -> Reading:

@@ -126,7 +126,7 @@ class Lens:
         pair: str | None = None,
         *,
         words: Sequence[tuple[int, int]] | None = None,
-        progress: Callable[[float], None] | None = None,
+        progress: Callable[[float], object] | None = None,
     ) -> Reading:
         """Read a text, or a pair of texts together: contextualised embeddings, and the attention that made them.
 
@@ -170,7 +170,7 @@ class Lens:
         types: torch.Tensor | None = None,
         second: int | None = None,
         whole: Sequence[tuple[int, int]] = (),
-        progress: Callable[[float], None] | None = None,
+        progress: Callable[[float], object] | None = None,
         reply: Reply | None = None,
     ) -> Reading:
         """The reading of tokens."""
@@ -235,8 +235,11 @@ class Lens:
         for token in lens.generate("Once upon a time"):
             print(token.text, end="", flush=True)
         """
-        after = None if self.model.after is None else self.after(prompt)
-        return Generation(after or self, "" if after else prompt, max_tokens, temperature, top_p, seed, stop, progress)
+        if self.model.after is not None:
+            check_text(prompt, "generate")
+            lens = self.after(self.read(prompt, progress=progress))
+            return Generation(lens, "", max_tokens, temperature, top_p, seed, stop)
+        return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress)
 
     def chat(
         self,

@@ -85,7 +85,7 @@ class Predictions:
 
 def logits(reading: Reading) -> Float[Tensor, "N vocabulary"]:
     """The logits at every token, as `Reading.logits`."""
-    _, head = _language_model(reading, "logits")
+    _, head = language_model(reading, "logits")
     final, row = _final(reading), _first_row(head, reading)
     shape = len(final), row.shape[1]
     size = math.prod(shape) * row.itemsize
@@ -98,17 +98,18 @@ def logits(reading: Reading) -> Float[Tensor, "N vocabulary"]:
         return head(final, _ids(reading))
 
 
-def predictions(reading: Reading, k: int, layer: int | None) -> Predictions:
-    """The k most likely tokens at every token, as `Reading.predictions`."""
-    model, head = _language_model(reading, "predictions")
+def predictions(reading: Reading, k: int, layer: int | None, rows: slice = slice(None)) -> Predictions:
+    """The k most likely tokens at every token, or at those in `rows`, as `Reading.predictions`."""
+    model, head = language_model(reading, "predictions")
     number = None if layer is None else _layer(reading, layer)
     vocabulary, ids = _first_row(head, reading).shape[1], _ids(reading)
     k = _k(k, vocabulary, model)
     causal = reading.causal or reading.part == "cross"
-    following = ids[1:] if head.kind == "next token" and causal else ids[:0]
+    following = (ids[1:] if head.kind == "next token" and causal else ids[:0])[rows]
+    ids = ids[rows]
     chosen, probabilities, surprise, start = [], [], [], 0
     with torch.inference_mode():
-        for states in _states(reading, model, number, max(1, BLOCK // vocabulary)):
+        for states in _states(reading, model, number, rows, max(1, BLOCK // vocabulary)):
             logits = head(states, ids[start : start + len(states)])
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             total = logits.logsumexp(-1)
@@ -120,31 +121,44 @@ def predictions(reading: Reading, k: int, layer: int | None) -> Predictions:
             surprise[-1][: len(came)] = total[: len(came)] - logits[: len(came)].gather(1, came[:, None])[:, 0]
             start += len(states)
         likely = torch.cat(chosen)
-        tokens, texts = [token.text for token in reading.tokens], _texts(model, likely)
+        tokens, texts = [token.text for token in reading.tokens[rows]], _texts(model, likely)
         return Predictions(head.kind, number, tokens, likely, texts, torch.cat(probabilities), torch.cat(surprise))
 
 
-def _states(reading: Reading, model: Model, layer: int | None, rows: int) -> Iterator[Float[Tensor, "rows dim"]]:
+def vocabulary_of(reading: Reading) -> int:
+    """How many tokens the model of a reading can predict."""
+    _, head = language_model(reading, "predictions")
+    return _first_row(head, reading).shape[1]
+
+
+def unembeds_every_layer(reading: Reading, model: Model) -> bool:
+    """Whether predictions can be made of the states after any layer: a single norm, or nothing, follows the last."""
+    return torch.equal(reading.hidden[-1], _final(reading)) or model.final_norm is not None
+
+
+def _states(
+    reading: Reading, model: Model, layer: int | None, rows: slice, block: int
+) -> Iterator[Float[Tensor, "block dim"]]:
     """What the head is applied to, so many tokens at once: the final states, or those that a layer's would make.
 
     Raises ValueError where the model has no final norm that could be applied to the states of another layer.
     """
     final = _final(reading)
     if layer is None or layer == reading.layers - 1:
-        return iter(final.split(rows))
-    blocks = reading.hidden[layer + 1].split(rows)
-    if torch.equal(reading.hidden[-1], final):
-        return iter(blocks)
-    norm = model.final_norm
-    if norm is None:
+        return iter(final[rows].split(block))
+    if not unembeds_every_layer(reading, model):
         raise ValueError(
             f"predictions: layer: what follows the last layer of {model.name} is no single norm that could be applied "
             "to the states of another layer; only its last layer makes predictions."
         )
-    return (norm(block[None])[0] for block in blocks)
+    blocks = reading.hidden[layer + 1][rows].split(block)
+    norm = model.final_norm
+    if norm is None or torch.equal(reading.hidden[-1], final):
+        return iter(blocks)
+    return (norm(states[None])[0] for states in blocks)
 
 
-def _language_model(reading: Reading, call: str) -> tuple[Model, Head]:
+def language_model(reading: Reading, call: str) -> tuple[Model, Head]:
     """The model of a reading and its head. Raises ValueError where there is no lens or no head that predicts tokens."""
     if reading.opened is None or reading.ids is None:
         raise ValueError(

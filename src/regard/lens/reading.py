@@ -335,6 +335,7 @@ class Reading:
         nth: int | None = None,
         layer: int | None = None,
         head: int | None = None,
+        attention: Part | None = None,
     ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
 
@@ -344,6 +345,7 @@ class Reading:
         Args:
             word, nth: the word that it opens with, as in `Reading.word`.
             layer, head: the layer and head that it opens with.
+            attention: of an encoder-decoder with a target, the one that it opens with; by default "cross".
 
         Raises:
             ImportError: anywidget is not installed; the message says what to install.
@@ -351,7 +353,7 @@ class Reading:
         """
         from regard.lens.display import widget
 
-        return widget(self, word=word, nth=nth, layer=layer, head=head)
+        return widget(self, word=word, nth=nth, layer=layer, head=head, attention=attention)
 
     def _ipython_display_(self) -> None:
         """The viewer in a notebook; the one line of `repr` in a terminal."""

@@ -7,6 +7,7 @@
 | smollm2.py | the embedded decoder, converted once into the user's cache |
 | hub.py, reader.py, hidden_states.py | every other model, computed by transformers |
 | model.py, tokenizer.py, pooling.py | what both share: the `Model`, its tokenizer, how it pools sentence vectors |
+| decoder.py | the decoder of an encoder-decoder, as a causal model once it has read a source |
 | head.py | what makes logits of final states, and the norm before it |
 | projections.py | which modules of a layer make query, key and value |
 

@@ -70,8 +70,8 @@ def from_memory(model: Any, tokenizer: Any, name: str) -> Model:
 def _load(
     name: str, folder: Path | None, options: dict[str, Any], allow_pickle: bool
 ) -> tuple[Any, Any, PoolingConfig | None]:
-    """Model, tokenizer and pooling configuration, by transformers' Auto classes."""
-    from transformers import AutoConfig, AutoTokenizer
+    """Model, tokenizer and pooling configuration, by transformers."""
+    from transformers import AutoTokenizer
     from transformers.utils.peft_utils import find_adapter_config_file
 
     import regard.hf
@@ -82,15 +82,9 @@ def _load(
         options = {**options, "subfolder": settings.root}
         if find_adapter_config_file(name, **options):
             raise adapter_error("its folder")
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
-        visible = config.model_type not in _EMBEDDING_ONLY
-        arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
-        arguments["attn_implementation"] = "regard" if visible else "eager"
-        model, info = _model_class(config).from_pretrained(
-            name, config=config, output_loading_info=True, **arguments, **options
-        )
-        _check_tensors(model, info)
-        if visible:
+        config = _config(name, settings, options)
+        model = _open_text_model(name, config, settings, allow_pickle, options)
+        if config.model_type not in _EMBEDDING_ONLY:
             regard.hf.check(model)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options, **settings.tokenizer_kwargs)
     except Exception as error:  # transformers and the libraries below it raise exceptions of every kind
@@ -98,7 +92,61 @@ def _load(
     return model, tokenizer, pooling
 
 
-def _model_class(config: Any) -> Any:
+def _open_text_model(
+    name: str, config: Any, settings: PoolingConfig, allow_pickle: bool, options: Mapping[str, Any]
+) -> Any:
+    """A model whose tensors are all in its file: with its head, where that is known here and in the file.
+
+    The head of an encoder-decoder, which belongs to its decoder, is opened when it is asked for.
+    """
+    kind = None if config.is_encoder_decoder or config.model_type in _EMBEDDING_ONLY else _headed_class(config)
+    if kind is not None:
+        model, info = _open(kind, name, config, settings, allow_pickle, options)
+        body = body_of(model)
+        if body is not model:
+            _check_tensors(body, _of_body(model, info))
+            return body if _lacks_head(model, info) else model
+    model, info = _open(_body_class(config), name, config, settings, allow_pickle, options)
+    _check_tensors(model, info)
+    return model
+
+
+def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool, **options: Any) -> Any:
+    """The model of a folder or name with the head that its config names, by transformers; None where there is none.
+
+    `options` are those of transformers' from_pretrained that say where it is.
+    """
+    import regard.hf  # noqa: F401  # registers the attention
+
+    settings = pooling or PoolingConfig()
+    options = {**options, "subfolder": settings.root}
+    try:
+        config = _config(name, settings, options)
+        kind = _headed_class(config)
+        if kind is None:
+            return None
+        model, info = _open(kind, name, config, settings, allow_pickle, options)
+    except Exception as error:  # as in _load
+        raise opening_error(name, error) from error
+    return None if _lacks_head(model, info) else model.eval()
+
+
+def _config(name: str, settings: PoolingConfig, options: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(name, trust_remote_code=False, **options, **settings.config_kwargs)
+
+
+def _headed_class(config: Any) -> Any:
+    """The class of a model whose head is known here; None where it has none."""
+    import transformers
+
+    architecture = (config.architectures or [""])[0]
+    known = writes_targets(architecture) if config.is_encoder_decoder else kind_of(architecture)
+    return getattr(transformers, architecture, None) if known else None
+
+
+def _body_class(config: Any) -> Any:
     """AutoModel; the architecture itself where the folder holds the encoder of a T5 without a decoder."""
     import transformers
 
@@ -108,35 +156,28 @@ def _model_class(config: Any) -> Any:
     return transformers.AutoModel
 
 
-def open_with_head(name: str, pooling: PoolingConfig | None, allow_pickle: bool, **options: Any) -> Any:
-    """The model of a folder or name with the head that its config names, by transformers; None where there is none.
-
-    `options` are those of transformers' from_pretrained that say where it is.
-    """
-    import transformers
-
-    import regard.hf  # noqa: F401  # registers the attention
-
-    settings = pooling or PoolingConfig()
-    options = {**options, "subfolder": settings.root}
+def _open(
+    kind: Any, name: str, config: Any, settings: PoolingConfig, allow_pickle: bool, options: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """A model of a class of transformers, and which tensors it lacks, or does not use."""
     arguments = {"use_safetensors": None if allow_pickle else True, **settings.model_kwargs}
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            name, trust_remote_code=False, **options, **settings.config_kwargs
-        )
-        architecture = (config.architectures or [""])[0]
-        headed = writes_targets(architecture) if config.is_encoder_decoder else kind_of(architecture)
-        kind = getattr(transformers, architecture, None) if headed else None
-        if kind is None:
-            return None
-        arguments["attn_implementation"] = "regard"
-        model, info = kind.from_pretrained(name, config=config, output_loading_info=True, **arguments, **options)
-    except Exception as error:  # as in _load
-        raise opening_error(name, error) from error
+    arguments["attn_implementation"] = "eager" if config.model_type in _EMBEDDING_ONLY else "regard"
+    opened: tuple[Any, Mapping[str, Any]] = kind.from_pretrained(
+        name, config=config, output_loading_info=True, **arguments, **options
+    )
+    return opened
+
+
+def _lacks_head(model: Any, info: Mapping[str, Any]) -> bool:
+    """Whether its head, or a pooler that it reads, is not in the file: it would be one of random numbers."""
     body = f"{model.base_model_prefix}."
-    if any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"]):
-        return None  # a head that is not in the file would be one of random numbers
-    return model.eval()
+    return any(not key.startswith(body) or ".pooler." in key for key in info["missing_keys"])
+
+
+def _of_body(model: Any, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the tensors that a model with a head lacks, those of its body, by their names there."""
+    body = f"{model.base_model_prefix}."
+    return {**info, "missing_keys": [key.removeprefix(body) for key in info["missing_keys"] if key.startswith(body)]}
 
 
 def _check_tensors(model: Any, info: Mapping[str, Any]) -> None:
@@ -253,7 +294,7 @@ def _as_model(
         truncates_left=tokens.truncates_left,
         note=note or pooling.note,
         reading_note=reading_note,
-        find_head=functools.partial(_find_head, whole, open_whole, forward, tokens),
+        find_head=functools.partial(_find_head, whole, forward, tokens),
         step=forward.step if isinstance(forward, Reader) and not virtual_tokens(model) else None,
         parts=functools.partial(prompt_parts, model),
         chat=functools.partial(_chat, tokenizer) if tokens.has_chat_template else None,
@@ -285,16 +326,11 @@ def _after(
     return opened_after(with_head, tokenizer, name, min(int(tokenizer.model_max_length), 1 << 30), states)
 
 
-def _find_head(
-    model: Any, open_whole: Callable[[], Any] | None, forward: Forward, tokens: OpenedTokenizer
-) -> Head | None:
-    """The head of a model from memory, or of one that is opened for it."""
-    if not isinstance(forward, Reader):
-        return None  # its attention cannot be shown, so that no text is read with it
-    whole = model if open_whole is None else open_whole()
-    if whole is None or getattr(whole.config, "is_encoder_decoder", False):
+def _find_head(model: Any, forward: Forward, tokens: OpenedTokenizer) -> Head | None:
+    """The head of a model; None where it has none, or where no text is read with it."""
+    if not isinstance(forward, Reader) or getattr(model.config, "is_encoder_decoder", False):
         return None
-    return find_head(whole, forward, example_encoding(tokens.tokenizer).ids)
+    return find_head(model, forward, example_encoding(tokens.tokenizer).ids)
 
 
 def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:

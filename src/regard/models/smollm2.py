@@ -18,7 +18,6 @@ from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
-from regard._internal import progress
 from regard._internal.cache import cache_folder
 
 EMBEDDED_DECODER = "SmolLM2-135M-Instruct"
@@ -35,6 +34,8 @@ def embedded_decoder_folder() -> Path:
     """
     folder = cache_folder("models", _SHA256[:12], EMBEDDED_DECODER)
     if not _is_whole(folder):
+        from regard._internal import progress  # here, so that `import regard` is fast
+
         source = _published()
         with progress.working(f"converting {EMBEDDED_DECODER}, once"), _in_place(folder) as made:
             _convert(source, made)
@@ -122,7 +123,7 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(40)  # errors alone
     try:
         with redirect_stderr(io.StringIO()):
             yield

@@ -1,4 +1,4 @@
-"""What a language model writes, in the terminal and as JSON: its tokens, their probabilities, and whom they looked at."""
+"""What a language model writes, in the terminal and as JSON: tokens, probabilities, and whom they looked at."""
 
 from __future__ import annotations
 

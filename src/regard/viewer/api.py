@@ -22,11 +22,11 @@ from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
-from regard.viewer import chat, replies
+from regard.viewer import chat, predictions, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress, lane_of_texts
-from regard.viewer.maps import between_units, map_of, needs_target, of_unit, offers, target_of, tensors_of
+from regard.viewer.maps import between_units, map_of, needs_target, of_unit, target_of, tensors_of
 from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
     CancelledReply,
@@ -45,6 +45,8 @@ from regard.viewer.protocol import (
     PageReply,
     PageRequest,
     PendingReply,
+    PredictionsReply,
+    PredictionsRequest,
     ReadRequest,
     Request,
     StartReply,
@@ -185,7 +187,7 @@ class ViewerAPI:
                 else:
                     model, text, pair = source
                     reading = self._lens(model).read(text, pair, progress=progress)
-                offers(shown_first(reading))  # which maps the model can serve is found out once
+                metadata(shown_first(reading))  # what takes long in it is found out here, once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
@@ -275,7 +277,7 @@ class ViewerAPI:
 
         def draw(progress: Progress) -> ThumbnailsReply:
             return ThumbnailsReply(
-                thumbnails=thumbnails(reading, request.layer, request.hide, progress, numbers),
+                thumbnails=thumbnails(reading, request.layer, request.hide, progress, numbers, request.hide_first),
                 shares=pattern_shares(reading, request.layer),
                 patterns=PATTERNS,
                 threshold=NAMED_FROM,
@@ -283,17 +285,19 @@ class ViewerAPI:
 
         units = len(reading.units)
         lane: Lane | None = None if units <= SHORT_READING else "short" if units <= SAMPLED_UNITS else "long"
-        key = ("thumbnails", request.reading, request.layer, request.hide, request.map, request.target)
+        hidden = request.hide, request.hide_first
+        key = ("thumbnails", request.reading, request.layer, *hidden, request.map, request.target)
         return self._cached(key, draw, wait, lane)
 
     def _handle_tile(self, request: TileRequest, wait: float) -> TileReply:
         reading = self._at_layer(request, wait)
         numbers = self._map(reading, request, wait)
         head = request.head if len(numbers.shape) == 3 else 0
-        matrix = Matrix(reading, request.layer, head, request.reduce, request.hide, numbers)
+        hidden = request.hide, request.hide_first
+        matrix = Matrix(reading, request.layer, head, request.reduce, request.hide, numbers, request.hide_first)
         overview = None
         if matrix.needs_overview and OVERVIEW_LEVEL <= request.level <= matrix.top:
-            chosen = (request.layer, head, request.reduce, request.hide, request.map, request.target)
+            chosen = (request.layer, head, request.reduce, *hidden, request.map, request.target)
             key = ("overview", request.reading, *chosen)
             overview = self._cached(key, matrix.overview, wait, "long")
         return TileReply(cells=matrix.tile(request.level, request.row, request.column, overview))
@@ -303,6 +307,12 @@ class ViewerAPI:
         within("token", request.token, len(reading.tokens))
         numbers = None if request.map == "weights" else self._map(reading, request, wait)
         return replies.walk(reading, request, numbers)
+
+    def _handle_predictions(self, request: PredictionsRequest, wait: float) -> PredictionsReply:
+        reading = self._reading(request.reading, wait)
+        rows = predictions.check(reading, request)
+        key = ("predictions", request.reading, request.layer, request.first, request.k)
+        return self._cached(key, lambda progress: predictions.reply(reading, request, rows), wait, "short")
 
     def _cached(
         self, key: Hashable, compute: Callable[[Progress], Result], wait: float, lane: Lane | None = None
@@ -382,6 +392,7 @@ _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
     ThumbnailsRequest: ViewerAPI._handle_thumbnails,
     TileRequest: ViewerAPI._handle_tile,
     WalkRequest: ViewerAPI._handle_walk,
+    PredictionsRequest: ViewerAPI._handle_predictions,
     TargetRequest: ViewerAPI._handle_target,
     CompareRequest: ViewerAPI._handle_compare,
     PageRequest: ViewerAPI._handle_page,

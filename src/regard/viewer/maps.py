@@ -105,6 +105,22 @@ def of_unit(numbers: Map, unit: Word, side: Side, others: Reading | None = None)
     return by_head(reading.by_unit(columns) / reading.sizes.to(columns.device), 1)
 
 
+def first_share(reading: Reading) -> float | None:
+    """The share of attention that the first unit of a causal reading gets: the mean over those after it, all heads and
+    layers. None where words see those after them too, or there are fewer than two of them.
+    """
+    if not reading.causal or len(reading.units) < 3:
+        return None
+    if reading not in _first_shares:
+        weights = [reading.attention[layer].weights for layer in reading.attention_layers]
+        columns = [of_unit(of_layer, reading.units[0], "to")[:, 1:] for of_layer in weights]
+        _first_shares[reading] = float(torch.stack([column.double().mean() for column in columns]).mean())
+    return _first_shares[reading]
+
+
+_first_shares: WeakKeyDictionary[Reading, float] = WeakKeyDictionary()
+
+
 def by_head(numbers: Tensor, dims: int) -> Float[Tensor, "H ..."]:
     """With a dimension of heads, of size 1 where all heads are taken together; `dims` are those besides."""
     return numbers if numbers.ndim > dims else numbers[None]

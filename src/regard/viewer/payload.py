@@ -23,7 +23,8 @@ from torch import Tensor
 from regard.attribution import Target
 from regard.lens.contributions import knows_output_weight, value_norms
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
-from regard.viewer.maps import REFUSALS, between_units, map_of, needs_target, offers, target_of
+from regard.viewer import predictions
+from regard.viewer.maps import REFUSALS, between_units, first_share, map_of, needs_target, offers, target_of
 from regard.viewer.protocol import Columns, MapName, MapOffer, Metadata, Projections
 from regard.viewer.protocol.limits import LOGARITHM_STEPS, MAPPED_UNITS
 from regard.viewer.tiles import Matrix
@@ -64,6 +65,7 @@ def metadata(reading: Reading, target: Target | None = None, whole: Reading | No
         "tokens": [token.text for token in reading.tokens],
         "second": second,
         "causal": reading.causal,
+        "first_share": first_share(reading),
         "sinks": any(attention.weights.sinks is not None for attention in reading.attention),
         "unknown": [unit.index for unit in units if unit.unknown],
         "unknown_tokens": [n for n, token in enumerate(reading.tokens) if token.unknown],
@@ -73,6 +75,7 @@ def metadata(reading: Reading, target: Target | None = None, whole: Reading | No
         "attentions": list((whole or reading).parts),
         "columns": None if reading.source is None else _columns(reading.source),
         "maps": maps,
+        "predictions": predictions.offer(reading),
         "target": None if target is None else target.name,
         "reply": _first_unit_of_reply(reading),
     }
@@ -183,6 +186,7 @@ def _payload(
     with_values = "value" in names
     make = partial(_map, reading, target=target, encode=_exact if exact else _packed, with_values=with_values)
     maps = _maps(reading, described["maps"], left, with_values, make)
+    predicted = predictions.carried(reading, described["predictions"], _exact, progress)
     layers: list[dict[str, Any] | None] = [None] * reading.layers
     for layer in attended:
         arrays = _select_heads(tensors[layer], heads[layer], reading.heads) if layer in heads else tensors[layer]
@@ -206,6 +210,7 @@ def _payload(
         "threshold": NAMED_FROM,
         "layers": layers,
         "pictures": pictures,
+        "predictions": predicted,
     }
 
 

@@ -43,6 +43,7 @@ class Matrix:
         reduce: what a cell shows of its weights: their mean, or the largest, by magnitude where they have signs.
         hide: leave out the special tokens.
         numbers: in the place of the weights, another map of the layer; of all heads together, the head does not matter.
+        hide_first: leave out the first unit, on which the heads of many causal models park their weight.
     """
 
     reading: Reading
@@ -51,11 +52,13 @@ class Matrix:
     reduce: Reduce = "mean"
     hide: bool = False
     numbers: Map | None = None
+    hide_first: bool = False
 
     @property
     def sides(self) -> tuple[Layout, Layout]:
         """The units that are shown, as rows and as columns."""
-        return layout(self.reading, self.hide), layout(self.reading.columns, self.hide)
+        hidden = self.hide, self.hide_first
+        return layout(self.reading, *hidden), layout(self.reading.columns, *hidden)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -195,12 +198,13 @@ def thumbnails(
     hide: bool,
     progress: Callable[[float], None] = lambda share: None,
     numbers: Map | None = None,
+    hide_first: bool = False,
 ) -> Float[Tensor, "H n m"]:
     """A thumbnail of each head of a layer, each cell the largest of its weights, or of the `numbers` of another map.
 
     Where those of all heads fit in memory, they are computed together, as the dense weights are.
     """
-    matrix = Matrix(reading, layer, 0, "max", hide)
+    matrix = Matrix(reading, layer, 0, "max", hide, numbers, hide_first)
     queries, keys = (side.place.clamp(min=-1) for side in matrix.sides)  # hidden units are in no group
     size, (down, across) = matrix.size, matrix.shape
     numbers = reading.attention[layer].weights if numbers is None else numbers
@@ -211,7 +215,7 @@ def thumbnails(
     pictures = []
     for head in range(heads):
         progress(head / heads)
-        pictures.append(Matrix(reading, layer, head, "max", hide, numbers).thumbnail())
+        pictures.append(Matrix(reading, layer, head, "max", hide, numbers, hide_first).thumbnail())
     return torch.stack(pictures)
 
 
@@ -230,22 +234,23 @@ class Layout(NamedTuple):
     sizes: list[int]  # of each unit: how many tokens it has
 
 
-def layout(reading: Reading, hide: bool) -> Layout:
+def layout(reading: Reading, hide: bool, hide_first: bool = False) -> Layout:
     """The units of a reading that are shown, computed once. Raises LookupError where all are hidden."""
     cached = _layouts.setdefault(reading, {})
-    if hide not in cached:
+    if (hide, hide_first) not in cached:
         units = reading.units
-        shown = [unit for unit in units if not (hide and unit.special)]
+        shown = [unit for unit in units[int(hide_first) :] if not (hide and unit.special)]
         if not shown:
-            raise LookupError("All units of this text are special tokens: show them to see its weights.")
+            which = "special tokens or the first" if hide_first else "special tokens"
+            raise LookupError(f"All units of this text are {which}: show them to see its weights.")
         place = torch.full((len(units),), -1 << 40)
         place[[unit.index for unit in shown]] = torch.arange(len(shown))
         first, sizes = [unit.tokens[0] for unit in shown], [len(unit.tokens) for unit in shown]
-        cached[hide] = Layout(place[reading.unit_of_token], first, sizes)
-    return cached[hide]
+        cached[hide, hide_first] = Layout(place[reading.unit_of_token], first, sizes)
+    return cached[hide, hide_first]
 
 
-_layouts: WeakKeyDictionary[Reading, dict[bool, Layout]] = WeakKeyDictionary()
+_layouts: WeakKeyDictionary[Reading, dict[tuple[bool, bool], Layout]] = WeakKeyDictionary()
 
 
 def _gathered(tile: Tensor, dim: int, group: Int[Tensor, "n"], count: int) -> Tensor:

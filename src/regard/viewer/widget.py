@@ -21,6 +21,7 @@ from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import asset
+from regard.viewer.payload import shown_first
 from regard.viewer.protocol.encode import encode
 from regard.viewer.protocol.errors import RequestError
 
@@ -35,6 +36,8 @@ class Viewer(anywidget.AnyWidget):
         reading: what is shown.
         word, nth: the word that is selected first, as in `Reading.word`.
         layer, head: what is shown first; negative numbers count from the end.
+        attention: of an encoder-decoder with a target, which one is shown first: "encoder", "decoder" or "cross", the
+            default. Word, layer and head are its own.
 
     Raises:
         IndexError: there is no such layer or head.
@@ -55,16 +58,19 @@ class Viewer(anywidget.AnyWidget):
         nth: int | None = None,
         layer: int | None = None,
         head: int | None = None,
+        attention: str | None = None,
     ) -> None:
+        whole, reading = reading, reading.attended(attention) if attention else shown_first(reading)
         reading.check(layer, head)
-        lens = reading.lens
+        lens = whole.lens
         self._reading, self._selected = reading, (layer, head)
-        self._api = ViewerAPI({} if lens is None else {lens.name: lambda: lens}, opening=reading)
+        self._api = ViewerAPI({} if lens is None else {lens.name: lambda: lens}, opening=whole)
         opening = {
             "word": unit_index(reading, word, nth),
             "layer": None if layer is None else layer % reading.layers,
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],
+            "attention": reading.part or None,
             "view": "map" if layer is not None and head is not None and word is None else "sentence",
         }
         super().__init__(options={"reads": lens is not None, "opening": opening})

@@ -28,6 +28,17 @@ class MapInputs(TensorLike):
     They are kept, not copied; where one is changed in place, reading them raises RuntimeError.
     """
 
+    _scores: Scores
+    _lse: Tensor
+    _sinks: Tensor | None
+    _factors: tuple[Factor, ...]
+    _gram: Tensor | None
+    _collected: Statistics
+    _known: Statistics
+    _leading: tuple[int, ...]
+    _dtype: torch.dtype
+    _backend: str
+
     def __init__(
         self,
         scores: Scores,
@@ -56,15 +67,18 @@ class MapInputs(TensorLike):
             scores, sinks = _detached(scores), None if sinks is None else sinks.detach()
             factors = tuple(_changed(factor, Tensor.detach) for factor in factors)
             gram = None if gram is None else gram.detach()
-        self._scores = scores
-        self._lse = lse.detach()
-        self._sinks = sinks
-        self._factors, self._gram = factors, gram
-        self._collected = {name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()}
-        self._known: Statistics = {}  # what has been asked for, as it was answered
-        self._leading = tuple(scores.shape[:2] if leading is None else leading)
-        self._dtype = scores.dtype if dtype is None else dtype
-        self._backend = backend
+        vars(self).update(  # at once: the class's own __setattr__ refuses what would change a tensor
+            _scores=scores,
+            _lse=lse.detach() if lse.requires_grad else lse,
+            _sinks=sinks,
+            _factors=factors,
+            _gram=gram,
+            _collected={name: tuple(t.detach() for t in given) for name, given in (collected or {}).items()},
+            _known={},  # what has been asked for, as it was answered
+            _leading=tuple(scores.shape[:2] if leading is None else leading),
+            _dtype=scores.dtype if dtype is None else dtype,
+            _backend=backend,
+        )
         self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
 
     # What they are made of

@@ -3,6 +3,7 @@
 import { peakOf } from "../../ui/colour.js";
 import { closest, el, fillSlots, moveFocus } from "../../ui/dom.js";
 import { capitalized } from "../../ui/format.js";
+import { hiddenRequest } from "../../ui/hidden.js";
 import { areWeights, chosenMap, headCount, headName, headOf, mapRequest, wordsOf } from "../../ui/maps.js";
 import { painted } from "../../ui/paint.js";
 import { describeHead, layerTitles, patternsOf, wordsOfCell } from "./patterns.js";
@@ -28,10 +29,10 @@ export class HeadsView {
   /** @type {View["draw"]} */
   async draw(signal, isCurrent) {
     const { state, reading } = this.app;
-    const { hide } = state;
+    const hidden = hiddenRequest(reading, state);
     const map = mapRequest(reading, state);
     if (this.builtFor !== `${reading.id} ${headCount(reading, state)}`) this.build();
-    const wanted = `${reading.id} ${hide} ${map.map} ${map.target}`;
+    const wanted = `${reading.id} ${Object.values(hidden)} ${map.map} ${map.target}`;
     if (this.drawnFor !== wanted) {
       this.layers = [];
       this.drawnFor = wanted;
@@ -40,7 +41,7 @@ export class HeadsView {
     this.writeSummary();
     this.writeHint();
     for (const l of reading.attended) {
-      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, ...map, hide }, signal);
+      this.layers[l] ??= await this.app.request({ type: "thumbnails", layer: l, ...map, ...hidden }, signal);
       if (!isCurrent()) return;
       this.paint(l);
       this.writeSummary();

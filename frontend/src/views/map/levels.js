@@ -4,6 +4,7 @@
 // regard/viewer/tiles.py. A tile holds 256 × 256 cells.
 
 import { TILE_SIZE } from "../../protocol.js";
+import { hiddenRequest } from "../../ui/hidden.js";
 import { chosenMap, headOf, mapRequest } from "../../ui/maps.js";
 
 /** @import { Range, Reading, Scale, Selection } from "../../types.js" */
@@ -30,17 +31,17 @@ import { chosenMap, headOf, mapRequest } from "../../ui/maps.js";
  * @typedef {{left: number, top: number, unit: number}} Seen the units at the left and top edge, with fractions, and px of a unit
  */
 
-/** @typedef {{map: string, target?: string | null, layer: number, head: number, reduce: string, hide: boolean}} TileChoice */
+/** @typedef {{map: string, target?: string | null, layer: number, head: number, reduce: string, hide: boolean, hide_first: boolean}} TileChoice */
 
 /** @param {Reading} reading @param {Selection} state @param {number[]} units @param {number[]} across @returns {Matrix} */
 export function makeMatrix(reading, state, units, across) {
-  const { layer, reduce, hide } = state;
+  const { layer, reduce } = state;
   const head = headOf(reading, state);
   const [tall, wide] = [units.length, across.length];
   const top = Math.max(0, Math.ceil(Math.log2(Math.max(tall, wide) / TILE_SIZE)), reading.pictured ?? 0);
   return {
     key: keyOf(reading, state),
-    request: { ...mapRequest(reading, state), layer, head, reduce, hide },
+    request: { ...mapRequest(reading, state), layer, head, reduce, ...hiddenRequest(reading, state) },
     units,
     across,
     tall,
@@ -55,13 +56,11 @@ export function makeMatrix(reading, state, units, across) {
   };
 }
 
-/**
- * @param {Pick<Reading, "id" | "maps">} reading
- * @param {TileChoice} state
- */
+/** @param {Reading} reading @param {Selection} state */
 export function keyOf(reading, state) {
-  const { map, target = "" } = mapRequest(reading, { map: state.map, target: state.target ?? null });
-  return [reading.id, map, target, state.layer, headOf(reading, state), state.reduce, state.hide].join(" ");
+  const { map, target = "" } = mapRequest(reading, state);
+  const hidden = Object.values(hiddenRequest(reading, state));
+  return [reading.id, map, target, state.layer, headOf(reading, state), state.reduce, ...hidden].join(" ");
 }
 
 /**

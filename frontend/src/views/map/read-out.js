@@ -2,6 +2,7 @@
 
 import { dataElement, fillSlots, quoted } from "../../ui/dom.js";
 import { formatWeight } from "../../ui/format.js";
+import { hidesFirst } from "../../ui/hidden.js";
 import { areWeights, unitOf, wordsOf } from "../../ui/maps.js";
 import { visible } from "../../ui/words.js";
 
@@ -57,11 +58,13 @@ export function writeReadOut({ by, reading, state }, { units, across, tall, wide
 export function writeHint({ by, reading, state }, { isFirstExcluded }) {
   const sums = !areWeights(state)
     ? `a number is ${wordsOf(state).is}`
-    : state.hide && reading.columns.special.size
-      ? "the rest of each row's weight is on the special tokens, which are hidden"
-      : reading.sinks
-        ? "every row sums to one less what the head's sink takes"
-        : "every row sums to one";
+    : hidesFirst(reading, state)
+      ? "the rest of each row's weight is on the first token, which is hidden"
+      : state.hide && reading.columns.special.size
+        ? "the rest of each row's weight is on the special tokens, which are hidden"
+        : reading.sinks
+          ? "every row sums to one less what the head's sink takes"
+          : "every row sums to one";
   const apart = " The first word sees only itself, so its row and column are left out of the scale of colours.";
   fillSlots(by("map-hint"), { sums, apart: isFirstExcluded ? apart : "" });
 }

@@ -4,11 +4,8 @@
 // (tiles.js), and coloured here.
 
 import { TILE_SIZE } from "../../protocol.js";
-import { ramp } from "../../ui/colour.js";
-import { el } from "../../ui/dom.js";
-import { ticksOf } from "../../ui/figure.js";
+import { fillLegend } from "../../ui/legend.js";
 import { areWeights, headOf, wordsOf } from "../../ui/maps.js";
-import { contextOf } from "../../ui/paint.js";
 import { listenToKeys, listenToSettings } from "./controls.js";
 import { Labels } from "./labels.js";
 import * as levels from "./levels.js";
@@ -281,22 +278,8 @@ export class MapView {
     if (!matrix) return;
     const shown = this.seen();
     const level = shown ? levels.levelSeen(matrix, shown.seen.unit) : matrix.top;
-    const bar = el("canvas", { width: 256, height: 1 });
-    const context = contextOf(bar);
-    ramp(app.isDark(), matrix.signed).forEach((colour, n) => {
-      context.fillStyle = `rgb(${colour.join(" ")})`;
-      context.fillRect(n, 0, 1, 1);
-    });
-    const ticks = ticksOf(levels.rangeAt(matrix, level, this.scale()));
-    const marks = ticks.map(([place, label]) => {
-      const mark = el("span", {}, label);
-      mark.style.left = `${100 * place}%`;
-      return mark;
-    });
-    const { unit } = wordsOf(app.state);
-    app.by("legend").replaceChildren(bar, ...marks, el("small", {}, unit));
-    const label = `Colours from ${ticks[0][1]} to ${ticks[ticks.length - 1][1]}, ${unit}, ${this.scale()}`;
-    app.by("legend").setAttribute("aria-label", label);
+    const range = levels.rangeAt(matrix, level, this.scale());
+    fillLegend(app.by("legend"), range, app.isDark(), wordsOf(app.state).unit);
   }
 
   /** Both words and the weight of the cell under the pointer, or where the arrow keys are. */

@@ -3,12 +3,14 @@
 import { LAYER_WEIGHTS_UNITS } from "../../protocol.js";
 import { dashOf } from "../../ui/colour.js";
 import { el } from "../../ui/dom.js";
+import { hiddenRequest } from "../../ui/hidden.js";
 import { areWeights, chosenMap, wordsOf } from "../../ui/maps.js";
 import { inHeadColour } from "../../ui/paint.js";
 import { fillColumn, markWords } from "./column-elements.js";
 import { heaviest, windowAround, windowAtGap, withGaps } from "./columns.js";
 import { listenToColumns, listenToLines, listenToSettings } from "./controls.js";
 import { drawBars, drawCurves } from "./drawing.js";
+import { ExpectedTokens } from "./expected.js";
 import { WORDS_IN_COLUMN, WORDS_WITH_LINES } from "./limits.js";
 import { isShown, largestOf, linesOf, meanOver, sidesOfWord } from "./lines.js";
 import { sentencePicture } from "./picture.js";
@@ -47,6 +49,7 @@ export class SentenceView {
     this.drawn = { pick: null, heads: [], columns: this.columns, sides, lines: [], mean: null, peak: 1 };
     /** @type {Mark[]} */
     this.marks = [];
+    this.expected = new ExpectedTokens(app);
     this.pointings = 0; // so many times something was pointed at: of two answers that overtake each other the later counts
     listenToColumns(this);
     listenToLines(this);
@@ -88,7 +91,7 @@ export class SentenceView {
   }
 
   /** @type {View["draw"]} */
-  async draw(_, isCurrent) {
+  async draw(signal, isCurrent) {
     const { by, state, reading } = this.app;
     this.pointed = null;
     by("mass").value = String(state.mass);
@@ -101,6 +104,7 @@ export class SentenceView {
     if (!isCurrent()) return;
     this.fillColumns(weights);
     this.drawLines(weights);
+    await this.expected.draw(signal, isCurrent);
   }
 
   /**
@@ -176,7 +180,8 @@ export class SentenceView {
   }
 
   nameOfText() {
-    return `${this.app.reading.id} ${this.app.state.hide} `;
+    const { reading, state } = this.app;
+    return `${reading.id} ${Object.values(hiddenRequest(reading, state))} `;
   }
 
   /** @param {Side} side @param {number[]} column */
@@ -272,6 +277,7 @@ export class SentenceView {
     this.filled = { from: "", to: "" };
     this.pointed = null;
     this.tallest = 0;
+    this.expected.drawnFor = "";
   }
 
   resize() {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from torch import Tensor
 
+from regard.viewer.protocol.limits import PREDICTIONS
 from regard.viewer.protocol.request import CancelledReply as CancelledReply
 from regard.viewer.protocol.request import ErrorReply as ErrorReply
 from regard.viewer.protocol.request import PendingReply as PendingReply
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
+Predicts = Literal["next token", "masked token"]
 Attention = Literal["encoder", "decoder", "cross"]
 MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
 MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
@@ -109,6 +111,7 @@ class ThumbnailsRequest(MapRequest):
 
     type = "thumbnails"
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,7 @@ class TileRequest(HeadRequest, MapRequest):
     column: int  # of the tile, among those of the level
     reduce: Reduce = "mean"  # what a cell shows of its weights
     hide: bool = False  # leave out the special tokens
+    hide_first: bool = False  # leave out the first unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,16 @@ class WalkRequest(HeadRequest, MapRequest):
     type = "walk"
     token: int
     all: bool = False  # list up to WALK_ROWS tokens, and not only those with the largest weights, or numbers of the map
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionsRequest(ReadingRequest):
+    """The likeliest tokens at up to PREDICTED_TOKENS tokens, as the model expects them, or one of its layers."""
+
+    type = "predictions"
+    layer: int | None = None  # one of `PredictionsOffer.layers`; if it is not given, the model itself
+    first: int = 0  # the first token
+    k: int = PREDICTIONS  # for each token, 1 to PREDICTED_MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +230,14 @@ class MapOffer(TypedDict):
     missing: str | None  # a sentence that says why there is none; null where there is
 
 
+class PredictionsOffer(TypedDict):
+    """What a language model predicts at each token of a reading."""
+
+    kind: Predicts  # the token after each, or the one at each place
+    layers: list[int]  # those of which predictions can be requested; the last makes the model's own
+    missing: str | None  # a sentence that says why there are not all layers; null where there are
+
+
 class Columns(TypedDict):
     """The words that are attended to, where they are those of another text: a source, by those of its target."""
 
@@ -242,6 +264,7 @@ class Metadata(TypedDict):
     tokens: list[str]
     second: int | None  # the unit with which the second text of a pair begins
     causal: bool  # whether no token sees one that comes after it
+    first_share: float | None  # where causal, the share of attention that the first unit gets from those after it
     sinks: bool  # whether attention sinks take some of the weight
     unknown: list[int]  # the units for which the vocabulary has no token
     unknown_tokens: list[int]  # the tokens that stand for such text
@@ -251,6 +274,7 @@ class Metadata(TypedDict):
     attentions: list[Attention]  # those to choose from: each has an id, that of the reading, a dot, and this name
     columns: Columns | None  # null where the words attend to each other
     maps: list[MapOffer]  # in the order of MAPS
+    predictions: PredictionsOffer | None  # null where the model predicts no tokens
     target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
     reply: int | None  # the unit with which the reply begins that the model wrote itself; null where there is none
 
@@ -333,6 +357,14 @@ class WalkReply(TypedDict):
     unrotated: NotRequired[Float[Tensor, "D"]]  # the query before it is rotated, where it is
 
 
+class PredictionsReply(TypedDict):
+    """Predictions for n tokens, the likeliest first."""
+
+    texts: list[list[str]]  # as they would stand in a text, with the space before those that begin a word
+    probabilities: Float[Tensor, "n k"]
+    surprise: Float[Tensor, "n"]  # −log p of the token that came next, in nats; NaN where it is not known
+
+
 class TargetReply(TypedDict):
     """The name of a target."""
 
@@ -388,6 +420,7 @@ MESSAGES: dict[str, tuple[type[Request], type]] = {
         (ThumbnailsRequest, ThumbnailsReply),
         (TileRequest, TileReply),
         (WalkRequest, WalkReply),
+        (PredictionsRequest, PredictionsReply),
         (TargetRequest, TargetReply),
         (CompareRequest, CompareReply),
         *WRITING,
