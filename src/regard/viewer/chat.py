@@ -19,7 +19,6 @@ import torch
 from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.models import Model
-from regard.models.model import report_progress
 from regard.viewer.jobs import ABANDONED, Progress
 from regard.viewer.protocol import Request
 from regard.viewer.protocol.errors import RequestError
@@ -116,10 +115,9 @@ class Writer:
             writing.report(0.0)
             lens = self._lens(model)
             generation = _generation(lens, request, writing.report)
-            with report_progress(lens.model.blocks, writing.check):  # within a step, too: a prompt may be long
-                for token in generation:
-                    writing.add(WrittenToken(text=token.text, probability=token.probability))
-                    writing.check()
+            for token in generation:
+                writing.add(WrittenToken(text=token.text, probability=token.probability))
+                writing.check()
             finished = cast(Finished, generation.finished)
         except _Stopped:
             finished = "interrupted"
@@ -184,7 +182,7 @@ class _Writing:
         return reply
 
     def stop(self) -> bool:
-        """Have it stopped, within its next layer; whether there was anything to stop."""
+        """Have it stopped, after the layer of the prompt or the token under way; whether there was anything to stop."""
         was_writing = not self.ended
         self._stopped = True
         if self.future.cancel():  # it has not begun
@@ -208,7 +206,7 @@ class _Writing:
         self._progress = share
         self.check()
 
-    def check(self, _: float = 0.0) -> None:
+    def check(self) -> None:
         """Raises _Stopped where nobody wants the rest."""
         if self._stopped or time.monotonic() - self._last_asked > ABANDONED:
             raise _Stopped
