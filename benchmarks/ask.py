@@ -82,12 +82,12 @@ def measure(lens, document):
     }
 
 
-def context_cite(line, hidden):
-    """What ContextCite makes of ablations: LASSO on the log-odds of the reply, a number for each passage."""
-    tokens, total = line["tokens"][1], np.array(line["ablated"])
+def context_cite(line, hidden, count):
+    """What ContextCite makes of so many ablations: LASSO on the log-odds of the reply, a number for each passage."""
+    tokens, total = line["tokens"][1], np.array(line["ablated"][:count])
     odds = total - np.log1p(-np.exp(np.minimum(total, -1e-9)))
     scaler = StandardScaler()
-    scaled = scaler.fit_transform(1 - hidden[:ABLATIONS].numpy().astype(np.float32))
+    scaled = scaler.fit_transform(1 - hidden[:count].numpy().astype(np.float32))
     return Lasso(alpha=0.01, random_state=0).fit(scaled, odds / tokens).coef_ / scaler.scale_ * tokens
 
 
@@ -101,7 +101,7 @@ def numbers_of(line, heads, hidden):
         "attention, all heads": mass.mean((0, 1)).numpy(),
         "direct logits": logits.numpy(),
         "knockout": line["whole"] - np.array(line["single"]),
-        "ContextCite, 32 ablations": context_cite(line, hidden),
+        **{f"ContextCite, {count} ablations": context_cite(line, hidden, count) for count in (2, 8, 12, ABLATIONS)},
     }
 
 
@@ -116,7 +116,8 @@ def table(lines, heads, asked):
         for name, numbers in numbers_of(line, heads, hidden).items():
             first[name].append(numbers.argmax() == line["fact"])
             kept = 1 - hidden[ABLATIONS:].numpy().astype(float)
-            correlation[name].append(spearmanr((kept @ numbers).round(9), line["held out"]).statistic)
+            predicted = (kept @ numbers).round(9)
+            correlation[name].append(spearmanr(predicted, line["held out"]).statistic if np.ptp(predicted) else 0.0)
     print(f"{len(lines)} documents, {len(right)} answered rightly ({len(right) / len(lines):.0%}); of these:")
     print(f"{'':32}{'fact first':>12}{'LDS':>16}")
     for name in first:

@@ -32,6 +32,7 @@ def examples(count: int, seed: int = 0) -> list[Example]:
 
     >>> example = examples(1)[0]
     >>> example.question, example.facts[example.fact]
+    ('What is the price of a barrel?', 'The price of a barrel is 13 dollars.')
     """
     return list(made(_FORMS, _NAMES, count, f"learning {seed}", (6, 12)))
 

@@ -11,7 +11,6 @@ and what is predicted to be less than the predictions' own noise scores 0, as mo
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from regard._internal.cache import cache_folder
 from regard._internal.files import atomic_write, read_json
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def head_weights(lens: Lens) -> HeadWeights:
 
     Raises ValueError for a file that is damaged or of a model with other heads.
     """
-    stored = stored_at(lens)
-    if stored.exists():
+    # A fingerprint reads all of a model's weights: it is asked for only where something is stored under the name.
+    if any(cache_folder("heads").glob(f"{_file_name(lens)}-*.json")) and (stored := stored_at(lens)).exists():
         return _loaded(read_json(stored), stored)
     return shipped(lens.name) or HeadWeights(lens.name, torch.empty(0, 0), learned=False)
 
@@ -94,9 +94,11 @@ def shipped(name: str) -> HeadWeights | None:
 
 def stored_at(lens: Lens) -> Path:
     """Where the weights learned for a model are kept: in the user's cache, by its name and fingerprint."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regard" / "heads"
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in lens.name)
-    return cache / f"{name}-{lens.fingerprint.rpartition(':')[2][:16]}.json"
+    return cache_folder("heads") / f"{_file_name(lens)}-{lens.fingerprint.rpartition(':')[2][:16]}.json"
+
+
+def _file_name(lens: Lens) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in lens.name)
 
 
 def _loaded(content: dict[str, Any], path: Any) -> HeadWeights:
