@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,17 @@ def chatting(tmp_path_factory):
 def address(serving, chatting):
     plain = save_decoder(chatting.parent / "goes-on")
     return serving("the cat sat", "--model", str(chatting), "--model", str(plain)).address
+
+
+@pytest.fixture
+def paced(chatting):
+    """A server in this process, whose model takes its time for each step."""
+    lens, step = paced_lens(chatting)
+    step.pause = 0.03
+    addresses, api = queue.Queue(), ViewerAPI({lens.name: lambda: lens}, opening=("the cat", None))
+    threading.Thread(target=serve, args=(api, "127.0.0.1", 0, None, addresses.put), daemon=True).start()
+    yield SimpleNamespace(address=addresses.get(timeout=20), step=step)
+    api.close()
 
 
 def send(page, text, **options):
@@ -68,8 +80,8 @@ def test_a_reply_is_written_and_opens_in_the_views(tab, chatting):
     assert page.locator("#from .reply").count() == marked, "the link has the reading"
 
 
-def test_stop_keeps_what_was_written_and_the_next_message_goes_on(tab):
-    page = tab()
+def test_stop_keeps_what_was_written_and_the_next_message_goes_on(tab, paced):
+    page = tab(base=paced.address)
     page.click("#open-chat")
     send(page, "the bank", most=800, temperature=1.5, seed=3)
     until(page, lambda: page.locator("#chat-log .piece").count() > 5)
@@ -126,14 +138,9 @@ def test_no_finding_of_axe(tab, theme):
     assert all(targets == [["#bar"]] for _, targets in findings), findings  # which stands outside of landmarks
 
 
-def test_a_page_that_is_left_stops_its_reply(tab, chatting):
-    lens, step = paced_lens(chatting)
-    addresses, api = queue.Queue(), ViewerAPI({lens.name: lambda: lens}, opening=("the cat", None))
-    server = threading.Thread(target=serve, args=(api, "127.0.0.1", 0, None, addresses.put), daemon=True)
-    server.start()
-    page = tab(base=addresses.get(timeout=20))
+def test_a_page_that_is_left_stops_its_reply(tab, paced):
+    page, step = tab(base=paced.address), paced.step
     page.click("#open-chat")
-    step.pause = 0.03
     send(page, "the bank", most=900)
     until(page, lambda: page.locator("#chat-log .piece").count() > 2)
     page.goto("about:blank")
@@ -141,4 +148,3 @@ def test_a_page_that_is_left_stops_its_reply(tab, chatting):
     calls = step.calls
     page.wait_for_timeout(500)
     assert step.calls == calls < 100
-    api.close()

@@ -9,6 +9,15 @@ export interface Elements {
   read: HTMLButtonElement;
   "add-pair": HTMLButtonElement;
   "open-chat": HTMLButtonElement;
+  "open-documents": HTMLButtonElement;
+  documents: HTMLElement;
+  asking: HTMLFormElement;
+  question: HTMLTextAreaElement;
+  document: HTMLTextAreaElement;
+  files: HTMLInputElement;
+  divide: HTMLSelectElement;
+  "leave-documents": HTMLButtonElement;
+  answer: HTMLElement;
   chat: HTMLElement;
   "chat-name": HTMLElement;
   "chat-log": HTMLElement;

@@ -4,7 +4,7 @@
 export const TEXT_LIMIT = 1048576; // characters of a text
 export const LINK_LIMIT = 20000; // characters of the link that a saved page opens with
 export const TARGET_LIMIT = 2000; // characters of a target
-export const COMPARED_TEXTS = 32; // texts of a comparison, or messages of a chat
+export const COMPARED_TEXTS = 32; // texts of a comparison, messages of a chat, or documents of a question
 export const COMPARED_PLACES = 64; // occurrences of the word in all of them
 export const LAYER_WEIGHTS_UNITS = 64; // units of the longest text whose weights of a whole layer can be requested
 export const TILE_SIZE = 256; // cells of a tile, on each side
@@ -59,6 +59,19 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  */
 
 /**
+ * Ask a language model a question about documents: its reply, and the passages that each sentence came from.
+ *
+ * @typedef {object} AskRequest
+ * @property {"ask"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} question
+ * @property {string[]} texts of the documents
+ * @property {string[]} names of the documents, in the same order
+ * @property {"paragraphs" | "sentences" | "lines"} [by] what the documents are divided into
+ * @property {string | null} [model] one of `StartReply.models`; the first, if it is not given
+ */
+
+/**
  * A reply that is begun.
  *
  * @typedef {object} WriteReply
@@ -88,6 +101,50 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  *
  * @typedef {object} StopReply
  * @property {boolean} stopped
+ */
+
+/**
+ * A place in a document.
+ *
+ * @typedef {object} AnswerPassage
+ * @property {string} file the name of the document
+ * @property {number} start of its characters in the document, counted as code points
+ * @property {number} end
+ * @property {string} text
+ */
+
+/**
+ * What a passage did for a sentence of a reply.
+ *
+ * @typedef {object} AnswerSource
+ * @property {number} passage its index
+ * @property {number} attention the share of the attention of the sentence's tokens, over the heads that matter
+ * @property {number | null} logits what was carried from it straight to the logits; null where they are no such sum
+ * @property {number} knockout by how much the log-probability of the sentence falls without it, in nats
+ * @property {number} score by which sources are ranked
+ */
+
+/**
+ * A sentence of a reply, and where it came from.
+ *
+ * @typedef {object} AnswerSentence
+ * @property {string} text
+ * @property {number} start of its characters in the reply, counted as code points
+ * @property {number} end
+ * @property {number} log_probability in nats
+ * @property {AnswerSource[]} sources the best first
+ */
+
+/**
+ * A reply, and for each of its sentences the passages that it came from.
+ *
+ * @typedef {object} AskReply
+ * @property {string} model
+ * @property {string} question
+ * @property {string} reply
+ * @property {string} note what else a reader should know
+ * @property {AnswerPassage[]} passages in the order of the documents
+ * @property {AnswerSentence[]} sentences
  */
 
 /**
@@ -541,4 +598,4 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} jobs
  */
 
-/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | PredictionsRequest | TargetRequest | CompareRequest | WriteRequest | WrittenRequest | StopRequest | PageRequest | CancelRequest} Request */
+/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | PredictionsRequest | TargetRequest | CompareRequest | WriteRequest | WrittenRequest | StopRequest | AskRequest | PageRequest | CancelRequest} Request */

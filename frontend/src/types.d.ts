@@ -123,6 +123,7 @@ export interface Replies {
   write: protocol.WriteReply;
   written: protocol.WrittenReply;
   stop: protocol.StopReply;
+  ask: protocol.AskReply;
 }
 
 /** A request; protocol.js has its fields. One about the reading that is shown need not name it. */

@@ -19,7 +19,7 @@ AREAS = {
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
-    "browser": "answer_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
+    "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide guide readme",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -29,6 +29,7 @@ SLOW_FILES = [
     "answer_page",
     "answers",
     "ask_guide",
+    "ask_page",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",

@@ -4,7 +4,7 @@ import { count } from "../ui/format.js";
 import { filesOf } from "../views/passages/answer.js";
 import { PassagesView } from "../views/passages/view.js";
 
-/** @import { Answer } from "../views/passages/answer.js" */
+/** @import { AskReply as Answer } from "../protocol.js" */
 
 /** @param {string} id */
 const by = (id) => /** @type {HTMLElement} */ (document.getElementById(id));

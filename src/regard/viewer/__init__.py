@@ -3,6 +3,7 @@
 protocol/   the messages between the page and Python, and the limits that both know
 api.py      answers them: the HTTP API, whatever carries it; replies.py and tiles.py compute the numbers
 chat.py     what models write for a page, token by token
+asking.py   answers a question about documents
 cache.py    what is kept of readings, within bounds       jobs.py   what runs in the background
 server.py   HTTP, for `regard serve`                      access.py   access control; startup.py: models and first text
 widget.py   the channel of a notebook

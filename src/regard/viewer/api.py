@@ -12,6 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,13 +23,14 @@ from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
-from regard.viewer import chat, predictions, replies
+from regard.viewer import asking, chat, predictions, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
 from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress, lane_of_texts
 from regard.viewer.maps import between_units, map_of, needs_target, of_unit, target_of, tensors_of
 from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
+    MESSAGES,
     CancelledReply,
     CancelReply,
     CancelRequest,
@@ -65,6 +67,7 @@ from regard.viewer.protocol import (
 from regard.viewer.protocol.errors import CANCELLED, UNKNOWN_READING, RequestError
 from regard.viewer.protocol.limits import LAYER_WEIGHTS_UNITS, LINK_LIMIT, SAMPLED_UNITS, TARGET_LIMIT, TEXT_LIMIT
 from regard.viewer.protocol.parse import parse, within
+from regard.viewer.protocol.writing import AskReply, AskRequest
 from regard.viewer.tiles import OVERVIEW_LEVEL, Matrix, thumbnails
 from regard.weights.map import Map
 
@@ -205,6 +208,8 @@ class ViewerAPI:
     def _handle_writing(self, request: Request, wait: float) -> Reply:
         return cast(Reply, self._writer.handle(request, wait))
 
+    _handle_write = _handle_written = _handle_stop = _handle_writing
+
     def _model(self, name: str | None) -> str:
         """The model that is asked for; the first, if none is."""
         name = next(iter(self._lenses), None) if name is None else name
@@ -342,6 +347,10 @@ class ViewerAPI:
 
         return self._cached(("compare", model, word, *texts), compare, wait, lane_of_texts(*texts))
 
+    def _handle_ask(self, request: AskRequest, wait: float) -> AskReply:
+        lens = partial(self._lens, self._model(request.model))
+        return self.jobs.result(repr(replace(request, job=None)), partial(asking.answer, lens, request), wait)
+
     def _handle_page(self, request: PageRequest, wait: float) -> PageReply:
         reading = self._at_layer(request, wait)
         if request.word is not None:
@@ -384,20 +393,7 @@ class ViewerAPI:
 _CANCELLED: Source = ("", "", None)  # stands for a text whose reading was cancelled
 
 _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
-    StartRequest: ViewerAPI._handle_start,
-    ReadRequest: ViewerAPI._handle_read,
-    MetadataRequest: ViewerAPI._handle_metadata,
-    WordWeightsRequest: ViewerAPI._handle_word_weights,
-    LayerWeightsRequest: ViewerAPI._handle_layer_weights,
-    ThumbnailsRequest: ViewerAPI._handle_thumbnails,
-    TileRequest: ViewerAPI._handle_tile,
-    WalkRequest: ViewerAPI._handle_walk,
-    PredictionsRequest: ViewerAPI._handle_predictions,
-    TargetRequest: ViewerAPI._handle_target,
-    CompareRequest: ViewerAPI._handle_compare,
-    PageRequest: ViewerAPI._handle_page,
-    CancelRequest: ViewerAPI._handle_cancel,
-    **dict.fromkeys(chat.REQUESTS, ViewerAPI._handle_writing),
+    request: getattr(ViewerAPI, f"_handle_{kind}") for kind, (request, _) in MESSAGES.items()
 }
 
 

@@ -35,7 +35,6 @@ from regard.viewer.protocol.writing import (
     WrittenToken,
 )
 
-REQUESTS: tuple[type[Request], ...] = (WriteRequest, WrittenRequest, StopRequest)
 WAITING = 16  # replies that may wait or be written
 KEPT = 64  # replies whose tokens can still be asked for
 SEEDS = 1 << 63  # what the generator of random numbers takes
@@ -69,7 +68,7 @@ class Writer:
         self._lock = threading.Lock()
 
     def handle(self, request: Request, wait: float) -> WriteReply | WrittenReply | StopReply:
-        """The reply to one of REQUESTS; where no token is new, after `wait` seconds at most."""
+        """The reply to a request of protocol/writing.py; where no token is new, after `wait` seconds at most."""
         if isinstance(request, WriteRequest):
             return WriteReply(writing=self._begin(request))
         assert isinstance(request, WrittenRequest | StopRequest)

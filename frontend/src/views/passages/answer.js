@@ -4,26 +4,7 @@
 
 import { format } from "../../ui/format.js";
 
-/**
- * How much a sentence owes to a passage.
- * @typedef {object} Source
- * @property {number} passage its index
- * @property {number} attention
- * @property {number | null} logits
- * @property {number} knockout
- * @property {number} score by which sources are ranked
- */
-/** @typedef {{file: string, start: number, end: number, text: string}} Passage */
-/** @typedef {{text: string, start: number, end: number, log_probability: number, sources: Source[]}} Sentence */
-/**
- * @typedef {object} Answer
- * @property {string} model
- * @property {string} question
- * @property {string} reply
- * @property {string} note
- * @property {Passage[]} passages
- * @property {Sentence[]} sentences
- */
+/** @import { AnswerSentence as Sentence, AnswerSource as Source, AskReply as Answer } from "../../protocol.js" */
 /** @typedef {{kind: "sentence" | "passage", index: number}} Picked what is pointed at, or held */
 /** @typedef {{index: number, rank: number, strength: number, source: Source}} Lit the other end of a source, from 0 to 1 */
 

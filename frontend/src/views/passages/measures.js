@@ -3,7 +3,7 @@
 import { dataElement, el } from "../../ui/dom.js";
 import { format, percent } from "../../ui/format.js";
 
-/** @import { Source } from "./answer.js" */
+/** @import { AnswerSource as Source } from "../../protocol.js" */
 
 /**
  * @typedef {object} Measure

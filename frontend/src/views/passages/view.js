@@ -6,7 +6,8 @@ import { clipped, count } from "../../ui/format.js";
 import { filesOf, isNeeded, litOf, piecesOf, sayingOf, sourcesOf } from "./answer.js";
 import { MEASURES, meanings, numberCell, signed } from "./measures.js";
 
-/** @import { Answer, Lit, Picked } from "./answer.js" */
+/** @import { AskReply as Answer } from "../../protocol.js" */
+/** @import { Lit, Picked } from "./answer.js" */
 
 const ROWS = 6; // of the table at once
 const STEPS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };

@@ -5,7 +5,7 @@ from __future__ import annotations
 TEXT_LIMIT = 1 << 20  # characters of a text
 LINK_LIMIT = 20_000  # characters of the link that a saved page opens with
 TARGET_LIMIT = 2000  # characters of a target
-COMPARED_TEXTS = 32  # texts of a comparison, or messages of a chat
+COMPARED_TEXTS = 32  # texts of a comparison, messages of a chat, or documents of a question
 COMPARED_PLACES = 64  # occurrences of the word in all of them
 LAYER_WEIGHTS_UNITS = 64  # units of the longest text whose weights of a whole layer can be requested
 TILE_SIZE = 256  # cells of a tile, on each side

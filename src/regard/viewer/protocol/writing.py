@@ -8,6 +8,7 @@ from typing import Literal, NotRequired, TypedDict
 from regard.viewer.protocol.request import Request, Text
 
 Writes = Literal["message", "text"]
+By = Literal["paragraphs", "sentences", "lines"]
 Finished = Literal["end", "length", "interrupted"]
 
 
@@ -40,6 +41,18 @@ class StopRequest(Request):
     writing: str  # its id, from `WriteReply`
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskRequest(Request):
+    """Ask a language model a question about documents: its reply, and the passages that each sentence came from."""
+
+    type = "ask"
+    question: Text
+    texts: list[Text]  # of the documents
+    names: list[Text]  # of the documents, in the same order
+    by: By = "paragraphs"  # what the documents are divided into
+    model: str | None = None  # one of `StartReply.models`; the first, if it is not given
+
+
 class WriteReply(TypedDict):
     """A reply that is begun."""
 
@@ -68,8 +81,49 @@ class StopReply(TypedDict):
     stopped: bool
 
 
+class AnswerPassage(TypedDict):
+    """A place in a document."""
+
+    file: str  # the name of the document
+    start: int  # of its characters in the document, counted as code points
+    end: int
+    text: str
+
+
+class AnswerSource(TypedDict):
+    """What a passage did for a sentence of a reply."""
+
+    passage: int  # its index
+    attention: float  # the share of the attention of the sentence's tokens, over the heads that matter
+    logits: float | None  # what was carried from it straight to the logits; null where they are no such sum
+    knockout: float  # by how much the log-probability of the sentence falls without it, in nats
+    score: float  # by which sources are ranked
+
+
+class AnswerSentence(TypedDict):
+    """A sentence of a reply, and where it came from."""
+
+    text: str
+    start: int  # of its characters in the reply, counted as code points
+    end: int
+    log_probability: float  # in nats
+    sources: list[AnswerSource]  # the best first
+
+
+class AskReply(TypedDict):
+    """A reply, and for each of its sentences the passages that it came from."""
+
+    model: str
+    question: str
+    reply: str
+    note: str  # what else a reader should know
+    passages: list[AnswerPassage]  # in the order of the documents
+    sentences: list[AnswerSentence]
+
+
 WRITING = (
     (WriteRequest, WriteReply),
     (WrittenRequest, WrittenReply),
     (StopRequest, StopReply),
+    (AskRequest, AskReply),
 )
