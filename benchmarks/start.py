@@ -1,4 +1,7 @@
-"""Start-up time: `import regard` against `import torch`, and the first command against importing transformers.
+"""Start-up time against that of what regard is built on.
+
+`import regard` against `import torch`, the first command against importing transformers, and the first token of the
+embedded decoder against that of transformers' own script, from the same converted folder.
 
 python benchmarks/start.py
 """
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from regard._internal.measure import interleaved, machine_line
+from regard.models import embedded_decoder_folder
 
 IMPORTS = {
     "import torch": (sys.executable, "-c", "import torch"),
@@ -33,6 +37,28 @@ COMMANDS = {
     ),
 }
 
+WRITE = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], attn_implementation="sdpa")
+ids = tokenizer(sys.argv[2], return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=1, do_sample=False)[0]))
+"""
+PROMPT = "The capital of France is"
+FIRST_TOKEN = {
+    "transformers: from_pretrained, generate one token, sdpa": (sys.executable, "-c", WRITE),
+    f'regard generate "{PROMPT}" --max-tokens 1': (
+        sys.executable,
+        "-c",
+        "from regard.cli import main; main()",
+        "generate",
+        PROMPT,
+        "--max-tokens",
+        "1",
+    ),
+}
+
 
 def run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -40,7 +66,14 @@ def run(command: Sequence[str]) -> None:
 
 def main(rounds: int = 9) -> None:
     print(machine_line())
-    for commands, goal in ((IMPORTS, 1.1), (COMMANDS, 1.3)):
+    pairs = [(IMPORTS, 1.1), (COMMANDS, 1.3)]
+    try:
+        folder = str(embedded_decoder_folder())  # converted first, where it is not yet
+        peer, ours = FIRST_TOKEN
+        pairs.append(({peer: (*FIRST_TOKEN[peer], folder, PROMPT), ours: FIRST_TOKEN[ours]}, 1.3))
+    except ImportError as error:
+        print(error)
+    for commands, goal in pairs:
         medians = interleaved({name: partial(run, command) for name, command in commands.items()}, rounds)
         for name, median in medians.items():
             print(f"  {name:<56} {median:6.2f} s")

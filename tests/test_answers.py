@@ -381,6 +381,15 @@ def test_learned_weights_are_kept(lens, passages, cache):
         answers.learn(lens, 1)
 
 
+def test_weights_come_with_regard_for_the_embedded_decoder():
+    shipped = stored.shipped("SmolLM2-135M-Instruct")
+    assert shipped.weights.shape == (30, 9)
+    assert bool((shipped.weights >= 0).all())
+    assert shipped.weights.flatten().topk(5).values.sum() > 0.8 * shipped.weights.sum()  # a handful of heads
+    assert shipped.documents >= 50
+    assert stored.shipped("../heads/SmolLM2-135M-Instruct") is stored.shipped("another") is None
+
+
 def test_documents_to_learn_from_and_to_measure_on_have_nothing_in_common(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     import ask_documents

@@ -6,6 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import regard
 from regard.attribution import Target, default_target, parse_target
@@ -59,6 +60,32 @@ def test_a_model_with_a_head_is_read_as_without(tmp_path):
         assert torch.equal(first.final, second.final)
         assert torch.allclose(first.hidden, third.hidden, atol=1e-5)
         assert without.model.head is None
+
+
+@pytest.mark.parametrize(("kind", "name"), [("LlamaForCausalLM", "llama"), ("GPT2LMHeadModel", "gpt2")])
+def test_a_model_is_opened_once_with_its_head(kind, name, tmp_path, monkeypatch):
+    model, tokenizer = headed(kind, name, torch.float32)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    opened = []
+    real = transformers.PreTrainedModel.from_pretrained.__func__
+    counting = classmethod(lambda cls, *args, **more: opened.append(cls.__name__) or real(cls, *args, **more))
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", counting)
+    lens = regard.Lens(tmp_path)
+    embeddings = lens.model.forward.model.get_input_embeddings().weight
+    assert lens.model.head.unembedding.data_ptr() == embeddings.data_ptr()
+    assert opened == [kind]
+
+
+def test_tensors_that_a_folder_of_a_model_with_a_head_lacks(tmp_path):
+    model, tokenizer = headed("LlamaForCausalLM", "llama", torch.float32)
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if "layers.1.mlp.up_proj" not in name}
+    model.save_pretrained(tmp_path, state_dict=tensors)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"its file lacks layers\.1\.mlp\.up_proj\.weight and 0 more of its tensors"):
+        regard.Lens(tmp_path)
 
 
 def test_a_head_that_is_not_in_the_folder_is_none(tmp_path):

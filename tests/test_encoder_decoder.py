@@ -11,7 +11,7 @@ from rich.console import Console
 import regard
 from regard import attribution
 from regard.attribution import Target
-from regard.output import terminal
+from regard.output import terminal, writing
 from regard.output.heat_map import heat_map
 from regard.output.maps import ShownMap
 from support.encoder_decoders import HEADED, SOURCE, TARGET, eager, encoder_decoder, save
@@ -142,6 +142,19 @@ def test_writing_a_target_is_greedy_decoding_and_its_reading_has_all_three(kind,
     assert reading.decoder.reply == (1, generation.text)
     assert worst(reading.cross.attention, output.cross_attentions) < 1e-5
     assert worst(reading.decoder.attention, output.decoder_attentions) < 1e-5
+
+
+def test_a_written_target_as_json_has_its_source_and_whom_it_looked_at():
+    generation = regard.Lens(encoder_decoder("M2M100")).generate(SOURCE, max_tokens=4)
+    generation.finish()
+    numbers = writing.to_dict(generation, with_looks=True)
+    assert (numbers["source"], numbers["prompt"], numbers["reply"]) == (SOURCE, "", generation.text)
+    layers = generation.reading.decoder.attention
+    weights = torch.stack([attention.weights.dense() for attention in layers]).mean((0, 1))
+    shares = [token["looks"]["first_token"] for token in numbers["tokens"]]
+    assert shares == pytest.approx(weights[:4, 0].tolist(), abs=1e-5)
+    with pytest.raises(ValueError, match=r"^generate: the text is empty"):
+        generation._lens.generate(" ")
 
 
 def test_a_target_goes_on_from_its_beginning(read):

@@ -20,7 +20,7 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
     "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
-    "cli": "cli cli_errors decoders_guide guide readme",
+    "cli": "cli cli_errors decoders_guide embedded_decoder guide readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -79,6 +79,7 @@ SLOW_FILES = [
     "viewer",
     "weights_gradient",
     "widget",
+    "writing",
 ]
 SLOW_TESTS = [
     "test_the_embedded_decoder",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-MODEL = "SmolLM2-135M-Instruct"
-
 
 @commands.command(epilog='Example: regard ask "Who keeps the key?" notes.txt')
 def ask(
@@ -40,8 +38,13 @@ def ask(
         bool, typer.Option("--learn", help="First learn which heads of the model matter, and keep that.")
     ] = False,
     model: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER", help="A language model that was tuned to follow instructions.")
-    ] = MODEL,
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="A language model that was tuned to follow instructions.",
+            show_default="SmolLM2-135M-Instruct",
+        ),
+    ] = None,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
     save: Annotated[
@@ -57,12 +60,13 @@ def ask(
     from regard import answers
     from regard._internal import progress
     from regard.lens import Lens
+    from regard.models import EMBEDDED_DECODER
     from regard.output import answer as output
 
     if save is not None and save.suffix.lower() not in (".html", ".json"):
         raise ValueError(f"Expected a file that ends in .html or .json. Got {str(save)!r}.")
     passages = answers.read_passages(files, by)
-    lens = Lens(model, allow_pickle=allow_pickle)
+    lens = Lens(EMBEDDED_DECODER if model is None else model, allow_pickle=allow_pickle)
     if learn:
         _learn(lens)
     with progress.stages() as advance:

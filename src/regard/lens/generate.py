@@ -53,6 +53,8 @@ class Generation(Iterator[NextToken]):
 
     Attributes:
         prompt: the text that it goes on with; of a chat, what the chat template made of the messages.
+        source: of an encoder-decoder, the text that its encoder read; the prompt is then the beginning of a target, and
+            mostly empty. None of all other models.
         tokens: those of the reply until now. A stop string that begins within a token cuts its text, not the token.
         finished: why it ended: a "stop" string, an "end" token of the model, its "length" (`max_tokens` or the model's
             context), or "interrupted" by the keyboard; None while it goes on.
@@ -74,6 +76,7 @@ class Generation(Iterator[NextToken]):
         self._stops = _check_options(call, max_tokens, temperature, top_p, stop)
         self._head, self._step = _writer(lens.model, call)
         self._lens, self.prompt, self._prompt = lens, prompt, _encode(lens.model, prompt, call)
+        self.source = None if lens._source is None else lens._source.text
         self.tokens: list[NextToken] = []
         self.finished: Finished | None = None
         self._limit = min(max_tokens, lens.model.max_length - len(self._prompt.ids))

@@ -107,12 +107,11 @@ def _in_place(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         if not folder.exists():  # another process may have been faster
             made.rename(folder)
-    except SafetensorError as error:  # a full disk, for instance
-        raise OSError(f"{folder} cannot be written: {error}") from error
-    except OSError as error:
-        if error.errno is None:
+    except (OSError, SafetensorError) as error:  # a full disk, for instance
+        if isinstance(error, OSError) and error.errno is None:
             raise
-        raise type(error)(error.errno, error.strerror, str(folder)) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise OSError(f"{folder} cannot be written; {EMBEDDED_DECODER} takes 540 MB: {reason}.") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -70,9 +70,10 @@ def looks(generation: Generation) -> list[Looks]:
     """For each token of a reply, whom the model looked at when it chose it: at the token before it.
 
     The mean of the weights over all layers and heads, summed over the tokens of a word. The first token of a text draws
-    most of it in most models, whatever it says; its share is named apart.
+    most of it in most models, whatever it says; its share is named apart. Of an encoder-decoder it is the target's own
+    attention.
     """
-    reading = generation.reading
+    reading = generation.reading.decoder or generation.reading
     assert reading.reply is not None
     start, stop = reading.reply.token - 1, len(reading.tokens) - 1
     return [row for first in range(start, stop, ROWS) for row in _looks(reading, first, min(first + ROWS, stop))]
@@ -120,6 +121,7 @@ def to_dict(generation: Generation, with_looks: bool) -> dict[str, Any]:
         token["looks"] = {"first_token": at.first, "words": words}
     return {
         "model": generation.model,
+        **({} if generation.source is None else {"source": generation.source}),
         "prompt": generation.prompt,
         "reply": generation.text,
         "finished": generation.finished,
