@@ -2,6 +2,7 @@
 //
 //   viewer.js          the page, served or saved as a file; with viewer.js.map for the served one
 //   widget.js          the same for a notebook, as the ES module that anywidget loads, with OpenSeadragon in it
+//   answer.js          the saved page of an answer from documents, with answer.html
 //   openseadragon.js   the library that moves and zooms the map, loaded when the map is first opened
 //   viewer.css, viewer.html, page.html, openseadragon-license.txt
 
@@ -32,6 +33,7 @@ await rm(DIST, { recursive: true, force: true });
 await mkdir(DIST, { recursive: true });
 await Promise.all([
   build({ ...script, entryPoints: { viewer: "src/entry/page.js" }, format: "iife", sourcemap: "external" }),
+  build({ ...script, entryPoints: { answer: "src/entry/answer.js" }, format: "iife" }),
   build({ ...script, entryPoints: { widget: "src/entry/widget.js" }, format: "esm", plugins: [withoutStyle] }),
   build({
     ...script,
@@ -41,6 +43,6 @@ await Promise.all([
     plugins: [withoutStyle],
   }),
   build({ ...common, outdir: DIST, entryPoints: ["viewer.css"] }),
-  ...["viewer.html", "page.html"].map((name) => copyFile(join(HERE, name), join(DIST, name))),
+  ...["viewer.html", "page.html", "answer.html"].map((name) => copyFile(join(HERE, name), join(DIST, name))),
   copyFile(join(HERE, "..", "licenses", "OpenSeadragon.txt"), join(DIST, "openseadragon-license.txt")),
 ]);

@@ -4,7 +4,7 @@
 export const TEXT_LIMIT = 1048576; // characters of a text
 export const LINK_LIMIT = 20000; // characters of the link that a saved page opens with
 export const TARGET_LIMIT = 2000; // characters of a target
-export const COMPARED_TEXTS = 32; // texts of a comparison
+export const COMPARED_TEXTS = 32; // texts of a comparison, messages of a chat, or documents of a question
 export const COMPARED_PLACES = 64; // occurrences of the word in all of them
 export const LAYER_WEIGHTS_UNITS = 64; // units of the longest text whose weights of a whole layer can be requested
 export const TILE_SIZE = 256; // cells of a tile, on each side
@@ -15,6 +15,8 @@ export const WALK_LARGEST = 12; // tokens that the walk of a longer text lists: 
 export const WALK_ROWS = 2048; // tokens that a walk lists at most, when all are requested
 export const MAPPED_UNITS = 4096; // units of the longest text whose weights a saved page maps one by one
 export const LOGARITHM_STEPS = 2048; // steps for each doubling, in which a saved page holds the cells of a picture
+export const REPLY_TOKENS = 2048; // tokens of the longest reply that a page can ask for
+export const TEMPERATURE_LIMIT = 2; // the highest temperature that a page can ask for
 export const PREDICTED_TOKENS = 128; // tokens whose predictions a reply has, at most
 export const PREDICTED_MOST = 20; // predictions that can be requested for each token
 export const PREDICTIONS = 5; // predictions for each token, unless others are requested
@@ -23,6 +25,151 @@ export const UNKNOWN_READING = "unknown_reading"; // code of an error: the readi
 export const CANCELLED = "cancelled"; // code of an error: reading the text was cancelled; only `read` starts it again
 
 /** @typedef {{shape: number[], data: Float32Array | Float64Array}} NumberArray an array, row by row */
+
+/**
+ * Let a language model reply to messages, or go on with a text: what it writes is asked for by `written`.
+ *
+ * @typedef {object} WriteRequest
+ * @property {"write"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string[]} texts the messages, a person's and the model's by turns, the last a person's; or the one text
+ * @property {string | null} [model] one of `StartReply.models`; the first, if it is not given
+ * @property {number} [max_tokens] 1 to REPLY_TOKENS
+ * @property {number} [temperature] 0 to TEMPERATURE_LIMIT; 0 takes the likeliest token at every step
+ * @property {number} [seed] of the tokens that are drawn
+ */
+
+/**
+ * The tokens of a reply that are new; it ends where nobody asks for them.
+ *
+ * @typedef {object} WrittenRequest
+ * @property {"written"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} writing its id, from `WriteReply`
+ * @property {number} [since] how many of its tokens are known
+ */
+
+/**
+ * Stop writing a reply; what was written stays.
+ *
+ * @typedef {object} StopRequest
+ * @property {"stop"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} writing its id, from `WriteReply`
+ */
+
+/**
+ * Ask a language model a question about documents: its reply, and the passages that each sentence came from.
+ *
+ * @typedef {object} AskRequest
+ * @property {"ask"} type
+ * @property {number | null} [job] the number in the `PendingReply` to the same request, when it is sent again
+ * @property {string} question
+ * @property {string[]} texts of the documents
+ * @property {string[]} names of the documents, in the same order
+ * @property {"paragraphs" | "sentences" | "lines"} [by] what the documents are divided into
+ * @property {string | null} [model] one of `StartReply.models`; the first, if it is not given
+ */
+
+/**
+ * A reply that is begun.
+ *
+ * @typedef {object} WriteReply
+ * @property {string} writing its id
+ */
+
+/**
+ * A token of a reply.
+ *
+ * @typedef {object} WrittenToken
+ * @property {string} text what it adds to the reply; "" while a character is incomplete, which the last of its tokens adds
+ * @property {number} probability what the model gave it, whatever the temperature
+ */
+
+/**
+ * What is new of a reply.
+ *
+ * @typedef {object} WrittenReply
+ * @property {WrittenToken[]} tokens
+ * @property {"end" | "length" | "interrupted" | null} finished how it ended: by the model, at the most tokens there may be, or stopped
+ * @property {string} [reading] at the end, the id of the reading of prompt and reply together
+ * @property {number | null} [progress] where nothing is new: the share of the prompt that is read; null: it waits
+ */
+
+/**
+ * Whether the reply was still being written.
+ *
+ * @typedef {object} StopReply
+ * @property {boolean} stopped
+ */
+
+/**
+ * A place in a document.
+ *
+ * @typedef {object} AnswerPassage
+ * @property {string} file the name of the document
+ * @property {number} start of its characters in the document, counted as code points
+ * @property {number} end
+ * @property {string} text
+ */
+
+/**
+ * What a passage did for a sentence of a reply.
+ *
+ * @typedef {object} AnswerSource
+ * @property {number} passage its index
+ * @property {number} attention the share of the attention of the sentence's tokens, over the heads that matter
+ * @property {number | null} logits what was carried from it straight to the logits; null where they are no such sum
+ * @property {number} knockout by how much the log-probability of the sentence falls without it, in nats
+ * @property {number} score by which sources are ranked
+ */
+
+/**
+ * A sentence of a reply, and where it came from.
+ *
+ * @typedef {object} AnswerSentence
+ * @property {string} text
+ * @property {number} start of its characters in the reply, counted as code points
+ * @property {number} end
+ * @property {number} log_probability in nats
+ * @property {AnswerSource[]} sources the best first
+ */
+
+/**
+ * A reply, and for each of its sentences the passages that it came from.
+ *
+ * @typedef {object} AskReply
+ * @property {string} model
+ * @property {string} question
+ * @property {string} reply
+ * @property {string} note what else a reader should know
+ * @property {AnswerPassage[]} passages in the order of the documents
+ * @property {AnswerSentence[]} sentences
+ */
+
+/**
+ * The job was cancelled, or given up because nobody asked for it.
+ *
+ * @typedef {object} CancelledReply
+ * @property {true} cancelled
+ */
+
+/**
+ * Why a request cannot be answered.
+ *
+ * @typedef {object} ErrorReply
+ * @property {string} error
+ * @property {string} [code] "unknown_reading" or "cancelled", where a program can act on it
+ * @property {number} [status] in a notebook; over HTTP it is the status of the response
+ */
+
+/**
+ * The work is not done: send the request again, with this `job`.
+ *
+ * @typedef {object} PendingReply
+ * @property {number | null} progress the share that is done; null while it waits for other work
+ * @property {number} job
+ */
 
 /**
  * Which models there are, and what to show first.
@@ -280,6 +427,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {MapOffer[]} maps in the order of MAPS
  * @property {PredictionsOffer | null} predictions null where the model predicts no tokens
  * @property {string | null} target what the maps that are about one explain, unless another is chosen; null where there is none
+ * @property {number | null} reply the unit with which the reply begins that the model wrote itself; null where there is none
  */
 
 /**
@@ -309,9 +457,11 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {MapOffer[]} maps
  * @property {PredictionsOffer | null} predictions
  * @property {string | null} target
+ * @property {number | null} reply
  * @property {string} reading its id: the same text, pair and model have the same
  * @property {Memory} [memory] not in a saved page
  * @property {Source} [source] what it was made of, where this is known
+ * @property {"message" | "text" | null} [writes] whether its model replies to a message, goes on with a text, or does not write
  * @property {string} [exactness] in a saved page, how its numbers were rounded; empty where they are exact
  */
 
@@ -448,28 +598,4 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {number} jobs
  */
 
-/**
- * The work is not done: send the request again, with this `job`.
- *
- * @typedef {object} PendingReply
- * @property {number | null} progress the share that is done; null while it waits for other work
- * @property {number} job
- */
-
-/**
- * The job was cancelled, or given up because nobody asked for it.
- *
- * @typedef {object} CancelledReply
- * @property {true} cancelled
- */
-
-/**
- * Why a request cannot be answered.
- *
- * @typedef {object} ErrorReply
- * @property {string} error
- * @property {string} [code] "unknown_reading" or "cancelled", where a program can act on it
- * @property {number} [status] in a notebook; over HTTP it is the status of the response
- */
-
-/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | PredictionsRequest | TargetRequest | CompareRequest | PageRequest | CancelRequest} Request */
+/** @typedef {StartRequest | ReadRequest | MetadataRequest | WordWeightsRequest | LayerWeightsRequest | ThumbnailsRequest | TileRequest | WalkRequest | PredictionsRequest | TargetRequest | CompareRequest | WriteRequest | WrittenRequest | StopRequest | AskRequest | PageRequest | CancelRequest} Request */

@@ -88,6 +88,7 @@ export interface Words {
   tokens: string[];
   unknown_tokens: number[];
   second: number | null; // the unit with which the second text of a pair begins
+  reply: number | null; // the unit with which the reply begins that the model wrote
   U: number;
   N: number;
   tokensOf: (u: number) => number[];
@@ -119,6 +120,10 @@ export interface Replies {
   compare: protocol.CompareReply;
   page: protocol.PageReply;
   cancel: protocol.CancelReply;
+  write: protocol.WriteReply;
+  written: protocol.WrittenReply;
+  stop: protocol.StopReply;
+  ask: protocol.AskReply;
 }
 
 /** A request; protocol.js has its fields. One about the reading that is shown need not name it. */

@@ -18,16 +18,18 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "html image protocol server terminal tiles viewer_predictions widget",
-    "browser": "view_encoder_decoder view_maps view_page view_predictions viewer",
+    "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
+    "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
 # Files and tests that make check leaves out: together they would take minutes.
 SLOW_FILES = [
+    "answer_page",
     "answers",
     "ask_guide",
+    "ask_page",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",
@@ -39,6 +41,8 @@ SLOW_FILES = [
     "bench",
     "bench_embed",
     "build",
+    "chat",
+    "chat_page",
     "cli",
     "cli_errors",
     "corpus",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+import time
 from pathlib import Path
 
 import torch
 
+import regard
+
 WORDS = ["<unk>", "\n", *["the", "cat", "sat", "on", "bank", "money", "river"], *(f"w{n}" for n in range(40))]
 
 
-def save_decoder(folder: Path) -> Path:
-    """The model, of a few words and the new line, in a folder."""
+TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}\n{% endfor %}assistant"
+
+
+def save_decoder(folder: Path, template: str | None = None) -> Path:
+    """The model, of a few words and the new line, in a folder; with a template, it chats."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -18,7 +26,9 @@ def save_decoder(folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed")]
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -26,3 +36,25 @@ def save_decoder(folder: Path) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+class Paced:
+    """A step of a model that is counted, and that waits until it is allowed to go on."""
+
+    def __init__(self, step):
+        self.step, self.calls, self.allowed, self.pause = step, 0, threading.Event(), 0.0
+        self.allowed.set()
+
+    def __call__(self, ids, cache):
+        self.calls += 1
+        assert self.allowed.wait(20)
+        time.sleep(self.pause)
+        return self.step(ids, cache)
+
+
+def paced_lens(folder: Path) -> tuple[regard.Lens, Paced]:
+    """The model of a folder, and its steps."""
+    lens = regard.Lens(folder)
+    step = Paced(lens.model.step)
+    lens.model = dataclasses.replace(lens.model, step=step)
+    return lens, step

@@ -1,10 +1,10 @@
 // What stands above the views: the tabs, the facts of the reading, the word, token, layer and head that are chosen.
 
 import { fillSelect } from "../ui/dom.js";
-import { bytes, capitalized, count, percent } from "../ui/format.js";
+import { bytes, capitalized, clipped, count, percent } from "../ui/format.js";
 import { canHideFirst, firstName, hidesFirst, takesMost } from "../ui/hidden.js";
 import { ATTENTIONS, aboutMap, areWeights, chosenMap, wordsOf } from "../ui/maps.js";
-import { textOf } from "../ui/words.js";
+import { textOf, visible } from "../ui/words.js";
 import { VIEW_NAMES } from "./selection.js";
 
 /** @import { App, Reading, Selection, Words } from "../types.js" */
@@ -33,11 +33,14 @@ export function drawTabs({ by, viewer, state }, hasReading) {
 export function drawFacts({ by, viewer, reading, options, state }) {
   viewer.classList.toggle("long", Math.max(reading.U, reading.columns.U) > 32);
   by("title").textContent = textOf(reading);
-  by("title").classList.toggle("unseen", Boolean(options.reads && !options.widget && state.text !== null));
+  by("title").classList.toggle(
+    "unseen",
+    Boolean(options.reads && !options.widget && (state.text !== null || !by("chat").hidden)),
+  );
   by("about").textContent = factsOf(reading);
   by("memory").textContent = [memoryOf(reading), missingMapsOf(reading)].filter(Boolean).join(" ");
   by("details").hidden = !by("memory").textContent;
-  by("note").textContent = reading.note || unknownWordsOf(reading);
+  by("note").textContent = [replyOf(reading), reading.note || unknownWordsOf(reading)].filter(Boolean).join(" ");
   by("note").hidden = !by("note").textContent;
   by("truncated").textContent = reading.truncated ?? "";
   by("truncated").hidden = !reading.truncated;
@@ -51,6 +54,15 @@ export function factsOf(reading) {
   const sizes = columns === reading ? size(reading) : `${size(reading)}, looking at ${size(columns)}`;
   return [model, `${L} layers × ${H} heads`, sizes, exactness].filter(Boolean).join(" · ");
 }
+
+/**
+ * Where the reply begins that the model wrote itself.
+ * @param {Reading} reading
+ */
+const replyOf = ({ reply, units }) =>
+  reply === null
+    ? ""
+    : `The model wrote the reply, which begins with “${visible(clipped(units[reply], 24))}”: a bar marks it in the view Sentence.`;
 
 /**
  * What the reading takes, and what the server keeps: of use to few, so it is folded away.

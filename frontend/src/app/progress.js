@@ -12,6 +12,7 @@ const ACTIVITIES = {
   predictions: "Predicting",
   compare: "Reading the texts",
   page: "Writing the file",
+  ask: "Answering, then hiding one passage after the other",
   map: "Computing the map",
 };
 

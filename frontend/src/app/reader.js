@@ -162,16 +162,27 @@ export function readingOf(metadata, wanted, requested) {
 
 /**
  * Words as rows or columns.
- * @param {Columns & {second?: number | null}} words
+ * @param {Columns & {second?: number | null, reply?: number | null}} words
  * @returns {Words}
  */
-function wordsOf({ text, units, special, unknown, first_tokens: first, tokens, unknown_tokens, second = null }) {
+function wordsOf({
+  text,
+  units,
+  special,
+  unknown,
+  first_tokens: first,
+  tokens,
+  unknown_tokens,
+  second = null,
+  reply = null,
+}) {
   return {
     text,
     units,
     tokens,
     unknown_tokens,
     second,
+    reply,
     special: new Set(special),
     unknown: new Set(unknown ?? []),
     U: units.length,

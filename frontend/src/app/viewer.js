@@ -4,9 +4,11 @@ import { tooltip } from "../ui/dom.js";
 import { isHidden } from "../ui/hidden.js";
 import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
+import { ChatPanel } from "../views/chat/panel.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
 import { MapView } from "../views/map/view.js";
+import { DocumentsPanel } from "../views/passages/panel.js";
 import { PredictionsView } from "../views/predictions/view.js";
 import { SentenceView } from "../views/sentence/view.js";
 import { WalkView } from "../views/walk/view.js";
@@ -60,6 +62,8 @@ class Viewer {
     this.weights = new WeightMemory(this);
     this.predictions = new PredictionMemory(this);
     this.form = new Form(this, this.reader);
+    this.chat = new ChatPanel(this, source);
+    this.documents = new DocumentsPanel(this);
     /** @type {Record<ViewName, View>} */
     this.views = {
       sentence: new SentenceView(this),
@@ -199,6 +203,8 @@ class Viewer {
       await this.checkMap(signal);
       if (!isCurrent()) return;
       if (this.options.reads) this.form.fill();
+      this.chat.offer();
+      this.documents.offer();
       drawFacts(this);
       drawChoices(this);
     }
@@ -283,6 +289,7 @@ class Viewer {
   /** Cancels what is under way. */
   async cancel() {
     const job = this.progress.takeJob();
+    if (this.documents.cancel(job)) return this.progress.hide();
     this.drawing?.abort();
     this.progress.hide();
     const isRead = this.reading?.wanted === wantedText(this.state);

@@ -8,7 +8,8 @@ import { replyOf } from "./reply.js";
 export async function httpSource(request, signal) {
   let response;
   try {
-    response = await fetch("api", { method: "POST", body: JSON.stringify(request), signal });
+    const keepalive = request.type === "stop"; // which a page sends as it closes
+    response = await fetch("api", { method: "POST", body: JSON.stringify(request), signal, keepalive });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Error("The server does not answer: is “regard serve” still running?");

@@ -128,6 +128,8 @@ export function captionOf(app, ...facts) {
   const caption = [...facts, `Model: ${reading.model}.`];
   if (!areWeights(state) && state.view !== "compare") caption.push(aboutMap(app));
   if (reading.second !== null) caption.push("Two texts, read together.");
+  if (reading.reply !== null)
+    caption.push(`The model wrote the reply, from “${visible(reading.units[reading.reply])}” on.`);
   if (reading.attention) caption.push(ATTENTION_SAYS[reading.attention]);
   const { columns } = reading;
   const texts = columns === reading ? [reading] : [columns, reading];

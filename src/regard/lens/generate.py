@@ -116,10 +116,13 @@ class Generation(Iterator[NextToken]):
         same text. A token that ends the reply is not part of it.
         """
         if self._read is None or self._read[0] != self.tokens:
-            reply = Reply(len(self._prompt.ids), self.text)
-            reading = self._lens._read(self._encoded(), self.prompt + self.text, reply=reply)
-            self._read = list(self.tokens), reading
+            self._read = list(self.tokens), self.read()
         return self._read[1]
+
+    def read(self, progress: Callable[[float], None] | None = None) -> Reading:
+        """The same, computed anew, so that it is not kept here; `progress` is that of `Lens.read`."""
+        reply = Reply(len(self._prompt.ids), self.text)
+        return self._lens._read(self._encoded(), self.prompt + self.text, progress=progress, reply=reply)
 
     def _encoded(self) -> Encoded:
         """Prompt and reply. Each token of a character has the span of the whole."""

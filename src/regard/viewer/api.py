@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from regard._internal import heap
 from regard.attribution import Target
+from regard.lens.generate import Generation
 from regard.lens.lens import Lens
 from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
-from regard.viewer import predictions, replies
+from regard.viewer import asking, chat, predictions, replies
 from regard.viewer.bundle import render_page
 from regard.viewer.cache import LRUCache, size_of, size_of_reading
-from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress
+from regard.viewer.jobs import Cancelled, JobQueue, Lane, Pending, Progress, lane_of_texts
 from regard.viewer.maps import between_units, map_of, needs_target, of_unit, target_of, tensors_of
 from regard.viewer.payload import metadata, shown_first
 from regard.viewer.protocol import (
+    MESSAGES,
     CancelledReply,
     CancelReply,
     CancelRequest,
@@ -64,16 +67,16 @@ from regard.viewer.protocol import (
 from regard.viewer.protocol.errors import CANCELLED, UNKNOWN_READING, RequestError
 from regard.viewer.protocol.limits import LAYER_WEIGHTS_UNITS, LINK_LIMIT, SAMPLED_UNITS, TARGET_LIMIT, TEXT_LIMIT
 from regard.viewer.protocol.parse import parse, within
+from regard.viewer.protocol.writing import AskReply, AskRequest
 from regard.viewer.tiles import OVERVIEW_LEVEL, Matrix, thumbnails
 from regard.weights.map import Map
 
 WAIT = 0.3  # seconds until a request whose work takes longer gets a PendingReply
 SHORT_READING = 512  # units: requests about no more are answered at once, in the thread that asks
-SHORT_TEXT = 4096  # characters: texts of no more are read in the short lane of the queue
 
 Reply = Mapping[str, object]
 Result = TypeVar("Result")
-Source = tuple[str, str, str | None]  # model, text and pair
+Source = tuple[str, str, str | None] | Generation  # model, text and pair; or what a model wrote
 
 
 class ViewerAPI:
@@ -94,6 +97,7 @@ class ViewerAPI:
         self._lenses = dict(lenses)
         self._opening_locks = {model: threading.Lock() for model in self._lenses}
         self.cache, self._sources, self.jobs = LRUCache(memory), LRUCache(64 * TEXT_LIMIT), JobQueue()
+        self._writer = chat.Writer(self._model, self._lens, self._keep_written)
         self._pinned: tuple[str, Reading] | None = None  # the caller's own reading, which is never evicted
         self._start: StartReply = {"models": list(self._lenses), "opening": None}
         if isinstance(opening, Reading):
@@ -124,6 +128,7 @@ class ViewerAPI:
 
     def close(self) -> None:
         """Cancel all that is being computed."""
+        self._writer.close()
         self.jobs.close()
 
     # Readings
@@ -148,8 +153,10 @@ class ViewerAPI:
         name = f"{key}.{reading.part}" if whole.cross else key
         described = metadata(reading, whole=whole)
         reply = cast(MetadataReply, {"reading": name, **described, "memory": self._memory(whole)})
+        if self._lenses and reading.lens is not None:
+            reply["writes"] = chat.writes(reading.lens.model)
         source = self._sources.get(key)
-        if source is not None and source is not _CANCELLED:
+        if isinstance(source, tuple) and source is not _CANCELLED:
             reply["source"] = {"model": source[0], "text": source[1], "pair": source[2]}
         return reply
 
@@ -175,18 +182,33 @@ class ViewerAPI:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
         if source is _CANCELLED:
             raise RequestError("Reading this text was cancelled: read it again.", 409, CANCELLED)
-        model, text, pair = source
 
         def read(progress: Progress) -> Reading:
             try:
-                reading = self._lens(model).read(text, pair, progress=progress)
+                if isinstance(source, Generation):
+                    reading = source.read(progress)
+                else:
+                    model, text, pair = source
+                    reading = self._lens(model).read(text, pair, progress=progress)
                 metadata(shown_first(reading))  # what takes long in it is found out here, once
                 self.cache.put(key, reading, size_of_reading(reading))
             finally:
                 heap.trim()
             return reading
 
-        return self.jobs.result((kind, key), read, wait, _lane_of_texts(text, pair or "")).attended(part or None)
+        texts = [source.prompt, source.text] if isinstance(source, Generation) else [source[1], source[2] or ""]
+        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts)).attended(part or None)
+
+    def _keep_written(self, model: str, generation: Generation) -> str:
+        """The id of the reading of prompt and reply, which is read when it is asked for."""
+        key = reading_id(model, generation.prompt, json.dumps([token.id for token in generation.tokens]))
+        self._sources.put(key, generation, 4 * len(generation.prompt) + 500 * len(generation.tokens))
+        return key
+
+    def _handle_writing(self, request: Request, wait: float) -> Reply:
+        return cast(Reply, self._writer.handle(request, wait))
+
+    _handle_write = _handle_written = _handle_stop = _handle_writing
 
     def _model(self, name: str | None) -> str:
         """The model that is asked for; the first, if none is."""
@@ -305,7 +327,7 @@ class ViewerAPI:
         def compute_and_keep(progress: Progress) -> Result:
             with torch.inference_mode():
                 result = compute(progress)
-            self.cache.put(key, result, size_of(_tensors(result)) + 1000)
+            self.cache.put(key, result, size_of(tensors_of(result)) + 1000)
             return result
 
         kept: Result | None = self.cache.get(key)
@@ -323,7 +345,11 @@ class ViewerAPI:
         def compare(progress: Progress) -> CompareReply:
             return replies.compare(self._lens(model), word, texts, progress)
 
-        return self._cached(("compare", model, word, *texts), compare, wait, _lane_of_texts(*texts))
+        return self._cached(("compare", model, word, *texts), compare, wait, lane_of_texts(*texts))
+
+    def _handle_ask(self, request: AskRequest, wait: float) -> AskReply:
+        lens = partial(self._lens, self._model(request.model))
+        return self.jobs.result(repr(replace(request, job=None)), partial(asking.answer, lens, request), wait)
 
     def _handle_page(self, request: PageRequest, wait: float) -> PageReply:
         reading = self._at_layer(request, wait)
@@ -354,17 +380,7 @@ class ViewerAPI:
             return PageReply(html=text)
 
         lane: Lane = "short" if len(reading.units) <= SHORT_READING else "long"
-        key = (
-            "page",
-            request.reading,
-            request.layer,
-            request.head,
-            request.word,
-            request.target,
-            request.link,
-            repr(request.comparison),
-        )
-        return self.jobs.result(key, write, wait, lane)
+        return self.jobs.result(repr(replace(request, job=None)), write, wait, lane)
 
     def _handle_cancel(self, request: CancelRequest, wait: float) -> CancelReply:
         keys = self.jobs.cancel(request.job)
@@ -377,35 +393,10 @@ class ViewerAPI:
 _CANCELLED: Source = ("", "", None)  # stands for a text whose reading was cancelled
 
 _HANDLERS: dict[type[Request], Callable[[ViewerAPI, Any, float], Reply]] = {
-    StartRequest: ViewerAPI._handle_start,
-    ReadRequest: ViewerAPI._handle_read,
-    MetadataRequest: ViewerAPI._handle_metadata,
-    WordWeightsRequest: ViewerAPI._handle_word_weights,
-    LayerWeightsRequest: ViewerAPI._handle_layer_weights,
-    ThumbnailsRequest: ViewerAPI._handle_thumbnails,
-    TileRequest: ViewerAPI._handle_tile,
-    WalkRequest: ViewerAPI._handle_walk,
-    PredictionsRequest: ViewerAPI._handle_predictions,
-    TargetRequest: ViewerAPI._handle_target,
-    CompareRequest: ViewerAPI._handle_compare,
-    PageRequest: ViewerAPI._handle_page,
-    CancelRequest: ViewerAPI._handle_cancel,
+    request: getattr(ViewerAPI, f"_handle_{kind}") for kind, (request, _) in MESSAGES.items()
 }
 
 
 def reading_id(model: str, text: str, pair: str) -> str:
     """The id of a reading: the same text, pair and model have the same, on every server."""
     return hashlib.sha256(json.dumps([model, text, pair]).encode()).hexdigest()[:16]
-
-
-def _lane_of_texts(*texts: str) -> Lane:
-    """The lane of the queue in which texts are read: short ones do not wait for long ones."""
-    return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
-
-
-def _tensors(result: object) -> Iterable[Tensor | None]:
-    """The tensors in a reply, in a list, or in a map."""
-    if isinstance(result, Map):
-        return tensors_of(result)
-    values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list) else ()
-    return (value for value in values if isinstance(value, Tensor))

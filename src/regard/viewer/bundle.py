@@ -74,15 +74,15 @@ def render_page(
     opening = _opening(reading, word, layer, head, view, link, map)
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
-        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)} {_source(library)}; "
+        f"default-src 'none'; style-src {hash_source(style)}; script-src {hash_source(script)} {hash_source(library)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    data = _script_json({"open": opening, **payload(reading, opening, compared, progress, target, whole)})
+    data = script_json({"open": opening, **payload(reading, opening, compared, progress, target, whole)})
     return Template(asset("page.html")).substitute(
         head=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
-        title=html.escape(_shortened(whole.text, 80)),
+        title=html.escape(shortened(whole.text, 80)),
         view=asset("viewer.html"),
-        noscript=html.escape(_shortened(whole.text, 300)),
+        noscript=html.escape(shortened(whole.text, 300)),
         foot=f"<!-- The map is moved by OpenSeadragon.\n\n{asset('openseadragon-license.txt')}-->\n"
         f'<script type="application/json" id="data">{data}</script>\n'
         f'<script type="text/plain" id="library">{deflated(library.encode())}</script>\n'
@@ -152,17 +152,18 @@ def asset(name: str) -> str:
         ) from None
 
 
-def _script_json(value: object) -> str:
+def script_json(value: object) -> str:
     """JSON that may stand inside <script>: no character in it means anything to an HTML parser."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate({ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
 
 
-def _source(text: str) -> str:
+def hash_source(text: str) -> str:
     """The source expression by which a Content-Security-Policy allows exactly this inline text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
+    """The text on one line, and at most so long."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -16,11 +16,17 @@ import torch
 
 ABANDONED = 10.0  # seconds after which a job that nobody asks for is given up
 QUEUE_LIMIT = 64  # jobs that may run or wait
+SHORT_TEXT = 4096  # characters: texts of no more are read in the short lane
 REMEMBERED = 1024  # cancelled jobs whose numbers are remembered
 
 Progress = Callable[[float], None]
 Lane = Literal["short", "long"]
 Result = TypeVar("Result")
+
+
+def lane_of_texts(*texts: str) -> Lane:
+    """The lane in which texts are read: short ones do not wait for long ones."""
+    return "short" if sum(map(len, texts)) <= SHORT_TEXT else "long"
 
 
 class Pending(Exception):  # noqa: N818  not an error: ask again

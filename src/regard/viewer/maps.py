@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -125,7 +126,10 @@ def by_head(numbers: Tensor, dims: int) -> Float[Tensor, "H ..."]:
     return numbers if numbers.ndim > dims else numbers[None]
 
 
-def tensors_of(numbers: Map) -> list[Tensor | None]:
-    """What a map holds: query and key too, which it keeps where its reading was evicted before it."""
-    factors = (tensor for factor in numbers.factors for tensor in (factor.query, factor.key))
-    return [numbers.scores.query, numbers.scores.key, numbers.gram, *factors]
+def tensors_of(result: object) -> list[Tensor | None]:
+    """The tensors in a reply or a list; or of a map, query and key too, which it keeps where its reading is evicted."""
+    if isinstance(result, Map):
+        factors = (tensor for factor in result.factors for tensor in (factor.query, factor.key))
+        return [result.scores.query, result.scores.key, result.gram, *factors]
+    values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list) else ()
+    return [value for value in values if isinstance(value, Tensor)]

@@ -77,7 +77,15 @@ def metadata(reading: Reading, target: Target | None = None, whole: Reading | No
         "maps": maps,
         "predictions": predictions.offer(reading),
         "target": None if target is None else target.name,
+        "reply": _first_unit_of_reply(reading),
     }
+
+
+def _first_unit_of_reply(reading: Reading) -> int | None:
+    """The unit with which the reply begins that the model wrote; None where it wrote none."""
+    if reading.reply is None or reading.reply.token >= len(reading.tokens):
+        return None
+    return int(reading.unit_of_token[reading.reply.token])
 
 
 def _columns(reading: Reading) -> Columns:

@@ -19,8 +19,10 @@ export function fillColumn(node, words, column) {
 }
 
 /** @param {Words} words @param {number} u */
-function wordButton({ units, special, unknown, second }, u) {
+function wordButton({ units, special, unknown, second, reply }, u) {
+  const isOfReply = reply !== null && u >= reply;
   const kind = [special.has(u) && "special", unknown.has(u) && "unknown", u === second && "second"].filter(Boolean);
+  if (isOfReply) kind.push("reply");
   const text = visible(units[u]);
   const title = unknown.has(u) ? `${text}: not in the model's vocabulary` : text.length > 14 ? text : null;
   const attributes = { type: "button", dir: "auto", "data-unit": u, class: kind.join(" ") || null };

@@ -5,37 +5,35 @@ POST /api), in a notebook (widget.py) or, in a saved page, from a script. api.py
 Whole numbers are not negative, and count from 0. In shapes, H are heads, L layers, N tokens, and U units: the words and
 special tokens, in the order of `Metadata.units`; V are those of `Metadata.columns`, where there are such.
 
-There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and with
---table the table in docs/view.md; tests hold both equal to what is printed.
+request.py has what all requests, and the replies to any, have in common; writing.py the messages about what a model
+writes; this file all others. There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript
+module `protocol.js`, and with --table the table in docs/view.md; tests hold both equal to what is printed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NotRequired, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from torch import Tensor
 
 from regard.viewer.protocol.limits import PREDICTIONS
+from regard.viewer.protocol.request import CancelledReply as CancelledReply
+from regard.viewer.protocol.request import ErrorReply as ErrorReply
+from regard.viewer.protocol.request import PendingReply as PendingReply
+from regard.viewer.protocol.request import Request as Request
+from regard.viewer.protocol.request import Text as Text
+from regard.viewer.protocol.writing import WRITING, Writes
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-Text = Annotated[str, "text"]  # not blank, and at most TEXT_LIMIT characters
 Side = Literal["from", "to"]
 Reduce = Literal["mean", "max"]
 Predicts = Literal["next token", "masked token"]
 Attention = Literal["encoder", "decoder", "cross"]
 MapName = Literal["weights", "value-weighted", "norms", "gradient", "logits"]
 MAPS: tuple[MapName, ...] = get_args(MapName)  # in the order of the choice
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What all requests have."""
-
-    type: ClassVar[str]
-    job: int | None = None  # the number in the `PendingReply` to the same request, when it is sent again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +276,7 @@ class Metadata(TypedDict):
     maps: list[MapOffer]  # in the order of MAPS
     predictions: PredictionsOffer | None  # null where the model predicts no tokens
     target: str | None  # what the maps that are about one explain, unless another is chosen; null where there is none
+    reply: int | None  # the unit with which the reply begins that the model wrote itself; null where there is none
 
 
 class MetadataReply(Metadata):
@@ -286,6 +285,7 @@ class MetadataReply(Metadata):
     reading: str  # its id: the same text, pair and model have the same
     memory: NotRequired[Memory]  # not in a saved page
     source: NotRequired[Source]  # what it was made of, where this is known
+    writes: NotRequired[Writes | None]  # whether its model replies to a message, goes on with a text, or does not write
     exactness: NotRequired[str]  # in a saved page, how its numbers were rounded; empty where they are exact
 
 
@@ -409,27 +409,6 @@ class CancelReply(TypedDict):
     jobs: int
 
 
-class PendingReply(TypedDict):
-    """The work is not done: send the request again, with this `job`."""
-
-    progress: float | None  # the share that is done; null while it waits for other work
-    job: int
-
-
-class CancelledReply(TypedDict):
-    """The job was cancelled, or given up because nobody asked for it."""
-
-    cancelled: Literal[True]
-
-
-class ErrorReply(TypedDict):
-    """Why a request cannot be answered."""
-
-    error: str
-    code: NotRequired[str]  # "unknown_reading" or "cancelled", where a program can act on it
-    status: NotRequired[int]  # in a notebook; over HTTP it is the status of the response
-
-
 MESSAGES: dict[str, tuple[type[Request], type]] = {
     request.type: (request, reply)
     for request, reply in (
@@ -444,6 +423,7 @@ MESSAGES: dict[str, tuple[type[Request], type]] = {
         (PredictionsRequest, PredictionsReply),
         (TargetRequest, TargetReply),
         (CompareRequest, CompareReply),
+        *WRITING,
         (PageRequest, PageReply),
         (CancelRequest, CancelReply),
     )

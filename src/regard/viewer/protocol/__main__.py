@@ -26,7 +26,7 @@ from typing import (
 )
 
 from regard.viewer import protocol
-from regard.viewer.protocol import MESSAGES, Request, errors, limits
+from regard.viewer.protocol import MESSAGES, Request, errors, limits, writing
 
 CONSTANT = re.compile(r"^([A-Z_]+) = .*?  # (.*)$", re.MULTILINE)
 FIELD = re.compile(r"^    (\w+): [^#\n]*?  # (.*)$", re.MULTILINE)
@@ -78,12 +78,17 @@ def _constants() -> Iterator[str]:
 
 
 def _messages() -> list[type]:
-    """The classes that are messages, or stand in one, in the order of the file; not those that others only extend."""
+    """The classes that are messages, or stand in one, in the order of the files; not those that others only extend."""
     requests = [request for request, _ in MESSAGES.values()]
     defined = [
-        value for value in vars(protocol).values() if isinstance(value, type) and value.__module__ == protocol.__name__
+        value for value in {**vars(writing), **vars(protocol)}.values() if isinstance(value, type) and _is_ours(value)
     ]
     return [message for message in defined if message in requests or is_typeddict(message)]
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether it is defined in the protocol."""
+    return str(getattr(value, "__module__", "")).startswith(protocol.__name__)
 
 
 def _typedef(message: type) -> str:
@@ -107,7 +112,7 @@ def _summary(message: type) -> str:
 def _described(message: type) -> dict[str, str]:
     """The comments beside the fields of a class, and of those that it extends."""
     parents = [*message.__mro__, *getattr(message, "__orig_bases__", ()), message]
-    ours = [parent for parent in parents if getattr(parent, "__module__", "") == protocol.__name__]
+    ours = [parent for parent in parents if _is_ours(parent)]
     return dict(comment for parent in ours for comment in FIELD.findall(inspect.getsource(parent)))
 
 

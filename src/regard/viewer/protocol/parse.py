@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from math import isfinite
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -57,6 +58,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     elif hint is int:
         if type(value) is not int or value < 0:
             raise RequestError(f"{name}: expected a whole number from 0. Got {shown}.")
+    elif hint is float:
+        if type(value) not in (int, float) or not isfinite(value) or value < 0:
+            raise RequestError(f"{name}: expected a number from 0. Got {shown}.")
     elif get_origin(hint) is Annotated:
         _check_text(name, value)
     elif hint is str:
