@@ -71,6 +71,9 @@ bench: .venv/test
 	$(BIN)/python benchmarks/gpt2.py
 	$(BIN)/python benchmarks/maps.py
 	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/decoder.py
+	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/ask.py
 	$(BIN)/python benchmarks/distill.py
 	$(BIN)/python benchmarks/exact.py
 	$(BIN)/python benchmarks/step.py

@@ -37,17 +37,21 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says():
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch):
+def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch, request):
+    if command[0] in ("generate", "chat", "ask"):
+        request.getfixturevalue("smollm2")  # skips where there is none
     readme = tmp_path / "README.md"
     readme.write_text("A line.\nAnother line.\n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("The boat is red.\n\nThe train runs at 90 km/h.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, command, catch_exceptions=False, env={**os.environ, "COLUMNS": "100"})
     assert done.exit_code == 0
-    assert all((tmp_path / word).stat().st_size > 0 for word in command if word.endswith((".png", ".parquet")))
+    assert all((tmp_path / word).stat().st_size > 0 for word in command if word.endswith((".png", ".parquet", ".html")))
 
 
 def test_every_command_of_the_readme_is_tried():
-    assert {command[0] for command in COMMANDS} == {"explain", "show", "attribute", "compare", "embed", "backends"}
+    reading, writing = {"explain", "show", "attribute", "compare"}, {"generate", "chat", "ask"}
+    assert {command[0] for command in COMMANDS} == {*reading, *writing, "embed", "backends"}
 
 
 def test_the_picture_of_the_readme_is_there():
