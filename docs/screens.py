@@ -1,4 +1,4 @@
-"""The pictures of the viewer in README.md and view.md, as a browser shows it.
+"""The pictures of the viewer in README.md, view.md and ask.md, as a browser shows it.
 
 python docs/screens.py [FOLDER]
 """
@@ -6,6 +6,7 @@ python docs/screens.py [FOLDER]
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -21,32 +22,71 @@ SCREENS = {
     "compare": "view=compare",
     "dark": f"view=map&layer=2&head=1&word=4&text={BANK}&theme=dark",
 }
+DECODER, OF_DECODER = "SmolLM2-135M-Instruct", {"predictions": "view=predictions&text=The+capital+of+France+is+Paris"}
+
+QUESTION = "On which day is the museum closed?"
+NOTES = """The lighthouse was built in 1874 by Anna Berg.
+
+Its lamp is lit by the keeper, Tom Hale, who lives in the village.
+
+The key to the tower hangs behind the stove in the kitchen.
+
+In winter, a boat brings bread and oil every Friday.
+
+The museum in the old boathouse is closed on Mondays.
+"""
 
 
 def main(folder):
     """Serves, looks, and saves."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    command = [sys.executable, "-c", "import regard.cli; regard.cli.main()", "serve", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        served(browser, folder, SCREENS)
+        served(browser, folder, OF_DECODER, "--model", DECODER)
+        answer(browser, folder)
+        browser.close()
+
+
+def regard(*arguments):
+    """A command line of regard."""
+    return [sys.executable, "-c", "import regard.cli; regard.cli.main()", *arguments]
+
+
+def served(browser, folder, screens, *arguments):
+    """Pictures of the views."""
+    process = subprocess.Popen(regard("serve", "--port", "0", *arguments), stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            for name, link in SCREENS.items():
-                page = browser.new_page(viewport={"width": 1120, "height": 1000})
-                page.goto(f"{address}#{link}")
-                page.wait_for_selector("#viewer[data-drawn]")
-                page.evaluate("document.activeElement.blur()")
-                # The window becomes as high as the view; the map would grow with it.
-                page.evaluate("document.getElementById('chart').style.maxWidth = '50rem'")
-                end = page.evaluate("document.getElementById('exports').getBoundingClientRect().top")
-                page.set_viewport_size({"width": 1120, "height": min(1360, round(end))})
-                page.wait_for_timeout(1000)
-                page.screenshot(path=folder / f"viewer-{name}.png")
-                page.close()
-            browser.close()
+        for name, link in screens.items():
+            page = browser.new_page(viewport={"width": 1120, "height": 1000})
+            page.goto(f"{address}#{link}")
+            page.wait_for_selector("#viewer[data-drawn]", timeout=120_000)
+            page.evaluate("document.activeElement.blur()")
+            # The window becomes as high as the view; the map would grow with it.
+            page.evaluate("document.getElementById('chart').style.maxWidth = '50rem'")
+            end = page.evaluate("document.getElementById('exports').getBoundingClientRect().top")
+            page.set_viewport_size({"width": 1120, "height": min(1420, round(end))})
+            page.wait_for_timeout(1000)
+            page.screenshot(path=folder / f"viewer-{name}.png")
+            page.close()
     finally:
         process.terminate()
+
+
+def answer(browser, folder):
+    """The page of an answer."""
+    with tempfile.TemporaryDirectory() as temporary:
+        notes, saved = Path(temporary, "notes.txt"), Path(temporary, "answer.html")
+        notes.write_text(NOTES)
+        subprocess.run(
+            regard("ask", QUESTION, notes.name, "--save", saved.name), cwd=temporary, check=True, capture_output=True
+        )
+        page = browser.new_page(viewport={"width": 1120, "height": 740})
+        page.goto(saved.as_uri())
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / "ask.png")
+        page.close()
 
 
 if __name__ == "__main__":
