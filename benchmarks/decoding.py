@@ -1,8 +1,8 @@
 """What writing with a decoder costs: tokens a second, a long prompt, and a single call, beside transformers.
 
-python benchmarks/decoding.py MODEL [--rounds 5] [--threads N] [--cpu] [--parts calls decoding prompt]
+python benchmarks/decoding.py [MODEL] [--rounds 5] [--threads N] [--cpu] [--parts calls decoding prompt]
 
-MODEL is the folder of a causal language model. Every comparison runs A B C A B C …, with as many threads for each, and
+MODEL is the folder of a causal language model; the embedded decoder, if not given. Every comparison runs A B C A B C …, with as many threads for each, and
 gives medians; the first run of each, which warms up, is not counted.
 
 calls     microseconds of a call: regard.attention and PyTorch's scaled_dot_product_attention (H 4, N 8, D 16), and the
@@ -29,6 +29,7 @@ from collections.abc import Callable
 import torch
 
 from regard._internal.measure import in_process, machine_line
+from regard.models import embedded_decoder_folder
 
 GOALS = {"decoding": "at least 1.2", "time": "at most 1.05", "memory": "at most 1.6"}
 TEXT = "The river rises in the hills, turns to the east where the old road crosses it, and reaches the sea at noon. "
@@ -178,7 +179,7 @@ def prompt(folder: str, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tokens", type=int, default=32, help="how many are written")
@@ -186,14 +187,15 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["calls", "decoding", "prompt"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    model = arguments.model or str(embedded_decoder_folder())
     clock = time.process_time if arguments.cpu else time.perf_counter
     print(machine_line() + (", processor time" if arguments.cpu else ""))
     if "calls" in arguments.parts:
         calls(arguments.rounds, clock)
     if "decoding" in arguments.parts:
-        decoding(arguments.model, arguments.rounds, clock, arguments.tokens)
+        decoding(model, arguments.rounds, clock, arguments.tokens)
     if "prompt" in arguments.parts:
-        prompt(arguments.model, arguments.rounds)
+        prompt(model, arguments.rounds)
 
 
 if __name__ == "__main__":
