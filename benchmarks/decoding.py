@@ -2,8 +2,8 @@
 
 python benchmarks/decoding.py [MODEL] [--rounds 5] [--threads N] [--cpu] [--parts calls decoding prompt]
 
-MODEL is the folder of a causal language model; the embedded decoder, if not given. Every comparison runs A B C A B C …, with as many threads for each, and
-gives medians; the first run of each, which warms up, is not counted.
+MODEL is the folder of a causal language model; the embedded decoder, if not given. Every comparison runs A B C A B C …,
+with as many threads for each, and gives medians; the first run of each, which warms up, is not counted.
 
 calls     microseconds of a call: regard.attention and PyTorch's scaled_dot_product_attention (H 4, N 8, D 16), and the
           functions that a layer of transformers calls for "regard" and "sdpa", for one query on 64 keys.
