@@ -44,7 +44,7 @@ def assembled(matrix, level, overview=None):
 
 
 @given(
-    words=st.integers(1, 30),
+    words=st.integers(1, 20),
     reduce=st.sampled_from(["mean", "max"]),
     hide=st.booleans(),
     tile=st.sampled_from([3, 8, 256]),
@@ -90,7 +90,7 @@ def between_units(reading, dense):
 
 @given(
     kind=st.sampled_from(["signed", "together"]),
-    words=st.integers(1, 30),
+    words=st.integers(1, 20),
     reduce=st.sampled_from(["mean", "max"]),
     hide=st.booleans(),
     tile=st.sampled_from([3, 8, 256]),

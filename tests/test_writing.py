@@ -216,27 +216,6 @@ def test_a_key_shows_whom_the_tokens_looked_at(stories):
     assert terminal.end() == 0
 
 
-@pytest.mark.parametrize("model", ["stories"])
-def test_ctrl_c_keeps_what_was_written(request, model, tmp_path):
-    file = tmp_path / "story.json"
-    code = (
-        "import regard.lens.generate as g, regard.cli, sys\n"
-        "add, count = g.Generation._add, []\n"
-        "def stopping(self, *a):\n"
-        "    add(self, *a); count.append(1)\n"
-        "    if len(count) == 5: raise KeyboardInterrupt\n"
-        "g.Generation._add = stopping\n"
-        "regard.cli.main()"
-    )
-    folder = request.getfixturevalue(model)
-    arguments = ["generate", PROMPT, "--model", folder, "--save", str(file)]
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.strip() == "regard: stopped; what was written is kept."
-    assert result.stdout.strip()
-    assert json.loads(file.read_text(encoding="utf-8"))["text"].startswith(PROMPT)
-
-
 # The embedded decoder
 
 
