@@ -105,18 +105,18 @@ def test_paragraphs_lines_and_sentences():
 
 @given(st.text(st.sampled_from("aB. \n\t\r\u200b"), max_size=60), st.sampled_from(["paragraphs", "sentences", "lines"]))
 def test_no_word_of_a_text_is_lost(text, by):
-    found = answers.passages(text, by)
-    assert all(text[p.start : p.end] == p.text and p.text.strip() for p in found)
-    assert all(first.end <= second.start for first, second in pairwise(found))
-    covered = {n for p in found for n in range(p.start, p.end)}
+    divided = answers.passages(text, by)
+    assert all(text[p.start : p.end] == p.text and p.text.strip() for p in divided)
+    assert all(first.end <= second.start for first, second in pairwise(divided))
+    covered = {n for p in divided for n in range(p.start, p.end)}
     assert all(n in covered for n, letter in enumerate(text) if letter in "aB.")
 
 
 def test_passages_of_files_and_stdin(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("\ufeffone\n\ntwo", "utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"three")))
-    found = answers.read_passages([tmp_path / "a", "-"])
-    assert [(p.file, p.start, p.text) for p in found] == [
+    read = answers.read_passages([tmp_path / "a", "-"])
+    assert [(p.file, p.start, p.text) for p in read] == [
         (str(tmp_path / "a"), 0, "one"), (str(tmp_path / "a"), 5, "two"), ("-", 0, "three"),
     ]  # fmt: skip
 
@@ -181,31 +181,31 @@ def test_what_cannot_be_asked(lens, pair, passages):
 def test_mass_is_that_of_the_dense_weights(eager, reading, asked):
     with torch.no_grad():
         weights = torch.stack(eager(asked.ids[None], output_attentions=True).attentions)[:, 0]  # (L,H,N,N)
-    found = masses(reading, asked)
+    mass = masses(reading, asked)
     for sentence in (0, 1):
         written = (asked.sentences == sentence).nonzero()[:, 0]
-        assert found.tokens[sentence] == len(written)
+        assert mass.tokens[sentence] == len(written)
         rows = weights[:, :, written - 1]  # of the tokens at which these were predicted
-        torch.testing.assert_close(found.of_first[:, :, sentence], rows[..., 0].sum(-1).float())
+        torch.testing.assert_close(mass.of_first[:, :, sentence], rows[..., 0].sum(-1).float())
         for passage in range(4):
             expected = rows[..., asked.passages == passage].sum((-2, -1)).float()
-            torch.testing.assert_close(found.of_passages[:, :, sentence, passage], expected)
+            torch.testing.assert_close(mass.of_passages[:, :, sentence, passage], expected)
 
 
 def test_log_probabilities_are_those_of_transformers(lens, eager, asked):
     hidden = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]], dtype=torch.bool)
     done = []
-    found = log_probabilities(lens, asked, hidden, done.append)
+    logs = log_probabilities(lens, asked, hidden, done.append)
     count = len(asked.ids) - asked.reply
-    for row, which in zip(found, hidden, strict=True):
+    for row, which in zip(logs, hidden, strict=True):
         ids = asked.ids[asked.kept(which)]
         with torch.no_grad():
             logits = eager(ids[None]).logits[0].log_softmax(-1)
         expected = logits[torch.arange(len(ids) - count - 1, len(ids) - 1), ids[-count:]]
         torch.testing.assert_close(row, expected.float(), rtol=1e-6, atol=1e-6)
     assert sum(done) == len(hidden)
-    sums = by_sentence(found, asked)
-    torch.testing.assert_close(sums, torch.stack([found[:, :4].sum(1), found[:, 4:].sum(1)], 1))
+    sums = by_sentence(logs, asked)
+    torch.testing.assert_close(sums, torch.stack([logs[:, :4].sum(1), logs[:, 4:].sum(1)], 1))
 
 
 def test_hiding_is_cutting_every_edge_but_for_the_positions(eager, asked):
@@ -336,11 +336,11 @@ def test_a_prompt_beyond_the_context(lens):
 def test_the_regression_arrives_at_the_least_squares_that_are_not_negative():
     x, true = torch.randn(40, 7, dtype=torch.float64), torch.tensor([2.0, 0, 1, 0, 0, 3, 0.5], dtype=torch.float64)
     y = x @ true - 2 * x[:, 1] + 0.1 * torch.randn(40, dtype=torch.float64)
-    found = nonnegative_ridge(x, y, 0.3)
-    slope = x.T @ (x @ found - y) + 0.3 * found  # Karush, Kuhn and Tucker
-    assert found[1] == 0
+    weights = nonnegative_ridge(x, y, 0.3)
+    slope = x.T @ (x @ weights - y) + 0.3 * weights  # Karush, Kuhn and Tucker
+    assert weights[1] == 0
     assert bool((slope >= -1e-6).all())
-    assert float((slope * found).abs().max()) < 1e-6
+    assert float((slope * weights).abs().max()) < 1e-6
 
 
 def test_planted_weights_are_found():

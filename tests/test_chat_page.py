@@ -134,7 +134,7 @@ def test_no_finding_of_axe(tab, theme):
     send(page, "the cat", most=12, temperature=1.5)
     ended(page)
     violations = axe.Axe().run(page).response["violations"]
-    findings = [(found["id"], [node["target"] for node in found["nodes"]]) for found in violations]
+    findings = [(violation["id"], [node["target"] for node in violation["nodes"]]) for violation in violations]
     assert all(targets == [["#bar"]] for _, targets in findings), findings  # which stands outside of landmarks
 
 

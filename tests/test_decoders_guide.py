@@ -1,12 +1,12 @@
 """The page about decoders: what it says is run, and no statistic of the cache is missing."""
 
-import doctest
 import re
 from pathlib import Path
 
 import pytest
 
 from regard.hf import cache
+from support.guides import run_guide
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "decoders.md"
@@ -16,12 +16,7 @@ SECTIONS = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
 
 @pytest.mark.usefixtures("smollm2")
 def test_what_it_says_is_what_happens():
-    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    runner.run(example)
-    assert len(example.examples) > 25
-    assert runner.summarize(verbose=False) == doctest.TestResults(failed=0, attempted=len(example.examples))
+    run_guide(PAGE, 26)
 
 
 def test_its_links_lead_somewhere():

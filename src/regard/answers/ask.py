@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -94,9 +95,10 @@ def ask(
     notes += _ended(finished, len(generation.tokens))
     reading = generation.reading
     asked = asked_of(reading, prompt)
-    found, more = _sentences(lens, reading, asked, heads, sources, lambda knockouts: advance("knockouts", knockouts))
-    note = " ".join([*notes, *more, *filter(None, [reading.note])])
-    return Answer(lens.name, question, generation.text, passages, found, note, reading)
+    hidden = partial(advance, "knockouts")
+    sentences, warnings = _sentences(lens, reading, asked, heads, sources, hidden)
+    note = " ".join([*notes, *warnings, *filter(None, [reading.note])])
+    return Answer(lens.name, question, generation.text, passages, sentences, note, reading)
 
 
 def _passages(documents: Sequence[str | Path] | Sequence[Passage], by: By) -> list[Passage]:

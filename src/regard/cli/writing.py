@@ -69,10 +69,7 @@ def generate(
     with _reading() as progress:
         generation = lens.generate(text, max_tokens, temperature, top_p, seed, stop or (), progress)
         stopped = _write(generation, quiet=as_json)
-    _finish(generation, looks, as_json, save)
-    if stopped:
-        warn("stopped; what was written is kept.")
-        raise typer.Exit(1)
+    _finish(generation, stopped, looks, as_json, save)
 
 
 @commands.command(epilog='Example: regard chat "What is the capital of France?" --looks')
@@ -119,10 +116,7 @@ def chat(
         _converse(lens, reply, looks)
         return
     generation, stopped = reply(read_text("-").strip() if message is None else message)
-    _finish(generation, looks, as_json, save)
-    if stopped:
-        warn("stopped; what was written is kept.")
-        raise typer.Exit(1)
+    _finish(generation, stopped, looks, as_json, save)
 
 
 def _converse(lens: Lens, reply: Callable[[str], tuple[Generation, bool]], looks: bool) -> None:
@@ -185,8 +179,8 @@ def _write(generation: Generation, quiet: bool) -> bool:
     return False
 
 
-def _finish(generation: Generation, looks: bool, as_json: bool, save: Path | None) -> None:
-    """What follows a reply: its numbers, whom its tokens looked at, a file."""
+def _finish(generation: Generation, stopped: bool, looks: bool, as_json: bool, save: Path | None) -> None:
+    """What follows a reply: its numbers, whom its tokens looked at, a file; exit code 1 where Ctrl-C ended it."""
     from regard.lens import display
     from regard.output import writing
 
@@ -196,6 +190,9 @@ def _finish(generation: Generation, looks: bool, as_json: bool, save: Path | Non
         _print_looks(generation)
     if save is not None:
         display.save(generation.reading, save)
+    if stopped:
+        warn("stopped; what was written is kept.")
+        raise typer.Exit(1)
 
 
 def _asked_for_looks(generation: Generation) -> bool:

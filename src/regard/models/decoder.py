@@ -154,8 +154,8 @@ def opened_after(
         return reader, tokens, min(limit, positions), find
 
     def after(source: Float[Tensor, "N dim"]) -> Model:
-        reader, tokens, most, find = opened()
-        return _decoder_after(reader.after(source), tokens, name, most, find)
+        reader, tokens, limit, find_head = opened()
+        return _decoder_after(reader.after(source), tokens, name, limit, find_head)
 
     return after
 

@@ -276,7 +276,7 @@ def _as_model(
     root = folder / pooling.root if folder and pooling else folder
     pooling = _pooling_of(whole, tokens, pooling)
     pooling = with_limit(pooling, tokens.max_length, getattr(config, "max_position_embeddings", None), positions)
-    limit = min(int(most) for most in (tokenizer.model_max_length, positions, 1 << 30) if most is not None)
+    limit = min(int(tokens) for tokens in (tokenizer.model_max_length, positions, 1 << 30) if tokens is not None)
     typed_tokenizer, layers = tokens.tokenizer if tokens.gives_types else None, config.num_hidden_layers
     return Model(
         name,

@@ -86,8 +86,8 @@ def picture(
 def _title(figure: Figure, shown: ShownMap, where: str) -> str:
     """The model, the map and where in the model it is; under it the target, of a map that is about one."""
     name = "" if shown.is_weights else f"{shown.name}, "
-    part = f"{attention_name(shown.reading)}, " if shown.reading.part else ""
-    lines = [f"{shown.reading.model}, {part}{name}{where}"]
+    attention = f"{attention_name(shown.reading)}, " if shown.reading.part else ""
+    lines = [f"{shown.reading.model}, {attention}{name}{where}"]
     lines += [] if shown.target is None else [f"for {shown.target.name}"]
     return "\n".join(shortened(line, int(figure.get_figwidth() * 11)) for line in lines)
 

@@ -36,8 +36,8 @@ def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> Renderab
     size, dim = len(walk.x[0]), len(walk.query[0])
     tokens = len(walk.word.tokens)
     mean = f" {word} is {tokens} tokens; the numbers are their mean." if tokens > 1 else ""
-    part = f", {attention_name(reading)}" if reading.part else ""
-    heads = f"{printable(reading.model)}{part}: {reading.layers} layers × {reading.heads} heads"
+    attention = f", {attention_name(reading)}" if reading.part else ""
+    heads = f"{printable(reading.model)}{attention}: {reading.layers} layers × {reading.heads} heads"
     origin = "at layer 0, much the same in any text" if walk.layer == 0 else f"made by the {walk.layer} layers before"
     if reading.source is not None:
         origin = "made by the self-attention that comes before it in this layer"

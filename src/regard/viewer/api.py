@@ -147,9 +147,9 @@ class ViewerAPI:
         return self._metadata(request.reading, wait)
 
     def _metadata(self, key: str, wait: float) -> MetadataReply:
-        key, _, part = key.partition(".")
+        key, _, attention = key.partition(".")
         whole = self._reading(key, wait, kind="read")
-        reading = whole.attended(part) if part else shown_first(whole)
+        reading = whole.attended(attention) if attention else shown_first(whole)
         name = f"{key}.{reading.part}" if whole.cross else key
         described = metadata(reading, whole=whole)
         reply = cast(MetadataReply, {"reading": name, **described, "memory": self._memory(whole)})
@@ -171,12 +171,12 @@ class ViewerAPI:
 
         Whoever cancels a job of kind "read" does not want the reading; any other request may bring it back.
         """
-        key, _, part = key.partition(".")
+        key, _, attention = key.partition(".")
         if self._pinned is not None and key == self._pinned[0]:
-            return self._pinned[1].attended(part or None)
+            return self._pinned[1].attended(attention or None)
         reading: Reading | None = self.cache.get(key)
         if reading is not None:
-            return reading.attended(part or None)
+            return reading.attended(attention or None)
         source: Source | None = self._sources.get(key)
         if source is None:
             raise RequestError("Unknown reading: read the text again.", 404, UNKNOWN_READING)
@@ -197,7 +197,7 @@ class ViewerAPI:
             return reading
 
         texts = [source.prompt, source.text] if isinstance(source, Generation) else [source[1], source[2] or ""]
-        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts)).attended(part or None)
+        return self.jobs.result((kind, key), read, wait, lane_of_texts(*texts)).attended(attention or None)
 
     def _keep_written(self, model: str, generation: Generation) -> str:
         """The id of the reading of prompt and reply, which is read when it is asked for."""

@@ -56,9 +56,11 @@ def check(reading: Reading, request: PredictionsRequest) -> slice:
 
 def reply(reading: Reading, request: PredictionsRequest, rows: slice) -> PredictionsReply:
     """The predictions that a request asks for; fewer for each token where the vocabulary is smaller."""
-    found = predictions(reading, min(request.k, vocabulary_of(reading)), request.layer, rows)
+    expected = predictions(reading, min(request.k, vocabulary_of(reading)), request.layer, rows)
     return PredictionsReply(
-        texts=[list(texts) for texts in found.texts], probabilities=found.probabilities, surprise=found.surprise
+        texts=[list(texts) for texts in expected.texts],
+        probabilities=expected.probabilities,
+        surprise=expected.surprise,
     )
 
 
@@ -83,10 +85,10 @@ def carried(
     k = min(PREDICTIONS, vocabulary_of(reading))
     for n, layer in enumerate(offered["layers"]):
         progress(n / len(offered["layers"]))
-        found = predictions(reading, k, layer)
+        expected = predictions(reading, k, layer)
         layers[layer] = {
-            "texts": found.texts,
-            "probabilities": encode(found.probabilities),
-            "surprise": encode(found.surprise),
+            "texts": expected.texts,
+            "probabilities": encode(expected.probabilities),
+            "surprise": encode(expected.surprise),
         }
     return layers
