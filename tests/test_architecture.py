@@ -31,6 +31,7 @@ ORDER = [
     ["regard.train", "regard.race", "regard.bench"],
     ["regard.output"],
     ["regard.viewer"],
+    ["regard.playground"],
     ["regard.cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -20,8 +20,8 @@ test("a module has 400 lines at most", () => {
   assert.deepEqual(long, []);
 });
 
-test("imports go one way: entry → app, offline, source → views → ui → protocol", () => {
-  const order = ["protocol.js", "ui", "views", "source", "offline", "app", "entry"];
+test("imports go one way: entry → app → lesson, offline, source → views → model → ui → protocol", () => {
+  const order = ["protocol.js", "ui", "model", "views", "source", "offline", "lesson", "app", "entry"];
   const roomOf = (name) => order.indexOf(name.split("/")[1]);
   for (const name of modules) {
     assert.ok(roomOf(name) >= 0, `${name} is in no room`);
