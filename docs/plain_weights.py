@@ -24,15 +24,17 @@ from regard.train import run
 from regard.train.text import load_tokenizer
 
 DOCS = Path(__file__).parent
-NOUNS = {  # English: German, gender
-    "arrow": ("Pfeil", "m"), "bird": ("Vogel", "m"), "dog": ("Hund", "m"), "apple": ("Apfel", "m"),
-    "fish": ("Fisch", "m"), "stone": ("Stein", "m"), "man": ("Mann", "m"), "banana": ("Banane", "f"),
-    "cat": ("Katze", "f"), "bee": ("Biene", "f"), "woman": ("Frau", "f"), "flower": ("Blume", "f"),
-    "girl": ("Mädchen", "n"), "horse": ("Pferd", "n"), "child": ("Kind", "n"), "book": ("Buch", "n"),
-    "house": ("Haus", "n"),
+NOUNS = {  # English: German, gender, what it does
+    "arrow": ("Pfeil", "m", ""), "apple": ("Apfel", "m", ""), "stone": ("Stein", "m", ""),
+    "banana": ("Banane", "f", ""), "flower": ("Blume", "f", ""), "book": ("Buch", "n", ""), "house": ("Haus", "n", ""),
+    "bird": ("Vogel", "m", "flies flies sings"), "fish": ("Fisch", "m", "swims"), "dog": ("Hund", "m", "runs sleeps"),
+    "man": ("Mann", "m", "runs sings swims falls"), "cat": ("Katze", "f", "runs sleeps falls"),
+    "bee": ("Biene", "f", "flies"), "woman": ("Frau", "f", "runs sings swims falls"),
+    "girl": ("Mädchen", "n", "runs sings swims falls"), "horse": ("Pferd", "n", "runs swims"),
+    "child": ("Kind", "n", "sings sleeps falls"),
 }  # fmt: skip
-LIVING = ("bird", "dog", "fish", "man", "cat", "bee", "woman", "girl", "horse", "child")
-PLURALS = {  # with nothing before them
+LIVING, FOOD = [noun for noun in NOUNS if NOUNS[noun][2]], ("apple", "banana", "fish", "flower")
+PLURALS = {  # with no article before them
     "fruit flies": "Fruchtfliegen", "house flies": "Stubenfliegen", "flies": "Fliegen", "birds": "Vögel",
     "house cats": "Hauskatzen", "dogs": "Hunde", "bees": "Bienen", "girls": "Mädchen", "children": "Kinder",
 }  # fmt: skip
@@ -47,14 +49,13 @@ TRANSITIVE = [  # after a singular, after a plural: their German
 DEFINITE = {"m": "der", "f": "die", "n": "das"}
 INDEFINITE = {"m": ("ein", "er"), "f": ("eine", "e"), "n": ("ein", "es")}  # and the end of the adjective after it
 SPECIAL = ("[PAD]", "[BEGIN]", "[END]")
-SENTENCES, STEPS = 20_000, 3_000
+SENTENCES, STEPS = 20_000, 5_000
 DIM, HEADS, LAYERS, POSITIONS = 32, 2, 2, 16
 
 
-def noun_phrase(pick: random.Random, nouns, accusative: bool = False) -> tuple[str, str]:
+def noun_phrase(pick: random.Random, noun: str, accusative: bool = False) -> tuple[str, str]:
     """A noun with an article and sometimes an adjective; in the accusative German changes those of masculine nouns."""
-    noun = pick.choice(list(nouns))
-    german, gender = NOUNS[noun]
+    german, gender, _ = NOUNS[noun]
     definite, adjective = pick.random() < 0.5, pick.choice(list(ADJECTIVES)) if pick.random() < 0.4 else ""
     article, ending = (DEFINITE[gender], "e") if definite else INDEFINITE[gender]
     if accusative and gender == "m":
@@ -68,15 +69,18 @@ def noun_phrase(pick: random.Random, nouns, accusative: bool = False) -> tuple[s
 
 def sentence(pick: random.Random) -> tuple[str, str]:
     """One sentence in English and in German. “flies” and “like” are each two words of German."""
+    living = pick.choice(LIVING)
     if pick.random() < 0.5:
-        subject = ("time", "die Zeit") if pick.random() < 0.15 else noun_phrase(pick, LIVING)
-        verb = ("flies", "fliegt") if pick.random() < 0.4 else pick.choice(list(INTRANSITIVE.items()))
-        likened = noun_phrase(pick, NOUNS)
-        return f"{subject[0]} {verb[0]} like {likened[0]}", f"{subject[1]} {verb[1]} wie {likened[1]}"
-    verbs = TRANSITIVE[0] if pick.random() < 0.6 else pick.choice(TRANSITIVE)
+        subject, verb = noun_phrase(pick, living), pick.choice(NOUNS[living][2].split())
+        if pick.random() < 0.15:
+            subject, verb = ("time", "die Zeit"), pick.choice(("flies", "runs"))
+        likened = noun_phrase(pick, pick.choice(list(NOUNS)))
+        return f"{subject[0]} {verb} like {likened[0]}", f"{subject[1]} {INTRANSITIVE[verb]} wie {likened[1]}"
     plural = pick.random() < 0.7
-    subject = pick.choice(list(PLURALS.items())) if plural else noun_phrase(pick, LIVING)
-    verb, liked = verbs[plural], noun_phrase(pick, NOUNS, accusative=True)
+    subject = pick.choice(list(PLURALS.items())) if plural else noun_phrase(pick, living)
+    verb = (TRANSITIVE[0] if pick.random() < 0.5 else pick.choice(TRANSITIVE))[plural]
+    things = FOOD if verb[0].startswith("eat") else list(NOUNS)
+    liked = noun_phrase(pick, pick.choice(things), accusative=True)
     return f"{subject[0]} {verb[0]} {liked[0]}", f"{subject[1]} {verb[1]} {liked[1]}"
 
 
@@ -162,12 +166,13 @@ def train_decoder(
         loss.backward()
         optimizer.step()
         schedule.step()
-    print(f"decoder: a loss of {loss.item():.4f}")
+    print(f"decoder: a loss of {loss.item():.4f} in the last step")
     return decoder.eval(), vocabulary
 
 
 def main(folder: Path) -> None:
     """Both files. The decoder learns from the encoder with its rounded weights."""
+    torch.set_num_threads(1)  # so that sums are added in the same order every time
     pick = random.Random(0)
     pairs = [sentence(pick) for _ in range(SENTENCES)]
     with tempfile.TemporaryDirectory() as temporary:
