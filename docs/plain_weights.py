@@ -49,7 +49,7 @@ TRANSITIVE = [  # after a singular, after a plural: their German
 DEFINITE = {"m": "der", "f": "die", "n": "das"}
 INDEFINITE = {"m": ("ein", "er"), "f": ("eine", "e"), "n": ("ein", "es")}  # and the end of the adjective after it
 SPECIAL = ("[PAD]", "[BEGIN]", "[END]")
-SENTENCES, STEPS = 20_000, 5_000
+SENTENCES, ENCODER_STEPS, DECODER_STEPS = 20_000, 6_000, 5_000
 DIM, HEADS, LAYERS, POSITIONS = 32, 2, 2, 16
 
 
@@ -134,7 +134,8 @@ def train_encoder(folder: Path, pairs: list[tuple[str, str]]) -> tuple[regard.nn
     """An encoder of the English sentences, and its tokenizer."""
     text = folder / "sentences.txt"
     text.write_text("".join(f"{english}.\n" for english, _ in pairs))
-    options = run.Options(layers=LAYERS, dim=DIM, heads=HEADS, vocab_size=240, seq_length=24, steps=6000, patience=99)
+    sizes = {"layers": LAYERS, "dim": DIM, "heads": HEADS, "vocab_size": 240, "seq_length": 24}
+    options = run.Options(**sizes, steps=ENCODER_STEPS, patience=99)
     report = run.train([text], folder / "model", options)
     print(f"encoder: {report['best']['accuracy']:.1%} of masked tokens on held-out text")
     return regard.nn.Encoder.from_pretrained(folder / "model"), load_tokenizer(folder / "model")
@@ -154,8 +155,8 @@ def train_decoder(
     nn.init.normal_(tables.tokens.weight, std=DIM**-0.5)
     decoder = regard.nn.Decoder(tables, LAYERS, dim=DIM, heads=HEADS, d_ff=4 * DIM, epsilon=1e-12)
     optimizer = torch.optim.AdamW(decoder.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=DECODER_STEPS)
+    for _ in range(DECODER_STEPS):
         rows = torch.randint(len(pairs), (64,))
         with torch.no_grad():
             memory = encoder(source[rows], lengths[rows])[0][-1]

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import math
+import random
 import re
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ TEXTS = [
 
 
 def module(name):
-    """A program of docs, imported; plain.py under its name, as plain_decoder.py imports it."""
+    """A program of docs, imported under its name, under which plain_decoder.py imports plain.py."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     made = importlib.util.module_from_spec(spec)
     sys.modules[name] = made
@@ -101,6 +102,14 @@ def decoder():
     )  # fmt: skip
     made.load_state_dict(tensors_of(model))
     return made.eval()
+
+
+@pytest.fixture
+def plain_weights():
+    try:
+        yield module("plain_weights")
+    finally:
+        sys.modules.pop("plain_weights", None)
 
 
 def run(program, *arguments, folder=DOCS):
@@ -244,3 +253,42 @@ def test_without_its_file(program, tmp_path):
     assert "plain.json" in done.stderr
     (tmp_path / "plain.json").write_text("{", encoding="utf-8")
     assert run(program, folder=tmp_path).stderr.startswith(f"{program}: Expecting property name")
+
+
+# Where the weights come from
+
+
+def test_the_files_are_made_again(plain, plain_decoder, plain_weights, tmp_path, monkeypatch, capsys):
+    """With few sentences and steps; the shapes are those of the files beside the programs."""
+    for name, number in (("SENTENCES", 1000), ("ENCODER_STEPS", 3), ("DECODER_STEPS", 3)):
+        monkeypatch.setattr(plain_weights, name, number)
+    threads = torch.get_num_threads()
+    try:
+        plain_weights.main(tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    assert "% of masked tokens on held-out text" in capsys.readouterr().out
+    for name in ("plain.json", "plain_decoder.json"):
+        made, kept = (json.loads((folder / name).read_text(encoding="utf-8")) for folder in (tmp_path, DOCS))
+        assert {key: t.shape for key, t in tensors_of(made).items() if "tokens" not in key} == {
+            key: t.shape for key, t in tensors_of(kept).items() if "tokens" not in key
+        }
+        for content in (made, kept):
+            assert all(torch.equal((1000 * t).round() / 1000, t) for t in tensors_of(content).values())
+    monkeypatch.setattr(plain, "__file__", str(tmp_path / "plain.py"))
+    source = plain.load()
+    memory, weights = plain.encoder(plain.tokenise("time flies", source), source)
+    assert [sum(row) for row in weights[0][0]] == pytest.approx([1] * 4)
+    assert 0 < len(list(plain_decoder.write(memory, plain.load("plain_decoder.json")))) < 16
+
+
+def test_the_sentences_say_the_same_in_both_languages(plain_weights):
+    pick = random.Random(1)
+    pairs = dict(plain_weights.sentence(pick) for _ in range(5000))
+    for english, german in pairs.items():
+        words, written = english.split(), german.split()
+        fly = words[words.index("flies") + 1] if "flies" in words[:4] else ""
+        assert ("fliegt wie" in german) == (fly == "like" and words[0] in ("time", "a", "an", "the"))
+        accusative = any(verb in written for verb in ("mag", "mögen", "sieht", "sehen", "isst", "essen"))
+        assert not (accusative and written[-1] in ("Apfel", "Fisch", "Pfeil") and {"ein", "der"} & set(written[2:]))
+    assert {words.split()[0] for words in pairs} >= {"time", "fruit", "house", "flies", "a", "an", "the"}

@@ -93,6 +93,7 @@ SLOW_TESTS = [
     "test_long_texts_take_time_in_proportion",
     "test_a_wide_beam_finds_the_best_of_all",
     "test_the_kernel_computes_the_reductions",
+    "test_the_files_are_made_again",
 ]
 
 
