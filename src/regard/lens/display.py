@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Picture = tuple[bytes, dict[str, str]]  # a PNG, and its alternative text as {"alt": text}
 
+DPI = 100  # of a picture in a notebook, where a dot of it is one of the screen
 COLUMNS = 100  # of what a terminal would show, in a notebook
 
 
@@ -126,7 +127,7 @@ def _png(draw: Callable[[], Figure], alt: str) -> Picture | None:
     from regard._internal import plotting
 
     try:
-        return plotting.to_bytes(draw(), "png"), {"alt": alt}
+        return plotting.to_bytes(draw(), "png", DPI), {"alt": alt}
     except ImportError:
         return None
 
@@ -141,14 +142,8 @@ def lesson(walk: Walk) -> str:
 def _html(shown: RenderableType) -> str:
     from rich.console import Console
 
-    console = Console(
-        file=io.StringIO(),
-        record=True,
-        width=COLUMNS,
-        force_terminal=True,
-        color_system="truecolor",
-        legacy_windows=False,
-    )
+    to_record: dict[str, Any] = {"record": True, "file": io.StringIO(), "color_system": "truecolor"}
+    console = Console(width=COLUMNS, force_terminal=True, force_jupyter=False, legacy_windows=False, **to_record)
     console.print(shown)
     style = "white-space: pre; overflow-x: auto; line-height: 1.3; font-family: monospace"
     return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
