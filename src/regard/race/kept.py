@@ -34,12 +34,12 @@ class Kept:
     def encode(self, source: Sequence[str]) -> Tensor:
         """(N,): the numbers of tokens. Raises ValueError where the model does not know one, or there is none."""
         numbers = {token: n for n, token in enumerate(self.tokens, EOS + 1)}
-        if unknown := [token for token in dict.fromkeys(source) if token not in numbers]:
-            known = "".join(token for token in self.tokens if len(token) == 1)
-            listed = " and ".join(f"“{token}”" for token in unknown)
-            raise ValueError(f"The model was trained on {self.task} and does not know {listed}. It knows “{known}”.")
+        for token in source:
+            if token not in numbers:
+                known = "".join(other for other in self.tokens if len(other) == 1)
+                raise ValueError(f"This model has no token for “{token}”: it knows the characters {known}")
         if not source:
-            raise ValueError("There is no text.")
+            raise ValueError("The text is empty.")
         return torch.tensor([numbers[token] for token in source])
 
     def write(self, source: Sequence[str], max_new_tokens: int = 64) -> list[str]:
