@@ -37,7 +37,9 @@ export class Form {
     const { by, options, start, state } = this.app;
     by("ask").hidden = !options.reads;
     if (!options.reads) return;
-    const labels = new Map(options.models?.map(({ name, label }) => [name, label]));
+    const labels = new Map(
+      options.models?.map(({ name, label, architecture }) => [name, `${label} (${architecture})`]),
+    );
     fillSelect(
       by("model"),
       start.models.map((name) => [name, labels.get(name) ?? name]),

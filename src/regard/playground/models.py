@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from regard._internal.files import read_json
-from regard.playground import weights
+from regard.playground import shipped, weights
 from regard.playground.weights import Architecture, ModelFile
 
 Example = tuple[str, str | None]  # a text, and a second one, or None
@@ -26,7 +24,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "dates": (("the 3rd of March 1987", None), ("July 4, 1999", None)),
 }
 _NAMES: dict[Architecture, str] = {"encoder": "encoder", "decoder": "stories", "encoder-decoder": "dates"}
-_EXACTNESS = {"int8": "8 bits", "float16": "16 bits"}
+_PRECISION = {"int8": "8 bits", "float16": "16 bits"}
 
 
 @dataclass(frozen=True)
@@ -35,19 +33,24 @@ class SiteModel:
 
     Attributes:
         name: of its file, and in the page's address.
-        source: the model, or its file as it is copied.
+        file: what is written there.
     """
 
     name: str
-    source: ModelFile | Path
+    file: ModelFile
 
     def write(self, path: Path) -> dict[str, Any]:
         """Write its file, and return what the page's manifest says of it."""
-        if isinstance(self.source, Path):
-            path.write_bytes(self.source.read_bytes())
-        else:
-            weights.write(self.source, path)
-        return _described(self.name, path)
+        digest = weights.write(self.file, path)
+        precision = _PRECISION.get(self.file.precision)
+        return {
+            "digest": digest,
+            "bytes": path.stat().st_size,
+            "label": self.file.name,
+            "architecture": self.file.architecture,
+            "exactness": "" if precision is None else f"parameters rounded to {precision}",
+            "examples": [{"text": text, "pair": pair} for text, pair in EXAMPLES[self.name]],
+        }
 
 
 def models(own: Sequence[str] = ()) -> list[SiteModel]:
@@ -62,23 +65,20 @@ def models(own: Sequence[str] = ()) -> list[SiteModel]:
         file = own_model(model)
         name = _NAMES[file.architecture]
         if name in chosen:
-            raise ValueError(
-                f"{model}: the playground has a place for one {file.architecture}, which is taken already."
-            )
+            raise ValueError(f"{model}: the playground has one {file.architecture}, which is {own[0]} already.")
         chosen[name] = SiteModel(name, file)
     if "encoder" not in chosen:
         from regard.models.native import EMBEDDED, embedded_folder
 
         chosen["encoder"] = SiteModel("encoder", weights.encoder_file(embedded_folder(), EMBEDDED))
-    for name in ("stories", "dates"):
-        file_of = Path(str(resources.files("regard.playground").joinpath("shipped", f"{name}.js")))
-        if name not in chosen and file_of.is_file():
-            chosen[name] = SiteModel(name, file_of)
+    if "stories" not in chosen and (shipped.folder("stories") / "config.json").is_file():
+        chosen["stories"] = SiteModel("stories", weights.decoder_file(shipped.folder("stories"), "stories"))
+    chosen["dates"] = SiteModel("dates", weights.translator_file(shipped.folder("dates"), "dates"))
     return list(chosen.values())
 
 
 def own_model(model: str) -> ModelFile:
-    """A model of BERT's family, of a folder or the Hugging Face Hub, for the page.
+    """A model of BERT's family or of Llama's, of a folder or the Hugging Face Hub, for the page.
 
     Raises:
         ValueError: The page cannot run it; the message says why. OSError: There is no such model.
@@ -86,19 +86,14 @@ def own_model(model: str) -> ModelFile:
     from regard.nn import checkpoint
 
     folder = checkpoint.fetch(model)
-    read_json(folder / "config.json")  # a folder without one is no model
-    return weights.encoder_file(folder, Path(model).resolve().name if folder == Path(model) else model)
-
-
-def _described(name: str, path: Path) -> dict[str, Any]:
-    """What the manifest says of a model's file."""
-    text = path.read_bytes()
-    content = json.loads(text[text.index(b"(") + 1 : text.rindex(b")")])
-    kinds = {tensor["type"] for tensor in content["tensors"]}
-    rounding = next((words for kind, words in _EXACTNESS.items() if kind in kinds), None)
-    return {
-        "label": content["name"],
-        "architecture": content["architecture"],
-        "exactness": "" if rounding is None else f"weights rounded to {rounding}",
-        "examples": [{"text": text, "pair": pair} for text, pair in EXAMPLES[name]],
-    }
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{model} is not a model: it has no config.json.")
+    kind = read_json(folder / "config.json").get("model_type")
+    name = folder.resolve().name if Path(model).is_dir() else model
+    if kind == "llama":
+        return weights.decoder_file(folder, name)
+    if kind in checkpoint.FAMILIES:
+        return weights.encoder_file(folder, name)
+    raise ValueError(
+        f"{model}: the page runs encoders of BERT's family and decoders of Llama's, and this is of another: {kind!r}."
+    )

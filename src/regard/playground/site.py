@@ -6,7 +6,6 @@ manifest in both says which models there are: models/NAME.js holds one, fetched 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -79,11 +78,8 @@ def _fill(folder: Path, models: Sequence[SiteModel], progress: Callable[[str], o
     for model in models:
         progress(model.name)
         file = f"models/{model.name}.js"
-        described = model.write(folder / file)
-        content = (folder / file).read_bytes()
-        sizes[file] = len(content)
-        digest = hashlib.sha256(content).hexdigest()
-        manifest[model.name] = {"file": file, "digest": digest, "bytes": len(content), **described}
+        manifest[model.name] = {"file": file, **model.write(folder / file)}
+        sizes[file] = manifest[model.name]["bytes"]
     listed = script_json(manifest)
     for name in _ASSETS:
         add(name, texts[name].encode())
