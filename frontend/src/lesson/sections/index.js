@@ -1,0 +1,8 @@
+// The sections of the lesson, in their order.
+
+import { average } from "./average.js";
+
+/** @import { Section } from "../types.js" */
+
+/** @type {Section[]} */
+export const SECTIONS = [average];
