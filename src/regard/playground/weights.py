@@ -1,0 +1,156 @@
+"""Models as files that run in the browser: `models/NAME.js`, one line, `regardModel({…});`.
+
+A matrix is rounded to 8 bits by rows, each with a scale: code = round(w / scale) with scale = max |w| / 127 of its row.
+The embedded encoder's 22.7 million numbers then take 26 MB as text; in float16 they would take 56 MB. What is left of
+the weights is what the page computes with, so Python can be given the same (`read`, `rounded_folder`), and both agree.
+Vectors (biases, gains) are float32. A small model may be float16 or float32 throughout.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard._internal.files import atomic_write, read_json
+from regard.nn import checkpoint
+from regard.nn.layers import ACTIVATIONS
+from regard.playground.tokenizers import Spec, tokenizer_spec
+from regard.viewer.payload import deflated
+
+Precision = Literal["int8", "float16", "float32"]
+Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model for the page; frontend/src/model/types.d.ts has its form as JSON.
+
+    Attributes:
+        name: as a reader sees it.
+        architecture: which of the page's forward passes computes it.
+        config: layers, heads, groups, dim, positions and epsilon, and what else its forward pass needs.
+        tokenizer: from `regard.playground.tokenizers`.
+        tensors: its weights by the names of its modules.
+        precision: of the matrices.
+    """
+
+    name: str
+    architecture: Architecture
+    config: Mapping[str, Any]
+    tokenizer: Spec
+    tensors: Mapping[str, Tensor]
+    precision: Precision = "int8"
+
+
+def encoder_file(folder: Path, name: str) -> ModelFile:
+    """A model of BERT's architecture in a folder, as `regard.nn.Encoder` computes it.
+
+    Raises ValueError for another architecture or tokenizer, OSError where files are missing.
+    """
+    from regard.models.tokenizer import file_tokenizer
+    from regard.nn import Encoder
+
+    sizes = checkpoint.sizes(folder, ACTIVATIONS)
+    if sizes["padding_idx"] is not None:
+        raise ValueError(f"{folder}: the page does not compute the positions of RoBERTa.")
+    opened = file_tokenizer(folder)
+    if opened is None:
+        raise ValueError(f"{folder}: tokenizer.json does not say all about its tokenizer.")
+    limit = min(opened.max_length or sizes["positions"], sizes["positions"])
+    config = {name: sizes[name] for name in ("layers", "heads", "dim", "epsilon", "activation")}
+    config |= {"groups": sizes["heads"], "positions": limit}
+    tensors = Encoder.from_pretrained(folder).state_dict()
+    return ModelFile(name, "encoder", config, tokenizer_spec(opened.tokenizer), tensors)
+
+
+def write(file: ModelFile, path: str | Path) -> str:
+    """Write a model's file, atomically, and return its SHA-256. The same model gives the same bytes.
+
+    Raises OSError where it cannot be written, ValueError for weights that are not finite.
+    """
+    data, stored = bytearray(), []
+    for name, tensor in file.tensors.items():
+        stored.append(_stored(name, tensor, file.precision, data))
+    content = {
+        "name": file.name,
+        "architecture": file.architecture,
+        "config": dict(file.config),
+        "tokenizer": file.tokenizer,
+        "tensors": stored,
+        "data": deflated(bytes(data)),
+    }
+    text = f"regardModel({json.dumps(content, separators=(',', ':'))});\n".encode("ascii")
+    atomic_write(path, lambda target: target.write(text))
+    return hashlib.sha256(text).hexdigest()
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a model's file by their names, float32: exactly those that the page computes with."""
+    content = _content(path)
+    data = zlib.decompress(base64.b64decode(content["data"]), -zlib.MAX_WBITS)
+    return {tensor["name"]: _loaded(tensor, data) for tensor in content["tensors"]}
+
+
+def rounded_folder(path: str | Path, folder: Path, target: Path) -> Path:
+    """A copy of a model's folder, in `target`, that has the weights of its file: `Lens(target)` is the page's model."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    rounded, family = read(path), checkpoint.FAMILIES.get(read_json(folder / "config.json")["model_type"])
+    layers = len({name.split(".")[1] for name in rounded if name.startswith("layers.")})
+    names = {} if family is None else checkpoint.module_names(family, layers)
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        module, _, kind = name.removeprefix(family.prefix if family else "").rpartition(".")
+        tensors[name] = rounded.get(f"{names.get(module, module)}.{kind}", tensors[name])
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+    return target
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    text = Path(path).read_text(encoding="ascii")
+    content: dict[str, Any] = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    return content
+
+
+def _stored(name: str, tensor: Tensor, precision: Precision, data: bytearray) -> dict[str, Any]:
+    """Append a tensor to the data and say where it is."""
+    array = tensor.detach().to("cpu", torch.float32).numpy()
+    if not np.isfinite(array).all():
+        raise ValueError(f"write: {name}: expected finite numbers.")
+    kind: Precision = precision if array.ndim > 1 else "float32"
+    entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "type": kind}
+    if kind == "int8":
+        scales = np.abs(array).max(-1, keepdims=True) / np.float32(127)
+        codes = np.rint(array / np.where(scales > 0, scales, 1)).clip(-127, 127)
+        entry["scales"] = _append(data, scales.astype("<f4"))
+        return entry | {"offset": _append(data, codes.astype("<i1"))}
+    return entry | {"offset": _append(data, array.astype("<f2" if kind == "float16" else "<f4"))}
+
+
+def _append(data: bytearray, array: np.ndarray) -> int:
+    data.extend(bytes(-len(data) % 4))  # typed arrays begin at multiples of their width
+    offset = len(data)
+    data.extend(array.tobytes())
+    return offset
+
+
+def _loaded(entry: Mapping[str, Any], data: bytes) -> Tensor:
+    shape, offset = entry["shape"], entry["offset"]
+    kind = {"int8": "<i1", "float16": "<f2", "float32": "<f4"}[entry["type"]]
+    count = int(np.prod(shape))
+    array = np.frombuffer(data, kind, count, offset).reshape(shape).astype("<f4")
+    if entry["type"] == "int8":
+        array = array * np.frombuffer(data, "<f4", count // shape[-1], entry["scales"]).reshape(*shape[:-1], 1)
+    return torch.from_numpy(array)
