@@ -47,17 +47,23 @@ async function plainPlaces() {
 const common = { absWorkingDir: HERE, bundle: true, minify: true, charset: "utf8", legalComments: "none" };
 const script = { ...common, outdir: DIST, target: "es2022" };
 
+/** The worker in which a model runs, as the text that src/model/client.js starts it from: a page from a folder may load no other file as a worker. */
+const worker = await build({
+  ...common,
+  entryPoints: ["src/model/worker.js"],
+  format: "iife",
+  target: "es2022",
+  write: false,
+});
+const withWorker = { define: { WORKER_SCRIPT: JSON.stringify(worker.outputFiles[0].text) } };
+const inLesson = { define: { ...withWorker.define, PLAIN_PLACES: JSON.stringify(await plainPlaces()) } };
+
 await rm(DIST, { recursive: true, force: true });
 await mkdir(DIST, { recursive: true });
 await Promise.all([
   build({ ...script, entryPoints: { viewer: "src/entry/page.js" }, format: "iife", sourcemap: "external" }),
   build({ ...script, entryPoints: { answer: "src/entry/answer.js" }, format: "iife" }),
-  build({
-    ...script,
-    entryPoints: { lesson: "src/entry/lesson.js" },
-    format: "iife",
-    define: { PLAIN_PLACES: JSON.stringify(await plainPlaces()) },
-  }),
+  build({ ...script, entryPoints: { lesson: "src/entry/lesson.js" }, format: "iife", ...inLesson }),
   build({ ...script, entryPoints: { widget: "src/entry/widget.js" }, format: "esm", plugins: [withoutStyle] }),
   build({
     ...script,
