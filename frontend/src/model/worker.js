@@ -74,7 +74,8 @@ async function answer(message) {
  */
 async function letMessagesPass(id) {
   await new Promise((resolve) => {
-    turn.port1.onmessage = resolve;
+    turn.port1.addEventListener("message", resolve, { once: true }); // several may wait: a message wakes them all
+    turn.port1.start();
     turn.port2.postMessage(null);
   });
   if (cancelled.has(id)) throw new Error("The answer is no longer wanted.");
