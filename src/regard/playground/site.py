@@ -93,12 +93,12 @@ def _fill(folder: Path, models: Sequence[SiteModel], progress: Callable[[str], o
 
 
 def _lesson(manifest: str) -> dict[str, str]:
-    """The files of the lesson; none where it has not been built."""
+    """The files of the lesson, with the manifest in its page; none where it has not been built."""
     try:
         built = {name: asset(name) for name in _LESSON}
     except RuntimeError:
         return {}
-    return built | {"lesson.html": Template(built["lesson.html"]).safe_substitute(models=manifest)}
+    return built | {"lesson.html": built["lesson.html"].replace("<script ", f"{_MARK}{manifest}</script>\n<script ", 1)}
 
 
 def _is_playground(folder: Path) -> bool:
