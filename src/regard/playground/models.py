@@ -90,10 +90,11 @@ def own_model(model: str) -> ModelFile:
         raise OSError(f"{model} is not a model: it has no config.json.")
     kind = read_json(folder / "config.json").get("model_type")
     name = folder.resolve().name if Path(model).is_dir() else model
-    if kind == "llama":
-        return weights.decoder_file(folder, name)
-    if kind in checkpoint.FAMILIES:
-        return weights.encoder_file(folder, name)
-    raise ValueError(
-        f"{model}: the page runs encoders of BERT's family and decoders of Llama's, and this is of another: {kind!r}."
-    )
+    try:
+        if kind == "llama":
+            return weights.decoder_file(folder, name)
+        if kind in checkpoint.FAMILIES:
+            return weights.encoder_file(folder, name)
+        raise ValueError(f"The page runs encoders of BERT's family and decoders of Llama's, and no {kind!r}.")
+    except ValueError as error:
+        raise ValueError(f"{model} cannot run in the page. {error}") from error
