@@ -24,7 +24,7 @@ const stage = (after) => (after === 0 ? "before the first layer" : `after layer 
 async function changedWord(lesson) {
   const texts = [ARROW, BANANA];
   let shared = sharedWords(await encoded(lesson, texts[0]), await encoded(lesson, texts[1]));
-  let after = 6;
+  let after = 0;
   const says = el("p", { class: "reads", role: "status" });
   const bars = shownBars({
     label: "",
@@ -212,7 +212,7 @@ export const flies = {
     ),
     h3("Change one word"),
     p(
-      "The model begins with one vector for each word, as a dictionary has one entry. Layer by layer, the neighbours change it. Move the slider from before the first layer on, and see which vectors of the two sentences come apart. Then edit a word.",
+      "The model begins with one vector for each word, as a dictionary has one entry. Layer by layer, the neighbours change it. Move the slider from before the first layer on, and see which vectors of the two sentences come apart. Then edit a word. (In the last layer all words take in the sentence as a whole: this model is trained to make one vector of it.)",
     ),
     lesson.later(() => changedWord(lesson)),
     lesson.exercise("flies-moves"),
