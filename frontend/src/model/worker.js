@@ -43,9 +43,12 @@ self.onmessage = async ({ data }) => {
 /** @param {Message} message */
 async function answer(message) {
   const { id } = message;
-  const pause = () => letMessagesPass(id);
+  const progress = (/** @type {number | null} */ share) => self.postMessage({ id, progress: share });
+  const pause = (/** @type {number} */ share) => {
+    progress(share);
+    return letMessagesPass(id);
+  };
   if (message.type === "open") {
-    const progress = (/** @type {number | null} */ share) => self.postMessage({ id, progress: share });
     const file = message.file ? await unpack(message.file) : await load(/** @type {Place} */ (message.place), progress);
     reader = openReader(file);
     return { name: file.name, architecture: file.architecture, config: file.config };
