@@ -81,7 +81,7 @@ def reading(lens):
 def table(page):
     """The numbers of the view that is shown, as it saves them: titles, and rows of cells."""
     titles, *rows = csv.reader(io.StringIO(downloaded(page, "csv")[0].decode()))
-    return titles, rows
+    return titles, [[cell.removeprefix("'") for cell in row] for row in rows]  # which keeps "-" from being a formula
 
 
 def column(page, name):
@@ -257,11 +257,11 @@ def test_all_views_from_a_folder(tab, root):
     assert page.locator("#deep canvas").count() == 1, "OpenSeadragon has drawn the map"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_on_a_phone_without_a_serious_finding(tab, theme):
+@pytest.mark.parametrize(("theme", "views"), [("light", VIEWS), ("dark", VIEWS[:1])])
+def test_on_a_phone_without_a_serious_finding(tab, theme, views):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = tab(f"word=2&theme={theme}&text={quote(TEXT)}", 360, 740, bypass_csp=True)
-    for view in VIEWS:
+    for view in views:
         does(page, lambda view=view: page.click(f"#tab-{view}"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.wait_for_timeout(200)  # colours that fade in
