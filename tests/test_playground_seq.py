@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 import regard
 from regard.attention import replaced_in_models
 from regard.playground import shipped, weights
+from regard.playground.shipped import __main__ as making
 from regard.playground.stories import stories
 from regard.race import kept, training
 from regard.race.tasks import BOS, TASKS, draw
@@ -79,6 +82,50 @@ def assert_same_predictions(page, probabilities, surprise):
             assert theirs == ours[:-1]
     assert page["surprise"][-1] is None
     np.testing.assert_allclose(page["surprise"][:-1], surprise[:-1], atol=1e-3)
+
+
+# What comes with the package
+
+
+def test_it_is_small_and_the_page_says_what_it_is(decoder, translator):
+    for name, most in (("stories", 0.7e6), ("dates", 1e6)):
+        assert sum(file.stat().st_size for file in shipped.folder(name).iterdir()) < most
+    assert all(file.stat().st_size < 0.8e6 for file, _ in (decoder, translator))
+    assert json.loads((shipped.folder("stories") / "config.json").read_text())["num_key_value_heads"] == 4
+
+
+def test_the_decoder_tells_stories_that_it_has_not_read(decoder):
+    _, lens = decoder
+    unread = stories(12, seed=99).split("\n")[::2]
+    surprise = torch.cat([lens.read(text).predictions(1).surprise[1:-1] for text in unread if text])
+    assert surprise.mean() < 0.3  # nats per token
+    written = lens.generate("Boba was a shy fox. Boba was afraid of the dark.", 200)
+    text = written.finish().text
+    assert written.finished == "end"
+    assert text.count("Boba") >= 4
+    assert "because" in text
+
+
+def test_the_same_seed_tells_the_same_stories():
+    assert stories(50, seed=3) == stories(50, seed=3) != stories(50, seed=4)
+    texts = stories(300).split("\n<|endoftext|>\n")
+    assert len(set(texts)) == 300
+    assert len(set(re.findall(r"\b[a-z]+\b", " ".join(texts)))) < 400  # words, names aside
+    assert all(text.count('"') % 2 == 0 for text in texts)
+
+
+def test_it_is_made_by_one_function(tmp_path, monkeypatch):
+    options = replace(making.DECODER, layers=1, dim=16, heads=2, groups=1, vocab_size=300, seq_length=32, steps=2)
+    monkeypatch.setattr(making, "DECODER", options)
+    monkeypatch.setattr(making, "STORIES", 60)
+    monkeypatch.setattr(making, "DATES_STEPS", 2)
+    making.make_stories(tmp_path / "stories")
+    making.make_dates(tmp_path / "dates")
+    assert regard.Lens(tmp_path / "stories").read("Tom").hidden.dtype == torch.float32
+    for name in ("stories", "dates"):
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            path.name for path in shipped.folder(name).iterdir()
+        }
 
 
 # The decoder
