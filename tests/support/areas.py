@@ -20,8 +20,8 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": """chat html image playground_model playground_seq protocol server terminal tiles viewer_predictions
         widget""",
-    "browser": """answer_page ask_page chat_page playground_page view_encoder_decoder view_maps view_page
-        view_predictions viewer""",
+    "browser": """answer_page ask_page chat_page playground_client playground_page view_encoder_decoder view_maps
+        view_page view_predictions viewer""",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -66,6 +66,7 @@ SLOW_FILES = [
     "map_families",
     "maps_cpu",
     "packed",
+    "playground_client",
     "playground_model",
     "playground_page",
     "playground_seq",
