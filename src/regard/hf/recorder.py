@@ -33,6 +33,17 @@ class Recorded(_Pair):
         x: (B,N,dim), the residual stream to which it is added; None where this was not seen.
         norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
             network; empty in a pre-norm model.
+
+    >>> import torch, regard.hf
+    >>> from transformers import BertConfig, BertModel
+    >>> config = BertConfig(
+    ...     vocab_size=11, hidden_size=16, intermediate_size=13, num_hidden_layers=1, num_attention_heads=4
+    ... )
+    >>> model = BertModel._from_config(config, attn_implementation="regard").eval()
+    >>> with torch.no_grad(), regard.hf.record() as attentions:
+    ...     hidden = model(torch.tensor([[3, 1, 4, 1, 5]])).last_hidden_state
+    >>> attentions[0].output, attentions[0].x.shape, len(attentions[0].norms)
+    (Linear(in_features=16, out_features=16, bias=True), torch.Size([1, 5, 16]), 2)
     """
 
     output: nn.Module | None = None
