@@ -57,6 +57,32 @@ def test_every_other_public_name_is_on_a_page(name):
     assert re.search(rf"^\.\. (py:data:: {short}|currentmodule:: {re.escape(name)})$", pages, re.MULTILINE)
 
 
+OLD = "The old name of"  # which works for one release
+
+
+def methods(kind):
+    """The public methods that a class defines itself; what the forward pass of a module does, its class explains."""
+    for name, value in vars(kind).items():
+        method = getattr(value, "__func__", value)
+        if not name.startswith("_") and inspect.isfunction(method) and name != "forward":
+            yield name, method.__doc__ or OLD
+
+
+def docstrings(full):
+    """Of an object and of its methods, by name."""
+    room, _, name = full.rpartition(".")
+    value = getattr(importlib.import_module(room), name)
+    yield full, value.__doc__
+    if inspect.isclass(value):
+        yield from ((f"{full}.{name}", text) for name, text in methods(value))
+
+
+@pytest.mark.parametrize("name", documented())
+def test_every_page_has_an_example(name):
+    without = {full for full, text in docstrings(name) if ">>>" not in text and not text.startswith(OLD)}
+    assert without - {"regard.Walk", "regard.Walk.to_dict"} == set()
+
+
 # Markdown
 
 
