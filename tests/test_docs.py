@@ -121,7 +121,8 @@ def test_every_page_is_in_the_contents():
         for block in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
             entries = re.findall(r"^(?!:)(?:.+ <)?([\w/-]+)>?$", block, re.MULTILINE)
             contents |= {str((page.parent / entry).relative_to(DOCS)) for entry in entries}
-    assert {str(page.relative_to(DOCS).with_suffix("")) for page in MARKDOWN} == contents
+    pages = [*MARKDOWN, *DOCS.glob("notebooks/*.ipynb")]
+    assert {str(page.relative_to(DOCS).with_suffix("")) for page in pages} == contents
 
 
 # Docstrings and notebooks as pages
@@ -173,9 +174,11 @@ def test_a_notebook_becomes_markdown():
     cells = [
         {"cell_type": "markdown", "source": ["# Title\n", "Text."]},
         {"cell_type": "code", "source": "print(1)", "outputs": [{"text": ["1\n"]}, picture]},
+        {"cell_type": "code", "source": "%pip list", "outputs": [{"data": {"text/html": "<b>2</b>"}}]},
     ]
     text = as_markdown({"cells": cells})
     assert text.startswith("# Title\nText.\n\n````python\nprint(1)\n````\n\n````text\n1\n````\n\n")
+    assert text.endswith('````{raw} html\n<div class="notebook-output"><b>2</b></div>\n````\n')
     assert '<img src="data:image/png;base64,aGVsbG8=" alt="&lt;A picture of &quot;flies&quot;&gt;">' in text
 
 

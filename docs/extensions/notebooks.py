@@ -35,20 +35,21 @@ def _cell(cell: dict):
 
 
 def _output(output: dict) -> str:
-    """A picture where there is one, else text; a widget is nothing without its kernel."""
-    data = output.get("data", {})
+    """A picture if there is one, else HTML without a script, else text; a widget is nothing without its kernel."""
+    data = {kind: _text(value) for kind, value in output.get("data", {}).items() if isinstance(value, (str, list))}
     words = _text(output.get("text", data.get("text/plain", "")))
-    if "image/svg+xml" in data:
-        return _raw(_text(data["image/svg+xml"]))
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
-            picture = _text(data[kind]).replace("\n", "")
+            picture = data[kind].replace("\n", "")
             return _raw(f'<img src="data:{kind};base64,{picture}" alt="{html.escape(words, quote=True)}">')
+    for kind in ("image/svg+xml", "text/html"):
+        if kind in data and "<script" not in data[kind]:
+            return _raw(data[kind])
     return _fenced("text", words) if words.strip() else ""
 
 
 def _raw(content: str) -> str:
-    return f'```{{raw}} html\n<div class="notebook-output">{content}</div>\n```'
+    return _fenced("{raw} html", f'<div class="notebook-output">{content}</div>')
 
 
 def _fenced(language: str, text: str) -> str:

@@ -18,7 +18,7 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
+    "viewer": "chat html image notebooks protocol server terminal tiles viewer_predictions widget",
     "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
     "cli": "cli cli_errors decoders_guide docs embedded_decoder guide readme writing",
 }
@@ -63,6 +63,7 @@ SLOW_FILES = [
     "map",
     "map_families",
     "maps_cpu",
+    "notebooks",
     "packed",
     "properties",
     "race",
