@@ -59,6 +59,7 @@ intersphinx_mapping = {
     "transformers": ("https://huggingface.co/docs/transformers/", "inventories/transformers.inv"),
 }
 
+highlight_options = {"python": {"stripnl": True}}  # the blank line at the end of a session
 html_theme = "pydata_sphinx_theme"
 html_title = f"regard {release}"
 html_show_sourcelink = False

@@ -138,8 +138,14 @@ def _name_in_full(app: Sphinx, document: nodes.document) -> None:
             reference["refspecific"] = False
 
 
+def _without_constructor(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:
+    """`attention` and `times` make these, and their users do not."""
+    return ("", None) if name in ("regard.Weights", "regard.Map") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _without_constructor)
     app.connect("doctree-read", _name_in_full)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
