@@ -16,6 +16,8 @@ from regard.lens.units import Word
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from regard.lens.display import Picture
+
 SAME = 1e-6  # vectors whose cosine is this close to 1 are the same but for rounding
 
 
@@ -36,6 +38,16 @@ class Comparison:
     words: Sequence[Word] = field(repr=False)
     similarity: Float[Tensor, "L+1 n n"] = field(repr=False)
     clusters: tuple[list[int], list[int]]
+
+    def distances(self, first: int, second: int) -> Float[Tensor, "L+1"]:
+        """By layer, the cosine distance, 1 − cosine, of the word in two of the texts.
+
+        >>> import regard
+        >>> flies = regard.Lens().compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies")
+        >>> [round(distance, 2) for distance in flies.distances(0, 1).tolist()]
+        [0.0, 0.08, 0.1, 0.13, 0.19, 0.19, 0.37]
+        """
+        return (1 - self.similarity[:, first, second]).clamp(min=0)
 
     def cluster_similarity(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
         """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text."""
@@ -71,6 +83,12 @@ class Comparison:
                 plane = plane @ u @ v
             planes.append(plane)
         return torch.stack(planes)
+
+    def _repr_png_(self) -> Picture | None:
+        """What a notebook shows: a picture of the cosines."""
+        from regard.lens.display import still_of_comparison
+
+        return still_of_comparison(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists for JSON."""
