@@ -1,8 +1,13 @@
 // The sections of the lesson, in their order.
 
 import { average } from "./average.js";
-
+import { classificationHead } from "./classification-head.js";
+import { encoder } from "./encoder.js";
+import { feedForward } from "./feed-forward.js";
+import { layerNorm } from "./layer-norm.js";
+import { masks } from "./masks.js";
+import { positions } from "./positions.js";
 /** @import { Section } from "../types.js" */
 
 /** @type {Section[]} */
-export const SECTIONS = [average];
+export const SECTIONS = [average, feedForward, layerNorm, positions, encoder, classificationHead, masks];
