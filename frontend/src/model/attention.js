@@ -7,7 +7,7 @@ import { linear, softmax } from "./linear.js";
 /** @import { Attention, Changes } from "./types.js" */
 
 /**
- * softmax(scale · q kᵀ) v, head by head.
+ * softmax(scale · q kᵀ) v, head by head, with all that the maps of its weights follow from.
  *
  * @param {NumberArray} query (H, N, D)
  * @param {NumberArray} key (G, M, D)
@@ -19,6 +19,21 @@ import { linear, softmax } from "./linear.js";
  * @returns {Attention} without `made`
  */
 export function attend(query, key, value, { scale, causal, outputWeight }) {
+  const output = averages(query, key, value, { scale, causal });
+  const gram = products(value, outputWeight, query.shape[0]);
+  return { query, key, value, output, lengths: lengthsOf(gram, query.shape[0]), gram, scale, causal, made: null };
+}
+
+/**
+ * softmax(scale · q kᵀ) v alone: (H, N, E). Of fewer queries than keys, the last query belongs to the last key.
+ *
+ * @param {NumberArray} query (H, N, D)
+ * @param {NumberArray} key (G, M, D)
+ * @param {NumberArray} value (G, M, E)
+ * @param {{scale: number, causal: boolean}} rule
+ * @returns {NumberArray}
+ */
+export function averages(query, key, value, { scale, causal }) {
   const [heads, rows, width] = query.shape;
   const [groups, columns] = key.shape;
   const extent = value.shape[2];
@@ -29,7 +44,7 @@ export function attend(query, key, value, { scale, causal, outputWeight }) {
     const keys = key.data.subarray(group * columns * width, (group + 1) * columns * width);
     const values = value.data.subarray(group * columns * extent, (group + 1) * columns * extent);
     for (let i = 0; i < rows; i++) {
-      const seen = causal ? Math.min(columns, i + 1) : columns;
+      const seen = causal ? columns - rows + i + 1 : columns;
       const start = (h * rows + i) * width;
       const weights = softmax(scores(query.data.subarray(start, start + width), keys, seen, scale));
       total.fill(0);
@@ -37,18 +52,7 @@ export function attend(query, key, value, { scale, causal, outputWeight }) {
       output.set(total, (h * rows + i) * extent);
     }
   }
-  const gram = products(value, outputWeight, heads);
-  return {
-    query,
-    key,
-    value,
-    output: { shape: [heads, rows, extent], data: output },
-    lengths: lengthsOf(gram, heads),
-    gram,
-    scale,
-    causal,
-    made: null,
-  };
+  return { shape: [heads, rows, extent], data: output };
 }
 
 /**

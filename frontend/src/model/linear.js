@@ -142,3 +142,13 @@ export function sum(x, y) {
   for (let n = 0; n < x.length; n++) total[n] = x[n] + y[n];
   return total;
 }
+
+/**
+ * The place of the largest number, the first of equal ones.
+ * @param {ArrayLike<number>} numbers
+ */
+export function largest(numbers) {
+  let place = 0;
+  for (let n = 1; n < numbers.length; n++) if (numbers[n] > numbers[place]) place = n;
+  return place;
+}

@@ -2,15 +2,17 @@
 
 import { open as openEncoder } from "./encoder.js";
 import { tensorsOf } from "./file.js";
+import { open as openLlama } from "./llama.js";
+import { passOf, readWithTarget, writeTarget } from "./target.js";
 import { encode, encodePair } from "./text.js";
 import { openTokenizer } from "./tokenizer/tokenizer.js";
+import { open as openTranslator } from "./translator.js";
 
 /** @import { Unpacked } from "./file.js" */
-/** @import { Encoded } from "./text.js" */
-/** @import { Architecture, Forward, Pass, Predictions, ReadOptions, Reading, Run, RunOptions } from "./types.js" */
+/** @import { Architecture, Forward, Predictions, ReadOptions, Reading, Run, RunOptions } from "./types.js" */
 
-/** By architecture, what opens a model. @type {Partial<Record<Architecture, (config: any, tensors: any) => Forward>>} */
-const ARCHITECTURES = { encoder: openEncoder };
+/** By architecture, what opens a model. @type {Record<Architecture, (config: any, tensors: any) => Forward>} */
+const ARCHITECTURES = { encoder: openEncoder, decoder: openLlama, "encoder-decoder": openTranslator };
 
 /** What `predict` needs of a reading. @typedef {{hidden: Run["hidden"], ids: number[]}} Predictable */
 /** @typedef {Predictable & {reading: Omit<Reading, "id">}} Read */
@@ -24,6 +26,7 @@ export function openReader(file) {
   const { config } = file;
   const tokenizer = openTokenizer(file.tokenizer);
   const model = opener(config, tensorsOf(file));
+  const opened = { model, tokenizer, config };
 
   /**
    * @param {string} text
@@ -32,6 +35,7 @@ export function openReader(file) {
    * @returns {Promise<Read>}
    */
   async function read(text, { pair = null, changes } = {}, pause) {
+    if (file.architecture === "encoder-decoder") return readWithTarget(opened, text, pair, { changes, pause });
     const encoded =
       pair === null ? encode(tokenizer, text, config.positions) : encodePair(tokenizer, text, pair, config.positions);
     const run = await model.run(encoded.ids, { types: encoded.types, changes, pause });
@@ -75,19 +79,17 @@ export function openReader(file) {
    */
   async function write(text, count, pause) {
     if (!model.write) throw new Error(`${file.name} writes no text.`);
+    if (file.architecture === "encoder-decoder") return writeTarget(opened, text, count, { pause });
     const { ids } = encode(tokenizer, text, config.positions);
+    if (ids.length >= config.positions)
+      throw new Error(
+        `This model takes at most ${config.positions} tokens, with those that it writes: shorten the text.`,
+      );
     return tokenizer.decode(await model.write(ids, count, { pause }));
   }
 
   return { read, predict, write };
 }
-
-/**
- * @param {Encoded} encoded
- * @param {Run} run
- * @returns {Pass}
- */
-const passOf = ({ ids, types, ...words }, run) => ({ ...words, ...run });
 
 /**
  * The k likeliest tokens of some logits, and −log p of the one that came, null for the last.

@@ -25,11 +25,13 @@ from torch import Tensor
 from regard._internal.files import atomic_write, read_json
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
-from regard.playground.tokenizers import Spec, tokenizer_spec
+from regard.playground.tokenizers import Spec, character_spec, tokenizer_spec
 from regard.viewer.payload import deflated
 
 Precision = Literal["int8", "float16", "float32"]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+
+TARGET_LENGTH = 64  # of a kept Transformer, whose sinusoids have no end
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,59 @@ def encoder_file(folder: Path, name: str) -> ModelFile:
     config |= {"groups": sizes["heads"], "positions": limit}
     tensors = Encoder.from_pretrained(folder).state_dict()
     return ModelFile(name, "encoder", config, tokenizer_spec(opened.tokenizer), tensors)
+
+
+def decoder_file(folder: Path, name: str, precision: Precision = "float16") -> ModelFile:
+    """A Llama in a folder, as transformers' LlamaForCausalLM computes it.
+
+    Raises ValueError for another architecture or tokenizer, OSError where files are missing.
+    """
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    config = read_json(folder / "config.json")
+    heads, dim = config.get("num_attention_heads"), config.get("hidden_size")
+    rope = config.get("rope_parameters") or {}
+    plain = {
+        "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None,
+        "head_dim": heads and dim // heads,
+    }  # fmt: skip
+    for setting, value in plain.items():
+        if config.get(setting, value) != value:
+            raise ValueError(f"{folder}: {setting}: expected {value!r}. Got {config[setting]!r}.")
+    if rope.get("rope_type", "default") != "default":
+        raise ValueError(f"{folder}: rope_type: expected 'default'. Got {rope['rope_type']!r}.")
+    ends = config["eos_token_id"]
+    sizes = {
+        "layers": config["num_hidden_layers"], "heads": heads, "groups": config["num_key_value_heads"], "dim": dim,
+        "positions": config["max_position_embeddings"], "epsilon": config["rms_norm_eps"],
+        "theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0)),
+        "end": ends if isinstance(ends, list) else [ends],
+    }  # fmt: skip
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tensors = load_file(folder / "model.safetensors")
+    return ModelFile(name, "decoder", sizes, tokenizer_spec(tokenizer), tensors, precision)
+
+
+def translator_file(folder: Path, name: str, precision: Precision = "float16") -> ModelFile:
+    """A Transformer that `regard race --keep` has kept, of a task whose tokens are characters.
+
+    Raises ValueError for another model, OSError where files are missing.
+    """
+    from regard.race import kept
+    from regard.race.tasks import BOS, EOS
+
+    opened, sizes = kept.load(folder), read_json(folder / "config.json")
+    if not sizes["pre_norm"]:
+        raise ValueError(f"{folder}: pre_norm: the page computes norms before the attention. Got False.")
+    if words := [token for token in opened.tokens if len(token) != 1]:
+        raise ValueError(f"{folder}: tokens: expected single characters. Got {words[0]!r}.")
+    config = {name: sizes[name] for name in ("layers", "heads", "dim", "epsilon", "activation")}
+    config |= {"groups": sizes["heads"], "positions": TARGET_LENGTH, "start": BOS, "end": [EOS]}
+    tokenizer = character_spec(["[PAD]", "[START]", "[END]", *opened.tokens], [("A", 0)])
+    tensors = opened.model.state_dict()
+    del tensors["decoder.embeddings.tokens.weight"]  # the encoder's
+    return ModelFile(name, "encoder-decoder", config, tokenizer, tensors, precision)
 
 
 def write(file: ModelFile, path: str | Path) -> str:
