@@ -18,7 +18,7 @@ const BASE = TEXTS[0];
 const BANKS = ["They rested on the river bank", "The bank lent him money", "A bank of fog lay over the sea"];
 
 /** @param {number} after */
-const layerName = (after) => (after ? `after layer ${after}` : "before the first layer");
+const layerName = (after) => (after ? `after layer ${after - 1}` : "before the first layer");
 
 /**
  * The words of a text, the cosines between their vectors after a layer, and how far they have moved.
@@ -45,7 +45,7 @@ function summary({ words, distances, cosines }, after) {
     return "Before the first layer, each vector holds the word, its place, and nothing else.";
   const most = largest(distances);
   const others = cosines[most].map((number, n) => (n === most ? -Infinity : number));
-  return `After layer ${after}, “${words[most]}” has moved most, by ${format(distances[most], 2)}. Its nearest word is “${words[largest(others)]}”.`;
+  return `After layer ${after - 1}, “${words[most]}” has moved most, by ${format(distances[most], 2)}. Its nearest word is “${words[largest(others)]}”.`;
 }
 
 /** @param {Lesson} lesson */

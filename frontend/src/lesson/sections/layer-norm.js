@@ -169,7 +169,7 @@ const scaled = {
     ];
     return {
       kind: "choice",
-      question: `All numbers of the vector (${START.join(", ")}) are multiplied by 10, and 5 is added to each. What becomes of its norm?`,
+      question: `All numbers of the vector (${START.map((number) => format(number, 0)).join(", ")}) are multiplied by 10, and 5 is added to each. What becomes of its norm?`,
       options: ["It is ten times as large", "5 is added to each number", "It stays as it is", "Both happen to it"],
       right: candidates.findIndex((change) => before.every((number, n) => Math.abs(change(number) - after[n]) < 1e-6)),
       why: () =>

@@ -15,7 +15,7 @@ import { options, slider } from "../widgets/slider.js";
 /** @import { Exercise, Lesson, Section } from "../types.js" */
 
 const TEXT = "Time flies like an arrow";
-const [LAYER, HEAD] = [4, 10]; // layer 5, head 11: the fifth and the eleventh
+const [LAYER, HEAD] = [5, 11];
 /** @type {MaskName[]} */
 const MASKS = ["all", "causal", "lengths", "window"];
 const NAMES = ["none", "causal", "lengths", "window"];
@@ -58,7 +58,7 @@ async function playground(lesson) {
   const update = () => {
     const words = pass.tokens.map(({ text }) => text);
     const weights = maskedWeights(scaledScores(pass, layer, head), mask, reach);
-    const label = `Weights of layer ${layer + 1}, head ${head + 1}: a row for each word that looks`;
+    const label = `Weights of layer ${layer}, head ${head}: a row for each word that looks`;
     place.replaceChildren(heat({ label, rows: words, values: weights, peak: 1 }).node);
     says.textContent = `${described(mask, reach, words)} Each row sums to ${format(Math.max(...weights.map(sum)), 2)}.`;
   };
@@ -89,11 +89,11 @@ async function playground(lesson) {
       update();
     },
   });
-  const layers = number("Layer", 1, pass.layers.length, layer + 1, (value) => {
-    layer = value - 1;
+  const layers = number("Layer", 0, pass.layers.length - 1, layer, (value) => {
+    layer = value;
   });
-  const heads = number("Head", 1, pass.layers[0].query.shape[0], head + 1, (value) => {
-    head = value - 1;
+  const heads = number("Head", 0, pass.layers[0].query.shape[0] - 1, head, (value) => {
+    head = value;
   });
   const text = sentence({
     label: "Text",
@@ -116,7 +116,7 @@ const renormalised = {
   id: "masks-weights",
   async prepare(lesson) {
     const pass = encoderOf(await lesson.read("encoder", TEXT));
-    const row = pass.tokens.findIndex(({ text }) => text === "like");
+    const row = pass.tokens.findIndex(({ text }) => text === "flies");
     const scores = scaledScores(pass, LAYER, HEAD);
     const [free, masked] = ["all", "causal"].map(
       (mask) => maskedWeights(scores, /** @type {MaskName} */ (mask), 0)[row],
@@ -125,12 +125,12 @@ const renormalised = {
     const list = words.map((word, j) => `${word} ${percent(free[j])}`).join(", ");
     return {
       kind: "weights",
-      question: `In layer ${LAYER + 1}, head ${HEAD + 1}, “like” gives: ${list}. Now mask the future. Draw the weights of “like”.`,
+      question: `In layer ${LAYER}, head ${HEAD}, “flies” gives: ${list}. Now mask the future. Draw the weights of “flies”.`,
       words,
       right: masked,
       tolerance: 0.1,
       why: () =>
-        `The words after “like” get exp(−∞) = 0. What remains is divided by its sum, ${format(sum(free.slice(0, row + 1)), 3)}, so that it is one again. The ratios between the words that are seen stay as they were.`,
+        `The words after “flies” get exp(−∞) = 0. What remains is divided by its sum, ${format(sum(free.slice(0, row + 1)), 3)}, so that it is one again. The ratios between the words that are seen stay as they were.`,
     };
   },
 };
