@@ -19,8 +19,9 @@ AREAS = {
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
-    "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
-    "cli": "cli cli_errors decoders_guide embedded_decoder guide readme writing",
+    "browser": """answer_page ask_page chat_page playground_page view_encoder_decoder view_maps view_page
+        view_predictions viewer""",
+    "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -64,6 +65,8 @@ SLOW_FILES = [
     "map_families",
     "maps_cpu",
     "packed",
+    "playground_page",
+    "playground_site",
     "properties",
     "race",
     "readme",

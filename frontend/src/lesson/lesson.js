@@ -1,7 +1,7 @@
 // The page of the lesson: its sections, one after another or all on one page, and the way through them.
 
 import { el } from "../ui/dom.js";
-import { count, percent } from "../ui/format.js";
+import { percent } from "../ui/format.js";
 import { exerciseForm } from "./exercise.js";
 import { modelsOf } from "./models.js";
 import { plainLink } from "./plain-lines.js";
@@ -213,7 +213,7 @@ function showProgress(frame, sections, progress, current) {
   const where = progress.lasts
     ? "Kept in this browser, and nowhere else."
     : "This browser keeps nothing for this page: it lasts until the page is closed.";
-  frame.said.textContent = `Exercises solved: ${done} of ${count(all, "").trim()}. ${where}`;
+  frame.said.textContent = `Exercises solved: ${done} of ${all}. ${where}`;
 }
 
 /**

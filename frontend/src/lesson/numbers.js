@@ -157,3 +157,18 @@ function share(weights, places, amount) {
   const before = sum(places.map((n) => weights[n]));
   for (const n of places) weights[n] = before > 0 ? (weights[n] * amount) / before : amount / places.length;
 }
+
+/**
+ * The first word of a text that is spelt so, or the first that is no special token.
+ * @param {Pass} pass
+ * @param {string} word
+ */
+export function findWordOrFirst(pass, word) {
+  const place = findWord(pass, word);
+  return place >= 0
+    ? place
+    : Math.max(
+        0,
+        pass.units.findIndex(({ special }) => !special),
+      );
+}

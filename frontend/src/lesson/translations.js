@@ -1,7 +1,6 @@
 // What the dates model writes of a source, and where it looks for each character.
 
 import { weightsOf } from "./numbers.js";
-import { decoderOf, encoderOf } from "./vectors.js";
 import { visible } from "./widgets/candidates.js";
 
 /** @import { Reading } from "../model/types.js" */
@@ -12,8 +11,8 @@ import { visible } from "./widgets/candidates.js";
  * @param {Reading} reading
  */
 export function translation(reading) {
-  const [source, target] = [encoderOf(reading), decoderOf(reading)];
-  if (!target.cross) throw new Error("lesson: this model has no cross-attention");
+  const { encoder: source, decoder: target } = reading;
+  if (!source || !target?.cross) throw new Error("lesson: this model has no cross-attention");
   const written = target.tokens.filter(({ special }) => !special).map(({ text }) => text);
   const last = target.cross[target.cross.length - 1];
   return {

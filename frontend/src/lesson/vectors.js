@@ -8,12 +8,6 @@ import { cosine, findWord, vectorOf, wordVector } from "./numbers.js";
 /** 1 − cos: 0 where two vectors point the same way. @param {Vector} a @param {Vector} b */
 export const apart = (a, b) => Math.max(0, 1 - cosine(a, b));
 
-/** What the encoder left of a text. @param {Reading} reading @returns {Pass} */
-export function encoderOf({ encoder }) {
-  if (!encoder) throw new Error("lesson: this model has no encoder");
-  return encoder;
-}
-
 /** What the decoder left of a text. @param {Reading} reading @returns {Pass} */
 export function decoderOf({ decoder }) {
   if (!decoder) throw new Error("lesson: this model has no decoder");

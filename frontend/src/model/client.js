@@ -65,13 +65,14 @@ function fromScript(url, progress) {
  * @returns {Pick<Model, "read" | "predict" | "write">}
  */
 const questions = (ask) => ({
-  read: (text, options, signal) => ask({ type: "read", text, options }, { signal }),
+  read: (text, { progress, ...options } = {}, signal) => ask({ type: "read", text, options }, { signal, progress }),
   predict: (reading, layer, first, count, k) => ask({ type: "predict", reading, layer, first, count, k }),
   write: (text, count) => ask({ type: "write", text, count }),
 });
 
 /** A worker as a function that asks it. */
 function startWorker() {
+  if (!("Worker" in globalThis)) throw new Error("This browser has no Web Workers, in which the model would run.");
   const url = URL.createObjectURL(new Blob([WORKER_SCRIPT], { type: "text/javascript" }));
   const worker = new Worker(url);
   URL.revokeObjectURL(url);
@@ -94,7 +95,7 @@ function startWorker() {
 
   /**
    * @param {{type: string, [field: string]: unknown}} message
-   * @param {{signal?: AbortSignal, progress?: (share: number | null) => void}} [options]
+   * @param {{signal?: AbortSignal, progress?: (share: any) => void}} [options]
    * @returns {Promise<any>}
    */
   const ask = (message, { signal, progress } = {}) =>

@@ -105,7 +105,9 @@ function look(model, name, x, memory, causal, changes) {
   const key = vectors(model, `${name}.key`, memory ?? normed, groups);
   const value = vectors(model, `${name}.value`, memory ?? normed, groups);
   const outputWeight = model.tensors.get(`${name}.output.weight`);
-  return { ...attend(query, key, value, { ...ruleOf(changes, query.shape[2], causal), outputWeight }), made: MADE };
+  const attention = attend(query, key, value, { ...ruleOf(changes, query.shape[2], causal), outputWeight });
+  const input = memory && { input: { shape: [1, query.shape[1], model.config.dim], data: x } };
+  return { ...attention, ...input, made: MADE };
 }
 
 /** @param {Opened} model @param {string} name @param {Float32Array} x @param {Attention} attention */

@@ -72,6 +72,7 @@ export interface Attention {
   key: NumberArray; // (G, M, D)
   value: NumberArray; // (G, M, E)
   output: NumberArray; // (H, N, E)
+  input?: NumberArray; // (1, N, dim): what enters a cross-attention, which follows the self-attention of its layer
   lengths: NumberArray; // (H, M, 1): ‖v_j W_O‖
   gram: NumberArray; // (1, M, H (H + 1) / 2): the products of the heads' v_j W_O, the upper triangle
   scale: number;
@@ -103,6 +104,7 @@ export interface Changes {
 export interface ReadOptions {
   pair?: string | null; // a second text, or the target of an encoder-decoder, which else writes its own
   changes?: Changes;
+  progress?: (share: number) => void; // of the forward pass
 }
 
 /** The likeliest next tokens at some tokens, if the model ended after a layer. */

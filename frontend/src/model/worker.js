@@ -43,9 +43,12 @@ self.onmessage = async ({ data }) => {
 /** @param {Message} message */
 async function answer(message) {
   const { id } = message;
-  const pause = () => letMessagesPass(id);
+  const progress = (/** @type {number | null} */ share) => self.postMessage({ id, progress: share });
+  const pause = (/** @type {number} */ share) => {
+    progress(share);
+    return letMessagesPass(id);
+  };
   if (message.type === "open") {
-    const progress = (/** @type {number | null} */ share) => self.postMessage({ id, progress: share });
     const file = message.file ? await unpack(message.file) : await load(/** @type {Place} */ (message.place), progress);
     reader = openReader(file);
     return { name: file.name, architecture: file.architecture, config: file.config };
@@ -71,7 +74,8 @@ async function answer(message) {
  */
 async function letMessagesPass(id) {
   await new Promise((resolve) => {
-    turn.port1.onmessage = resolve;
+    turn.port1.addEventListener("message", resolve, { once: true }); // several may wait: a message wakes them all
+    turn.port1.start();
     turn.port2.postMessage(null);
   });
   if (cancelled.has(id)) throw new Error("The answer is no longer wanted.");

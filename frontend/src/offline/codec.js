@@ -3,10 +3,14 @@
 import { LOGARITHM_STEPS } from "../protocol.js";
 
 /** @import { NumberArray } from "../types.js" */
-/** @typedef {{shape: number[], float32?: string, packed?: string, logarithms?: string}} Encoded */
+/**
+ * An array as text, or as the numbers themselves where the page computed them.
+ * @typedef {{shape: number[], data?: NumberArray["data"], float32?: string, packed?: string, logarithms?: string}} Encoded
+ */
 
 /** @param {Encoded} encoded @returns {Promise<NumberArray>} */
-export async function decode({ shape, float32, packed, logarithms }) {
+export async function decode({ shape, data, float32, packed, logarithms }) {
+  if (data) return { shape, data };
   if (float32 !== undefined) return { shape, data: new Float32Array(fromBase64(float32).buffer) };
   const bytes = await inflated(packed ?? logarithms ?? "");
   return { shape, data: logarithms === undefined ? unpacked(bytes, shape) : exponentials(bytes) };

@@ -57,23 +57,6 @@ function playground() {
 }
 
 /** @type {Exercise} */
-const second = {
-  id: "average-number",
-  prepare() {
-    const weights = [0.2, 0.5, 0.3];
-    const right = averageOf(weights, VECTORS)[1];
-    const terms = weights.map((weight, j) => `${format(weight, 1)} · ${VECTORS[j][1]}`).join(" + ");
-    return {
-      kind: "number",
-      question: `The vectors are ${VECTORS.map((vector) => `(${vector.join(", ")})`).join(", ")}, the weights ${weights.join(", ")}. What is the *second* number of their weighted average?`,
-      right,
-      tolerance: 0.02,
-      why: () => `Only the second numbers count: ${terms} = ${format(right, 2)}.`,
-    };
-  },
-};
-
-/** @type {Exercise} */
 const target = {
   id: "average-weights",
   prepare() {
@@ -142,5 +125,5 @@ export const average = {
     playground(),
     p("Where do the weights come from? That is what the rest of this lesson is about."),
   ],
-  exercises: [second, target, outside],
+  exercises: [target, outside],
 };

@@ -6,7 +6,7 @@ import { loss, probability, train, unit } from "../classifier.js";
 import { meanOf } from "../layers.js";
 import { vectorOf } from "../numbers.js";
 import { formula, p } from "../prose.js";
-import { encoderOf } from "../vectors.js";
+import { encoded } from "../readings.js";
 import { shownBars } from "../widgets/bars.js";
 import { chart } from "../widgets/chart.js";
 import { sentence } from "../widgets/sentence.js";
@@ -35,7 +35,7 @@ const NEW = "What a beautiful garden";
  * @param {string} text
  */
 async function vectorOfText(lesson, text) {
-  const { hidden, tokens } = encoderOf(await lesson.read("encoder", text));
+  const { hidden, tokens } = await encoded(lesson, text);
   const last = hidden.shape[0] - 1;
   return unit(meanOf(tokens.map((_, i) => vectorOf(hidden, last, i))));
 }

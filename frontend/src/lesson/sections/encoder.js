@@ -4,7 +4,8 @@ import { el } from "../../ui/dom.js";
 import { count, format } from "../../ui/format.js";
 import { cosine, largest, wordVector } from "../numbers.js";
 import { formula, p } from "../prose.js";
-import { apartIn, encoderOf, layersOf, moved, toOrder, wordPlaces } from "../vectors.js";
+import { ARROW, encoded } from "../readings.js";
+import { apartIn, layersOf, moved, toOrder, wordPlaces } from "../vectors.js";
 import { shownBars } from "../widgets/bars.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
@@ -13,7 +14,7 @@ import { slider } from "../widgets/slider.js";
 /** @import { Pass } from "../../model/types.js" */
 /** @import { Exercise, Lesson, Section } from "../types.js" */
 
-const TEXTS = ["She sat on the bank of the river", "The bank raised its interest rates", "Time flies like an arrow"];
+const TEXTS = ["She sat on the bank of the river", "The bank raised its interest rates", ARROW];
 const BASE = TEXTS[0];
 const BANKS = ["They rested on the river bank", "The bank lent him money", "A bank of fog lay over the sea"];
 
@@ -50,7 +51,7 @@ function summary({ words, distances, cosines }, after) {
 
 /** @param {Lesson} lesson */
 async function playground(lesson) {
-  const read = async (/** @type {string} */ text) => encoderOf(await lesson.read("encoder", text));
+  const read = (/** @type {string} */ text) => encoded(lesson, text);
   let [pass, after] = [await read(BASE), 0];
   const says = el("p", { class: "reads", role: "status" });
   const place = el("div");
@@ -105,7 +106,7 @@ async function playground(lesson) {
 const furthest = {
   id: "encoder-furthest",
   async prepare(lesson) {
-    const pass = encoderOf(await lesson.read("encoder", "Time flies like an arrow"));
+    const pass = await encoded(lesson, ARROW);
     const words = wordPlaces(pass).map((u) => pass.units[u].text);
     const distances = moved(pass, layersOf(pass));
     return {
@@ -122,7 +123,7 @@ const furthest = {
 const banks = {
   id: "encoder-banks",
   async prepare(lesson) {
-    const read = async (/** @type {string} */ text) => encoderOf(await lesson.read("encoder", text));
+    const read = (/** @type {string} */ text) => encoded(lesson, text);
     const [base, ...others] = await Promise.all([BASE, ...BANKS].map(read));
     const distances = others.map((other) => apartIn(base, other, "bank"));
     const { items, right } = toOrder(BANKS.map((text, n) => [`“${text}”`, -distances[n]]));

@@ -5,7 +5,8 @@ import { format, percent } from "../../ui/format.js";
 import { maskedWeights } from "../layers.js";
 import { scoresOf, sum } from "../numbers.js";
 import { formula, p } from "../prose.js";
-import { changedTokens, encoderOf } from "../vectors.js";
+import { ARROW, encoded, HEAD, LAYER } from "../readings.js";
+import { changedTokens } from "../vectors.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
 import { options, slider } from "../widgets/slider.js";
@@ -14,8 +15,6 @@ import { options, slider } from "../widgets/slider.js";
 /** @import { MaskName } from "../layers.js" */
 /** @import { Exercise, Lesson, Section } from "../types.js" */
 
-const TEXT = "Time flies like an arrow";
-const [LAYER, HEAD] = [5, 11];
 /** @type {MaskName[]} */
 const MASKS = ["all", "causal", "lengths", "window"];
 const NAMES = ["none", "causal", "lengths", "window"];
@@ -48,8 +47,8 @@ function described(mask, reach, words) {
 
 /** @param {Lesson} lesson */
 async function playground(lesson) {
-  const read = async (/** @type {string} */ text) => encoderOf(await lesson.read("encoder", text));
-  let pass = await read(TEXT);
+  const read = (/** @type {string} */ text) => encoded(lesson, text);
+  let pass = await read(ARROW);
   /** @type {MaskName} */
   let mask = "all";
   let [layer, head, reach] = [LAYER, HEAD, 2];
@@ -97,7 +96,7 @@ async function playground(lesson) {
   });
   const text = sentence({
     label: "Text",
-    text: TEXT,
+    text: ARROW,
     onText: async (changed) => {
       try {
         pass = await read(changed);
@@ -115,7 +114,7 @@ async function playground(lesson) {
 const renormalised = {
   id: "masks-weights",
   async prepare(lesson) {
-    const pass = encoderOf(await lesson.read("encoder", TEXT));
+    const pass = await encoded(lesson, ARROW);
     const row = pass.tokens.findIndex(({ text }) => text === "flies");
     const scores = scaledScores(pass, LAYER, HEAD);
     const [free, masked] = ["all", "causal"].map(
@@ -140,9 +139,7 @@ const later = {
   id: "masks-later",
   async prepare(lesson) {
     const texts = ["The cat sat on the mat", "The cat slept on the mat"];
-    const [a, b] = await Promise.all(
-      texts.map(async (text) => encoderOf(await lesson.read("encoder", text, { changes: { causal: true } }))),
-    );
+    const [a, b] = await Promise.all(texts.map((text) => encoded(lesson, text, { causal: true })));
     const words = [...a.tokens.keys()].filter((i) => !a.tokens[i].special);
     const place = words.findIndex((i) => a.tokens[i].text !== b.tokens[i].text);
     const changed = changedTokens(a, b).flatMap((i) => (words.includes(i) ? [words.indexOf(i)] : []));

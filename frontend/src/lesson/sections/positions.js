@@ -5,7 +5,8 @@ import { format } from "../../ui/format.js";
 import { angleOf } from "../layers.js";
 import { largest, vectorOf } from "../numbers.js";
 import { formula, h3, p } from "../prose.js";
-import { apart, apartIn, encoderOf, layersOf, wordPlaces } from "../vectors.js";
+import { encoded } from "../readings.js";
+import { apart, apartIn, layersOf, wordPlaces } from "../vectors.js";
 import { shownBars } from "../widgets/bars.js";
 import { clocks } from "../widgets/clocks.js";
 import { swapped } from "../widgets/sentence.js";
@@ -25,12 +26,9 @@ const DIM = 8; // of the clocks
  * @param {boolean} positions
  */
 async function changes(lesson, order, positions) {
-  const options = { changes: { positions } };
   const sentence = (/** @type {number[]} */ places) => places.map((place) => WORDS[place]).join(" ");
   const [first, now] = await Promise.all(
-    [WORDS.map((_, n) => n), order].map(async (places) =>
-      encoderOf(await lesson.read("encoder", sentence(places), options)),
-    ),
+    [WORDS.map((_, n) => n), order].map(async (places) => encoded(lesson, sentence(places), { positions })),
   );
   const [before, after] = [wordPlaces(first), wordPlaces(now)];
   const last = layersOf(first);
@@ -111,8 +109,7 @@ const without = {
   id: "positions-without",
   async prepare(lesson) {
     const texts = [TURNED, "bites man dog", "dog loves man", "man dog bites"];
-    const read = async (/** @type {string} */ text) =>
-      encoderOf(await lesson.read("encoder", text, { changes: { positions: false } }));
+    const read = (/** @type {string} */ text) => encoded(lesson, text, { positions: false });
     const [base, ...others] = await Promise.all([BASE, ...texts].map(read));
     const distances = others.map((other) => apartIn(base, other, "man"));
     return {
@@ -131,9 +128,7 @@ const withPositions = {
   id: "positions-with",
   async prepare(lesson) {
     const words = BASE.split(" ");
-    const [base, turned] = await Promise.all(
-      [BASE, TURNED].map(async (text) => encoderOf(await lesson.read("encoder", text))),
-    );
+    const [base, turned] = await Promise.all([BASE, TURNED].map((text) => encoded(lesson, text)));
     const distances = words.map((word) => apartIn(base, turned, word));
     return {
       kind: "choice",
