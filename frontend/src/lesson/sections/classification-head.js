@@ -70,7 +70,7 @@ function sentenceRow(labelled, n, onChange) {
     onChange();
   });
   name();
-  return el("li", {}, text, label);
+  return el("li", {}, el("div", { class: "row" }, text, label));
 }
 
 /** @param {Lesson} lesson */
@@ -141,7 +141,7 @@ async function playground(lesson) {
     },
   });
   update();
-  return [list, fresh.node, training.node, says, el("div", { class: "pair" }, bars.node, curve.node)];
+  return [list, fresh.node, training.node, says, bars.node, curve.node];
 }
 
 /** @type {Exercise} */

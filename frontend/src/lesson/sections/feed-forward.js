@@ -84,11 +84,7 @@ const result = {
     const { inner, output } = passed(x[0], x[1], "ReLU");
     return {
       kind: "number",
-      question:
-        `The network is h = ReLU(x_1 − x_2, x_2 − x_1) and y = h_1 + h_2. What is y for x = (${x.join(", ")})?`.replace(
-          /([xh]_\d)/g,
-          "`$1`",
-        ),
+      question: `The network is h = ReLU(x₁ − x₂, x₂ − x₁) and y = h₁ + h₂. What is y for x = (${x.join(", ")})?`,
       right: output[0],
       tolerance: 0.05,
       why: () =>
@@ -135,10 +131,7 @@ export const feedForward = {
     ),
     formula("h = f(W_1 x + b_1)", "y = W_2 h + b_2"),
     p(
-      "In most models the inner vector h has four times as many numbers as x. Then the two matrices of this network hold 8 d^2 numbers, and those of attention, for query, key, value and output, hold 4 d^2: two thirds of a layer are here.".replaceAll(
-        "d^2",
-        "`d^2`",
-      ),
+      "In most models the inner vector h has four times as many numbers as x. Then the two matrices of this network hold 8 d² numbers, and those of attention, for query, key, value and output, hold 4 d²: two thirds of a layer are here.",
     ),
     p(
       "Here is the smallest network that does what no weighted sum can. It tells how far two numbers are apart. Move x₁ and x₂, then choose “none” for the function: without its bend, the network is one matrix, and this one gives zero for everything.",
