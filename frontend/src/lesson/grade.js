@@ -107,7 +107,7 @@ export function rule(task) {
   if (task.kind === "number") return `Right within ± ${shortest(task.tolerance)}${task.unit ? ` ${task.unit}` : ""}.`;
   if (task.kind === "weights")
     return `Right if at most ${percent(task.tolerance)} of the weight lies in the wrong place.`;
-  return `From ${task.ends[0]} to ${task.ends[1]}.`;
+  return `From the top: ${task.ends[0]}, down to ${task.ends[1]}.`;
 }
 
 /**

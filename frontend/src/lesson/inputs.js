@@ -60,7 +60,7 @@ function weightsInput(id, { words }) {
 }
 
 /** @param {string} id @param {OrderTask} task @returns {Input} */
-function orderInput(id, { items, ends }) {
+function orderInput(id, { items }) {
   const list = el("ol", { class: "order", "aria-labelledby": `${id}-question`, "aria-describedby": `${id}-rule` });
   const said = el("p", { class: "unseen", role: "status" });
   let order = items.map((_, place) => place);
@@ -94,9 +94,8 @@ function orderInput(id, { items, ends }) {
       }),
     );
   draw();
-  const top = el("p", { class: "hint" }, `First: ${ends[0]}`);
   return {
-    node: el("div", {}, top, list, said),
+    node: el("div", {}, list, said),
     answer: () => order,
     reset: () => {
       order = items.map((_, place) => place);

@@ -46,7 +46,8 @@ function raised(text) {
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(/([_^])(?:\{([^}]*)\}|([\p{L}\p{N}]))/gu)) {
-    parts.push(text.slice(end, match.index), el(match[1] === "_" ? "sub" : "sup", {}, match[2] ?? match[3]));
+    const inner = raised(match[2] ?? match[3]);
+    parts.push(text.slice(end, match.index), el(match[1] === "_" ? "sub" : "sup", {}, ...inner));
     end = match.index + match[0].length;
   }
   return [...parts, text.slice(end)].filter((part) => part !== "");

@@ -171,7 +171,7 @@ const moves = {
       kind: "order",
       question: `In “${ARROW}”, only “Time” is replaced by “Fruit”. Put the other words in order by how far their vectors move, compared ${stage(after)}.`,
       items,
-      ends: ["moves the most", "moves the least"],
+      ends: ["the one that moves most", "the one that moves least"],
       right: descending(apart),
       why: () =>
         `1 − cosine is ${descending(apart)
@@ -196,7 +196,7 @@ const draw = {
       right,
       tolerance: 0.25,
       why: () =>
-        `“flies” gives ${percent(right[first])} of its weight to “${words[first]}” and ${percent(right[second])} to “${words[second]}”. [CLS] and [SEP] stand around every text that this model reads; a head that needs nothing else leaves its weight there.`,
+        `“flies” gives ${percent(right[first])} of its weight to “${words[first]}” and ${percent(right[second])} to “${words[second]}”. A head that needs nothing else leaves its weight at [CLS].`,
     };
   },
 };
@@ -221,7 +221,7 @@ export const flies = {
       "How does a word find the neighbours that matter? Think of a supermarket. Each word comes with a *query*: what its recipe needs. Each word also is a shelf with a *key*, the label that is compared with the query, and a *value*, what there is to take home. The better a label matches, the larger the *weight*, and the more is taken from that shelf; the weights sum to one.",
     ),
     p(
-      "Choose the word that looks, with the pointer or with ↑ and ↓. Change the sentence, and see where “flies” looks now.",
+      "Choose the word that looks, with the pointer or with ↑ and ↓. Change the sentence, and see where “flies” looks now. ([CLS] and [SEP] stand around every text that this model reads.)",
     ),
     lesson.later(() => shopping(lesson)),
     lesson.exercise("flies-draw"),

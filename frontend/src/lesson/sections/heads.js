@@ -161,10 +161,7 @@ export const heads = {
   plain: ["split", "attention"],
   build: (lesson) => [
     p(
-      "A single average can answer only one question: who did it, or when, or where? So ask several at once. Each *head* has a query, key and value of its own, of fewer numbers; the results are put side by side and mixed by one more matrix, W_O.".replace(
-        "W_O",
-        "`W_O`",
-      ),
+      "A single average can answer only one question: who did it, or when, or where? So ask several at once. Each *head* has a query, key and value of its own, of fewer numbers; the results are put side by side and mixed by one more matrix, `W_O`.",
     ),
     formula("head_h = softmax(Q_h K_h^T / √d) V_h", "output = [head_1, head_2, …] W_O"),
     lesson.exercise("heads-width"),

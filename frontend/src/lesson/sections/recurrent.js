@@ -20,7 +20,7 @@ function matrix(rows, columns, seed, size) {
 
 const [OF_WORD, OF_STATE] = [matrix(2, 2, 3, 1), matrix(2, 2, 8, 0.7)];
 const [OF_DECODER, OF_MEMORY] = [matrix(6, 2, 21, 1.6), matrix(6, 2, 34, 1.6)];
-const MIX = matrix(1, 6, 55, 2)[0];
+const MIX = matrix(1, 6, 55, 1.1)[0];
 const VECTORS = matrix(WORDS.length + 1, 2, 13, 1.1); // the last is that of the other word
 
 /**

@@ -101,7 +101,7 @@ async function realHead(lesson) {
     const weights = headWeights(pass, LAYER, HEAD, factor)[u];
     bars.set(namesOf(pass), weights);
     const most = Math.max(...weights);
-    says.textContent = `Largest weight: ${percent(most)}. A score that rises by 1 would change it at a rate of w (1 − w) = ${format(most * (1 - most), 3)}${most > 0.99 ? ": the softmax is frozen" : ""}.`;
+    says.textContent = `Largest weight: ${percent(most)}. Raise its score a little, and the weight rises by w (1 − w) = ${format(most * (1 - most), 3)} times as much${most > 0.99 ? ": the softmax is frozen" : ""}.`;
   };
   const knob = slider({
     ...{

@@ -3,7 +3,7 @@
 import { el } from "../../ui/dom.js";
 import { format, percent } from "../../ui/format.js";
 import { descending, findWordOrFirst, scoresOf, softmax as softmaxOf, sum } from "../numbers.js";
-import { formula, h3, p } from "../prose.js";
+import { formula, h3, p, rich } from "../prose.js";
 import { ARROW, encoded, HEAD, LAYER } from "../readings.js";
 import { shownBars } from "../widgets/bars.js";
 import { slider } from "../widgets/slider.js";
@@ -22,8 +22,12 @@ function playground() {
   const draw = () => {
     const shifted = scores.map((score) => score + shift);
     bars.set(WORDS, softmaxOf(shifted));
-    const powers = shifted.map((score) => `e^${format(score, 1)} = ${format(Math.exp(score), 2)}`);
-    says.textContent = `${powers.join(", ")}; their sum is ${format(sum(shifted.map(Math.exp)), 2)}, and its logarithm, the lse, ${format(Math.log(sum(shifted.map(Math.exp))), 2)}.`;
+    const powers = shifted.map((score) => `\`e^{${format(score, 1)}}\` = ${format(Math.exp(score), 2)}`);
+    says.replaceChildren(
+      ...rich(
+        `${powers.join(", ")}; their sum is ${format(sum(shifted.map(Math.exp)), 2)}, and its logarithm, the lse, ${format(Math.log(sum(shifted.map(Math.exp))), 2)}.`,
+      ),
+    );
   };
   const knobs = WORDS.map((word, n) =>
     slider({
@@ -99,7 +103,7 @@ const ratio = {
       right,
       tolerance: Number((0.12 * right).toFixed(2)),
       why: () =>
-        `The weights are ${percent(weights[first])} and ${percent(weights[second])}. Their ratio is e to the power of the difference of the scores, e^{${format(scores[first] - scores[second], 2)}}; the sum below the fraction is the same for both and drops out.`,
+        `The weights are ${percent(weights[first])} and ${percent(weights[second])}. Their ratio is e to the power of the difference of the scores, \`e^{${format(scores[first] - scores[second], 2)}}\`; the sum below the fraction is the same for both and drops out.`,
     };
   },
 };
@@ -118,10 +122,7 @@ export const softmax = {
     lesson.exercise("softmax-ratio"),
     h3("Safe to compute"),
     p(
-      "e to the power of a large number is more than a computer can hold. Since only differences count, the largest score is subtracted first: the largest power is then e^0 = 1, and none overflows.".replace(
-        "e^0",
-        "`e^0`",
-      ),
+      "e to the power of a large number is more than a computer can hold. Since only differences count, the largest score is subtracted first: the largest power is then `e^0` = 1, and none overflows.",
     ),
     ...overflow(),
     p(

@@ -6,7 +6,7 @@ import { format } from "../../ui/format.js";
 /** @import { Series } from "../types.js" */
 
 const [WIDE, HIGH] = [480, 240];
-const EDGE = { left: 44, right: 12, top: 12, bottom: 40 };
+const EDGE = { left: 44, right: 22, top: 12, bottom: 40 };
 
 /**
  * @param {{label: string, x: string, y: string, series: Series[], low?: number, high?: number, log?: boolean, say?: (y: number) => string}} given

@@ -23,7 +23,7 @@ export function heat({ label, rows, columns = rows, values: first, digits = 2, p
   const says = el(
     "p",
     { class: "hint reads", role: "status" },
-    "Tab to the table and use the arrow keys to read it number by number.",
+    "Point at a number, or use the arrow keys in the table, to read it out.",
   );
   const cells = rowNames.map(() => columnNames.map(() => el("td", { role: "gridcell", tabindex: -1 })));
   const table = el("table", { class: "heat", role: "grid", "aria-label": label }, headOf(columnNames));

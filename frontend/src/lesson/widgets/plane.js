@@ -43,9 +43,7 @@ export function plane({ label, vectors: given, reach = 2, onMove }) {
     const [x, y] = [across(at[0]), down(at[1])];
     for (const [attribute, value] of Object.entries({ x2: x, y2: y })) line.setAttribute(attribute, String(value));
     for (const [attribute, value] of Object.entries({ cx: x, cy: y })) tip.setAttribute(attribute, String(value));
-    name.setAttribute("x", String(x + (x > SIZE - 90 ? -18 : 18)));
-    name.setAttribute("y", String(Math.max(16, Math.min(SIZE - 6, y + 5))));
-    name.setAttribute("text-anchor", x > SIZE - 90 ? "end" : "start");
+    place(name, x, y);
     if (!moves) return;
     tip.setAttribute("aria-valuenow", at[0].toFixed(1));
     tip.setAttribute("aria-valuetext", said(at));
@@ -70,6 +68,24 @@ export function plane({ label, vectors: given, reach = 2, onMove }) {
       draw(n);
     },
   };
+}
+
+/**
+ * A name beyond its tip, within the drawing.
+ * @param {Element} name
+ * @param {number} x
+ * @param {number} y
+ */
+function place(name, x, y) {
+  const [across, down] = [x - SIZE / 2, y - SIZE / 2];
+  const far = 20 / (Math.hypot(across, down) || 1);
+  const isTight = Math.abs(across) > SIZE / 2 - 90;
+  const upright = isTight || Math.abs(across) < Math.abs(down) / 2;
+  const anchor = isTight ? (across > 0 ? "end" : "start") : upright ? "middle" : across > 0 ? "start" : "end";
+  const left = isTight ? Math.max(4, Math.min(SIZE - 4, x + Math.sign(across) * 14)) : x + far * across;
+  const top = upright ? y + (down > 0 ? 28 : -19) : y + far * down + 5;
+  const attributes = { x: left, y: Math.max(16, Math.min(SIZE - 6, top)), "text-anchor": anchor };
+  for (const [attribute, value] of Object.entries(attributes)) name.setAttribute(attribute, String(value));
 }
 
 /**
