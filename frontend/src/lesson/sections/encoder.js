@@ -7,6 +7,7 @@ import { formula, p } from "../prose.js";
 import { ARROW, encoded } from "../readings.js";
 import { apartIn, layersOf, moved, toOrder, wordPlaces } from "../vectors.js";
 import { shownBars } from "../widgets/bars.js";
+import { keepingFocus } from "../widgets/focus.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
 import { slider } from "../widgets/slider.js";
@@ -67,10 +68,8 @@ async function playground(lesson) {
     const state = stateOf(pass, after);
     bars.set(state.words, state.distances);
     const label = `The cosine between the words’ vectors ${layerName(after)}`;
-    place.replaceChildren(
-      el("p", { class: "hint" }, label),
-      heat({ label, rows: state.words, values: state.cosines, peak: 1, signed: true }).node,
-    );
+    const { node } = heat({ label, rows: state.words, values: state.cosines, peak: 1, signed: true });
+    keepingFocus(place, () => place.replaceChildren(el("p", { class: "hint" }, label), node));
     says.textContent = summary(state, after);
   };
   const text = sentence({

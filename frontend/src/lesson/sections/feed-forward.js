@@ -24,7 +24,7 @@ const passed = (first, second, name) => network([first, second], UP, DOWN, FUNCT
 function playground() {
   let [first, second, name] = [1.5, 0.5, NAMES[0]];
   const says = el("p", { class: "reads", role: "status" });
-  const at = Array.from({ length: 17 }, (_, n) => n / 4 - 2);
+  const at = Array.from({ length: 9 }, (_, n) => n / 2 - 2);
   /** @returns {[number, number][]} */
   const curve = () => at.map((x) => [x, passed(x, second, name).output[0]]);
   const series = () => [{ name: "y", points: curve() }];
@@ -33,7 +33,7 @@ function playground() {
     x: "x₁",
     y: "y",
     series: series(),
-    low: -1,
+    low: -2,
     high: 4,
   });
   const update = () => {
@@ -47,7 +47,7 @@ function playground() {
       label,
       min: -2,
       max: 2,
-      step: 0.25,
+      step: 0.5,
       value,
       onInput: (changed) => {
         take(changed);

@@ -96,6 +96,18 @@ export function lengths(size, residual, norm) {
   return points;
 }
 
+/**
+ * 10^power, as 10⁸ or 2.3·10⁴.
+ * @param {number} power
+ */
+function ofPower(power) {
+  const whole = Math.floor(power);
+  const digits = String(whole)
+    .replace("-", "⁻")
+    .replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]);
+  return whole === power ? `10${digits}` : `${format(10 ** (power - whole), 1)}·10${digits}`;
+}
+
 /** A stack of layers: how long the vector is after each, with norms and without. */
 function stack() {
   let [size, residual] = [2, true];
@@ -111,7 +123,7 @@ function stack() {
     series: series(),
     low: -8,
     high: 8,
-    say: (power) => `10^${format(power, Number.isInteger(power) ? 0 : 1)}`,
+    say: ofPower,
   });
   const update = () => drawing.set(series());
   const sizes = slider({

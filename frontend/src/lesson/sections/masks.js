@@ -7,6 +7,7 @@ import { scoresOf, sum } from "../numbers.js";
 import { formula, p } from "../prose.js";
 import { ARROW, encoded, HEAD, LAYER } from "../readings.js";
 import { changedTokens } from "../vectors.js";
+import { keepingFocus } from "../widgets/focus.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
 import { options, slider } from "../widgets/slider.js";
@@ -58,7 +59,8 @@ async function playground(lesson) {
     const words = pass.tokens.map(({ text }) => text);
     const weights = maskedWeights(scaledScores(pass, layer, head), mask, reach);
     const label = `Weights of layer ${layer}, head ${head}: a row for each word that looks`;
-    place.replaceChildren(heat({ label, rows: words, values: weights, peak: 1 }).node);
+    const { node } = heat({ label, rows: words, values: weights, peak: 1 });
+    keepingFocus(place, () => place.replaceChildren(node));
     says.textContent = `${described(mask, reach, words)} Each row sums to ${format(Math.max(...weights.map(sum)), 2)}.`;
   };
   /** @param {string} name @param {number} min @param {number} max @param {number} value @param {(value: number) => void} take @param {(value: number) => string} [say] */

@@ -6,6 +6,7 @@ import { FORMS, rightDate } from "../dates.js";
 import { formula, h3, p } from "../prose.js";
 import { meanHead, translation } from "../translations.js";
 import { candidates, candidatesOf } from "../widgets/candidates.js";
+import { keepingFocus } from "../widgets/focus.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
 
@@ -75,7 +76,7 @@ async function playground(lesson) {
       list = state.list;
       isOver ||= written.length >= LONGEST;
       choice.set(list);
-      place.replaceChildren(...alignment(state, isOver));
+      keepingFocus(place, () => place.replaceChildren(...alignment(state, isOver)));
       shown.textContent = `Written: ${written || "nothing yet"}`;
       next.disabled = isOver;
       says.textContent = isOver
