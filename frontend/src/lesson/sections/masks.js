@@ -178,7 +178,7 @@ export const masks = {
     ),
     lesson.later(() => playground(lesson)),
     p(
-      "Here the mask is put on one head of a model that was trained without it. A decoder is trained with the causal mask in all layers, and has learned to do with the past.",
+      "Here the mask is put on one head of a model that was trained without it. A decoder is trained with the causal mask in all layers, and has learned to make do with the past.",
     ),
   ],
   exercises: [renormalised, later],

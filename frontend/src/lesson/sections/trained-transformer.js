@@ -132,7 +132,7 @@ async function limits(lesson) {
   const rows = await Promise.all(
     texts.map(async ([text, right]) => {
       const written = await model.write(String(text), LONGEST);
-      const cells = [written, right, written === right ? "✓" : "✗ wrong"].map((cell) => el("td", {}, String(cell)));
+      const cells = [written, right, written === right ? "✓" : "✗"].map((cell) => el("td", {}, String(cell)));
       return el("tr", {}, el("th", { scope: "row" }, String(text)), ...cells);
     }),
   );
