@@ -19,8 +19,8 @@ AREAS = {
     "train": "race train",
     "bench": "bench bench_embed",
     "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
-    "browser": """answer_page ask_page chat_page playground_page view_encoder_decoder view_maps view_page
-        view_predictions viewer""",
+    "browser": """answer_page ask_page chat_page lesson_page playground_page view_encoder_decoder view_maps
+        view_page view_predictions viewer""",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -61,6 +61,7 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "lesson_page",
     "map",
     "map_families",
     "maps_cpu",

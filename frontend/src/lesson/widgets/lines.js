@@ -4,6 +4,7 @@ import { closest, el, moveFocus } from "../../ui/dom.js";
 import { percent } from "../../ui/format.js";
 import { descending } from "../numbers.js";
 import { told } from "./bars.js";
+import { keepingFocus } from "./focus.js";
 
 const ROW = 32; // px
 
@@ -90,7 +91,7 @@ export function lines({ label, rows: first, columns: other, weights: given, chos
       if (newRows) [rows, columns] = [told(newRows), told(newColumns ?? newRows)];
       weights = newWeights;
       chosen = Math.min(newChosen ?? chosen, rows.length - 1);
-      if (newRows) drawRows();
+      if (newRows) keepingFocus(from, drawRows);
       draw();
     },
     chosen: () => chosen,
