@@ -19,7 +19,7 @@ ROLES = {"button", "link", "slider", "textbox", "radio", "checkbox", "combobox",
 
 # What the Tab key stands on; a group of which one member is a stop counts as one.
 NAMED = """
-  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines")];
+  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines, .swapped, .candidates")];
   const groupOf = (node) => groups(node).findIndex((group) => group.contains(node));
   const nameOf = (node) => [node.closest("[id]").id, node.type, groupOf(node), groupOf(node) >= 0 ? "" :
     node.ariaLabel ?? (node.type === "radio" ? node.name : node.textContent)].join();"""

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import re
 import shutil
 import threading
 from functools import partial
@@ -10,12 +12,16 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
 
 import regard
 from regard.lens.patterns import pattern_shares
-from regard.playground import site, weights
+from regard.playground import shipped, site, weights
 from regard.playground.models import models
+from regard.race import kept
+from regard.race.tasks import BOS
 from regard.viewer import replies
+from regard.viewer.maps import first_share
 from support.browser import does, numbers, type_text, until
 from support.browser import saved as downloaded
 from support.models import EMBEDDED, saved
@@ -75,7 +81,7 @@ def reading(lens):
 def table(page):
     """The numbers of the view that is shown, as it saves them: titles, and rows of cells."""
     titles, *rows = csv.reader(io.StringIO(downloaded(page, "csv")[0].decode()))
-    return titles, rows
+    return titles, [[cell.removeprefix("'") for cell in row] for row in rows]  # which keeps "-" from being a formula
 
 
 def column(page, name):
@@ -188,6 +194,56 @@ def test_a_pair_and_a_text_that_is_too_long(tab, lens):
     assert page.inner_text("#truncated") == lens.read(long).truncated
 
 
+def test_what_the_decoder_expects(tab):
+    text = "Once upon a time there was a little girl named Mia. One day, Mia"
+    page = tab(f"view=predictions&model=stories&text={quote(text)}")
+    reading = regard.Lens(shipped.folder("stories")).read(text)
+    titles, rows = table(page)
+    place = {title: n for n, title in enumerate(titles)}
+    assert len(rows) == reading.layers * len(reading.tokens)
+    for layer in range(reading.layers):
+        expected = reading.predictions(1, layer=layer)
+        shown = [row for row in rows if int(row[place["layer"]]) == layer]
+        likeliest = [float(row[place["probability"]]) for row in shown]
+        np.testing.assert_allclose(likeliest, expected.probabilities[:, 0].numpy(), atol=CLOSE)
+    does(page, lambda: page.click("#tab-sentence"))
+    assert page.is_hidden("#add-pair"), "a decoder reads one text"
+    share = first_share(reading)
+    assert f"takes {100 * share:.0f} % of the attention" in page.inner_text("#first-says") or share < 0.5
+
+
+def test_a_date_that_the_model_writes_and_one_of_ones_own(tab):
+    opened = kept.load(shipped.folder("dates"))
+    text = "the 3rd of March 1987"
+    page = tab(f"view=map&layer=1&head=1&model=dates&text={quote(text)}")
+    assert page.inner_text("#note") == "The model wrote the target itself."
+    for target in ("1987-03-03", "1987-03"):
+        ids = torch.cat([torch.tensor([BOS]), opened.encode(target)])
+        weights_of_tokens = opened.model(opened.encode(text)[None], ids[None])[1][1].weights[0, 1].detach()
+        _, rows = table(page)
+        shown = np.array([[float(cell) for cell in row[1:]] for row in rows])
+        words = [*re.findall(r"\w+|-", target)]
+        assert [row[0] for row in rows] == ["[START]", *words]
+        first = weights_of_tokens[1:5].mean(0)  # of the four digits of the year, to the tokens of each word
+        ends = list(itertools.accumulate(len(word) + 1 for word in text.split()))
+        sums = [float(first[end - len(word) - 1 : end - 1].sum()) for word, end in zip(text.split(), ends, strict=True)]
+        spaces = float(first.sum()) - sum(sums)
+        assert abs(float(shown[1].sum()) - sum(sums) - spaces) < CLOSE
+        for word in range(5):  # the space before a word belongs to it
+            space = float(first[ends[word - 1] - 1]) if word else 0.0
+            assert shown[1, word] == pytest.approx(sums[word] + space, abs=CLOSE)
+        does(page, lambda: page.select_option("#attention", "decoder"))
+        _, rows = table(page)
+        assert [row[0] for row in rows] == ["[START]", *words]
+        assert all(float(cell) == 0 for n, row in enumerate(rows) for cell in row[n + 2 :]), "no word sees a later one"
+        does(page, lambda: page.select_option("#attention", "cross"))
+        if target == "1987-03-03":
+            page.click("#add-pair")
+            page.fill("#pair", "1987-03")
+            does(page, lambda: page.press("#pair", "Enter"))
+    assert page.is_hidden("#note")
+
+
 # The page
 
 
@@ -201,11 +257,11 @@ def test_all_views_from_a_folder(tab, root):
     assert page.locator("#deep canvas").count() == 1, "OpenSeadragon has drawn the map"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_on_a_phone_without_a_serious_finding(tab, theme):
+@pytest.mark.parametrize(("theme", "views"), [("light", VIEWS), ("dark", VIEWS[:1])])
+def test_on_a_phone_without_a_serious_finding(tab, theme, views):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = tab(f"word=2&theme={theme}&text={quote(TEXT)}", 360, 740, bypass_csp=True)
-    for view in VIEWS:
+    for view in views:
         does(page, lambda view=view: page.click(f"#tab-{view}"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.wait_for_timeout(200)  # colours that fade in

@@ -99,7 +99,7 @@ def test_a_failure_leaves_nothing_behind(command, tmp_path, monkeypatch):
     [
         (
             "gpt2",
-            "gpt2 cannot run in the page. The page runs encoders of BERT's family and decoders of Llama's, and no 'gpt2'",
+            "gpt2 cannot run in the page. The page runs encoders of BERT's family and decoders of Llama's, and no",
         ),
         ("roberta", "roberta cannot run in the page. .*does not compute the positions of RoBERTa."),
         ("llama", "llama cannot run in the page. The page does not compute this tokenizer: "),  # not byte-level

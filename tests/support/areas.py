@@ -18,9 +18,10 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "chat html image protocol server terminal tiles viewer_predictions widget",
-    "browser": """answer_page ask_page chat_page lesson_page playground_page view_encoder_decoder view_maps
-        view_page view_predictions viewer""",
+    "viewer": """chat html image playground_model playground_seq protocol server terminal tiles viewer_predictions
+        widget""",
+    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_page view_encoder_decoder
+        view_maps view_page view_predictions viewer""",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
@@ -61,12 +62,15 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "lesson2_page",
     "lesson_page",
     "map",
     "map_families",
     "maps_cpu",
     "packed",
+    "playground_model",
     "playground_page",
+    "playground_seq",
     "playground_site",
     "properties",
     "race",

@@ -32,10 +32,10 @@ export async function unpack({ data, ...file }) {
  * @param {Unpacked} file
  */
 export function check(file) {
-  for (const { name, shape, type, offset, scales } of file.tensors) {
+  for (const { name, shape, type, offset, scales = 0, width = Infinity } of file.tensors) {
     const count = shape.reduce((product, extent) => product * extent, 1);
     const stop = offset + count * WIDTHS[type];
-    const last = scales === undefined ? 0 : scales + (4 * count) / (shape.at(-1) ?? 1);
+    const last = scales + (4 * count) / width;
     if (!(Math.max(stop, last) <= file.bytes.byteLength))
       throw new Error(`The file of the model is damaged: ${name} is not whole.`);
   }
@@ -65,10 +65,8 @@ export function tensorsOf({ tensors, bytes }) {
       let array = whole.get(name);
       if (!array) {
         const tensor = find(name);
-        const width = tensor.shape.at(-1) ?? 1;
-        const count = tensor.shape.reduce((product, extent) => product * extent, 1);
-        array = new Float32Array(count);
-        for (let row = 0; row * width < count; row++) fill(array, row * width, tensor, bytes, row, width);
+        array = new Float32Array(tensor.shape.reduce((product, extent) => product * extent, 1));
+        fill(array, tensor, bytes, 0);
         whole.set(name, array);
       }
       return array;
@@ -77,32 +75,32 @@ export function tensorsOf({ tensors, bytes }) {
       const tensor = find(name);
       const width = tensor.shape.at(-1) ?? 1;
       const array = new Float32Array(rows.length * width);
-      for (let n = 0; n < rows.length; n++) fill(array, n * width, tensor, bytes, rows[n], width);
+      for (let n = 0; n < rows.length; n++)
+        fill(array.subarray(n * width, (n + 1) * width), tensor, bytes, rows[n] * width);
       return array;
     },
   };
 }
 
 /**
- * Writes a row of a stored array, as float32.
+ * Fills an array with numbers of a stored one, from the number `first` on, as float32.
  * @param {Float32Array} array
- * @param {number} place
  * @param {StoredTensor} tensor
  * @param {ArrayBuffer} bytes
- * @param {number} row
- * @param {number} width
+ * @param {number} first
  */
-function fill(array, place, { type, offset, scales }, bytes, row, width) {
-  const start = offset + row * width * WIDTHS[type];
-  if (type === "float32") return array.set(new Float32Array(bytes, start, width), place);
+function fill(array, { type, offset, scales = 0, width = 1 }, bytes, first) {
+  const start = offset + first * WIDTHS[type];
+  if (type === "float32") return array.set(new Float32Array(bytes, start, array.length));
   if (type === "float16") {
-    const codes = new Uint16Array(bytes, start, width);
-    for (let n = 0; n < width; n++) array[place + n] = float16(codes[n]);
+    const codes = new Uint16Array(bytes, start, array.length);
+    for (let n = 0; n < codes.length; n++) array[n] = float16(codes[n]);
     return;
   }
-  const codes = new Int8Array(bytes, start, width);
-  const [scale] = new Float32Array(bytes, (scales ?? 0) + 4 * row, 1);
-  for (let n = 0; n < width; n++) array[place + n] = codes[n] * scale;
+  const codes = new Int8Array(bytes, start, array.length);
+  const factors = new Float32Array(bytes, scales + (4 * first) / width, array.length / width);
+  for (let piece = 0; piece < factors.length; piece++)
+    for (let n = piece * width; n < (piece + 1) * width; n++) array[n] = codes[n] * factors[piece];
 }
 
 /**

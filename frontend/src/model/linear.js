@@ -6,8 +6,6 @@ const BLOCK = 64; // rows of the weights that stay in the cache while all vector
 
 /**
  * y = x Wᵀ + b for vectors x (n, inputs), with W (outputs, inputs) as PyTorch keeps it; (n, outputs).
- *
- * Four vectors and two rows at a time: eight sums, which stay in registers.
  * @param {ArrayLike<number>} x
  * @param {Float32Array} weight
  * @param {Float32Array | null} bias
@@ -17,62 +15,72 @@ export function linear(x, weight, bias, n) {
   const inputs = x.length / n;
   const outputs = weight.length / inputs;
   const y = new Float32Array(n * outputs);
-  const padded = new Float64Array(Math.ceil(n / 4) * 4 * inputs);
-  padded.set(x);
-  for (let start = 0; start < outputs; start += BLOCK) {
-    const stop = Math.min(outputs, start + BLOCK);
-    for (let i = 0; i < n; i += 4) fourVectors(padded, weight, y, { inputs, outputs, n, i, start, stop });
-  }
+  const vectors = new Float64Array(Math.ceil(n / 4) * 4 * inputs); // a multiple of four: the last may be zeros
+  vectors.set(x);
+  for (let start = 0; start < outputs; start += BLOCK)
+    for (let i = 0; i < n; i += 4) multiply(vectors, weight, y, i, start, Math.min(outputs, start + BLOCK), n);
   if (bias) for (let i = 0; i < n; i++) for (let o = 0; o < outputs; o++) y[i * outputs + o] += bias[o];
   return y;
 }
 
 /**
- * The products of the vectors i to i + 3 with the rows from `start` to `stop`.
+ * The products of four vectors, from i on, with the rows from `start` to `stop`: two rows at a time, so that the eight
+ * sums stay in registers.
  * @param {Float64Array} x
  * @param {Float32Array} weight
  * @param {Float32Array} y
- * @param {{inputs: number, outputs: number, n: number, i: number, start: number, stop: number}} place
+ * @param {number} i
+ * @param {number} start
+ * @param {number} stop
+ * @param {number} n
  */
-function fourVectors(x, weight, y, { inputs, outputs, n, i, start, stop }) {
+function multiply(x, weight, y, i, start, stop, n) {
+  const outputs = y.length / n;
+  const inputs = weight.length / outputs;
   const a = i * inputs;
   const b = a + inputs;
   const c = b + inputs;
   const d = c + inputs;
-  const count = Math.min(4, n - i);
-  const sums = new Float64Array(8);
+  const last = Math.min(3, n - 1 - i);
   for (let o = start; o < stop; o += 2) {
     const u = o * inputs;
     const v = o + 1 < stop ? u + inputs : u;
-    let [s0, s1, s2, s3, t0, t1, t2, t3] = [0, 0, 0, 0, 0, 0, 0, 0];
+    let s0 = 0;
+    let s1 = 0;
+    let s2 = 0;
+    let s3 = 0;
+    let t0 = 0;
+    let t1 = 0;
+    let t2 = 0;
+    let t3 = 0;
     for (let k = 0; k < inputs; k++) {
       const p = weight[u + k];
       const q = weight[v + k];
-      const x0 = x[a + k];
-      const x1 = x[b + k];
-      const x2 = x[c + k];
-      const x3 = x[d + k];
-      s0 += p * x0;
-      s1 += p * x1;
-      s2 += p * x2;
-      s3 += p * x3;
-      t0 += q * x0;
-      t1 += q * x1;
-      t2 += q * x2;
-      t3 += q * x3;
+      s0 += p * x[a + k];
+      s1 += p * x[b + k];
+      s2 += p * x[c + k];
+      s3 += p * x[d + k];
+      t0 += q * x[a + k];
+      t1 += q * x[b + k];
+      t2 += q * x[c + k];
+      t3 += q * x[d + k];
     }
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
-    sums[4] = t0;
-    sums[5] = t1;
-    sums[6] = t2;
-    sums[7] = t3;
-    for (let row = 0; row < count; row++) {
-      y[(i + row) * outputs + o] = sums[row];
-      if (v !== u) y[(i + row) * outputs + o + 1] = sums[4 + row];
-    }
+    let place = i * outputs + o;
+    const step = v > u ? 1 : 0; // 0: the row is the last one, and both sums are the same
+    y[place] = s0;
+    y[place + step] = t0;
+    if (last < 1) continue;
+    place += outputs;
+    y[place] = s1;
+    y[place + step] = t1;
+    if (last < 2) continue;
+    place += outputs;
+    y[place] = s2;
+    y[place + step] = t2;
+    if (last < 3) continue;
+    place += outputs;
+    y[place] = s3;
+    y[place + step] = t3;
   }
 }
 

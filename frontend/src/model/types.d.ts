@@ -27,13 +27,14 @@ export interface Config {
   [name: string]: unknown;
 }
 
-/** An array in the file; of an int8 array, the last dimension's rows have a scale each, float32, at `scales`. */
+/** An array in the file; of an int8 array, every `width` numbers have a scale, float32, at `scales`. */
 export interface StoredTensor {
   name: string;
   shape: number[];
   type: "float32" | "float16" | "int8";
   offset: number; // in bytes
   scales?: number;
+  width?: number; // of a row, or of a piece of one
 }
 
 /** A token, as regard.lens.Token. */

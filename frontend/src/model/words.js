@@ -9,6 +9,8 @@ const LINES = new Set(["Newline", "CR", "LF"]);
 const LETTERS = new Set(["ALetter", "Hebrew_Letter"]);
 const WITHIN_LETTERS = new Set(["MidLetter", "MidNumLet", "Single_Quote"]);
 const WITHIN_NUMBERS = new Set(["MidNum", "MidNumLet", "Single_Quote"]);
+const APOSTROPHES = new Set("'\u2019");
+const VOWELS = new Set("aeiouàáâèéêìíîòóôùúûAEIOUÀÁÂÈÉÊÌÍÎÒÓÔÙÚÛİ");
 const EXTENDED = new Set(["ALetter", "Hebrew_Letter", "Numeric", "Katakana"]);
 
 /**
@@ -52,6 +54,8 @@ function withFlags(breaks) {
 
 /**
  * Whether a word ends before character n, which is not the first.
+ *
+ * As the module regex has it, which differs from UAX #29 where it says so.
  * @param {string[]} breaks
  * @param {string[]} characters
  * @param {number} n
@@ -63,48 +67,27 @@ function isBoundary(breaks, characters, n) {
   if (before === "ZWJ" && isPictographic(characters[n])) return false; // WB3c
   if (before === "WSegSpace" && right === "WSegSpace") return false; // WB3d
   if (IGNORED.has(right)) return false; // WB4
-  const at = previous(breaks, n);
-  const left = breaks[at] ?? "";
-  const next = () => breaks[following(breaks, n)] ?? "";
-  const last = () => breaks[previous(breaks, at)] ?? "";
+  let at = n - 1;
+  while (IGNORED.has(breaks[at])) at--;
+  if (at < 0) return false; // differs: nothing but ignored characters before
+  const [last, left, next] = [breaks[at - 1], breaks[at], breaks[n + 1]]; // differs: `last` and `next` may be ignored ones
   return !(
     (LETTERS.has(left) && LETTERS.has(right)) || // WB5
-    (LETTERS.has(left) && WITHIN_LETTERS.has(right) && LETTERS.has(next())) || // WB6
-    (WITHIN_LETTERS.has(left) && LETTERS.has(right) && LETTERS.has(last())) || // WB7
+    (APOSTROPHES.has(characters[at]) && VOWELS.has(characters[n])) || // differs
+    (LETTERS.has(left) && WITHIN_LETTERS.has(right) && LETTERS.has(next)) || // WB6
+    (LETTERS.has(last) && WITHIN_LETTERS.has(left) && LETTERS.has(right)) || // WB7
     (left === "Hebrew_Letter" && right === "Single_Quote") || // WB7a
-    (left === "Hebrew_Letter" && right === "Double_Quote" && next() === "Hebrew_Letter") || // WB7b
-    (left === "Double_Quote" && right === "Hebrew_Letter" && last() === "Hebrew_Letter") || // WB7c
+    (left === "Hebrew_Letter" && right === "Double_Quote" && next === "Hebrew_Letter") || // WB7b
+    (last === "Hebrew_Letter" && left === "Double_Quote" && right === "Hebrew_Letter") || // WB7c
     ((left === "Numeric" || LETTERS.has(left)) && right === "Numeric") || // WB8, WB9
     (left === "Numeric" && LETTERS.has(right)) || // WB10
-    (WITHIN_NUMBERS.has(left) && right === "Numeric" && last() === "Numeric") || // WB11
-    (left === "Numeric" && WITHIN_NUMBERS.has(right) && next() === "Numeric") || // WB12
+    (last === "Numeric" && WITHIN_NUMBERS.has(left) && right === "Numeric") || // WB11
+    (left === "Numeric" && WITHIN_NUMBERS.has(right) && next === "Numeric") || // WB12
     (left === "Katakana" && right === "Katakana") || // WB13
     ((EXTENDED.has(left) || left === "ExtendNumLet") && right === "ExtendNumLet") || // WB13a
     (left === "ExtendNumLet" && EXTENDED.has(right)) || // WB13b
-    (right === "Regional_Indicator" && isSecondOfFlag(breaks, at)) // WB15, WB16
+    isFirstOfFlag(breaks, at) // WB15, WB16; differs: whatever follows
   );
-}
-
-/**
- * The last character before n that is not ignored, or −1.
- * @param {string[]} breaks
- * @param {number} n
- */
-function previous(breaks, n) {
-  let at = n - 1;
-  while (IGNORED.has(breaks[at])) at--;
-  return at;
-}
-
-/**
- * The first character after n that is not ignored.
- * @param {string[]} breaks
- * @param {number} n
- */
-function following(breaks, n) {
-  let at = n + 1;
-  while (IGNORED.has(breaks[at])) at++;
-  return at;
 }
 
 /**
@@ -112,10 +95,10 @@ function following(breaks, n) {
  * @param {string[]} breaks
  * @param {number} at
  */
-function isSecondOfFlag(breaks, at) {
-  let isOdd = false;
-  for (let n = at; breaks[n] === "Regional_Indicator"; n = previous(breaks, n)) isOdd = !isOdd;
-  return isOdd;
+function isFirstOfFlag(breaks, at) {
+  let n = at;
+  while (breaks[n] === "Regional_Indicator") n--;
+  return (at - n) % 2 === 1;
 }
 
 /**

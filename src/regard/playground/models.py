@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("Fruit flies like a banana", None),
         ("The animal didn't cross the street because it was too tired", None),
     ),
-    "stories": (("Once upon a time, there was a little", None),),
+    "stories": (("Once upon a time there was a little girl named Mia. One day, Mia", None),),
     "dates": (("the 3rd of March 1987", None), ("July 4, 1999", None)),
 }
 _NAMES: dict[Architecture, str] = {"encoder": "encoder", "decoder": "stories", "encoder-decoder": "dates"}
@@ -71,7 +71,7 @@ def models(own: Sequence[str] = ()) -> list[SiteModel]:
         from regard.models.native import EMBEDDED, embedded_folder
 
         chosen["encoder"] = SiteModel("encoder", weights.encoder_file(embedded_folder(), EMBEDDED))
-    if "stories" not in chosen and (shipped.folder("stories") / "config.json").is_file():
+    if "stories" not in chosen:
         chosen["stories"] = SiteModel("stories", weights.decoder_file(shipped.folder("stories"), "stories"))
     chosen["dates"] = SiteModel("dates", weights.translator_file(shipped.folder("dates"), "dates"))
     return list(chosen.values())

@@ -1,9 +1,11 @@
 """Models as files that run in the browser: `models/NAME.js`, one line, `regardModel({…});`.
 
-A matrix is rounded to 8 bits by rows, each with a scale: code = round(w / scale) with scale = max |w| / 127 of its row.
-The embedded encoder's 22.7 million numbers then take 26 MB as text; in float16 they would take 56 MB. What is left of
-the weights is what the page computes with, so Python can be given the same (`read`, `rounded_folder`), and both agree.
-Vectors (biases, gains) are float32. A small model may be float16 or float32 throughout.
+A matrix is rounded to 8 bits: code = round(w / scale) with scale = max |w| / 127 over a row or, in rows of more than
+512 numbers, over 128 of them, because the second matrix of a feed-forward network has a few columns that are far larger
+than the rest. The 22.7 million numbers of the embedded encoder take 29 MB as text; in float16 they would take 56 MB.
+Vectors (biases, gains) are float32, the small tables of positions and types float16. A small model may be float16 or
+float32 throughout. What is left of the weights is what the page computes with; `read` and `rounded_folder` give Python
+the same.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +32,7 @@ from regard.viewer.payload import deflated
 
 Precision = Literal["int8", "float16", "float32"]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+LONGEST_ROW, PIECE = 512, 128  # numbers that have one scale
 
 TARGET_LENGTH = 64  # of a kept Transformer, whose sinusoids have no end
 
@@ -45,6 +48,7 @@ class ModelFile:
         tokenizer: from `regard.playground.tokenizers`.
         tensors: its weights by the names of its modules.
         precision: of the matrices.
+        halves: the matrices that are float16 in any case.
     """
 
     name: str
@@ -53,6 +57,7 @@ class ModelFile:
     tokenizer: Spec
     tensors: Mapping[str, Tensor]
     precision: Precision = "int8"
+    halves: Collection[str] = ()
 
 
 def encoder_file(folder: Path, name: str) -> ModelFile:
@@ -69,11 +74,11 @@ def encoder_file(folder: Path, name: str) -> ModelFile:
     opened = file_tokenizer(folder)
     if opened is None:
         raise ValueError(f"{folder}: tokenizer.json does not say all about its tokenizer.")
-    limit = min(opened.max_length or sizes["positions"], sizes["positions"])
-    config = {name: sizes[name] for name in ("layers", "heads", "dim", "epsilon", "activation")}
-    config |= {"groups": sizes["heads"], "positions": limit}
+    config = {name: sizes[name] for name in ("layers", "heads", "dim", "positions", "epsilon", "activation")}
+    config["groups"] = sizes["heads"]
     tensors = Encoder.from_pretrained(folder).state_dict()
-    return ModelFile(name, "encoder", config, tokenizer_spec(opened.tokenizer), tensors)
+    halves = ("embeddings.positions.weight", "embeddings.types.weight")
+    return ModelFile(name, "encoder", config, tokenizer_spec(opened.tokenizer), tensors, halves=halves)
 
 
 def decoder_file(folder: Path, name: str, precision: Precision = "float16") -> ModelFile:
@@ -136,7 +141,8 @@ def write(file: ModelFile, path: str | Path) -> str:
     """
     data, stored = bytearray(), []
     for name, tensor in file.tensors.items():
-        stored.append(_stored(name, tensor, file.precision, data))
+        precision: Precision = "float32" if tensor.ndim < 2 else "float16" if name in file.halves else file.precision
+        stored.append(_stored(name, tensor, precision, data))
     content = {
         "name": file.name,
         "architecture": file.architecture,
@@ -184,14 +190,16 @@ def _stored(name: str, tensor: Tensor, precision: Precision, data: bytearray) ->
     array = tensor.detach().to("cpu", torch.float32).numpy()
     if not np.isfinite(array).all():
         raise ValueError(f"write: {name}: expected finite numbers.")
-    kind: Precision = precision if array.ndim > 1 else "float32"
-    entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "type": kind}
-    if kind == "int8":
-        scales = np.abs(array).max(-1, keepdims=True) / np.float32(127)
-        codes = np.rint(array / np.where(scales > 0, scales, 1)).clip(-127, 127)
-        entry["scales"] = _append(data, scales.astype("<f4"))
-        return entry | {"offset": _append(data, codes.astype("<i1"))}
-    return entry | {"offset": _append(data, array.astype("<f2" if kind == "float16" else "<f4"))}
+    entry: dict[str, Any] = {"name": name, "shape": list(array.shape), "type": precision}
+    if precision != "int8":
+        return entry | {"offset": _append(data, array.astype("<f2" if precision == "float16" else "<f4"))}
+    width = array.shape[-1]
+    width = PIECE if width > LONGEST_ROW and width % PIECE == 0 else width
+    pieces = array.reshape(-1, width)
+    scales = np.abs(pieces).max(-1, keepdims=True) / np.float32(127)
+    codes = np.rint(pieces / np.where(scales > 0, scales, 1)).clip(-127, 127)
+    entry |= {"scales": _append(data, scales.astype("<f4")), "width": width}
+    return entry | {"offset": _append(data, codes.astype("<i1"))}
 
 
 def _append(data: bytearray, array: np.ndarray) -> int:
@@ -207,5 +215,6 @@ def _loaded(entry: Mapping[str, Any], data: bytes) -> Tensor:
     count = int(np.prod(shape))
     array = np.frombuffer(data, kind, count, offset).reshape(shape).astype("<f4")
     if entry["type"] == "int8":
-        array = array * np.frombuffer(data, "<f4", count // shape[-1], entry["scales"]).reshape(*shape[:-1], 1)
+        scales = np.frombuffer(data, "<f4", count // entry["width"], entry["scales"])
+        array = (array.reshape(-1, entry["width"]) * scales[:, None]).reshape(shape)
     return torch.from_numpy(array)

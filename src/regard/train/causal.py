@@ -109,6 +109,7 @@ def make(options: Options, vocab_size: int) -> LlamaForCausalLM:
         bos_token_id=END_ID,
         eos_token_id=END_ID,
         architectures=["LlamaForCausalLM"],
+        dtype="float32",
     )
     config._attn_implementation = regard.hf.NAME
     model = LlamaForCausalLM(config)
