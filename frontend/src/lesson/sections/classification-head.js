@@ -59,18 +59,13 @@ function sentenceRow(labelled, n, onChange) {
     labelled.text = text.value;
     onChange();
   });
-  const label = el("button", { type: "button", class: "quiet" });
-  const name = () => {
-    label.textContent = CLASSES[labelled.label];
-    label.setAttribute("aria-label", `Class of sentence ${n + 1}: ${CLASSES[labelled.label]}`);
-  };
-  label.addEventListener("click", () => {
-    labelled.label = labelled.label ? 0 : 1;
-    name();
+  const label = el("input", { type: "checkbox", "aria-label": `Sentence ${n + 1} is ${CLASSES[1]}` });
+  label.checked = labelled.label === 1;
+  label.addEventListener("change", () => {
+    labelled.label = label.checked ? 1 : 0;
     onChange();
   });
-  name();
-  return el("li", {}, el("div", { class: "row" }, text, label));
+  return el("li", {}, el("div", { class: "row" }, text, el("label", {}, label, CLASSES[1])));
 }
 
 /** @param {Lesson} lesson */
@@ -177,7 +172,7 @@ export const classificationHead = {
       "BERT takes the vector of its first token for x. This encoder was trained to put the meaning of a text into the mean of all its vectors, so that is taken here. In training, each step moves w a little against the gradient of the loss, the mean of −log p of the right class.",
     ),
     p(
-      "The encoder stays as it is: only w and b are learned, from the six sentences below, in this page. Move the steps, and see the decision move. Change a sentence or its class, and type a new one.",
+      "The encoder stays as it is: only w and b are learned, from the six sentences below, in this page. Move the steps, and see the decision move. Change a sentence or its class, praise or complaint, and type a new one.",
     ),
     lesson.later(() => playground(lesson)),
   ],

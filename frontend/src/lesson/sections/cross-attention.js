@@ -46,8 +46,8 @@ async function playground(lesson) {
     },
   });
   const choice = options({
-    label: "Head",
-    options: ["mean", ...read.heads.map((_, h) => String(h))],
+    label: "Weights of",
+    options: ["all heads", ...read.heads.map((_, h) => `head ${h}`)],
     onChoose: (n) => {
       head = n ? n - 1 : null;
       drawing.set({ weights: weights() });
