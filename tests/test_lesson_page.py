@@ -148,6 +148,23 @@ def test_every_part_of_every_section_is_moved_by_the_keyboard(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
 
 
+def test_a_vector_is_dragged(opened):
+    page = opened.page
+    go_to(page, "average")
+    before = page.inner_text("#average .reads")
+    tip = page.locator("#average [role=slider]").first
+    tip.scroll_into_view_if_needed()
+    box = tip.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 30, box["y"] - 20)
+    page.mouse.up()
+    x, y = map(float, tip.get_attribute("aria-valuetext").split(", "))
+    after = page.inner_text("#average .reads")
+    assert after != before
+    assert f"({x:.2f}, {y:.2f})" in after
+
+
 def press_to(page, selector):
     """The focus on an element: the test above has shown that the Tab key brings it there."""
     page.locator(selector).focus()

@@ -2,7 +2,7 @@
 
 import { libraryOf } from "../app/library.js";
 import { mount } from "../app/viewer.js";
-import { inflated } from "../offline/codec.js";
+import { inflated } from "../model/inflate.js";
 import { reopened } from "../offline/reopen.js";
 import { offlineSource } from "../offline/source.js";
 import { httpSource } from "../source/http.js";

@@ -1,5 +1,7 @@
 // The file of a model: read, inflated, and its arrays made Float32Arrays. regard/playground/weights.py writes it.
 
+import { inflated } from "./inflate.js";
+
 /** @import { ModelFile, StoredTensor, Tensors } from "./types.js" */
 
 /** A model's file without its text form: what is kept of it. @typedef {Omit<ModelFile, "data"> & {bytes: ArrayBuffer}} Unpacked */
@@ -10,9 +12,11 @@
  * @returns {ModelFile}
  */
 export function parse(text) {
-  const [start, stop] = [text.indexOf("("), text.lastIndexOf(")")];
-  if (start < 0 || stop < start) throw new Error("The file of the model is damaged: it does not end as it should.");
-  return JSON.parse(text.slice(start + 1, stop));
+  try {
+    return JSON.parse(text.slice(text.indexOf("(") + 1, text.lastIndexOf(")")));
+  } catch {
+    throw new Error("The file of the model is damaged: it is cut short, or no model.");
+  }
 }
 
 /**
@@ -20,11 +24,10 @@ export function parse(text) {
  * @returns {Promise<Unpacked>}
  */
 export async function unpack({ data, ...file }) {
-  const binary = atob(data);
-  const deflated = new Uint8Array(binary.length);
-  for (let n = 0; n < binary.length; n++) deflated[n] = binary.charCodeAt(n);
-  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return check({ ...file, bytes: await new Response(stream).arrayBuffer() });
+  const bytes = await inflated(data).catch(() => {
+    throw new Error("The file of the model is damaged: its weights cannot be unpacked.");
+  });
+  return check({ ...file, bytes: bytes.buffer });
 }
 
 /**

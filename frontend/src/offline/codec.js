@@ -1,5 +1,6 @@
 // The arrays of a saved page: regard/viewer/payload.py encodes them.
 
+import { fromBase64, inflated } from "../model/inflate.js";
 import { LOGARITHM_STEPS } from "../protocol.js";
 
 /** @import { NumberArray } from "../types.js" */
@@ -44,18 +45,4 @@ export function unpacked(bytes, shape) {
     numbers[n] = code * steps[Math.floor(n / (rows * width)) * width + (n % width)];
   }
   return numbers;
-}
-
-/** @param {string} text base64 of raw DEFLATE */
-export async function inflated(text) {
-  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** @param {string} text */
-export function fromBase64(text) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let n = 0; n < bytes.length; n++) bytes[n] = binary.charCodeAt(n);
-  return bytes;
 }

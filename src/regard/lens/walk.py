@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 CAUTION = (
-    "A weight says where a head looks, and not what decides the model's answer: much of it may go to a sink, a token "
-    "that carries next to nothing. Only a run with the token switched off tells what depends on it."
+    "A weight says where a head looks, not what decides the model's answer. Only a run with the token switched off "
+    "tells what depends on it."
 )
 
 
