@@ -298,10 +298,14 @@ def test_with_the_keyboard_alone(tab):
 
 
 def test_examples_are_links_that_open_a_text(tab):
-    page = tab()
+    page = tab("view=heads&theme=dark")
     does(page, lambda: page.click(".examples a >> nth=1"))
     assert page.input_value("#text") == "Fruit flies like a banana"
+    assert page.is_visible("#heads")
+    assert "theme=dark" in page.url
+    does(page, lambda: page.click("#tab-sentence"))
     assert page.locator("#from button").nth(1).inner_text() == "Fruit"
+    page.go_back()
     does(page, lambda: page.go_back())
     assert page.input_value("#text") == "Time flies like an arrow"
 
@@ -414,3 +418,10 @@ def test_the_embedded_encoder(tab, root, host):
     walk = rounded.read("Time flies like an arrow").explain("flies", 5, 11)
     np.testing.assert_allclose(column(page, "weight"), walk.weights[0].numpy(), atol=CLOSE)
     np.testing.assert_allclose(column(page, "weight_times_length"), walk.carried[0].numpy(), atol=CLOSE)
+    page.fill("#text", "time flies like an arrow and fruit flies like a banana " * 30)
+    page.press("#text", "Enter")
+    until(page, lambda: page.inner_text("#progress-says").startswith("Reading the text: "))
+    page.click("#cancel")
+    assert problem(page).startswith("Reading was cancelled, and the text before it is shown again.")
+    does(page, lambda: page.click("#tab-sentence"))
+    assert page.locator("#from button").count() == 7

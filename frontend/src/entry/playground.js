@@ -20,12 +20,14 @@ const library = () =>
   );
 
 /**
- * The address that opens an example.
+ * The address that opens an example, in the view and the colours of the address that is shown.
  * @param {ModelOffer} offer
  * @param {{text: string, pair: string | null}} example
  */
 function addressOf({ name }, { text, pair }) {
+  const shown = new URLSearchParams(location.hash.slice(1));
   const parameters = new URLSearchParams({ text });
+  for (const kept of ["view", "theme"]) if (shown.has(kept)) parameters.set(kept, shown.get(kept) ?? "");
   if (pair) parameters.set("pair", pair);
   if (name !== offers[0].name) parameters.set("model", name);
   return `#${parameters}`;
@@ -34,7 +36,13 @@ function addressOf({ name }, { text, pair }) {
 /** Links to the examples, below the form. */
 function drawExamples() {
   const links = offers.flatMap((offer) =>
-    offer.examples.map((example) => el("a", { href: addressOf(offer, example) }, example.text)),
+    offer.examples.map((example) => {
+      const link = el("a", { href: addressOf(offer, example) }, example.text);
+      link.addEventListener("click", () => {
+        link.href = addressOf(offer, example); // as the page is now
+      });
+      return link;
+    }),
   );
   document.getElementById("ask")?.after(el("p", { class: "examples" }, "Examples: ", ...links));
 }
