@@ -221,6 +221,21 @@ def test_what_the_decoder_expects(tab):
     assert f"takes {100 * share:.0f} % of the attention" in page.inner_text("#first-says") or share < 0.5
 
 
+def test_the_decoder_goes_on_with_a_text(tab):
+    page = tab("model=stories")
+    page.click("#open-chat")
+    page.fill("#message", "Once upon a time there was a kind girl named Mia. Mia")
+    page.fill("#most", "12")
+    page.press("#message", "Enter")
+    until(page, lambda: page.inner_text("#chat-says") == "Cut off at 12 tokens, the most that were asked for.")
+    reply = page.locator("#chat-log .reply").text_content()
+    prompt = page.input_value("#message")
+    expected = regard.Lens(shipped.folder("stories")).generate(prompt, max_tokens=12)
+    assert reply == "".join(token.text for token in expected)
+    until(page, lambda: page.locator("#from button").count() > 15)
+    assert page.inner_text("#note").startswith("The model wrote the reply, which begins with “")
+
+
 def test_a_date_that_the_model_writes_and_one_of_ones_own(tab):
     opened = kept.load(shipped.folder("dates"))
     text = "the 3rd of March 1987"
