@@ -224,6 +224,7 @@ def test_what_the_decoder_expects(tab):
 def test_the_decoder_goes_on_with_a_text(tab):
     page = tab("model=stories")
     page.click("#open-chat")
+    assert page.is_hidden(".examples")
     page.fill("#message", "Once upon a time there was a kind girl named Mia. Mia")
     page.fill("#most", "12")
     page.press("#message", "Enter")

@@ -18,8 +18,8 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": """chat html image playground_model playground_seq protocol server terminal tiles viewer_predictions
-        widget""",
+    "viewer": """chat html image notebooks playground_model playground_seq protocol server terminal tiles
+        viewer_predictions widget""",
     "browser": """answer_page ask_page chat_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
@@ -66,6 +66,7 @@ SLOW_FILES = [
     "map",
     "map_families",
     "maps_cpu",
+    "notebooks",
     "packed",
     "playground_client",
     "playground_model",

@@ -33,7 +33,7 @@ function addressOf({ name }, { text, pair }) {
   return `#${parameters}`;
 }
 
-/** Links to the examples, below the form. */
+/** Links to the examples, in the form: they go where it goes. */
 function drawExamples() {
   const links = offers.flatMap((offer) =>
     offer.examples.map((example) => {
@@ -44,7 +44,7 @@ function drawExamples() {
       return link;
     }),
   );
-  document.getElementById("ask")?.after(el("p", { class: "examples" }, "Examples: ", ...links));
+  document.getElementById("ask")?.append(el("p", { class: "examples" }, "Examples: ", ...links));
 }
 
 /** Whoever chooses another model while an example stands in the form gets an example for that model. */

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regard.attribution import Target
+    from regard.lens.display import Picture
     from regard.lens.reading import Reading
 
     Method = Callable[[Reading, Target], Float[Tensor, "N"]]
@@ -58,6 +59,12 @@ class Agreement:
         """The rank correlation of each method with the size of the knockout; NaN for fewer than three words."""
         knockout = self.knockout[self.judged].abs()
         return {name: rank_correlation(values[self.judged].abs(), knockout) for name, values in self.relevance.items()}
+
+    def _repr_png_(self) -> Picture | None:
+        """What a notebook shows: the picture that `regard attribute --save` draws."""
+        from regard.lens.display import still_of_agreement
+
+        return still_of_agreement(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists for JSON, one number a unit."""

@@ -16,6 +16,8 @@ from regard.lens.units import Word
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from regard.lens.display import Picture
+
 SAME = 1e-6  # vectors whose cosine is this close to 1 are the same but for rounding
 
 
@@ -81,6 +83,12 @@ class Comparison:
                 plane = plane @ u @ v
             planes.append(plane)
         return torch.stack(planes)
+
+    def _repr_png_(self) -> Picture | None:
+        """What a notebook shows: a picture of the cosines."""
+        from regard.lens.display import still_of_comparison
+
+        return still_of_comparison(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists for JSON."""

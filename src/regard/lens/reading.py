@@ -23,6 +23,7 @@ from regard.lens.words import Span, printable
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from regard.lens.display import Picture
     from regard.lens.lens import Lens
     from regard.lens.predictions import Predictions
     from regard.lens.walk import Walk
@@ -335,6 +336,7 @@ class Reading:
         nth: int | None = None,
         layer: int | None = None,
         head: int | None = None,
+        map: str = "weights",
         attention: Part | None = None,
     ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
@@ -345,15 +347,17 @@ class Reading:
         Args:
             word, nth: the word that it opens with, as in `Reading.word`.
             layer, head: the layer and head that it opens with.
+            map: the map that it opens with: one of `regard.attribution.MAPS`.
             attention: of an encoder-decoder with a target, the one that it opens with; by default "cross".
 
         Raises:
             ImportError: anywidget is not installed; the message says what to install.
             IndexError: there is no such layer or head. LookupError: there is no such word.
+            ValueError: there is no such map, or it has no heads to choose from.
         """
         from regard.lens.display import widget
 
-        return widget(self, word=word, nth=nth, layer=layer, head=head, attention=attention)
+        return widget(self, word=word, nth=nth, layer=layer, head=head, map=map, attention=attention)
 
     def _ipython_display_(self) -> None:
         """The viewer in a notebook; the one line of `repr` in a terminal."""
@@ -373,6 +377,12 @@ class Reading:
             return self.view()._repr_mimebundle_(**kwargs)
         except ImportError:
             return {"text/plain": repr(self)}
+
+    def _repr_png_(self) -> Picture | None:
+        """A picture of the heads of its first layer, where there is no viewer."""
+        from regard.lens.display import still
+
+        return still(self.cross or self)
 
     def _display_(self) -> Any:
         """The same for marimo."""
