@@ -19,7 +19,7 @@ ROLES = {"button", "link", "slider", "textbox", "radio", "checkbox", "combobox",
 
 # What the Tab key stands on; a group of which one member is a stop counts as one.
 NAMED = """
-  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines")];
+  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines, .swapped, .candidates")];
   const groupOf = (node) => groups(node).findIndex((group) => group.contains(node));
   const nameOf = (node) => [node.closest("[id]").id, node.type, groupOf(node), groupOf(node) >= 0 ? "" :
     node.ariaLabel ?? (node.type === "radio" ? node.name : node.textContent)].join();"""
@@ -148,6 +148,23 @@ def test_every_part_of_every_section_is_moved_by_the_keyboard(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
 
 
+def test_a_vector_is_dragged(opened):
+    page = opened.page
+    go_to(page, "average")
+    before = page.inner_text("#average .reads")
+    tip = page.locator("#average [role=slider]").first
+    tip.scroll_into_view_if_needed()
+    box = tip.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 30, box["y"] - 20)
+    page.mouse.up()
+    x, y = map(float, tip.get_attribute("aria-valuetext").split(", "))
+    after = page.inner_text("#average .reads")
+    assert after != before
+    assert f"({x:.2f}, {y:.2f})" in after
+
+
 def press_to(page, selector):
     """The focus on an element: the test above has shown that the Tab key brings it there."""
     page.locator(selector).focus()
@@ -235,6 +252,33 @@ def test_every_exercise_is_answered_and_graded(opened):
     assert page.locator(".contents .hint").first.text_content().startswith(said)
     page.reload()
     assert page.locator(".contents .hint").first.text_content().startswith(said)
+
+
+def shown_numbers(page, selector):
+    return [float(node.get_attribute("value")) for node in page.locator(f"{selector} .bars data").all()]
+
+
+def test_positions_and_a_trained_head_on_the_real_encoder(opened):
+    page = opened.page
+    page.reload()
+    go_to(page, "positions")
+    page.locator("#positions .swapped button").first.press("Enter")
+    until(page, lambda: min(shown_numbers(page, "#positions")) > 0.001)  # every vector changes
+    page.locator("#positions .options button").last.press("Enter")
+    until(page, lambda: max(shown_numbers(page, "#positions")) < 1e-5)  # none does
+    go_to(page, "classification-head")
+    assert shown_numbers(page, "#classification-head") == [0.5] * 7
+    page.locator("#classification-head .slider input").press("End")
+    until(
+        page,
+        lambda: (
+            [number > 0.5 for number in shown_numbers(page, "#classification-head")][:6] == [True] * 3 + [False] * 3
+        ),
+    )
+    praise = shown_numbers(page, "#classification-head")[6]
+    for box in page.locator("#classification-head .labelled input[type=checkbox]").all():
+        box.press("Space")
+    until(page, lambda: abs(shown_numbers(page, "#classification-head")[6] - (1 - praise)) < 1e-6)
 
 
 def unnamed(session):

@@ -20,7 +20,7 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": """chat html image notebooks playground_model playground_seq protocol server terminal tiles
         viewer_predictions widget""",
-    "browser": """answer_page ask_page chat_page lesson_page playground_client playground_page
+    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
     "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
 }
@@ -62,6 +62,7 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "lesson2_page",
     "lesson_page",
     "map",
     "map_families",
