@@ -221,6 +221,22 @@ def test_what_the_decoder_expects(tab):
     assert f"takes {100 * share:.0f} % of the attention" in page.inner_text("#first-says") or share < 0.5
 
 
+def test_the_decoder_goes_on_with_a_text(tab):
+    page = tab("model=stories")
+    page.click("#open-chat")
+    assert page.is_hidden(".examples")
+    page.fill("#message", "Once upon a time there was a kind girl named Mia. Mia")
+    page.fill("#most", "12")
+    page.press("#message", "Enter")
+    until(page, lambda: page.inner_text("#chat-says") == "Cut off at 12 tokens, the most that were asked for.")
+    reply = page.locator("#chat-log .reply").text_content()
+    prompt = page.input_value("#message")
+    expected = regard.Lens(shipped.folder("stories")).generate(prompt, max_tokens=12)
+    assert reply == "".join(token.text for token in expected)
+    until(page, lambda: page.locator("#from button").count() > 15)
+    assert page.inner_text("#note").startswith("The model wrote the reply, which begins with “")
+
+
 def test_a_date_that_the_model_writes_and_one_of_ones_own(tab):
     opened = kept.load(shipped.folder("dates"))
     text = "the 3rd of March 1987"
@@ -298,10 +314,14 @@ def test_with_the_keyboard_alone(tab):
 
 
 def test_examples_are_links_that_open_a_text(tab):
-    page = tab()
+    page = tab("view=heads&theme=dark")
     does(page, lambda: page.click(".examples a >> nth=1"))
     assert page.input_value("#text") == "Fruit flies like a banana"
+    assert page.is_visible("#heads")
+    assert "theme=dark" in page.url
+    does(page, lambda: page.click("#tab-sentence"))
     assert page.locator("#from button").nth(1).inner_text() == "Fruit"
+    page.go_back()
     does(page, lambda: page.go_back())
     assert page.input_value("#text") == "Time flies like an arrow"
 
@@ -414,3 +434,10 @@ def test_the_embedded_encoder(tab, root, host):
     walk = rounded.read("Time flies like an arrow").explain("flies", 5, 11)
     np.testing.assert_allclose(column(page, "weight"), walk.weights[0].numpy(), atol=CLOSE)
     np.testing.assert_allclose(column(page, "weight_times_length"), walk.carried[0].numpy(), atol=CLOSE)
+    page.fill("#text", "time flies like an arrow and fruit flies like a banana " * 30)
+    page.press("#text", "Enter")
+    until(page, lambda: page.inner_text("#progress-says").startswith("Reading the text: "))
+    page.click("#cancel")
+    assert problem(page).startswith("Reading was cancelled, and the text before it is shown again.")
+    does(page, lambda: page.click("#tab-sentence"))
+    assert page.locator("#from button").count() == 7
