@@ -32,7 +32,7 @@ endif
 all: demo test
 
 demo: .venv/demo
-	$(BIN)/regard explain "Time flies like an arrow" --word flies --save flies.html
+	$(BIN)/regard explain "Time flies like an arrow" --word flies --against "Fruit flies like a banana" --save flies.html
 	@echo
 	@echo "The same, to click on: flies.html"
 	@echo "Any text, in the browser: $(BIN)/regard serve"

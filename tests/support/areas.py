@@ -9,7 +9,7 @@ AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
-    "nn": "encoder nn",
+    "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
     "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
@@ -96,6 +96,7 @@ SLOW_TESTS = [
     "test_the_kernel_computes_the_reductions",
     "test_the_site_builds_without_warnings_and_asks_no_other_host",
     "test_the_python_of_a_page_runs",
+    "test_the_files_are_made_again",
 ]
 
 

@@ -45,6 +45,16 @@ class Comparison:
     similarity: Float[Tensor, "L+1 n n"] = field(repr=False)
     clusters: tuple[list[int], list[int]]
 
+    def distances(self, first: int, second: int) -> Float[Tensor, "L+1"]:
+        """By layer, the cosine distance, 1 − cosine, of the word in two of the texts.
+
+        >>> import regard
+        >>> flies = regard.Lens().compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies")
+        >>> [round(distance, 2) for distance in flies.distances(0, 1).tolist()]
+        [0.0, 0.08, 0.1, 0.13, 0.19, 0.19, 0.37]
+        """
+        return (1 - self.similarity[:, first, second]).clamp(min=0)
+
     def cluster_similarity(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
         """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text.
 

@@ -354,14 +354,13 @@ class Reading:
     def head_with_most_content(self, word: Word, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
         """The layer and head that contribute most to a word from other words, by weight × length of the value added.
 
-        Heads that attend to a position, whatever its token, are set aside, and so is the first token of a causal model.
-        A given layer or head is kept. Raises IndexError for one that does not exist.
+        Punctuation is no word. Heads that attend to a position, whatever its token, are set aside, and so is the first
+        token of a causal model. A given layer or head is kept. Raises IndexError for one that does not exist.
 
         >>> import regard
         >>> reading = regard.Lens().read("Time flies like an arrow")
-        >>> layer, head = reading.head_with_most_content(reading.word("flies"))
-        >>> 0 <= layer < 6 and 0 <= head < 12
-        True
+        >>> reading.head_with_most_content(reading.word("flies"))
+        (5, 11)
         """
         from regard.lens.contributions import head_with_most_content
 
