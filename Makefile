@@ -89,6 +89,7 @@ bench: .venv/test
 	$(BIN)/regard bench embed
 	$(BIN)/python benchmarks/embed_memory.py
 	$(BIN)/python benchmarks/base.py
+	$(BIN)/python benchmarks/differs.py
 	$(BIN)/python benchmarks/view.py
 	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
 
