@@ -69,7 +69,7 @@ browser:
 # No warning is let pass, and nothing is fetched. With PLAYGROUND=1 the site has the playground and the lesson, too.
 PLAYGROUND :=
 docs: .venv/test
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet $(if $(PLAYGROUND),--tag playground) docs docs/_build/html
 	$(if $(PLAYGROUND),$(BIN)/regard playground --out docs/_build/html/playground)
 	@echo "The documentation: docs/_build/html/index.html"
 

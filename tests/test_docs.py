@@ -186,7 +186,7 @@ def test_a_notebook_becomes_markdown():
 
 
 def test_the_version_is_the_package_s():
-    names = {"__file__": str(DOCS / "conf.py")}
+    names = {"__file__": str(DOCS / "conf.py"), "tags": set()}
     before = list(sys.path)
     try:
         exec((DOCS / "conf.py").read_text(encoding="utf-8"), names)
