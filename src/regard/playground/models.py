@@ -56,9 +56,15 @@ class SiteModel:
 def models(own: Sequence[str] = ()) -> list[SiteModel]:
     """The models of a site: one's own in the place of the usual ones of their architecture, and before them.
 
+    Args:
+        own: Names on the Hugging Face Hub, or folders: an encoder, a decoder, or one of each.
+
     Raises:
         ValueError: The page cannot run a model; the message says why. OSError: There is no such model.
         ImportError: The embedded encoder is not installed.
+
+    >>> [(model.name, model.file.architecture) for model in models()]
+    [('encoder', 'encoder'), ('stories', 'decoder'), ('dates', 'encoder-decoder')]
     """
     chosen: dict[str, SiteModel] = {}
     for model in own:
