@@ -22,7 +22,7 @@ AREAS = {
         viewer_predictions widget""",
     "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
-    "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
+    "cli": "cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -104,6 +104,8 @@ SLOW_TESTS = [
     "test_a_wide_beam_finds_the_best_of_all",
     "test_the_kernel_computes_the_reductions",
     "test_the_files_are_made_again",
+    "test_the_site_builds_without_warnings_and_asks_no_other_host",
+    "test_the_python_of_a_page_runs",
 ]
 
 

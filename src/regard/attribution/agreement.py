@@ -43,6 +43,13 @@ class Agreement:
             not rest on them spreads its weight over the words, which says more about the cut than about what they gave.
             Not the word whose vector is explained, which keeps most of itself whoever looks at it.
         left_out: by the name of a method that this model or target does not serve, why.
+
+    >>> import regard
+    >>> from regard import attribution
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> result = attribution.agreement(reading, attribution.Target.similarity(reading, "Time passes quickly"))
+    >>> list(result.correlation)
+    ['weights, rollout', 'norms, rollout', 'gradient']
     """
 
     reading: Reading = field(repr=False)
@@ -67,7 +74,15 @@ class Agreement:
         return still_of_agreement(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON, one number a unit."""
+        """As plain lists for JSON, one number a unit.
+
+        >>> import regard
+        >>> from regard import attribution
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> result = attribution.agreement(reading, attribution.Target.word(reading, "flies"), layer=5)
+        >>> result.to_dict()["target"]
+        'the vector of “flies”'
+        """
         return {
             "text": self.reading.text,
             "model": self.reading.model,

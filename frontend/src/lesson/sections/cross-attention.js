@@ -88,7 +88,7 @@ const eight = {
 export const crossAttention = {
   id: "cross-attention",
   title: "Cross-attention",
-  plain: [],
+  plain: ["decoder_layer"],
   build: (lesson) => [
     p(
       "To translate, the decoder must look at the source. Its queries meet the keys and values of what the encoder has read, the *memory*. This is Bahdanau’s idea again, for all words at once: each layer of the decoder attends to what is written so far, then to the source.",

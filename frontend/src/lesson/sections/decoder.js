@@ -54,8 +54,8 @@ function lens(layers) {
 /** @param {Lesson} lesson */
 async function playground(lesson) {
   const model = await lesson.model("stories");
-  let [beginning, written, isOver] = [BEGINNING, "", false];
-  const story = el("p", { class: "story", "aria-live": "polite" });
+  let [beginning, written, added, isOver] = [BEGINNING, "", "", false];
+  const story = el("p", { class: "story" });
   const says = el("p", { class: "reads", role: "status" });
   const layers = el("table", { class: "lens" });
   let asked = 0;
@@ -72,7 +72,7 @@ async function playground(lesson) {
       layers.replaceChildren(el("caption", {}, "What each layer would write next"), ...lens(predictions));
       says.textContent = isOver
         ? "The text ends here."
-        : `The likeliest next token is “${visible(last[0].text)}”, with ${percent(last[0].probability)}.`;
+        : `${added ? `Written: “${added.trim()}”. ` : ""}The likeliest next token is “${visible(last[0].text)}”, with ${percent(last[0].probability)}.`;
     } catch (error) {
       if (turn === asked) says.textContent = String(error instanceof Error ? error.message : error);
     }
@@ -81,7 +81,8 @@ async function playground(lesson) {
     label: "The likeliest next tokens: choose the one to be written",
     onChoose: ({ text, ends }) => {
       isOver = ends;
-      if (!ends) written += text;
+      added = ends ? "" : text;
+      written += added;
       update();
     },
   });
@@ -92,7 +93,8 @@ async function playground(lesson) {
       const text = await model.write(before, MORE);
       if (before !== beginning + written) return; // something else was written meanwhile
       isOver = text === "";
-      written += text;
+      added = text;
+      written += added;
       await update();
     } catch (error) {
       says.textContent = String(error instanceof Error ? error.message : error);
@@ -100,7 +102,7 @@ async function playground(lesson) {
   });
   const again = el("button", { type: "button", class: "quiet" }, "Begin again");
   const begin = (/** @type {string} */ text) => {
-    [beginning, written, isOver] = [text, "", false];
+    [beginning, written, added, isOver] = [text, "", "", false];
     update();
   };
   again.addEventListener("click", () => begin(beginning));
@@ -163,7 +165,7 @@ const firstLayer = {
 export const decoder = {
   id: "decoder",
   title: "The decoder",
-  plain: [],
+  plain: ["next_word"],
   build: (lesson) => [
     p(
       "A decoder is a stack of layers with the causal mask. The last vector of a text is compared with a vector for each token of the vocabulary, and the softmax of these scores is a probability for each: what comes next?",

@@ -6,7 +6,7 @@ import { cosine, largest, wordVector } from "../numbers.js";
 import { formula, p } from "../prose.js";
 import { ARROW, encoded } from "../readings.js";
 import { apartIn, layersOf, moved, toOrder, wordPlaces } from "../vectors.js";
-import { shownBars } from "../widgets/bars.js";
+import { shownBars, told } from "../widgets/bars.js";
 import { keepingFocus } from "../widgets/focus.js";
 import { heat } from "../widgets/heat.js";
 import { sentence } from "../widgets/sentence.js";
@@ -31,7 +31,7 @@ function stateOf(pass, after) {
   const places = wordPlaces(pass);
   const vectors = places.map((u) => wordVector(pass, after, u));
   return {
-    words: places.map((u) => pass.units[u].text),
+    words: told(places.map((u) => pass.units[u].text)),
     distances: moved(pass, after),
     cosines: vectors.map((vector) => vectors.map((other) => cosine(vector, other))),
   };
@@ -142,7 +142,7 @@ const banks = {
 export const encoder = {
   id: "encoder",
   title: "The encoder",
-  plain: ["encoder"],
+  plain: ["encoder_layer", "encoder"],
   build: (lesson) => [
     p(
       "Attention, then feed-forward, each with a residual connection and a norm: that is a layer. Embeddings and a stack of layers: that is an encoder, and BERT is exactly this.",

@@ -124,7 +124,7 @@ const alone = {
 export const feedForward = {
   id: "feed-forward",
   title: "Feed-forward",
-  plain: [],
+  plain: ["feed_forward"],
   build: () => [
     p(
       "An average only mixes what is already there. To compute something new, each word then passes through a small network on its own: up to more dimensions, through a function that is not a straight line, and down again.",

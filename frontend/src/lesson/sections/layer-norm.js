@@ -194,7 +194,7 @@ const scaled = {
 export const layerNorm = {
   id: "layer-norm",
   title: "Layer norm",
-  plain: [],
+  plain: ["layer_norm", "add_and_norm"],
   build: () => [
     p(
       "Layers are stacked, and two things keep a deep stack trainable. The output of a layer is *added* to its input, a *residual connection*, so that no word is ever lost. And each vector is *normalised* to mean zero and variance one, so that its numbers neither explode nor vanish.",

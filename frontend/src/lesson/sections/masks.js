@@ -167,7 +167,7 @@ const later = {
 export const masks = {
   id: "masks",
   title: "Masks",
-  plain: [],
+  plain: ["causal"],
   build: (lesson) => [
     p(
       "Sometimes a word must not attend everywhere. The texts of a batch are padded to the same length, and nothing should attend to the padding: that is a mask by *lengths*. A decoder must not see words that are not yet written: that is the *causal* mask. A *window* lets each word see its neighbourhood alone, which makes long texts cheaper.",

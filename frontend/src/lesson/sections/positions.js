@@ -45,7 +45,7 @@ async function playground(lesson) {
     words: WORDS,
     weights: await changes(lesson, order, positions),
     say: (number) => format(number, 3),
-    peak: 0.5,
+    peak: 0.25,
     head: ["word", "distance"],
   });
   const says = el("p", { class: "reads", role: "status" });
@@ -145,7 +145,7 @@ const withPositions = {
 export const positions = {
   id: "positions",
   title: "Positions",
-  plain: [],
+  plain: ["embed"],
   build: (lesson) => [
     p(
       "There is a gap in all this: an average knows nothing about order. “Dog bites man” would be the same as “man bites dog”. So a vector for its position is added to each word before the first layer.",

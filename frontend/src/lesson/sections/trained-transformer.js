@@ -3,6 +3,7 @@
 import { el } from "../../ui/dom.js";
 import { percent } from "../../ui/format.js";
 import { FORMS, rightDate } from "../dates.js";
+import { sum } from "../numbers.js";
 import { formula, h3, p } from "../prose.js";
 import { meanHead, translation } from "../translations.js";
 import { candidates, candidatesOf } from "../widgets/candidates.js";
@@ -125,18 +126,31 @@ function verdict(text, written) {
     : `It has written ${written}; right is ${right}.`;
 }
 
+/**
+ * What the model writes, and how sure it is: the mean of the probabilities of its characters, and of the end.
+ * @param {Model} model
+ * @param {string} text
+ */
+async function answered(model, text) {
+  const written = await model.write(text, LONGEST);
+  const { id } = await model.read(text, { pair: written });
+  const { probabilities } = await model.predict(id, null, 0, written.length + 1, 1);
+  return { written, sure: sum(probabilities.map(([first]) => first)) / probabilities.length };
+}
+
 /** What it writes of dates in forms of its training, and of others. @param {Lesson} lesson */
 async function limits(lesson) {
   const model = await lesson.model("dates");
   const texts = [...INSIDE.slice(0, 2).map((text) => [text, rightDate(text)]), ...OUTSIDE];
   const rows = await Promise.all(
     texts.map(async ([text, right]) => {
-      const written = await model.write(String(text), LONGEST);
+      const { written, sure } = await answered(model, String(text));
       const cells = [written, right, written === right ? "✓" : "✗"].map((cell) => el("td", {}, String(cell)));
+      cells.push(el("td", { class: "number" }, el("data", { value: sure }, percent(sure))));
       return el("tr", {}, el("th", { scope: "row" }, String(text)), ...cells);
     }),
   );
-  const head = ["source", "it writes", "right", ""].map((name) =>
+  const head = ["source", "it writes", "right", "", "sure"].map((name) =>
     el(name ? "th" : "td", name ? { scope: "col" } : {}, name),
   );
   const table = el(
@@ -182,7 +196,7 @@ const wrong = {
 export const trainedTransformer = {
   id: "trained-transformer",
   title: "The trained Transformer",
-  plain: [],
+  plain: ["write"],
   build: (lesson) => [
     p(
       "An encoder, a decoder, and a score for each token of the vocabulary: this is the Transformer of “Attention Is All You Need”. In training it is given the right characters so far, for all positions at once, and learns to predict the next.",
@@ -194,7 +208,7 @@ export const trainedTransformer = {
     lesson.later(() => playground(lesson)),
     h3("What it cannot do"),
     p(
-      `The model was trained on dates in ${FORMS.length} forms: ${FORMS.map((form) => `“${form}”`).join(", ")}, of the years 1600 to 2199. In these it hardly ever errs. It writes something for any other text, too, and is as sure of it.`,
+      `The model was trained on dates in ${FORMS.length} forms: ${FORMS.map((form) => `“${form}”`).join(", ")}, of the years 1600 to 2199. In these it hardly ever errs. It writes something for any other text, too. The last column says how sure it is: the mean probability of the characters that it writes.`,
     ),
     lesson.later(() => limits(lesson)),
     lesson.exercise("trained-forms"),
