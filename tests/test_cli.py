@@ -5,8 +5,10 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -59,8 +61,81 @@ def test_explain_says_that_and_why_it_chose_the_head(run):
     chosen = "this is layer 5, head 11, which carries most to “flies” from other words: they have 68% of its weight."
     assert chosen in out
     assert "“[CLS]” has 21% of the weight and 2% of what is added: its value is short." in out
+    text = "The bank, which was old, lent her money."
+    out = " ".join(done(run("explain", text, "--word", "bank")).split())
+    assert "which carries most to “bank” from other words" in out
+    numbers = json.loads(done(run("explain", text, "--word", "bank", "--json")))
+    shares = zip(numbers["tokens"], numbers["weights"], strict=True)
+    of_words = sum(weight for token, weight in shares if token.isalnum() and token != "bank")  # punctuation is no word
+    assert f": they have {of_words:.0%} of its weight." in out
     out = done(run("explain", "Hi", "--word", "Hi"))
     assert "layer 0, head 0: in none does “Hi” look at another word." in out
+
+
+BANANA = "Fruit flies like a banana"
+
+
+def test_explain_against_another_text(run):
+    """It ends with the claim: one vector goes in, and two come out."""
+    command = ["explain", ARROW, "--word", "flies", "--against", BANANA]
+    out = done(run(*command))
+    lesson, parting = out.split("\n\nThe same word in another text\n")
+    assert "What changed" not in out
+    assert lesson == done(run(*command[:4])).partition("\n\nWhat changed\n")[0]
+    question = "How far “flies” is from “flies” in “Fruit flies like a banana”, as a cosine distance: 0 is the same"
+    assert " ".join(parting.split()).startswith(question)
+    similarity = json.loads(done(run("compare", ARROW, BANANA, "--word", "flies", "--json")))["similarity"]
+    expected = [1 - layer[0][1] for layer in similarity]
+    rows = re.findall(r"\n   (before layer 0|after layer \d) +(\d\.\d\d)(?: +([█▏▎▍▌▋▊▉]+))?(?=\n)", parting)
+    assert [name for name, _, _ in rows] == ["before layer 0", *(f"after layer {n}" for n in range(6))]
+    assert [float(number) for _, number, _ in rows] == pytest.approx(expected, abs=0.0051)
+    assert [len(bar.rstrip("▏▎▍▌▋▊▉")) for _, _, bar in rows] == pytest.approx([24 * x for x in expected], abs=1)
+    assert "The same vector went in; its neighbours alone made two of it, 0.37 apart." in " ".join(parting.split())
+    numbers = json.loads(done(run(*command, "--json")))
+    assert numbers["against"].pop("distances") == pytest.approx(expected, abs=1e-6)
+    assert numbers["against"] == {"text": BANANA, "word": "flies", "note": ""}
+    assert "against" not in json.loads(done(run(*command[:4], "--json")))
+
+
+def test_against_takes_the_first_occurrence_and_says_what_is_unknown(run):
+    numbers = {}
+    for text in ("fruit flies 爱 flies", "fruit flies 爱 bees"):
+        result = run("explain", "flies and flies", "--word", "Flies", "--nth", 2, "--against", text, "--json")
+        numbers[text] = json.loads(result.out)["against"]
+        assert numbers[text]["note"] == "The model knows 3 of 4 words: it has no token for “爱”."
+        assert 0 < numbers[text]["distances"][0] < 0.2  # the place differs
+    out = done(run("explain", ARROW, "--word", "flies", "--against", "fruit flies 爱 flies"))
+    assert "\n   The model knows 3 of 4 words: it has no token for “爱”.\n   before layer 0" in out
+
+
+def test_against_in_decoders_and_encoder_decoders(run, tmp_path):
+    folder = fixtures.saved("gpt2", tmp_path / "gpt2")
+    command = ["explain", "the cat sat", "--model", folder, "--layer", 0, "--head", 1]
+    out = done(run(*command, "--word", "cat", "--against", "a cat sat"))
+    assert re.search(r"after layer 1 +0\.\d*[1-9]", out)
+    out = " ".join(done(run(*command, "--word", "the", "--against", "the mat")).split())
+    assert "They stay the same vector to the end. This model is causal: the word sees only what stands before" in out
+    folder = encoder_decoders.save("T5", tmp_path / "t5")
+    numbers = json.loads(
+        done(run("explain", "the cat", "--word", "cat", "--against", "a cat", "--model", folder, "--json"))
+    )
+    assert numbers["against"]["distances"][0] == pytest.approx(0, abs=1e-6)
+    assert numbers["against"]["distances"][-1] > 1e-4
+    result = run("explain", "the cat", "--word", "mat", "--pair", "a mat", "--against", "the mat", "--model", folder)
+    assert (result.code, result.out) == (2, "")
+    assert "--against compares a word of one text: leave out --pair." in " ".join(result.err.split())
+
+
+def test_the_demo_can_be_read_in_a_minute(run):
+    """What make demo prints: 250 words of prose are a minute's reading."""
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^demo:.*\n\t\$\(BIN\)/regard (.+) --save flies.html$", makefile, re.MULTILINE)
+    out = done(run(*shlex.split(command)))
+    assert out.count("\n") < 60
+    rows = re.compile(r"layer \d +\d\.|\d\.\d\d.*\d\.\d\d(?!.* × )")  # two numbers that are no sum
+    prose = "\n".join(line for line in out.splitlines() if not rows.search(line))
+    assert "is scaled by 0.1768" in prose
+    assert 150 < len(re.findall(r"[^\W\d]{2,}", prose)) <= 250
 
 
 def test_explain_names_a_pattern_of_positions(run):
@@ -267,8 +342,8 @@ def test_attribute_a_next_token(run, tmp_path):
 
 def test_attribute_a_long_text_shows_the_words_that_matter_most(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    out = done(run("attribute", "the cat sat on the mat and " * 28, "--target", "sentence"))
-    assert "… and 174 more" in out
+    out = done(run("attribute", "the cat sat on the mat and " * 8, "--target", "sentence"))
+    assert "… and 34 more" in out
     assert len(out.splitlines()) < 50
     assert max(map(cell_len, out.splitlines())) <= 80
 
@@ -425,6 +500,11 @@ def test_no_line_is_wider_than_the_terminal(run, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     for text, word in ((ARROW, "flies"), ("我爱北京天安门 and 👍🏽 antidisestablishmentarianism!", "and")):
         out = done(run("explain", text, "--word", word, "--layer", 3, "--head", 10))
+        lesson = out.partition("\nThe same word in another text\n")[0]
+        other = f"{text} {text}"
+        parting = done(run("explain", text, "--word", word, "--layer", 3, "--head", 10, "--against", other))
+        assert parting.startswith(lesson.partition("\nWhat changed\n")[0])
+        assert max(map(cell_len, parting.splitlines())) <= width
         out += done(run("show", text))
         out += done(run("show", text, "--map", "gradient"))
         out += done(run("attribute", text, "--word", word))

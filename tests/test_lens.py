@@ -18,6 +18,8 @@ import transformers
 
 import regard
 from regard.backends import cpu
+from regard.lens.contributions import content_tokens
+from regard.lens.patterns import head_pattern_shares, strict_pattern
 from regard.models import native
 from support import data
 from support import models as fixtures
@@ -192,11 +194,11 @@ def test_the_walk_of_several_tokens_and_as_json(lens):
 
 
 def carried_by_hand(lens, reading, word, layer):
-    """By head, what the values of other words add to a word, as a share of what leaves the layer."""
+    """By head, what the values of other words, no punctuation, add to a word, as a share of what leaves the layer."""
     attention, rows = reading.attention[layer], list(word.tokens)
     output = lens.model.blocks[layer].attention.output.weight.detach().unflatten(1, (reading.heads, -1))  # (dim,H,E)
     added = torch.einsum("hne,dhe->hnd", attention.value.clone(), output).norm(dim=-1)  # (H,N)
-    others = [n for n, token in enumerate(reading.tokens) if not token.special and n not in rows]
+    others = [n for n, token in enumerate(reading.tokens) if token.text.isalnum() and n not in rows]
     carried = (attention.weights.dense()[:, rows].mean(1) * added)[:, others].sum(1)
     return carried / reading.hidden[layer + 1, rows].norm(dim=-1).mean()
 
@@ -244,6 +246,56 @@ def test_a_head_that_looks_at_a_place_is_not_chosen(lens, reading):
     assert reading.to_others(reading.word("flies"), 0, 2) > 0.99
     assert reading.head_with_most_content(reading.word("flies"), layer=0) == (0, 4)
     assert reading.head_with_most_content(reading.word("flies"), layer=0, head=2) == (0, 2)  # where it is asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "looked_at"),
+    [
+        ("Time flies like an arrow", "flies", "arrow"),
+        ("The bank, which was old, lent her money.", "bank", "lent"),
+        ("The bird flies over the house.", "flies", "bird"),
+        ("the cat sat on the mat", "cat", "mat"),
+        ("Yes, no, maybe.", "no", "maybe"),
+    ],
+)
+def test_the_chosen_head_looks_at_words_that_say_something(lens, text, word, looked_at):
+    """By weight alone, all of these would show the token before, and each of the next layers a separator."""
+    reading = lens.read(text)
+    word = reading.word(word)
+    (row,) = word.tokens
+    weights = torch.stack([attention.weights.dense()[:, row].clone() for attention in reading.attention])  # (L,H,N)
+    naive = divmod(int(weights.masked_fill(torch.arange(weights.shape[2]) == row, 0).amax(-1).argmax()), reading.heads)
+    assert naive == (0, 2)
+    assert strict_pattern(reading, *naive) == "previous"
+    separators = torch.tensor([not token.text.isalnum() for token in reading.tokens])
+    assert [bool(separators[layer.argmax() % layer.shape[1]]) for layer in weights[1:5]] == [True] * 4
+    carried = torch.stack([carried_by_hand(lens, reading, word, layer) for layer in range(reading.layers)])
+    for layer in range(reading.layers):
+        for head in range(reading.heads):
+            if (head_pattern_shares(reading, layer, head)[:5] >= 0.5).any():
+                carried[layer, head] = 0
+    chosen = reading.head_with_most_content(word)
+    assert chosen == divmod(int(carried.argmax()), reading.heads)
+    words = weights[chosen].masked_fill(separators | (torch.arange(len(separators)) == row), 0)
+    assert reading.tokens[words.argmax()].text == looked_at
+
+
+def test_punctuation_counts_where_there_is_no_word(lens):
+    reading = lens.read("« flies , »")
+    word = reading.word("flies")
+    layer, head = reading.head_with_most_content(word)
+    assert reading.to_others(word, layer, head) > 0
+    assert head_pattern_shares(reading, layer, head)[:5].max() < 0.5
+
+
+def test_what_has_content_in_a_causal_model(tmp_path):
+    """What comes before; not the first word, on which heads rest, unless there is only punctuation besides."""
+    reading = regard.Lens(saved("gpt2", tmp_path)).read("cat, sat on")
+    content = {
+        word.text: [reading.tokens[n].text for n in content_tokens(reading, word).nonzero().flatten()]
+        for word in reading.words
+    }
+    assert content == {"cat": [], ",": ["cat"], "sat": ["cat"], "on": ["sat"]}
 
 
 def test_old_names_still_work(lens, reading):

@@ -75,6 +75,30 @@ def test_a_comparison_of_many_layers_shows_the_first_the_middle_and_the_last(len
     assert printed(terminal.similarity(compared(6))).count("\nafter layer") == 6
 
 
+def test_a_word_against_another_in_a_deep_model_and_how_it_ends(lens):
+    readings = [lens.read(text) for text in ("the bank of the river", "a bank of money")]
+    made = comparison("bank", readings, [reading.word("bank") for reading in readings])
+    walk = readings[0].explain("bank", 0, 0)
+
+    def out(distances):
+        similarity = made.similarity[:1].repeat(len(distances), 1, 1)
+        similarity[:, 0, 1] = 1 - torch.tensor(distances)
+        drawn = terminal.explain(walk, 100, None, dataclasses.replace(made, similarity=similarity))
+        return " ".join(printed(drawn).partition("The same word in another text\n")[2].split())
+
+    deep = out([n / 40 for n in range(41)])
+    assert len(re.findall(r"(before|after) layer", deep)) == 13
+    assert "before layer 0 0.00" in deep
+    assert "after layer 39 1.00" in deep
+    assert "The same vector went in; its neighbours alone made two of it, 0.40 apart." in out([0.0, 0.1, 0.4])
+    assert "only its place differs; its neighbours made two of it, 0.40 apart." in out([0.01, 0.1, 0.4])
+    assert "They were 0.20 apart before the first layer, and are 0.40 apart after the last." in out([0.2, 0.1, 0.4])
+    opposite = out([0.2, 1.6])
+    assert "after layer 0 1.60 ████████████████████████ They" in opposite
+    assert "They stay the same vector to the end. A weight" in out([0.0, 0.0])
+    assert made.distances(0, 1) == pytest.approx(1 - made.similarity[:, 0, 1])
+
+
 def test_identical_texts_are_one_group(lens):
     alike = lens.compare(["The bank lent her the money."] * 3, "bank")
     assert alike.clusters == ([0, 1, 2], [])

@@ -9,7 +9,7 @@ AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
         packed properties public tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
-    "nn": "encoder nn",
+    "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
     "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
@@ -18,11 +18,11 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": """chat html image playground_model playground_seq protocol server terminal tiles viewer_predictions
-        widget""",
-    "browser": """answer_page ask_page chat_page playground_client playground_page view_encoder_decoder view_maps
-        view_page view_predictions viewer""",
-    "cli": "cli cli_errors decoders_guide embedded_decoder guide playground_site readme writing",
+    "viewer": """chat html image notebooks playground_model playground_seq protocol server terminal tiles
+        viewer_predictions widget""",
+    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
+        view_encoder_decoder view_maps view_page view_predictions viewer""",
+    "cli": "cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -62,9 +62,12 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "lesson2_page",
+    "lesson_page",
     "map",
     "map_families",
     "maps_cpu",
+    "notebooks",
     "packed",
     "playground_client",
     "playground_model",
@@ -100,6 +103,9 @@ SLOW_TESTS = [
     "test_long_texts_take_time_in_proportion",
     "test_a_wide_beam_finds_the_best_of_all",
     "test_the_kernel_computes_the_reductions",
+    "test_the_files_are_made_again",
+    "test_the_site_builds_without_warnings_and_asks_no_other_host",
+    "test_the_python_of_a_page_runs",
 ]
 
 

@@ -35,7 +35,7 @@ export function exerciseForm(id, task, answered) {
     class: "exercise",
     id: `exercise-${id}`,
     "data-kind": task.kind,
-    "aria-labelledby": name.id,
+    "aria-labelledby": `${name.id} ${question.id}`,
   });
   form.noValidate = true;
   form.append(name, question, input.node, el("p", { class: "hint", id: `${id}-rule` }, rule(task)));

@@ -86,7 +86,7 @@ function frameOf(sections) {
     el("p", { class: "buttons" }, forget),
     status,
   );
-  const header = el("header", {}, el("p", { class: "title" }, "Self-attention from scratch"));
+  const header = el("header", {}, el("h1", {}, "Self-attention from scratch"));
   const elsewhere = el("a", { href: "index.html" }, "Playground");
   header.append(el("nav", { "aria-label": "Elsewhere" }, elsewhere), theme);
   const contents = el("nav", { class: "contents", "aria-label": "Sections" }, details);
@@ -169,7 +169,7 @@ function laterIn(node) {
  * @param {number} n
  * @param {Section[]} sections
  */
-function footOf({ plain = [] }, n, sections) {
+function footOf({ title, plain = [] }, n, sections) {
   const lines = plain.flatMap((idea) => plainLink(idea) ?? []);
   const foot = el("footer");
   if (lines.length) {
@@ -178,7 +178,7 @@ function footOf({ plain = [] }, n, sections) {
     );
     foot.append(el("p", {}, "The same in plain Python, without a library:"), el("ul", { class: "plain" }, ...links));
   }
-  const way = el("nav", { class: "way", "aria-label": "Next and previous section" });
+  const way = el("nav", { class: "way", "aria-label": `Before and after: ${title}` });
   for (const [step, name] of /** @type {const} */ ([
     [-1, "Previous"],
     [1, "Next"],

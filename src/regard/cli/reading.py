@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,18 @@ from regard.cli.options import (
 if TYPE_CHECKING:
     from regard.attribution import Target as Explained
     from regard.lens import Comparison, Lens, Reading
+    from regard.lens.walk import Walk
 
 commands = typer.Typer()
+
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Another text with the word: how far apart its two vectors are, layer by layer.",
+        show_default=False,
+    ),
+]
 
 
 @commands.command(epilog='Example: regard explain "Time flies like an arrow" --word flies')
@@ -39,6 +49,7 @@ def explain(
     layer: Layer = None,
     head: Head = None,
     nth: Nth = None,
+    against: Against = None,
     map_name: Map = "weights",
     target: Target = None,
     pair: Pair = None,
@@ -51,19 +62,23 @@ def explain(
     """Explain step by step, with the real numbers, how a word changes.
 
     Attention computes the new vector of the word. Without --layer and --head, this explains the head that carries most
-    to the word from other words. With --map, it ends with what the word took home from each under that map.
+    to the word from other words. With --map, it adds what the word took home from each under that map. With --against,
+    it ends with the same word in another text, the first of them there: how far apart the two vectors are.
 
     Of an encoder-decoder with --pair, the word is one of the target, and its attention that to the source; --attention
     chooses another.
     """
-    from regard.lens import display
+    from regard.lens import Lens, display
     from regard.output import terminal
     from regard.output.maps import ShownMap, taken
 
     if save is not None:
         display.check_suffix(save)
-    whole, reading = _read(text, pair, attention, model, allow_pickle)
+    _check_against(against, text, pair)
+    lens = Lens(model, allow_pickle=allow_pickle)
+    whole, reading = _read(lens, text, pair, attention)
     walk = reading.explain(word, layer, head, nth)
+    other = None if against is None else _against(lens, walk, against)
     wanted = _target(reading, target)
     shown = ShownMap(reading, map_name, wanted)
     home = None if shown.is_weights else taken(walk, shown)
@@ -81,10 +96,13 @@ def explain(
             attention=reading.part or None,
         )
     if as_json:
-        print_json(walk.to_dict() | ({} if home is None else {"taken": home.to_dict()}))
+        taken_home = {} if home is None else {"taken": home.to_dict()}
+        print_json(walk.to_dict() | taken_home | ({} if other is None else {"against": _numbers_against(other)}))
     else:
-        print_rich(lambda width: terminal.explain(walk, width, home))
+        print_rich(lambda width: terminal.explain(walk, width, home, other))
     _warn_truncated(reading)
+    if other is not None:
+        warn(other.readings[1].truncated)
 
 
 @commands.command(epilog='Example: regard show "Time flies like an arrow" --layer 0 --head 2 --save flies.png')
@@ -109,14 +127,14 @@ def show(
     An encoder-decoder reads --pair as its target, and what is shown is where the target looks in the source;
     --attention chooses another.
     """
-    from regard.lens import display
+    from regard.lens import Lens, display
     from regard.output.heat_map import heat_map
     from regard.output.json import numbers
     from regard.output.maps import ShownMap
 
     if save is not None:
         display.check_suffix(save)
-    whole, reading = _read(text, pair, attention, model, allow_pickle)
+    whole, reading = _read(Lens(model, allow_pickle=allow_pickle), text, pair, attention)
     wanted = _target(reading, target)
     shown = ShownMap(reading, map_name, wanted)
     shown.heads(layer, head)
@@ -204,13 +222,42 @@ def compare(
         warn(f"A text was left out. {reason}")
 
 
-def _read(
-    text: str, pair: str | None, attention: str | None, model: str | None, allow_pickle: bool
-) -> tuple[Reading, Reading]:
-    """The reading, and that of the attention that is shown: of an encoder-decoder with a target, cross-attention."""
-    from regard.lens import Lens
+def _check_against(against: str | None, text: str, pair: str | None) -> None:
+    """Refuse a second text that cannot be compared, before a model is opened."""
+    if against is None:
+        return
+    if pair is not None:
+        raise typer.BadParameter("--against compares a word of one text: leave out --pair.")
+    if against.split() == text.split():
+        raise typer.BadParameter("--against is the same text, and makes the same vectors of it: give another one.")
 
-    reading = Lens(model, allow_pickle=allow_pickle).read(text, pair)
+
+def _against(lens: Lens, walk: Walk, text: str) -> Comparison:
+    """The word that is explained, and the same in another text."""
+    from regard.lens.compare import comparison
+
+    reading = lens.read(text)
+    try:
+        other = reading.word(walk.word.text, 1)
+    except LookupError as error:
+        raise LookupError(f"In {text!r}: {error}") from None
+    return comparison(walk.word.text, [walk.reading, reading], [walk.word, other])
+
+
+def _numbers_against(compared: Comparison) -> dict[str, Any]:
+    """The other text, its word, and the cosine distances before the first layer and after each, for JSON."""
+    other = compared.readings[1]
+    return {
+        "text": other.text,
+        "word": compared.words[1].text,
+        "distances": compared.distances(0, 1).tolist(),
+        "note": other.note,
+    }
+
+
+def _read(lens: Lens, text: str, pair: str | None, attention: str | None) -> tuple[Reading, Reading]:
+    """The reading, and that of the attention that is shown: of an encoder-decoder with a target, cross-attention."""
+    reading = lens.read(text, pair)
     return reading, reading.attended(attention or ("cross" if reading.cross else None))
 
 

@@ -39,21 +39,29 @@ def surroundings_of(reading: Reading, layer: int) -> Surroundings:
     return Surroundings() if reading.opened is None else reading.opened.surroundings[layer]
 
 
-def tokens_of_other_words(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
-    """Which of the tokens that it may attend to belong to other words: all of a source.
+def content_tokens(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
+    """Which of the tokens that it may attend to have content for a word: those of other words, or all of a source.
 
-    Not the first token of a causal model, on which heads rest that look for nothing; except for the word after it,
-    which has no other to attend to.
+    Not special tokens and punctuation, on which heads rest that look for nothing, nor the first token of a causal
+    model. Where there is no other, the first token counts; where there is no word at all, punctuation.
     """
     own = set(word.tokens) if reading.source is None else set()
-    others = torch.tensor([not token.special and n not in own for n, token in enumerate(reading.columns.tokens)])
-    if reading.causal and others[1 : max(own)].any():
-        others[0] = False
-    return others
+    columns = reading.columns
+    others = torch.tensor([not token.special and n not in own for n, token in enumerate(columns.tokens)])
+    if reading.causal:
+        others[max(own) :] = False
+    has_letters = torch.tensor([any(map(str.isalnum, unit.text)) for unit in columns.units])
+    in_words = others & has_letters[columns.unit_of_token]
+    content = in_words if in_words.any() else others
+    if reading.causal and content[1:].any():
+        content[0] = False
+    return content
 
 
 def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
-    """The layer and head that contribute most to a word from other words; of a given layer or head if they are given.
+    """The layer and head that contribute most content to a word; of a given layer or head if they are given.
+
+    What a head contributes is the sum over `content_tokens` of w_ij ‖v_j W_O‖, the mean over the tokens of the word.
 
     Contributions are taken as a share of ‖x‖ after the layer. ‖x‖ before it would favour the first layers: the residual
     stream grows from layer to layer and, in models that normalise before the attention, tenfold in the first. Heads
@@ -61,11 +69,11 @@ def head_with_most_content(reading: Reading, word: Word, layer: int | None, head
     """
     reading.check(layer, head)
     layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    others, rows = tokens_of_other_words(reading, word), list(word.tokens)
+    content, rows = content_tokens(reading, word), list(word.tokens)
     contributions: list[tuple[float, int, int]] = []
     for number in layers:
         weights = reading.attention[number].weights[:, rows].float().mean(1).cpu()  # (H,N)
-        contributed = (weights * value_norms(reading, number).cpu())[:, others].sum(1)  # (H,)
+        contributed = (weights * value_norms(reading, number).cpu())[:, content].sum(1)  # (H,)
         after = reading.hidden[number + 1, rows].float().norm(dim=-1).mean().clamp(min=1e-12).cpu()
         contributions += [(share, number, h) for h, share in enumerate((contributed / after).tolist())]
     if head is not None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 CAUTION = (
-    "A weight says where a head looks, and not what decides the model's answer: much of it may go to a sink, a token "
-    "that carries next to nothing. Only a run with the token switched off tells what depends on it."
+    "A weight says where a head looks, not what decides the model's answer. Only a run with the token switched off "
+    "tells what depends on it."
 )
 
 
@@ -138,6 +138,12 @@ class Walk:
         """The old name of `pattern`."""
         warn("Walk.habit is now called pattern.")
         return self.pattern
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the lesson that `regard explain` prints."""
+        from regard.lens.display import lesson
+
+        return lesson(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists for JSON, one number per token in reading order: those that are attended to."""

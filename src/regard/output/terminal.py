@@ -15,9 +15,11 @@ from rich.text import Text
 from torch import Tensor
 
 from regard._internal.plurals import counted
-from regard.lens.compare import Comparison
+from regard.lens.compare import SAME, Comparison
+from regard.lens.contributions import content_tokens
 from regard.lens.patterns import PATTERNS, STRICT_FROM
 from regard.lens.reading import Reading
+from regard.lens.units import Word
 from regard.lens.walk import CAUTION, Walk
 from regard.lens.words import printable
 from regard.output.lines import Wrapped, aligned, bar_of, indented, note, on_ramp, short, step, table
@@ -27,14 +29,16 @@ LISTED_LAYERS = 12  # layers whose similarity a lesson lists; of a deeper model,
 LISTED_MATRICES = 8  # matrices of a comparison that are all shown; of more, the first, the middle and the last
 
 
-def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> RenderableType:
+def explain(
+    walk: Walk, width: int = 80, taken: Taken | None = None, against: Comparison | None = None
+) -> RenderableType:
     """The walk of a word, as a lesson: what query, key and value are for, the numbers, and what changed.
 
-    With `taken`, it ends with what the word took home from each under a map.
+    With `taken`, it goes on with what the word took home from each under a map. With `against`, a comparison with the
+    word in another text, it ends with how far apart the two are, which takes the place of what changed.
     """
-    reading, word = walk.reading, f"“{short(walk.word.text, 32)}”"
-    size, dim = len(walk.x[0]), len(walk.query[0])
-    tokens = len(walk.word.tokens)
+    reading, word = walk.reading, _quoted(walk.word)
+    size, tokens = len(walk.x[0]), len(walk.word.tokens)
     mean = f" {word} is {tokens} tokens; the numbers are their mean." if tokens > 1 else ""
     attention = f", {attention_name(reading)}" if reading.part else ""
     heads = f"{printable(reading.model)}{attention}: {reading.layers} layers × {reading.heads} heads"
@@ -56,7 +60,7 @@ def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> Renderab
             "Query, key, value",
             f"Think of a supermarket. The query is the ingredient on your recipe: what {word} looks for. Every "
             f"{'token of the source' if reading.source else 'token'} has a key, the label on its shelf, and a value, "
-            f"what you take home from there. {_projections(walk)} Here, {dim} numbers.",
+            f"what you take home. {_projections(walk)}",
         ),
         *_query_lines(walk, width),
         *_own_lines(walk, width),
@@ -69,18 +73,18 @@ def explain(walk: Walk, width: int = 80, taken: Taken | None = None) -> Renderab
         step("The weighted sum", f"{word} takes home each value times its weight: {_mixture(walk)}."),
         _numbers("context", walk.context.mean(0), width),
         *([indented(_sinks(walk))] if walk.resting else []),
-        step("Check", f"The model itself arrives at these numbers: the largest difference is {walk.error:.1e}."),
-        *([indented(_CHECK.format(walk.made.error))] if walk.made else []),
-        step(
-            "What changed",
-            f"Every layer does this with all its heads. The cosine of {word} with the vector that came in:",
-        ),
-        _similarity_by_layer(walk, width),
+        step("Check", f"The model itself arrives at these numbers: the largest difference is {_error(walk):.1e}."),
+        *(_changes(walk, width) if against is None else []),
         *([_step_of(taken), _taken(taken, width)] if taken else []),
+        *(_parting(against, width) if against is not None else []),
         Text(),
         Wrapped(CAUTION, "dim"),
     ]
     return Group(*lines)
+
+
+def _quoted(word: Word) -> str:
+    return f"“{short(word.text, 32)}”"
 
 
 def _norm_step(walk: Walk, width: int) -> list[RenderableType]:
@@ -144,12 +148,14 @@ def _sinks(walk: Walk) -> str:
         for n in walk.resting[:3]
     ]
     return (
-        f"{'; '.join(tokens)}: its value is short. A head that looks for nothing parks its weight on such a token, an "
-        "attention sink."
+        f"{'; '.join(tokens)}: its value is short. A head that looks for nothing rests on such a token, an attention "
+        "sink."
     )
 
 
-_CHECK = "Query, key and value, computed again from x with the model's own matrices, differ by {:.1e} at most."
+def _error(walk: Walk) -> float:
+    """The largest difference of anything that is shown from what the model computed."""
+    return max(walk.error, walk.made.error if walk.made else 0.0)
 
 
 def _pattern(name: str) -> str:
@@ -171,7 +177,7 @@ def _where(walk: Walk, word: str) -> str:
         return where
     if walk.sees_only_itself:
         return f"{where}: {word} sees no other word, because nothing comes before it"
-    share = float(walk.reading.to_others(walk.word, walk.layer, walk.head))
+    share = float(walk.weights.mean(0)[content_tokens(walk.reading, walk.word)].sum())
     if share < 0.005:
         return f"{where}: in none does {word} look at another word"
     whose = "other words" if walk.reading.source is None else "words of the source"
@@ -260,15 +266,59 @@ def _mixture(walk: Walk, limit: int = 4) -> str:
     return " + ".join(terms) + (" + …" if len(weights) > len(top) else "")
 
 
-def _similarity_by_layer(walk: Walk, width: int) -> RenderableType:
+def _changes(walk: Walk, width: int) -> list[RenderableType]:
+    """How much the word still resembles the vector that came in, after each layer."""
     vectors = walk.word.vectors.float()
-    lines = []
-    count = len(vectors) - 1
-    for layer in torch.linspace(0, count - 1, min(count, LISTED_LAYERS)).round().int().tolist():
-        cosine = float(torch.nn.functional.cosine_similarity(vectors[layer + 1], vectors[0], dim=0))
-        bar = bar_of(max(0.0, cosine), max(0, min(24, width - 3 - 22)))
-        lines.append(indented(Text(f"after layer {layer:<3}{cosine:5.2f}  ").append(bar, "green")))
-    return Group(*lines)
+    cosines = torch.nn.functional.cosine_similarity(vectors[1:], vectors[:1], dim=-1)
+    text = f"Every layer does this with all its heads. The cosine of {_quoted(walk.word)} with the vector that came in:"
+    return [step("What changed", text), *_by_layer(cosines, 1, width)]
+
+
+def _parting(against: Comparison, width: int) -> list[RenderableType]:
+    """How far apart the word and the same word in another text are, before the first layer and after each."""
+    distances, other = against.distances(0, 1), against.readings[1]
+    text = short(" ".join(other.text.split()), 400)
+    question = (
+        f"How far {_quoted(against.words[0])} is from {_quoted(against.words[1])} in “{text}”, as a cosine distance: "
+        "0 is the same direction, 1 a right angle."
+    )
+    return [
+        step("The same word in another text", question),
+        *_notes_of_other(other),
+        *_by_layer(distances, 0, width),
+        indented(_end(against, float(distances[0]), float(distances[-1]))),
+    ]
+
+
+def _notes_of_other(reading: Reading) -> list[RenderableType]:
+    """The same as `_notes`, under a title."""
+    return [note(line, 3) for line in (reading.truncated, reading.note) if line]
+
+
+def _end(against: Comparison, before: float, after: float) -> str:
+    """What the distances of a word in two texts come to."""
+    if after < SAME:
+        causal = (
+            " This model is causal: the word sees only what stands before it." if against.readings[0].causal else ""
+        )
+        return f"They stay the same vector to the end.{causal}"
+    if before < 1e-4:  # as in models whose positions are not in the vectors
+        return f"The same vector went in; its neighbours alone made two of it, {after:.2f} apart."
+    if before < 0.05:
+        return f"The same word went in, only its place differs; its neighbours made two of it, {after:.2f} apart."
+    return f"They were {before:.2f} apart before the first layer, and are {after:.2f} apart after the last."
+
+
+def _by_layer(numbers: Tensor, first: int, width: int) -> list[RenderableType]:
+    """A line with a bar for each number: `first` is 0 for numbers that begin before the first layer, 1 after it."""
+    lines: list[RenderableType] = []
+    count = len(numbers)
+    for n in torch.linspace(0, count - 1, min(count, LISTED_LAYERS + 1 - first)).round().int().tolist():
+        name = f"after layer {n + first - 1}" if n + first else "before layer 0"
+        number = float(numbers[n])
+        bar = bar_of(min(1.0, max(0.0, number)), max(0, min(24, width - 3 - 22)))
+        lines.append(indented(Text(f"{name:<15}{number:5.2f}  ").append(bar, "green")))
+    return lines
 
 
 def similarity(comparison: Comparison) -> RenderableType:

@@ -1,7 +1,7 @@
 // The opening: the same word in two sentences, the supermarket and the weighted average, on a real model's numbers.
 
 import { el } from "../../ui/dom.js";
-import { format, percent } from "../../ui/format.js";
+import { capitalized, format, percent } from "../../ui/format.js";
 import { average, descending, findWord, vectorOf } from "../numbers.js";
 import { h3, p } from "../prose.js";
 import { ARROW, BANANA, encoded, HEAD, headWeights, LAYER, namesOf, sharedWords } from "../readings.js";
@@ -15,6 +15,20 @@ import { slider } from "../widgets/slider.js";
 
 /** @param {number} after */
 const stage = (after) => (after === 0 ? "before the first layer" : `after layer ${after - 1}`);
+
+/**
+ * The word whose two vectors are furthest apart, in a sentence.
+ * @param {ReturnType<typeof sharedWords>} shared
+ * @param {number} after
+ */
+function furthest(shared, after) {
+  if (!shared.length) return "The two sentences have no word in common.";
+  const [most] = descending(shared.map(({ apart }) => apart[after]));
+  const far = format(shared[most].apart[after], 2);
+  const where = capitalized(stage(after));
+  if (far === "0.00") return `${where}, the words that both sentences have are the same vectors.`;
+  return `${where}, “${shared[most].word}” is furthest apart: ${far}.`;
+}
 
 /**
  * Two sentences to edit, and how far the vectors of their common words are apart, layer by layer.
@@ -39,13 +53,7 @@ async function changedWord(lesson) {
       shared.map(({ apart }) => apart[after]),
     );
     bars.node.querySelector("caption")?.replaceChildren(`How far apart: 1 − cosine, ${stage(after)}`);
-    const [most] = descending(shared.map(({ apart }) => apart[after]));
-    says.textContent = shared.length
-      ? `${stage(after)}, “${shared[most].word}” is furthest apart: ${format(shared[most].apart[after], 2)}.`.replace(
-          /^./,
-          (letter) => letter.toUpperCase(),
-        )
-      : "The two sentences have no word in common.";
+    says.textContent = furthest(shared, after);
   };
   const fields = texts.map((text, n) =>
     sentence({

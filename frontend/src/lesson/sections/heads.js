@@ -5,6 +5,7 @@ import { format, percent } from "../../ui/format.js";
 import { betweenWords, findWordOrFirst, largest, sum, weightsOf } from "../numbers.js";
 import { formula, h3, p } from "../prose.js";
 import { ARROW, encoded, headWeights, namesOf } from "../readings.js";
+import { keepingFocus } from "../widgets/focus.js";
 import { heat } from "../widgets/heat.js";
 import { lines } from "../widgets/lines.js";
 import { sentence } from "../widgets/sentence.js";
@@ -42,7 +43,9 @@ async function everyHead(lesson) {
       },
       ...{ values: all.map((weights) => weights[view.chosen()]), peak: 1 },
     });
-    place.replaceChildren(el("p", { class: "hint" }, `Layer ${layer}: where “${word}” looks in each head`), map.node);
+    keepingFocus(place, () =>
+      place.replaceChildren(el("p", { class: "hint" }, `Layer ${layer}: where “${word}” looks in each head`), map.node),
+    );
   };
   const knobs = /** @type {const} */ ([
     ["Layer", layers],

@@ -4,6 +4,7 @@ import { closest, el, moveFocus } from "../../ui/dom.js";
 import { percent } from "../../ui/format.js";
 import { descending } from "../numbers.js";
 import { told } from "./bars.js";
+import { keepingFocus } from "./focus.js";
 
 const ROW = 32; // px
 
@@ -37,7 +38,7 @@ function curves(row, chosen) {
 function getting(word, weight) {
   const bar = el("span", { class: "bar" });
   bar.style.setProperty("--share", String(weight));
-  return el("li", {}, el("bdi", {}, word), bar, el("data", { value: weight }, percent(weight)));
+  return el("li", {}, el("bdi", {}, word), bar, el("data", { value: weight }, percent(weight).replace("below ", "< ")));
 }
 
 /** @param {string} word @param {number} n @param {boolean} isChosen */
@@ -90,7 +91,7 @@ export function lines({ label, rows: first, columns: other, weights: given, chos
       if (newRows) [rows, columns] = [told(newRows), told(newColumns ?? newRows)];
       weights = newWeights;
       chosen = Math.min(newChosen ?? chosen, rows.length - 1);
-      if (newRows) drawRows();
+      if (newRows) keepingFocus(from, drawRows);
       draw();
     },
     chosen: () => chosen,
