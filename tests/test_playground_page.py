@@ -8,6 +8,7 @@ import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -32,12 +33,20 @@ CLOSE = 1e-4  # a forward pass in the page against Python's, with the same round
 
 
 REQUESTED = []  # paths that were asked of the web server
+HALVED = set()  # paths of which it sends one half, and then ends the connection
 
 
 class Recording(SimpleHTTPRequestHandler):
     def do_GET(self):
         REQUESTED.append(self.path)
-        super().do_GET()
+        if self.path not in HALVED:
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.close_connection = True
 
     def log_message(self, *_):
         pass
@@ -212,6 +221,22 @@ def test_what_the_decoder_expects(tab):
     assert f"takes {100 * share:.0f} % of the attention" in page.inner_text("#first-says") or share < 0.5
 
 
+def test_the_decoder_goes_on_with_a_text(tab):
+    page = tab("model=stories")
+    page.click("#open-chat")
+    assert page.is_hidden(".examples")
+    page.fill("#message", "Once upon a time there was a kind girl named Mia. Mia")
+    page.fill("#most", "12")
+    page.press("#message", "Enter")
+    until(page, lambda: page.inner_text("#chat-says") == "Cut off at 12 tokens, the most that were asked for.")
+    reply = page.locator("#chat-log .reply").text_content()
+    prompt = page.input_value("#message")
+    expected = regard.Lens(shipped.folder("stories")).generate(prompt, max_tokens=12)
+    assert reply == "".join(token.text for token in expected)
+    until(page, lambda: page.locator("#from button").count() > 15)
+    assert page.inner_text("#note").startswith("The model wrote the reply, which begins with “")
+
+
 def test_a_date_that_the_model_writes_and_one_of_ones_own(tab):
     opened = kept.load(shipped.folder("dates"))
     text = "the 3rd of March 1987"
@@ -289,12 +314,31 @@ def test_with_the_keyboard_alone(tab):
 
 
 def test_examples_are_links_that_open_a_text(tab):
-    page = tab()
+    page = tab("view=heads&theme=dark")
     does(page, lambda: page.click(".examples a >> nth=1"))
     assert page.input_value("#text") == "Fruit flies like a banana"
+    assert page.is_visible("#heads")
+    assert "theme=dark" in page.url
+    does(page, lambda: page.click("#tab-sentence"))
     assert page.locator("#from button").nth(1).inner_text() == "Fruit"
+    page.go_back()
     does(page, lambda: page.go_back())
     assert page.input_value("#text") == "Time flies like an arrow"
+
+
+def test_another_model_gets_an_example_of_its_own_or_the_text_that_was_typed(tab):
+    page = tab()
+    does(page, lambda: page.select_option("#model", "dates"))
+    assert page.input_value("#text") == "the 3rd of March 1987"
+    assert page.locator("#to button").first.inner_text() == "the"
+    type_text(page, "May 5, 2005")
+    does(page, lambda: page.select_option("#model", "stories"))
+    assert page.input_value("#text") == "May 5, 2005"
+    assert "model=stories" in page.url
+    assert "text=May+5" in page.url
+    again = tab(page.url.partition("#")[2])
+    assert again.input_value("#model") == "stories"
+    assert again.locator("#from button").all_inner_texts() == page.locator("#from button").all_inner_texts()
 
 
 def test_a_reload_fetches_no_weights_again(tab):
@@ -312,6 +356,7 @@ def test_a_page_without_kept_weights_still_reads(fresh, address):
     page.add_init_script("Object.defineProperty(globalThis, 'indexedDB', {get() { throw new Error('none'); }})")
     page.goto(address)
     page.wait_for_selector("#from button")
+    assert "the model is fetched anew at each visit" in page.inner_text(".site-about")
 
 
 def test_a_browser_without_workers_is_told(fresh, address):
@@ -355,6 +400,18 @@ def test_a_model_that_cannot_be_read_is_a_sentence_and_can_be_tried_again(fresh,
     assert page.locator("#from button").count() > 3
 
 
+def test_a_connection_that_ends_halfway_is_a_sentence_and_can_be_tried_again(fresh, address):
+    HALVED.add("/deep/site/models/encoder.js")
+    page = fresh()
+    page.goto(address)
+    assert re.search(
+        r"encoder\.js cannot be loaded: the connection ended after [\d,]+ bytes\. Press Read", problem(page)
+    )
+    HALVED.clear()
+    does(page, lambda: page.click("#read"))
+    assert not page.is_visible("#problem")
+
+
 def test_a_long_load_shows_its_share_and_its_size(fresh, address):
     page = fresh()
     page.route("**/models/encoder.js", lambda route: (page.wait_for_timeout(800), route.continue_()))
@@ -377,3 +434,10 @@ def test_the_embedded_encoder(tab, root, host):
     walk = rounded.read("Time flies like an arrow").explain("flies", 5, 11)
     np.testing.assert_allclose(column(page, "weight"), walk.weights[0].numpy(), atol=CLOSE)
     np.testing.assert_allclose(column(page, "weight_times_length"), walk.carried[0].numpy(), atol=CLOSE)
+    page.fill("#text", "time flies like an arrow and fruit flies like a banana " * 30)
+    page.press("#text", "Enter")
+    until(page, lambda: page.inner_text("#progress-says").startswith("Reading the text: "))
+    page.click("#cancel")
+    assert problem(page).startswith("Reading was cancelled, and the text before it is shown again.")
+    does(page, lambda: page.click("#tab-sentence"))
+    assert page.locator("#from button").count() == 7

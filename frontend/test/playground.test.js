@@ -4,6 +4,7 @@ import { playgroundSource } from "../src/offline/playground.js";
 import { comparison, twoClusters } from "../src/offline/playground-compare.js";
 import { eigen } from "../src/offline/playground-eigen.js";
 import { placesOf } from "../src/offline/playground-find.js";
+import { drawn } from "../src/offline/playground-writing.js";
 import { dot, range } from "../src/offline/pooling.js";
 import { poll } from "../src/source/poll.js";
 
@@ -294,6 +295,80 @@ test("another text puts an end to the reading of the one before", async () => {
   await source({ type: "read", text: "one" });
   await source({ type: "read", text: "two" });
   assert.deepEqual([signals[0].aborted, signals[1].aborted], [true, false]);
+});
+
+/** A decoder that goes on with the next of some words, until it ends the text with token 1, or cannot read more. */
+function writerOf(words, positions = 40) {
+  const read = async (text) => ({ id: text, encoder: null, decoder: passOf(text, { causal: true }) });
+  const predict = async (text, _, __, ___, k) => {
+    const next = text.split(" ").length - 1;
+    const likely = next < words.length ? [` ${words[next]}`, " other"] : ["<end>", " other"];
+    return {
+      ids: [[next < words.length ? 5 : 1, 6].slice(0, k)],
+      texts: [likely.slice(0, k)],
+      probabilities: [[0.75, 0.25].slice(0, k)],
+      surprise: [null],
+    };
+  };
+  return opened({ read, predict, config: { end: [1], positions } }).source;
+}
+
+async function written(source, request) {
+  const { writing } = await source({ type: "write", texts: ["once"], ...request });
+  const tokens = [];
+  for (;;) {
+    const news = await source({ type: "written", writing, since: tokens.length });
+    tokens.push(...news.tokens);
+    if (news.finished) return { ...news, tokens: tokens.map(({ text }) => text), all: tokens };
+  }
+}
+
+test("a decoder goes on with a text until it ends it, and the whole is read", async () => {
+  const source = writerOf(["upon", "a", "time"]);
+  const { tokens, all, finished, reading } = await written(source, {});
+  assert.deepEqual([tokens, finished], [[" upon", " a", " time"], "end"]);
+  assert.equal(all[0].probability, 0.75);
+  const metadata = await source({ type: "metadata", reading });
+  assert.deepEqual(metadata.source, { text: "once upon a time", pair: null, model: "encoder" });
+  assert.deepEqual([metadata.units[metadata.reply], metadata.writes], ["upon", "text"]);
+  const typed = await source({ type: "read", text: "once upon a time" });
+  assert.equal(typed.reply, null); // which nobody wrote but the reader
+});
+
+test("it ends at the most tokens, where the model can read no more, or when it is stopped", async () => {
+  const endless = new Array(100).fill("on");
+  assert.deepEqual((await written(writerOf(endless), { max_tokens: 3 })).tokens.length, 3);
+  const full = await written(writerOf(endless, 9), {});
+  assert.deepEqual([full.tokens.length, full.finished], [6, "length"]); // with "once" and two special tokens
+  const source = writerOf(endless, 1000);
+  const { writing } = await source({ type: "write", texts: ["once"], max_tokens: 999 });
+  await source({ type: "written", writing });
+  assert.deepEqual(await source({ type: "stop", writing }), { stopped: true });
+  let news = await source({ type: "written", writing });
+  while (!news.finished) news = await source({ type: "written", writing });
+  assert.equal(news.finished, "interrupted");
+  await assert.rejects(source({ type: "written", writing: "7" }), /no longer known/);
+});
+
+test("an error while it writes is passed on", async () => {
+  const read = async () => {
+    throw new Error("The text contains no tokens.");
+  };
+  const { source } = opened({ read, config: { end: [], positions: 9 } });
+  await assert.rejects(written(source, {}), /no tokens/);
+});
+
+test("tokens are drawn by their probabilities, sharper at a low temperature, the same for the same seed", async () => {
+  const share = (temperature) =>
+    range(0, 1000).filter((n) => drawn([0.6, 0.3, 0.1], temperature, (n + 0.5) / 1000) === 0).length / 1000;
+  close(share(1), 0.6, 2e-3);
+  close(share(0.5), 0.36 / (0.36 + 0.09 + 0.01), 2e-3);
+  assert.equal(drawn([0.6, 0.4], 1, 1), 1);
+  const words = new Array(12).fill("on");
+  const draw = async (seed) =>
+    (await written(writerOf(words), { temperature: 1, seed, max_tokens: 8 })).tokens.join("");
+  assert.equal(await draw(1), await draw(1));
+  assert.notEqual(await draw(1), await draw(2));
 });
 
 test("a word is compared at all its places", async () => {

@@ -20,23 +20,31 @@ const library = () =>
   );
 
 /**
- * The address that opens an example.
+ * The address that opens an example, in the view and the colours of the address that is shown.
  * @param {ModelOffer} offer
  * @param {{text: string, pair: string | null}} example
  */
 function addressOf({ name }, { text, pair }) {
+  const shown = new URLSearchParams(location.hash.slice(1));
   const parameters = new URLSearchParams({ text });
+  for (const kept of ["view", "theme"]) if (shown.has(kept)) parameters.set(kept, shown.get(kept) ?? "");
   if (pair) parameters.set("pair", pair);
   if (name !== offers[0].name) parameters.set("model", name);
   return `#${parameters}`;
 }
 
-/** Links to the examples, below the form. */
+/** Links to the examples, in the form: they go where it goes. */
 function drawExamples() {
   const links = offers.flatMap((offer) =>
-    offer.examples.map((example) => el("a", { href: addressOf(offer, example) }, example.text)),
+    offer.examples.map((example) => {
+      const link = el("a", { href: addressOf(offer, example) }, example.text);
+      link.addEventListener("click", () => {
+        link.href = addressOf(offer, example); // as the page is now
+      });
+      return link;
+    }),
   );
-  document.getElementById("ask")?.after(el("p", { class: "examples" }, "Examples: ", ...links));
+  document.getElementById("ask")?.append(el("p", { class: "examples" }, "Examples: ", ...links));
 }
 
 /** Whoever chooses another model while an example stands in the form gets an example for that model. */
@@ -56,6 +64,19 @@ function changeExamples() {
   );
 }
 
+/** Whether the browser lets the page keep the weights that it fetched. */
+function canKeep() {
+  try {
+    return Boolean(globalThis.indexedDB);
+  } catch {
+    return false;
+  }
+}
+
+if (location.protocol !== "file:" && !canKeep())
+  document
+    .querySelector(".site-about")
+    ?.append(" This browser keeps nothing for the page, so the model is fetched anew at each visit.");
 drawExamples();
 changeExamples();
 const { text, pair } = offers[0].examples[0];

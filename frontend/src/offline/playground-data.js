@@ -8,7 +8,8 @@ import { range } from "./pooling.js";
 /** @import { Data, Layer } from "./attention.js" */
 
 /** @typedef {"encoder" | "decoder" | "cross"} Part of an encoder-decoder */
-/** @typedef {{id: string, model: string, exactness: string, wrote: boolean}} Facts of a reading; whether the model wrote its target */
+/** @typedef {{text: string, pair: string | null, model: string, prompt?: number}} Wanted what is read, with which model; the length of the text with which the model went on */
+/** @typedef {{id: string, model: string, exactness: string, wrote: boolean, source: Wanted}} Facts of a reading; whether the model wrote its target */
 /** @typedef {{part: Part | null, pass: Pass, attentions: Attention[], source: Pass | null}} View one attention of a reading, and the words that it looks at */
 
 /** The patterns of heads, in the order of their shares: PATTERNS and NAMED_FROM of regard/lens/patterns.py. */
@@ -60,7 +61,7 @@ export function dataOf(view, facts) {
   const { pass, attentions, part, source } = view;
   const layers = attentions.map((attention, l) => layerOf(attention, inputOf(view, attention, l)));
   const [heads, count] = [attentions[0].query.shape[0], attentions.length];
-  const hasCausal = !source && attentions[0].causal;
+  const isCausal = !source && attentions[0].causal;
   /** @type {MetadataReply} */
   const metadata = {
     .../** @type {Columns} */ (wordsOf(pass)),
@@ -70,7 +71,7 @@ export function dataOf(view, facts) {
     layers: count,
     heads,
     second: pass.second,
-    causal: hasCausal,
+    causal: isCausal,
     first_share: null,
     sinks: false,
     note: facts.wrote && part !== "encoder" ? "The model wrote the target itself." : "",
@@ -81,7 +82,9 @@ export function dataOf(view, facts) {
     maps: MAPS.map((map) => ({ ...map })),
     predictions: predictionsOf(view, count),
     target: null,
-    reply: null,
+    reply: replyOf(pass, facts.source),
+    source: { text: facts.source.text, pair: facts.source.pair, model: facts.source.model },
+    writes: part === null && isCausal ? "text" : null,
     exactness: facts.exactness,
   };
   metadata.first_share = firstShare(metadata, layers);
@@ -144,6 +147,16 @@ function wordsOf({ text, units, tokens }) {
     unknown: places(units, "unknown"),
     unknown_tokens: places(tokens, "unknown"),
   };
+}
+
+/**
+ * The unit with which begins what the model wrote itself.
+ * @param {Words} words
+ * @param {Wanted} wanted
+ */
+function replyOf({ units }, { prompt }) {
+  const unit = prompt === undefined ? -1 : units.findIndex(({ special, end }) => !special && end > prompt);
+  return unit < 0 ? null : unit;
 }
 
 /**

@@ -7,15 +7,15 @@ import { placesOf } from "./playground-find.js";
 import { Jobs } from "./playground-jobs.js";
 import { PlaygroundModels } from "./playground-models.js";
 import { patternShares } from "./playground-patterns.js";
+import { Writings } from "./playground-writing.js";
 import { OfflineReplies } from "./source.js";
 
 /** @import { Model, OpenModel, Reading } from "../model/types.js" */
 /** @import { ModelOffer, Source } from "../types.js" */
-/** @import { View } from "./playground-data.js" */
+/** @import { View, Wanted } from "./playground-data.js" */
 /** @import { Report } from "./playground-jobs.js" */
 
-/** @typedef {{text: string, pair: string | null, model: string}} Wanted what is read, with which model */
-/** @typedef {{reading?: string, text?: string, pair?: string, model?: string, word?: string, texts?: string[], job?: number, layer?: number, first?: number, k?: number}} Fields of a request */
+/** @typedef {{reading?: string, text?: string, pair?: string, model?: string, word?: string, texts?: string[], job?: number}} Fields of a request */
 /** @typedef {{replies: Map<string, ComputedReplies>, first: ComputedReplies}} Kept */
 
 const KEPT = 4; // readings that are kept; a text that was read before is read again
@@ -38,6 +38,7 @@ class Playground {
     this.models = models;
     this.opening = opening;
     this.jobs = new Jobs();
+    this.writings = new Writings();
     /** By its id, the latest used last. @type {Map<string, Kept>} */
     this.kept = new Map();
   }
@@ -48,6 +49,9 @@ class Playground {
     if (type === "read") return this.read(fields);
     if (type === "compare") return this.compare(fields);
     if (type === "cancel") return { jobs: this.jobs.cancel(fields.job) };
+    if (type === "write") return this.write(fields);
+    if (type === "written") return this.writings.written(fields.writing, fields.since ?? 0);
+    if (type === "stop") return this.writings.stop(fields.writing);
     const replies = this.repliesOf(fields.reading);
     if (type === "predictions") {
       const key = JSON.stringify([type, fields.reading, fields.layer, fields.first, fields.k]);
@@ -91,10 +95,22 @@ class Playground {
     const views = viewsOf(reading);
     const offer = this.models.offer(wanted.model);
     const wrote = wanted.pair === null && views.length > 1;
-    const facts = { id, model: model.name, exactness: offer.exactness, wrote };
+    const facts = { id, model: model.name, exactness: offer.exactness, wrote, source: wanted };
     const all = views.map((view) => new ComputedReplies(dataOf(view, facts), view, model, reading.id));
     this.kept.set(id, { replies: new Map(views.map(({ part }, n) => [part ?? "", all[n]])), first: all[0] });
     while (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value ?? "");
+  }
+
+  /** @param {Fields & import("./playground-writing.js").Drawing} fields */
+  async write({ texts = [], model: asked, ...drawing }) {
+    const [text, name] = [texts.at(-1) ?? "", asked ?? this.models.names[0]];
+    const model = await this.models.opened(name, () => {}, new AbortController().signal);
+    return this.writings.begin(model, text, drawing, async (whole) => {
+      const wanted = { text: whole, pair: null, model: name, prompt: text.length };
+      const id = idOf(wanted);
+      this.keep(id, model, await model.read(whole), wanted);
+      return id;
+    });
   }
 
   /** @param {Fields} fields */
@@ -188,8 +204,8 @@ async function compared(model, word, texts, report, signal) {
  * The id of a reading: the same text, pair and model have the same.
  * @param {Wanted} wanted
  */
-function idOf({ text, pair, model }) {
-  const bytes = new TextEncoder().encode(JSON.stringify([model, text, pair]));
+function idOf({ text, pair, model, prompt }) {
+  const bytes = new TextEncoder().encode(JSON.stringify([model, text, pair, prompt]));
   return [0x811c9dc5, 0x1b873593]
     .map((start) => {
       let hash = start; // FNV-1a, from two beginnings
