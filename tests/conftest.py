@@ -68,6 +68,12 @@ def serving():
         process.communicate(timeout=20)
 
 
+@pytest.fixture(scope="session")
+def arrow(serving):
+    """The address of a server that shows "Time flies like an arrow" by the embedded model, for whoever leaves it so."""
+    return serving("Time flies like an arrow").address
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -61,6 +61,13 @@ def test_explain_says_that_and_why_it_chose_the_head(run):
     chosen = "this is layer 5, head 11, which carries most to “flies” from other words: they have 68% of its weight."
     assert chosen in out
     assert "“[CLS]” has 21% of the weight and 2% of what is added: its value is short." in out
+    text = "The bank, which was old, lent her money."
+    out = " ".join(done(run("explain", text, "--word", "bank")).split())
+    assert "which carries most to “bank” from other words" in out
+    numbers = json.loads(done(run("explain", text, "--word", "bank", "--json")))
+    shares = zip(numbers["tokens"], numbers["weights"], strict=True)
+    of_words = sum(weight for token, weight in shares if token.isalnum() and token != "bank")  # punctuation is no word
+    assert f": they have {of_words:.0%} of its weight." in out
     out = done(run("explain", "Hi", "--word", "Hi"))
     assert "layer 0, head 0: in none does “Hi” look at another word." in out
 

@@ -63,7 +63,7 @@ def test_killed_and_started_again(many, tmp_path, tiny):
         with start("out.parquet") as process:
             assert process.stdout.readline() == "ready\n"
             have = len(list(parts.glob("part-*")))
-            until, limit = have + chance.randint(3, 12), time.monotonic() + 100
+            until, limit = have + chance.randint(6, 16), time.monotonic() + 100
             while process.poll() is None and len(list(parts.glob("part-*"))) < until and time.monotonic() < limit:
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)

@@ -5,7 +5,6 @@ import html.parser
 import importlib.util
 import json
 import re
-import subprocess
 import zlib
 from itertools import pairwise
 
@@ -18,12 +17,10 @@ from regard import attribution
 from regard.attribution import default_target, map_of, parse_target
 from regard.viewer.bundle import asset, render_page, served_page
 from regard.viewer.payload import BITS
-from support.browser import CHROMIUM
+from support.browser import drawn
 from support.decoder import save_decoder
 from support.models import saved as save_tiny
 from support.readings import RULES, made, rules
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
 
 EXACT = 2e-6  # a softmax in float32 against the same in float64
 ROUNDED = 1e-3  # of queries and keys of 14 bits, in a trained model
@@ -377,24 +374,33 @@ def test_a_choice_that_is_not_there_is_refused():
 # In a browser
 
 
-class Page:
-    """A page on disk, and what a browser makes of it."""
+@pytest.fixture
+def page(browser, tmp_path):
+    """Writes a page to disk; what that gives opens it in a browser, at a hash, and returns its elements as HTML."""
+    contexts = []
 
-    def __init__(self, folder, text):
-        self.file = folder / "page.html"
-        self.file.write_text(text, encoding="utf-8")
-        self.profile = folder / "profile"
+    def write(text):
+        file = tmp_path / "page.html"
+        file.write_text(text, encoding="utf-8")
 
-    def open(self, hash=""):
-        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        flags += "--disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=8000"
-        address = f"{self.file.as_uri()}#{hash}" if hash else self.file.as_uri()
-        command = [CHROMIUM, *flags.split(), f"--user-data-dir={self.profile}", "--dump-dom", address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert not messages, messages
-        assert "data-drawn" in done.stdout, done.stdout[:2000]
-        return re.sub(r"<(style|script)\b.*?</\1>", "", done.stdout, flags=re.S)
+        def opened(hash=""):
+            context, messages, requests = browser.new_context(), [], []
+            contexts.append(context)
+            tab = context.new_page()
+            tab.on("console", lambda message: messages.append(message.text))
+            tab.on("pageerror", lambda error: messages.append(str(error)))
+            tab.on("request", lambda request: requests.append(request.url))
+            tab.goto(f"{file.as_uri()}#{hash}" if hash else file.as_uri())
+            drawn(tab)
+            assert not messages, messages
+            assert all(url.startswith((file.as_uri(), "data:", "blob:")) for url in requests), requests
+            return re.sub(r"<(style|script)\b.*?</\1>", "", tab.content(), flags=re.S)
+
+        return opened
+
+    yield write
+    for context in contexts:
+        context.close()
 
 
 def numbers(dom, within):
@@ -414,9 +420,8 @@ def rows(dom):
     return np.array([[float(n) for n in re.findall(r'<data value="([^"]+)"', row)] for row in body.split("</tr>")[:-1]])
 
 
-@needs_browser
-def test_the_browser_walks_to_the_same_numbers(flies, tmp_path):
-    dom = Page(tmp_path, render_page(flies, word=2, layer=0, head=8)).open("view=walk&word=2&layer=0&head=8")
+def test_the_browser_walks_to_the_same_numbers(flies, page):
+    dom = page(render_page(flies, word=2, layer=0, head=8))("view=walk&word=2&layer=0&head=8")
     walk = flies.explain("flies", layer=0, head=8)
     score, scaled, weight = rows(dom).T
     assert np.allclose(score, walk.scores[0], atol=1e-4)
@@ -425,65 +430,59 @@ def test_the_browser_walks_to_the_same_numbers(flies, tmp_path):
     assert float(re.search(r'value="([^"]+)" id="error"', dom)[1]) < 1e-5
 
 
-@needs_browser
 @pytest.mark.parametrize("rule", ["softcap, scale and sinks", "causal window with sinks"])
-def test_the_browser_knows_the_rules(rule, tmp_path):
+def test_the_browser_knows_the_rules(rule, page):
     reading = made(**RULES[rule])
-    opened = Page(tmp_path, render_page(reading)).open("view=walk&word=4&token=1&layer=1&head=3")
+    opened = page(render_page(reading))("view=walk&word=4&token=1&layer=1&head=3")
     token = reading.units[4].tokens[1]
     assert np.allclose(rows(opened)[:, 2], reading.attention[1].weights[3, token], atol=EXACT)
 
 
-@needs_browser
-def test_the_browser_maps_words_where_only_weights_are_known(tmp_path):
+def test_the_browser_maps_words_where_only_weights_are_known(page):
     reading = made(**RULES["bias"])
-    opened = Page(tmp_path, render_page(reading))
+    opened = page(render_page(reading))
     weights = reading.weights(1, 3)[2]
-    assert numbers(opened.open("view=map&word=2&layer=1&head=3"), "map-says")[0] == pytest.approx(
+    assert numbers(opened("view=map&word=2&layer=1&head=3"), "map-says")[0] == pytest.approx(
         float(weights.max()), abs=EXACT
     )
-    assert steps(opened.open("view=walk&word=2&layer=1&head=3")) == ["embedding", "weights"]
+    assert steps(opened("view=walk&word=2&layer=1&head=3")) == ["embedding", "weights"]
 
 
-@needs_browser
-def test_the_browser_reads_a_long_text(longest, tmp_path):
-    opened = Page(tmp_path, render_page(longest))
+def test_the_browser_reads_a_long_text(longest, page):
+    opened = page(render_page(longest))
     weights = longest.weights(3, 7)[200]
-    dom = opened.open("view=map&word=200&layer=3&head=7")
+    dom = opened("view=map&word=200&layer=3&head=7")
     assert numbers(dom, "map-says")[0] == pytest.approx(float(weights.max()), abs=ROUNDED)
-    dom = opened.open("view=sentence&word=200&layer=3&heads=7")
+    dom = opened("view=sentence&word=200&layer=3&heads=7")
     assert numbers(dom, "sentence-says")[:3] == pytest.approx(weights.topk(3).values.tolist(), abs=ROUNDED)
-    assert steps(opened.open("view=walk&word=200&layer=3&head=7")) == ["vectors", "scores", "scaling", "softmax", "end"]
+    assert steps(opened("view=walk&word=200&layer=3&head=7")) == ["vectors", "scores", "scaling", "softmax", "end"]
 
 
-@needs_browser
-def test_the_browser_shows_the_lines_of_the_heads_chosen(flies, tmp_path):
-    opened = Page(tmp_path, render_page(flies, word=2, layer=0, head=8))
-    dom = opened.open()
+def test_the_browser_shows_the_lines_of_the_heads_chosen(flies, page):
+    opened = page(render_page(flies, word=2, layer=0, head=8))
+    dom = opened()
     assert dom.count('aria-pressed="true"') == 2, "the word, and the one head that was asked for"
     top = flies.weights(0, 8)[2].topk(3).values.tolist()
     assert numbers(dom, "sentence-says")[:3] == pytest.approx(top, abs=EXACT)
-    dom = opened.open("view=sentence&word=2&layer=0&hide=1")
+    dom = opened("view=sentence&word=2&layer=0&hide=1")
     words = [unit.index for unit in flies.words]
     top = flies.weights(0).mean(0)[2, words].topk(3).values.tolist()
     assert numbers(dom, "sentence-says")[:3] == pytest.approx(top, abs=EXACT)
 
 
-@needs_browser
-def test_the_browser_leaves_text_alone(tmp_path):
+def test_the_browser_leaves_text_alone(page):
     for view in ("sentence", "walk", "map"):
-        dom = Page(tmp_path, render_page(made(HOSTILE))).open(f"view={view}&word=1")
+        dom = page(render_page(made(HOSTILE)))(f"view={view}&word=1")
         assert "<img" not in dom
 
 
-@needs_browser
-def test_a_page_opens_in_the_view_asked_for(flies, tmp_path):
-    opened = Page(tmp_path, render_page(flies, word=2, layer=5, head=11, view="walk"))
-    assert "softmax" in steps(opened.open())
-    dom = Page(tmp_path, render_page(flies, word=2, layer=5, head=11, view="map", map="norms")).open()
+def test_a_page_opens_in_the_view_asked_for(flies, page):
+    opened = page(render_page(flies, word=2, layer=5, head=11, view="walk"))
+    assert "softmax" in steps(opened())
+    dom = page(render_page(flies, word=2, layer=5, head=11, view="map", map="norms"))()
     largest = float(map_of_python(flies, 5, "norms")[0, 2].max())
     assert numbers(dom, "map-says")[0] == pytest.approx(largest, rel=1e-5)
-    dom = Page(tmp_path, render_page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark")).open()
+    dom = page(render_page(flies, layer=1, link="view=map&layer=5&head=11&word=2&theme=dark"))()
     assert numbers(dom, "map-says")[0] == pytest.approx(float(flies.weights(5, 11)[2].max()), abs=EXACT)
     assert 'data-theme="dark"' in dom
 
@@ -491,14 +490,20 @@ def test_a_page_opens_in_the_view_asked_for(flies, tmp_path):
 # Texts too long for all of their queries and keys
 
 
-def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
-    def noise(*shape):
-        return 2 * torch.rand(shape) - 1
-
+@pytest.fixture(scope="module")
+def noise():
+    """A reading of more than 2,048 tokens, which nothing can compress, and its page."""
+    torch.manual_seed(0)
     words = " ".join(f"w{n}" for n in range(1400))
-    reading = made(words, layers=6, heads=12, groups=12, dim=32, hidden=8, draw=noise)
+    reading = made(
+        words, layers=6, heads=12, groups=12, dim=32, hidden=8, draw=lambda *shape: 2 * torch.rand(shape) - 1
+    )
     assert len(reading.tokens) >= 2048
-    text = render_page(reading, layer=3, head=7)
+    return reading, render_page(reading, layer=3, head=7)
+
+
+def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(noise):
+    reading, text = noise
     data = carried(text)
     print(f"{len(reading.tokens)} tokens of noise: {len(text.encode()) / 1e6:.2f} MB")
     assert len(text.encode()) < 10e6
@@ -515,16 +520,19 @@ def test_a_text_of_2048_tokens_takes_less_than_10_megabytes(tmp_path):
     for row, column in ((0, 0), (3, side - 1), (side - 1, side - 1)):
         cell = weights[row * width : (row + 1) * width, column * width : (column + 1) * width].double().mean()
         assert picture[row, column] == pytest.approx(float(cell), rel=1e-3)
-    if CHROMIUM:
-        opened = Page(tmp_path, text)
-        dom = opened.open("view=walk&layer=3&head=7&word=100")
-        assert "softmax" in steps(dom)
-        dom = opened.open("view=walk&layer=5&head=7&word=100")
-        assert "the file holds the numbers of some heads only" in dom
-        for view in ("map", "sentence"):
-            opened.open(f"view={view}&layer=5&head=7")
-        hint = re.search(r'id="heads-hint".*?</p>', opened.open("view=heads"), re.S)[0]
-        assert f"each cell is the mean of {width} × {width} weights" in re.sub(r"<.*?>", "", hint)
+
+
+def test_the_browser_reads_2048_tokens(noise, page):
+    _, text = noise
+    opened, width = page(text), 1 << carried(text)["pictures"]["level"]
+    dom = opened("view=walk&layer=3&head=7&word=100")
+    assert "softmax" in steps(dom)
+    dom = opened("view=walk&layer=5&head=7&word=100")
+    assert "the file holds the numbers of some heads only" in dom
+    for view in ("map", "sentence"):
+        opened(f"view={view}&layer=5&head=7")
+    hint = re.search(r'id="heads-hint".*?</p>', opened("view=heads"), re.S)[0]
+    assert f"each cell is the mean of {width} × {width} weights" in re.sub(r"<.*?>", "", hint)
 
 
 def test_a_comparison_travels_along(lens):

@@ -18,6 +18,7 @@ import transformers
 
 import regard
 from regard.backends import cpu
+from regard.lens.contributions import content_tokens
 from regard.lens.patterns import head_pattern_shares, strict_pattern
 from regard.models import native
 from support import data
@@ -285,6 +286,16 @@ def test_punctuation_counts_where_there_is_no_word(lens):
     layer, head = reading.head_with_most_content(word)
     assert reading.to_others(word, layer, head) > 0
     assert head_pattern_shares(reading, layer, head)[:5].max() < 0.5
+
+
+def test_what_has_content_in_a_causal_model(tmp_path):
+    """What comes before; not the first word, on which heads rest, unless there is only punctuation besides."""
+    reading = regard.Lens(saved("gpt2", tmp_path)).read("cat, sat on")
+    content = {
+        word.text: [reading.tokens[n].text for n in content_tokens(reading, word).nonzero().flatten()]
+        for word in reading.words
+    }
+    assert content == {"cat": [], ",": ["cat"], "sat": ["cat"], "on": ["sat"]}
 
 
 def test_old_names_still_work(lens, reading):

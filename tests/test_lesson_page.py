@@ -20,7 +20,7 @@ ROLES = {"button", "link", "slider", "textbox", "radio", "checkbox", "combobox",
 
 # What the Tab key stands on; a group of which one member is a stop counts as one.
 NAMED = """
-  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines")];
+  const groups = (node) => [...node.closest("section").querySelectorAll("[role=grid], .lines, .swapped, .candidates")];
   const groupOf = (node) => groups(node).findIndex((group) => group.contains(node));
   const nameOf = (node) => [node.closest("[id]").id, node.type, groupOf(node), groupOf(node) >= 0 ? "" :
     node.ariaLabel ?? (node.type === "radio" ? node.name : node.textContent)].join();"""
@@ -264,6 +264,33 @@ def test_the_right_weights_are_those_of_python(opened):
     shown = page.eval_on_selector_all(f"{form} .compared data", "all => all.map((node) => Number(node.value))")
     expected = regard.Lens().read("Time flies like an arrow").weights(5, 11)[2]
     assert shown == pytest.approx(expected.tolist(), abs=0.01)  # the page's are rounded to 8 bits
+
+
+def shown_numbers(page, selector):
+    return [float(node.get_attribute("value")) for node in page.locator(f"{selector} .bars data").all()]
+
+
+def test_positions_and_a_trained_head_on_the_real_encoder(opened):
+    page = opened.page
+    page.reload()
+    go_to(page, "positions")
+    page.locator("#positions .swapped button").first.press("Enter")
+    until(page, lambda: min(shown_numbers(page, "#positions")) > 0.001)  # every vector changes
+    page.locator("#positions .options button").last.press("Enter")
+    until(page, lambda: max(shown_numbers(page, "#positions")) < 1e-5)  # none does
+    go_to(page, "classification-head")
+    assert shown_numbers(page, "#classification-head") == [0.5] * 7
+    page.locator("#classification-head .slider input").press("End")
+    until(
+        page,
+        lambda: (
+            [number > 0.5 for number in shown_numbers(page, "#classification-head")][:6] == [True] * 3 + [False] * 3
+        ),
+    )
+    praise = shown_numbers(page, "#classification-head")[6]
+    for box in page.locator("#classification-head .labelled input[type=checkbox]").all():
+        box.press("Space")
+    until(page, lambda: abs(shown_numbers(page, "#classification-head")[6] - (1 - praise)) < 1e-6)
 
 
 def unnamed(session):

@@ -8,6 +8,7 @@ import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -32,12 +33,20 @@ CLOSE = 1e-4  # a forward pass in the page against Python's, with the same round
 
 
 REQUESTED = []  # paths that were asked of the web server
+HALVED = set()  # paths of which it sends one half, and then ends the connection
 
 
 class Recording(SimpleHTTPRequestHandler):
     def do_GET(self):
         REQUESTED.append(self.path)
-        super().do_GET()
+        if self.path not in HALVED:
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.close_connection = True
 
     def log_message(self, *_):
         pass
@@ -297,6 +306,21 @@ def test_examples_are_links_that_open_a_text(tab):
     assert page.input_value("#text") == "Time flies like an arrow"
 
 
+def test_another_model_gets_an_example_of_its_own_or_the_text_that_was_typed(tab):
+    page = tab()
+    does(page, lambda: page.select_option("#model", "dates"))
+    assert page.input_value("#text") == "the 3rd of March 1987"
+    assert page.locator("#to button").first.inner_text() == "the"
+    type_text(page, "May 5, 2005")
+    does(page, lambda: page.select_option("#model", "stories"))
+    assert page.input_value("#text") == "May 5, 2005"
+    assert "model=stories" in page.url
+    assert "text=May+5" in page.url
+    again = tab(page.url.partition("#")[2])
+    assert again.input_value("#model") == "stories"
+    assert again.locator("#from button").all_inner_texts() == page.locator("#from button").all_inner_texts()
+
+
 def test_a_reload_fetches_no_weights_again(tab):
     page = tab()
     REQUESTED.clear()
@@ -312,6 +336,7 @@ def test_a_page_without_kept_weights_still_reads(fresh, address):
     page.add_init_script("Object.defineProperty(globalThis, 'indexedDB', {get() { throw new Error('none'); }})")
     page.goto(address)
     page.wait_for_selector("#from button")
+    assert "the model is fetched anew at each visit" in page.inner_text(".site-about")
 
 
 def test_a_browser_without_workers_is_told(fresh, address):
@@ -353,6 +378,18 @@ def test_a_model_that_cannot_be_read_is_a_sentence_and_can_be_tried_again(fresh,
     does(page, lambda: page.click("#read"))
     assert not page.is_visible("#problem")
     assert page.locator("#from button").count() > 3
+
+
+def test_a_connection_that_ends_halfway_is_a_sentence_and_can_be_tried_again(fresh, address):
+    HALVED.add("/deep/site/models/encoder.js")
+    page = fresh()
+    page.goto(address)
+    assert re.search(
+        r"encoder\.js cannot be loaded: the connection ended after [\d,]+ bytes\. Press Read", problem(page)
+    )
+    HALVED.clear()
+    does(page, lambda: page.click("#read"))
+    assert not page.is_visible("#problem")
 
 
 def test_a_long_load_shows_its_share_and_its_size(fresh, address):

@@ -2,16 +2,20 @@
 
 import itertools
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import regard
 from regard.attention import replaced_in_models
 from regard.playground import shipped, weights
+from regard.playground.shipped import __main__ as making
 from regard.playground.stories import stories
 from regard.race import kept, training
 from regard.race.tasks import BOS, TASKS, draw
@@ -81,6 +85,50 @@ def assert_same_predictions(page, probabilities, surprise):
     np.testing.assert_allclose(page["surprise"][:-1], surprise[:-1], atol=1e-3)
 
 
+# What comes with the package
+
+
+def test_it_is_small_and_the_page_says_what_it_is(decoder, translator):
+    for name, most in (("stories", 0.7e6), ("dates", 1e6)):
+        assert sum(file.stat().st_size for file in shipped.folder(name).iterdir()) < most
+    assert all(file.stat().st_size < 0.8e6 for file, _ in (decoder, translator))
+    assert json.loads((shipped.folder("stories") / "config.json").read_text())["num_key_value_heads"] == 4
+
+
+def test_the_decoder_tells_stories_that_it_has_not_read(decoder):
+    _, lens = decoder
+    unread = stories(12, seed=99).split("\n")[::2]
+    surprise = torch.cat([lens.read(text).predictions(1).surprise[1:-1] for text in unread if text])
+    assert surprise.mean() < 0.3  # nats per token
+    written = lens.generate("Boba was a shy fox. Boba was afraid of the dark.", 200)
+    text = written.finish().text
+    assert written.finished == "end"
+    assert text.count("Boba") >= 4
+    assert "because" in text
+
+
+def test_the_same_seed_tells_the_same_stories():
+    assert stories(50, seed=3) == stories(50, seed=3) != stories(50, seed=4)
+    texts = stories(300).split("\n<|endoftext|>\n")
+    assert len(set(texts)) == 300
+    assert len(set(re.findall(r"\b[a-z]+\b", " ".join(texts)))) < 400  # words, names aside
+    assert all(text.count('"') % 2 == 0 for text in texts)
+
+
+def test_it_is_made_by_one_function(tmp_path, monkeypatch):
+    options = replace(making.DECODER, layers=1, dim=16, heads=2, groups=1, vocab_size=300, seq_length=32, steps=2)
+    monkeypatch.setattr(making, "DECODER", options)
+    monkeypatch.setattr(making, "STORIES", 60)
+    monkeypatch.setattr(making, "DATES_STEPS", 2)
+    making.make_stories(tmp_path / "stories")
+    making.make_dates(tmp_path / "dates")
+    assert regard.Lens(tmp_path / "stories").read("Tom").hidden.dtype == torch.float32
+    for name in ("stories", "dates"):
+        assert {path.name for path in (tmp_path / name).iterdir()} == {
+            path.name for path in shipped.folder(name).iterdir()
+        }
+
+
 # The decoder
 
 
@@ -114,6 +162,72 @@ def test_the_page_writes_what_the_decoder_writes(decoder):
     replies = page_replies(file, [{"write": [prompt, 20]} for prompt in prompts])
     for prompt, reply in zip(prompts, replies, strict=True):
         assert reply == lens.generate(prompt, 20).finish().text.removeprefix(prompt)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with a random Llama: a head of its own, another base of the rotations, one head of keys and values."""
+    config = transformers.LlamaConfig(
+        vocab_size=512, hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, max_position_embeddings=40, rms_norm_eps=1e-3, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0}, initializer_range=0.3, eos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(shipped.folder("stories") / name, tmp_path)
+    return tmp_path
+
+
+def test_a_llama_of_ones_own(own, tmp_path):
+    weights.write(weights.decoder_file(own, "own", "float32"), tmp_path / "own.js")
+    long = "a long text, " * 20
+    requests = [{"read": ["Mia, Mia!"]}, {"predict": [["Mia, Mia!"], None, 0, 9, 512]}, {"write": ["Mia", 50]}]
+    read, predicted, written, *refused = page_replies(
+        tmp_path / "own.js", [*requests, {"write": [long, 5]}, {"read": [long]}]
+    )
+    lens = regard.Lens(own)
+    reading = lens.read("Mia, Mia!")
+    assert_same_attention(read["decoder"]["layers"], reading.attention)
+    np.testing.assert_allclose(predicted["probabilities"], reading.predictions(512).probabilities, atol=TOLERANCE)
+    generation = lens.generate("Mia", 50)
+    generation.finish()
+    assert written == generation.text
+    assert generation.finished == "length"
+    assert refused[0]["error"] == "This model takes at most 40 tokens, with those that it writes: shorten the text."
+    assert refused[1]["decoder"]["truncated"] == lens.read(long).truncated
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act: expected 'silu'. Got 'gelu'."),
+        ({"attention_bias": True}, "attention_bias: expected False. Got True."),
+        ({"head_dim": 4}, "head_dim: expected 8. Got 4."),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type: expected 'default'. Got 'llama3'."),
+        ({"num_hidden_layers": 3}, "model.safetensors lacks model.layers.2.input_layernorm.weight."),
+        ({"model_type": "mistral"}, "model_type: expected 'llama'. Got 'mistral'."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_decoder_that_the_page_does_not_compute_is_refused(own, setting, message):
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | setting))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        weights.decoder_file(own, "own")
+
+
+def test_a_damaged_file_is_refused(own):
+    (own / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        weights.decoder_file(own, "own")
+
+
+def test_a_task_of_words_is_refused(tmp_path):
+    task = TASKS["numbers"]
+    kept.save(tmp_path, training.make("transformer", task.vocab_size, 16), task)
+    with pytest.raises(ValueError, match=r"tokens: expected single characters\. Got 'zero'\."):
+        weights.translator_file(tmp_path, "numbers")
 
 
 # The encoder-decoder

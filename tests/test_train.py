@@ -46,6 +46,13 @@ def file(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Runs of a dozen steps are over sooner than the pictures of their losses are drawn, but for the test of those."""
+    if request.node.name != "test_the_command":
+        monkeypatch.setattr("regard._internal.plotting.to_bytes", lambda figure, file_format: b"a picture")
+
+
 # Text
 
 
@@ -256,9 +263,9 @@ def test_killed(file, tmp_path):
         str(file),
         *options,
         "--steps",
-        "300",
+        "80",
         "--eval-every",
-        "10",
+        "16",
     ]
 
     def ended(out, *more):
@@ -273,7 +280,7 @@ def test_killed(file, tmp_path):
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL  # it was not at the end yet
     assert same(ended(out, "--resume"), whole)
 
 
@@ -368,7 +375,7 @@ def test_the_command_of_a_decoder(command, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--groups", 1], "groups: only a decoder has them"),
+        (["--groups", 1], "--groups: only a decoder has them. Add --decoder."),
         (["--decoder"], "vocab_size: expected more than 256 for a decoder"),
         (["--decoder", "--vocab-size", 300, "--groups", 4], "expected groups that divide the 2 heads. Got 4."),
         (["--decoder", "--vocab-size", 300, "--dim", 15], "expected a dim that is divisible by 2 heads. Got 15."),
@@ -381,6 +388,11 @@ def test_sizes_that_no_decoder_has(command, tmp_path, more, message):
     assert (code, out) == (1, "")
     assert message in err
     assert not (tmp_path / "model").exists()
+
+
+def test_groups_of_an_encoder(file, tmp_path):
+    with pytest.raises(ValueError, match=r"groups: only a decoder has them\. Got groups=1 without decoder=True\."):
+        train([file], tmp_path / "model", replace(TINY, groups=1))
 
 
 def test_ctrl_c(command, monkeypatch):

@@ -21,8 +21,8 @@ SERVED = ("value-weighted", "norms", "gradient")  # by the embedded model, an en
 
 
 @pytest.fixture(scope="module")
-def address(serving):
-    return serving(ARROW).address
+def address(arrow):
+    return arrow
 
 
 @pytest.fixture(scope="module")

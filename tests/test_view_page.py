@@ -26,8 +26,8 @@ LONG_WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamt
 
 
 @pytest.fixture(scope="module")
-def address(serving):
-    return serving(ARROW).address
+def address(arrow):
+    return arrow
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ VIEWS = ("sentence", "heads", "map", "walk", "compare")
 
 
 @pytest.fixture(scope="module")
-def address(serving):
-    return serving(ARROW).address
+def address(arrow):
+    return arrow
 
 
 @pytest.fixture(scope="module")

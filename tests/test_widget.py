@@ -5,17 +5,16 @@ import functools
 import importlib.util
 import io
 import json
+import sys
 
 import pytest
 from PIL import Image
 
 import regard
-from regard.attribution import map_of
+from regard.attribution import Target, agreement, map_of
 from support.browser import CHROMIUM
 
 pytest.importorskip("anywidget", reason="anywidget, regard[notebook], is not installed")
-
-from regard.viewer.widget import Viewer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ARROW = "Time flies like an arrow"
@@ -30,6 +29,16 @@ def flies():
 def is_picture(png):
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
         return min(picture.size) > 300
+
+
+def shown(value):
+    """What IPython hands to a notebook: data and metadata, a picture in base64."""
+    display = pytest.importorskip("IPython.core.formatters", reason="IPython is not installed").DisplayFormatter()
+    display.ipython_display_formatter.enabled = False
+    data, metadata = display.format(value)
+    return {
+        kind: base64.b64encode(one).decode() if kind == "image/png" else one for kind, one in data.items()
+    }, metadata
 
 
 # What it is opened with
@@ -78,9 +87,53 @@ def test_a_terminal_gets_one_line(flies):
 
 
 def test_where_nothing_draws_there_is_still_the_widget(flies, monkeypatch):
-    monkeypatch.setattr(Viewer, "_picture", lambda self: None)
+    monkeypatch.setattr("regard.viewer.widget.still", lambda *what: None)
     data, _ = flies.view()._repr_mimebundle_()
     assert set(data) == {WIDGET, "text/plain"}
+
+
+def test_without_a_viewer_there_is_still_the_picture(flies, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # as in a notebook
+    monkeypatch.setitem(sys.modules, "regard.viewer.widget", None)  # as where anywidget is not installed
+    data, metadata = shown(flies)
+    assert set(data) == {"text/plain", "image/png"}
+    assert is_picture(data["image/png"])
+    assert metadata["image/png"]["alt"] == "Attention weights of all-MiniLM-L6-v2, in 'Time flies like an arrow'"
+    monkeypatch.setattr("regard.output.image.picture", functools.partial(importlib.import_module, "no_matplotlib"))
+    assert set(shown(flies)[0]) == {"text/plain"}
+
+
+def test_a_comparison_and_an_agreement_show_a_picture(flies):
+    compared = regard.Lens().compare([ARROW, "Fruit flies like a banana", "the flies in the soup"], "flies")
+    data, metadata = shown(compared)
+    assert is_picture(data["image/png"])
+    assert metadata["image/png"]["alt"] == "The cosines of “flies” in 3 texts, layer by layer"
+    data, metadata = shown(agreement(flies, Target.word(flies, "flies")))
+    assert is_picture(data["image/png"])
+    assert metadata["image/png"]["alt"].startswith("What each word does for the vector of “flies”")
+
+
+def test_a_walk_shows_the_lesson_with_its_numbers(flies):
+    walk = flies.explain("flies", layer=5, head=11)
+    page = shown(walk)[0]["text/html"]
+    for number in walk.weights[0].tolist():
+        assert f"{number:.4f}" in page
+    hostile = regard.Lens().read("<b>flies</b> & <script>alert(1)</script>").explain("alert", layer=0, head=0)
+    assert "<script" not in shown(hostile)[0]["text/html"]
+    assert "&lt;script&gt;" in shown(hostile)[0]["text/html"]
+
+
+def test_it_opens_with_another_map_and_its_picture(flies):
+    viewer = flies.view(map="norms", layer=5)
+    assert viewer.options["opening"]["map"] == "norms"
+    data, metadata = viewer._repr_mimebundle_()
+    assert is_picture(data["image/png"])
+    assert metadata["image/png"]["alt"].startswith("The map “norms” of all-MiniLM-L6-v2, layer 5")
+    assert data["image/png"] != flies.view(layer=5)._repr_mimebundle_()[0]["image/png"]
+    with pytest.raises(ValueError, match="There is no map 'norm'"):
+        flies.view(map="norm")
+    with pytest.raises(ValueError, match="has no heads to choose from"):
+        flies.view(map="norms", layer=5, head=3)
 
 
 CELLS = """
@@ -140,7 +193,7 @@ def cell(flies):
 
     viewer, sent = flies.view(layer=5, head=11), []
     viewer.send = lambda content, buffers=(): sent.append((content, buffers))
-    png = viewer._picture()
+    png = viewer._repr_mimebundle_()[0]["image/png"]
 
     def ask(message):
         viewer._on_message(None, message, [])

@@ -1,6 +1,7 @@
 // A small model for the tests of the lesson: the shapes of the embedded encoder, and numbers that follow from the words.
 
 import { average, normalNumbers, rowsOf, weightsOf } from "../src/lesson/numbers.js";
+import { fakeDates, fakeStories } from "./fake-sequences.js";
 
 const [LAYERS, HEADS, DIM, WIDTH] = [6, 12, 24, 8];
 
@@ -84,10 +85,20 @@ export function fakeReading(text, { changes = {} } = {}) {
 /** openModel of the tests. */
 export async function fakeOpen(name, progress = () => {}) {
   progress(0.5);
-  const config = { layers: LAYERS, heads: HEADS, groups: HEADS, dim: DIM, positions: 128, epsilon: 1e-12 };
+  const texts = new Map(); // of what was read, by id
+  const config = { layers: LAYERS, heads: HEADS, groups: HEADS, dim: DIM, positions: 128, epsilon: 1e-12, end: [0] };
+  if (name === "dates") return { name, architecture: "encoder-decoder", config, ...fakeDates(), close() {} };
   const read = async (text, options = {}) => {
-    const reading = fakeReading(text, options);
+    const reading = { ...fakeReading(text, options), id: texts.size + 1 };
+    texts.set(reading.id, text);
     return name === "stories" ? { ...reading, encoder: null, decoder: reading.encoder } : reading;
   };
-  return { name, architecture: name === "stories" ? "decoder" : "encoder", config, read, close() {} };
+  return {
+    name,
+    architecture: name === "stories" ? "decoder" : "encoder",
+    config,
+    read,
+    ...fakeStories(texts),
+    close() {},
+  };
 }

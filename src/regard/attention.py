@@ -29,6 +29,14 @@ class Attention:
 
     output (…,Q,E), differentiable; lse (…,Q), the log of each row's sum of exponentials; weights, a
     `regard.Weights` of shape (…,Q,K) that is never stored; value (…,K,E), what the weights average.
+
+    >>> import torch, regard
+    >>> q, k, v = torch.randn(3, 2, 5, 8)                         # 2 heads, 5 positions, 8 numbers
+    >>> a = regard.attention(q, k, v)
+    >>> a.output.shape, a.lse.shape, a.weights.shape
+    (torch.Size([2, 5, 8]), torch.Size([2, 5]), torch.Size([2, 5, 5]))
+    >>> torch.allclose(a.output, a.weights @ a.value, atol=1e-6)
+    True
     """
 
     output: Float[Tensor, "... Q E"]
@@ -37,7 +45,13 @@ class Attention:
     value: Float[Tensor, "... K E"]
 
     def of_sequence(self, n: int) -> Attention:
-        """The attention of one sequence, without the one dimension of the batch; by the same backend."""
+        """The attention of one sequence, without the one dimension of the batch; by the same backend.
+
+        >>> import torch, regard
+        >>> x = torch.randn(3, 2, 5, 8)                               # a batch of 3
+        >>> regard.attention(x, x, x).of_sequence(1).weights.shape
+        torch.Size([2, 5, 5])
+        """
         return Attention(self.output[n], self.lse[n], self.weights.of_sequence(n), self.value[n])
 
 

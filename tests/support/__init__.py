@@ -6,7 +6,7 @@ transformers_models  tiny models of transformers, and their outputs with eager a
 families             a tiny model of any architecture of transformers, and inputs for it
 readings             readings of random numbers, with every kind of mask
 browser              Chromium: opens the viewer's pages and waits until they are drawn
-guides               runs the Python of a guide
+guides               the pages of docs/, and their Python
 data                 real data that is not part of the repository
 areas                which area each file of tests belongs to, and which tests are slow
 """

@@ -56,6 +56,19 @@ function changeExamples() {
   );
 }
 
+/** Whether the browser lets the page keep the weights that it fetched. */
+function canKeep() {
+  try {
+    return Boolean(globalThis.indexedDB);
+  } catch {
+    return false;
+  }
+}
+
+if (location.protocol !== "file:" && !canKeep())
+  document
+    .querySelector(".site-about")
+    ?.append(" This browser keeps nothing for the page, so the model is fetched anew at each visit.");
 drawExamples();
 changeExamples();
 const { text, pair } = offers[0].examples[0];

@@ -10,7 +10,16 @@ export const PLAIN = {
   attention: "all heads",
   split: "a part of each vector for each head",
   linear: "query, key and value by learned matrices",
+  embed: "a vector for each token, and one for its place",
+  feed_forward: "up, through a function, and down again",
+  layer_norm: "mean zero and variance one",
+  add_and_norm: "the sum with what went in, normalised",
+  encoder_layer: "attention, then the feed-forward network",
   encoder: "layer after layer",
+  causal: "a word sees none that come after it",
+  next_word: "a score for each word of the vocabulary",
+  decoder_layer: "attention to what is written, then to the source",
+  write: "word by word, the likeliest each time",
 };
 
 /** @type {Record<string, string>} by function, its place, as “plain.html#L12”; build.js writes it */

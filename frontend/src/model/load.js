@@ -54,10 +54,14 @@ async function received(response, url, bytes, progress) {
   const reader = response.body.getReader();
   let size = 0;
   progress(total ? 0 : null);
-  for (let { done, value } = await reader.read(); !done && value; { done, value } = await reader.read()) {
-    parts.push(value);
-    size += value.length;
-    progress(total ? Math.min(1, size / total) : null);
+  try {
+    for (let { done, value } = await reader.read(); !done && value; { done, value } = await reader.read()) {
+      parts.push(value);
+      size += value.length;
+      progress(total ? Math.min(1, size / total) : null);
+    }
+  } catch {
+    throw new Error(`${url} cannot be loaded: the connection ended after ${size.toLocaleString("en")} bytes.`);
   }
   return new Blob(parts).arrayBuffer();
 }

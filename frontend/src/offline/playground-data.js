@@ -60,7 +60,7 @@ export function dataOf(view, facts) {
   const { pass, attentions, part, source } = view;
   const layers = attentions.map((attention, l) => layerOf(attention, inputOf(view, attention, l)));
   const [heads, count] = [attentions[0].query.shape[0], attentions.length];
-  const hasCausal = !source && attentions[0].causal;
+  const isCausal = !source && attentions[0].causal;
   /** @type {MetadataReply} */
   const metadata = {
     .../** @type {Columns} */ (wordsOf(pass)),
@@ -70,7 +70,7 @@ export function dataOf(view, facts) {
     layers: count,
     heads,
     second: pass.second,
-    causal: hasCausal,
+    causal: isCausal,
     first_share: null,
     sinks: false,
     note: facts.wrote && part !== "encoder" ? "The model wrote the target itself." : "",

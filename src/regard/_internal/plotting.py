@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from regard._internal.files import atomic_write
 
@@ -29,7 +29,7 @@ def new_figure(width: float, height: float, dpi: int = 160) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 
-def to_bytes(figure: Figure, file_format: str) -> bytes:
+def to_bytes(figure: Figure, file_format: str, dpi: float | Literal["figure"] = "figure") -> bytes:
     """The content of the file. Text in an SVG stays text: it can be searched, and uses the fonts of a page."""
     from matplotlib import rc_context
 
@@ -37,7 +37,7 @@ def to_bytes(figure: Figure, file_format: str) -> bytes:
     metadata = {"Date": None} if file_format == "svg" else None  # the same picture is the same file
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "regard"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # matplotlib draws a box
-        figure.savefig(file, format=file_format, metadata=metadata, bbox_inches="tight", pad_inches=0.12)
+        figure.savefig(file, format=file_format, metadata=metadata, dpi=dpi, bbox_inches="tight", pad_inches=0.12)
     return file.getvalue()
 
 

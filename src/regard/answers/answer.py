@@ -26,6 +26,11 @@ class Source:
         knockout: by how much log p of the sentence falls, in nats, when the passage is hidden. Above 0: it mattered.
         score: the knockout that attention and logits predict, in nats, 0 where they predict no more than noise, for a
             model whose head weights were learned; otherwise the attention. Sources are ranked by the prediction.
+
+    >>> from regard.answers import Source
+    >>> source = Source(passage=0, attention=0.37, logits=11.8, knockout=4.6, score=4.1)
+    >>> source.knockout                                           # without it, e^4.6 times less likely
+    4.6
     """
 
     passage: int
@@ -44,6 +49,12 @@ class Sentence:
         start, end: its characters in the reply.
         log_probability: Σ log p of its tokens, in nats, as the model wrote it.
         sources: the passages, the best score first.
+
+    >>> from regard.answers import Sentence, Source
+    >>> source = Source(passage=0, attention=0.37, logits=11.8, knockout=4.6, score=4.1)
+    >>> sentence = Sentence("It is red.", start=0, end=10, log_probability=-0.9, sources=[source])
+    >>> sentence.sources[0].passage
+    0
     """
 
     text: str
@@ -65,6 +76,11 @@ class Answer:
         sentences: those of the reply, each with its sources.
         note: what a reader should also know, such as why the reply ended early, or "".
         reading: prompt and reply as the model read them.
+
+    >>> from regard.answers import Answer, passages
+    >>> answer = Answer("a model", "What is red?", "The boat.", passages("The boat is red."), sentences=[])
+    >>> answer.passages[0].text
+    'The boat is red.'
     """
 
     model: str
@@ -80,7 +96,13 @@ class Answer:
         return f"Answer({self.reply!r}, {self.model}, {counts})"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers for JSON, without the reading."""
+        """As plain lists and numbers for JSON, without the reading.
+
+        >>> from regard.answers import Answer, passages
+        >>> answer = Answer("a model", "What is red?", "The boat.", passages("The boat is red."), sentences=[])
+        >>> answer.to_dict()["passages"]
+        [{'file': '-', 'start': 0, 'end': 16, 'text': 'The boat is red.'}]
+        """
         return {
             "model": self.model,
             "question": self.question,

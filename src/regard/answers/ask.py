@@ -67,8 +67,18 @@ def ask(
         ValueError: a file is empty or no text; the question is blank; the model has no head or no chat template; the
             documents do not fit into its context; the model replies nothing; a number is out of range.
 
-    answer = ask(regard.Lens("SmolLM2-135M-Instruct"), "Who keeps the key?", ["notes.txt"])
-    answer.passages[answer.sentences[0].sources[0].passage]
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> from regard import answers
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> notes = answers.passages("The boat is red. The train is blue.", by="sentences")
+    >>> answer = answers.ask(lens, "What is red?", notes, max_tokens=3)
+    >>> [source.passage for source in answer.sentences[0].sources] in ([0, 1], [1, 0])       # the best first
+    True
     """
     if sources < 1:
         raise ValueError(f"ask: sources: expected 1 or more. Got {sources}.")

@@ -58,6 +58,17 @@ def learn(
         advance: called with the number of documents that are done, each time.
 
     Raises ValueError for fewer than two documents, a model that cannot be asked, or one that never replies.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> from regard import answers
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> answers.learn(lens, documents=2, save=False).weights.shape
+    torch.Size([2, 4])
     """
     if documents < 2:
         raise ValueError(f"learn: documents: expected two or more. Got {documents}.")

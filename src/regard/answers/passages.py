@@ -27,6 +27,11 @@ class Passage:
         file: its name; "-" for stdin.
         start, end: of its characters in the file, after a byte order mark, as Python counts them.
         text: what stands there.
+
+    >>> from regard.answers import passages
+    >>> first, second = passages("The boat is red. The train is blue.", by="sentences")
+    >>> second.start, second.end, second.text
+    (17, 35, 'The train is blue.')
     """
 
     file: str
@@ -63,6 +68,15 @@ def read_passages(files: Sequence[str | Path], by: By = "paragraphs") -> list[Pa
     Raises:
         OSError: a file does not exist or cannot be read.
         ValueError: a file is empty, holds nothing but white space, or is no text in UTF-8.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regard.answers import read_passages
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     notes = Path(folder, "notes.txt")
+    ...     _ = notes.write_text("The boat is red. The train is blue.")
+    ...     [passage.text for passage in read_passages([notes], by="sentences")]
+    ['The boat is red.', 'The train is blue.']
     """
     if isinstance(files, str | Path):
         files = [files]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regard.attribution import Target
+    from regard.lens.display import Picture
     from regard.lens.reading import Reading
 
     Method = Callable[[Reading, Target], Float[Tensor, "N"]]
@@ -42,6 +43,13 @@ class Agreement:
             not rest on them spreads its weight over the words, which says more about the cut than about what they gave.
             Not the word whose vector is explained, which keeps most of itself whoever looks at it.
         left_out: by the name of a method that this model or target does not serve, why.
+
+    >>> import regard
+    >>> from regard import attribution
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> result = attribution.agreement(reading, attribution.Target.similarity(reading, "Time passes quickly"))
+    >>> list(result.correlation)
+    ['weights, rollout', 'norms, rollout', 'gradient']
     """
 
     reading: Reading = field(repr=False)
@@ -59,8 +67,22 @@ class Agreement:
         knockout = self.knockout[self.judged].abs()
         return {name: rank_correlation(values[self.judged].abs(), knockout) for name, values in self.relevance.items()}
 
+    def _repr_png_(self) -> Picture | None:
+        """What a notebook shows: the picture that `regard attribute --save` draws."""
+        from regard.lens.display import still_of_agreement
+
+        return still_of_agreement(self)
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON, one number a unit."""
+        """As plain lists for JSON, one number a unit.
+
+        >>> import regard
+        >>> from regard import attribution
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> result = attribution.agreement(reading, attribution.Target.word(reading, "flies"), layer=5)
+        >>> result.to_dict()["target"]
+        'the vector of “flies”'
+        """
         return {
             "text": self.reading.text,
             "model": self.reading.model,

@@ -38,6 +38,14 @@ class Knockout:
         target: what was looked at.
         before, after: its number as the model read the text, and with that switched off.
         reading: the text as it was read then, with all hidden states and attentions.
+
+    >>> import regard
+    >>> from regard import attribution
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> target = attribution.Target.similarity(reading, "Time passes quickly")
+    >>> cut = attribution.knockout(reading, target, edges=[("flies", "Time")])
+    >>> cut.name, round(cut.change - (cut.after - cut.before), 6)
+    ('“flies” may not look at “Time”', 0.0)
     """
 
     name: str

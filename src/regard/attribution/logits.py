@@ -49,6 +49,19 @@ def logits(reading: Reading, target: Target, layer: int) -> Map:
         ValueError: the target is no token; or the model normalises after its layers or scales what they add, has a
             head that is not linear, or output projections that are not known: the message names the module.
         IndexError: there is no such layer.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> from regard import attribution
+    >>> from regard.attribution import Target
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> reading = lens.read("Time flies like an arrow")
+    >>> target = Target.next_token(reading)
+    >>> attribution.logits(reading, target, layer=1)[:, target.predicted.position].shape      # by head, from each token
+    torch.Size([4, 7])
     """
     reading.check(layer)
     target.check(reading)

@@ -26,6 +26,10 @@ class MapKind(NamedTuple):
         signed: whether its numbers may be negative.
         meaning: what a number of it is, in a few words.
         unit: the unit of its numbers, in words; where there is none, the map's name stands for it.
+
+    >>> from regard.attribution import MAPS
+    >>> MAPS["value-weighted"].meaning, MAPS["gradient"].needs_target
+    ('how much a head takes from there', True)
     """
 
     make: Callable[[Reading, int, Target | None], Map]

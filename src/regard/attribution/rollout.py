@@ -27,6 +27,13 @@ class Relevance:
     Attributes:
         tokens: (…,N), a number a token.
         reading: the reading, where it is one.
+
+    >>> import regard
+    >>> from regard import attribution
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> relevance = attribution.rollout(reading, word="flies")
+    >>> relevance.tokens.sum(), relevance.units.shape
+    (tensor(1.0000), torch.Size([7]))
     """
 
     tokens: Float[Tensor, "*B N"]

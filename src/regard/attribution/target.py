@@ -67,17 +67,41 @@ class Target:
         return f"Target({self.name})"
 
     def of(self, reading: Reading) -> float:
-        """The number for a reading, as it is. Raises ValueError for one of another text."""
+        """The number for a reading, as it is. Raises ValueError for one of another text.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> round(Target.similarity(reading, "Time passes quickly").of(reading), 2)
+        0.57
+        """
         self.check(reading)
         return self.number(output_of_reading(reading, "target"))
 
     def number(self, output: Output) -> float:
-        """The number, without a gradient."""
+        """The number, without a gradient.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> target = Target.function(reading, lambda output: output.hidden[-1].norm(), "a length")
+        >>> target.of(reading) > 0                                    # `number` of the output that was read
+        True
+        """
         with torch.inference_mode():
             return float(self.value(output))
 
     def check(self, reading: Reading) -> None:
-        """Raises ValueError for the reading of another text than the target was made for."""
+        """Raises ValueError for the reading of another text than the target was made for.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> Target.word(reading, "flies").check(regard.Lens().read("Fruit flies like a banana"))
+        Traceback (most recent call last):
+            ...
+        ValueError: target: the vector of “flies” was made for another text than 'Fruit flies like a banana'.
+        """
         if reading.ids is None or not torch.equal(self.ids, reading.ids):
             raise ValueError(f"target: {self.name} was made for another text than {reading.text[:60]!r}.")
 
@@ -102,6 +126,17 @@ class Target:
         Raises:
             ValueError: the model has no head that predicts tokens; the text is no token, or several.
             IndexError: there is no such position.
+
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> from regard.attribution import Target
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> reading = lens.read("Time flies like an arrow")
+        >>> Target.next_token(reading, "time", instead_of="fruit").predicted
+        Predicted(position=6, token=2051, instead_of=5909)
         """
         head = _head(reading, "next_token", ("next token", "masked token"))
         model, place = model_of(reading, "next_token"), _position(reading, head, position)
@@ -130,6 +165,16 @@ class Target:
             label: the name of the class, or its number. By default the class that the text is given.
 
         Raises ValueError where the model has no such head, or no such class.
+
+        >>> import regard
+        >>> from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+        >>> from regard.attribution import Target
+        >>> from regard.models import embedded_folder
+        >>> config = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> model = BertForSequenceClassification(config).eval()
+        >>> lens = regard.Lens((model, AutoTokenizer.from_pretrained(embedded_folder())))
+        >>> Target.label(lens.read("Time flies"), "LABEL_1")
+        Target(the class LABEL_1)
         """
         head = _head(reading, "label", ("class",))
         if label is None:
@@ -144,6 +189,13 @@ class Target:
         """The cosine of the text's vector with that of another text, both by the model's own pooling.
 
         Raises ValueError where the model does not say how it makes sentence vectors.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> target = Target.similarity(reading, "Time passes quickly")
+        >>> target
+        Target(the similarity with “Time passes quickly”)
         """
         model = _with_pooling(reading, "similarity")
         if isinstance(text, str):
@@ -170,6 +222,12 @@ class Target:
             pool: another pooling than the model's own: "mean", "cls" …, as in `Lens.embed`.
 
         Raises ValueError where the model does not say how it makes sentence vectors, and none is given.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> Target.sentence(reading).of(reading) > 0
+        True
         """
         model = model_of(reading, "sentence") if pool else _with_pooling(reading, "sentence")
         pools = None if pool is None else (pool,)
@@ -187,6 +245,12 @@ class Target:
         turns, and gradients are small.
 
         Raises LookupError, as `Reading.word`.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> Target.word(reading, "flies")
+        Target(the vector of “flies”)
         """
         chosen = word_of(reading, word, nth)
         tokens = list(chosen.tokens)
@@ -194,7 +258,14 @@ class Target:
 
     @classmethod
     def coordinate(cls, reading: Reading, word: str | int | Word, number: int, nth: int | None = None) -> Target:
-        """One number of the final vector of a word. Raises IndexError for one that it does not have."""
+        """One number of the final vector of a word. Raises IndexError for one that it does not have.
+
+        >>> import regard
+        >>> from regard.attribution import Target
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> Target.coordinate(reading, "flies", 17)
+        Target(number 17 of the vector of “flies”)
+        """
         chosen = word_of(reading, word, nth)
         tokens, size = list(chosen.tokens), output_of_reading(reading, "coordinate").final.shape[1]
         if not -size <= number < size:
@@ -230,6 +301,12 @@ def default_target(reading: Reading) -> Target:
     """What is explained unless another target is named.
 
     Of a language model its most likely next token, of a classifier its class, of an encoder the sentence's vector.
+
+    >>> import regard
+    >>> from regard import attribution
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> attribution.default_target(reading)
+    Target(the sentence's vector)
     """
     model = model_of(reading, "default_target")
     if model.head is not None and model.head.kind == "next token":

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Another text with the word: how far apart its two vectors are, layer by layer.",
+        show_default=False,
+    ),
+]
+
 
 @commands.command(epilog='Example: regard explain "Time flies like an arrow" --word flies')
 def explain(
@@ -40,14 +49,7 @@ def explain(
     layer: Layer = None,
     head: Head = None,
     nth: Nth = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Another text with the word: how far apart its two vectors are, layer by layer.",
-            show_default=False,
-        ),
-    ] = None,
+    against: Against = None,
     map_name: Map = "weights",
     target: Target = None,
     pair: Pair = None,
@@ -60,8 +62,8 @@ def explain(
     """Explain step by step, with the real numbers, how a word changes.
 
     Attention computes the new vector of the word. Without --layer and --head, this explains the head that carries most
-    to the word from other words. With --map, it ends with what the word took home from each under that map. With
-    --against, it ends with what another text makes of the same word; of several there, the first is taken.
+    to the word from other words. With --map, it adds what the word took home from each under that map. With --against,
+    it ends with the same word in another text, the first of them there: how far apart the two vectors are.
 
     Of an encoder-decoder with --pair, the word is one of the target, and its attention that to the source; --attention
     chooses another.

@@ -79,6 +79,8 @@ def train(
     """
     from regard.train.options import Options
 
+    if groups is not None and not decoder:
+        raise ValueError("--groups: only a decoder has them. Add --decoder.")
     options = Options(
         layers=layers,
         dim=dim,

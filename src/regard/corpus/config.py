@@ -35,6 +35,10 @@ class EmbedConfig:
             many tokens, computed from the whole text.
 
     The other options are those of `Lens` and `Lens.embed`.
+
+    >>> from regard.corpus import EmbedConfig
+    >>> EmbedConfig(level="word", output_dtype="float16").unit
+    'word'
     """
 
     model: str | None = None
@@ -64,7 +68,12 @@ class EmbedConfig:
         return self.level if self.chunk is None else "chunk"
 
     def open(self) -> Lens:
-        """The lens. Raises what `Lens` raises, and ValueError for options that are unknown or contradict each other."""
+        """The lens. Raises what `Lens` raises, and ValueError for options that are unknown or contradict each other.
+
+        >>> from regard.corpus import EmbedConfig
+        >>> EmbedConfig().open().name
+        'all-MiniLM-L6-v2'
+        """
         if self.chunk is not None and self.level != "sentence":
             raise ValueError(f"embed: chunk: only at the level of sentences. Got level={self.level!r}.")
         if self.chunk is not None and self.truncation == "truncate":
@@ -79,7 +88,14 @@ class EmbedConfig:
         records: Sequence[Record],
         progress: Callable[[int, int], object] = lambda texts, tokens: None,
     ) -> Embeddings:
-        """The embeddings of records, and `errors` for those without; spans of chunks exclude outer white space."""
+        """The embeddings of records, and `errors` for those without; spans of chunks exclude outer white space.
+
+        >>> from regard.corpus import EmbedConfig
+        >>> from regard.corpus.records import Place, Record
+        >>> config = EmbedConfig(dims=8)
+        >>> config.embed(config.open(), [Record(Place("notes.txt", 1), "Time flies")]).vectors.shape
+        (1, 8)
+        """
         texts = [record.text for record in records]
         spans: list[Any] | None = [record.words for record in records] if self.level == "word" else None
         if self.chunk is not None:
@@ -109,7 +125,13 @@ class EmbedConfig:
         return replace(embeddings, spans=trimmed_spans)
 
     def manifest(self, lens: Lens) -> dict[str, str]:
-        """How the vectors are made, as entries for the metadata of the files."""
+        """How the vectors are made, as entries for the metadata of the files.
+
+        >>> from regard.corpus import EmbedConfig
+        >>> config = EmbedConfig()
+        >>> config.manifest(config.open())["model"]
+        'all-MiniLM-L6-v2'
+        """
         entries = {_KEYS.get(name, name): value for name, value in asdict(self).items() if value is not None}
         entries["truncation"] = _VALUES.get(self.truncation, self.truncation)
         del entries["allow_pickle"]  # makes no difference to the vectors

@@ -19,7 +19,20 @@ MANIFEST, MERGED, LOCK = "_regard.json", "_all.parquet", ".lock"
 
 
 class OutputExistsError(FileExistsError):
-    """The output exists, or another run has begun it, and it is not to be overwritten."""
+    """The output exists, or another run has begun it, and it is not to be overwritten.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regard.corpus import OutputExistsError, Source, embed_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     notes, vectors = Path(folder, "notes.txt"), Path(folder, "vectors.parquet")
+    ...     _ = notes.write_text("Time flies"), vectors.write_bytes(b"")
+    ...     try:
+    ...         embed_files(Source([notes]), vectors)
+    ...     except OutputExistsError as error:
+    ...         print(type(error).__name__)
+    OutputExistsError
+    """
 
 
 def target(out: str | Path) -> Path:

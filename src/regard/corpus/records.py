@@ -14,11 +14,37 @@ MAX_CHARACTERS = 1 << 20  # of a text: the embeddings of more would not fit into
 
 
 class BadRecordError(ValueError):
-    """A record cannot be embedded, and bad records are not to be skipped."""
+    """A record cannot be embedded, and bad records are not to be skipped.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regard.corpus import BadRecordError, Source, embed_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     notes = Path(folder, "notes.json")
+    ...     _ = notes.write_text('[{"text": "Time flies"}, {"title": "no text"}]')
+    ...     try:
+    ...         embed_files(Source([notes]), notes.with_suffix(".parquet"))
+    ...     except BadRecordError as error:
+    ...         print(str(error).removeprefix(folder))
+    /notes.json, item 2: it has no 'text', but 'title'.
+    """
 
 
 class UnknownFormatError(ValueError):
-    """The extension of a file does not say what format it has."""
+    """The extension of a file does not say what format it has.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regard.corpus import Source, UnknownFormatError, embed_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = Path(folder, "page.html")
+    ...     _ = page.write_text("<p>Time flies</p>")
+    ...     try:
+    ...         embed_files(Source([page]), page.with_suffix(".parquet"))
+    ...     except UnknownFormatError as error:
+    ...         print(type(error).__name__)
+    UnknownFormatError
+    """
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,16 @@ def embed_files(
         ImportError: A package is missing.
         OSError: A file cannot be read or written, or another run is writing to `out`; OutputExistsError if `out`
             exists, or was begun with other options.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regard.corpus import EmbedConfig, Source, embed_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     notes = Path(folder, "notes.txt")
+    ...     _ = notes.write_text("Time flies like an arrow")
+    ...     counts = embed_files(Source([notes]), notes.with_suffix(".parquet"), EmbedConfig(level="word"))
+    >>> counts["texts"], counts["vectors"], counts["dim"]
+    (1, 5, 384)
     """
     runner, address = _runner(on, workers)
     out, config = target(out), config or EmbedConfig()

@@ -32,6 +32,12 @@ def attend(
     an indexer chose for each query, and all others are hidden.
 
     Raises: ValueError for dropout in training, and where a model asks for what regard does not know.
+
+    >>> import torch, regard.hf
+    >>> x = torch.randn(1, 2, 5, 8)
+    >>> output, weights = regard.hf.attend(torch.nn.Module(), x, x, x, None)
+    >>> output.shape, weights.shape
+    (torch.Size([1, 5, 2, 8]), torch.Size([1, 2, 5, 5]))
     """
     compute = _outside_of_graphs if torch.compiler.is_compiling() else _attend
     return compute(module, query, key, value, attention_mask, **kwargs)

@@ -86,6 +86,14 @@ def h2o(weights: Weights | Sequence[Weights], window: int, tokens: int | None = 
         weights, tokens: as in `received`.
 
     Raises ValueError as `received`.
+
+    >>> import torch, regard
+    >>> from regard.hf import cache
+    >>> x = torch.ones(2, 5, 8)                                   # every query looks at all keys before it alike
+    >>> w = regard.attention(x, x, x, causal=True).weights
+    >>> cache.h2o(w, window=1)
+    tensor([[2.2833, 1.2833, 0.7833, 0.4500,    inf],
+            [2.2833, 1.2833, 0.7833, 0.4500,    inf]])
     """
     return _protected(_by_group(received(weights, tokens=tokens), weights), window, "h2o")
 
@@ -111,6 +119,14 @@ def snapkv(
         weights, tokens: as in `received`.
 
     Raises ValueError for an even kernel, and as `received`.
+
+    >>> import torch, regard
+    >>> from regard.hf import cache
+    >>> x = torch.ones(2, 6, 8)
+    >>> w = regard.attention(x, x, x, causal=True).weights
+    >>> cache.snapkv(w, window=2, kernel=1)
+    tensor([[0.3667, 0.3667, 0.3667, 0.3667,    inf,    inf],
+            [0.3667, 0.3667, 0.3667, 0.3667,    inf,    inf]])
     """
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"snapkv: kernel: expected an odd number, so that it has a middle. Got {kernel}.")
@@ -137,6 +153,12 @@ def tova(weights: Weights | Sequence[Weights], tokens: int | None = None) -> Flo
         weights, tokens: as in `received`.
 
     Raises ValueError as `received`.
+
+    >>> import torch, regard
+    >>> from regard.hf import cache
+    >>> x = torch.eye(4)[None] * 2
+    >>> cache.tova(regard.attention(x, x, x, causal=True).weights)
+    tensor([[0.0963, 0.0963, 0.0963, 0.7112]])
     """
     mass = received(weights, last=1, tokens=tokens)
     return mass.mean(-2, keepdim=True).expand(*mass.shape[:-2], _groups(weights), -1)
@@ -156,6 +178,12 @@ def kvzip(weights: Weights | Sequence[Weights], tokens: int) -> Float[Tensor, ".
         tokens: of the context.
 
     Raises ValueError where nothing follows the context.
+
+    >>> import torch, regard
+    >>> from regard.hf import cache
+    >>> x = torch.eye(3).repeat(2, 1)[None] * 2                   # three tokens, and the same again
+    >>> cache.kvzip(regard.attention(x, x, x, causal=True).weights, tokens=3)
+    tensor([[0.4548, 0.4352, 0.4171]])
     """
     steps, end = _steps(weights, None)
     if not 1 <= tokens < end:

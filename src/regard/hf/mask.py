@@ -24,6 +24,16 @@ class LazyMask(Tensor):
 
     Nothing of that size exists unless the model reads or changes the mask itself. It then computes with eager's own
     tensor, numbers to add to the scores, so that casts, sums and concatenations mean what they mean in eager.
+
+    >>> import torch, regard.hf
+    >>> mask = regard.hf.lazy_mask(1, 4, 4, dtype=torch.float32)
+    >>> mask.shape, mask.options
+    (torch.Size([1, 1, 4, 4]), {'causal': True, 'window': (None, None)})
+    >>> mask[0, 0]                                                # as soon as it is read
+    tensor([[ 0.0000e+00, -3.4028e+38, -3.4028e+38, -3.4028e+38],
+            [ 0.0000e+00,  0.0000e+00, -3.4028e+38, -3.4028e+38],
+            [ 0.0000e+00,  0.0000e+00,  0.0000e+00, -3.4028e+38],
+            [ 0.0000e+00,  0.0000e+00,  0.0000e+00,  0.0000e+00]])
     """
 
     options: dict[str, Any]  # what it says, for regard.attention
@@ -46,14 +56,29 @@ class LazyMask(Tensor):
         return self
 
     def dense(self) -> Tensor:
-        """The mask that eager attention would get; always the same tensor, so that a change in place is kept."""
+        """The mask that eager attention would get; always the same tensor, so that a change in place is kept.
+
+        >>> import torch, regard.hf
+        >>> mask = regard.hf.lazy_mask(1, 3, 3, dtype=torch.float32)
+        >>> mask.dense()[0, 0] == 0
+        tensor([[ True, False, False],
+                [ True,  True, False],
+                [ True,  True,  True]])
+        """
         if self._dense is None:
             with ThreadPoolExecutor(1) as clean:  # inside a dispatch, vmap, which users' rules need, does not work
                 self._dense = clean.submit(self._make).result()
         return self._dense
 
     def serves(self, query: Tensor, key: Tensor) -> bool:
-        """Whether the options still say what the mask says: it has this size, and the model has not written into it."""
+        """Whether the options still say what the mask says: it has this size, and the model has not written into it.
+
+        >>> import torch, regard.hf
+        >>> x = torch.randn(1, 2, 4, 8)
+        >>> mask = regard.hf.lazy_mask(1, 4, 4, dtype=torch.float32)
+        >>> mask.serves(x, x), mask.serves(x[:, :, :3], x)
+        (True, False)
+        """
         if self.shape[2:] != (query.shape[2], key.shape[2]):
             return False
         uncounted = self.is_inference() or torch.is_inference_mode_enabled()  # there, writing is not counted
@@ -90,6 +115,11 @@ def lazy_mask(
 
     Models name the `dtype` of the numbers that eager attention would add to its scores; without one, the mask is bool,
     True = may look. None where eager's is None: everybody sees everything, and the model lets that be said by None.
+
+    >>> import torch, regard.hf
+    >>> padding = torch.tensor([[True, True, True, False]])
+    >>> regard.hf.lazy_mask(1, 4, 4, attention_mask=padding, dtype=torch.float32).options
+    {'causal': True, 'window': (None, None), 'lengths': tensor([3])}
     """
     q_offset = int(q_offset)  # static caches count in a tensor, and count on
     if allow_is_bidirectional_skip and masking_utils._ignore_bidirectional_mask_sdpa(

@@ -33,6 +33,17 @@ class Recorded(_Pair):
         x: (B,N,dim), the residual stream to which it is added; None where this was not seen.
         norms: in a post-norm model, the norms of the residual stream after the attention and after the feed-forward
             network; empty in a pre-norm model.
+
+    >>> import torch, regard.hf
+    >>> from transformers import BertConfig, BertModel
+    >>> config = BertConfig(
+    ...     vocab_size=11, hidden_size=16, intermediate_size=13, num_hidden_layers=1, num_attention_heads=4
+    ... )
+    >>> model = BertModel._from_config(config, attn_implementation="regard").eval()
+    >>> with torch.no_grad(), regard.hf.record() as attentions:
+    ...     hidden = model(torch.tensor([[3, 1, 4, 1, 5]])).last_hidden_state
+    >>> attentions[0].output, attentions[0].x.shape, len(attentions[0].norms)
+    (Linear(in_features=16, out_features=16, bias=True), torch.Size([1, 5, 16]), 2)
     """
 
     output: nn.Module | None = None
@@ -45,13 +56,20 @@ class Recorded(_Pair):
 def record() -> Iterator[list[Recorded]]:
     """Collects every attention that models compute inside the block, in the order in which they compute them.
 
-    with regard.hf.record() as attentions:
-        model(**inputs)
-    [(type(module).__name__, attention.value.shape) for module, attention in attentions]
-
     What surrounds them, `Recorded.output` and the other attributes, is seen by hooks on all modules, which the block
     removes when it ends. Inside torch.compile and in other threads nothing is seen, and past a dropout no residual
     stream.
+
+    >>> import regard.hf
+    >>> from transformers import BertConfig, BertModel
+    >>> config = BertConfig(
+    ...     vocab_size=11, hidden_size=16, intermediate_size=13, num_hidden_layers=2, num_attention_heads=4
+    ... )
+    >>> model = BertModel._from_config(config, attn_implementation="regard").eval()
+    >>> with torch.no_grad(), regard.hf.record() as attentions:
+    ...     hidden = model(torch.tensor([[3, 1, 4, 1, 5]])).last_hidden_state
+    >>> [(type(module).__name__, attention.weights.shape) for module, attention in attentions]
+    [('BertSelfAttention', torch.Size([1, 4, 5, 5])), ('BertSelfAttention', torch.Size([1, 4, 5, 5]))]
     """
     recorder = Recorder()
     hooks = [register_module_forward_pre_hook(recorder.entering), register_module_forward_hook(recorder.leaving)]

@@ -16,6 +16,8 @@ from regard.lens.units import Word
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from regard.lens.display import Picture
+
 SAME = 1e-6  # vectors whose cosine is this close to 1 are the same but for rounding
 
 
@@ -29,6 +31,12 @@ class Comparison:
         similarity: (L+1,n,n), the cosines of its vectors before the first layer and after each.
         clusters: the two groups, as places in `readings`, into which its vectors after the last layer fall; the second
             is empty where all are the same.
+
+    >>> import regard
+    >>> lens = regard.Lens()
+    >>> comparison = lens.compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies")
+    >>> comparison.similarity[-1, 0, 1] < comparison.similarity[0, 0, 1]       # the context moves them apart
+    tensor(True)
     """
 
     word: str
@@ -48,7 +56,16 @@ class Comparison:
         return (1 - self.similarity[:, first, second]).clamp(min=0)
 
     def cluster_similarity(self) -> tuple[Float[Tensor, "L+1"], Float[Tensor, "L+1"], Float[Tensor, "L+1"]]:
-        """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text."""
+        """By layer, the mean similarity within the first cluster, within the second, and across; nan for one text.
+
+        >>> import regard
+        >>> lens = regard.Lens()
+        >>> texts = ["The bird flies away", "Time flies like an arrow", "Swat the flies", "Fruit flies like a banana"]
+        >>> comparison = lens.compare(texts, word="flies")
+        >>> within, also_within, across = comparison.cluster_similarity()
+        >>> comparison.clusters, across[-1] < also_within[-1]
+        (([0, 1], [2, 3]), tensor(True))
+        """
         first, second = self.clusters
         across = self.similarity[:, first][:, :, second].mean((1, 2))
 
@@ -69,6 +86,11 @@ class Comparison:
         The first two principal components of each layer, divided by the root mean square of the distances from the
         mean, and rotated or mirrored to fit the layer before (orthogonal Procrustes, Schönemann 1966,
         https://doi.org/10.1007/BF02289451), so that a word can be followed from layer to layer.
+
+        >>> import regard
+        >>> lens = regard.Lens()
+        >>> lens.compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies").plane().shape
+        torch.Size([7, 2, 2])
         """
         planes: list[Tensor] = []
         for vectors in torch.stack([word.vectors for word in self.words], 1).double():  # (n, dim)
@@ -82,8 +104,21 @@ class Comparison:
             planes.append(plane)
         return torch.stack(planes)
 
+    def _repr_png_(self) -> Picture | None:
+        """What a notebook shows: a picture of the cosines."""
+        from regard.lens.display import still_of_comparison
+
+        return still_of_comparison(self)
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON."""
+        """As plain lists for JSON.
+
+        >>> import regard
+        >>> lens = regard.Lens()
+        >>> comparison = lens.compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies")
+        >>> comparison.to_dict()["clusters"]
+        [[0], [1]]
+        """
         return {
             "word": self.word,
             "model": self.readings[0].model,

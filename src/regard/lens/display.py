@@ -1,8 +1,14 @@
-"""A reading as a picture, a page, numbers or a widget: the only file here that imports output and viewer."""
+"""A reading as a picture, a page, numbers or a widget: the only file here that imports output and viewer.
+
+What a notebook shows of a reading, a comparison, a walk or an agreement is here, too. A saved notebook, and one that is
+opened without a kernel, has only what its outputs hold: so each of them holds a picture or a table as HTML.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +17,18 @@ from regard.lens.reading import Reading
 from regard.lens.units import Word
 
 if TYPE_CHECKING:
-    from regard.attribution import Target
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+    from regard.attribution import Agreement, Target
+    from regard.lens.compare import Comparison
+    from regard.lens.walk import Walk
     from regard.viewer.widget import Viewer
+
+    Picture = tuple[bytes, dict[str, str]]  # a PNG, and its alternative text as {"alt": text}
+
+DPI = 100  # of a picture in a notebook, where a dot of it is one of the screen
+COLUMNS = 100  # of what a terminal would show, in a notebook
 
 
 def save(
@@ -75,6 +91,62 @@ def widget(reading: Reading, **opening: Any) -> Viewer:
     from regard.viewer.widget import Viewer
 
     return Viewer(reading, **opening)
+
+
+def still(reading: Reading, layer: int | None = None, head: int | None = None, map: str = "weights") -> Picture | None:
+    """The picture that a notebook holds of a reading: of a head, or of all heads of a layer, by default of the first.
+
+    None where nothing draws, because matplotlib is not installed.
+    """
+    from regard.output.image import picture
+
+    which = "".join(f", {name} {n}" for name, n in (("layer", layer), ("head", head)) if n is not None)
+    what = "Attention weights" if map == "weights" else f"The map “{map}”"
+    shown = reading.attention_layers[0] if layer is None else layer
+    alt = f"{what} of {reading.model}{which}, in {reading.text[:200]!r}"
+    return _png(lambda: picture(reading, layer=shown, head=head, map=map), alt)
+
+
+def still_of_comparison(comparison: Comparison) -> Picture | None:
+    """The picture that a notebook holds of a comparison; None where nothing draws."""
+    from regard.output.comparison import picture
+
+    name = f"The cosines of “{comparison.word}” in {len(comparison.words)} texts, layer by layer"
+    return _png(lambda: picture(comparison), name)
+
+
+def still_of_agreement(agreement: Agreement) -> Picture | None:
+    """The picture that a notebook holds of an agreement; None where nothing draws."""
+    from regard.output.agreement import picture
+
+    name = f"What each word does for {agreement.target.name}, by each method, beside its knockout"
+    return _png(lambda: picture(agreement), name)
+
+
+def _png(draw: Callable[[], Figure], alt: str) -> Picture | None:
+    from regard._internal import plotting
+
+    try:
+        return plotting.to_bytes(draw(), "png", DPI), {"alt": alt}
+    except ImportError:
+        return None
+
+
+def lesson(walk: Walk) -> str:
+    """A walk as the lesson that the terminal prints, in HTML."""
+    from regard.output.terminal import explain
+
+    return _html(explain(walk, COLUMNS))
+
+
+def _html(shown: RenderableType) -> str:
+    from rich.console import Console
+
+    to_record: dict[str, Any] = {"record": True, "file": io.StringIO(), "color_system": "truecolor"}
+    console = Console(width=COLUMNS, force_terminal=True, force_jupyter=False, legacy_windows=False, **to_record)
+    console.print(shown)
+    style = "white-space: pre; overflow-x: auto; line-height: 1.3; font-family: monospace"
+    return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
 
 
 def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:

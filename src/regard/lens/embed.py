@@ -39,6 +39,15 @@ class Embeddings:
         windows: in how many windows each text was read.
         tokens: how many tokens were read, special ones included.
         errors: {text: why it has no vector}, with on_error="skip"; its row is zeros, or its array empty.
+
+    >>> import regard
+    >>> lens = regard.Lens()
+    >>> embeddings = lens.embed(["Time flies like an arrow", "Fruit flies like a banana"])
+    >>> embeddings.vectors.shape
+    (2, 384)
+    >>> embeddings = lens.embed(["Time flies like an arrow"], level="word")
+    >>> embeddings.vectors[0].shape, embeddings.spans[0][:2]
+    ((5, 384), [(0, 4), (5, 10)])
     """
 
     level: Level
@@ -54,7 +63,17 @@ class Embeddings:
 
 
 class RejectedTextsError(ValueError):
-    """Texts that cannot be embedded. `reasons` is {text: reason}; the message is the first of them."""
+    """Texts that cannot be embedded. `reasons` is {text: reason}; the message is the first of them.
+
+    >>> import regard
+    >>> from regard.lens import RejectedTextsError
+    >>> lens = regard.Lens()
+    >>> try:
+    ...     lens.embed(["Time flies", ""])
+    ... except RejectedTextsError as error:
+    ...     print(list(error.reasons))
+    [1]
+    """
 
     def __init__(self, reasons: dict[int, str]) -> None:
         super().__init__(next(iter(reasons.values())))

@@ -38,6 +38,16 @@ class NextToken(NamedTuple):
         text: what it adds to the reply; "" while a character is incomplete, which the last of its tokens adds.
         id: its number in the model's vocabulary.
         probability: what the model gave it, softmax(logits), whatever the temperature.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> token = next(lens.generate("Once upon a time"))
+    >>> 0 < token.probability < 1
+    True
     """
 
     text: str
@@ -58,6 +68,18 @@ class Generation(Iterator[NextToken]):
         tokens: those of the reply until now. A stop string that begins within a token cuts its text, not the token.
         finished: why it ended: a "stop" string, an "end" token of the model, its "length" (`max_tokens` or the model's
             context), or "interrupted" by the keyboard; None while it goes on.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> generation = lens.generate("Once upon a time", max_tokens=3)
+    >>> for token in generation:
+    ...     assert generation.text.endswith(token.text)
+    >>> generation.finished, len(generation.tokens)
+    ('length', 3)
     """
 
     def __init__(
@@ -103,7 +125,17 @@ class Generation(Iterator[NextToken]):
         return "".join(token.text for token in self.tokens)
 
     def finish(self) -> Reading:
-        """Write to the end; then `reading`."""
+        """Write to the end; then `reading`.
+
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> lens.generate("Once upon a time", max_tokens=3).finish().text.startswith("Once upon a time")
+        True
+        """
         for _ in self:
             pass
         return self.reading
@@ -120,7 +152,19 @@ class Generation(Iterator[NextToken]):
         return self._read[1]
 
     def read(self, progress: Callable[[float], None] | None = None) -> Reading:
-        """The same, computed anew, so that it is not kept here; `progress` is that of `Lens.read`."""
+        """The same, computed anew, so that it is not kept here; `progress` is that of `Lens.read`.
+
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> generation = lens.generate("Once upon a time", max_tokens=3)
+        >>> first = next(generation)
+        >>> generation.read().reply.text == first.text                # what is written until now
+        True
+        """
         reply = Reply(len(self._prompt.ids), self.text)
         return self._lens._read(self._encoded(), self.prompt + self.text, progress=progress, reply=reply)
 

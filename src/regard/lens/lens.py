@@ -146,6 +146,14 @@ class Lens:
 
         Raises:
             TypeError: it is not a str. ValueError: it is blank, or has no tokens; words overlap, or share a token.
+
+        >>> import regard
+        >>> lens = regard.Lens()
+        >>> reading = lens.read("Time flies like an arrow")
+        >>> reading.hidden.shape                                      # before the first of six layers, and after each
+        torch.Size([7, 7, 384])
+        >>> lens.read("What flies?", "Time flies.").words[3].text     # a pair
+        'Time'
         """
         truncated: object
         model, second = self.model, None
@@ -184,8 +192,18 @@ class Lens:
 
         Raises ValueError where the model has no decoder that reads a source.
 
-        after = lens.after("The cat sat on the mat.")
-        after.read("Die Katze saß auf der Matte.").cross.word("Katze").attends_to(layer=3, head=2)
+        >>> import regard
+        >>> from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = T5Config(
+        ...     vocab_size=30522, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4,
+        ...     pad_token_id=0, eos_token_id=102, decoder_start_token_id=0,
+        ... )
+        >>> lens = regard.Lens((T5ForConditionalGeneration(config), tokenizer))       # nobody has trained it
+        >>> after = lens.after("The cat sat on the mat.")
+        >>> after.read("Die Katze").cross.word("Katze").attends_to(layer=0, head=2).shape   # to each word of the source
+        torch.Size([9])
         """
         reading = self.read(source) if isinstance(source, str) else source
         if self.model.after is None or reading.part != "encoder":
@@ -232,8 +250,17 @@ class Lens:
             ValueError: the prompt is empty or does not fit into the model's context, the model has no head that
                 predicts the next token, or a number is out of range.
 
-        for token in lens.generate("Once upon a time"):
-            print(token.text, end="", flush=True)
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> [token.id >= 0 for token in lens.generate("Once upon a time", max_tokens=3)]
+        [True, True, True]
+        >>> reading = lens.generate("Once upon a time", max_tokens=3).finish()
+        >>> reading.reply.token                                       # where the reply begins
+        5
         """
         if self.model.after is not None:
             check_text(prompt, "generate")
@@ -260,8 +287,16 @@ class Lens:
         Raises:
             TypeError, ValueError: as `generate`; or the model has no chat template, or its template refuses them.
 
-        reading = lens.chat([{"role": "user", "content": "What is the capital of France?"}]).finish()
-        reading.reply.text
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> reading = lens.chat([{"role": "user", "content": "Does time fly?"}], max_tokens=3).finish()
+        >>> reading.text.startswith("Does time fly?")
+        True
         """
         prompt = chat_prompt(self.model, messages)
         return Generation(self, prompt, max_tokens, temperature, top_p, seed, stop, progress, call="chat")
@@ -277,6 +312,12 @@ class Lens:
         Raises:
             LookupError: a text does not have the word, or has it more than once.
             ValueError: there are fewer than two texts, or not as many words as texts.
+
+        >>> import regard
+        >>> lens = regard.Lens()
+        >>> comparison = lens.compare(["Time flies like an arrow", "Fruit flies like a banana"], word="flies")
+        >>> [round(layer[0, 1].item(), 2) for layer in comparison.similarity]
+        [1.0, 0.92, 0.9, 0.87, 0.81, 0.81, 0.63]
         """
         if isinstance(texts, str) or len(texts) < 2:
             raise ValueError("compare: expected two texts or more.")

@@ -42,6 +42,18 @@ class Predictions:
         probabilities: (tokens,k), in float32 at least.
         surprise: (tokens,), −log p of the token that came next, in nats; nan for the last, and at every token where
             the model had seen what it predicts: a masked language model, or one that is not causal.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> predictions = lens.read("Time flies like an arrow").predictions(k=3)
+    >>> predictions.ids.shape, predictions.probabilities.shape
+    (torch.Size([7, 3]), torch.Size([7, 3]))
+    >>> predictions.surprise.isnan().nonzero()                    # nothing came after the last
+    tensor([[6]])
     """
 
     kind: Kind
@@ -69,7 +81,17 @@ class Predictions:
         return f"Predictions({place}{layer}: {shown}{known})"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON; None where there is no surprise."""
+        """As plain lists for JSON; None where there is no surprise.
+
+        >>> import regard
+        >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        >>> from regard.models import embedded_folder
+        >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+        >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+        >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+        >>> list(lens.read("Time flies like an arrow").predictions(k=3).to_dict())
+        ['kind', 'layer', 'tokens', 'ids', 'texts', 'probabilities', 'surprise', 'perplexity']
+        """
         surprise = [None if math.isnan(nats) else nats for nats in self.surprise.tolist()]
         return {
             "kind": self.kind,

@@ -23,6 +23,7 @@ from regard.lens.words import Span, printable
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from regard.lens.display import Picture
     from regard.lens.lens import Lens
     from regard.lens.predictions import Predictions
     from regard.lens.walk import Walk
@@ -39,6 +40,16 @@ class Reply(NamedTuple):
     Attributes:
         token: the place of its first token in `reading.tokens`; their number, where it is empty.
         text: the reply, with which `reading.text` ends.
+
+    >>> import regard
+    >>> from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    >>> from regard.models import embedded_folder
+    >>> tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    >>> config = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4)
+    >>> lens = regard.Lens((LlamaForCausalLM(config), tokenizer))           # a decoder that nobody has trained
+    >>> reply = lens.generate("Once upon a time", max_tokens=3).finish().reply
+    >>> reply.token
+    5
     """
 
     token: int
@@ -73,6 +84,15 @@ class Reading:
         source: of cross-attention, the reading of the source, whose tokens are attended to; None otherwise.
         entering: by layer, the vectors (tokens,dim) that enter its attention, where these are not `hidden`: a decoder's
             cross-attention follows its self-attention.
+
+    >>> import regard
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> [unit.text for unit in reading.units]
+    ['[CLS]', 'Time', 'flies', 'like', 'an', 'arrow', '[SEP]']
+    >>> reading.layers, reading.heads, reading.hidden.shape
+    (6, 12, torch.Size([7, 7, 384]))
+    >>> reading.attention[5].weights
+    Weights(shape=(12, 7, 7), dtype=torch.float32, device=cpu)
     """
 
     text: str
@@ -119,6 +139,11 @@ class Reading:
         are attended to. In self-attention they are the same words.
 
         Raises ValueError where there is no such attention.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.attended() is reading                             # an encoder has no other
+        True
         """
         if part is None:
             return self
@@ -156,7 +181,13 @@ class Reading:
         return self.heads_of(self.attention_layers[0])
 
     def heads_of(self, layer: int) -> int:
-        """How many heads this layer has: in some models layers differ."""
+        """How many heads this layer has: in some models layers differ.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.heads_of(5)
+        12
+        """
         return self.attention[layer].weights.shape[0]
 
     @cached_property
@@ -196,7 +227,13 @@ class Reading:
         return torch.bincount(self.unit_of_token)
 
     def by_unit(self, numbers: Float[Tensor, "... tokens"]) -> Float[Tensor, "... units"]:
-        """One number per token, summed over the tokens of each unit."""
+        """One number per token, summed over the tokens of each unit.
+
+        >>> import torch, regard
+        >>> reading = regard.Lens().read("Anna Berg tokenizes")       # "tokenizes" has two tokens
+        >>> reading.by_unit(torch.ones(len(reading.tokens)))
+        tensor([1., 1., 1., 2., 1.])
+        """
         total = numbers.new_zeros(*numbers.shape[:-1], len(self.unit_spans))
         return total.index_add_(-1, self.unit_of_token.to(numbers.device), numbers)
 
@@ -206,6 +243,13 @@ class Reading:
         Of a head, or of all.
 
         Raises IndexError, with the range, for a layer or head that does not exist.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.weights(5, 11).shape, reading.weights(5).shape
+        (torch.Size([7, 7]), torch.Size([12, 7, 7]))
+        >>> reading.weights(5, 11)[2].argmax()                        # “flies” looks at “arrow” most
+        tensor(5)
         """
         self.check(layer, head)
         keys = self.columns.unit_of_token
@@ -226,11 +270,22 @@ class Reading:
         Raises:
             LookupError: it does not occur (the message names the nearest), or occurs more than once.
             TypeError: it is neither a text nor a whole number.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("The flies in New York like other flies")
+        >>> reading.word("flies", nth=2).index, reading.word("New York").tokens
+        (8, (4, 5))
         """
         return find_word(self, word, nth)
 
     def token(self, place: int) -> Word:
-        """A single token as a word, by its place in `tokens`. Raises LookupError for a place that does not exist."""
+        """A single token as a word, by its place in `tokens`. Raises LookupError for a place that does not exist.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.token(0).text
+        '[CLS]'
+        """
         count = len(self.tokens)
         if not -count <= place < count:
             raise LookupError(f"There is no token {place}: the text has {count}, from 0 to {count - 1}.")
@@ -283,6 +338,12 @@ class Reading:
         """How the attention of a layer and head computes the new vector of a word, step by step: a `regard.Walk`.
 
         Without a layer or a head, that of `head_with_most_content`. `word` and `nth` are as in `Reading.word`.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> walk = reading.explain("flies", layer=5, head=11)
+        >>> walk.weights.argmax(), walk.error < 1e-5      # token 5 is “arrow”; the steps arrive where the model does
+        (tensor(5), True)
         """
         from regard.lens.walk import walk
 
@@ -295,6 +356,12 @@ class Reading:
 
         Punctuation is no word. Heads that attend to a position, whatever its token, are set aside, and so is the first
         token of a causal model. A given layer or head is kept. Raises IndexError for one that does not exist.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> layer, head = reading.head_with_most_content(reading.word("flies"))
+        >>> 0 <= layer < 6 and 0 <= head < 12
+        True
         """
         from regard.lens.contributions import head_with_most_content
 
@@ -306,13 +373,25 @@ class Reading:
         return self.head_with_most_content(word, layer, head)
 
     def to_others(self, word: Word, layer: int, head: int | None = None) -> Float[Tensor, "..."]:
-        """The weight that a word gives to all other words together, without itself and special tokens."""
+        """The weight that a word gives to all other words together, without itself and special tokens.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.to_others(reading.word("flies"), layer=5).shape   # a number a head
+        torch.Size([12])
+        """
         own = set(word.tokens) if self.source is None else set()
         others = torch.tensor([not unit.special and not own & set(unit.tokens) for unit in self.columns.units])
         return word.attends_to(layer, head)[..., others].sum(-1)
 
     def input_of(self, layer: int) -> Float[Tensor, "N dim"]:
-        """What enters the attention of a layer. Raises ValueError where this was not seen."""
+        """What enters the attention of a layer. Raises ValueError where this was not seen.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.input_of(3).shape
+        torch.Size([7, 384])
+        """
         if self.entering is None:
             return self.hidden[layer]
         vectors = self.entering[layer]
@@ -321,7 +400,16 @@ class Reading:
         return vectors
 
     def check(self, layer: int | None, head: int | None = None) -> None:
-        """Raise IndexError, with the range, for a layer or head that does not exist."""
+        """Raise IndexError, with the range, for a layer or head that does not exist.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.check(layer=5, head=11)
+        >>> reading.check(layer=6)
+        Traceback (most recent call last):
+            ...
+        IndexError: There is no layer 6: all-MiniLM-L6-v2 has layers 0 to 5.
+        """
         for name, number, size in (("layer", layer, self.layers), ("head", head, self.heads)):
             if number is not None and not -size <= number < size:
                 raise IndexError(f"There is no {name} {number}: {self.model} has {name}s 0 to {size - 1}.")
@@ -335,6 +423,7 @@ class Reading:
         nth: int | None = None,
         layer: int | None = None,
         head: int | None = None,
+        map: str = "weights",
         attention: Part | None = None,
     ) -> Viewer:
         """The viewer, in a notebook: the sentence and its lines, all heads, their maps, the walk, a comparison.
@@ -345,15 +434,21 @@ class Reading:
         Args:
             word, nth: the word that it opens with, as in `Reading.word`.
             layer, head: the layer and head that it opens with.
+            map: the map that it opens with: one of `regard.attribution.MAPS`.
             attention: of an encoder-decoder with a target, the one that it opens with; by default "cross".
 
         Raises:
             ImportError: anywidget is not installed; the message says what to install.
             IndexError: there is no such layer or head. LookupError: there is no such word.
+            ValueError: there is no such map, or it has no heads to choose from.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> viewer = reading.view(word="flies", layer=5, head=11)     # at the end of a notebook's cell, it shows itself
         """
         from regard.lens.display import widget
 
-        return widget(self, word=word, nth=nth, layer=layer, head=head, attention=attention)
+        return widget(self, word=word, nth=nth, layer=layer, head=head, map=map, attention=attention)
 
     def _ipython_display_(self) -> None:
         """The viewer in a notebook; the one line of `repr` in a terminal."""
@@ -374,12 +469,27 @@ class Reading:
         except ImportError:
             return {"text/plain": repr(self)}
 
+    def _repr_png_(self) -> Picture | None:
+        """A picture of the heads of its first layer, where there is no viewer."""
+        from regard.lens.display import still
+
+        return still(self.cross or self)
+
     def _display_(self) -> Any:
         """The same for marimo."""
         return self.view()
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); options as in `lens.display.save`."""
+        """Save as a picture (.png, .svg), a page (.html) or numbers (.json); options as in `lens.display.save`.
+
+        >>> import tempfile, regard
+        >>> from pathlib import Path
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     reading.save(Path(folder, "flies.svg"), layer=5, head=11)
+        ...     Path(folder, "flies.svg").read_text()[:5]
+        '<?xml'
+        """
         from regard.lens.display import save
 
         save(self, path, **options)

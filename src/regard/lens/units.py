@@ -22,6 +22,12 @@ class Token:
         special: whether it is for the model and not for a reader.
         piece, id: its name and its number in the model's vocabulary.
         unknown: whether the vocabulary lacks this text, so that the model read the token for unknown text.
+
+    >>> import regard
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> token = reading.tokens[2]
+    >>> token.text, token.start, token.end, token.special
+    ('flies', 5, 10, False)
     """
 
     text: str
@@ -43,6 +49,14 @@ class Word:
         special: whether it is a token that is not for a reader, or one of white space alone.
         index: its place in `reading.units`; of several words together, that of the first.
         reading: the reading that it is a word of.
+
+    >>> import regard
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> flies = reading.word("flies")
+    >>> flies.text, flies.tokens, flies.index
+    ('flies', (2,), 2)
+    >>> flies.vectors.shape                                       # before the first of six layers, and after each
+    torch.Size([7, 384])
     """
 
     text: str
@@ -69,6 +83,12 @@ class Word:
         In cross-attention, the units are those of the source.
 
         Of one head (units,), or of all (H,units). Raises IndexError for a layer or head that does not exist.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> weights = reading.word("flies").attends_to(layer=5, head=11)
+        >>> reading.units[weights.argmax()].text, weights.sum()
+        ('arrow', tensor(1.0000))
         """
         reading = self.reading
         reading.check(layer, head)
@@ -80,6 +100,11 @@ class Word:
 
         Of one head (units,), or of all (H,units). Raises IndexError for a layer or head that does not exist, ValueError
         for a word of a target in cross-attention, in which nothing attends to it.
+
+        >>> import regard
+        >>> reading = regard.Lens().read("Time flies like an arrow")
+        >>> reading.word("flies").attended_by(layer=5, head=11).shape
+        torch.Size([7])
         """
         reading = self.reading
         reading.check(layer, head)

@@ -139,6 +139,12 @@ class Walk:
         warn("Walk.habit is now called pattern.")
         return self.pattern
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the lesson that `regard explain` prints."""
+        from regard.lens.display import lesson
+
+        return lesson(self)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain lists for JSON, one number per token in reading order: those that are attended to."""
         keys = self.reading.columns

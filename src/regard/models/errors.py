@@ -9,6 +9,17 @@ class PickledWeightsError(OSError, ValueError):
     """The weights of a model are pickled, and the caller has not allowed that: opening a pickle can run any code.
 
     An OSError, as no file can be read, and a ValueError, as `allow_pickle` is wrong for it; as io.UnsupportedOperation.
+
+    >>> import tempfile, regard
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "config.json").write_text('{"model_type": "bert"}')
+    ...     _ = Path(folder, "pytorch_model.bin").write_bytes(b"")
+    ...     try:
+    ...         regard.Lens(folder)
+    ...     except OSError as error:
+    ...         print(type(error).__name__)
+    PickledWeightsError
     """
 
 

@@ -32,6 +32,12 @@ class AttentionHead(nn.Module):
     """attention(x W_q, x W_k, x W_v): query, key and value are learned projections of x.
 
     x (B,N,dim) → (B,N,head_dim). Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1.
+
+    >>> import torch, regard.nn
+    >>> head = regard.nn.AttentionHead(dim=8, head_dim=4)
+    >>> output, attended = head(torch.randn(1, 5, 8), causal=True)
+    >>> output.shape, attended.weights.shape
+    (torch.Size([1, 5, 4]), torch.Size([1, 1, 5, 5]))
     """
 
     def __init__(self, dim: int, head_dim: int) -> None:
@@ -70,7 +76,17 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(dim, dim, bias)
 
     def keys_and_values(self, memory: Memory) -> KeysAndValues:
-        """Keys and values by group: what a decoder caches of the tokens it has generated."""
+        """Keys and values by group: what a decoder caches of the tokens it has generated.
+
+        >>> import torch, regard.nn
+        >>> attention = regard.nn.MultiHeadAttention(8, heads=2)
+        >>> keys, values = attention.keys_and_values(torch.randn(1, 5, 8))
+        >>> keys.shape, values.shape
+        (torch.Size([1, 2, 5, 4]), torch.Size([1, 2, 5, 4]))
+        >>> output, attended = attention(torch.randn(1, 1, 8), (keys, values))      # a new token looks at the five
+        >>> attended.weights.shape
+        torch.Size([1, 2, 1, 5])
+        """
         key, value = self.key(memory), self.value(memory)
         return _by_head(key, self.groups), _by_head(value, self.groups)
 

@@ -26,6 +26,11 @@ class Embeddings(nn.Module):
 
     The forward pass takes `start`, the position of the first id, and `types` (B,N), 0 for the first text of a pair and
     1 for the second; all 0 if not given.
+
+    >>> import torch, regard.nn
+    >>> embeddings = regard.nn.Embeddings(vocab_size=11, dim=8, positions=5)
+    >>> embeddings(torch.tensor([[3, 1, 4]])).shape
+    torch.Size([1, 3, 8])
     """
 
     def __init__(
@@ -43,7 +48,13 @@ class Embeddings(nn.Module):
         return self.positions.num_embeddings - (0 if self.padding_idx is None else self.padding_idx + 1)
 
     def position_ids(self, ids: Tensor, start: int = 0) -> Tensor:
-        """The rows of ids (…,N) in the table of positions; (N,) where they do not depend on the ids."""
+        """The rows of ids (…,N) in the table of positions; (N,) where they do not depend on the ids.
+
+        >>> import torch, regard.nn
+        >>> ids = torch.tensor([[3, 4, 1, 1]])                        # 1 is the padding of RoBERTa
+        >>> regard.nn.Embeddings(vocab_size=11, dim=8, positions=8, padding_idx=1).position_ids(ids)
+        tensor([[2, 3, 1, 1]])
+        """
         if self.padding_idx is None:
             return torch.arange(start, start + ids.shape[-1], device=ids.device)
         counted = ids != self.padding_idx
@@ -67,6 +78,12 @@ class SinusoidalPositions(nn.Module):
 
     (B,N,dim) → (B,N,dim); `start` is the position of the first vector. Nothing is learned. Vaswani et al. 2017,
     section 3.5.
+
+    >>> import torch, regard.nn
+    >>> regard.nn.SinusoidalPositions()(torch.zeros(1, 3, 4))
+    tensor([[[ 0.0000,  1.0000,  0.0000,  1.0000],
+             [ 0.8415,  0.5403,  0.0100,  0.9999],
+             [ 0.9093, -0.4161,  0.0200,  0.9998]]])
     """
 
     def forward(self, x: Vectors, start: int = 0) -> Vectors:
@@ -77,7 +94,12 @@ class SinusoidalPositions(nn.Module):
 
 @renamed_arguments(vocabulary="vocab_size")
 class SinusoidalEmbeddings(nn.Module):
-    """x_i = √dim · token_i + p_i, for texts of any length; ids (B,N) → (B,N,dim). Vaswani et al. 2017, section 3.4."""
+    """x_i = √dim · token_i + p_i, for texts of any length; ids (B,N) → (B,N,dim). Vaswani et al. 2017, section 3.4.
+
+    >>> import torch, regard.nn
+    >>> regard.nn.SinusoidalEmbeddings(vocab_size=11, dim=8)(torch.tensor([[3, 1, 4]])).shape
+    torch.Size([1, 3, 8])
+    """
 
     def __init__(self, vocab_size: int, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()

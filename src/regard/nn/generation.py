@@ -17,6 +17,11 @@ def smoothed_loss(logits: Logits, target: Ids, smoothing: float = 0.1) -> Tensor
     """−Σ_v q_v log p_v with q = 1 − smoothing for the target token and smoothing / V for each; skips targets of −100.
 
     Label smoothing: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7.
+
+    >>> import torch, regard.nn
+    >>> logits, target = torch.zeros(1, 3, 11), torch.tensor([[3, 1, -100]])
+    >>> bool(torch.isclose(regard.nn.smoothed_loss(logits, target), torch.tensor(11.0).log()))
+    True
     """
     return nn.functional.cross_entropy(logits.flatten(0, -2), target.flatten(), label_smoothing=smoothing)
 
@@ -54,6 +59,12 @@ def greedy(
 
     Returns:
         (B,N), the generated tokens without `bos_id`.
+
+    >>> import torch, regard.nn
+    >>> model = regard.nn.Transformer(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32).eval()
+    >>> source = torch.tensor([[3, 1, 4, 1, 5]])
+    >>> regard.nn.greedy(model, source, bos_id=0, eos_id=10, max_new_tokens=4).shape[0]
+    1
     """
     state, tokens = model.begin(source, lengths), source.new_full((len(source), 1), bos_id)
     for _ in range(max_new_tokens):
@@ -74,6 +85,12 @@ def beam(
     """As `greedy`, but keeps `width` hypotheses and returns the best by log p / ((5 + n) / 6)^length_penalty.
 
     n is the number of tokens. Wu et al. 2016, https://arxiv.org/abs/1609.08144, section 7.
+
+    >>> import torch, regard.nn
+    >>> model = regard.nn.Transformer(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32).eval()
+    >>> source = torch.tensor([[3, 1, 4, 1, 5]])
+    >>> regard.nn.beam(model, source, bos_id=0, eos_id=10, max_new_tokens=4, width=2).shape[0]
+    1
     """
     batch = len(source)
     state = [tensor.repeat_interleave(width, 0) for tensor in model.begin(source, lengths)]

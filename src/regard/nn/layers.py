@@ -20,6 +20,10 @@ class FeedForward(nn.Module):
     """fc2(activation(fc1(x))) = activation(x W_1 + b_1) W_2 + b_2, position by position; (B,N,dim) → (B,N,dim).
 
     fc1 goes from dim to d_ff, fc2 back. Vaswani et al. 2017, section 3.3.
+
+    >>> import torch, regard.nn
+    >>> regard.nn.FeedForward(dim=8, d_ff=32)(torch.randn(1, 5, 8)).shape
+    torch.Size([1, 5, 8])
     """
 
     def __init__(self, dim: int, d_ff: int, activation: str = "gelu") -> None:
@@ -80,6 +84,12 @@ class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each with a residual connection: (B,N,dim) → (B,N,dim), and the attention.
 
     `norm` are the keyword arguments of `Residual`; options those of `regard.attention`.
+
+    >>> import torch, regard.nn
+    >>> layer = regard.nn.EncoderLayer(dim=8, heads=2, d_ff=32)
+    >>> x, attended = layer(torch.randn(1, 5, 8))
+    >>> x.shape, attended.weights.shape
+    (torch.Size([1, 5, 8]), torch.Size([1, 2, 5, 5]))
     """
 
     def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
@@ -104,6 +114,13 @@ class DecoderLayer(EncoderLayer):
 
     `past` is the key-value cache: from `begin(memory)` at first, then the one that the last call returned. `lengths`
     are those of the memory. The attentions are that to the tokens so far and that to the memory.
+
+    >>> import torch, regard.nn
+    >>> layer = regard.nn.DecoderLayer(dim=8, heads=2, d_ff=32)
+    >>> past = layer.begin(torch.randn(1, 7, 8))                  # a source of seven tokens
+    >>> x, (attended, crossed), past = layer(torch.randn(1, 3, 8), past)
+    >>> attended.weights.shape, crossed.weights.shape
+    (torch.Size([1, 2, 3, 3]), torch.Size([1, 2, 3, 7]))
     """
 
     def __init__(self, dim: int, heads: int, d_ff: int, activation: str = "gelu", **norm: Any) -> None:
@@ -112,7 +129,13 @@ class DecoderLayer(EncoderLayer):
         self.cross_attention_norm = Residual(dim, **norm)
 
     def begin(self, memory: Memory) -> Past:
-        """The cache before the first token."""
+        """The cache before the first token.
+
+        >>> import torch, regard.nn
+        >>> past = regard.nn.DecoderLayer(dim=8, heads=2, d_ff=32).begin(torch.randn(1, 7, 8))
+        >>> [part.shape[2] for part in past]                      # no tokens of its own yet, seven of the source
+        [0, 0, 7, 7]
+        """
         return *self.attention.keys_and_values(memory[:, :0]), *self.cross_attention.keys_and_values(memory)
 
     def forward(  # type: ignore[override]

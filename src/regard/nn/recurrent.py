@@ -19,6 +19,12 @@ class BahdanauAttention(nn.Module):
 
     query (B,dim), memory m (B,M,dim), its keys U m and lengths (B,) → context (B,dim), weights (B,M). Bahdanau et al.
     2015, https://arxiv.org/abs/1409.0473.
+
+    >>> import torch, regard.nn
+    >>> attention, memory = regard.nn.BahdanauAttention(8), torch.randn(1, 5, 8)
+    >>> context, weights = attention(torch.randn(1, 8), attention.key(memory), memory, torch.tensor([5]))
+    >>> context.shape, weights.shape
+    (torch.Size([1, 8]), torch.Size([1, 5]))
     """
 
     def __init__(self, dim: int) -> None:
@@ -27,7 +33,13 @@ class BahdanauAttention(nn.Module):
         self.query, self.key, self.energy = modules
 
     def scores(self, query: Tensor, keys: Memory) -> Tensor:
-        """(B,M): how relevant each encoder state is to the decoder's."""
+        """(B,M): how relevant each encoder state is to the decoder's.
+
+        >>> import torch, regard.nn
+        >>> attention, memory = regard.nn.BahdanauAttention(8), torch.randn(1, 5, 8)
+        >>> attention.scores(torch.randn(1, 8), attention.key(memory)).shape
+        torch.Size([1, 5])
+        """
         energies: Tensor = self.energy(torch.tanh(self.query(query)[:, None] + keys))
         return energies.squeeze(-1)
 
@@ -41,6 +53,12 @@ class LuongAttention(BahdanauAttention):
     """Multiplicative: s_j = query·m_j ("dot") or query·U m_j ("general"); "concat" is Bahdanau's additive attention.
 
     Luong et al. 2015, https://arxiv.org/abs/1508.04025.
+
+    >>> import torch, regard.nn
+    >>> attention, memory = regard.nn.LuongAttention(2, score="dot"), torch.eye(2)[None]
+    >>> context, weights = attention(torch.tensor([[3.0, 0.0]]), memory, memory, torch.tensor([2]))
+    >>> weights
+    tensor([[0.9526, 0.0474]])
     """
 
     def __init__(self, dim: int, score: str = "general") -> None:
@@ -64,6 +82,12 @@ class RecurrentTranslator(nn.Module):
     context(s)], s); Luong's after that, s' = GRU([word; h], s), h = tanh(W [context(s'); s']), with the h of the
     previous step fed in. The alignment holds the attention weights of each step. `begin` and `step` are those of
     `Transformer`.
+
+    >>> import torch, regard.nn
+    >>> model = regard.nn.RecurrentTranslator(vocab_size=11, dim=8)
+    >>> logits, alignment = model(torch.tensor([[3, 1, 4, 1, 5]]), torch.tensor([[2, 7]]))
+    >>> logits.shape, alignment.shape
+    (torch.Size([1, 2, 11]), torch.Size([1, 2, 5]))
     """
 
     def __init__(self, vocab_size: int, *, dim: int = 512, attention: str = "bahdanau", dropout: float = 0.1) -> None:

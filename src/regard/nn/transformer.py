@@ -65,6 +65,13 @@ class Encoder(LayerStack):
         Raises:
             ValueError: it is another architecture, or its files are damaged; the message names what does not fit.
             OSError: there is no such model, or it cannot be fetched.
+
+        >>> import torch, regard.nn
+        >>> from regard.models import embedded_folder
+        >>> encoder = regard.nn.Encoder.from_pretrained(embedded_folder())
+        >>> hidden, attentions = encoder(torch.tensor([[101, 2051, 10029, 102]]))        # [CLS] time flies [SEP]
+        >>> len(attentions), attentions[5].weights.shape
+        (6, torch.Size([1, 12, 4, 4]))
         """
         folder = checkpoint.fetch(model)
         sizes = checkpoint.sizes(folder, ACTIVATIONS)
@@ -81,12 +88,28 @@ class Decoder(LayerStack):
 
     The past is the key-value cache of each layer, from `begin(memory)` at first. A whole text at once and one token at
     a time give the same result. `layer` are the keyword arguments of `DecoderLayer`.
+
+    >>> import torch, regard.nn
+    >>> embeddings = regard.nn.SinusoidalEmbeddings(vocab_size=11, dim=8)
+    >>> decoder = regard.nn.Decoder(embeddings, layers=2, dim=8, heads=2, d_ff=32)
+    >>> past = decoder.begin(torch.randn(1, 7, 8))                # a source of seven tokens
+    >>> hidden, attentions, past = decoder(torch.tensor([[3, 1, 4]]), past)
+    >>> attended, crossed = attentions[-1]
+    >>> attended.weights.shape, crossed.weights.shape
+    (torch.Size([1, 2, 3, 3]), torch.Size([1, 2, 3, 7]))
     """
 
     layer = DecoderLayer
 
     def begin(self, memory: Memory) -> list[Past]:
-        """The caches before the first token."""
+        """The caches before the first token.
+
+        >>> import torch, regard.nn
+        >>> embeddings = regard.nn.SinusoidalEmbeddings(vocab_size=11, dim=8)
+        >>> decoder = regard.nn.Decoder(embeddings, layers=2, dim=8, heads=2, d_ff=32)
+        >>> len(decoder.begin(torch.randn(1, 7, 8)))                  # a cache for each layer
+        2
+        """
         return [layer.begin(memory) for layer in self.layers]
 
     def forward(
@@ -109,6 +132,12 @@ class Transformer(nn.Module):
     The alignments are the attentions (B,H,N,M) of each layer to the source. The default sizes are those of the base
     model of Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; source, target and output share one embedding table.
     `layer` are the keyword arguments of `DecoderLayer`.
+
+    >>> import torch, regard.nn
+    >>> model = regard.nn.Transformer(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32)
+    >>> logits, alignments = model(torch.tensor([[3, 1, 4, 1, 5]]), torch.tensor([[2, 7]]))
+    >>> logits.shape, alignments[-1].weights.shape
+    (torch.Size([1, 2, 11]), torch.Size([1, 2, 2, 5]))
     """
 
     def __init__(self, vocab_size: int, layers: int = 6, *, dim: int = 512, dropout: float = 0.1, **layer: Any) -> None:
@@ -124,13 +153,30 @@ class Transformer(nn.Module):
         return hidden[-1] @ self.decoder.embeddings.tokens.weight.T, [crossed for _, crossed in attentions]
 
     def begin(self, source: Source, lengths: Lengths = None) -> list[Tensor]:
-        """The state from which `step` generates the first token; the first dimension of each tensor is the batch."""
+        """The state from which `step` generates the first token; the first dimension of each tensor is the batch.
+
+        >>> import torch, regard.nn
+        >>> model = regard.nn.Transformer(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32).eval()
+        >>> state = model.begin(torch.tensor([[3, 1, 4, 1, 5]]))
+        >>> logits, state = model.step(torch.tensor([2]), state)
+        >>> logits.shape
+        torch.Size([1, 11])
+        """
         lengths = torch.full_like(source[:, 0], source.shape[1]) if lengths is None else lengths
         past = self.decoder.begin(self.encoder(source, lengths)[0][-1])
         return [lengths, *(tensor for known in past for tensor in known)]
 
     def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The logits (B,V) of the token after these tokens (B,), and the state after them."""
+        """The logits (B,V) of the token after these tokens (B,), and the state after them.
+
+        >>> import torch, regard.nn
+        >>> model = regard.nn.Transformer(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32).eval()
+        >>> source, target = torch.tensor([[3, 1, 4, 1, 5]]), torch.tensor([[2, 7]])
+        >>> first, state = model.step(target[:, 0], model.begin(source))
+        >>> second, state = model.step(target[:, 1], state)
+        >>> torch.allclose(model(source, target)[0], torch.stack((first, second), 1), atol=1e-5)
+        True
+        """
         lengths, *flat = state
         past = [(flat[n], flat[n + 1], flat[n + 2], flat[n + 3]) for n in range(0, len(flat), 4)]
         hidden, _, past = self.decoder(tokens[:, None], past, lengths)
@@ -139,7 +185,14 @@ class Transformer(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """Classifies a text by the last hidden state of its first token: ids (B,N) → logits (B,classes)."""
+    """Classifies a text by the last hidden state of its first token: ids (B,N) → logits (B,classes).
+
+    >>> import torch, regard.nn
+    >>> embeddings = regard.nn.Embeddings(vocab_size=11, dim=8, positions=5)
+    >>> encoder = regard.nn.Encoder(embeddings, layers=2, dim=8, heads=2, d_ff=32)
+    >>> regard.nn.SequenceClassifier(encoder, dim=8, classes=3)(torch.tensor([[3, 1, 4]])).shape
+    torch.Size([1, 3])
+    """
 
     def __init__(self, encoder: Encoder, dim: int, classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -155,6 +208,13 @@ class MaskedLanguageModel(nn.Module):
     """Predicts the tokens at the positions where `at` (B,N) is True: ids (B,N) → logits (number of positions, V).
 
     norm(gelu(x W + b)) Eᵀ + c, with E the encoder's embedding table. Devlin et al. 2019, section 3.1.
+
+    >>> import torch, regard.nn
+    >>> embeddings = regard.nn.Embeddings(vocab_size=11, dim=8, positions=5)
+    >>> encoder = regard.nn.Encoder(embeddings, layers=2, dim=8, heads=2, d_ff=32)
+    >>> ids = torch.tensor([[3, 1, 4]])
+    >>> regard.nn.MaskedLanguageModel(encoder, dim=8)(ids, at=ids == 1).shape        # one position, eleven tokens
+    torch.Size([1, 11])
     """
 
     def __init__(self, encoder: Encoder, dim: int, epsilon: float = 1e-12) -> None:

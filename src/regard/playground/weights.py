@@ -86,7 +86,6 @@ def decoder_file(folder: Path, name: str, precision: Precision = "float16") -> M
 
     Raises ValueError for another architecture or tokenizer, OSError where files are missing.
     """
-    from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     config = read_json(folder / "config.json")
@@ -101,16 +100,33 @@ def decoder_file(folder: Path, name: str, precision: Precision = "float16") -> M
             raise ValueError(f"{folder}: {setting}: expected {value!r}. Got {config[setting]!r}.")
     if rope.get("rope_type", "default") != "default":
         raise ValueError(f"{folder}: rope_type: expected 'default'. Got {rope['rope_type']!r}.")
-    ends = config["eos_token_id"]
+    ends = config.get("eos_token_id")
     sizes = {
         "layers": config["num_hidden_layers"], "heads": heads, "groups": config["num_key_value_heads"], "dim": dim,
         "positions": config["max_position_embeddings"], "epsilon": config["rms_norm_eps"],
         "theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0)),
-        "end": ends if isinstance(ends, list) else [ends],
+        "end": ends if isinstance(ends, list) else [] if ends is None else [ends],
     }  # fmt: skip
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tensors = load_file(folder / "model.safetensors")
-    return ModelFile(name, "decoder", sizes, tokenizer_spec(tokenizer), tensors, precision)
+    return ModelFile(name, "decoder", sizes, tokenizer_spec(tokenizer), _llama_tensors(folder, config), precision)
+
+
+def _llama_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors in a folder. Raises ValueError where the file is damaged, or lacks some of them."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: model.safetensors is damaged: {error}.") from None
+    layer = ("input_layernorm", "post_attention_layernorm", *(f"self_attn.{name}_proj" for name in "qkvo"))
+    layer += tuple(f"mlp.{name}_proj" for name in ("gate", "up", "down"))
+    wanted = ["model.embed_tokens", "model.norm", *([] if config.get("tie_word_embeddings") else ["lm_head"])]
+    wanted += [f"model.layers.{n}.{name}" for n in range(config["num_hidden_layers"]) for name in layer]
+    if missing := [f"{name}.weight" for name in wanted if f"{name}.weight" not in tensors]:
+        raise ValueError(f"{folder}: model.safetensors lacks {missing[0]}.")
+    return {f"{name}.weight": tensors[f"{name}.weight"] for name in wanted}
 
 
 def translator_file(folder: Path, name: str, precision: Precision = "float16") -> ModelFile:

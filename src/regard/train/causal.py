@@ -42,8 +42,8 @@ def check(options: Options) -> None:
         raise ValueError(f"dropout: a decoder has none. Got dropout={options.dropout}.")
     if options.vocab_size <= BYTES:
         raise ValueError(
-            f"vocab_size: expected more than {BYTES} for a decoder, whose tokens are bytes and what they are joined "
-            f"to. Got {options.vocab_size}."
+            f"vocab_size: expected more than {BYTES} for a decoder, whose tokens are all bytes and merges of them. "
+            f"Got {options.vocab_size}."
         )
 
 

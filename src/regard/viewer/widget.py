@@ -16,9 +16,10 @@ try:
 except ImportError as error:
     raise ImportError(f"The notebook viewer is not installed ({error}): pip install 'regard[notebook]'.") from None
 
-from regard.lens.display import unit_index
+from regard.lens.display import still, unit_index
 from regard.lens.reading import Reading
 from regard.lens.units import Word
+from regard.output.maps import ShownMap
 from regard.viewer.api import ViewerAPI
 from regard.viewer.bundle import asset
 from regard.viewer.payload import shown_first
@@ -36,12 +37,14 @@ class Viewer(anywidget.AnyWidget):
         reading: what is shown.
         word, nth: the word that is selected first, as in `Reading.word`.
         layer, head: what is shown first; negative numbers count from the end.
+        map: the map that is shown first, one of `regard.attribution.MAPS`.
         attention: of an encoder-decoder with a target, which one is shown first: "encoder", "decoder" or "cross", the
             default. Word, layer and head are its own.
 
     Raises:
         IndexError: there is no such layer or head.
         LookupError: there is no such word.
+        ValueError: there is no such map, or it has no heads to choose from.
     """
 
     _esm = asset("widget.js")
@@ -58,12 +61,13 @@ class Viewer(anywidget.AnyWidget):
         nth: int | None = None,
         layer: int | None = None,
         head: int | None = None,
+        map: str = "weights",
         attention: str | None = None,
     ) -> None:
         whole, reading = reading, reading.attended(attention) if attention else shown_first(reading)
-        reading.check(layer, head)
+        ShownMap(reading, map).heads(layer, head)
         lens = whole.lens
-        self._reading, self._selected = reading, (layer, head)
+        self._reading, self._selected = reading, (layer, head, map)
         self._api = ViewerAPI({} if lens is None else {lens.name: lambda: lens}, opening=whole)
         opening = {
             "word": unit_index(reading, word, nth),
@@ -71,6 +75,7 @@ class Viewer(anywidget.AnyWidget):
             "head": None if head is None else head % reading.heads,
             "heads": None if head is None else [head % reading.heads],
             "attention": reading.part or None,
+            "map": map,
             "view": "map" if layer is not None and head is not None and word is None else "sentence",
         }
         super().__init__(options={"reads": lens is not None, "opening": opening})
@@ -91,45 +96,31 @@ class Viewer(anywidget.AnyWidget):
         import IPython.display
 
         display: Callable[..., None] = IPython.display.display
-        picture = self._picture()
-        if picture is not None:
-            self.picture = picture[-PICTURE_END:]
-            data = {"image/png": picture, "text/plain": repr(self._reading)}
-            display(data, metadata=self._alternative_text(), raw=True)
+        data, metadata = self._picture_bundle()
+        if data:
+            self.picture = data["image/png"][-PICTURE_END:]
+            display(data | {"text/plain": repr(self._reading)}, metadata=metadata, raw=True)
         data, metadata = self._widget_bundle()
         display(data, metadata=metadata, raw=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget and the picture in one bundle, of which a notebook shows what it can."""
         data, metadata = self._widget_bundle(**kwargs)
-        picture = self._picture()
-        if picture is None:
-            return data, metadata
-        return {**data, "image/png": picture}, {**metadata, **self._alternative_text()}
+        picture, alt = self._picture_bundle()
+        return {**data, **picture}, {**metadata, **alt}
 
     def _widget_bundle(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (dict(bundle or {}), {})
         return {**data, "text/plain": repr(self._reading)}, metadata
 
-    def _alternative_text(self) -> dict[str, Any]:
-        """The alternative text of the picture."""
-        layer, head = self._selected
-        which = "".join(f", {name} {n}" for name, n in (("layer", layer), ("head", head)) if n is not None)
-        description = f"Attention weights of {self._reading.model}{which}, in {self._reading.text[:200]!r}"
-        return {"image/png": {"alt": description}}
-
-    def _picture(self) -> str | None:
-        """A picture of the selected head, or of all heads of a layer, in base64; None without matplotlib."""
-        from regard.output.image import render
-
-        layer, head = self._selected
-        layer = self._reading.attention_layers[0] if layer is None else layer
-        try:
-            content = render(self._reading, "png", layer=layer, head=head)
-        except ImportError:
-            return None
-        return base64.b64encode(content).decode()
+    def _picture_bundle(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """A picture of the selected head, or of all heads of a layer, with its metadata; empty without matplotlib."""
+        picture = still(self._reading, *self._selected)
+        if picture is None:
+            return {}, {}
+        content, metadata = picture
+        return {"image/png": base64.b64encode(content).decode()}, {"image/png": metadata}
 
 
 PICTURE_END = 200  # characters of base64: what all PNGs end with is shorter

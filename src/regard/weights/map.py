@@ -24,7 +24,14 @@ Reduce = Literal["sum", "mean", "max"]
 
 
 class Top(NamedTuple):
-    """The largest numbers of a map and the keys they belong to."""
+    """The largest numbers of a map and the keys they belong to.
+
+    >>> import torch, regard
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> top = regard.attention(x, x, x).weights.topk(1)
+    >>> top.indices[2], top.values[2]
+    (tensor([2]), tensor([0.5035]))
+    """
 
     values: Float[Tensor, "..."]
     indices: Int[Tensor, "..."]
@@ -67,6 +74,14 @@ class Map(MapInputs):
             activation: φ: "relu", "abs", or None for the product itself.
 
         Raises ValueError for other shapes, TypeError for anything but tensors of numbers.
+
+        >>> import torch, regard
+        >>> q, k, v = torch.randn(3, 2, 5, 8)
+        >>> a = regard.attention(q, k, v)
+        >>> direction = torch.randn(8)
+        >>> along = a.weights.times(key=v @ direction[:, None])       # w_ij · v_j·u: what j adds along u
+        >>> torch.allclose(along.sum(), a.output @ direction, atol=1e-5)
+        True
         """
         factor = Factor(self._vectors("query", query, self.shape[-2]), self._vectors("key", key, self.shape[-1]))
         call = f"{self._label}.times"
@@ -127,7 +142,15 @@ class Map(MapInputs):
         return tile.to(self._dtype).reshape(chosen.shape)
 
     def dense(self, limit: int = DENSE_LIMIT) -> Float[Tensor, "... Q K"]:
-        """The whole matrix. Raises ValueError where it takes more than `limit` bytes."""
+        """The whole matrix. Raises ValueError where it takes more than `limit` bytes.
+
+        >>> import torch, regard
+        >>> x = torch.ones(3, 8)
+        >>> regard.attention(x, x, x, causal=True).weights.dense()
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.5000, 0.5000, 0.0000],
+                [0.3333, 0.3333, 0.3333]])
+        """
         self._refuse_if_large(self.shape, "Ask for a tile, pool it, or call dense(limit=…)", limit)
         return self._reduced(reductions.DENSE)
 
@@ -136,6 +159,11 @@ class Map(MapInputs):
 
         As torch.diagonal of the last two dimensions, and from query, key and lse alone: O(N·D). For other dimensions,
         as torch.Tensor.diagonal of `dense()`.
+
+        >>> import torch, regard
+        >>> x = torch.ones(4, 8)
+        >>> regard.attention(x, x, x, causal=True).weights.diagonal(-1)     # what each query gives to the key before it
+        tensor([0.5000, 0.3333, 0.2500])
         """
         if (dim1 % self.ndim, dim2 % self.ndim) != (self.ndim - 2, self.ndim - 1):
             return self.dense().diagonal(offset, dim1, dim2)
@@ -153,7 +181,14 @@ class Map(MapInputs):
     # Rows
 
     def sum(self, dim: Any = -1, keepdim: bool = False) -> Float[Tensor, "..."]:
-        """Σ_j M_ij: the sum of each row. For other dimensions than the keys', as torch.Tensor.sum of `dense()`."""
+        """Σ_j M_ij: the sum of each row. For other dimensions than the keys', as torch.Tensor.sum of `dense()`.
+
+        >>> import torch, regard
+        >>> x = torch.ones(4, 8)
+        >>> w = regard.attention(x, x, x).weights
+        >>> w.times(key=torch.tensor([[2.0], [2.0], [2.0], [2.0]])).sum()   # each row of weights sums to one
+        tensor([2., 2., 2., 2.])
+        """
         if not self._by_key(dim):
             return self.dense().sum(dim, keepdim)
         ones = torch.ones(1, 1, self.shape[-1], 1, device=self.device, dtype=self._scores.dtype)
@@ -164,6 +199,11 @@ class Map(MapInputs):
         """The largest number of each query and its key, ties to the lower; .values and .indices (…,Q).
 
         For another dimension than the keys', or against another tensor, as torch.Tensor.max of `dense()`.
+
+        >>> import torch, regard
+        >>> x = torch.eye(3) * 9
+        >>> regard.attention(x, x, x).weights.max().indices           # each looks at itself
+        tensor([0, 1, 2])
         """
         if not self._by_key(dim):
             return self.dense().max(dim, keepdim) if isinstance(dim, int) else self.dense().max(dim)
@@ -175,6 +215,12 @@ class Map(MapInputs):
 
         By value or, with `magnitude`, by their distance from 0. Keys that a query may not see count as 0. For another
         dimension than the keys', or the least numbers, as torch.Tensor.topk of `dense()`.
+
+        >>> import torch, regard
+        >>> x = torch.ones(3, 8)
+        >>> m = regard.attention(x, x, x).weights.times(key=torch.tensor([[1.0], [-3.0], [2.0]]))
+        >>> m.topk(2).indices[0], m.topk(2, magnitude=True).indices[0]
+        (tensor([2, 0]), tensor([1, 2]))
         """
         if not self._by_key(dim) or not largest:
             return Top(*self.dense().topk(k, dim, largest, sorted))
@@ -189,7 +235,13 @@ class Map(MapInputs):
     # Reductions over queries, keys or both
 
     def received(self, reduce: Reduce = "sum", queries: slice = slice(None)) -> Float[Tensor, "... K"]:
-        """Σ_i M_ij: what each key gets from all queries, or from a slice of them; or their mean, or the largest."""
+        """Σ_i M_ij: what each key gets from all queries, or from a slice of them; or their mean, or the largest.
+
+        >>> import torch, regard
+        >>> x = torch.ones(4, 8)
+        >>> regard.attention(x, x, x, causal=True).weights.received()       # 1 + 1/2 + 1/3 + 1/4 for the first key
+        tensor([2.0833, 1.0833, 0.5833, 0.2500])
+        """
         call, size = f"{self._label}.received", int(self.shape[-1])
         arguments.check_reduce(call, reduce)
         run, step = arguments.run_of(call, queries, self.shape[-2])
@@ -208,6 +260,14 @@ class Map(MapInputs):
 
         Args:
             queries, keys: the group of each position, counted from 0; −1 is in none. Not given: each on its own.
+
+        >>> import torch, regard
+        >>> x = torch.ones(4, 8)
+        >>> words = torch.tensor([0, 1, 1, 2])                        # the second word has two tokens
+        >>> regard.attention(x, x, x).weights.grouped(queries=words, keys=words)
+        tensor([[0.2500, 0.5000, 0.2500],
+                [0.2500, 0.5000, 0.2500],
+                [0.2500, 0.5000, 0.2500]])
         """
         rows, columns = self.shape[-2:]
         query_groups, key_groups = self._groups("queries", queries, rows), self._groups("keys", keys, columns)
@@ -224,7 +284,14 @@ class Map(MapInputs):
         return arguments.groups(f"{self._label}.grouped: {name}", groups, size, self.device)
 
     def pool(self, rows: int, cols: int, reduce: Reduce = "mean") -> Float[Tensor, "... R C"]:
-        """The matrix as a picture of rows × cols cells: cell r holds queries ⌊r·Q/rows⌋ up to the next cell's first."""
+        """The matrix as a picture of rows × cols cells: cell r holds queries ⌊r·Q/rows⌋ up to the next cell's first.
+
+        >>> import torch, regard
+        >>> x = torch.ones(8, 4)
+        >>> regard.attention(x, x, x, causal=True).weights.pool(2, 2, reduce="sum")
+        tensor([[4.0000, 0.0000],
+                [2.5381, 1.4619]])
+        """
         queries, keys = self.shape[-2:]
         call = f"{self._label}.pool({rows}, {cols}, {reduce!r})"
         arguments.check_reduce(call, reduce)

@@ -59,6 +59,16 @@ class Weights(Map):
             gram: G, symmetric, for each sequence or for all. A vector a pair is never needed.
 
         Raises ValueError for another shape.
+
+        >>> import torch, regard
+        >>> x = torch.randn(4, 5, 8)                                  # 4 heads
+        >>> vectors = torch.randn(5, 4, 16)                           # for each key, what each head takes from it
+        >>> w = regard.attention(x, x, x).weights
+        >>> m = w.combined(vectors @ vectors.mT)
+        >>> m.shape
+        torch.Size([5, 5])
+        >>> bool(torch.isclose(m[2, 3], (w[:, 2, 3] @ vectors[3]).norm()))
+        True
         """
         heads, keys = self._scores.shape[1], self.shape[-1]
         sequences = torch.Size(self._leading[:-1])
@@ -76,11 +86,22 @@ class Weights(Map):
         """−Σ_j w_ij ln w_ij, in nats: 0 for a query with one key, ln K for one that looks at K keys alike.
 
         queries: a slice of them, which alone is computed; all if not given.
+
+        >>> import torch, regard
+        >>> x = torch.ones(5, 8)                                      # all scores are equal: ln 1, ln 2, ln 3 …
+        >>> regard.attention(x, x, x, causal=True).weights.entropy()
+        tensor([0.0000, 0.6931, 1.0986, 1.3863, 1.6094])
         """
         return self._statistic("entropy", queries)
 
     def distance(self, queries: slice = slice(None)) -> Float[Tensor, "... q"]:
-        """Σ_j w_ij |i − j|: how far each query looks, in positions; of a slice of the queries, or all."""
+        """Σ_j w_ij |i − j|: how far each query looks, in positions; of a slice of the queries, or all.
+
+        >>> import torch, regard
+        >>> x = torch.ones(5, 8)
+        >>> regard.attention(x, x, x, causal=True).weights.distance()
+        tensor([0.0000, 0.5000, 1.0000, 1.5000, 2.0000])
+        """
         return self._statistic("distance", queries)
 
     def max_score(self, queries: slice = slice(None)) -> Float[Tensor, "... q"]:
@@ -88,6 +109,11 @@ class Weights(Map):
 
         log max_j w_ij + lse_i without sinks: what grows before training diverges, and what QK-clip bounds (Kimi Team
         2025, https://arxiv.org/abs/2507.20534, section 2.1).
+
+        >>> import torch, regard
+        >>> x = torch.eye(3) * 4
+        >>> regard.attention(x, x, x, scale=0.5).weights.max_score()
+        tensor([8., 8., 8.])
         """
         return self._statistic("max_score", queries)
 
@@ -110,6 +136,13 @@ class Weights(Map):
 
         No weight is negative, so that `magnitude` changes nothing.
         For another dimension than the keys', or the least weights, as torch.Tensor.topk of `dense()`.
+
+        >>> import torch, regard
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> regard.attention(x, x, x).weights.topk(2).indices         # the two keys that each query looks at most
+        tensor([[0, 2],
+                [1, 2],
+                [2, 0]])
         """
         if not self._by_key(dim) or not largest:
             return Top(*self.dense().topk(k, dim, largest, sorted))
@@ -134,7 +167,16 @@ class Weights(Map):
             self._known[name] = tuple(result.detach().clone() for result in results)
 
     def sink(self) -> Float[Tensor, "... Q"]:
-        """The mass that the sink took from each row; 0 without sinks."""
+        """The mass that the sink took from each row; 0 without sinks.
+
+        >>> import torch, regard
+        >>> x = torch.ones(1, 3, 8)
+        >>> w = regard.attention(x, x, x, scale=0.0, sinks=torch.zeros(1)).weights
+        >>> w.sink()                                                  # one of four equal logits
+        tensor([[0.2500, 0.2500, 0.2500]])
+        >>> w[0, 0]
+        tensor([0.2500, 0.2500, 0.2500])
+        """
         lse = evaluate(reductions.LSE, self._matrix)
         if self._sinks is None:
             return self._shaped(torch.zeros_like(lse))

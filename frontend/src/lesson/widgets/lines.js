@@ -38,7 +38,7 @@ function curves(row, chosen) {
 function getting(word, weight) {
   const bar = el("span", { class: "bar" });
   bar.style.setProperty("--share", String(weight));
-  return el("li", {}, el("bdi", {}, word), bar, el("data", { value: weight }, percent(weight)));
+  return el("li", {}, el("bdi", {}, word), bar, el("data", { value: weight }, percent(weight).replace("below ", "< ")));
 }
 
 /** @param {string} word @param {number} n @param {boolean} isChosen */
