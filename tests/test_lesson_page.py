@@ -41,7 +41,7 @@ SHOWN = """() => {
   const values = [...section.querySelectorAll("input")].map((input) => `${input.value} ${input.checked}`);
   const open = [...section.querySelectorAll("details")].map((details) => details.open);
   const stops = [...section.querySelectorAll("[tabindex='0']")].map((stop) => stop.textContent);
-  return [section.innerText, values, node.ariaValueText, open, stops].join("|");
+  return [section.textContent, values, node.ariaValueText, open, stops].join("|");
 }"""
 
 
