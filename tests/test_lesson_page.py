@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import regard
 from regard.playground import site
 from regard.playground.models import models
 from support.browser import until
@@ -40,7 +41,7 @@ SHOWN = """() => {
   const values = [...section.querySelectorAll("input")].map((input) => `${input.value} ${input.checked}`);
   const open = [...section.querySelectorAll("details")].map((details) => details.open);
   const stops = [...section.querySelectorAll("[tabindex='0']")].map((stop) => stop.textContent);
-  return [section.innerText, values, node.ariaValueText, open, stops].join("|");
+  return [section.textContent, values, node.ariaValueText, open, stops].join("|");
 }"""
 
 
@@ -252,6 +253,17 @@ def test_every_exercise_is_answered_and_graded(opened):
     assert page.locator(".contents .hint").first.text_content().startswith(said)
     page.reload()
     assert page.locator(".contents .hint").first.text_content().startswith(said)
+
+
+def test_the_right_weights_are_those_of_python(opened):
+    page = opened.page
+    go_to(page, "flies")
+    form = "#exercise-flies-draw"
+    set_share(page, f"{form} .bars-drawn > div:nth-child(2) input", 0.5)
+    check(page, form)
+    shown = page.eval_on_selector_all(f"{form} .compared data", "all => all.map((node) => Number(node.value))")
+    expected = regard.Lens().read("Time flies like an arrow").weights(5, 11)[2]
+    assert shown == pytest.approx(expected.tolist(), abs=0.01)  # the page's are rounded to 8 bits
 
 
 def shown_numbers(page, selector):

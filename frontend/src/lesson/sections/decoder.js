@@ -63,6 +63,7 @@ async function playground(lesson) {
     asked += 1;
     const turn = asked;
     story.replaceChildren(el("bdi", {}, beginning, el("mark", {}, written)));
+    if (isOver && document.activeElement === more) again.focus();
     more.disabled = isOver;
     try {
       const predictions = await predicted(model, beginning + written, SHOWN);

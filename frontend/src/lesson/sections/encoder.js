@@ -43,11 +43,11 @@ function stateOf(pass, after) {
  * @param {number} after
  */
 function summary({ words, distances, cosines }, after) {
-  if (!after || words.length < 2)
-    return "Before the first layer, each vector holds the word, its place, and nothing else.";
+  if (!after) return "Before the first layer, each vector holds the word, its place, and nothing else.";
   const most = largest(distances);
   const others = cosines[most].map((number, n) => (n === most ? -Infinity : number));
-  return `After layer ${after - 1}, “${words[most]}” has moved most, by ${format(distances[most], 2)}. Its nearest word is “${words[largest(others)]}”.`;
+  const nearest = words.length > 1 ? ` Its nearest word is “${words[largest(others)]}”.` : "";
+  return `After layer ${after - 1}, “${words[most]}” has moved most, by ${format(distances[most], 2)}.${nearest}`;
 }
 
 /** @param {Lesson} lesson */

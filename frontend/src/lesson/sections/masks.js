@@ -41,7 +41,9 @@ function described(mask, reach, words) {
   if (mask === "causal")
     return "Each word sees itself and what came before it. The first has only itself, and gets 100 %.";
   if (mask === "lengths")
-    return `Only the first ${reach} are text: from “${words[reach] ?? "the end"}” on, all would be padding.`;
+    return reach < words.length
+      ? `Only the first ${reach} are text: from “${words[reach]}” on, all is taken for padding.`
+      : "All of them are text: nothing is masked.";
   if (mask === "window") return `Each word sees at most ${reach} to the left and ${reach} to the right.`;
   return "Every word sees every word.";
 }

@@ -79,6 +79,7 @@ async function playground(lesson) {
       choice.set(list);
       keepingFocus(place, () => place.replaceChildren(...alignment(state, isOver)));
       shown.textContent = `Written: ${written || "nothing yet"}`;
+      if (isOver && document.activeElement === next) again.focus();
       next.disabled = isOver;
       says.textContent = isOver
         ? verdict(text, written)
