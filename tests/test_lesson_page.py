@@ -149,6 +149,18 @@ def test_every_part_of_every_section_is_moved_by_the_keyboard(opened):
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
 
 
+def test_a_long_word_stays_on_the_page(opened):
+    page = opened.page
+    page.reload()  # every part as it is at first
+    for name in ("flies", "contextual", "heads"):
+        go_to(page, name)
+        for field in page.locator(f"#{name} .sentence-input input").all():
+            field.fill("Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft flies")
+            field.press("Enter")
+        until(page, lambda name=name: "Donaudampf" in page.inner_text(f"#{name}"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
+
+
 def test_a_vector_is_dragged(opened):
     page = opened.page
     go_to(page, "average")
