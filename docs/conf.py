@@ -47,6 +47,7 @@ autosummary_imported_members = True
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+smartquotes = False  # docstrings have code in them
 maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
