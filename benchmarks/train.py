@@ -17,8 +17,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from regard._internal.measure import machine_line
+from regard.train import masked
 from regard.train import text as texts
-from regard.train.run import Options, held_out_masks, train
+from regard.train.options import Options
+from regard.train.run import held_out_examples, train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.data import TREEBANK as EVALUATION
@@ -96,11 +98,11 @@ def compare(steps: int | None) -> None:
 
         report = train([file], out, options, progress=show)
         tokenizer, text = texts.load_tokenizer(out), texts.read([file])
-        learned = texts.blocks(tokenizer, text.learned, options.seq_length)
-        held_out = texts.blocks(tokenizer, text.held_out, options.seq_length)
-        changed, at = held_out_masks(held_out, tokenizer.get_vocab_size())
+        learned = masked.blocks(tokenizer, text.learned, options.seq_length)
+        held_out = masked.blocks(tokenizer, text.held_out, options.seq_length)
+        changed, labels = held_out_examples(masked, held_out, tokenizer.get_vocab_size())
         counts = Trigrams(learned)
-    before, between = (counts.accuracy(changed, held_out, at, both) for both in (False, True))
+    before, between = (counts.accuracy(changed, held_out, labels >= 0, both) for both in (False, True))
     accuracy = report["best"]["accuracy"]
     print(f"  {learned.numel():,} tokens, {report['parameters']:,} parameters, {report['seconds']:.0f} s of training")
     print(f"  held-out masked tokens: {accuracy:.1%}; trigrams: {before:.1%}, with the next token: {between:.1%}")

@@ -3,12 +3,15 @@
 //   viewer.js          the page, served or saved as a file; with viewer.js.map for the served one
 //   widget.js          the same for a notebook, as the ES module that anywidget loads, with OpenSeadragon in it
 //   answer.js          the saved page of an answer from documents, with answer.html
+//   playground.js      the viewer whose models run in the page, with playground.html, playground.css and viewer.css
+//   lesson.js          the lesson, with lesson.html and lesson.css; both have the script of the models' worker as text
 //   openseadragon.js   the library that moves and zooms the map, loaded when the map is first opened
 //   viewer.css, viewer.html, page.html, openseadragon-license.txt
 
 import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
+import { PLAIN } from "./src/lesson/plain-lines.js";
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, "..", "src", "regard", "viewer", "dist");
@@ -26,14 +29,46 @@ const withoutStyle = {
   },
 };
 
+/** The places of the functions of docs/plain.py and docs/plain_decoder.py that the lesson links to. */
+async function plainPlaces() {
+  const places = {};
+  for (const name of ["plain", "plain_decoder"]) {
+    const source = await readFile(join(HERE, "..", "docs", `${name}.py`), "utf8").catch(() => null);
+    for (const [n, line] of (source ?? "").split("\n").entries()) {
+      const defined = /^def (\w+)\(/.exec(line)?.[1];
+      if (defined in PLAIN) places[defined] ??= `${name}.html#L${n + 1}`;
+    }
+    const missing = Object.keys(PLAIN).filter((wanted) => !places[wanted]);
+    if (source !== null && name === "plain_decoder" && missing.length)
+      throw new Error(`src/lesson/plain-lines.js: docs/plain.py has no ${missing.join(", ")}.`);
+  }
+  return places;
+}
+
 const common = { absWorkingDir: HERE, bundle: true, minify: true, charset: "utf8", legalComments: "none" };
 const script = { ...common, outdir: DIST, target: "es2022" };
+
+/**
+ * The worker in which a model runs, as the text that src/model/client.js starts it from: a page that was opened from a
+ * folder may start no other file as a worker.
+ */
+const worker = await build({
+  ...common,
+  entryPoints: ["src/model/worker.js"],
+  format: "iife",
+  target: "es2022",
+  write: false,
+});
+const withWorker = { define: { WORKER_SCRIPT: JSON.stringify(worker.outputFiles[0].text) } };
+const inLesson = { define: { ...withWorker.define, PLAIN_PLACES: JSON.stringify(await plainPlaces()) } };
 
 await rm(DIST, { recursive: true, force: true });
 await mkdir(DIST, { recursive: true });
 await Promise.all([
   build({ ...script, entryPoints: { viewer: "src/entry/page.js" }, format: "iife", sourcemap: "external" }),
   build({ ...script, entryPoints: { answer: "src/entry/answer.js" }, format: "iife" }),
+  build({ ...script, entryPoints: { playground: "src/entry/playground.js" }, format: "iife", ...withWorker }),
+  build({ ...script, entryPoints: { lesson: "src/entry/lesson.js" }, format: "iife", ...inLesson }),
   build({ ...script, entryPoints: { widget: "src/entry/widget.js" }, format: "esm", plugins: [withoutStyle] }),
   build({
     ...script,
@@ -42,7 +77,9 @@ await Promise.all([
     globalName: "OpenSeadragon",
     plugins: [withoutStyle],
   }),
-  build({ ...common, outdir: DIST, entryPoints: ["viewer.css"] }),
-  ...["viewer.html", "page.html", "answer.html"].map((name) => copyFile(join(HERE, name), join(DIST, name))),
+  build({ ...common, outdir: DIST, entryPoints: ["viewer.css", "playground.css", "lesson.css"] }),
+  ...["viewer.html", "page.html", "answer.html", "playground.html", "lesson.html"].map((name) =>
+    copyFile(join(HERE, name), join(DIST, name)),
+  ),
   copyFile(join(HERE, "..", "licenses", "OpenSeadragon.txt"), join(DIST, "openseadragon-license.txt")),
 ]);

@@ -11,7 +11,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from regard import cli
-from regard.race import timing, training
+from regard.race import kept, timing, training
 from regard.race.picture import picture
 from regard.race.report import Report
 from regard.race.tasks import BOS, EOS, TASKS, batch, draw
@@ -228,9 +228,43 @@ def test_stopped_before_the_end(run, monkeypatch):
     assert json.loads(out)["tasks"] == {}
 
 
+def test_the_transformer_is_kept(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "LENGTHS", ())
+    folder = tmp_path / "numbers"
+    code, _, err = run("--task", "numbers", "--steps", 3, "--dim", 16, "--keep", folder)
+    assert (code, err) == (0, "")
+    opened = kept.load(folder)
+    task = TASKS["numbers"]
+    model = training.make("transformer", task.vocab_size, 16)
+    training.train(model, task, 3, 32, 1e-3, 0, lambda done: None)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(opened.model.state_dict()[name], tensor)
+    assert opened.tokens == task.tokens
+    assert opened.write("1987", 7) == training.translate(model.eval(), task, [list("1987")])[0][:7]
+    code, _, err = run("--task", "numbers", "--keep", folder)
+    assert (code, err) == (1, f"regard: --keep: {folder} is not an empty folder.\n")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dim": 32}))
+    with pytest.raises(ValueError, match="numbers is damaged: Error"):
+        kept.load(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"model_type: expected 'regard-transformer'\. Got None\."):
+        kept.load(folder)
+
+
+def test_a_kept_model_says_what_it_does_not_know():
+    opened = kept.Kept(training.make("transformer", 7, 16), ("a", "b", "-", " "), "letters")
+    assert opened.encode("ab-").tolist() == [3, 4, 5]
+    with pytest.raises(ValueError, match=r"^This model has no token for “é”: it knows the characters ab- $"):
+        opened.write("béax")
+    with pytest.raises(ValueError, match="The text is empty"):
+        opened.write("")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["--keep", "model"], 1, "--keep: expected one --task, whose Transformer is kept."),
         (["--task", "chess"], 2, "'chess' is not one of 'reverse', 'dates', 'numbers'"),
         (["--steps", "0"], 2, "should be greater than or equal to 1"),
         (["--save", "race.pdf"], 1, "Expected a file that ends in .png, .svg or .json. Got 'race.pdf'."),

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import random
 import signal
 import subprocess
@@ -17,12 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 import regard
 from regard import cli
 from regard._internal import files
+from regard.train import causal, masked
 from regard.train import run as training
 from regard.train import text as texts
+from regard.train.options import OLD_NAMES, Options
 from regard.train.picture import picture
-from regard.train.run import History, Options, train
+from regard.train.run import History, train
 
 TINY = Options(layers=1, dim=16, heads=2, vocab_size=60, seq_length=16, steps=12, batch_size=4, eval_every=4)
+DECODER = replace(TINY, decoder=True, vocab_size=300, groups=1)
 WORDS = "time flies like an arrow fruit flies like a banana the cat sat on the mat".split()  # noqa: SIM905
 
 
@@ -61,33 +65,48 @@ def test_every_twentieth_section_is_held_out_and_nothing_is_lost(file):
 
 def test_blocks_hold_all_tokens_in_turn(file):
     text = texts.read([file])
-    tokenizer = texts.make_tokenizer(text, 60, 16)
-    blocks = texts.blocks(tokenizer, text.learned, 16)
-    assert (blocks[:, 0] == texts.CLS).all()
-    assert (blocks[:, -1] == texts.SEP).all()
+    tokenizer = masked.make_tokenizer(text.learned, TINY)
+    blocks = masked.blocks(tokenizer, text.learned, 16)
+    assert (blocks[:, 0] == masked.CLS).all()
+    assert (blocks[:, -1] == masked.SEP).all()
     tokens = [number for section in text.learned for number in tokenizer.encode(section, add_special_tokens=False).ids]
     assert blocks[:, 1:-1].flatten().tolist() == tokens[: blocks.shape[0] * 14]
     assert len(tokens) - blocks.shape[0] * 14 < 14
 
 
-def test_the_same_text_makes_the_same_tokenizer(file):
+@pytest.mark.parametrize(("objective", "options"), [(masked, TINY), (causal, DECODER)], ids=["masked", "causal"])
+def test_the_same_text_makes_the_same_tokenizer(file, objective, options):
     text = texts.read([file])
-    made = {texts.make_tokenizer(text, 60, 16).to_str() for _ in range(5)}
+    made = {objective.make_tokenizer(text.learned, options).to_str() for _ in range(5)}
     assert len(made) == 1
 
 
 def test_masks():
     ids = torch.randint(5, 1000, (2000, 42))
-    ids[:, 0], ids[:, -1] = texts.CLS, texts.SEP
-    changed, at = texts.masked(ids, 1000, torch.Generator().manual_seed(1))
+    ids[:, 0], ids[:, -1] = masked.CLS, masked.SEP
+    changed, labels = masked.examples(ids, 1000, torch.Generator().manual_seed(1))
+    at = labels >= 0
+    assert torch.equal(labels[at], ids[at])
     assert at.sum(1).tolist() == [6] * 2000  # 15 % of 40
     assert not at[:, [0, -1]].any()
     assert (changed == ids)[~at].all()
-    share = {"mask": changed[at] == texts.MASK, "same": changed[at] == ids[at]}
+    share = {"mask": changed[at] == masked.MASK, "same": changed[at] == ids[at]}
     assert share["mask"].float().mean() == pytest.approx(0.8, abs=0.01)
     assert share["same"].float().mean() == pytest.approx(0.1, abs=0.01)
-    assert not (changed[at] < texts.MASK).any()
+    assert not (changed[at] < masked.MASK).any()
     assert at[:, 1:-1].float().mean(0).sub(0.15).abs().max() < 0.03  # every place as often
+
+
+def test_texts_of_a_decoder_end_and_blocks_begin_with_the_end_token():
+    tokenizer = causal.make_tokenizer(["a cat sat\n"], DECODER)
+    sections = ["a cat\n<|endoftext|>\n", "sat\non\n<|endoftext|>\n<|endoftext|>\nit\n"]  # cut in between
+    blocks = causal.blocks(tokenizer, sections, 6)
+    assert (blocks[:, 0] == causal.END_ID).all()
+    tokens = [id for text in ("a cat", "sat\non", "it") for id in (*tokenizer.encode(text).ids[1:], causal.END_ID)]
+    assert blocks[:, 1:].flatten().tolist() == tokens[: len(tokens) // 5 * 5]
+    assert tokenizer.decode(tokenizer.encode("naïve 北京 \x00\x7f").ids) == "naïve 北京 \x00\x7f"
+    inputs, labels = causal.examples(blocks, 300, torch.Generator())
+    assert torch.equal(inputs[:, 1:], labels[:, :-1])
 
 
 def test_all_blocks_in_turn():
@@ -153,11 +172,36 @@ def test_regard_and_transformers_open_it(trained):
     assert tokenizer.model_max_length == 16
 
 
+def test_a_decoder_predicts_the_next_token_and_opens_everywhere(file, tmp_path):
+    options = replace(DECODER, dim=32, heads=4, groups=2, steps=120, batch_size=16, learning_rate=1e-2, eval_every=60)
+    report = train([file], tmp_path / "model", options)
+    assert report["best"]["accuracy"] > 0.5
+    assert report["best"]["loss"] < 0.5 * math.log(300)
+    lens = regard.Lens(tmp_path / "model")
+    reading = lens.read("fruit flies like a ")
+    transformers.utils.logging.disable_progress_bar()
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert model.config.num_key_value_heads == 2
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    given = tokenizer("fruit flies like a ", return_tensors="pt")
+    assert given["input_ids"][0].tolist() == reading.ids.tolist()
+    with torch.no_grad():
+        out = model(given["input_ids"], output_attentions=True)
+    torch.testing.assert_close(reading.attention[0].weights.dense(), out.attentions[0][0], atol=1e-5, rtol=0)
+    probabilities = out.logits[0].softmax(-1)
+    torch.testing.assert_close(reading.predictions(3).probabilities, probabilities.topk(3).values, atol=1e-5, rtol=0)
+    assert lens.generate("the cat sat on", 8).finish().text.startswith("the cat sat on the mat")
+
+
 def test_the_best_is_kept_and_it_stops_early(file, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.2, 1.0])
     kept = []
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), 0.5))
-    monkeypatch.setattr(training, "_export", lambda *_: kept.append(True))
+    monkeypatch.setattr(masked, "export", lambda *_: kept.append(True))
     options = Options(**{**vars(TINY), "steps": 100, "eval_every": 2, "patience": 3})
     report = train([file], tmp_path / "model", options)
     assert report["ended"] == "no better on held-out text in 3 evaluations"
@@ -178,8 +222,8 @@ def same(run, other):
     return [run[name] for name in kept] == [other[name] for name in kept]
 
 
-def test_stopped_anywhere_and_gone_on_with_it_is_the_same_run(file, tmp_path):
-    options = Options(**{**vars(TINY), "dropout": 0.1})
+@pytest.mark.parametrize("options", [replace(TINY, dropout=0.1), DECODER], ids=["encoder", "decoder"])
+def test_stopped_anywhere_and_gone_on_with_it_is_the_same_run(file, tmp_path, options):
     whole = train([file], tmp_path / "whole", options)
     for stop in (1, 4, 6, 11):
 
@@ -317,6 +361,40 @@ def test_the_command(command, tmp_path):
     assert (code, err) == (1, "regard: model holds a run on another text.\n")
 
 
+def test_the_command_of_a_decoder(command, tmp_path):
+    small = [*SMALL, "--decoder", "--vocab-size", 300]
+    code, out, err = command("text.txt", "--out", "model", *small)
+    assert (code, err) == (0, "")
+    assert "of next tokens" in out
+    code, out, err = command("text.txt", "--out", "model", *SMALL, "--vocab-size", 300, "--resume")
+    assert (code, err) == (1, "regard: model holds a run of a decoder. Got an encoder.\n")
+    code, out, err = command("text.txt", "--out", "model", *small, "--groups", 1, "--resume")
+    assert (code, err) == (1, "regard: model holds a run with --groups None. Got --groups 1.\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--groups", 1], "--groups: only a decoder has them. Add --decoder."),
+        (["--decoder"], "vocab_size: expected more than 256 for a decoder"),
+        (["--decoder", "--vocab-size", 300, "--groups", 4], "expected groups that divide the 2 heads. Got 4."),
+        (["--decoder", "--vocab-size", 300, "--dim", 15], "expected a dim that is divisible by 2 heads. Got 15."),
+        (["--decoder", "--vocab-size", 300, "--dim", 6], "expected heads of an even dim"),
+        (["--decoder", "--vocab-size", 300, "--dropout", 0.1], "dropout: a decoder has none."),
+    ],
+)
+def test_sizes_that_no_decoder_has(command, tmp_path, more, message):
+    code, out, err = command("text.txt", "--out", "model", *SMALL, *more)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_groups_of_an_encoder(file, tmp_path):
+    with pytest.raises(ValueError, match=r"groups: only a decoder has them\. Got groups=1 without decoder=True\."):
+        train([file], tmp_path / "model", replace(TINY, groups=1))
+
+
 def test_ctrl_c(command, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -380,7 +458,7 @@ def test_a_run_of_the_previous_release_is_resumed(file, tmp_path):
         train([file], tmp_path / "model", TINY, progress=stop)
     state = tmp_path / "model" / training.STATE
     content = torch.load(state, weights_only=True)
-    content["options"] = {training.OLD_NAMES.get(name, name): value for name, value in content["options"].items()}
+    content["options"] = {OLD_NAMES.get(name, name): value for name, value in content["options"].items()}
     assert content["options"].keys() >= {"vocabulary", "length", "batch", "rate", "every"}
     torch.save(content, state)
     with pytest.raises(ValueError, match=r"model holds a run with seq_length=16\. Got seq_length=18\.$"):

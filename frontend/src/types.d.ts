@@ -4,6 +4,7 @@
 // l, h, i, u are a layer, a head, a token, a unit.
 
 import type { Elements } from "./elements.js";
+import type { Architecture } from "./model/types.js";
 import type * as protocol from "./protocol.js";
 import type { StartReply } from "./protocol.js";
 
@@ -134,6 +135,16 @@ export type Request = RequestOf<keyof Replies>;
 // biome-ignore lint/suspicious/noExplicitAny: `Replies` says what the reply to each request is
 export type Source = (request: Request, signal?: AbortSignal) => Promise<any>;
 
+/** A model that runs in the page, as the page's manifest names it. */
+export interface ModelOffer {
+  name: string; // of its file, and in the address
+  label: string; // as a reader sees it
+  architecture: Architecture;
+  bytes: number; // of its file
+  exactness: string; // how its weights are rounded
+  examples: { text: string; pair: string | null }[];
+}
+
 export interface Opening {
   word?: number | null;
   layer?: number | null;
@@ -150,6 +161,7 @@ export interface Options {
   reads?: boolean; // other texts can be read
   widget?: boolean; // the viewer is in a notebook
   opening?: Opening; // what is selected at first; `link` is the address that a saved page opens with
+  models?: ModelOffer[]; // those that run in the page, by the names that `StartReply.models` has
   reopened?: (link: string) => string; // the page's own file, made to open with a link
   // biome-ignore lint/suspicious/noExplicitAny: OpenSeadragon comes without types
   library: () => Promise<any>; // loads OpenSeadragon

@@ -18,9 +18,11 @@ AREAS = {
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
-    "viewer": "chat html image notebooks protocol server terminal tiles viewer_predictions widget",
-    "browser": "answer_page ask_page chat_page view_encoder_decoder view_maps view_page view_predictions viewer",
-    "cli": "cli cli_errors decoders_guide docs embedded_decoder guide readme writing",
+    "viewer": """chat html image notebooks playground_model playground_seq protocol server terminal tiles
+        viewer_predictions widget""",
+    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
+        view_encoder_decoder view_maps view_page view_predictions viewer""",
+    "cli": "cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme writing",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -60,11 +62,18 @@ SLOW_FILES = [
     "html",
     "image",
     "lens",
+    "lesson2_page",
+    "lesson_page",
     "map",
     "map_families",
     "maps_cpu",
     "notebooks",
     "packed",
+    "playground_client",
+    "playground_model",
+    "playground_page",
+    "playground_seq",
+    "playground_site",
     "properties",
     "race",
     "readme",
@@ -94,9 +103,9 @@ SLOW_TESTS = [
     "test_long_texts_take_time_in_proportion",
     "test_a_wide_beam_finds_the_best_of_all",
     "test_the_kernel_computes_the_reductions",
+    "test_the_files_are_made_again",
     "test_the_site_builds_without_warnings_and_asks_no_other_host",
     "test_the_python_of_a_page_runs",
-    "test_the_files_are_made_again",
 ]
 
 

@@ -3,8 +3,24 @@
 import { TEXT_LIMIT } from "../protocol.js";
 import { fillSelect } from "../ui/dom.js";
 
+/** @import { Architecture } from "../model/types.js" */
 /** @import { App, ViewName } from "../types.js" */
 /** @import { Reader } from "./reader.js" */
+
+/** What a second text is. @type {Record<Architecture, {add: string, remove: string, placeholder: string} | null>} */
+const PAIRINGS = {
+  encoder: {
+    add: "Add a second text",
+    remove: "Remove the second text",
+    placeholder: "A second text, read together with the first",
+  },
+  decoder: null,
+  "encoder-decoder": {
+    add: "Write the target yourself",
+    remove: "Let the model write the target",
+    placeholder: "The target, in the place of the one that the model writes",
+  },
+};
 
 export class Form {
   /** @param {App} app @param {Reader} reader */
@@ -21,12 +37,16 @@ export class Form {
     const { by, options, start, state } = this.app;
     by("ask").hidden = !options.reads;
     if (!options.reads) return;
+    const labels = new Map(
+      options.models?.map(({ name, label, architecture }) => [name, `${label} (${architecture})`]),
+    );
     fillSelect(
       by("model"),
-      start.models.map((name) => [name, name]),
+      start.models.map((name) => [name, labels.get(name) ?? name]),
     );
     by("for-model").hidden = start.models.length < 2;
     by("model").value = state.model ?? start.models[0];
+    this.offerPair();
     if (state.text !== null) by("text").value = state.text;
     if (options.address) by("text").focus({ preventScroll: true });
   }
@@ -42,8 +62,26 @@ export class Form {
       this.filledFor = reading.wanted;
     }
     by("model").value = state.model ?? start.models[0];
+    this.offerPair();
     document.title = `${reading.text.slice(0, 60)} · regard`;
     fitHeight(by("text"));
+  }
+
+  /** What a second text is to the chosen model, as far as the page knows: the target of a translation, or none at all. */
+  get pairing() {
+    const { by, options } = this.app;
+    const offer = options.models?.find(({ name }) => name === by("model").value);
+    return PAIRINGS[offer?.architecture ?? "encoder"];
+  }
+
+  /** Offers a second text where the chosen model reads one. */
+  offerPair() {
+    const { by } = this.app;
+    const { pairing } = this;
+    by("add-pair").hidden = !pairing;
+    if (!pairing) return this.showPair(false);
+    by("pair").placeholder = pairing.placeholder;
+    this.showPair(!by("second").hidden);
   }
 
   /** @param {boolean} isThere */
@@ -51,7 +89,8 @@ export class Form {
     const { by } = this.app;
     by("second").hidden = !isThere;
     by("add-pair").setAttribute("aria-expanded", String(isThere));
-    by("add-pair").textContent = isThere ? "Remove the second text" : "Add a second text";
+    const { remove, add } = this.pairing ?? { remove: "", add: "" };
+    by("add-pair").textContent = isThere ? remove : add;
   }
 
   /**
@@ -82,6 +121,7 @@ export class Form {
       this.submit(app.state.view === "compare" ? "sentence" : app.state.view);
     });
     by("model").addEventListener("change", () => {
+      this.offerPair();
       if (by("text").value.trim()) this.submit(app.state.view);
       else app.select({ model: by("model").value });
     });

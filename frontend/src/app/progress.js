@@ -30,15 +30,16 @@ export class Progress {
 
   /**
    * @param {Activity} type
-   * @param {number | null} share that is done; null where it waits for other work
+   * @param {number | null} share that is done; null where it is not known, as while it waits for other work
    * @param {number} job
+   * @param {string} [says] what is being done, where the reply says so
    */
-  show(type, share, job) {
+  show(type, share, job, says) {
     const { by } = this;
     clearTimeout(this.timer);
     this.job = job;
-    const state = share === null ? "waiting for other work" : `${Math.floor(100 * share)} %`;
-    by("progress-says").textContent = `${ACTIVITIES[type] ?? "Computing"}: ${state}`;
+    const state = share === null ? (says ? "" : "waiting for other work") : `${Math.floor(100 * share)} %`;
+    by("progress-says").textContent = [says ?? ACTIVITIES[type] ?? "Computing", state].filter(Boolean).join(": ");
     if (share === null) by("progress-bar").removeAttribute("value");
     else by("progress-bar").value = share;
     by("progress").hidden = false;

@@ -11,8 +11,8 @@ export class Reader {
   /** @param {App} app @param {Source} source @param {Progress} progress */
   constructor(app, source, progress) {
     this.app = app;
-    this.poll = poll(source, ({ type, map = "weights" }, share, job) =>
-      progress.show(map === "weights" ? type : "map", share, job),
+    this.poll = poll(source, ({ type, map = "weights" }, share, job, says) =>
+      progress.show(map === "weights" ? type : "map", share, job, says),
     );
     /**
      * The text whose reading was cancelled: it is read again only when somebody asks for it.

@@ -27,13 +27,14 @@ export interface Config {
   [name: string]: unknown;
 }
 
-/** An array in the file; of an int8 array, the last dimension's rows have a scale each, float32, at `scales`. */
+/** An array in the file; of an int8 array, every `width` numbers have a scale, float32, at `scales`. */
 export interface StoredTensor {
   name: string;
   shape: number[];
   type: "float32" | "float16" | "int8";
   offset: number; // in bytes
   scales?: number;
+  width?: number; // of a row, or of a piece of one
 }
 
 /** A token, as regard.lens.Token. */
@@ -72,6 +73,7 @@ export interface Attention {
   key: NumberArray; // (G, M, D)
   value: NumberArray; // (G, M, E)
   output: NumberArray; // (H, N, E)
+  input?: NumberArray; // (1, N, dim): what enters a cross-attention, which follows the self-attention of its layer
   lengths: NumberArray; // (H, M, 1): ‖v_j W_O‖
   gram: NumberArray; // (1, M, H (H + 1) / 2): the products of the heads' v_j W_O, the upper triangle
   scale: number;
@@ -103,6 +105,7 @@ export interface Changes {
 export interface ReadOptions {
   pair?: string | null; // a second text, or the target of an encoder-decoder, which else writes its own
   changes?: Changes;
+  progress?: (share: number) => void; // of the forward pass
 }
 
 /** The likeliest next tokens at some tokens, if the model ended after a layer. */
@@ -111,6 +114,49 @@ export interface Predictions {
   texts: string[][];
   probabilities: number[][];
   surprise: (number | null)[]; // −log p of the token that came, in nats
+}
+
+/** The arrays of a model's file by their names: model/file.js. */
+export interface Tensors {
+  has(name: string): boolean;
+  shape(name: string): number[];
+  get(name: string): Float32Array; // the whole array, row by row; made once and kept
+  rows(name: string, rows: ArrayLike<number>): Float32Array; // some of its rows, as of a table of embeddings
+}
+
+/** y = x Wᵀ + b for n vectors, as `linear` in model/linear.js. */
+export type Product = (
+  x: Float32Array,
+  weight: Float32Array,
+  bias: Float32Array | null,
+  n: number,
+) => Float32Array | Promise<Float32Array>;
+
+export interface RunOptions {
+  types?: ArrayLike<number> | null; // of the tokens, in a pair of texts
+  source?: Run | null; // of an encoder-decoder: what its encoder made of the source, and these are tokens of a target
+  changes?: Changes;
+  product?: Product; // with which an encoder multiplies; by default `linear`
+  pause?: (share: number) => Promise<void>; // to be awaited after each layer; throws where the answer is no longer wanted
+}
+
+/** What a forward pass leaves. */
+export interface Run {
+  hidden: { shape: number[]; data: Float32Array }; // (L + 1, N, dim): before the first layer, after each, without a final norm
+  layers: Attention[];
+  cross: Attention[] | null;
+}
+
+/**
+ * What `open(config, tensors)` of encoder.js, llama.js and translator.js returns. `run` without a `source` is that of
+ * an encoder, or of a decoder that reads no source. A language model has `logits` and `write` besides.
+ */
+export interface Forward {
+  run(ids: ArrayLike<number>, options?: RunOptions): Promise<Run>;
+  /** Hidden states (n, dim), as `run` leaves them, through the final norm and the unembedding: (n, vocabulary). */
+  logits?(rows: Float32Array): Float32Array;
+  /** At most `count` tokens after these, the likeliest each time, without the token that ends a text. */
+  write?(ids: number[], count: number, options?: RunOptions): Promise<number[]>;
 }
 
 /** A model in its worker: model/client.js. */

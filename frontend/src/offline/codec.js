@@ -1,12 +1,17 @@
 // The arrays of a saved page: regard/viewer/payload.py encodes them.
 
+import { fromBase64, inflated } from "../model/inflate.js";
 import { LOGARITHM_STEPS } from "../protocol.js";
 
 /** @import { NumberArray } from "../types.js" */
-/** @typedef {{shape: number[], float32?: string, packed?: string, logarithms?: string}} Encoded */
+/**
+ * An array as text, or as the numbers themselves where the page computed them.
+ * @typedef {{shape: number[], data?: NumberArray["data"], float32?: string, packed?: string, logarithms?: string}} Encoded
+ */
 
 /** @param {Encoded} encoded @returns {Promise<NumberArray>} */
-export async function decode({ shape, float32, packed, logarithms }) {
+export async function decode({ shape, data, float32, packed, logarithms }) {
+  if (data) return { shape, data };
   if (float32 !== undefined) return { shape, data: new Float32Array(fromBase64(float32).buffer) };
   const bytes = await inflated(packed ?? logarithms ?? "");
   return { shape, data: logarithms === undefined ? unpacked(bytes, shape) : exponentials(bytes) };
@@ -40,18 +45,4 @@ export function unpacked(bytes, shape) {
     numbers[n] = code * steps[Math.floor(n / (rows * width)) * width + (n % width)];
   }
   return numbers;
-}
-
-/** @param {string} text base64 of raw DEFLATE */
-export async function inflated(text) {
-  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** @param {string} text */
-export function fromBase64(text) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let n = 0; n < bytes.length; n++) bytes[n] = binary.charCodeAt(n);
-  return bytes;
 }

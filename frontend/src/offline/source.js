@@ -109,19 +109,28 @@ export class OfflineReplies {
   /** @param {{layer: number, map?: string, hide: boolean, hide_first?: boolean}} request */
   async thumbnails({ layer, map, hide, hide_first: hideFirst = false }) {
     const { H } = await this.opened(layer, map);
-    const { patterns, threshold, layers } = this.data;
+    const { patterns, threshold } = this.data;
     const thumbs = [];
     for (let h = 0; h < H; h++) thumbs.push(await this.thumb(layer, h, this.shownUnits(hide, hideFirst), map));
     const [n, m] = thumbs[0].shape;
     const data = new Float32Array(H * n * m);
     for (const [h, thumb] of thumbs.entries()) data.set(thumb.data, h * n * m);
-    const shares = Float32Array.from(layers[layer].shares.flat(), (share) => share ?? Number.NaN);
+    const shares = Float32Array.from((await this.sharesOf(layer)).flat(), (share) => share ?? Number.NaN);
     return {
       thumbnails: { shape: [H, n, m], data },
       shares: { shape: [this.attention.H, Object.keys(patterns).length], data: shares },
       patterns,
       threshold,
     };
+  }
+
+  /**
+   * The shares of the heads' patterns.
+   * @param {number} l
+   * @returns {Promise<(number | null)[][]>}
+   */
+  async sharesOf(l) {
+    return this.data.layers[l].shares;
   }
 
   /**

@@ -3,11 +3,12 @@
 /** @import { Request, Source } from "../types.js" */
 
 /**
- * Sends a request until there is a reply: what takes long is answered by the share that is done, and the number of its job.
+ * Sends a request until there is a reply: what takes long is answered by the share that is done, and the number of its
+ * job; by a page that computes, also by what is being done.
  *
  * A job that somebody else cancelled, in another tab, is begun anew for those who still wait for it.
  * @param {Source} source
- * @param {(request: Request, share: number | null, job: number) => void} progress
+ * @param {(request: Request, share: number | null, job: number, says?: string) => void} progress
  * @returns {Source}
  */
 export function poll(source, progress) {
@@ -20,7 +21,7 @@ export function poll(source, progress) {
       if (isCancelled && (!signal || signal.aborted)) throw new DOMException("Cancelled.", "AbortError");
       if (!("progress" in reply) && !isCancelled) return reply;
       job = reply.job;
-      if (job !== undefined) progress(request, reply.progress, job);
+      if (job !== undefined) progress(request, reply.progress, job, reply.says);
     }
   };
 }

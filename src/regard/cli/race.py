@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,10 +12,17 @@ from regard.cli.console import check_figures, print_json, print_rich, save_figur
 from regard.cli.options import Json, SaveFigure, choices
 from regard.race import TaskName
 
+if TYPE_CHECKING:
+    from regard.race.training import Model
+
 commands = typer.Typer()
 
+_EXAMPLES = """Example: regard race --task reverse --save race.png
 
-@commands.command(epilog="Example: regard race --task reverse --save race.png")
+Keep the Transformer: regard race --task dates --dim 64 --steps 2000 --keep dates"""
+
+
+@commands.command(epilog=_EXAMPLES)
 def race(
     task: Annotated[
         list[str] | None,
@@ -29,6 +38,14 @@ def race(
     quick: Annotated[
         bool, typer.Option("--quick", help="Lengths up to 256 and few steps; the models learn little.")
     ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the trained Transformer of the one --task, to be opened with regard.race.kept.load.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     save: SaveFigure = None,
 ) -> None:
@@ -46,11 +63,12 @@ def race(
     from regard.race.timing import LENGTHS
 
     check_figures(save)
+    _check_keep(keep, task)
     steps_by_task = {name: steps or (100 if quick else TASKS[name].steps) for name in dict.fromkeys(task or TASKS)}
     lengths = LENGTHS[:4] if quick else LENGTHS
     total = 2 * sum(steps_by_task.values()) + len(lengths)
     with progress.counter(f"of {total:,} steps") as advance:
-        report = racing.race(steps_by_task, lengths=lengths, dim=dim, seed=seed, advance=advance)
+        report = racing.race(steps_by_task, lengths=lengths, dim=dim, seed=seed, advance=advance, trained=_keeper(keep))
     if as_json:
         print_json(report.to_dict())
     else:
@@ -59,3 +77,26 @@ def race(
     if not report.complete:
         warn("stopped before the end.")
         raise typer.Exit(1)
+
+
+def _check_keep(keep: Path | None, task: list[str] | None) -> None:
+    """Raise ValueError, before anything is trained, where a model cannot be kept."""
+    if keep is None:
+        return
+    if len(set(task or ())) != 1:
+        raise ValueError("--keep: expected one --task, whose Transformer is kept.")
+    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise ValueError(f"--keep: {keep} is not an empty folder.")
+
+
+def _keeper(keep: Path | None) -> Callable[[str, Model], None]:
+    """What is called with each trained model: it keeps the Transformer."""
+    from regard.nn import Transformer
+    from regard.race import kept
+    from regard.race.tasks import TASKS
+
+    def trained(task: str, model: Model) -> None:
+        if keep is not None and isinstance(model, Transformer):
+            kept.save(keep, model, TASKS[task])
+
+    return trained

@@ -1,4 +1,4 @@
-"""The command that trains an encoder: train."""
+"""The command that trains an encoder or a decoder: train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regard.cli.console import print_json, warn
 from regard.cli.options import Json, old_names
 
 if TYPE_CHECKING:
-    from regard.train.run import Options
+    from regard.train.options import Options
 
 commands = typer.Typer()
 
@@ -33,11 +33,23 @@ LearningRate = Annotated[float, typer.Option(min=0, help="Peak learning rate.")]
 Dropout = Annotated[float, typer.Option(min=0, max=0.9, help="Dropout probability.")]
 EvalEvery = Annotated[int, typer.Option(min=1, help="Evaluate and save a checkpoint every N steps.")]
 Patience = Annotated[int, typer.Option(min=1, help="Stop after this many evaluations without improvement.")]
+Decoder = Annotated[bool, typer.Option("--decoder", help="Train a causal language model instead of an encoder.")]
+Groups = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of key and value heads of a decoder; must divide --heads.", show_default="as many as heads"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder from its last checkpoint.")]
 
 
-@commands.command(epilog="Example: regard train book.txt --out model", cls=_OldNames)
+_EXAMPLES = """Example: regard train book.txt --out model
+
+A decoder: regard train stories.txt --out model --decoder --vocab-size 512 --seq-length 256"""
+
+
+@commands.command(epilog=_EXAMPLES, cls=_OldNames)
 def train(
     files: Files,
     out: Out,
@@ -52,18 +64,23 @@ def train(
     dropout: Dropout = 0.0,
     eval_every: EvalEvery = 500,
     patience: Patience = 5,
+    decoder: Decoder = False,
+    groups: Groups = None,
     seed: Seed = 0,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train a contextual encoder on plain text.
+    """Train a contextual encoder on plain text, or with --decoder a language model.
 
-    It learns by masked-language modelling. The folder opens in regard.Lens and in transformers. One twentieth of the
-    text is held out for evaluation. Interrupted runs resume: repeat the same command with --resume. The result is the
-    same, to the bit.
+    An encoder learns by masked-language modelling. A decoder, of Llama's shape, learns to predict the next token; a
+    line <|endoftext|> separates the texts of a file. The folder opens in regard.Lens and in transformers. One twentieth
+    of the text is held out for evaluation. Interrupted runs resume: repeat the same command with --resume. The result
+    is the same, to the bit.
     """
-    from regard.train.run import Options
+    from regard.train.options import Options
 
+    if groups is not None and not decoder:
+        raise ValueError("--groups: only a decoder has them. Add --decoder.")
     options = Options(
         layers=layers,
         dim=dim,
@@ -77,6 +94,8 @@ def train(
         eval_every=eval_every,
         patience=patience,
         seed=seed,
+        decoder=decoder,
+        groups=groups,
     )
     report = _run(files, out, options, resume)
     if as_json:
@@ -85,7 +104,7 @@ def train(
     best = report["best"]
     print(f"{counted(report['steps'], 'step')} in {report['seconds']:,.0f} s; {report['ended']}.")
     scores = f"loss {best['loss']:.2f}, at step {best['step']:,}"
-    print(f"Held-out accuracy: {best['accuracy']:.1%} of masked tokens ({scores}).")
+    print(f"Held-out accuracy: {best['accuracy']:.1%} of {'next' if decoder else 'masked'} tokens ({scores}).")
     print(f"Open it with regard.Lens({str(out)!r}); {out / 'losses.png'} shows the losses.")
 
 
@@ -104,6 +123,11 @@ def _run(files: list[Path], out: Path, options: Options, resume: bool) -> dict[s
                 progress=lambda at: show(at.step, at.loss, at.accuracy, at.tokens),
             )
     except run.OptionMismatchError as error:
+        if error.name == "decoder":
+            kinds = {True: "a decoder", False: "an encoder"}
+            raise ValueError(
+                f"{error.out} holds a run of {kinds[bool(error.theirs)]}. Got {kinds[bool(error.ours)]}."
+            ) from None
         flag = f"--{error.name.replace('_', '-')}"
         raise ValueError(f"{error.out} holds a run with {flag} {error.theirs}. Got {flag} {error.ours}.") from None
     except run.RunExistsError:

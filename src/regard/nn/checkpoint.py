@@ -239,7 +239,7 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(f"{folder}: model.safetensors is damaged: {error}.") from None
     family = FAMILIES[_config(folder)["model_type"]]
-    names = _names(family, len({name.split(".")[1] for name in wanted if name.startswith("layers.")}))
+    names = module_names(family, len({name.split(".")[1] for name in wanted if name.startswith("layers.")}))
     loaded: dict[str, Tensor] = {}
     surplus = []
     for name, tensor in file.items():
@@ -273,7 +273,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], 
     """
     from safetensors.torch import save as as_bytes
 
-    layers = _names(_BERT, sizes["layers"])
+    layers = module_names(_BERT, sizes["layers"])
     theirs = {f"encoder.{ours}": f"bert.{name}" for name, ours in layers.items()} | _MASKED_LANGUAGE_MODEL
     renamed = {}
     for name, tensor in tensors.items():
@@ -286,7 +286,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], 
     atomic_write(folder / "config.json", lambda file: file.write(json.dumps(settings, indent=2).encode()))
 
 
-def _names(family: Family, layers: int) -> dict[str, str]:
+def module_names(family: Family, layers: int) -> dict[str, str]:
     """{its module: ours}, of all layers."""
     names = {}
     for theirs, ours in family.names.items():

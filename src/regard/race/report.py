@@ -12,7 +12,7 @@ from regard._internal.plurals import counted
 from regard.race import timing, training
 from regard.race.tasks import TASKS
 from regard.race.timing import Times, crossovers
-from regard.race.training import NAMES, TrainingResult
+from regard.race.training import NAMES, Model, TrainingResult
 
 SOLVED = 0.99
 
@@ -119,6 +119,7 @@ def race(
     held_out: int = 1000,
     seed: int = 0,
     advance: Callable[[int], object] = lambda steps: None,
+    trained: Callable[[str, Model], object] = lambda task, model: None,
 ) -> Report:
     """Measure speed by length, then train and evaluate both models on each task.
 
@@ -126,6 +127,7 @@ def race(
         steps: Training steps by task.
         held_out: The number of held-out examples.
         advance: Called with the number of steps just done.
+        trained: Called with the name of a task and each model that was trained on it.
 
     Returns: The report. Ctrl-C ends the race early, and the report is then as complete as the race.
     """
@@ -141,4 +143,5 @@ def race(
                 result = training.train(model, task, count, batch_size, learning_rate, seed, advance)
                 training.evaluate(model, task, result, held_out, seed)
                 report.results.setdefault(name, {})[kind] = result
+                trained(name, model)
     return report

@@ -1,1 +1,1 @@
-"""Training a contextual encoder of your own on plain text."""
+"""Training an encoder or a decoder of your own on plain text."""

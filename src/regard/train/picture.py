@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def picture(history: History) -> Figure:
-    """Training and held-out loss by step, and held-out accuracy: the share of masked tokens predicted correctly."""
+    """Training and held-out loss by step, and held-out accuracy: the share of tokens predicted correctly."""
     figure = plotting.new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     plotting.style_axes(left, "Loss (nats per token)")

@@ -1,4 +1,4 @@
-"""Masked-language-model training that can be interrupted at any moment and resumed, to the same bits."""
+"""A training run that can be interrupted at any moment and resumed, to the same bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,57 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from regard._internal import plotting
-from regard._internal.deprecated import renamed_arguments
 from regard._internal.files import atomic_write
 from regard._internal.plurals import counted
-from regard.nn import Embeddings, Encoder, MaskedLanguageModel, checkpoint
 from regard.train import text as texts
-from regard.train.text import Text, masked
+from regard.train.objective import Objective, objective_of
+from regard.train.options import OLD_NAMES, Options
+from regard.train.text import Text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 STATE = "training.pt"
-
-
-# The names of options in checkpoints of the previous release, where they differ from today's.
-OLD_NAMES = {
-    "vocab_size": "vocabulary",
-    "seq_length": "length",
-    "batch_size": "batch",
-    "learning_rate": "rate",
-    "eval_every": "every",
-}
-
-
-@renamed_arguments(**{old: new for new, old in OLD_NAMES.items()})
-@dataclass(frozen=True)
-class Options:
-    """The options of a run: with the same options and text it is the same run, to the bit.
-
-    Args:
-        layers, dim, heads: The sizes of the encoder; dim is the vector size.
-        vocab_size: Maximum number of tokens in the vocabulary.
-        seq_length: Maximum number of tokens that the model reads at once.
-        steps: Maximum number of training steps.
-        batch_size: Sequences per step.
-        learning_rate: Its peak, after a tenth of the steps.
-        eval_every: Steps between evaluations, each with a checkpoint.
-        patience: Evaluations without improvement after which the run stops.
-    """
-
-    layers: int = 2
-    dim: int = 128
-    heads: int = 4
-    vocab_size: int = 8000
-    seq_length: int = 64
-    steps: int = 12_000
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    dropout: float = 0.0
-    eval_every: int = 500
-    patience: int = 5
-    seed: int = 0
 
 
 class RunExistsError(ValueError):
@@ -118,18 +78,19 @@ class _Run:
 
     out: Path
     options: Options
+    objective: Objective
     text: Text
-    tokenizer: Tokenizer
-    model: MaskedLanguageModel
+    vocab_size: int
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     history: History
 
     def evaluate_and_save(self, held_out: Tensor) -> None:
         """Evaluate, export the model if it is the best so far, and save a checkpoint."""
         step = len(self.history.losses)
-        self.history.held_out.append((step, *evaluate(self.model, held_out, self.options)))
+        self.history.held_out.append((step, *evaluate(self, held_out)))
         if self.history.best[0] == step:
-            _export(self.out, self.options, self.model, self.tokenizer)
+            self.objective.export(self.out, self.options, self.model, self.vocab_size)
         _save_checkpoint(self)
 
 
@@ -141,7 +102,7 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], object] = lambda progress: None,
 ) -> dict[str, Any]:
-    """Train an encoder on text, by masked-language modelling, and write it to the folder `out`.
+    """Train an encoder on text, by masked-language modelling, or a decoder, and write it to the folder `out`.
 
     transformers and `regard.Lens` open the folder. A checkpoint follows each evaluation.
 
@@ -156,15 +117,19 @@ def train(
         ValueError: There is too little text, options contradict each other, or the folder holds something else.
         OSError: A file cannot be read or written.
     """
+    objective = objective_of(options)
+    objective.check(options)
     text = texts.read(files)
     saved = _open_folder(out, options, text, resume)
-    tokenizer = _new_tokenizer(out, text, options) if saved is None else texts.load_tokenizer(out)
+    tokenizer = _new_tokenizer(out, objective, text, options) if saved is None else texts.load_tokenizer(out)
     learned, held_out = (
-        texts.blocks(tokenizer, sections, options.seq_length) for sections in (text.learned, text.held_out)
+        objective.blocks(tokenizer, sections, options.seq_length) for sections in (text.learned, text.held_out)
     )
     texts.check(learned, held_out, text, options.seq_length)
-    model = make(options, tokenizer.get_vocab_size())
-    run = _Run(out, options, text, tokenizer, model, _optimizer(model, options.learning_rate), History())
+    vocab_size = tokenizer.get_vocab_size()
+    model = objective.make(options, vocab_size)
+    optimizer = _optimizer(model, options.learning_rate)
+    run = _Run(out, options, objective, text, vocab_size, model, optimizer, History())
     if saved is None:
         _save_checkpoint(run)
     else:
@@ -172,7 +137,7 @@ def train(
     start, first_step = time.perf_counter(), len(run.history.losses)
     while not run.history.ended(options):
         step = len(run.history.losses)
-        run.history.losses.append(_step(model, run.optimizer, learned, step, options))
+        run.history.losses.append(_step(run, learned))
         if (step + 1) % options.eval_every == 0 or step + 1 == options.steps:
             run.evaluate_and_save(held_out)
         accuracy = run.history.held_out[-1][2] if run.history.held_out else 0.0
@@ -196,22 +161,6 @@ def _report(run: _Run, seconds: float, learned: Tensor, held_out: Tensor) -> dic
     }
 
 
-def make(options: Options, vocab_size: int) -> MaskedLanguageModel:
-    """The model before the first step: BERT's shape, with larger initial weights, from which small models learn."""
-    torch.manual_seed(options.seed)
-    sizes: dict[str, Any] = {"heads": options.heads, "d_ff": 4 * options.dim}
-    sizes |= {"epsilon": 1e-12, "dropout": options.dropout}
-    embeddings = Embeddings(vocab_size, options.dim, options.seq_length, 2, dropout=options.dropout)
-    model = MaskedLanguageModel(Encoder(embeddings, options.layers, dim=options.dim, **sizes), options.dim)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    return model
-
-
 def _optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
@@ -219,25 +168,24 @@ def _optimizer(model: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, learning_rate, betas=(0.9, 0.98))
 
 
-def _step(
-    model: MaskedLanguageModel, optimizer: torch.optim.Optimizer, learned: Tensor, step: int, options: Options
-) -> float:
+def _step(run: _Run, learned: Tensor) -> float:
     """One training step. Its masks and dropout depend on the seed and the step number alone. Returns the loss."""
+    step, options = len(run.history.losses), run.options
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     torch.manual_seed(options.seed * 1_000_003 + step)  # for dropout
-    ids = learned[_order(len(learned), step, options)]
-    changed, at = masked(ids, model.encoder.embeddings.tokens.num_embeddings, generator)
+    inputs, labels = run.objective.examples(learned[_order(len(learned), step, options)], run.vocab_size, generator)
     warmup = max(1, options.steps // 10)
-    for group in optimizer.param_groups:
+    for group in run.optimizer.param_groups:
         group["lr"] = options.learning_rate * min(
             (step + 1) / warmup, (options.steps - step) / (options.steps - warmup + 1)
         )
-    model.train()
-    loss = nn.functional.cross_entropy(model(changed, at), ids[at])
-    optimizer.zero_grad()
+    run.model.train()
+    at = labels >= 0
+    loss = nn.functional.cross_entropy(run.objective.logits(run.model, inputs, at), labels[at])
+    run.optimizer.zero_grad()
     torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+    run.optimizer.step()
     return loss.item()
 
 
@@ -252,23 +200,24 @@ def _order(count: int, step: int, options: Options) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: MaskedLanguageModel, held_out: Tensor, options: Options) -> tuple[float, float]:
+def evaluate(run: _Run, held_out: Tensor) -> tuple[float, float]:
     """(loss, accuracy) on held-out text, with the same masks every time."""
-    model.eval()
-    changed, at = held_out_masks(held_out, model.encoder.embeddings.tokens.num_embeddings)
+    run.model.eval()
+    inputs, labels = held_out_examples(run.objective, held_out, run.vocab_size)
     loss = correct = 0.0
-    for start in range(0, len(held_out), options.batch_size):
-        batch = slice(start, start + options.batch_size)
-        logits, ids = model(changed[batch], at[batch]), held_out[batch][at[batch]]
+    for start in range(0, len(held_out), run.options.batch_size):
+        batch = slice(start, start + run.options.batch_size)
+        at = labels[batch] >= 0
+        logits, ids = run.objective.logits(run.model, inputs[batch], at), labels[batch][at]
         loss += nn.functional.cross_entropy(logits, ids, reduction="sum").item()
         correct += (logits.argmax(-1) == ids).sum().item()
-    count = int(at.sum())
+    count = int((labels >= 0).sum())
     return loss / count, correct / count
 
 
-def held_out_masks(held_out: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """The held-out text with tokens masked for the evaluation, and where."""
-    return masked(held_out, vocab_size, torch.Generator().manual_seed(0))
+def held_out_examples(objective: Objective, held_out: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """What the model reads in an evaluation, and what it is to predict."""
+    return objective.examples(held_out, vocab_size, torch.Generator().manual_seed(0))
 
 
 # Files
@@ -304,8 +253,9 @@ def _read_checkpoint(out: Path, options: Options, text: Text) -> dict[str, Any]:
         theirs_by_name, digest = saved["options"], saved["text"]
     except Exception as error:  # a damaged file raises errors of every kind
         raise ValueError(f"{state} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.") from None
-    for name, ours in asdict(options).items():
-        theirs = theirs_by_name.get(name, theirs_by_name.get(OLD_NAMES.get(name)))
+    for option in fields(options):  # a run of an earlier release has the default of an option that is new
+        name, ours = option.name, getattr(options, option.name)
+        theirs = theirs_by_name.get(name, theirs_by_name.get(OLD_NAMES.get(name), option.default))
         if theirs != ours:
             raise OptionMismatchError(out, name, theirs, ours)
     if digest != text.digest:
@@ -342,31 +292,11 @@ def _save_checkpoint(run: _Run) -> None:
         atomic_write(run.out / "losses.png", lambda file: file.write(png))
 
 
-def _new_tokenizer(out: Path, text: Text, options: Options) -> Tokenizer:
+def _new_tokenizer(out: Path, objective: Objective, text: Text, options: Options) -> Tokenizer:
     """A tokenizer for the text, written to the folder before anything else."""
-    tokenizer = texts.make_tokenizer(text, options.vocab_size, options.seq_length)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": options.seq_length,
-        "do_lower_case": True,
-    }
-    config |= {f"{name[1:-1].lower()}_token": name for name in texts.SPECIAL}
+    tokenizer = objective.make_tokenizer(text.learned, options)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": options.seq_length}
+    config |= objective.tokenizer_config()
     atomic_write(out / "tokenizer_config.json", lambda file: file.write(json.dumps(config, indent=2).encode()))
     atomic_write(out / "tokenizer.json", lambda file: file.write(tokenizer.to_str(pretty=True).encode()))
     return tokenizer
-
-
-def _export(out: Path, options: Options, model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
-    sizes = {
-        "layers": options.layers,
-        "dim": options.dim,
-        "heads": options.heads,
-        "dropout": options.dropout,
-        "vocab_size": tokenizer.get_vocab_size(),
-        "positions": options.seq_length,
-        "types": 2,
-        "d_ff": 4 * options.dim,
-        "epsilon": 1e-12,
-        "activation": "gelu",
-    }
-    checkpoint.save(out, model.state_dict(), sizes, pad_token_id=texts.PAD)

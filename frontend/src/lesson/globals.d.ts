@@ -1,0 +1,1 @@
+declare const PLAIN_PLACES: Record<string, string>; // defined by build.js
