@@ -70,7 +70,7 @@ html_sidebars = {"start": [], "figures": [], "compared": []}  # pages without pa
 html_css_files = ["site.css"]
 html_theme_options = {
     "logo": {"text": "regard"},
-    "navbar_end": [*(["playground"] if "playground" in tags else []), "theme-switcher"],  # `make docs PLAYGROUND=1`
+    "navbar_end": [*(["playground"] if "playground" in tags else []), "theme-switcher"],  # `make docs`
     "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
