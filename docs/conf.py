@@ -47,6 +47,7 @@ autosummary_imported_members = True
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+smartquotes = False  # docstrings have code in them
 maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
@@ -69,7 +70,7 @@ html_sidebars = {"start": [], "figures": [], "compared": []}  # pages without pa
 html_css_files = ["site.css"]
 html_theme_options = {
     "logo": {"text": "regard"},
-    "navbar_end": [*(["playground"] if "playground" in tags else []), "theme-switcher"],  # `make docs PLAYGROUND=1`
+    "navbar_end": [*(["playground"] if "playground" in tags else []), "theme-switcher"],  # `make docs`
     "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "footer_start": ["copyright"],

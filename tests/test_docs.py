@@ -3,13 +3,16 @@
 import importlib
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import regard
+from regard.cli import app
 from support.guides import DOCS, PAGES, python_of, run_guide
 
 sys.path.insert(0, str(DOCS / "extensions"))
@@ -96,6 +99,25 @@ def test_the_python_of_every_page_is_run():
     for page, name in PAGES.items():
         text = (Path(__file__).parent / f"test_{name}.py").read_text(encoding="utf-8")
         assert f'"{page}.md"' in text or name == "docs"
+
+
+def commands(page):
+    """The commands of regard in the blocks of a page, as words."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in re.findall(r"^regard (.+)$", block, re.MULTILINE):
+            yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(DOCS)))
+def test_commands_have_the_options_that_are_named(page):
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands"), words
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} - options == set()
 
 
 def anchors(page):
