@@ -69,7 +69,7 @@ browser:
 # No warning is let pass, and nothing is fetched. With PLAYGROUND=1 the site has the playground and the lesson, too.
 PLAYGROUND :=
 docs: .venv/test
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet $(if $(PLAYGROUND),--tag playground) docs docs/_build/html
 	$(if $(PLAYGROUND),$(BIN)/regard playground --out docs/_build/html/playground)
 	@echo "The documentation: docs/_build/html/index.html"
 
@@ -89,6 +89,7 @@ bench: .venv/test
 	$(BIN)/regard bench embed
 	$(BIN)/python benchmarks/embed_memory.py
 	$(BIN)/python benchmarks/base.py
+	$(BIN)/python benchmarks/differs.py
 	$(BIN)/python benchmarks/view.py
 	for what in rate ray kills memory; do $(BIN)/python benchmarks/corpus.py $$what; done
 

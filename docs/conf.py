@@ -65,10 +65,11 @@ html_title = f"regard {release}"
 html_show_sourcelink = False
 html_copy_source = False
 html_static_path = ["_static"]
+html_sidebars = {"start": [], "figures": [], "compared": []}  # pages without pages below them
 html_css_files = ["site.css"]
 html_theme_options = {
     "logo": {"text": "regard"},
-    "navbar_end": ["theme-switcher"],
+    "navbar_end": [*(["playground"] if "playground" in tags else []), "theme-switcher"],  # `make docs PLAYGROUND=1`
     "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "footer_start": ["copyright"],

@@ -1,4 +1,4 @@
-"""Self-attention from the bottom up: python docs/plain.py "Time flies like an arrow"
+"""Self-attention from the bottom up. `python docs/plain.py` asks for a text, such as: Time flies like an arrow
 
 A vector is a list of numbers, and a matrix is a list of vectors, its rows. Shapes: N tokens in the text, dim numbers in
 a vector (32), H heads (2). `regard train` learned the weights in plain.json; regard computes the same attention.
@@ -142,9 +142,7 @@ def main(text, model):
 
 
 if __name__ == "__main__":
-    from sys import argv  # the command line; nothing above needs it
-
     try:
-        main(" ".join(argv[1:] or ["Time flies like an arrow"]), load())
-    except (OSError, ValueError) as error:
+        main(input("Text: "), load())
+    except (EOFError, OSError, ValueError) as error:
         raise SystemExit(f"plain.py: {error}") from None

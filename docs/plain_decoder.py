@@ -1,6 +1,6 @@
 """The Transformer's decoder in plain Python: it translates what the encoder of plain.py has read, word by word.
 
-    python docs/plain_decoder.py "Time flies like an arrow"
+`python docs/plain_decoder.py` asks for a text, such as: Time flies like an arrow
 
 It is made of the parts of plain.py. New are the causal mask, cross-attention, probabilities, and writing. M is the
 number of tokens in the source, the English text, and N the number of German words so far. It knows only few words of
@@ -59,7 +59,7 @@ def translate(text, encoder_model, model):
     """Prints each word with its probability, and the token to which each head of the last layer attends most."""
     tokens = plain.tokenise(text, encoder_model)
     memory, _ = plain.encoder(tokens, encoder_model)  # the source is read once, for all words
-    print("   word             probability   looks most at")
+    print("\n   word             probability   looks most at")
     for word, probability, weights in write(memory, model):
         rows = [head[-1] for head in weights[-1]]  # of the newest word
         seen = [f"{tokens[row.index(max(row))]} ({max(row):.2f})" for row in rows]
@@ -67,10 +67,7 @@ def translate(text, encoder_model, model):
 
 
 if __name__ == "__main__":
-    from sys import argv
-
     try:
-        text = " ".join(argv[1:] or ["Time flies like an arrow"])
-        translate(text, plain.load(), plain.load("plain_decoder.json"))
-    except (OSError, ValueError) as error:
+        translate(input("Text: "), plain.load(), plain.load("plain_decoder.json"))
+    except (EOFError, OSError, ValueError) as error:
         raise SystemExit(f"plain_decoder.py: {error}") from None

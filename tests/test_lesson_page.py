@@ -41,7 +41,7 @@ SHOWN = """() => {
   const values = [...section.querySelectorAll("input")].map((input) => `${input.value} ${input.checked}`);
   const open = [...section.querySelectorAll("details")].map((details) => details.open);
   const stops = [...section.querySelectorAll("[tabindex='0']")].map((stop) => stop.textContent);
-  return [section.innerText, values, node.ariaValueText, open, stops].join("|");
+  return [section.textContent, values, node.ariaValueText, open, stops].join("|");
 }"""
 
 
@@ -146,6 +146,18 @@ def test_every_part_of_every_section_is_moved_by_the_keyboard(opened):
             operate(page, focused)
         settled(page, name)
         assert page.eval_on_selector(f"#{name}", UNREACHED) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
+
+
+def test_a_long_word_stays_on_the_page(opened):
+    page = opened.page
+    page.reload()  # every part as it is at first
+    for name in ("flies", "contextual", "heads"):
+        go_to(page, name)
+        for field in page.locator(f"#{name} .sentence-input input").all():
+            field.fill("Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft flies")
+            field.press("Enter")
+        until(page, lambda name=name: "Donaudampf" in page.inner_text(f"#{name}"))
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from regard.playground import tokenizers, weights
+from support.browser import CHROMIUM
 
 FRONTEND = Path(__file__).parents[1] / "frontend"
 BUNDLE = """
@@ -18,7 +19,9 @@ BUNDLE = """
     const [out] = process.argv.slice(1);
     const common = { bundle: true, format: "iife", target: "es2022", absWorkingDir: process.cwd() };
     const worker = await build({ ...common, entryPoints: ["src/model/worker.js"], write: false });
-    const page = 'import { openModel } from "./src/model/client.js"; globalThis.openModel = openModel;';
+    const page = ["client", "file", "gpu", "linear", "reader"]
+        .map((name) => `import * as ${name} from "./src/model/${name}.js"; Object.assign(globalThis, ${name});`)
+        .join("");
     const define = { WORKER_SCRIPT: JSON.stringify(worker.outputFiles[0].text) };
     await build({ ...common, stdin: { contents: page, resolveDir: "." }, outfile: out, define });
 """
@@ -261,3 +264,59 @@ def test_questions_at_once_cancelled_and_after_the_end(opened, host):
         "written": "small writes no text.",
         "closed": "The model was closed.",
     }
+
+
+GPU = """async (url) => {
+    const requestDevice = GPUAdapter.prototype.requestDevice;
+    let device;
+    GPUAdapter.prototype.requestDevice = async function (...options) {
+        return (device = await requestDevice.apply(this, options));
+    };
+    const product = await gpuProduct();
+    if (!product) return null;
+    const numbers = (count, seed) => Float32Array.from({ length: count }, (_, n) => Math.sin(n * n * seed + seed));
+    const distance = (a, b) => a.reduce((most, number, n) => Math.max(most, Math.abs(number - b[n])), 0);
+    const products = async () => {
+        const distances = [];
+        for (const [n, inputs, outputs] of [[1, 1, 1], [3, 17, 5], [40, 32, 64], [96, 384, 100]]) {
+            const sizes = [numbers(n * inputs, 1), numbers(inputs * outputs, 1.7), numbers(outputs, 0.3), n];
+            distances.push(distance(await product(...sizes), linear(...sizes)));
+        }
+        return Math.max(...distances);
+    };
+    const file = await unpack(parse(await (await fetch(url)).text()));
+    let [asked, calls] = [0, 0];
+    const counted = (...sizes) => { calls += 1; return product(...sizes); };
+    const readers = [openReader(file), openReader(file, async () => { asked += 1; return counted; })];
+    const passes = async (text) => {
+        const [here, there] = await Promise.all(readers.map((reader) => reader.read(text)));
+        return distance(here.hidden.data, there.hidden.data);
+    };
+    const said = { short: await passes("ab a"), askedForShort: asked, products: await products() };
+    said.long = await passes("ab ".repeat(60));
+    said.calls = calls;
+    device.destroy();
+    await device.lost;
+    said.lost = await products();
+    said.fastest = typeof (await fastestProduct());
+    return said;
+}"""
+
+
+def test_the_same_numbers_from_the_graphics_processor(browser, host):
+    flags = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+    started = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    try:
+        page = started.new_page()
+        page.goto(f"http://127.0.0.1:{host.server_port}/")
+        if not page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
+            pytest.skip("this Chromium has no adapter for WebGPU")
+        told = page.evaluate(GPU, "models/encoder.js")
+    finally:
+        started.close()
+    assert told["short"] == told["askedForShort"] == 0
+    assert 0 < told["products"] < 1e-4  # float32 against sums in double precision: never quite the same
+    assert 0 < told["long"] < 1e-4
+    assert told["calls"] == 2 * 6  # four matrices of the attention and two of the feed-forward network, in two layers
+    assert told["lost"] == 0
+    assert told["fastest"] == "function"

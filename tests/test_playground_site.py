@@ -38,7 +38,7 @@ def test_it_says_what_it_wrote_and_how_to_look_at_it(command, tmp_path):
     assert {path.name for path in out.parent.iterdir()} == {"site"}, "no temporary folder is left"
 
 
-def test_its_manifest_is_in_both_pages(command, tmp_path):
+def test_its_manifest_says_what_it_has(command, tmp_path):
     report = json.loads(done(command("--out", tmp_path / "site", "--json")))
     listed = manifest(tmp_path / "site")
     assert report["models"] == list(listed)
@@ -50,9 +50,21 @@ def test_its_manifest_is_in_both_pages(command, tmp_path):
     }
     assert listed["encoder"]["label"] == "tiny"
     assert listed["encoder"]["bytes"] == report["files"][listed["encoder"]["file"]]
-    if "lesson.html" in report["files"]:
-        assert manifest(tmp_path / "site", "lesson.html") == listed
-        assert 'href="lesson.html"' in (tmp_path / "site/index.html").read_text()
+    assert "lesson.html" not in report["files"], "its exercises are about the usual models"
+    assert 'href="lesson.html"' not in (tmp_path / "site/index.html").read_text()
+
+
+def test_the_lesson_is_there_where_the_models_are_the_usual_ones(tmp_path, tiny):
+    out = tmp_path / "site"
+    usual = [model for model in models([str(tiny)]) if model.usual]
+    assert [model.name for model in usual] == ["stories", "dates"]
+    sizes = site.write(out, usual)
+    assert {"lesson.html", "lesson.js", "lesson.css"} < set(sizes)
+    assert manifest(out, "lesson.html") == manifest(out)
+    assert 'href="lesson.html"' in (out / "index.html").read_text()
+    site.write(out, models([str(tiny)]))
+    assert not (out / "lesson.html").exists()
+    assert list(manifest(out)) == ["encoder", "stories", "dates"]
 
 
 def test_a_playground_is_replaced_and_other_files_in_it_stay(command, tmp_path, tiny):

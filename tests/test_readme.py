@@ -51,7 +51,7 @@ def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch, request)
 
 def test_every_command_of_the_readme_is_tried():
     reading, writing = {"explain", "show", "attribute", "compare"}, {"generate", "chat", "ask"}
-    assert {command[0] for command in COMMANDS} == {*reading, *writing, "embed", "backends"}
+    assert {command[0] for command in COMMANDS} == {*reading, *writing, "embed", "playground", "backends"}
 
 
 def test_the_picture_of_the_readme_is_there():

@@ -28,7 +28,7 @@ def flies():
 
 def is_picture(png):
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
-        return min(picture.size) > 300
+        return min(picture.size) > 200  # two inches
 
 
 def shown(value):

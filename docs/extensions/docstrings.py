@@ -32,6 +32,9 @@ SHORT = {  # names as annotations write them, where the module that they come fr
     "Callable": "collections.abc.Callable",
     "np.ndarray": "numpy.ndarray",
     "PreTrainedModel": "transformers.PreTrainedModel",
+    "AttentionInterface": "transformers.AttentionInterface",
+    "torch.nn.modules.module.Module": "torch.nn.Module",
+    "torch.nn.modules.normalization.LayerNorm": "torch.nn.LayerNorm",
 }
 
 
@@ -138,14 +141,16 @@ def _name_in_full(app: Sphinx, document: nodes.document) -> None:
             reference["refspecific"] = False
 
 
-def _without_constructor(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:
-    """`attention` and `times` make these, and their users do not."""
-    return ("", None) if name in ("regard.Weights", "regard.Map") else None
+def _signature(app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str):
+    """Without the constructors of what `attention` and `times` make; defaults that a function makes as an ellipsis."""
+    if name in ("regard.Weights", "regard.Map"):
+        return "", None
+    return signature and (signature.replace("<factory>", "..."), returns)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _process)
-    app.connect("autodoc-process-signature", _without_constructor)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-read", _name_in_full)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,43 +34,43 @@ export function attend(query, key, value, { scale, causal, outputWeight }) {
  * @returns {NumberArray}
  */
 export function averages(query, key, value, { scale, causal }) {
-  const [heads, rows, width] = query.shape;
+  const [heads, rows] = query.shape;
   const [groups, columns] = key.shape;
   const extent = value.shape[2];
   const output = new Float32Array(heads * rows * extent);
-  const total = new Float64Array(extent);
   for (let h = 0; h < heads; h++) {
     const group = Math.floor((h * groups) / heads);
-    const keys = key.data.subarray(group * columns * width, (group + 1) * columns * width);
-    const values = value.data.subarray(group * columns * extent, (group + 1) * columns * extent);
+    const weights = linear(partOf(query, h), partOf(key, group), null, rows); // (N, M), the scores at first
     for (let i = 0; i < rows; i++) {
-      const seen = causal ? columns - rows + i + 1 : columns;
-      const start = (h * rows + i) * width;
-      const weights = softmax(scores(query.data.subarray(start, start + width), keys, seen, scale));
-      total.fill(0);
-      for (let j = 0; j < seen; j++) for (let e = 0; e < extent; e++) total[e] += weights[j] * values[j * extent + e];
-      output.set(total, (h * rows + i) * extent);
+      const row = weights.subarray(i * columns, (i + 1) * columns);
+      for (let j = 0; j < columns; j++) row[j] *= scale;
+      if (causal) row.fill(-Infinity, columns - rows + i + 1);
+      softmax(row);
     }
+    const values = transposed(partOf(value, group), columns);
+    output.set(linear(weights, values, null, rows), h * rows * extent);
   }
   return { shape: [heads, rows, extent], data: output };
 }
 
 /**
- * scale · q·k_j of the first keys.
- * @param {ArrayLike<number>} query
- * @param {ArrayLike<number>} keys
- * @param {number} count
- * @param {number} scale
+ * The vectors of one head, or of one group.
+ * @param {NumberArray} array
+ * @param {number} place
  */
-function scores(query, keys, count, scale) {
-  const width = query.length;
-  const numbers = new Float64Array(count);
-  for (let j = 0; j < count; j++) {
-    let product = 0;
-    for (let d = 0; d < width; d++) product += query[d] * keys[j * width + d];
-    numbers[j] = scale * product;
-  }
-  return numbers;
+function partOf({ shape: [, n, width], data }, place) {
+  return /** @type {Float32Array} */ (data.subarray(place * n * width, (place + 1) * n * width));
+}
+
+/**
+ * @param {Float32Array} matrix
+ * @param {number} rows
+ */
+function transposed(matrix, rows) {
+  const columns = matrix.length / rows;
+  const result = new Float32Array(matrix.length);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) result[c * rows + r] = matrix[r * columns + c];
+  return result;
 }
 
 /**
@@ -86,8 +86,7 @@ export function products(value, outputWeight, heads) {
   const dim = outputWeight.length / (heads * extent);
   const vectors = Array.from({ length: heads }, (_, h) => {
     const group = Math.floor((h * groups) / heads);
-    const values = value.data.subarray(group * tokens * extent, (group + 1) * tokens * extent);
-    return linear(values, columnsOf(outputWeight, dim, h * extent, extent), null, tokens); // (M, dim)
+    return linear(partOf(value, group), columnsOf(outputWeight, dim, h * extent, extent), null, tokens); // (M, dim)
   });
   const pairs = (heads * (heads + 1)) / 2;
   const gram = new Float32Array(tokens * pairs);

@@ -19,10 +19,11 @@ export function open(config, tensors) {
     /** @type {Attention[]} */
     const layers = [];
     for (let l = 0; l < config.layers; l++) {
-      const attention = attentionOf(config, tensors, `layers.${l}.attention`, x, options);
-      const change = project(tensors, `layers.${l}.attention.output`, joined(attention.output), n);
+      const attention = await attentionOf(config, tensors, `layers.${l}.attention`, x, options);
+      const change = await project(tensors, `layers.${l}.attention.output`, joined(attention.output), n, options);
       x = norm(config, tensors, `layers.${l}.attention_norm`, sum(x, change));
-      x = norm(config, tensors, `layers.${l}.feed_forward_norm`, sum(x, feedForward(config, tensors, l, x, n)));
+      const inner = await feedForward(config, tensors, l, x, n, options);
+      x = norm(config, tensors, `layers.${l}.feed_forward_norm`, sum(x, inner));
       hidden.push(x);
       layers.push(attention);
       await options.pause?.((l + 1) / config.layers);
@@ -58,12 +59,12 @@ function embeddings(config, tensors, ids, { types, changes }) {
  * @param {Float32Array} x
  * @param {RunOptions} options
  */
-function attentionOf({ heads, groups, dim }, tensors, name, x, { changes }) {
+async function attentionOf({ heads, groups, dim }, tensors, name, x, options) {
   const n = x.length / dim;
-  const query = byHead(project(tensors, `${name}.query`, x, n), heads, n);
-  const key = byHead(project(tensors, `${name}.key`, x, n), groups, n);
-  const value = byHead(project(tensors, `${name}.value`, x, n), groups, n);
-  const rule = ruleOf(changes, query.shape[2], false);
+  const query = byHead(await project(tensors, `${name}.query`, x, n, options), heads, n);
+  const key = byHead(await project(tensors, `${name}.key`, x, n, options), groups, n);
+  const value = byHead(await project(tensors, `${name}.value`, x, n, options), groups, n);
+  const rule = ruleOf(options.changes, query.shape[2], false);
   const attention = attend(query, key, value, { ...rule, outputWeight: tensors.get(`${name}.output.weight`) });
   return { ...attention, made: { norm: "", head_norm: false, rotated: false, factor: 1 } };
 }
@@ -74,15 +75,23 @@ function attentionOf({ heads, groups, dim }, tensors, name, x, { changes }) {
  * @param {number} l
  * @param {Float32Array} x
  * @param {number} n
+ * @param {RunOptions} options
  */
-function feedForward({ activation }, tensors, l, x, n) {
-  const inner = project(tensors, `layers.${l}.feed_forward.fc1`, x, n);
+async function feedForward({ activation }, tensors, l, x, n, options) {
+  const inner = await project(tensors, `layers.${l}.feed_forward.fc1`, x, n, options);
   ACTIVATIONS[String(activation)](inner);
-  return project(tensors, `layers.${l}.feed_forward.fc2`, inner, n);
+  return project(tensors, `layers.${l}.feed_forward.fc2`, inner, n, options);
 }
 
-/** @param {Tensors} tensors @param {string} name @param {Float32Array} x @param {number} n */
-const project = (tensors, name, x, n) => linear(x, tensors.get(`${name}.weight`), tensors.get(`${name}.bias`), n);
+/**
+ * @param {Tensors} tensors
+ * @param {string} name
+ * @param {Float32Array} x
+ * @param {number} n
+ * @param {RunOptions} options
+ */
+const project = (tensors, name, x, n, { product = linear }) =>
+  product(x, tensors.get(`${name}.weight`), tensors.get(`${name}.bias`), n);
 
 /** @param {Config} config @param {Tensors} tensors @param {string} name @param {Float32Array} x */
 const norm = ({ epsilon }, tensors, name, x) =>

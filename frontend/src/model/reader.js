@@ -2,6 +2,7 @@
 
 import { open as openEncoder } from "./encoder.js";
 import { tensorsOf } from "./file.js";
+import { linear } from "./linear.js";
 import { open as openLlama } from "./llama.js";
 import { passOf, readWithTarget, writeTarget } from "./target.js";
 import { encode, encodePair } from "./text.js";
@@ -9,7 +10,7 @@ import { openTokenizer } from "./tokenizer/tokenizer.js";
 import { open as openTranslator } from "./translator.js";
 
 /** @import { Unpacked } from "./file.js" */
-/** @import { Architecture, Forward, Predictions, ReadOptions, Reading, Run, RunOptions } from "./types.js" */
+/** @import { Architecture, Forward, Predictions, Product, ReadOptions, Reading, Run, RunOptions } from "./types.js" */
 
 /** By architecture, what opens a model. @type {Record<Architecture, (config: any, tensors: any) => Forward>} */
 const ARCHITECTURES = { encoder: openEncoder, decoder: openLlama, "encoder-decoder": openTranslator };
@@ -19,8 +20,13 @@ const ARCHITECTURES = { encoder: openEncoder, decoder: openLlama, "encoder-decod
 
 /** @typedef {NonNullable<RunOptions["pause"]>} Pause */
 
-/** @param {Unpacked} file */
-export function openReader(file) {
+const LONG = 96; // tokens, from which on it is asked whether there is a faster way to multiply than JavaScript's
+
+/**
+ * @param {Unpacked} file
+ * @param {() => Promise<Product>} [fastest] the fastest way to multiply matrices here
+ */
+export function openReader(file, fastest = async () => linear) {
   const opener = ARCHITECTURES[file.architecture];
   if (!opener) throw new Error(`The file of the model has an unknown architecture: ${file.architecture}.`);
   const { config } = file;
@@ -38,7 +44,8 @@ export function openReader(file) {
     if (file.architecture === "encoder-decoder") return readWithTarget(opened, text, pair, { changes, pause });
     const encoded =
       pair === null ? encode(tokenizer, text, config.positions) : encodePair(tokenizer, text, pair, config.positions);
-    const run = await model.run(encoded.ids, { types: encoded.types, changes, pause });
+    const product = encoded.ids.length < LONG ? linear : await fastest();
+    const run = await model.run(encoded.ids, { types: encoded.types, changes, product, pause });
     const pass = passOf(encoded, run);
     const reading =
       file.architecture === "encoder" ? { encoder: pass, decoder: null } : { encoder: null, decoder: pass };

@@ -124,10 +124,19 @@ export interface Tensors {
   rows(name: string, rows: ArrayLike<number>): Float32Array; // some of its rows, as of a table of embeddings
 }
 
+/** y = x Wᵀ + b for n vectors, as `linear` in model/linear.js. */
+export type Product = (
+  x: Float32Array,
+  weight: Float32Array,
+  bias: Float32Array | null,
+  n: number,
+) => Float32Array | Promise<Float32Array>;
+
 export interface RunOptions {
   types?: ArrayLike<number> | null; // of the tokens, in a pair of texts
   source?: Run | null; // of an encoder-decoder: what its encoder made of the source, and these are tokens of a target
   changes?: Changes;
+  product?: Product; // with which an encoder multiplies; by default `linear`
   pause?: (share: number) => Promise<void>; // to be awaited after each layer; throws where the answer is no longer wanted
 }
 

@@ -1,6 +1,7 @@
 // The worker in which a model is: it answers the messages of model/client.js. Bundled as text, started from a blob.
 
 import { unpack } from "./file.js";
+import { fastestProduct } from "./gpu.js";
 import { load } from "./load.js";
 import { openReader } from "./reader.js";
 
@@ -23,6 +24,8 @@ const KEPT = 8; // readings that can be asked for predictions
 
 /** @type {ReturnType<typeof openReader>} */
 let reader;
+/** @type {ReturnType<typeof fastestProduct>} */
+let fastest;
 /** @type {Map<number, Predictable>} */
 const readings = new Map();
 /** @type {Set<number>} */
@@ -50,7 +53,7 @@ async function answer(message) {
   };
   if (message.type === "open") {
     const file = message.file ? await unpack(message.file) : await load(/** @type {Place} */ (message.place), progress);
-    reader = openReader(file);
+    reader = openReader(file, () => (fastest ??= fastestProduct()));
     return { name: file.name, architecture: file.architecture, config: file.config };
   }
   if (message.type === "read") {

@@ -96,6 +96,7 @@ class Playground {
     const offer = this.models.offer(wanted.model);
     const wrote = wanted.pair === null && views.length > 1;
     const facts = { id, model: model.name, exactness: offer.exactness, wrote, source: wanted };
+    for (const { replies } of this.kept.values()) for (const { attention } of replies.values()) attention.kept.clear();
     const all = views.map((view) => new ComputedReplies(dataOf(view, facts), view, model, reading.id));
     this.kept.set(id, { replies: new Map(views.map(({ part }, n) => [part ?? "", all[n]])), first: all[0] });
     while (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value ?? "");

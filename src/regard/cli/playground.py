@@ -20,7 +20,8 @@ def playground(
         list[str] | None,
         typer.Option(
             metavar="NAME|FOLDER",
-            help="An encoder of BERT's family or a decoder of Llama's, in the place of the usual one; repeat for both.",
+            help="An encoder of BERT's family or a decoder of Llama's, in the place of the usual one; repeat for both. "
+            "The lesson, which is about the usual ones, is then left out.",
             show_default=False,
         ),
     ] = None,

@@ -90,6 +90,16 @@ class Walk:
             computes them in a way that is not known here. They are then the numbers that its attention received.
         carried: (t,N), each weight times ‖v_j W_O‖, the length of what the value adds, or ‖v_j‖ where W_O is not
             known. A token may have much of the weight and carry next to nothing: a sink, whose value is short.
+
+    >>> import torch, regard
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> walk = reading.explain("flies", layer=5, head=11)
+    >>> walk.query.shape, walk.keys.shape                         # of the word, and of all seven tokens
+    (torch.Size([1, 32]), torch.Size([7, 32]))
+    >>> torch.allclose(walk.scaled.softmax(-1), walk.weights)
+    True
+    >>> torch.allclose(walk.weights @ walk.values, walk.context, atol=1e-6), walk.error < 1e-5
+    (True, True)
     """
 
     reading: Reading = field(repr=False)
@@ -146,7 +156,13 @@ class Walk:
         return lesson(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists for JSON, one number per token in reading order: those that are attended to."""
+        """As plain lists for JSON, one number per token in reading order: those that are attended to.
+
+        >>> import regard
+        >>> walk = regard.Lens().read("Time flies like an arrow").explain("flies", layer=5, head=11)
+        >>> walk.to_dict()["tokens"]
+        ['[CLS]', 'Time', 'flies', 'like', 'an', 'arrow', '[SEP]']
+        """
         keys = self.reading.columns
         return {
             "text": keys.text,

@@ -34,10 +34,12 @@ class SiteModel:
     Attributes:
         name: of its file, and in the page's address.
         file: what is written there.
+        usual: whether it is one of the models that the lesson is about.
     """
 
     name: str
     file: ModelFile
+    usual: bool = True
 
     def write(self, path: Path) -> dict[str, Any]:
         """Write its file, and return what the page's manifest says of it."""
@@ -56,9 +58,15 @@ class SiteModel:
 def models(own: Sequence[str] = ()) -> list[SiteModel]:
     """The models of a site: one's own in the place of the usual ones of their architecture, and before them.
 
+    Args:
+        own: Names on the Hugging Face Hub, or folders: an encoder, a decoder, or one of each.
+
     Raises:
         ValueError: The page cannot run a model; the message says why. OSError: There is no such model.
         ImportError: The embedded encoder is not installed.
+
+    >>> [(model.name, model.file.architecture) for model in models()]
+    [('encoder', 'encoder'), ('stories', 'decoder'), ('dates', 'encoder-decoder')]
     """
     chosen: dict[str, SiteModel] = {}
     for model in own:
@@ -66,7 +74,7 @@ def models(own: Sequence[str] = ()) -> list[SiteModel]:
         name = _NAMES[file.architecture]
         if name in chosen:
             raise ValueError(f"{model}: the playground has one {file.architecture}, which is {own[0]} already.")
-        chosen[name] = SiteModel(name, file)
+        chosen[name] = SiteModel(name, file, usual=False)
     if "encoder" not in chosen:
         from regard.models.native import EMBEDDED, embedded_folder
 

@@ -1,7 +1,8 @@
 """The playground as static files, which any web server shows, and which open from a folder as well.
 
-index.html is the viewer, whose requests are answered by a model that runs in the page; lesson.html is the lesson. A
-manifest in both says which models there are: models/NAME.js holds one, fetched when a text is first read with it.
+index.html is the viewer, whose requests are answered by a model that runs in the page; lesson.html is the lesson, whose
+exercises are about the usual models, and which a site with others does not have. A manifest in both says which models
+there are: models/NAME.js holds one, fetched when a text is first read with it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def write(
     """Write a site to a folder, which is new, empty, or holds a playground, and return the size of each file in bytes.
 
     A new folder appears when all of it is written. In one that holds a playground, each file is replaced as a whole,
-    the page last; models that the new page does not have are removed, and files of others are left alone.
+    the page last; models and a lesson that the new page does not have are removed, and all other files left alone.
 
     Args:
         out: The folder.
@@ -50,9 +51,9 @@ def write(
         (out / "models").mkdir(exist_ok=True)
         for name in sizes:
             os.replace(made / name, out / name)
-        for old in (out / "models").glob("*.js"):
-            if f"models/{old.name}" not in sizes:
-                old.unlink()
+        for old in [*(out / "models").glob("*.js"), *(out / name for name in _LESSON)]:
+            if str(old.relative_to(out)) not in sizes:
+                old.unlink(missing_ok=True)
     return sizes
 
 
@@ -83,7 +84,7 @@ def _fill(folder: Path, models: Sequence[SiteModel], progress: Callable[[str], o
     listed = script_json(manifest)
     for name in _ASSETS:
         add(name, texts[name].encode())
-    lesson = _lesson(listed)
+    lesson = _lesson(listed) if all(model.usual for model in models) else {}
     for name, text in lesson.items():
         add(name, text.encode())
     link = '<a href="lesson.html">Lesson</a>' if lesson else ""
