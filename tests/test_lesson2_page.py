@@ -29,7 +29,7 @@ def opened(browser, tmp_path_factory):
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(f"http://127.0.0.1:{server.server_port}/lesson.html#decoder")
-    yield SimpleNamespace(page=page)
+    yield SimpleNamespace(page=page, folder=folder)
     page.close()
     server.shutdown()
     server.server_close()
@@ -109,3 +109,14 @@ def test_the_translator_writes_step_by_step_and_errs_where_it_was_not_trained(op
     assert verdicts[:2] == ["✓", "✓"]
     assert "✗" in verdicts[2:]
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_two_models_are_opened_at_once_from_a_disk(opened, browser):
+    """Their scripts call one function, and each model gets its own file."""
+    page = browser.new_page()
+    page.goto(f"{opened.folder.as_uri()}/lesson.html#feed-forward")  # which needs no model
+    page.locator(".contents input[type=checkbox]").press("Space")  # all sections on one page
+    for name in ("decoder", "cross-attention", "trained-transformer"):
+        page.wait_for_selector(f"#{name}[data-built]:not([aria-busy='true'])", timeout=20_000)
+        assert page.locator(f"#{name} .problem").all_inner_texts() == []
+    page.close()

@@ -39,6 +39,9 @@ async function source({ file, digest, bytes }, progress) {
   return url.protocol === "file:" ? { file: await fromScript(url.href, progress) } : { place };
 }
 
+/** The last script, whether it succeeds or not: they all call one function, so they are loaded one after another. */
+let lastScript = Promise.resolve();
+
 /**
  * @param {string} url
  * @param {(share: number | null) => void} progress
@@ -46,6 +49,16 @@ async function source({ file, digest, bytes }, progress) {
  */
 function fromScript(url, progress) {
   progress(null);
+  const script = lastScript.then(() => loadScript(url));
+  lastScript = script.then(
+    () => {},
+    () => {},
+  );
+  return script;
+}
+
+/** @param {string} url @returns {Promise<ModelFile>} */
+function loadScript(url) {
   return new Promise((resolve, reject) => {
     const page = /** @type {{regardModel?: (file: ModelFile) => void}} */ (globalThis);
     const script = document.createElement("script");
