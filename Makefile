@@ -42,7 +42,7 @@ check: .venv/test
 
 test: .venv/test browser lint types
 	$(NPM) test --silent
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/test
 	$(BIN)/clang-format --dry-run --Werror $(filter csrc/%,$(KERNEL))
