@@ -16,7 +16,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 KERNEL := CMakeLists.txt $(wildcard csrc/*.?pp csrc/*/*.?pp csrc/*/*/*.?pp)
-FRONTEND := frontend/build.js $(wildcard frontend/*.css frontend/*.html $(foreach depth,* */* */*/*,frontend/src/$(depth).js))
+FRONTEND := frontend/build.js docs/plain.py docs/plain_decoder.py $(wildcard frontend/*.css frontend/*.html $(foreach depth,* */* */*/*,frontend/src/$(depth).js))
 DIST := src/regard/viewer/dist/viewer.js
 
 # Where there is a compiler, a kernel that does not compile is an error; where there is none, regard does without.

@@ -5,10 +5,11 @@
 //   answer.js          the saved page of an answer from documents, with answer.html
 //   playground.js      the viewer whose models run in the page, with playground.html, playground.css and viewer.css
 //   lesson.js          the lesson, with lesson.html and lesson.css; both have the script of the models' worker as text
+//   plain.html         docs/plain.py, a line of the page for each of its own, and plain_decoder.html
 //   openseadragon.js   the library that moves and zooms the map, loaded when the map is first opened
 //   viewer.css, viewer.html, page.html, openseadragon-license.txt
 
-import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { PLAIN } from "./src/lesson/plain-lines.js";
@@ -29,20 +30,36 @@ const withoutStyle = {
   },
 };
 
-/** The places of the functions of docs/plain.py and docs/plain_decoder.py that the lesson links to. */
-async function plainPlaces() {
+/** The plain programs of docs/, by name, whose lines the lesson links to. */
+const programs = Object.fromEntries(
+  await Promise.all(
+    ["plain", "plain_decoder"].map(async (name) => [
+      name,
+      await readFile(join(HERE, "..", "docs", `${name}.py`), "utf8"),
+    ]),
+  ),
+);
+
+/** The places of their functions. */
+function plainPlaces() {
   const places = {};
-  for (const name of ["plain", "plain_decoder"]) {
-    const source = await readFile(join(HERE, "..", "docs", `${name}.py`), "utf8").catch(() => null);
-    for (const [n, line] of (source ?? "").split("\n").entries()) {
+  for (const [name, source] of Object.entries(programs))
+    for (const [n, line] of source.split("\n").entries()) {
       const defined = /^def (\w+)\(/.exec(line)?.[1];
       if (defined in PLAIN) places[defined] ??= `${name}.html#L${n + 1}`;
     }
-    const missing = Object.keys(PLAIN).filter((wanted) => !places[wanted]);
-    if (source !== null && name === "plain_decoder" && missing.length)
-      throw new Error(`src/lesson/plain-lines.js: docs/plain.py has no ${missing.join(", ")}.`);
-  }
+  const missing = Object.keys(PLAIN).filter((wanted) => !places[wanted]);
+  if (missing.length) throw new Error(`src/lesson/plain-lines.js: docs/plain.py has no ${missing.join(", ")}.`);
   return places;
+}
+
+/** Writes the page of a plain program, whose lines can be linked to. */
+async function writePlain(name) {
+  const template = await readFile(join(HERE, "plain.html"), "utf8");
+  const escaped = programs[name].trimEnd().replaceAll("&", "&amp;").replaceAll("<", "&lt;").split("\n");
+  const lines = escaped.map((line, n) => `<span id="L${n + 1}">${line || " "}</span>\n`).join("");
+  const page = template.replaceAll("$name", `${name}.py`).replace("$lines", () => lines);
+  await writeFile(join(DIST, `${name}.html`), page);
 }
 
 const common = { absWorkingDir: HERE, bundle: true, minify: true, charset: "utf8", legalComments: "none" };
@@ -60,7 +77,7 @@ const worker = await build({
   write: false,
 });
 const withWorker = { define: { WORKER_SCRIPT: JSON.stringify(worker.outputFiles[0].text) } };
-const inLesson = { define: { ...withWorker.define, PLAIN_PLACES: JSON.stringify(await plainPlaces()) } };
+const inLesson = { define: { ...withWorker.define, PLAIN_PLACES: JSON.stringify(plainPlaces()) } };
 
 await rm(DIST, { recursive: true, force: true });
 await mkdir(DIST, { recursive: true });
@@ -81,5 +98,6 @@ await Promise.all([
   ...["viewer.html", "page.html", "answer.html", "playground.html", "lesson.html"].map((name) =>
     copyFile(join(HERE, name), join(DIST, name)),
   ),
+  ...Object.keys(programs).map(writePlain),
   copyFile(join(HERE, "..", "licenses", "OpenSeadragon.txt"), join(DIST, "openseadragon-license.txt")),
 ]);

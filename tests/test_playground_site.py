@@ -61,6 +61,11 @@ def test_the_lesson_is_there_where_the_models_are_the_usual_ones(tmp_path, tiny)
     sizes = site.write(out, usual)
     assert {"lesson.html", "lesson.js", "lesson.css"} < set(sizes)
     assert manifest(out, "lesson.html") == manifest(out)
+    places = dict(re.findall(r"\b(\w+): ?\"(plain(?:_decoder)?\.html#L\d+)\"", (out / "lesson.js").read_text()))
+    assert len(places) >= 15
+    for function, place in places.items():
+        page, line = place.split("#")
+        assert f'<span id="{line}">def {function}(' in (out / page).read_text(), "a link to the lines of a program"
     assert 'href="lesson.html"' in (out / "index.html").read_text()
     site.write(out, models([str(tiny)]))
     assert not (out / "lesson.html").exists()

@@ -21,7 +21,7 @@ from regard.viewer.bundle import asset, script_json
 
 _MARK = '<script type="application/json" id="models">'  # by which the page of a playground is known
 _ASSETS = ("viewer.css", "playground.css", "playground.js", "openseadragon.js", "openseadragon-license.txt")
-_LESSON = ("lesson.css", "lesson.js", "lesson.html")
+_LESSON = ("lesson.css", "lesson.js", "plain.html", "plain_decoder.html", "lesson.html")
 
 
 def write(
