@@ -1,4 +1,4 @@
-"""The pictures of the viewer in README.md, view.md and ask.md, as a browser shows it.
+"""The pictures of the viewer and the lesson in README.md, view.md and ask.md, as a browser shows it.
 
 python docs/screens.py [FOLDER]
 """
@@ -45,6 +45,7 @@ def main(folder):
         served(browser, folder, SCREENS)
         served(browser, folder, OF_DECODER, "--model", DECODER)
         answer(browser, folder)
+        lesson(browser, folder)
         browser.close()
 
 
@@ -86,6 +87,22 @@ def answer(browser, folder):
         page.goto(saved.as_uri())
         page.wait_for_timeout(500)
         page.screenshot(path=folder / "ask.png")
+        page.close()
+
+
+def lesson(browser, folder):
+    """The lesson, where a word looks at its neighbours."""
+    with tempfile.TemporaryDirectory() as temporary:
+        site = Path(temporary, "site")
+        subprocess.run(regard("playground", "--out", str(site)), check=True, capture_output=True)
+        page = browser.new_page(viewport={"width": 1120, "height": 700})
+        page.goto((site / "lesson.html").as_uri())
+        heading = page.get_by_role("heading", name="A supermarket")
+        heading.wait_for(timeout=60_000)
+        page.wait_for_timeout(3000)  # until the model has read
+        heading.evaluate("heading => heading.scrollIntoView()")
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / "lesson.png")
         page.close()
 
 
