@@ -17,25 +17,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from view import SUBMIT
+
 from regard._internal.measure import machine_line
 from regard.playground import site
 from regard.playground.models import models
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "one", "lazy", "dog", "near", "old", "rivers"]
 ROUNDS = 30
-
-SUBMIT = """(text) => new Promise((done) => {
-  const viewer = document.getElementById("viewer");
-  document.getElementById("text").value = text;
-  delete viewer.dataset.drawn;
-  const began = performance.now();
-  new MutationObserver((_, watch) => {
-    if (!viewer.dataset.drawn) return;
-    watch.disconnect();
-    requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)));
-  }).observe(viewer, { attributes: true });
-  document.getElementById("ask").requestSubmit();
-})"""
 
 
 class Quiet(SimpleHTTPRequestHandler):

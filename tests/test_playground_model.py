@@ -231,11 +231,11 @@ def test_other_activations(tmp_path, activation):
 
 def test_the_embedded_encoder(tmp_path):
     """Same tokens and weights as Python with its rounded weights; and how far these are from the full ones."""
-    file, texts = tmp_path / "encoder.js", [TEXTS[0], TEXTS[4], TEXTS[11], TEXTS[34]]
+    file = tmp_path / "encoder.js"
     weights.write(weights.encoder_file(EMBEDDED, "all-MiniLM-L6-v2"), file)
     assert os.path.getsize(file) < 29e6
     lens, full = regard.Lens(weights.rounded_folder(file, EMBEDDED, tmp_path / "rounded")), regard.Lens()
-    for text, reply in zip(texts, page_replies(file, [{"read": [text]} for text in texts]), strict=True):
+    for text, reply in zip(TEXTS, page_replies(file, [{"read": [text]} for text in TEXTS]), strict=True):
         reading, expected = lens.read(text), full.read(text)
         assert_same_tokens(reply["encoder"], reading)
         assert_same_numbers(reply["encoder"], reading)
