@@ -1,0 +1,1 @@
+"""The atlas of heads: what every head of a model does, and the proof by ablation."""

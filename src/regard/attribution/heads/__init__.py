@@ -1,0 +1,10 @@
+"""What heads do: a score for each pattern that the field knows, exact over all rows of texts of any length.
+
+| | |
+|---|---|
+| sample.py | what was read, as far as scores need to know it |
+| edges.py | the pairs of query and key that a pattern is about: the weight on them, and the rule that cuts them |
+| patterns.py | the scores that are weights on edges: previous, first, same, induction … |
+| sinks.py, spread.py, positional.py, copying.py, retrieval.py, alignment.py | the others, one each |
+| scores.py | the list of all, and how a layer is measured |
+"""
