@@ -26,7 +26,7 @@ ORDER = [
     ["regard.lens"],
     ["regard"],
     ["regard.attribution"],
-    ["regard.answers"],
+    ["regard.answers", "regard.atlas"],
     ["regard.corpus"],
     ["regard.train", "regard.race", "regard.bench"],
     ["regard.output"],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from regard.attribution.heads.edges import Alike, At, Edges, To
+from regard.attribution.heads.edges import Edges
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -30,7 +30,7 @@ class Score:
         range: the least and the largest number that it can be; None where there is no bound.
         unit: what the number is: "share", "nats", "tokens", "correlation".
         found_from: from which number on a head counts as one that does it; None for a score that only describes.
-        matters: the kind of text whose loss should suffer where such heads are switched off; None: nothing is predicted.
+        matters: the kind of text whose loss should suffer where such heads are switched off; None where none should.
         paper: where it comes from.
         compute: (layer, sample) → (H,), the mean over the sample's rows.
         edges: of a sample, the edges whose weight it is, and which its proof cuts; None for a score of another kind.
