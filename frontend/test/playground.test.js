@@ -187,8 +187,9 @@ test("weights, maps, patterns and walk are those of the definitions", async () =
     mean(words.map((i) => rows[0][i][i])),
     mean(words.map((i) => rows[0][i][0])),
     mean(words.map((i) => rows[0][i][N - 1])),
-    (rows[0][1][5] + rows[0][5][1]) / words.length, // "to" and "to"
+    mean(words.map((i) => rows[0][i][N - 1])), // [SEP]
     mean(words.filter((i) => i !== 6).map((i) => rows[0][i][6])),
+    (rows[0][1][5] + rows[0][5][1]) / words.length, // "to" and "to"
   ];
   for (const [n, number] of expected.entries()) close(shares.data[n], number);
   const all = pass.layers.flatMap((layer) =>
