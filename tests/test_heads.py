@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import regard
-from regard.attribution.heads import SCORES, Edges, Sample, measure
-from regard.attribution.layers import Layer
+import regard.hf
+from regard.attribution.heads import SCORES, Edges, Sample, measure, sample_of
+from regard.attribution.layers import Layer, layer_of
+from support.encoder_decoders import HEADED, SOURCE, TARGET, eager, encoder_decoder
+from support.models import tiny
 
 Numbers = np.ndarray
 
@@ -485,3 +488,48 @@ def test_every_score_is_described() -> None:
             assert least is not None
             assert largest is not None
             assert least < score.found_from < largest
+
+
+# Models
+
+
+def of_weights(weights: torch.Tensor, sample: Sample) -> dict[str, list[float]]:
+    """Every score that needs weights alone, of those that a model itself gives."""
+    heads, edges = weights.double().numpy(), of_pairs(sample)
+    expected = {name: [share(head, sample, is_edge) for head in heads] for name, is_edge in edges.items()}
+    scores = (sink, entropy, distance, alignment)
+    return expected | {score.__name__: [score(head, sample) for head in heads] for score in scores}
+
+
+@pytest.mark.parametrize("kind", HEADED)
+def test_the_heads_of_an_encoder_decoder_are_those_of_eager_attention(kind: str) -> None:
+    model, tokenizer = encoder_decoder(kind)
+    reading = regard.Lens((model, tokenizer)).read(SOURCE, TARGET)
+    with torch.no_grad():
+        output = eager(model)(
+            input_ids=reading.ids[None], decoder_input_ids=reading.decoder.ids[None], output_attentions=True
+        )
+    parts = (reading, output.encoder_attentions), (reading.decoder, output.decoder_attentions)
+    for part, attentions in (*parts, (reading.cross, output.cross_attentions)):
+        sample = sample_of(part)
+        for layer, weights in enumerate(attentions):
+            measured, expected = measure(layer_of(part, layer), sample), of_weights(weights[0], sample)
+            assert "alignment" in measured if part is reading.cross else "positional" in measured
+            for name in measured.keys() - {"positional"}:
+                np.testing.assert_allclose(measured[name], expected[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "gpt-oss"])
+def test_what_was_recorded_has_the_scores_of_a_reading(kind: str) -> None:
+    model, tokenizer = tiny(kind)
+    lens = regard.Lens((model, tokenizer))
+    reading = lens.read("the cat sat on the mat, and time flies like an arrow")
+    sample = sample_of(reading)
+    assert reading.ids is not None
+    with torch.no_grad(), regard.hf.record() as recorded:
+        model(input_ids=reading.ids[None])
+    for n in range(len(recorded)):
+        layer = layer_of(recorded, n)
+        single = replace(layer, attention=layer.attention.of_sequence(0))
+        for name, numbers in measure(single, sample).items():
+            torch.testing.assert_close(numbers, measure(layer_of(reading, n), sample)[name], atol=1e-5, rtol=0)
