@@ -14,7 +14,7 @@ AREAS = {
         words""",
     "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
         attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
-        attribution_target""",
+        attribution_target heads""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
@@ -59,6 +59,7 @@ SLOW_FILES = [
     "fuzz",
     "gradient",
     "guide",
+    "heads",
     "html",
     "image",
     "lens",

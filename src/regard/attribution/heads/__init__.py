@@ -8,3 +8,25 @@
 | sinks.py, spread.py, positional.py, copying.py, retrieval.py, alignment.py | the others, one each |
 | scores.py | the list of all, and how a layer is measured |
 """
+
+from __future__ import annotations
+
+from regard.attribution.heads.edges import Alike, At, Earlier, Edges, To
+from regard.attribution.heads.sample import Sample, Text, sample_of
+from regard.attribution.heads.scores import NAMED_FROM, SCORES, STRICT_FROM, Score, measure
+
+__all__ = [
+    "NAMED_FROM",
+    "SCORES",
+    "STRICT_FROM",
+    "Alike",
+    "At",
+    "Earlier",
+    "Edges",
+    "Sample",
+    "Score",
+    "Text",
+    "To",
+    "measure",
+    "sample_of",
+]

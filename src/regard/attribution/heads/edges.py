@@ -72,9 +72,9 @@ class To:
     elsewhere: bool = False
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """w @ keys, without the diagonal if it does not count."""
-        keys = self.keys.to(weights.device)
-        share = (weights @ keys[:, None].to(weights.dtype))[..., 0]
+        """w @ keys, without the diagonal if it does not count; of a single key its column, O(N·D)."""
+        keys, places = self.keys.to(weights.device), self.keys.nonzero()[:, 0].tolist()
+        share = weights[..., places[0]] if len(places) == 1 else weights @ keys.to(weights.dtype)
         return share - At(0).share(weights) * keys[: share.shape[-1]] if self.elsewhere else share
 
     def rule(self) -> MaskMod:
@@ -124,6 +124,59 @@ class Alike:
             return same & (query != key) if self.elsewhere else same
 
         return alike
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """The keys `after` places after each earlier occurrence of the query's token: 0 are those occurrences themselves.
+
+    Where r_i counts how often the token of i has occurred before it, an occurrence is an earlier one if its r is less.
+    That is so where the bits of both agree from the left up to one that is 1 in r_i and 0 in r_j, and so the share is a
+    sum of shares of `Alike`, one for each bit: one pass where no token occurs more than twice, whether the attention is
+    causal or not.
+
+    >>> import torch, regard
+    >>> x, numbers = torch.ones(5, 8), torch.tensor([7, 3, 7, 3, 7])
+    >>> weights = regard.attention(x, x, x).weights
+    >>> Earlier(numbers).share(weights), Earlier(numbers, after=1).share(weights)
+    (tensor([0.0000, 0.0000, 0.2000, 0.2000, 0.4000]), tensor([0.0000, 0.0000, 0.2000, 0.2000, 0.4000]))
+    """
+
+    ids: Int[Tensor, "N"]
+    after: int = 0
+
+    def share(self, weights: Map) -> Float[Tensor, "... Q"]:
+        """Σ_j w_ij [ids of i and j − after are the same, and j − after < i]: a pass over the weights for each bit."""
+        counts = _earlier_occurrences(self.ids)
+        bits = int(counts.max()).bit_length() if len(counts) else 0
+        shares = [torch.zeros(weights.shape[:-1], dtype=weights.dtype, device=weights.device)]
+        for bit in range(bits):
+            numbers = torch.stack([self.ids, counts >> (bit + 1)]).unique(dim=1, return_inverse=True)[1]
+            is_one = (counts >> bit) % 2 == 1
+            key = pad(numbers.masked_fill(is_one, -1), (self.after, 0), value=-1)[: len(numbers)]
+            shares.append(Alike(numbers.masked_fill(~is_one, -1), key).share(weights))
+        return torch.stack(shares).sum(0)
+
+    def rule(self) -> MaskMod:
+        """ids[query] = ids[key − after], and key − after < query."""
+
+        def earlier(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            ids, place = self.ids.to(query.device), key - self.after
+            return (ids[query] == ids[place.clamp(min=0)]) & (place >= 0) & (place < query)
+
+        return earlier
+
+
+def _earlier_occurrences(ids: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """How often each token has occurred before."""
+    order = ids.argsort(stable=True)
+    sorted_ids = ids[order]
+    place = torch.arange(len(ids), device=ids.device)
+    starts = pad(sorted_ids.diff() != 0, (1, 0), value=True)[: len(ids)]
+    first = torch.where(starts, place, 0).cummax(0).values if len(ids) else place
+    counts = torch.empty_like(ids)
+    counts[order] = (place - first).to(ids.dtype)
+    return counts
 
 
 def _bits(numbers: Int[Tensor, "n"], count: int) -> Float[Tensor, "n bits"]:

@@ -51,6 +51,16 @@ class Sample:
     directions: Float[Tensor, "t dim"] | None = field(default=None, repr=False)
     direction_of: Int[Tensor, "Q"] | None = field(default=None, repr=False)
 
+    @property
+    def kind(self) -> Literal["self", "cross"]:
+        """Whether the attention that reads it is self-attention or cross-attention."""
+        return "self" if self.same_text else "cross"
+
+    def mean(self, numbers: Float[Tensor, "H Q"], rows: Bool[Tensor, "Q"] | None = None) -> Float[Tensor, "H"]:
+        """The mean of a number a query over `rows`, or over some of them; 0 where there are none."""
+        rows = self.rows if rows is None else rows
+        return numbers[..., rows.to(numbers.device)].double().sum(-1) / rows.sum().clamp(min=1).to(numbers.device)
+
 
 def sample_of(reading: Reading) -> Sample:
     """A reading of a text that means something, as a sample: every token of the text counts, special ones do not.

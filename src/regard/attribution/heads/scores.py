@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from regard.attribution.heads import patterns, spread
+from regard.attribution.heads.alignment import alignment
+from regard.attribution.heads.copying import copying
 from regard.attribution.heads.edges import Edges
+from regard.attribution.heads.positional import positional
+from regard.attribution.heads.retrieval import retrieval
+from regard.attribution.heads.sinks import sink
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -16,6 +22,13 @@ if TYPE_CHECKING:
     from regard.attribution.layers import Layer
 
 NAMED_FROM = 0.5  # of what a pattern's score can be: from here on a head is named after the pattern
+STRICT_FROM = 0.9  # of the weight of every token: from here on a single head is said to follow a pattern
+
+Kind = Literal["self", "cross", "both"]
+
+CLARK = "Clark et al. 2019, https://arxiv.org/abs/1906.04341"
+OLSSON = "Olsson et al. 2022, https://arxiv.org/abs/2209.11895"
+WANG = "Wang et al. 2022, https://arxiv.org/abs/2211.00593"
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,13 @@ class Score:
         paper: where it comes from.
         compute: (layer, sample) → (H,), the mean over the sample's rows.
         edges: of a sample, the edges whose weight it is, and which its proof cuts; None for a score of another kind.
+        whom: of a score with edges, what the head attends to, as a noun: "the previous token"; else "".
     """
 
     name: str
     phrase: str
     text: Text
-    of: Literal["self", "cross", "both"]
+    of: Kind
     range: tuple[float | None, float | None]
     unit: str
     found_from: float | None
@@ -47,6 +61,166 @@ class Score:
     paper: str
     compute: Callable[[Layer, Sample], Float[Tensor, "H"]] = field(repr=False)
     edges: Callable[[Sample], Edges] | None = field(default=None, repr=False)
+    whom: str = ""
 
 
-SCORES: dict[str, Score] = {}
+def _pattern(
+    name: str,
+    whom: str,
+    edges: Callable[[Sample], Edges],
+    paper: str = CLARK,
+    of: Kind = "self",
+    repeated: bool = False,
+    matters: Text | None = None,
+) -> Score:
+    """A score that is the weight on edges."""
+    return Score(
+        name=name,
+        phrase=f"attends to {whom}",
+        text="repeated" if repeated else "text",
+        of=of,
+        range=(0.0, 1.0),
+        unit="share",
+        found_from=NAMED_FROM,
+        matters="repeated" if repeated else matters,
+        paper=paper,
+        compute=patterns.share_of(edges),
+        edges=edges,
+        whom=whom,
+    )
+
+
+SCORES: dict[str, Score] = {
+    score.name: score
+    for score in (
+        _pattern("previous", "the previous token", patterns.previous, matters="repeated"),
+        _pattern("next", "the next token", patterns.next_),
+        _pattern("itself", "the token itself", patterns.itself),
+        _pattern("first", "the first token", patterns.first, of="both"),
+        _pattern("last", "the last token", patterns.last, of="both"),
+        _pattern("separator", "separators", patterns.separator, of="both"),
+        _pattern("punctuation", "punctuation", patterns.punctuation, of="both"),
+        _pattern("same", "the same token elsewhere", patterns.same, of="both"),
+        Score(
+            name="sink",
+            phrase="rests on the first token",
+            text="text",
+            of="self",
+            range=(0.0, 1.0),
+            unit="share",
+            found_from=NAMED_FROM,
+            matters=None,
+            paper="Gu et al. 2024, https://arxiv.org/abs/2410.10781",
+            compute=sink,
+        ),
+        Score(
+            name="entropy",
+            phrase="spreads its weight over many tokens",
+            text="text",
+            of="both",
+            range=(0.0, None),
+            unit="nats",
+            found_from=None,
+            matters=None,
+            paper=CLARK,
+            compute=spread.entropy,
+        ),
+        Score(
+            name="distance",
+            phrase="attends to tokens far away",
+            text="text",
+            of="self",
+            range=(0.0, None),
+            unit="tokens",
+            found_from=None,
+            matters=None,
+            paper="Vig and Belinkov 2019, https://arxiv.org/abs/1906.04284",
+            compute=spread.distance,
+        ),
+        Score(
+            name="positional",
+            phrase="goes by distance, not by content",
+            text="text",
+            of="self",
+            range=(0.0, 1.0),
+            unit="share",
+            found_from=NAMED_FROM,
+            matters=None,
+            paper="after Voita et al. 2019, https://arxiv.org/abs/1905.09418",
+            compute=positional,
+        ),
+        _pattern("duplicate", "the token's earlier occurrences", patterns.duplicate, WANG, repeated=True),
+        _pattern("induction", "the token after the previous occurrence", patterns.induction, OLSSON, repeated=True),
+        _pattern("prefix", "the tokens after earlier occurrences", patterns.prefix, OLSSON, repeated=True),
+        Score(
+            name="copying",
+            phrase="raises the logit of the token that it reads",
+            text="repeated",
+            of="self",
+            range=(0.0, 1.0),
+            unit="share",
+            found_from=NAMED_FROM,
+            matters="repeated",
+            paper=f"after {WANG}, and {OLSSON}",
+            compute=copying,
+        ),
+        Score(
+            name="retrieval",
+            phrase="copies an answer from its place in the text",
+            text="needle",
+            of="self",
+            range=(0.0, 1.0),
+            unit="share",
+            found_from=0.1,
+            matters="needle",
+            paper="Wu et al. 2024, https://arxiv.org/abs/2404.15574",
+            compute=retrieval,
+        ),
+        Score(
+            name="alignment",
+            phrase="goes through the source in step with the target",
+            text="text",
+            of="cross",
+            range=(-1.0, 1.0),
+            unit="correlation",
+            found_from=NAMED_FROM,
+            matters="text",
+            paper="after Raffel et al. 2017, https://arxiv.org/abs/1704.00784",
+            compute=alignment,
+        ),
+    )
+}
+
+
+def measure(layer: Layer, sample: Sample) -> dict[str, Float[Tensor, "H"]]:
+    """All scores of the heads of a layer that its kind of attention and this kind of text have.
+
+    Args:
+        layer: of a reading, or of what `regard.hf.record()` collected, without a batch; see
+            `regard.attribution.layers.layer_of`.
+        sample: what was read.
+
+    Returns: by their names in `SCORES`, numbers in float32 on the CPU; nan where the model does not let a score be
+    measured, as copying without an output projection.
+
+    Raises ValueError for a layer with a batch, and for one of another text.
+
+    >>> import regard
+    >>> from regard.attribution.heads import measure, sample_of
+    >>> from regard.attribution.layers import layer_of
+    >>> reading = regard.Lens().read("Time flies like an arrow")
+    >>> scores = measure(layer_of(reading, 2), sample_of(reading))
+    >>> scores["previous"].shape, scores["previous"].argmax()
+    (torch.Size([12]), tensor(11))
+    """
+    expected, got = (len(sample.rows), len(sample.key_ids)), tuple(layer.weights.shape)
+    if len(got) != 3 or got[1:] != expected:
+        raise ValueError(
+            f"measure: layer: expected weights (H, {expected[0]}, {expected[1]}), of the sample's queries and keys, "
+            f"without a batch. Got {got}."
+        )
+    return {
+        name: score.compute(layer, sample).float().cpu()
+        for name, score in SCORES.items()
+        if score.text == sample.text and score.of in (sample.kind, "both")
+    }
