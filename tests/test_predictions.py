@@ -286,3 +286,10 @@ def test_a_model_whose_last_layer_no_single_norm_follows():
     with pytest.raises(ValueError, match=r"predictions: layer: what follows the last layer of \w+ is no single norm"):
         reading.predictions(layer=0)
     assert reading.predictions(layer=1).ids.equal(reading.predictions().ids)
+
+
+def test_a_model_in_training_mode_is_put_in_evaluation_mode_with_its_head():
+    model, tokenizer = headed("RobertaForSequenceClassification", "roberta", torch.float32)
+    lens = regard.Lens((model.train(), tokenizer))
+    assert not any(module.training for module in model.modules())
+    assert lens.model.head.kind == "class"

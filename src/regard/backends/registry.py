@@ -58,8 +58,7 @@ def availability() -> dict[str, list[str]]:
 def description(name: str) -> str:
     """A backend that is available, in a few words; the kernel with its instruction set and those that can be forced."""
     if name != "cpu":
-        on_cuda = "; on CUDA it has not been run yet" if name == "torch" else ""
-        return (BACKENDS[name].__doc__ or "").partition(".")[0] + on_cuda
+        return (BACKENDS[name].__doc__ or "").partition(".")[0]
     used = cpu.instruction_set()
     others = [isa for isa in cpu.instruction_sets() if isa != used]
     return f"the native kernel, {used}" + (f" (REGARD_ISA can force {', '.join(others)})" if others else "")

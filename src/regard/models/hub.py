@@ -268,6 +268,7 @@ def _as_model(
     if visible:
         _use_regard(model)
     check_reads_text(model, name, tokenizer)
+    whole.eval()  # its head too, which may have dropout
     model.eval()
     config, tokens = model.config.get_text_config(), from_transformers(tokenizer, name)
     positions = _positions(model, config)
