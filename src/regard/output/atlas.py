@@ -7,14 +7,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from regard._internal import plotting
 from regard._internal.plotting import INK
 from regard._internal.plurals import counted
-from regard.attribution.heads.sample import sample_of
+from regard.atlas.example import row_of
 from regard.attribution.heads.scores import SCORES
 from regard.lens.words import printable
 from regard.output.image import families, shortened
@@ -33,8 +32,6 @@ LISTED = 5  # heads that are listed of a score
 NAMES, COUNTS = 13, 7  # columns of the terminal
 PARTS = {"encoder": "Encoder", "decoder": "Decoder", "cross": "Cross-attention"}
 TEXTS = {"text": "text", "repeated": "random tokens, repeated", "needle": "texts with a needle"}
-
-_IN_A_TEXT = {"induction": "prefix", "sink": "first"}  # scores whose edges, in a text without a period, are another's
 
 # The picture, in inches.
 WIDEST = 13.0  # of a row of panels
@@ -282,23 +279,14 @@ def _score(atlas: Atlas, name: str, part: str, width: int) -> list[RenderableTyp
 
 
 def _example(atlas: Atlas, name: str, head: Head) -> str:
-    """The words of the example between which a head has the largest weight of those that its score is about."""
-    score = SCORES.get(_IN_A_TEXT.get(name, name))
-    if atlas.example is None or score is None or score.edges is None:
+    """In which word of the example a head shows the score best, and at which word it looks there."""
+    if atlas.example is None:
         return ""
     reading = atlas.example.attended(head.part or None)
-    sample, weights = sample_of(reading), reading.attention[head.layer].weights
-    edges = score.edges(sample)
-    shares = edges.share(weights)[head.head].cpu() * sample.rows
-    query = int(shares.argmax())
-    none = torch.tensor(0)
-    of_edges = edges.rule()(none, none, torch.tensor(query), torch.arange(len(sample.key_ids)))
-    weight, key = (weights[head.head, query].cpu() * of_edges).max(0)
-    if weight < 0.005:
-        return ""
-    tokens = reading.tokens[query], reading.columns.tokens[int(key)]
-    names = [short(token.text, 16).strip() or "␣" for token in tokens]
-    return f"“{names[0]}” to “{names[1]}”, {float(weight):.0%}"
+    row = row_of(reading, name, head.layer, head.head)
+    units = reading.units[row.unit], reading.columns.units[row.words[0][0]]
+    names = [short(unit.text, 16).strip() or "␣" for unit in units]
+    return f"“{names[0]}” to “{names[1]}”, {row.words[0][1]:.0%}"
 
 
 def _proof(proof: Proof) -> list[RenderableType]:
