@@ -96,7 +96,7 @@ def picture(atlas: Atlas) -> Figure:
     caption = f"{'; '.join(filter(None, [_sizes(atlas), _read(atlas)]))}."
     groups = {part: panels(atlas, part) for part in atlas.parts}
     if any(panel.found for group in groups.values() for panel in group):
-        caption += " A dot: a head that counts, which begins at the line across the scale."
+        caption += " A dot marks a head that counts as one that does it: its score is beyond the line across the scale."
     return _draw(groups, atlas.model, caption)
 
 
@@ -180,13 +180,12 @@ def _draw_panel(axes: Axes, panel: Panel, layout: _Layout, labelled: bool) -> No
     axes.set_facecolor("#e4e4e4")  # where a head has no such score
     ramp = "PuOr_r" if least < 0 else "viridis"
     image = axes.imshow(panel.table, cmap=ramp, vmin=least, vmax=largest, aspect="auto", interpolation="nearest")
-    style: dict[str, Any] = {"color": INK, "parse_math": False, "xycoords": "axes fraction", "va": "bottom"}
-    style |= {"xy": (0, 1), "textcoords": "offset points"}
-    phrase = textwrap.wrap(printable(panel.phrase), int(layout.width * 20), max_lines=2, placeholder="…")
-    name = shortened(panel.name, int(layout.width * 11))
-    axes.annotate("\n".join(phrase), xytext=(0, 3), fontsize=6.5, linespacing=1.15, **style)
-    above = (0, 6 + 8.5 * len(phrase))
-    axes.annotate(name, xytext=above, fontsize=9, weight="bold", fontfamily=families(name), **style)
+    above: dict[str, Any] = {"color": INK, "parse_math": False, "xycoords": "axes fraction", "va": "top"}
+    above |= {"xy": (0, 1), "textcoords": "offset points"}
+    name, phrase = shortened(panel.name, int(layout.width * 11)), printable(panel.phrase)
+    axes.annotate(name, xytext=(0, 33), fontsize=9, weight="bold", fontfamily=families(name), **above)
+    lines = textwrap.wrap(phrase, int(layout.width * 20), max_lines=2, placeholder="…")
+    axes.annotate("\n".join(lines), xytext=(0, 20), fontsize=6.5, linespacing=1.15, **above)
     small: dict[str, Any] = {"fontsize": 6.5, "color": INK}
     axes.set_xticks(*_ticks(heads, layout.width / 0.2), **small)
     axes.set_yticks(*_ticks(layers, layout.height / 0.13) if labelled else ((), ()), **small)
