@@ -12,7 +12,7 @@ AREAS = {
     "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
-    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
+    "attribution": """answers ask_guide atlas_texts attribution_agreement attribution_gradient attribution_guide
         attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
         attribution_target heads""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
