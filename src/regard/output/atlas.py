@@ -179,7 +179,9 @@ def _draw_panel(axes: Axes, panel: Panel, layout: _Layout, labelled: bool) -> No
     axes.grid(visible=False)
     axes.set_facecolor("#e4e4e4")  # where a head has no such score
     ramp = "PuOr_r" if least < 0 else "viridis"
-    image = axes.imshow(panel.table, cmap=ramp, vmin=least, vmax=largest, aspect="auto", interpolation="nearest")
+    image = axes.imshow(
+        panel.table.numpy(), cmap=ramp, vmin=least, vmax=largest, aspect="auto", interpolation="nearest"
+    )
     above: dict[str, Any] = {"color": INK, "parse_math": False, "xycoords": "axes fraction", "va": "top"}
     above |= {"xy": (0, 1), "textcoords": "offset points"}
     name, phrase = shortened(panel.name, int(layout.width * 11)), printable(panel.phrase)
@@ -310,7 +312,7 @@ def _proof(proof: Proof) -> list[RenderableType]:
 def _effects(effects: Sequence[Effect]) -> list[RenderableType]:
     """A line for each ablation: the change by these heads, and by random ones."""
     changes = aligned([number for effect in effects for number in (effect.change, _mean(effect.random))], 3)
-    changes = [change if change.startswith("−") else f"+{change}" for change in changes]
+    changes = ["–" if change == "nan" else change if change.startswith("−") else f"+{change}" for change in changes]
     size = max(map(len, changes))
     return [
         Text(f"   {effect.ablation:<6}{ours:>{size}}", "bold").append(f"   random heads {random:>{size}}", "dim")
