@@ -1,7 +1,6 @@
 """An atlas as heat maps and in the terminal: what is drawn and marked, and atlases that are out of the ordinary."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from rich.console import Console
 import regard
 from regard._internal import plotting
 from regard.atlas.atlas import Atlas
+from regard.atlas.proof import Effect, Proof
 from regard.attribution.heads.scores import SCORES
 from regard.output.atlas import picture, table
 
@@ -154,24 +154,26 @@ def test_an_example_has_its_words():
 
 def test_a_proof_is_two_numbers_and_a_verdict():
     effects = [
-        SimpleNamespace(ablation="zero", where="matters", change=3.2141, random=[0.02, -0.01, 0.05]),
-        SimpleNamespace(ablation="edges", where="matters", change=-0.5, random=[]),
-        SimpleNamespace(ablation="zero", where="elsewhere", change=0.1, random=[0.1]),
+        Effect("zero", "matters", 3.2141, [0.02, -0.01, 0.05]),
+        Effect("edges", "matters", -0.5, []),
+        Effect("zero", "elsewhere", 0.1, [0.1]),
     ]
-    proof = SimpleNamespace(
-        score="induction", part="decoder", heads=[(n, 1) for n in range(7)], loss="nats", verdict="not confirmed",
-        matters="random tokens, repeated", elsewhere="prose", before=(0.4, 2.9), effects=effects,
-    )  # fmt: skip
-    lines = shown(atlas_of({"previous": PREVIOUS}, proofs=[proof]), 100).splitlines()
+    heads = [(5, 1), (13, 0)]
+    proof = Proof("induction", "decoder", heads, "nats", "repeated random tokens", "texts", (0.4, 2.9), effects)
+    lines = shown(atlas_of({"previous": PREVIOUS}, proofs=[proof]), 200).splitlines()
+    assert proof.verdict == "not confirmed"
     assert lines[lines.index("Proof: heads switched off together") + 1 :] == [
         "decoder, induction: not confirmed",
-        "   7 heads off: 0.1 1.1 2.1 3.1 4.1 and 2 more; the change of the loss in nats",
-        "   on random tokens, repeated, 0.400 as it is",
-        "   zero  +3.21   random heads +0.02",
+        f"   {proof.sentence}",
+        "   Heads 5.1 13.0; the loss in nats.",
+        "   on repeated random tokens, 0.400 as it is",
+        "   zero  +3.21   random heads +0.05",
         "   edges −0.50   random heads     –",
-        "   on prose, 2.900 as it is",
+        "   on texts, 2.900 as it is",
         "   zero  +0.100   random heads +0.100",
     ]
+    narrow = shown(atlas_of({"previous": PREVIOUS}, proofs=[proof]), 40)
+    assert max(map(len, narrow.splitlines())) <= 40
 
 
 # Out of the ordinary

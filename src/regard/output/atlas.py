@@ -291,14 +291,13 @@ def _example(atlas: Atlas, name: str, head: Head) -> str:
 
 
 def _proof(proof: Proof) -> list[RenderableType]:
-    """The verdict, and for each ablation two numbers: what it did to the loss, and what random heads did."""
+    """The verdict and its sentence, and for each ablation what it did to the loss, and what random heads did."""
     part = f"{PARTS.get(proof.part, proof.part).lower()}, " if proof.part else ""
     style = "bold green" if proof.verdict == "confirmed" else "bold yellow"
     title = Text(short(f"{part}{proof.score}", 40), "bold").append(f": {proof.verdict}", style)
-    heads = " ".join(f"{layer}.{head}" for layer, head in proof.heads[:LISTED])
-    more = f" and {len(proof.heads) - LISTED} more" if len(proof.heads) > LISTED else ""
-    what = f"{counted(len(proof.heads), 'head')} off: {heads}{more}; the change of the loss in {printable(proof.loss)}"
-    lines: list[RenderableType] = [Wrapped(title), Wrapped(what, "dim", 3)]
+    heads = " ".join(f"{layer}.{head}" for layer, head in proof.heads)
+    lines: list[RenderableType] = [Wrapped(title), Wrapped(proof.sentence, indent=3)]
+    lines += [Wrapped(printable(f"Heads {heads}; the loss in {proof.loss}. {proof.note}".strip()), "dim", 3)]
     for where, read, before in (
         ("matters", proof.matters, proof.before[0]),
         ("elsewhere", proof.elsewhere, proof.before[1]),
@@ -310,15 +309,12 @@ def _proof(proof: Proof) -> list[RenderableType]:
 
 
 def _effects(effects: Sequence[Effect]) -> list[RenderableType]:
-    """A line for each ablation: the change by these heads, and by random ones."""
-    changes = aligned([number for effect in effects for number in (effect.change, _mean(effect.random))], 3)
+    """A line for each ablation: the change by these heads, and the largest by random ones."""
+    pairs = [(effect.change, max(effect.random, default=math.nan)) for effect in effects]
+    changes = aligned([number for pair in pairs for number in pair], 3)
     changes = ["–" if change == "nan" else change if change.startswith("−") else f"+{change}" for change in changes]
     size = max(map(len, changes))
     return [
         Text(f"   {effect.ablation:<6}{ours:>{size}}", "bold").append(f"   random heads {random:>{size}}", "dim")
         for effect, ours, random in zip(effects, changes[::2], changes[1::2], strict=True)
     ]
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers) if numbers else math.nan
