@@ -35,10 +35,10 @@ Columns = Mapping[str, list[Any]]
 
 def to_arrow(columns: Columns) -> pyarrow.Table:
     """Columns as a table of Arrow. Raises ImportError, with what to install, where pyarrow is missing."""
-    pa = _pyarrow()
-    return pa.table({
-        name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()
-    })
+    pa = require_pyarrow()
+    return pa.table(
+        {name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()}
+    )
 
 
 def to_pandas(columns: Columns) -> pandas.DataFrame:
@@ -90,12 +90,14 @@ def proof_from_dict(content: Mapping[str, Any]) -> Proof:
     """The proof again. Raises KeyError, TypeError or ValueError for anything else."""
     given = {name: value for name, value in content.items() if name not in ("verdict", "sentence")}
     before, elsewhere = given["before"]
-    return Proof(**{
-        **given,
-        "heads": [(int(layer), int(head)) for layer, head in given["heads"]],
-        "before": (before, elsewhere),
-        "effects": [Effect(**effect) for effect in given["effects"]],
-    })
+    return Proof(
+        **{
+            **given,
+            "heads": [(int(layer), int(head)) for layer, head in given["heads"]],
+            "before": (before, elsewhere),
+            "effects": [Effect(**effect) for effect in given["effects"]],
+        }
+    )
 
 
 def to_parquet(tables: HeadTables, atlas: Atlas | None) -> bytes:
@@ -159,7 +161,7 @@ def _table(rows: Any) -> torch.Tensor:
 
 def _read_parquet(path: Path) -> dict[str, Any]:
     """The content of a Parquet file as that of a JSON file."""
-    pa = _pyarrow()
+    pa = require_pyarrow()
     import pyarrow.parquet as pq
 
     try:
@@ -177,7 +179,8 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     return {**content, "scores": tables_to_lists(scores)}
 
 
-def _pyarrow() -> Any:
+def require_pyarrow() -> Any:
+    """The package. Raises ImportError, with what to install, where it is missing."""
     try:
         import pyarrow
     except ImportError:
