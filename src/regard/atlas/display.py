@@ -13,10 +13,11 @@ from regard._internal import plotting
 from regard._internal.files import atomic_write
 from regard.atlas import store
 from regard.atlas.atlas import Atlas
-from regard.lens.display import Picture, as_html, as_png
+from regard.lens.display import as_html, as_png
 
 if TYPE_CHECKING:
     from regard.atlas.tables import HeadTables
+    from regard.lens.display import Picture
 
 SUFFIXES = ".html", ".png", ".svg", ".json", ".parquet"
 

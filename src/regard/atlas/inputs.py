@@ -189,10 +189,10 @@ def open_without_text(folder: str | Path) -> Any | None:
         return None
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-        kind = MODEL_MAPPING[type(config)]
+        kinds: Any = MODEL_MAPPING[type(config)]
     except (OSError, ValueError, KeyError):
         return None
-    kind = kind[0] if isinstance(kind, tuple | list) else kind
+    kind = kinds[0] if isinstance(kinds, tuple | list) else kinds
     if kind.main_input_name == "input_ids":
         return None
     try:

@@ -12,7 +12,7 @@ from regard.cli.console import print_json, print_rich, warn
 from regard.cli.options import AllowPickle, Json
 
 if TYPE_CHECKING:
-    from regard.atlas import Atlas, Difference
+    from regard.atlas import Atlas
     from regard.lens import Lens
 
 commands = typer.Typer()
@@ -32,7 +32,7 @@ def atlas(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Texts to read, each as far as the model's context goes; - is stdin. Of an encoder-decoder, sources "
             "and targets in turn. [default: four English texts]",
             show_default=False,
@@ -82,7 +82,7 @@ def atlas(
     except KeyboardInterrupt:
         warn("stopped; what is finished is kept: the same command goes on from there.")
         raise typer.Exit(1) from None
-    shown: Atlas | Difference = difference(*made) if len(made) == 2 else made[0]
+    shown: Any = difference(*made) if len(made) == 2 else made[0]
     for path in save or ():
         shown.save(path)
     if as_json:
