@@ -80,7 +80,7 @@ def atlas(
     try:
         made = [_made(source, texts, proof, seed) for source in sources]
     except KeyboardInterrupt:
-        warn("stopped; what is finished is kept: the same command goes on from there.")
+        warn("stopped. Repeat the same command to resume.")
         raise typer.Exit(1) from None
     shown: Any = difference(*made) if len(made) == 2 else made[0]
     for path in save or ():
