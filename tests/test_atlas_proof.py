@@ -486,8 +486,8 @@ def test_heads_that_play_their_part():
     [
         (
             {"zero_matters": (0.04, [0.01])},
-            "Without the 2 heads with the highest “induction” score, the loss on repeated random tokens rises by 0.04 nats "
-            "a token; with 2 random heads instead, it rises by at most 0.01: they look the part and do not play it",
+            "Without the 2 heads with the highest “induction” score, the loss on repeated random tokens rises by 0.04 "
+            "nats a token; with 2 random heads instead, it rises by at most 0.01: they look the part and",
         ),
         ({"mean_matters": (-0.5, [0.1])}, "falls by 0.50 nats a token.*they look the part and do not play it"),
         ({"edges_matters": (0.04, [-0.2])}, "With the edges of the pattern cut.*it falls by at least 0.20: they look"),

@@ -21,4 +21,4 @@ TEMPERATURE_LIMIT = 2  # the highest temperature that a page can ask for
 PREDICTED_TOKENS = 128  # tokens whose predictions a reply has, at most
 PREDICTED_MOST = 20  # predictions that can be requested for each token
 PREDICTIONS = 5  # predictions for each token, unless others are requested
-VIEWS = ("sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
+VIEWS = ("atlas", "sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
