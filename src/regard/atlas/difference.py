@@ -125,9 +125,9 @@ def check_shapes(base: str, of_base: Shape, model: str, of_model: Shape) -> None
 
 
 def _words(shape: Shape) -> str:
-    return ", ".join(
-        f"{part} {layers} × {heads}".strip() for part, (layers, heads) in shape.items()
-    ) + " layers × heads"
+    return (
+        ", ".join(f"{part} {layers} × {heads}".strip() for part, (layers, heads) in shape.items()) + " layers × heads"
+    )
 
 
 def _note(base: Atlas, atlas: Atlas) -> str:

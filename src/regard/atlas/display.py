@@ -21,7 +21,9 @@ def check_suffix(path: str | Path) -> str:
     """The suffix of a file to save an atlas in. Raises ValueError for an unknown one."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"Expected a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}. Got {str(path)!r}.")
+        raise ValueError(
+            f"Expected a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}. Got {str(path)!r}."
+        )
     return suffix
 
 

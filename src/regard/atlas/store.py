@@ -36,9 +36,9 @@ Columns = Mapping[str, list[Any]]
 def to_arrow(columns: Columns) -> pyarrow.Table:
     """Columns as a table of Arrow. Raises ImportError, with what to install, where pyarrow is missing."""
     pa = _pyarrow()
-    return pa.table({
-        name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()
-    })
+    return pa.table(
+        {name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()}
+    )
 
 
 def to_pandas(columns: Columns) -> pandas.DataFrame:
@@ -90,12 +90,14 @@ def proof_from_dict(content: Mapping[str, Any]) -> Proof:
     """The proof again. Raises KeyError, TypeError or ValueError for anything else."""
     given = {name: value for name, value in content.items() if name not in ("verdict", "sentence")}
     before, elsewhere = given["before"]
-    return Proof(**{
-        **given,
-        "heads": [(int(layer), int(head)) for layer, head in given["heads"]],
-        "before": (before, elsewhere),
-        "effects": [Effect(**effect) for effect in given["effects"]],
-    })
+    return Proof(
+        **{
+            **given,
+            "heads": [(int(layer), int(head)) for layer, head in given["heads"]],
+            "before": (before, elsewhere),
+            "effects": [Effect(**effect) for effect in given["effects"]],
+        }
+    )
 
 
 def to_parquet(tables: HeadTables, atlas: Atlas | None) -> bytes:
