@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,7 @@ from regard.atlas.proof import prove
 from regard.atlas.state import State, begun, kept_at
 from regard.atlas.steps import Progress, Seen, steps
 from regard.atlas.tables import Example
-from regard.atlas.texts import default_pairs
+from regard.atlas.texts import check_pairs, default_pairs
 from regard.attribution.heads import SCORES, measure
 from regard.attribution.layers import layer_of
 from regard.lens.chunks import sentences
@@ -30,7 +30,7 @@ SHOWN = 3  # heads of each score with an example
 EXAMPLE_TOKENS = 64
 
 Report = Callable[[str, float], object]
-Texts = Sequence[str] | Sequence[tuple[str, str]]
+Texts = Sequence[Any]  # strings or, of an encoder-decoder, pairs of them
 
 
 def atlas(
@@ -123,7 +123,7 @@ def examples(atlas: Atlas) -> list[Example]:
     """
     if atlas.example is None:
         return []
-    readings = atlas.example.parts or {"": atlas.example}
+    readings = {str(part): reading for part, reading in atlas.example.parts.items()} or {"": atlas.example}
     return [
         _shown(readings[part], part, name, head.layer, head.head)
         for part, tables in atlas.scores.items()
@@ -142,7 +142,7 @@ def _shown(reading: Reading, part: str, name: str, layer: int, head: int) -> Exa
 def _example(lens: Lens, texts: Texts | None) -> Reading:
     """The text in which a page shows what heads attend to: our own, or the beginning of the first that was given."""
     if lens.model.after is not None:
-        source, target = (default_pairs() if texts is None else texts)[0]
+        source, target = default_pairs()[0] if texts is None else check_pairs(texts)[0]
         return lens.read(_beginning(lens, source), _beginning(lens, target))
     return lens.read(EXAMPLE if texts is None else _beginning(lens, str(texts[0])))
 

@@ -4,14 +4,14 @@
 |---|---|
 | an encoder | texts, repeated tokens |
 | a decoder | texts, repeated tokens, needles |
-| an encoder-decoder | sources with their targets; repeated tokens as a source, and as a target after one of these sources |
+| an encoder-decoder | sources with their targets; repeated tokens as a source, and as a target after a source |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
+    from regard.atlas.difference import Shape
     from regard.lens import Lens, Reading
 
 Progress = Callable[[float], object]
@@ -60,7 +61,7 @@ class Step(NamedTuple):
     read: Callable[[Progress | None], list[Seen]]
 
 
-def steps(lens: Lens, given: Sequence[str] | Sequence[tuple[str, str]] | None, seed: int) -> list[Step]:
+def steps(lens: Lens, given: Sequence[Any] | None, seed: int) -> list[Step]:
     """All that is read for an atlas; nothing is read yet, but a few tokens.
 
     Raises TypeError or ValueError, naming the text, for texts that cannot be read.
@@ -70,17 +71,31 @@ def steps(lens: Lens, given: Sequence[str] | Sequence[tuple[str, str]] | None, s
     [('text', 5), ('repeated', 258), ('repeated', 258), ('repeated', 258), ('repeated', 258)]
     """
     if lens.model.after is not None:
-        return _of_pairs(lens, default_pairs() if given is None else check_pairs(given), seed)  # type: ignore[arg-type]
-    inputs = texts(lens, given)  # type: ignore[arg-type]
+        return _of_pairs(lens, default_pairs() if given is None else check_pairs(given), seed)
+    inputs = texts(lens, given)
     inputs += repeated(lens, seed)
     if _is_causal(lens, inputs[0]):
         inputs += needles(lens, seed)
     return [_step(lens, text) for text in inputs]
 
 
+def shape_of_lens(lens: Lens) -> Shape:
+    """By part of the model, its layers and the most heads of one, as an atlas of it would have.
+
+    >>> import regard
+    >>> shape_of_lens(regard.Lens())
+    {'': (6, 12)}
+    """
+    short = "The cat sat on the mat."
+    reading = lens.read(short) if lens.model.after is None else lens.read(short, short)
+    parts: dict[str, Reading] = {str(part): each for part, each in reading.parts.items()} or {"": reading}
+    return {part: (each.layers, max(map(each.heads_of, each.attention_layers))) for part, each in parts.items()}
+
+
 def _is_causal(lens: Lens, text: Input) -> bool:
     """Whether no token attends to a later one, judged by the beginning of a text."""
-    beginning = Encoded(*(part[:8] for part in text.encoded))
+    whole = text.encoded
+    beginning = Encoded(whole.ids[:8], whole.types[:8], whole.pieces[:8], whole.spans[:8])
     return Input("text", text.text, beginning).read(lens)[0].causal
 
 

@@ -35,7 +35,7 @@ Columns = Mapping[str, list[Any]]
 
 def to_arrow(columns: Columns) -> pyarrow.Table:
     """Columns as a table of Arrow. Raises ImportError, with what to install, where pyarrow is missing."""
-    pa = _pyarrow()
+    pa = require_pyarrow()
     return pa.table(
         {name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()}
     )
@@ -161,7 +161,7 @@ def _table(rows: Any) -> torch.Tensor:
 
 def _read_parquet(path: Path) -> dict[str, Any]:
     """The content of a Parquet file as that of a JSON file."""
-    pa = _pyarrow()
+    pa = require_pyarrow()
     import pyarrow.parquet as pq
 
     try:
@@ -179,7 +179,8 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     return {**content, "scores": tables_to_lists(scores)}
 
 
-def _pyarrow() -> Any:
+def require_pyarrow() -> Any:
+    """The package. Raises ImportError, with what to install, where it is missing."""
     try:
         import pyarrow
     except ImportError:

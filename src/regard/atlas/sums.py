@@ -55,11 +55,15 @@ class Sums:
             sums.rows[layer, : len(values)] += known * rows
 
     def means(self) -> dict[str, dict[str, Float[Tensor, "layers heads"]]]:
-        """By part and score, in the order of `SCORES`: the mean over all rows, in float32; nan where there are none."""
+        """By part and score, in the order of `SCORES`: the mean over all rows, in float32; nan where there are none.
+
+        A score that no head has is left out.
+        """
         return {
             part: {
                 name: (self._sums[part][name].total / self._sums[part][name].rows).float()
-                for name in [*(name for name in SCORES if name in self._sums[part])]
+                for name in SCORES
+                if name in self._sums[part] and self._sums[part][name].rows.any()
             }
             for part in PARTS
             if part in self._sums
