@@ -12,9 +12,9 @@ AREAS = {
     "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
-    "attribution": """answers ask_guide atlas_texts attribution_agreement attribution_gradient attribution_guide
-        attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
-        attribution_target heads""",
+    "attribution": """answers ask_guide atlas_proof atlas_texts attribution_agreement attribution_gradient
+        attribution_guide attribution_knockout attribution_layers attribution_logits attribution_norms
+        attribution_similarity attribution_target heads""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
     "bench": "bench bench_embed",
@@ -34,6 +34,7 @@ SLOW_FILES = [
     "ask_page",
     "atlas_guide",
     "atlas_picture",
+    "atlas_proof",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",
