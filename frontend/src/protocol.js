@@ -196,6 +196,8 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {(number | null)[]} before the loss of the model as it is: where the pattern matters, and elsewhere
  * @property {AtlasEffect[]} effects
  * @property {string} verdict
+ * @property {string} sentence what was found, in words
+ * @property {string} note
  */
 
 /**

@@ -59,6 +59,14 @@ def payload_of(atlas: Atlas) -> AtlasOfHeads:
     }
 
 
+def largest_of(atlas: AtlasOfHeads) -> dict[str, int | None]:
+    """Layer and head with the largest number of the score that is shown first; None where nothing was measured."""
+    heads = [
+        head for name in list(atlas["scores"])[:1] for tables in atlas["top"].values() for head in tables.get(name, [])
+    ]
+    return {"layer": heads[0]["layer"], "head": heads[0]["head"]} if heads else {"layer": None, "head": None}
+
+
 def _readings(example: Reading | None) -> dict[str, Reading]:
     """By part of the model, its reading of the example."""
     if example is None:
@@ -124,6 +132,8 @@ def _proof(proof: Proof) -> AtlasProof:
         before=_numbers(proof.before),
         effects=[_effect(effect) for effect in proof.effects],
         verdict=proof.verdict,
+        sentence=proof.sentence if proof.effects else "",
+        note=proof.note,
     )
 
 

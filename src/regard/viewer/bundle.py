@@ -16,7 +16,7 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from regard.viewer.atlas import payload_of
+from regard.viewer.atlas import largest_of, payload_of
 from regard.viewer.payload import deflated, payload, shown_first
 from regard.viewer.protocol import MAPS
 from regard.viewer.protocol.limits import VIEWS
@@ -94,13 +94,14 @@ def render_atlas_page(atlas: Atlas, *, progress: Progress = lambda share: None) 
     Raises:
         RuntimeError: The page has not been built.
     """
-    opening: dict[str, Any] = {"word": None, "layer": None, "head": None, "heads": None, "view": "atlas"}
-    data = {"open": opening, "metadata": None}
+    carried = payload_of(atlas)
+    opening: dict[str, Any] = {"word": None, **largest_of(carried), "heads": None, "view": "atlas"}
+    data = {"open": opening, "metadata": None, "atlas": carried}
     if (example := atlas.example) is not None:
         reading = shown_first(example)
         data |= payload(reading, opening, None, progress, None, example)
     title = f"The heads of {atlas.model}"
-    return _page({**data, "atlas": payload_of(atlas)}, shortened(title, 80), shortened(title, 300))
+    return _page(data, shortened(title, 80), shortened(title, 300))
 
 
 def _page(data: dict[str, Any], title: str, noscript: str) -> str:

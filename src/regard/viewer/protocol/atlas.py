@@ -63,6 +63,8 @@ class AtlasProof(TypedDict):
     before: list[float | None]  # the loss of the model as it is: where the pattern matters, and elsewhere
     effects: list[AtlasEffect]
     verdict: str
+    sentence: str  # what was found, in words
+    note: str
 
 
 class AtlasOfHeads(TypedDict):
