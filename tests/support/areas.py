@@ -22,7 +22,8 @@ AREAS = {
         viewer_predictions widget""",
     "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
-    "cli": "atlas_guide cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme writing",
+    "cli": """atlas_cli atlas_guide cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme
+        writing""",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -32,6 +33,8 @@ SLOW_FILES = [
     "answers",
     "ask_guide",
     "ask_page",
+    "atlas",
+    "atlas_cli",
     "atlas_guide",
     "atlas_picture",
     "atlas_proof",
