@@ -13,16 +13,19 @@ from torch import nan
 
 import regard
 import regard.hf
-from regard.atlas import Atlas, Difference, difference, of_inputs
+from regard.atlas import Atlas, Difference, difference, of_inputs, state
 from regard.atlas import make as making
 from regard.atlas.inputs import noise, of_noise, open_without_text
 from regard.atlas.needle import needles
-from regard.atlas.state import kept_at
+from regard.atlas.state import begun, kept_at
 from regard.atlas.texts import Input, repeated
 from regard.attribution.heads import SCORES
 from support import decoder, encoder_decoders, models
 from support import transformers_models as tiny
 from support.data import STORIES, required
+from support.planted import plan, truth
+from support.planted_texts import tokenizer
+from support.planted_weights import build
 
 TEXTS = [
     "The cat sat on the mat; the cat, that is, and not the dog.",
@@ -41,14 +44,24 @@ def llama():
 
 
 @pytest.fixture(scope="module")
-def made(llama):
-    """The atlas of a tiny decoder, with proofs and examples."""
-    return llama.atlas(TEXTS)
+def planted():
+    """A decoder of two layers with heads that are known, and 60 words."""
+    heads = plan("rotary", 8, True, 0)
+    return regard.Lens((build("rotary", 8, heads, 0), tokenizer())), truth(heads)
+
+
+WORDS = ["ba de fi go ku la ma ne pi ro su ta bi do ba de fi go ku la ma ne", "do ro su ta ne pi do ro su ta bi do ba"]
+
+
+@pytest.fixture(scope="module")
+def made(planted):
+    """Its atlas, with proofs and examples."""
+    return planted[0].atlas(WORDS)
 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(state, "cache_folder", lambda *names: tmp_path.joinpath("cache", *names))
 
 
 def dense(attention):
@@ -75,10 +88,11 @@ def test_a_score_is_the_mean_over_the_rows_of_all_texts(embedded):
     assert atlas.tokens["text"] == rows + 4
 
 
-def test_induction_is_measured_on_repeated_tokens(llama, made):
-    total, rows = torch.zeros(2, 6).double(), 0
-    for sequence in repeated(llama):
-        reading, period = llama._read(sequence.encoded, sequence.text), sequence.period
+def test_induction_is_measured_on_repeated_tokens(planted, made):
+    lens, _ = planted
+    total, rows = torch.zeros(2, 8).double(), 0
+    for sequence in repeated(lens):
+        reading, period = lens._read(sequence.encoded, sequence.text), sequence.period
         queries = torch.arange(len(reading.tokens))[sequence.first + period :]
         for layer in range(2):
             total[layer] += dense(reading.attention[layer])[:, queries, queries - period + 1].sum(-1)
@@ -86,15 +100,21 @@ def test_induction_is_measured_on_repeated_tokens(llama, made):
     torch.testing.assert_close(made.of("induction").double(), total / rows, atol=1e-6, rtol=0)
 
 
-def test_retrieval_is_measured_on_needles(tmp_path):
-    lens = regard.Lens(decoder.save_decoder(tmp_path))
+def test_planted_heads_are_found_and_proved(planted, made):
+    for name in ("previous", "prefix", "copying"):
+        assert {head[1:3] for head in made.found(name)} == planted[1][name]
+    verdicts = {proof.score: proof.verdict for proof in made.proofs}
+    assert verdicts["previous"] == verdicts["prefix"] == "confirmed"
+
+
+def test_retrieval_is_measured_on_needles():
+    lens = decoder.with_words(positions=256)
     atlas = lens.atlas(TEXTS, proof=False)
-    hits, count = torch.zeros(2, 4), 0
+    hits, count = torch.zeros(1, 4), 0
     for text in needles(lens):
         reading = lens._read(text.encoded, text.text)
         queries, keys = text.answer.T
-        for layer in range(2):
-            hits[layer] += (dense(reading.attention[layer])[:, queries].argmax(-1) == keys).sum(-1)
+        hits[0] += (dense(reading.attention[0])[:, queries].argmax(-1) == keys).sum(-1)
         count += len(keys)
     torch.testing.assert_close(atlas.of("retrieval"), hits / count)
 
@@ -103,19 +123,19 @@ def test_retrieval_is_measured_on_needles(tmp_path):
 
 
 def test_a_decoder_has_every_score_of_self_attention(made):
-    assert made.names == [name for name, score in SCORES.items() if score.of != "cross"]
+    assert made.names == [name for name, score in SCORES.items() if score.of != "cross" and score.text != "needle"]
     assert made.parts == [""]
     for name in made.names:
         table, (least, largest) = made.of(name), SCORES[name].range
-        assert table.shape == (2, 6)
+        assert table.shape == (2, 8)
         assert table.isfinite().all()
         assert (table >= (-math.inf if least is None else least) - 1e-6).all()
         assert (table <= (math.inf if largest is None else largest) + 1e-6).all()
-    assert set(made.tokens) == {"text", "repeated"}  # its 64 positions are too few for a needle
+    assert set(made.tokens) == {"text", "repeated"}  # it has too few positions for a needle
 
 
 def test_an_encoder_has_no_needles_and_one_without_a_head_no_copying(embedded):
-    atlas = embedded.atlas(["Time flies like an arrow."])
+    atlas = embedded.atlas(["Time flies like an arrow."], proof=False)
     assert set(atlas.tokens) == {"text", "repeated"}
     assert not {"copying", "retrieval", "alignment"} & set(atlas.names)
     assert atlas.of("separator").shape == (6, 12)
@@ -311,7 +331,7 @@ def test_what_a_notebook_shows(made):
 def test_tables_have_a_row_for_each_head_and_score(uneven):
     table = uneven.to_pandas()
     assert list(table.columns) == ["part", "layer", "head", "score", "value"]
-    assert len(table) == 3 + 12 * len(uneven.scores["cross"])
+    assert len(table) == 3 + 16 * len(uneven.scores["cross"])
     row = table[(table.part == "encoder") & (table.layer == 1)]
     assert row["value"].tolist() == [0.75]
     pd.testing.assert_frame_equal(uneven.to_arrow().to_pandas(), table, check_dtype=False)
@@ -384,9 +404,9 @@ def test_readings_are_released_one_after_the_other(llama, monkeypatch):
     assert len(alive) == 7
 
 
-def test_progress_goes_from_stage_to_stage_and_never_back(llama):
+def test_progress_goes_from_stage_to_stage_and_never_back(planted):
     steps = []
-    llama.atlas(TEXTS, progress=lambda stage, share: steps.append((stage, share)))
+    planted[0].atlas(WORDS, progress=lambda stage, share: steps.append((stage, share)))
     stages = [stage for stage, _ in steps]
     assert stages == sorted(stages)
     for stage in ("measuring", "proving"):
@@ -405,16 +425,18 @@ def stopped_at(stage, share):
 
 
 @pytest.mark.parametrize(("stage", "share"), [("measuring", 0.5), ("proving", 0.6)])
-def test_a_run_that_was_stopped_goes_on(llama, made, stage, share, monkeypatch):
-    kept = kept_at(llama, TEXTS, 0)
+def test_a_run_that_was_stopped_goes_on(planted, made, stage, share, monkeypatch):
+    lens, _ = planted
+    kept = kept_at(lens, WORDS, 0)
     with pytest.raises(KeyboardInterrupt):
-        llama.atlas(TEXTS, resume=True, progress=stopped_at(stage, share))
-    state = json.loads(kept.read_text())
-    assert state["done"] > 0
+        lens.atlas(WORDS, resume=True, progress=stopped_at(stage, share))
+    content = json.loads(kept.read_text())
+    assert content["done"] > 0
+    assert (len(content["proofs"]) > 0) == (stage == "proving")
     calls, measure = [], making.measure
     monkeypatch.setattr(making, "measure", lambda *given: calls.append(given) or measure(*given))
-    again = llama.atlas(TEXTS, resume=True)
-    assert len(calls) == 2 * (6 - state["done"])  # of two layers
+    again = lens.atlas(WORDS, resume=True)
+    assert len(calls) == 2 * (6 - content["done"])  # of two layers
     same(made, again)
     assert not kept.exists()
 
@@ -430,12 +452,11 @@ def test_what_is_kept_is_of_these_weights_texts_and_seed(llama):
     assert len(paths) == 5
 
 
-def test_a_damaged_state_is_begun_anew(llama, made):
-    kept = kept_at(llama, TEXTS, 0)
-    kept.parent.mkdir(parents=True)
-    for content in ("{", '{"done": 3}', "[]"):
-        kept.write_text(content)
-        same(made, llama.atlas(TEXTS, resume=True))
+@pytest.mark.parametrize("content", ["{", '{"done": 3}', "[]"])
+def test_a_damaged_state_is_begun_anew(content, tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    assert (begun(path).path, begun(path).done) == (path, 0)
 
 
 def test_nothing_is_kept_unasked(llama, tmp_path):
