@@ -1,4 +1,4 @@
-"""The text in which an atlas shows what its heads attend to, and the row of it in which a head shows its pattern best."""
+"""The text in which an atlas shows what heads attend to, and the row of it in which a head shows its pattern best."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _elsewhere(reading: Reading, layer: int, head: int) -> Float[Tensor, "Q"]:
 
 
 def _largest(share: Float[Tensor, "Q"], rows: Tensor) -> int:
-    """The token with the largest share, in the second half of the text: the first tokens have nothing to choose from."""
+    """The token with the largest share, in the second half of the text: the first tokens see too little."""
     places = rows.nonzero()[:, 0]
     if not len(places):
         return 0
