@@ -141,6 +141,7 @@ def _after_encoder(
     counted = torch.arange(len(target)) >= len(decoder.prefix_ids)
     loss = _loss(decoder, target, counted, True, decoder.forward(target[None], None, None).final[0], 0)
 
+    @torch.inference_mode()
     def of(states: Tensor) -> Tensor:
         return loss.of(after(states).forward(target[None], None, None).final[0])
 
@@ -175,9 +176,16 @@ def _loss(
         changed[hidden] = mask
         return _Loss("nats", changed, lambda final: surprise(head, final[hidden], changed[hidden], ids[hidden]))
     present = reference.double().mean(0)
-    return _Loss("1 − cosine", ids, lambda final: 1 - cosine_similarity(final.double().mean(0), present, dim=0)[None])
+
+    def distance(final: Tensor) -> Tensor:
+        mean = final.double().mean(0)
+        same = torch.equal(mean, present)  # whose cosine is 1 but for rounding
+        return mean.new_zeros(1) if same else 1 - cosine_similarity(mean, present, dim=0)[None]
+
+    return _Loss("1 − cosine", ids, distance)
 
 
+@torch.inference_mode()
 def surprise(
     head: Head, final: Float[Tensor, "n dim"], ids: Int[Tensor, "n"], expected: Int[Tensor, "n"]
 ) -> Float[Tensor, "n"]:

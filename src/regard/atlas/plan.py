@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Where = Literal["matters", "elsewhere"]
 RESTING = frozenset(("sink", "separator"))  # scores of heads that rest: switched off, nothing should suffer
-TOKENS = 2048  # of each kind of text that are read
+TOKENS = 1024  # of each kind of text that are read
 _ELSEWHERE: dict[Text, Text] = {"text": "repeated", "repeated": "text", "needle": "text"}
 
 
@@ -129,7 +129,7 @@ def _note(lacking: Sequence[int], heads: int, random: int, number: int, draws: i
         layers = f"Layer {lacking[0]} has" if len(lacking) == 1 else f"Layers {_listed(lacking)} have"
         notes.append(f"{layers} too few other heads, and random ones of other layers take their place.")
     if random < heads:
-        notes.append(f"There are no more than {counted(random, 'other head')} to compare with.")
+        notes.append(f"No more than {counted(random, 'head')} could be drawn at a time.")
     if number < draws:
         notes.append(f"They can be drawn in {counted(number, 'way')} only.")
     return " ".join(notes)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from regard.atlas.ablation import Ablation, Experiment, read_without
 from regard.atlas.loss import Measured, Passage, Unit, measured
 from regard.atlas.plan import RESTING, Plan, Where, excerpts, plan_of
@@ -137,8 +139,8 @@ class Proof:
         return effect.where == "elsewhere" or (self._rises(effect) and more)
 
     def _is_harmless(self, effect: Effect) -> bool:
-        more = effect.change > max(effect.random, default=-math.inf)
-        return effect.ablation == "edges" or not (effect.change >= ENOUGH[self.loss] and more)
+        like_others = effect.change <= max(effect.random, default=-math.inf)
+        return effect.ablation == "edges" or effect.change < ENOUGH[self.loss] or like_others
 
     def _changes(self, change: float, rising: str = "", falling: str = "") -> str:
         number = f"{abs(change):.{2 if self.loss == 'nats' else 4}f}"
@@ -155,7 +157,7 @@ class Proof:
             return f"{they} {do} what the score says"
         if not effect.random:
             return "there are no other heads to compare with"
-        if effect.change < ENOUGH[self.loss]:
+        if not effect.change >= ENOUGH[self.loss]:  # nor where it is no number
             return f"{they} look{'' if many else 's'} the part and {do} not play it"
         if effect.change <= max(effect.random):
             return "random heads matter as much"
@@ -181,7 +183,7 @@ def prove(
     matters and elsewhere; then random heads of the same layers, which do not have the score, in their place.
 
     Of repeated tokens two periods are read, so that every token of the second has occurred exactly once. Of each kind
-    of text as many passages are read as have 2,048 tokens together, or the beginning of one.
+    of text as many passages are read as have 1,024 tokens together, or the beginning of one.
 
     Args:
         lens: whose model it is.
@@ -235,6 +237,7 @@ def prove(
             advance(plan.work)
 
 
+@torch.inference_mode()
 def _proof(plan: Plan, read: Mapping[Where, Sequence[Measured]], advance: Callable[[int], object]) -> Proof:
     """Read everything with the heads switched off, and with random ones."""
     ablations: list[Ablation] = ["zero", "mean"] if plan.score.edges is None else ["zero", "mean", "edges"]

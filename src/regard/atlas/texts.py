@@ -18,6 +18,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
 from regard.attribution.heads.sample import Sample, Text, sample_of
 from regard.attribution.logits import directions_of
@@ -45,6 +46,7 @@ class Input:
         encoded: the tokens.
         period, first: of repeated tokens, as in `Sample`.
         answer: of a needle, as in `Sample`.
+        truncated: as in `Reading`.
     """
 
     kind: Text
@@ -53,6 +55,7 @@ class Input:
     period: int = 0
     first: int = 0
     answer: Int[Tensor, "n 2"] | None = field(default=None, repr=False)
+    truncated: str | None = None
 
     @property
     def ids(self) -> Int[Tensor, "N"]:
@@ -69,7 +72,7 @@ class Input:
         (258, 64, 192)
         """
         reading = lens._read(self.encoded, self.text, progress=progress)
-        reading = reading.decoder or reading
+        reading = replace(reading.decoder or reading, truncated=self.truncated)
         return reading, self.sample(reading)
 
     def sample(self, reading: Reading) -> Sample:
@@ -78,12 +81,14 @@ class Input:
         if self.kind == "text":
             return sample
         rows = torch.zeros_like(sample.rows)
+        virtual = len(rows) - len(self.encoded.ids)  # learned positions before the text, of a tuned prompt
         if self.answer is not None:
-            rows[self.answer[:, 0]] = True
-            return replace(sample, text=self.kind, rows=rows, answer=self.answer)
-        ids, place = self.ids, torch.arange(len(rows))
-        rows = (place >= self.first + self.period) & (place < len(rows) - self._after)
-        sample = replace(sample, text=self.kind, rows=rows, ids=ids, key_ids=ids, period=self.period, first=self.first)
+            answer = self.answer + virtual
+            rows[answer[:, 0]] = True
+            return replace(sample, text=self.kind, rows=rows, answer=answer)
+        ids, place, first = pad(self.ids, (virtual, 0), value=-1), torch.arange(len(rows)), self.first + virtual
+        rows = (place >= first + self.period) & (place < len(rows) - self._after)
+        sample = replace(sample, text=self.kind, rows=rows, ids=ids, key_ids=ids, period=self.period, first=first)
         return with_directions(sample, reading)
 
     @property
@@ -144,7 +149,9 @@ def texts(lens: Lens, given: Sequence[str] | None = None) -> list[Input]:
 
 def _text(model: Model, text: str, call: str) -> Input:
     encoded, truncation = encode(model, text, model.max_length, call)
-    return Input("text", text if truncation is None else text[: truncation.character], encoded)
+    if truncation is None:
+        return Input("text", text, encoded)
+    return Input("text", text[: truncation.character], encoded, truncated=str(truncation))
 
 
 def default_pairs() -> list[tuple[str, str]]:

@@ -25,4 +25,4 @@ PREDICTED_MOST = 20  # predictions that can be requested for each token
 PREDICTIONS = 5  # predictions for each token, unless others are requested
 NAMED_FROM = scores.NAMED_FROM  # the share of its weight from which on a head is named after a pattern
 PATTERNS = named.PATTERNS  # by name, in the order of the shares, whom a head with the pattern attends to
-VIEWS = ("sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
+VIEWS = ("atlas", "sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
