@@ -29,7 +29,8 @@ hypothesis.settings.load_profile("ci")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors are small: threads would only wait for one another
 
-collect_ignore = ["families.py", "fuzz.py", "gpu.py", "support"]  # programs of their own, and what tests import
+# Programs of their own, and what tests import.
+collect_ignore = ["families.py", "fuzz.py", "gpu.py", "planted.py", "support"]
 
 
 def pytest_collection_modifyitems(items):

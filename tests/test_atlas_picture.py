@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-import regard
 from regard._internal import plotting
-from regard.atlas.atlas import Atlas
+from regard.atlas.atlas import Atlas, Example
+from regard.atlas.difference import difference
 from regard.atlas.proof import Effect, Proof
 from regard.attribution.heads.scores import SCORES
 from regard.output.atlas import picture, table
@@ -56,7 +56,7 @@ def test_a_panel_for_each_score_with_its_own_scale():
         assert [" ".join(text.get_text().split()) for text in axes.texts] == [name, SCORES[name].phrase]
 
 
-def test_dots_mark_the_heads_that_count():
+def test_dots_mark_the_heads_that_are_found():
     drawn = panels(picture(atlas_of({"previous": PREVIOUS, "entropy": ENTROPY})))
     assert marked(drawn["previous"]) == [(0, 1), (1, 0)]  # 0.5 is enough
     assert marked(drawn["entropy"]) == []  # it only describes
@@ -134,7 +134,7 @@ def test_the_table_line_by_line():
         "made-up",
         "2 layers × 3 heads; 512 tokens of text",
         "",
-        "             count  heads: layer.head and score",
+        "             found  heads: layer.head and score",
         "previous         2    0.1 0.920    1.0 0.500    0.0 0.100",
         "   attends to the previous token",
         "entropy          –    0.2 4.60    0.1 3.10    1.0 1.40",
@@ -144,12 +144,13 @@ def test_the_table_line_by_line():
 
 
 def test_an_example_has_its_words():
-    reading = regard.Lens().read("Time flies like an arrow")
-    scores = torch.zeros(6, 12)
-    scores[0, 2] = 0.9
-    text = shown(atlas_of({"previous": scores}, example=reading), 80)
-    weight = float(reading.word("like").attends_to(layer=0, head=2)[reading.word("flies").index])
-    assert f"attends to the previous token; 0.2: “like” to “flies”, {weight:.0%}" in text
+    examples = [
+        Example("", "previous", 1, 0, "fruit", [("time", 0.5)]),
+        Example("", "previous", 0, 1, "like", [("flies", 0.914), ("time", 0.05)]),
+    ]
+    text = shown(atlas_of({"previous": PREVIOUS, "entropy": ENTROPY}, examples=examples), 80)
+    assert "attends to the previous token; 0.1: “like” to “flies”, 91%\n" in text
+    assert "fruit" not in text  # that is not the first head
 
 
 def test_a_proof_is_two_numbers_and_a_verdict():
@@ -174,6 +175,46 @@ def test_a_proof_is_two_numbers_and_a_verdict():
     ]
     narrow = shown(atlas_of({"previous": PREVIOUS}, proofs=[proof]), 40)
     assert max(map(len, narrow.splitlines())) <= 40
+
+
+# A difference
+
+
+def changed():
+    """An atlas with a head less and a head more than its base."""
+    now = torch.tensor([[0.6, 0.92, 0.0], [0.4, 0.03, nan]])
+    base = Atlas("base", "", {"": {"previous": PREVIOUS, "entropy": ENTROPY}})
+    return difference(
+        base, Atlas("tuned", "", {"": {"previous": now, "entropy": ENTROPY + 1e-7}}, tokens={"text": 512})
+    )
+
+
+def test_colours_of_a_difference_diverge_around_zero():
+    drawn = panels(picture(changed()))
+    for axes, largest in zip(drawn.values(), (0.5, 0.46), strict=True):  # a tenth of the entropy: nothing changed
+        assert axes.images[0].get_cmap().name == "PuOr_r"
+        assert axes.images[0].get_clim() == pytest.approx((-largest, largest), rel=1e-5)
+
+
+def test_marks_of_a_difference():
+    figure = picture(changed())
+    dots, rings = panels(figure)["previous"].collections
+    assert dots.get_offsets().tolist() == [[0, 0]]
+    assert rings.get_offsets().tolist() == [[0, 1]]
+    assert len(dots.get_facecolor()) == 1
+    assert len(rings.get_facecolor()) == 0  # empty inside
+    assert figure.get_suptitle() == "base → tuned"
+    assert "a ring, one that no longer is" in " ".join(figure.texts[1].get_text().split())
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_the_table_of_a_difference(width):
+    lines = shown(changed(), width).splitlines()
+    assert lines[0] == "base → tuned"
+    assert max(map(len, lines)) <= width
+    if width == 120:
+        assert "             found  heads: layer.head and change" in lines
+        assert "previous       2→2    0.0 +0.500    1.0 −0.100" in lines
 
 
 # Out of the ordinary

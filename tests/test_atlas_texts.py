@@ -121,15 +121,7 @@ def test_the_tokens_of_a_head_that_is_linear_have_directions(tmp_path):
 
 @pytest.fixture(scope="module")
 def decoder_512():
-    """A decoder with the tokenizer of the embedded encoder, whose words are whole tokens, and 512 positions."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(models.EMBEDDED)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=512
-    )
-    return regard.Lens((LlamaForCausalLM(config), tokenizer))
+    return decoder.with_words(positions=512)
 
 
 def test_each_token_of_an_answer_has_its_place_in_the_needle(decoder_512):

@@ -205,8 +205,8 @@ def of_noise(model: Any, seed: int = 0, progress: Report = lambda stage, share: 
     """The atlas of a model on noise, which says so in its note. Raises ValueError as `noise` and `of_inputs`."""
     folder = Path(model.config._name_or_path)
     inputs = noise(model, _added(folder / "tokenizer.json"), seed)
-    tokens = ", and random tokens that are repeated," if "decoder_input_ids" in inputs else ""
-    note = f"It reads no text: noise in the place of its {model.main_input_name}{tokens} was given to it."
+    tokens = "; its decoder, random tokens that are repeated" if "decoder_input_ids" in inputs else ""
+    note = f"It reads no text, and was given noise as {model.main_input_name}{tokens}."
     return of_inputs(model, inputs, name=folder.resolve().name, seed=seed, note=note, progress=progress)
 
 

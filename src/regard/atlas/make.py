@@ -72,23 +72,28 @@ def _measured(todo: Sequence[Step], state: State, proof: bool, progress: Progres
     passages: dict[str, list[Passage]] = {}
     total, before = sum(step.size for step in todo), 0
     for number, step in enumerate(todo):
-        first, size, measured = before / total, step.size / total, number < state.done
+        start, share = before / total, step.size / total
         before += step.size
-        if measured and not proof:
-            continue
-        share = size if measured else READING * size
-        seen = step.read(lambda done, first=first, share=share: progress(first + share * done))  # type: ignore[misc]
-        for one in seen:
-            passages.setdefault(one.part, []).extend([] if one.passage is None else [one.passage])
-        if not measured:
-            rest = size - share
-            _measure(state, seen, lambda done, at=first + share, rest=rest: progress(at + rest * done))  # type: ignore[misc]
-            state.done, state.truncated = number + 1, state.truncated + any(one.reading.truncated for one in seen)
-            for one in seen:
-                tokens = 0 if one.part == "cross" else len(one.sample.rows)
-                state.tokens[step.kind] = state.tokens.get(step.kind, 0) + tokens
-            state.save()
+        if number >= state.done or proof:
+            _add(step, number, state, passages, lambda done, start=start, share=share: progress(start + share * done))  # type: ignore[misc]
     return passages
+
+
+def _add(step: Step, number: int, state: State, passages: dict[str, list[Passage]], progress: Progress) -> None:
+    """Read a text, add what proofs read of it and, where that is not done, its scores; its reading is gone then."""
+    measured = number < state.done
+    reading = 1.0 if measured else READING
+    seen = step.read(lambda share: progress(reading * share))
+    for part, _, _, passage in seen:
+        passages.setdefault(part, []).extend([] if passage is None else [passage])
+    if measured:
+        return
+    _measure(state, seen, lambda share: progress(reading + (1 - reading) * share))
+    read = sum(len(sample.rows) for part, _, sample, _ in seen if part != "cross")
+    state.tokens[step.kind] = state.tokens.get(step.kind, 0) + read
+    state.truncated += any(reading.truncated for _, reading, _, _ in seen)
+    state.done = number + 1
+    state.save()
 
 
 @torch.inference_mode()

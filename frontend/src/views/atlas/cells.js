@@ -58,7 +58,8 @@ export function paintGrid(view) {
   for (const [cell, place] of view.cells) {
     const value = scoreOf(atlas, name, place);
     inShade(cell, value, range, dark);
-    cell.textContent = value === null ? "–" : numberInCell(value, range.peak);
+    const hasRoom = atlas.parts[place.part][name][0].length <= DENSE;
+    if (hasRoom) cell.textContent = value === null ? "–" : numberInCell(value, range.peak);
     cell.classList.toggle("found", isFound(atlas, name, place));
     cell.ariaLabel = view.describe(place);
   }

@@ -12,8 +12,8 @@ import {
   proofsOf,
   rangeSays,
   shown,
-  TEXTS,
   tablesOf,
+  textName,
   topOf,
 } from "./scores.js";
 
@@ -31,13 +31,13 @@ export function aboutScore(atlas, name) {
   const tokens = Object.hasOwn(atlas.tokens, score.text) ? `, ${count(atlas.tokens[score.text], "token")}` : "";
   const sentences = [
     score.phrase && `The head ${score.phrase}.`,
-    `${[capitalized(rangeSays(score)), `measured ${TEXTS[score.text] ?? score.text}${tokens}`].filter(Boolean).join(", ")}.`,
+    `${[capitalized(rangeSays(score)), `measured ${textName(score.text)}${tokens}`].filter(Boolean).join(", ")}.`,
     score.found_from !== null &&
       atlas.against === null &&
-      `From ${score.found_from} on a head counts: ${found} of ${measured} do.`,
+      `From ${score.found_from} on a head is one that does this: ${found} of ${measured} are.`,
     score.found_from !== null &&
       atlas.against !== null &&
-      `${count(found, "head")} of ${measured} count in just one of the models (from ${score.found_from} on).`,
+      `From ${score.found_from} on a head is one that does this: ${found} of ${measured} are in just one of the models.`,
     atlas.against !== null && `The numbers are those of ${atlas.model} less those of ${atlas.against}.`,
   ];
   return [sentences.filter(Boolean).join(" "), ...(score.paper ? [" ", ...paper(score.paper)] : [])];
@@ -95,7 +95,7 @@ function rowOf({ row }) {
   if (!row) return [];
   const words = row.attended
     .filter(({ weight }) => weight >= 0.005)
-    .map(({ word, weight }) => [quoted(visible(word)), ` ${percent(weight)}`]);
+    .map(({ word, weight }) => [quoted(visible(word)), `\u00a0${percent(weight).replace(" ", "\u00a0")}`]);
   return words.length ? [el("p", {}, "From ", quoted(visible(row.word)), " to ", ...listed(words))] : [];
 }
 
@@ -119,30 +119,20 @@ export function proofList(atlas, name) {
       "section",
       { class: "proof" },
       heading,
-      el("p", {}, proofSays(proof)),
+      el("p", {}, [proof.sentence, headsOff(proof), proof.note].filter(Boolean).join(" ")),
       el("div", { class: "scroll" }, proofTable(proof)),
     );
   });
 }
 
 /**
- * A proof in words.
+ * Which heads were switched off.
  * @param {AtlasProof} proof
  */
-export function proofSays({ heads, loss, effects, matters, elsewhere }) {
+export function headsOff({ heads }) {
   const names = heads.slice(0, 8).map(([layer, head]) => [`${layer}.${head}`]);
   const more = heads.length > 8 ? ` and ${heads.length - 8} more` : "";
-  const first = effects.find(({ where }) => where === "matters");
-  const other = effects.find(({ where, ablation }) => where === "elsewhere" && ablation === first?.ablation);
-  const off = `${count(heads.length, "head")} switched off together (layer.head ${listed(names).join("")}${more})`;
-  if (!first) return `${off}.`;
-  /** @param {number | null} change */
-  const by = (change) =>
-    change === null ? "is not a number" : `${change < 0 ? "falls" : "rises"} by ${format(Math.abs(change), 3)} ${loss}`;
-  const there = `${off}: the loss on ${matters} ${by(first.change)}, with as many random heads it ${by(mean(first.random))}.`;
-  return other
-    ? `${there} On ${elsewhere} it ${by(other.change)}, with random heads it ${by(mean(other.random))}.`
-    : there;
+  return `${count(heads.length, "head")} switched off together (layer.head): ${listed(names).join("")}${more}.`;
 }
 
 /**
@@ -159,15 +149,11 @@ export function mean(numbers) {
  * @param {AtlasProof} proof
  */
 function proofTable({ effects, loss, matters, elsewhere, before }) {
-  const titles = ["", `Change of the loss, ${loss}`, "Random heads", "from – to"];
-  const head = el(
-    "tr",
-    {},
-    ...titles.map((title, n) => el(n ? "th" : "td", n ? { scope: "col", class: "number" } : {}, title)),
-  );
+  const titles = [`Change of the loss, ${loss}`, "With these heads off", "With random heads off"];
+  const head = el("tr", {}, ...titles.map((title, n) => el("th", { scope: "col", class: n ? "number" : null }, title)));
   const bodies = ["matters", "elsewhere"].flatMap((where, n) => {
     const rows = effects.filter((effect) => effect.where === where);
-    const read = `On ${where === "matters" ? matters : elsewhere}, ${shown(before[n])} as the model is`;
+    const read = `On ${where === "matters" ? matters : elsewhere}; ${shown(before[n])} as the model is`;
     const title = el("tr", {}, el("th", { scope: "rowgroup", colspan: titles.length, class: "read" }, read));
     return rows.length ? [el("tbody", {}, title, ...rows.map(effectRow))] : [];
   });
@@ -177,14 +163,16 @@ function proofTable({ effects, loss, matters, elsewhere, before }) {
 /** @param {AtlasProof["effects"][number]} effect */
 function effectRow({ ablation, change, random }) {
   const known = random.filter((number) => number !== null);
-  const [least, most] = [Math.min(...known), Math.max(...known)];
-  const cells = [change, mean(random)].map((number) => (number === null ? "–" : dataElement(number, signed)));
-  const range = known.length ? `${signed(least)} – ${signed(most)}` : "–";
+  const numbers = [change, mean(random)].map((number) => (number === null ? "–" : dataElement(number, signed)));
+  const spread = `${signed(Math.min(...known))} to ${signed(Math.max(...known))}`;
+  const name = el("th", { scope: "row" }, ABLATIONS[ablation] ?? ablation);
+  const own = el("td", { class: "number" }, numbers[0]);
   return el(
     "tr",
     {},
-    el("th", { scope: "row" }, ABLATIONS[ablation] ?? ablation),
-    ...[...cells, range].map((cell) => el("td", { class: "number" }, cell)),
+    name,
+    own,
+    el("td", { class: "number" }, numbers[1], ...(known.length > 1 ? [el("small", {}, spread)] : [])),
   );
 }
 

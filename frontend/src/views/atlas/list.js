@@ -1,7 +1,7 @@
 // The list of scores: each with a small picture of its heads, how many count, and the verdict of its proof.
 
 import { el } from "../../ui/dom.js";
-import { capitalized, count } from "../../ui/format.js";
+import { capitalized } from "../../ui/format.js";
 import { painted } from "../../ui/paint.js";
 import { countsOf, groupsOf, proofsOf, rangeOf, shown, tablesOf } from "./scores.js";
 
@@ -15,7 +15,7 @@ export function drawScores(view) {
   const list = app.by("scores");
   const hadFocus = list.contains(/** @type {Node | null} */ (app.root.activeElement));
   const groups = groupsOf(atlas).flatMap(([heading, names]) => [
-    el("h3", {}, capitalized(heading)),
+    el("h2", {}, capitalized(heading)),
     ...names.map((name) => {
       const isChosen = name === chosen;
       const attributes = { type: "button", "data-score": name, "aria-pressed": String(isChosen) };
@@ -61,6 +61,6 @@ export function glance(atlas, name) {
     return `${shown(least)} to ${shown(most)} ${unit}`.trim();
   }
   const verdicts = new Set(proofsOf(atlas, name).map(({ verdict }) => verdict));
-  const heads = `${count(found, "head")}${atlas.against === null ? "" : " changed"}`;
+  const heads = `${found} ${atlas.against === null ? "found" : "changed"}`;
   return [heads, ...verdicts].join(" · ");
 }

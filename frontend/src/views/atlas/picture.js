@@ -5,7 +5,7 @@ import { el } from "../../ui/dom.js";
 import { figure, rangeKey, widthOf } from "../../ui/figure.js";
 import { capitalized, numberInCell } from "../../ui/format.js";
 import { inkOf } from "../../ui/paint.js";
-import { countsOf, isFound, partName, rangeOf, rangeSays, scoreOf, TEXTS, tablesOf } from "./scores.js";
+import { countsOf, isFound, partName, rangeOf, rangeSays, scoreOf, tablesOf, textName } from "./scores.js";
 
 /** @import { App, AtlasOfHeads, Drawing, Row } from "../../types.js" */
 /** @import { Table } from "./scores.js" */
@@ -24,14 +24,15 @@ export function atlasPicture(view) {
   const of = isDifference ? `${atlas.model} less ${atlas.against}` : atlas.model;
   const caption = [
     score.phrase && `The head ${score.phrase}.`,
-    `Measured ${TEXTS[score.text] ?? score.text}.`,
+    `Measured ${textName(score.text)}.`,
     isDifference && "The numbers are changes.",
     score.paper && `${capitalized(score.paper)}.`,
   ].filter((sentence) => typeof sentence === "string" && sentence !== "");
-  const counts = isDifference ? "counts in just one of the models" : "counts";
   const notes = ["A row for each layer, a column for each head."];
   if (score.found_from !== null)
-    notes.push(`Framed: from ${score.found_from} on a head ${counts}; ${found} of ${measured} do.`);
+    notes.push(
+      `Framed: ${found} of ${measured} heads, ${score.found_from} or more${isDifference ? " in just one of the models" : ""}.`,
+    );
   const legend = [rangeKey(app, isDifference ? "Change" : rangeSays(score) || name, rangeOf(atlas, name))];
   const title = `${capitalized(name)}: all heads of ${of}`;
   const drawing = draw(app, atlas, name);

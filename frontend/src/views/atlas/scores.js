@@ -1,17 +1,19 @@
 // The scores of an atlas: what their numbers can be, which heads count, and how a reader sees them.
 
-import { count, format, listed } from "../../ui/format.js";
+import { format, listed } from "../../ui/format.js";
 
 /** @import { AtlasHead, AtlasOfHeads, AtlasProof, AtlasScore, Range } from "../../types.js" */
 /** @typedef {{part: string, layer: number, head: number}} Place of a head */
 /** @typedef {(number | null)[][]} Table layers of heads; null where the score was not measured */
 
 /** What a score is measured on, in the order in which they are shown. @type {Record<string, string>} */
-export const TEXTS = {
-  text: "on text",
-  repeated: "on repeated random tokens",
-  needle: "on texts with a needle",
-};
+const READ = { text: "text", repeated: "repeated random tokens", needle: "texts with a needle" };
+
+/**
+ * What a score is measured on, in a sentence.
+ * @param {string} kind
+ */
+export const textName = (kind) => `on ${READ[kind] ?? kind}`;
 
 /** The parts of an encoder-decoder. @type {Record<string, string>} */
 const PARTS = { encoder: "Encoder", decoder: "Decoder", cross: "Cross-attention" };
@@ -36,10 +38,10 @@ export const chosenScore = ({ scores }, name) =>
  * @returns {[heading: string, names: string[]][]}
  */
 export function groupsOf({ scores }) {
-  const kinds = [...new Set([...Object.keys(TEXTS), ...Object.values(scores).map(({ text }) => text)])];
+  const kinds = [...new Set([...Object.keys(READ), ...Object.values(scores).map(({ text }) => text)])];
   return kinds.flatMap((kind) => {
     const names = Object.keys(scores).filter((name) => scores[name].text === kind);
-    return names.length ? [[TEXTS[kind] ?? kind, names]] : [];
+    return names.length ? [[textName(kind), names]] : [];
   });
 }
 
@@ -173,8 +175,8 @@ export const rolesOf = (atlas, place) =>
  */
 export function aboutHead(atlas, place) {
   const roles = rolesOf(atlas, place).map((name) => [`${name} ${saysOf(atlas, name, place)}`]);
-  const verb = atlas.against === null ? "counts" : "has changed";
-  return `In the atlas, head ${place.head} of layer ${place.layer} ${verb} by ${roles.length ? listed(roles).join("") : "no score"}.`;
+  const verb = atlas.against === null ? "was found for" : "has changed in";
+  return `In the atlas, head ${place.head} of layer ${place.layer} ${verb} ${roles.length ? listed(roles).join("") : "no score"}.`;
 }
 
 /**
@@ -223,8 +225,8 @@ export function factsOfAtlas({ parts, tokens, seed }) {
     const name = partName(part).toLowerCase();
     return [`${name && `${name}: `}${table.length} layers × ${table[0]?.length ?? 0} heads`];
   });
-  const read = Object.entries(tokens).map(([kind, number]) => `${count(number, "token")} ${TEXTS[kind] ?? kind}`);
-  return [...sizes, read.length && `read: ${listed(read.map((text) => [text])).join("")}`, `seed ${seed}`]
-    .filter(Boolean)
-    .join(" · ");
+  const read = Object.entries(tokens).map(([kind, number]) => [
+    `${number.toLocaleString("en")} of ${READ[kind] ?? kind}`,
+  ]);
+  return [...sizes, read.length && `tokens read: ${listed(read).join("")}`, `seed ${seed}`].filter(Boolean).join(" · ");
 }

@@ -102,7 +102,12 @@ export class AtlasView {
     const { unit } = atlas.scores[name];
     const of = partName(place.part);
     const value = `${saysOf(atlas, name, place)}${unit === "nats" || unit === "tokens" ? ` ${unit}` : ""}`;
-    return `${of && `${of}: `}${headName(place)}: ${value}${isFound(atlas, name, place) ? ", counts" : ""}`;
+    return `${of && `${of}: `}${headName(place)}: ${value}${isFound(atlas, name, place) ? `, ${this.found()}` : ""}`;
+  }
+
+  /** A head that does what the score is about; of a difference, one that does it in just one of the models. */
+  found() {
+    return this.atlas().against === null ? "found" : "changed";
   }
 
   /** The head under the pointer, or the chosen one: its number, and what else it does. */
@@ -111,7 +116,7 @@ export class AtlasView {
     const place = this.pointed ?? this.chosen();
     const others = rolesOf(atlas, place).filter((name) => name !== this.score());
     const roles = others.map((name) => [`${name} ${saysOf(atlas, name, place)}`]);
-    const also = others.length ? ` ${atlas.against === null ? "It also counts" : "It has changed"} by ` : "";
+    const also = others.length ? ` Also ${this.found()}: ` : "";
     const text = [`${this.describe(place)}.`, also, ...listed(roles), others.length ? "." : ""].join("");
     this.app.by("atlas-says").textContent = [text, this.pictured(place)].filter(Boolean).join(" ");
   }
@@ -129,9 +134,11 @@ export class AtlasView {
   writeHint() {
     const { app } = this;
     const { found_from: least } = this.atlas().scores[this.score()];
-    const counts = this.atlas().against === null ? "counts as one" : "counts as one in just one of the models";
     fillSlots(app.by("atlas-hint"), {
-      marks: least === null ? "" : `Framed and bold: from ${least} on, a head ${counts}.`,
+      marks:
+        least === null
+          ? ""
+          : `Framed and bold: ${this.found()}, ${this.atlas().against === null ? `from ${least} on` : `${least} or more in just one of the models`}.`,
       click: app.reading
         ? "Click a head, or press Enter, for its map of the example."
         : "This page holds no example text, and so no maps of the heads.",
@@ -160,9 +167,9 @@ export class AtlasView {
     if (!this.hasMap(place)) return app.select({ layer, head, attention: part || null });
     const anew = { word: null, side: /** @type {const} */ ("from"), token: 0, at: null, seen: null };
     if (part !== (app.reading.attention ?? "")) await app.select({ attention: part, ...anew }, { replace: true });
-    const at = row?.attended.length ? [row.unit, row.attended[0].unit] : null;
-    const word = row ? { word: row.unit } : {};
-    return app.select({ ...anew, view: "map", map: "weights", layer, head, ...word, at });
+    const [unit, to] = [row?.unit ?? null, row?.attended[0]?.unit ?? null];
+    const at = unit !== null && to !== null ? [unit, to] : null;
+    return app.select({ ...anew, view: "map", map: "weights", layer, head, word: unit, at });
   }
 
   picture() {
