@@ -56,7 +56,7 @@ def test_a_panel_for_each_score_with_its_own_scale():
         assert [" ".join(text.get_text().split()) for text in axes.texts] == [name, SCORES[name].phrase]
 
 
-def test_dots_mark_the_heads_that_count():
+def test_dots_mark_the_heads_that_are_found():
     drawn = panels(picture(atlas_of({"previous": PREVIOUS, "entropy": ENTROPY})))
     assert marked(drawn["previous"]) == [(0, 1), (1, 0)]  # 0.5 is enough
     assert marked(drawn["entropy"]) == []  # it only describes
@@ -134,7 +134,7 @@ def test_the_table_line_by_line():
         "made-up",
         "2 layers × 3 heads; 512 tokens of text",
         "",
-        "             count  heads: layer.head and score",
+        "             found  heads: layer.head and score",
         "previous         2    0.1 0.920    1.0 0.500    0.0 0.100",
         "   attends to the previous token",
         "entropy          –    0.2 4.60    0.1 3.10    1.0 1.40",
@@ -204,7 +204,7 @@ def test_marks_of_a_difference():
     assert len(dots.get_facecolor()) == 1
     assert len(rings.get_facecolor()) == 0  # empty inside
     assert figure.get_suptitle() == "base → tuned"
-    assert "a ring, one that no longer does" in " ".join(figure.texts[1].get_text().split())
+    assert "a ring, one that no longer is" in " ".join(figure.texts[1].get_text().split())
 
 
 @pytest.mark.parametrize("width", [40, 120])
@@ -213,7 +213,7 @@ def test_the_table_of_a_difference(width):
     assert lines[0] == "base → tuned"
     assert max(map(len, lines)) <= width
     if width == 120:
-        assert "             count  heads: layer.head and change" in lines
+        assert "             found  heads: layer.head and change" in lines
         assert "previous       2→2    0.0 +0.500    1.0 −0.100" in lines
 
 

@@ -17,7 +17,9 @@ from torch import nn
 import regard
 import regard.hf
 from regard.attribution.heads import SCORES, Edges, Sample, measure, sample_of
+from regard.attribution.heads.named import PATTERNS, pattern_shares, strict_pattern
 from regard.attribution.layers import Layer, layer_of
+from regard.lens.reading import Reading
 from support.encoder_decoders import HEADED, SOURCE, TARGET, eager, encoder_decoder
 from support.models import tiny
 
@@ -533,3 +535,34 @@ def test_what_was_recorded_has_the_scores_of_a_reading(kind: str) -> None:
         single = replace(layer, attention=layer.attention.of_sequence(0))
         for name, numbers in measure(single, sample).items():
             torch.testing.assert_close(numbers, measure(layer_of(reading, n), sample)[name], atol=1e-5, rtol=0)
+
+
+# Where heads look, in the viewer and the walk
+
+
+def test_the_shares_of_a_viewer_are_the_scores_over_every_token() -> None:
+    lens = regard.Lens()
+    reading = lens.read("The cat sat, and the dog sat; time flies like an arrow. " * 25)
+    sample = sample_of(reading)
+    assert sample.rows.sum() > 256
+    weights = reading.attention[1].weights.dense().double().numpy()
+    shares, measured = pattern_shares(reading, 1), measure(layer_of(reading, 1), sample)
+    assert shares.shape == (12, len(PATTERNS))
+    for n, name in enumerate(PATTERNS):
+        assert torch.equal(shares[:, n], measured[name])
+        expected = [share(weights[h], sample, of_pairs(sample)[name]) for h in (0, 7)]
+        np.testing.assert_allclose(shares[[0, 7], n], expected, atol=1e-5, err_msg=name)
+
+
+def test_cross_attention_has_no_token_before(read_cross: Reading) -> None:
+    shares = dict(zip(PATTERNS, pattern_shares(read_cross, 0).unbind(1), strict=True))
+    assert all((shares[name] == 0).all() for name in ("previous", "next", "itself"))
+    assert (shares["first"] > 0).all()
+    assert strict_pattern(read_cross, 0, 0) in (None, "first", "last")
+
+
+@pytest.fixture
+def read_cross() -> Reading:
+    reading = regard.Lens(encoder_decoder("Bart")).read(SOURCE, TARGET).cross
+    assert reading is not None
+    return reading

@@ -215,7 +215,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * A word of the example that shows what a head does, and those that it attends to most.
  *
  * @typedef {object} AtlasRow
- * @property {number} unit
+ * @property {number | null} unit
  * @property {string} word
  * @property {AtlasWord[]} attended
  */
@@ -237,7 +237,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * A word of the example that a head attends to.
  *
  * @typedef {object} AtlasWord
- * @property {number} unit
+ * @property {number | null} unit its place in the example; null where the page holds the words alone
  * @property {string} word
  * @property {number} weight
  */

@@ -201,6 +201,26 @@ test("weights, maps, patterns and walk are those of the definitions", async () =
   assert.deepEqual([...walk.x.data], [...pass.hidden.data.slice((N + 4) * DIM, (N + 5) * DIM)]);
 });
 
+test("of a long text, every token counts for the patterns of heads", async () => {
+  const passes = [];
+  const { ask } = opened({
+    read: async (text) => {
+      passes.push(passOf(text));
+      return { id: 1, encoder: passes[0], decoder: null };
+    },
+  });
+  const words = range(0, 300).map((n) => `w${n % 100}`);
+  const { reading } = await ask({ type: "read", text: words.join(" ") });
+  const { shares, patterns } = await ask({ type: "thumbnails", reading, layer: 0, hide: false });
+  const expected = { previous: 0, same: 0 };
+  for (const i of range(1, 301)) {
+    const weights = weightsOf(passes[0].layers[0], 0, i);
+    expected.previous += weights[i - 1] / 300;
+    for (const j of range(1, 301)) if (i !== j && (i - j) % 100 === 0) expected.same += weights[j] / 300;
+  }
+  for (const [name, share] of Object.entries(expected)) close(shares.data[Object.keys(patterns).indexOf(name)], share);
+});
+
 test("an encoder-decoder has three attentions, and its target may be the reader's own", async () => {
   const { ask, models } = opened();
   const cross = await ask({ type: "read", text: "3 March", pair: "2001", model: "dates" });

@@ -27,18 +27,18 @@ LISTED = 5  # heads that are listed of a score
 NAMES, COUNTS = 13, 7  # columns of the terminal
 PARTS = {"encoder": "Encoder", "decoder": "Decoder", "cross": "Cross-attention"}
 TEXTS = {"text": "text", "repeated": "random tokens, repeated", "needle": "texts with a needle"}
-_MEASURED = " A dot marks a head that counts as one that does it: its score is beyond the line across the scale."
-_CHANGED = " The change of each score. A dot marks a head that counts now and did not; a ring, one that no longer does."
+_MEASURED = " A dot marks a head that is found to do it: its score is beyond the line across the scale."
+_CHANGED = " The change of each score. A dot marks a head that is found now and was not; a ring, one that no longer is."
 
 
 # The picture
 
 
 def picture(atlas: Atlas | Difference) -> Figure:
-    """Heat maps layers × heads, one for each score with a scale of its own; heads that count carry a dot.
+    """Heat maps layers × heads, one for each score with a scale of its own; heads that are found carry a dot.
 
     Layer 0 is at the top. The attentions of an encoder-decoder stand one under another. Of a difference, it is the
-    changes, with colours that diverge around 0, and what carries a mark are the heads that count in one of the two.
+    changes, with colours that diverge around 0, and the marks are on heads that are found in one of the two alone.
 
     Raises ImportError, with what to install, where matplotlib is missing.
     """
@@ -57,7 +57,7 @@ def _panel(atlas: Atlas | Difference, name: str, part: str) -> Panel:
 
 
 def _measured(atlas: Atlas, name: str, part: str) -> Panel:
-    """A score with its own scale, which reaches the number from which on a head counts, so that noise stays dark."""
+    """A score with its own scale, which reaches the number from which on a head is found, so that noise stays dark."""
     table, score = atlas.of(name, part).double().cpu(), SCORES.get(name)
     least = score.found_from if score else None
     found = [(head.layer, head.head) for head in atlas.found(name, part)]
@@ -124,7 +124,7 @@ def table(atlas: Atlas | Difference, width: int = 80) -> RenderableType:
 def _header(part: str, number: str, width: int) -> Text:
     """The names of the columns, after that of the part."""
     heads = f"heads: layer.head and {number}" if width >= NAMES + COUNTS + 32 else "heads"
-    return Text(f"{short(part, NAMES - 1):<{NAMES}}", "bold cyan").append(f"{'count':>{COUNTS - 2}}  {heads}", "dim")
+    return Text(f"{short(part, NAMES - 1):<{NAMES}}", "bold cyan").append(f"{'found':>{COUNTS - 2}}  {heads}", "dim")
 
 
 def _score(atlas: Atlas | Difference, name: str, part: str, width: int) -> list[RenderableType]:
@@ -150,7 +150,7 @@ def _score(atlas: Atlas | Difference, name: str, part: str, width: int) -> list[
 
 
 def _count(atlas: Atlas | Difference, name: str, part: str) -> str:
-    """How many heads count; of a difference, before and now."""
+    """How many heads are found; of a difference, before and now."""
     if name not in SCORES or SCORES[name].found_from is None:
         return "–"
     both = (atlas.base, atlas.atlas) if isinstance(atlas, Difference) else (atlas,)
