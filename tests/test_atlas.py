@@ -13,7 +13,7 @@ from torch import nan
 
 import regard
 import regard.hf
-from regard.atlas import Atlas, Difference, difference, of_inputs
+from regard.atlas import Atlas, Difference, difference, of_inputs, state
 from regard.atlas import make as making
 from regard.atlas.inputs import noise, of_noise, open_without_text
 from regard.atlas.needle import needles
@@ -61,7 +61,7 @@ def made(planted):
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(state, "cache_folder", lambda *names: tmp_path.joinpath("cache", *names))
 
 
 def dense(attention):
@@ -430,13 +430,13 @@ def test_a_run_that_was_stopped_goes_on(planted, made, stage, share, monkeypatch
     kept = kept_at(lens, WORDS, 0)
     with pytest.raises(KeyboardInterrupt):
         lens.atlas(WORDS, resume=True, progress=stopped_at(stage, share))
-    state = json.loads(kept.read_text())
-    assert state["done"] > 0
-    assert (len(state["proofs"]) > 0) == (stage == "proving")
-    calls, measure, steps = [], making.measure, []
+    content = json.loads(kept.read_text())
+    assert content["done"] > 0
+    assert (len(content["proofs"]) > 0) == (stage == "proving")
+    calls, measure = [], making.measure
     monkeypatch.setattr(making, "measure", lambda *given: calls.append(given) or measure(*given))
-    again = lens.atlas(WORDS, resume=True, progress=lambda *step: steps.append(step))
-    assert len(calls) == 2 * (6 - state["done"])  # of two layers
+    again = lens.atlas(WORDS, resume=True)
+    assert len(calls) == 2 * (6 - content["done"])  # of two layers
     same(made, again)
     assert not kept.exists()
 

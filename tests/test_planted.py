@@ -75,6 +75,14 @@ def test_the_answers_that_a_retrieval_head_knows(scheme, groups):
         assert 4 <= int(right.sum()) <= 20  # 12 of 30 axes are known, each asked for 0, 1 or 2 times
 
 
+@kinds
+def test_the_seed_is_all_there_is(scheme, groups):
+    heads = plan(scheme, groups, True, 1)
+    first, again, other = (build(scheme, groups, heads, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
 def test_what_is_wrong_is_said():
     heads = plan("rotary", 4, True, 0)
     model = build("rotary", 4, heads, 0)

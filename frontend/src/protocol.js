@@ -20,6 +20,17 @@ export const TEMPERATURE_LIMIT = 2; // the highest temperature that a page can a
 export const PREDICTED_TOKENS = 128; // tokens whose predictions a reply has, at most
 export const PREDICTED_MOST = 20; // predictions that can be requested for each token
 export const PREDICTIONS = 5; // predictions for each token, unless others are requested
+export const NAMED_FROM = 0.5; // the share of its weight from which on a head is named after a pattern
+export const PATTERNS = {
+  previous: "the previous token",
+  next: "the next token",
+  itself: "the token itself",
+  first: "the first token",
+  last: "the last token",
+  separator: "separators",
+  punctuation: "punctuation",
+  same: "the same token elsewhere",
+}; // by name, in the order of the shares, whom a head with the pattern attends to
 export const VIEWS = ["atlas", "sentence", "heads", "map", "walk", "predictions", "compare"]; // in the order of the tabs
 export const UNKNOWN_READING = "unknown_reading"; // code of an error: the reading is not known, as after a restart; read it again
 export const CANCELLED = "cancelled"; // code of an error: reading the text was cancelled; only `read` starts it again
@@ -204,7 +215,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * A word of the example that shows what a head does, and those that it attends to most.
  *
  * @typedef {object} AtlasRow
- * @property {number} unit
+ * @property {number | null} unit
  * @property {string} word
  * @property {AtlasWord[]} attended
  */
@@ -226,7 +237,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * A word of the example that a head attends to.
  *
  * @typedef {object} AtlasWord
- * @property {number} unit
+ * @property {number | null} unit its place in the example; null where the page holds the words alone
  * @property {string} word
  * @property {number} weight
  */

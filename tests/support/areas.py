@@ -20,7 +20,7 @@ AREAS = {
     "bench": "bench bench_embed",
     "viewer": """atlas_picture chat html image notebooks playground_model playground_seq protocol server terminal tiles
         viewer_predictions widget""",
-    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
+    "browser": """answer_page ask_page atlas_page chat_page lesson2_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
     "cli": """atlas_cli atlas_guide cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme
         writing""",
@@ -36,6 +36,7 @@ SLOW_FILES = [
     "atlas",
     "atlas_cli",
     "atlas_guide",
+    "atlas_page",
     "atlas_picture",
     "atlas_proof",
     "attribution_agreement",

@@ -22,7 +22,7 @@ from support.planted_texts import (
     text_sample,
 )
 
-NEEDLES = 4  # texts of 30 questions
+NEEDLES = 8  # texts of 30 questions
 
 
 @torch.no_grad()

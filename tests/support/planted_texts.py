@@ -44,15 +44,15 @@ def repeated_tokens(period: int, generator: Generator, count: int = TOKENS) -> T
 
 
 def needle_tokens(generator: Generator) -> tuple[Tensor, Tensor]:
-    """<s>, one word of each pair, then the others, in another order; (n,2), the places of a question and its answer."""
+    """<s>, all words, then one word of each pair again, as a question; (n,2), the places of questions and answers."""
     words = torch.arange(FIRST_WORD, WORDS)
+    hay = words[torch.randperm(len(words), generator=generator)]
     ones = words[words < answer(words)]
     asked = torch.where(torch.rand(len(ones), generator=generator) < 0.5, ones, answer(ones))
-    answers = answer(asked)[torch.randperm(len(ones), generator=generator)]
     questions = asked[torch.randperm(len(ones), generator=generator)]
-    queries = 1 + len(ones) + torch.arange(len(ones))
-    places = 1 + (answer(questions)[:, None] == answers).int().argmax(-1)
-    return _begun(torch.cat((answers, questions))), torch.stack((queries, places), 1)
+    queries = 1 + len(hay) + torch.arange(len(ones))
+    places = 1 + (answer(questions)[:, None] == hay).int().argmax(-1)
+    return _begun(torch.cat((hay, questions))), torch.stack((queries, places), 1)
 
 
 def _begun(words: Tensor) -> Tensor:

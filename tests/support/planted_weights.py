@@ -56,7 +56,10 @@ def length_of_parts(scheme: Scheme) -> float:
 
 
 class Weights:
-    """Of a layer: query (H,D,d), key and value (G,D,d), output (H,D,d); random at first, then planted head by head."""
+    """Of a layer: query (H,D,d), key and value (G,D,d), output (H,D,d); random at first, then planted head by head.
+
+    And of its feed-forward network: inner (2,I,d), of which GPT-2 has one, and inner_output (I,d).
+    """
 
     def __init__(self, scheme: Scheme, groups: int, parts: dict[str, Tensor], generator: torch.Generator) -> None:
         dim, heads = SIZES[scheme]
@@ -66,11 +69,13 @@ class Weights:
         def drawn(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator)
 
-        self.query, self.key = (drawn(n, HEAD_DIM, dim) * (2 / dim) ** 0.5 for n in (heads, groups))
+        self.query, self.key = (drawn(n, HEAD_DIM, dim) / dim**0.5 for n in (heads, groups))
         self.value = drawn(groups, HEAD_DIM, dim) / dim**0.5
         written = torch.cat((parts["output"], parts["rest"]))
         self.output = 0.5 * drawn(heads, HEAD_DIM, len(written)) @ written
         self.output *= (dim / (heads * HEAD_DIM * len(written))) ** 0.5
+        self.inner = [drawn(INNER, dim) / dim**0.5 for _ in range(2)]
+        self.inner_output = 0.1 * drawn(INNER, len(parts["rest"])) @ parts["rest"]
 
     def plant(self, planted: Planted, beta: float, draw: random.Random) -> None:
         """Set what the pattern of a head needs, and leave the rest random."""
@@ -144,7 +149,7 @@ class Weights:
 
 
 def _answers(share: float, draw: random.Random) -> Tensor:
-    """(axes,axes): exchanges the axes of pairs, for so many of those that are asked for."""
+    """(axes,axes): takes a word to its answer, for this share of the axes; to 0 for the others."""
     asked = torch.tensor(draw.sample(range(1, AXES), max(1, round(share * (AXES - 1)))))
     result = torch.zeros(AXES, AXES)
     result[answer(2 * asked) // 2, asked] = 1
@@ -163,8 +168,7 @@ def build(scheme: Scheme, groups: int, heads: Sequence[Planted], seed: int) -> A
         for head in heads:
             if head.layer == number:
                 weights.plant(head, calibration.beta(head), draw)
-        inner = 0.1 * torch.randn(INNER, len(parts["rest"]), generator=generator) @ parts["rest"]
-        _assign(made, number, weights, inner)
+        _assign(made, number, weights)
     return made
 
 
@@ -201,16 +205,19 @@ def _embed(made: Any, scheme: Scheme, parts: dict[str, Tensor]) -> None:
         made.transformer.wpe.weight.copy_(length * places @ parts["position"])
 
 
-def _assign(made: Any, number: int, weights: Weights, inner: Tensor) -> None:
+def _assign(made: Any, number: int, weights: Weights) -> None:
     """Layer `number` of a model gets its weights."""
     query, key, value, output = (w.flatten(0, 1) for w in (weights.query, weights.key, weights.value, weights.output))
     if weights.scheme == "learned":
         block = made.transformer.h[number]
         block.attn.c_attn.weight.copy_(torch.cat((query, key, value)).mT)
         block.attn.c_proj.weight.copy_(output)
-        block.mlp.c_proj.weight.copy_(inner)
+        block.mlp.c_fc.weight.copy_(weights.inner[0].mT)
+        block.mlp.c_proj.weight.copy_(weights.inner_output)
         return
     block = made.model.layers[number]
     for name, weight in {"q": query, "k": key, "v": value, "o": output.mT}.items():
         getattr(block.self_attn, f"{name}_proj").weight.copy_(weight)
-    block.mlp.down_proj.weight.copy_(inner.mT)
+    block.mlp.gate_proj.weight.copy_(weights.inner[0])
+    block.mlp.up_proj.weight.copy_(weights.inner[1])
+    block.mlp.down_proj.weight.copy_(weights.inner_output.mT)

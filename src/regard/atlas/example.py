@@ -11,7 +11,7 @@ from regard.attribution.heads.sample import Sample, sample_of
 from regard.attribution.heads.scores import SCORES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from regard.lens.reading import Reading
@@ -52,10 +52,10 @@ def row_of(reading: Reading, name: str, layer: int, head: int) -> Row:
     share = None
     if sample is not None and (edges := SCORES[name].edges) is not None:
         share = edges(sample).share(reading.attention[layer].weights)[head]  # (Q,)
-    rows = torch.tensor([not token.special for token in reading.tokens]) if sample is None else sample.rows
+    rows = _later(torch.tensor([not token.special for token in reading.tokens])) if sample is None else sample.rows
     if share is None or not float(share[rows].max()) > 0:
         share = _elsewhere(reading, layer, head)
-    token = _largest(share.cpu().double(), rows)
+    token = int(share.cpu().double().nan_to_num(nan=0.0).masked_fill(~rows.cpu(), -1).argmax())
     unit = int(reading.unit_of_token[token])
     own = reading.attention[layer].weights[head, list(reading.units[unit].tokens)].mean(0).cpu()  # (K,)
     keys = reading.columns.unit_of_token
@@ -87,7 +87,7 @@ def _sample(reading: Reading, name: str) -> Sample | None:
         return None
     sample = sample_of(reading)
     if SCORES[name].text == "text":
-        return sample
+        return replace(sample, rows=_later(sample.rows))
     if SCORES[name].text == "needle" or not (period := repeats(reading)):
         return None
     first = int(sample.rows.nonzero()[0])
@@ -104,10 +104,6 @@ def _elsewhere(reading: Reading, layer: int, head: int) -> Float[Tensor, "Q"]:
     return values.masked_fill((keys == 0) | (keys == own), 0).amax(-1)
 
 
-def _largest(share: Float[Tensor, "Q"], rows: Tensor) -> int:
-    """The token with the largest share, in the second half of the text: the first tokens see too little."""
-    places = rows.nonzero()[:, 0]
-    if not len(places):
-        return 0
-    later = places[len(places) // 2 :]
-    return int(later[share[later].nan_to_num(nan=-1.0).argmax()])
+def _later(rows: Bool[Tensor, "Q"]) -> Bool[Tensor, "Q"]:
+    """The second half of these rows: the first see too little."""
+    return rows & (rows.cumsum(0) > rows.sum() // 2)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,6 +13,7 @@ from regard.cli.options import AllowPickle, Json
 
 if TYPE_CHECKING:
     from regard.atlas import Atlas
+    from regard.atlas.difference import Shape
     from regard.lens import Lens
 
 commands = typer.Typer()
@@ -69,16 +70,18 @@ def atlas(
 
     A model that reads no text, but sounds or images, is given noise. A run that was stopped goes on where it was.
     """
+    from regard._internal import progress
     from regard.atlas import difference
     from regard.atlas.display import check_paths
     from regard.output.atlas import table
 
     check_paths(save or ())
     texts = [_text(file) for file in files or ()]
-    sources = [_source(name, texts, allow_pickle) for name in (against, model) if name is not None]
+    sources = [_source(name, texts, proof, seed, allow_pickle) for name in (against, model) if name is not None]
     _check_shapes(sources)
     try:
-        made = [_made(source, texts, proof, seed) for source in sources]
+        with progress.shares() as show:
+            made = [source.make(show) for source in sources]
     except KeyboardInterrupt:
         warn("stopped. Repeat the same command to resume.")
         raise typer.Exit(1) from None
@@ -103,14 +106,21 @@ def _text(file: str) -> str:
     return text
 
 
-def _source(name: str, texts: Sequence[str], allow_pickle: bool) -> Lens | Atlas | Any:
-    """What an atlas is made of: a lens; an atlas that was saved; or a model that reads no text."""
-    from regard.atlas import Atlas
-    from regard.atlas.inputs import open_without_text
+class _Source(NamedTuple):
+    """What an atlas is made of: its name, the shape of the model where that is known before, and what makes it."""
+
+    name: str
+    shape: Shape | None
+    make: Callable[[Callable[[str, float], object]], Atlas]
+
+
+def _source(name: str, texts: Sequence[str], proof: bool, seed: int, allow_pickle: bool) -> _Source:
+    """A lens; an atlas that was saved; or a model that reads no text."""
+    from regard.atlas.inputs import of_noise, open_without_text
     from regard.lens import Lens
 
     if Path(name).suffix.lower() in (".json", ".parquet") and not Path(name).is_dir():
-        return Atlas.load(name)
+        return _saved(name)
     try:
         lens = Lens(name, allow_pickle=allow_pickle)
     except ValueError:
@@ -118,39 +128,36 @@ def _source(name: str, texts: Sequence[str], allow_pickle: bool) -> Lens | Atlas
             raise
         if texts:
             raise ValueError(f"{name} reads no text: leave out the files.") from None
-        return model
-    if lens.model.after is not None and len(texts) % 2:
-        raise ValueError(f"{name} is an encoder-decoder: expected files in turn, a source and its target.")
-    return lens
+        return _Source(name, None, lambda show: of_noise(model, seed, show))
+    return _of_lens(lens, texts, proof, seed)
 
 
-def _check_shapes(sources: Sequence[Any]) -> None:
-    """Raise ValueError, before the work begins, where two models cannot be compared head by head."""
+def _saved(name: str) -> _Source:
     from regard.atlas import Atlas
-    from regard.atlas.difference import check_shapes, shape_of
-    from regard.atlas.steps import shape_of_lens
-    from regard.lens import Lens
+    from regard.atlas.difference import shape_of
 
-    shapes = [
-        (source.model, shape_of(source)) if isinstance(source, Atlas) else (source.name, shape_of_lens(source))
-        for source in sources
-        if isinstance(source, Atlas | Lens)
-    ]
+    atlas = Atlas.load(name)
+    return _Source(atlas.model, shape_of(atlas), lambda show: atlas)
+
+
+def _of_lens(lens: Lens, texts: Sequence[str], proof: bool, seed: int) -> _Source:
+    from regard.atlas.steps import shape_of_lens
+
+    pairs = lens.model.after is not None
+    if pairs and len(texts) % 2:
+        raise ValueError(f"{lens.name} is an encoder-decoder: expected files in turn, a source and its target.")
+    given = list(zip(texts[::2], texts[1::2], strict=True)) if pairs else list(texts)
+
+    def make(show: Callable[[str, float], object]) -> Atlas:
+        return lens.atlas(given or None, proof=proof, seed=seed, resume=True, progress=show)
+
+    return _Source(lens.name, shape_of_lens(lens), make)
+
+
+def _check_shapes(sources: Sequence[_Source]) -> None:
+    """Raise ValueError, before the work begins, where two models cannot be compared head by head."""
+    from regard.atlas.difference import check_shapes
+
+    shapes = [(source.name, source.shape) for source in sources if source.shape is not None]
     if len(shapes) == 2:
         check_shapes(*shapes[0], *shapes[1])
-
-
-def _made(source: Any, texts: Sequence[str], proof: bool, seed: int) -> Atlas:
-    """The atlas of a source, with progress."""
-    from regard._internal import progress
-    from regard.atlas import Atlas
-    from regard.atlas.inputs import of_noise
-    from regard.lens import Lens
-
-    if isinstance(source, Atlas):
-        return source
-    with progress.shares() as show:
-        if not isinstance(source, Lens):
-            return of_noise(source, seed, show)
-        pairs = list(zip(texts[::2], texts[1::2], strict=True)) if source.model.after is not None else texts
-        return source.atlas(pairs or None, proof=proof, seed=seed, resume=True, progress=show)

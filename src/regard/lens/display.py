@@ -1,4 +1,4 @@
-"""A reading as a picture, a page, numbers or a widget: the only file here that imports output, viewer and atlas.
+"""A reading as a picture, a page, numbers or a widget: the one file here that imports lines above it, as output, viewer.
 
 What a notebook shows of a reading, a comparison, a walk or an agreement is here, too. A saved notebook, and one that is
 opened without a kernel, has only what its outputs hold: so each of them holds a picture or a table as HTML.
@@ -159,6 +159,20 @@ def as_html(render: Callable[[int], RenderableType]) -> str:
     console.print(render(COLUMNS))
     style = "white-space: pre; overflow-x: auto; line-height: 1.3; font-family: monospace"
     return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+
+
+def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
+    """The layer and head that contribute most content to a word: `Reading.head_with_most_content`."""
+    from regard.attribution.heads.content import head_with_most_content
+
+    return head_with_most_content(reading, word, layer, head)
+
+
+def strict_pattern(reading: Reading, layer: int, head: int) -> str | None:
+    """The position that all tokens attend to in a head: `Walk.pattern`."""
+    from regard.attribution.heads.named import strict_pattern
+
+    return strict_pattern(reading, layer, head)
 
 
 def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:

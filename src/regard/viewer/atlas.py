@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from regard.atlas.difference import Difference
 from regard.atlas.example import row_of
 from regard.attribution.heads.scores import SCORES
 from regard.viewer.protocol.atlas import (
@@ -21,7 +22,7 @@ from regard.viewer.protocol.atlas import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regard.atlas.atlas import Atlas, Head
+    from regard.atlas.atlas import Atlas
     from regard.atlas.proof import Effect, Proof
     from regard.lens.reading import Reading
 
@@ -30,33 +31,34 @@ DIGITS = 6  # significant ones of a score
 Table = list[list[float | None]]
 
 
-def payload_of(atlas: Atlas) -> AtlasOfHeads:
-    """The atlas as JSON has it: a number that is none becomes null."""
-    measured = {name for scores in atlas.scores.values() for name in scores}
+def payload_of(atlas: Atlas | Difference) -> AtlasOfHeads:
+    """An atlas, or a difference of two, as JSON has it: a number that is none becomes null.
+
+    Of a difference, `parts` are the changes, and `base` what they are changes of; it has no proofs of its own.
+    """
+    measured = set(atlas.names)
     names = [name for name in SCORES if name in measured] + sorted(measured - set(SCORES))
-    readings = _readings(atlas.example)
+    own, base = (atlas.atlas, atlas.base) if isinstance(atlas, Difference) else (atlas, None)
     return {
         "model": atlas.model,
-        "against": None,
+        "against": None if base is None else base.model,
         "note": atlas.note,
-        "tokens": dict(atlas.tokens),
-        "seed": atlas.seed,
+        "tokens": dict(own.tokens),
+        "seed": own.seed,
         "scores": {name: _score(name) for name in names},
-        "parts": {
-            part: {name: _table(scores[name]) for name in names if name in scores}
-            for part, scores in atlas.scores.items()
-        },
-        "base": None,
+        "parts": {part: _tables(atlas.scores[part], names) for part in atlas.parts},
+        "base": None if base is None else {part: _tables(base.scores[part], names) for part in atlas.parts},
         "top": {
-            part: {
-                name: [_head(head, name, readings.get(part)) for head in atlas.top(name, TOP, part)]
-                for name in names
-                if name in scores
-            }
-            for part, scores in atlas.scores.items()
+            part: {name: _top(atlas, own, name, part) for name in names if name in atlas.scores[part]}
+            for part in atlas.parts
         },
-        "proofs": [_proof(proof) for proof in atlas.proofs],
+        "proofs": [] if base else [_proof(proof) for proof in own.proofs],
     }
+
+
+def example_of(atlas: Atlas | Difference) -> Reading | None:
+    """The text in which the page shows what heads attend to."""
+    return atlas.atlas.example if isinstance(atlas, Difference) else atlas.example
 
 
 def largest_of(atlas: AtlasOfHeads) -> dict[str, int | None]:
@@ -65,13 +67,6 @@ def largest_of(atlas: AtlasOfHeads) -> dict[str, int | None]:
         head for name in list(atlas["scores"])[:1] for tables in atlas["top"].values() for head in tables.get(name, [])
     ]
     return {"layer": heads[0]["layer"], "head": heads[0]["head"]} if heads else {"layer": None, "head": None}
-
-
-def _readings(example: Reading | None) -> dict[str, Reading]:
-    """By part of the model, its reading of the example."""
-    if example is None:
-        return {}
-    return {str(part): reading for part, reading in example.parts.items()} if example.part else {"": example}
 
 
 def _score(name: str) -> AtlasScore:
@@ -91,9 +86,9 @@ def _score(name: str) -> AtlasScore:
     )
 
 
-def _table(scores: Tensor) -> Table:
-    """(layers,heads) as lists."""
-    return [[_number(value) for value in row] for row in scores.tolist()]
+def _tables(scores: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Table]:
+    """(layers,heads) of each score as lists."""
+    return {name: [_numbers(row) for row in scores[name].tolist()] for name in names if name in scores}
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
@@ -105,19 +100,32 @@ def _number(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
 
 
-def _head(head: Head, name: str, reading: Reading | None) -> AtlasHead:
-    """A head with its score and, where the example has it, what it does there."""
-    has_it = reading is not None and head.layer in reading.attention_layers and head.head < reading.heads_of(head.layer)
-    row = _row(reading, name, head.layer, head.head) if reading is not None and has_it else None
-    return AtlasHead(layer=head.layer, head=head.head, value=float(f"{head.value:.{DIGITS}g}"), row=row)
+def _top(atlas: Atlas | Difference, own: Atlas, name: str, part: str) -> list[AtlasHead]:
+    """The heads with the largest numbers, each with what it does in the example."""
+    return [
+        AtlasHead(layer=layer, head=head, value=float(f"{value:.{DIGITS}g}"), row=_row(own, name, part, layer, head))
+        for _, layer, head, value in atlas.top(name, TOP, part)
+    ]
 
 
-def _row(reading: Reading, name: str, layer: int, head: int) -> AtlasRow:
-    """The row of the example that shows best what a head does."""
+def _row(atlas: Atlas, name: str, part: str, layer: int, head: int) -> AtlasRow | None:
+    """The row of the example that shows best what a head does; of an atlas without its text, the words it kept."""
+    if atlas.example is None:
+        kept = [
+            one for one in atlas.examples if (one.part, one.score, one.layer, one.head) == (part, name, layer, head)
+        ]
+        return AtlasRow(unit=None, word=kept[0].word, attended=_words(kept[0].attends_to)) if kept else None
+    reading = ({str(own): reading for own, reading in atlas.example.parts.items()} or {"": atlas.example}).get(part)
+    if reading is None or layer not in reading.attention_layers or head >= reading.heads_of(layer):
+        return None
     row = row_of(reading, name, layer, head)
     columns = reading.columns.units
-    attended = [AtlasWord(unit=unit, word=columns[unit].text, weight=round(weight, 4)) for unit, weight in row.words]
-    return AtlasRow(unit=row.unit, word=reading.units[row.unit].text, attended=attended)
+    words = [AtlasWord(unit=unit, word=columns[unit].text, weight=round(weight, 4)) for unit, weight in row.words]
+    return AtlasRow(unit=row.unit, word=reading.units[row.unit].text, attended=words)
+
+
+def _words(attended: Iterable[tuple[str, float]]) -> list[AtlasWord]:
+    return [AtlasWord(unit=None, word=word, weight=round(weight, 4)) for word, weight in attended]
 
 
 def _proof(proof: Proof) -> AtlasProof:

@@ -16,13 +16,14 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from regard.viewer.atlas import largest_of, payload_of
+from regard.viewer.atlas import example_of, largest_of, payload_of
 from regard.viewer.payload import deflated, payload, shown_first
 from regard.viewer.protocol import MAPS
 from regard.viewer.protocol.limits import VIEWS
 
 if TYPE_CHECKING:
     from regard.atlas.atlas import Atlas
+    from regard.atlas.difference import Difference
     from regard.attribution import Target
     from regard.lens import Reading
 
@@ -78,14 +79,14 @@ def render_page(
     return _page(data, shortened(whole.text, 80), shortened(whole.text, 300))
 
 
-def render_atlas_page(atlas: Atlas, *, progress: Progress = lambda share: None) -> str:
+def render_atlas_page(atlas: Atlas | Difference, *, progress: Progress = lambda share: None) -> str:
     """The viewer for an atlas, as the text of an HTML file that works offline and requests nothing.
 
     It opens with the heat maps of the scores. Each head leads to its map of the atlas's example, which is carried as
     `render_page` says; without an example, the page has the atlas alone.
 
     Args:
-        atlas: The atlas to show.
+        atlas: The atlas to show, or the difference of two.
         progress: Called with the share of the work that is done, from 0 to 1.
 
     Returns:
@@ -97,7 +98,7 @@ def render_atlas_page(atlas: Atlas, *, progress: Progress = lambda share: None) 
     carried = payload_of(atlas)
     opening: dict[str, Any] = {"word": None, **largest_of(carried), "heads": None, "view": "atlas"}
     data = {"open": opening, "metadata": None, "atlas": carried}
-    if (example := atlas.example) is not None:
+    if (example := example_of(atlas)) is not None:
         reading = shown_first(example)
         data |= payload(reading, opening, None, progress, None, example)
     title = f"The heads of {atlas.model}"

@@ -15,7 +15,7 @@ export function drawScores(view) {
   const list = app.by("scores");
   const hadFocus = list.contains(/** @type {Node | null} */ (app.root.activeElement));
   const groups = groupsOf(atlas).flatMap(([heading, names]) => [
-    el("h3", {}, capitalized(heading)),
+    el("h2", {}, capitalized(heading)),
     ...names.map((name) => {
       const isChosen = name === chosen;
       const attributes = { type: "button", "data-score": name, "aria-pressed": String(isChosen) };

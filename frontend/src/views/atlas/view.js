@@ -167,9 +167,9 @@ export class AtlasView {
     if (!this.hasMap(place)) return app.select({ layer, head, attention: part || null });
     const anew = { word: null, side: /** @type {const} */ ("from"), token: 0, at: null, seen: null };
     if (part !== (app.reading.attention ?? "")) await app.select({ attention: part, ...anew }, { replace: true });
-    const at = row?.attended.length ? [row.unit, row.attended[0].unit] : null;
-    const word = row ? { word: row.unit } : {};
-    return app.select({ ...anew, view: "map", map: "weights", layer, head, ...word, at });
+    const [unit, to] = [row?.unit ?? null, row?.attended[0]?.unit ?? null];
+    const at = unit !== null && to !== null ? [unit, to] : null;
+    return app.select({ ...anew, view: "map", map: "weights", layer, head, word: unit, at });
   }
 
   picture() {

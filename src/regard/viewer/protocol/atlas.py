@@ -20,7 +20,7 @@ class AtlasScore(TypedDict):
 class AtlasWord(TypedDict):
     """A word of the example that a head attends to."""
 
-    unit: int
+    unit: int | None  # its place in the example; null where the page holds the words alone
     word: str
     weight: float
 
@@ -28,7 +28,7 @@ class AtlasWord(TypedDict):
 class AtlasRow(TypedDict):
     """A word of the example that shows what a head does, and those that it attends to most."""
 
-    unit: int
+    unit: int | None
     word: str
     attended: list[AtlasWord]
 
