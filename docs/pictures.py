@@ -1,9 +1,10 @@
-"""The pictures of from-scratch.md.
+"""The pictures of from-scratch.md and of atlas.md.
 
 python docs/pictures.py [FOLDER]
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -111,14 +112,74 @@ def flies():
     return picture(regard.Lens().read("Time flies like an arrow"), layer=5, head=11)
 
 
-PICTURES = [flies, scaling, positions, masks, alignment]
+DECODER = "SmolLM2-135M-Instruct"
+WORDS = "river chair paper green seven moon table glass horse copper window bread"
 
 
-def main(folder: Path) -> None:
-    """Draw all pictures into a folder."""
-    for draw in PICTURES:
-        torch.manual_seed(0)
-        (folder / f"{draw.__name__}.png").write_bytes(plotting.to_bytes(draw(), "png"))
+@cache
+def opened():
+    """The embedded decoder, and the atlas of its heads."""
+    lens = regard.Lens(DECODER)
+    return lens, lens.atlas(proof=False)
+
+
+def atlas():
+    """What the heads of the embedded decoder do."""
+    from regard.output.atlas import picture
+
+    return picture(opened()[1])
+
+
+def atlas_induction():
+    """Two planted heads that complete a pattern, and the heads of the embedded decoder that do it."""
+    figure = plotting.new_figure(10, 3.1, dpi=110)
+    maps = {**planted(), **found()}
+    for axes, (name, (weights, names)) in zip(figure.subplots(1, len(maps)), maps.items(), strict=True):
+        plotting.style_axes(axes, name)
+        axes.grid(visible=False)
+        axes.imshow(weights.sqrt().numpy(), cmap=COLOURS["map"], vmin=0, vmax=1, interpolation="nearest")
+        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 10 else 90)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(labelsize=9 if len(names) < 10 else 5.5)
+        axes.set_xlabel("looks at", fontsize=8, color=INK)
+    figure.axes[0].set_ylabel("token", fontsize=8, color=INK)
+    return figure
+
+
+def planted():
+    """The weights of the two heads of atlas.md on ^catca: row 5 of the second is at the t."""
+    letters, text = "^cat", "^catca"
+    letter, place = torch.eye(4)[[letters.index(one) for one in text]], torch.eye(6)
+    before = regard.attention(8 * place @ torch.ones(5).diag(-1), place, letter, causal=True, scale=1)
+    after = regard.attention(8 * letter, before.output, letter, causal=True, scale=1)
+    return {
+        "Planted: the token before": (before.weights.dense(), list(text)),
+        "Planted: what followed": (after.weights.dense(), list(text)),
+    }
+
+
+def found():
+    """The heads of the embedded decoder with the largest scores, on words that come twice."""
+    lens, heads = opened()
+    reading = lens.read(f" {WORDS} {WORDS}")
+    maps = {}
+    for name, score in (("the token before", "previous"), ("what followed", "induction")):
+        [head] = heads.top(score, 1)
+        weights = reading.weights(head.layer)[head.head].float()
+        maps[f"{head.layer}.{head.head}: {name}"] = (weights, [unit.text for unit in reading.units])
+    return maps
+
+
+PICTURES = {"from-scratch": [flies, scaling, positions, masks, alignment], "atlas": [atlas, atlas_induction]}
+
+
+def main(folder: Path, *pages: str) -> None:
+    """Draw all pictures of these pages into a folder; without any, of all."""
+    for page in pages or PICTURES:
+        for draw in PICTURES[page]:
+            torch.manual_seed(0)
+            content = plotting.to_bytes(draw(), "png")
+            (folder / f"{draw.__name__.replace('_', '-')}.png").write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ ORDER = [
     ["regard.cli"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-UPWARD = "regard.lens.display"  # a reading shows itself: the one file that may import from the lines below
+UPWARD = {"regard.lens.display", "regard.atlas.display"}  # readings and atlases show themselves by lines below theirs
 
 
 def module_of(path):
@@ -81,7 +81,7 @@ def test_every_file_is_in_a_room():
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_go_one_way(name):
     above = {other for other in graph()[name] if LEVEL[room(other)] > LEVEL[room(name)]}
-    assert name == UPWARD or not above, f"{name} may not import {', '.join(sorted(above))}"
+    assert name in UPWARD or not above, f"{name} may not import {', '.join(sorted(above))}"
 
 
 def test_rooms_of_one_line_do_not_know_each_other():
@@ -95,7 +95,7 @@ def test_rooms_of_one_line_do_not_know_each_other():
 
 
 def test_no_imports_go_in_a_circle():
-    modules = {name: others for name, others in graph().items() if name != UPWARD}
+    modules = {name: others for name, others in graph().items() if name not in UPWARD}
     try:
         TopologicalSorter(modules).prepare()
     except CycleError as error:

@@ -58,7 +58,7 @@ def test_its_pictures_are_made_by_the_program(tmp_path):
     spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
-    pictures.main(tmp_path)
+    pictures.main(tmp_path, "from-scratch")
     shown = set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT))
     assert shown == {path.name for path in tmp_path.iterdir()}
     for name in shown:

@@ -17,9 +17,9 @@ import torch
 import transformers
 
 import regard
+from regard.attribution.heads.named import PATTERNS, POSITIONS, pattern_shares, strict_pattern
 from regard.backends import cpu
 from regard.lens.contributions import content_tokens
-from regard.lens.patterns import head_pattern_shares, strict_pattern
 from regard.models import native
 from support import data
 from support import models as fixtures
@@ -235,7 +235,7 @@ def test_the_second_word_of_a_causal_model_has_the_first_alone_to_look_at(tmp_pa
     shares = {}
     for layer in range(reading.layers):
         for head in range(reading.heads):
-            if regard.lens.patterns.head_pattern_shares(reading, layer, head)[:5].max() < 0.5:
+            if pattern_shares(reading, layer, POSITIONS)[head].max() < 0.5:
                 walk = reading.explain(second, layer, head)
                 shares[layer, head] = float(walk.carried[0, 0] / reading.hidden[layer + 1, 1].norm())
     assert reading.head_with_most_content(second) == max(shares, key=shares.get) != (0, 0)
@@ -272,7 +272,7 @@ def test_the_chosen_head_looks_at_words_that_say_something(lens, text, word, loo
     carried = torch.stack([carried_by_hand(lens, reading, word, layer) for layer in range(reading.layers)])
     for layer in range(reading.layers):
         for head in range(reading.heads):
-            if (head_pattern_shares(reading, layer, head)[:5] >= 0.5).any():
+            if (pattern_shares(reading, layer, POSITIONS)[head] >= 0.5).any():
                 carried[layer, head] = 0
     chosen = reading.head_with_most_content(word)
     assert chosen == divmod(int(carried.argmax()), reading.heads)
@@ -285,7 +285,7 @@ def test_punctuation_counts_where_there_is_no_word(lens):
     word = reading.word("flies")
     layer, head = reading.head_with_most_content(word)
     assert reading.to_others(word, layer, head) > 0
-    assert head_pattern_shares(reading, layer, head)[:5].max() < 0.5
+    assert pattern_shares(reading, layer, POSITIONS)[head].max() < 0.5
 
 
 def test_what_has_content_in_a_causal_model(tmp_path):
@@ -329,7 +329,7 @@ def test_a_sink_is_not_chosen(tmp_path):
     for word in ("girl", "red", "ball"):
         walk = reading.explain(word)
         assert walk.weights[:, 0].mean() < 0.5
-        assert regard.lens.patterns.head_pattern_shares(reading, walk.layer, walk.head)[:5].max() < 0.5
+        assert pattern_shares(reading, walk.layer, POSITIONS)[walk.head].max() < 0.5
 
 
 def test_a_pattern_of_positions_is_told_from_meaning(reading):
@@ -348,10 +348,10 @@ def test_each_pattern(reading, pattern, place):
     patterned = copy.copy(reading)
     weights = regard.attention(query[0], keys[0], keys[0])
     object.__setattr__(patterned, "attention", [weights])
-    assert regard.lens.patterns.strict_pattern(patterned, 0, 0) == pattern
+    assert strict_pattern(patterned, 0, 0) == pattern
     query[0, 0, 3] = 0  # one word of five that looks at all alike
     object.__setattr__(patterned, "attention", [regard.attention(query[0], keys[0], keys[0])])
-    assert regard.lens.patterns.strict_pattern(patterned, 0, 0) is None
+    assert strict_pattern(patterned, 0, 0) is None
 
 
 def test_a_text_of_two_words_has_no_pattern(lens):
@@ -732,8 +732,6 @@ def test_a_pair_too_long_is_cut_in_the_longer_text(lens):
 
 
 def test_pattern_shares_are_shares_of_the_weights(lens):
-    from regard.lens.patterns import PATTERNS, pattern_shares
-
     reading = lens.read("The cat sat, and the dog sat.")
     weights, tokens = reading.attention[0].weights.dense(), reading.tokens
     rows = [n for n, token in enumerate(tokens) if not token.special]
@@ -741,6 +739,7 @@ def test_pattern_shares_are_shares_of_the_weights(lens):
     actual = dict(zip(PATTERNS, pattern_shares(reading, 0).unbind(1), strict=True))
     torch.testing.assert_close(actual["previous"], weights[:, rows, [n - 1 for n in rows]].mean(1))
     torch.testing.assert_close(actual["last"], weights[:, rows, -1].mean(1))
+    torch.testing.assert_close(actual["separator"], actual["last"])  # the one [SEP]
     same = sum(weights[:, i, j] for i in rows for j in range(len(tokens)) if i != j and texts[i] == texts[j])
     torch.testing.assert_close(actual["same"], same / len(rows))
     marks = sum(weights[:, i, j] for i in rows for j, t in enumerate(texts) if t in ",." and i != j)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import regard
-from regard.lens.patterns import pattern_shares
+from regard.attribution.heads.named import pattern_shares
 from regard.playground import shipped, site, weights
 from regard.playground.models import models
 from regard.race import kept

@@ -555,6 +555,23 @@ def test_collected_is_not_computed_again(kit, backend, monkeypatch):
         result.weights.distance()
 
 
+def test_statistics_collected_later_take_one_pass_together(kit, backend, monkeypatch):
+    inputs, names = kit.inputs(queries=300), ("entropy", "distance", "max_score")
+    apart, together = (regard.attention(*inputs, causal=True, backend=backend).weights for _ in range(2))
+    passes = []
+    for module in (cpu, streaming):
+        compute = module.statistics
+        monkeypatch.setattr(module, "statistics", lambda *given, by=compute: passes.append(given[1]) or by(*given))
+    together.collect(*names, "entropy")
+    assert passes == [list(names)]
+    together.collect(*names)
+    for name in names:
+        kit.agree(getattr(together, name)(slice(17, 290)), getattr(apart, name)()[..., 17:290])
+    assert len(passes) == 1 + len(names)
+    with pytest.raises(ValueError, match=r"collect: expected names among .*'distance'.* Got 'variance'"):
+        together.collect("variance")
+
+
 def test_a_statistic_changed_in_place_stays_right(plain):
     entropy = plain.entropy()
     before = entropy.clone()

@@ -49,6 +49,7 @@ export interface Elements {
   cancel: HTMLButtonElement;
   problem: HTMLElement;
   bar: HTMLElement;
+  "tab-atlas": HTMLButtonElement;
   "tab-sentence": HTMLButtonElement;
   "tab-heads": HTMLButtonElement;
   "tab-map": HTMLButtonElement;
@@ -72,6 +73,19 @@ export interface Elements {
   "first-says": HTMLElement;
   "first-switch": HTMLButtonElement;
   views: HTMLElement;
+  "atlas-about": HTMLElement;
+  "atlas-about-says": HTMLElement;
+  "atlas-back": HTMLButtonElement;
+  atlas: HTMLElement;
+  scores: HTMLElement;
+  "score-name": HTMLElement;
+  "score-about": HTMLElement;
+  "score-legend": HTMLElement;
+  "atlas-says": HTMLElement;
+  "score-maps": HTMLElement;
+  "score-heads": HTMLElement;
+  "score-proofs": HTMLElement;
+  "atlas-hint": HTMLElement;
   sentence: HTMLElement;
   "sentence-says": HTMLElement;
   swatches: HTMLElement;

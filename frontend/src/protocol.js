@@ -20,7 +20,18 @@ export const TEMPERATURE_LIMIT = 2; // the highest temperature that a page can a
 export const PREDICTED_TOKENS = 128; // tokens whose predictions a reply has, at most
 export const PREDICTED_MOST = 20; // predictions that can be requested for each token
 export const PREDICTIONS = 5; // predictions for each token, unless others are requested
-export const VIEWS = ["sentence", "heads", "map", "walk", "predictions", "compare"]; // in the order of the tabs
+export const NAMED_FROM = 0.5; // the share of its weight from which on a head is named after a pattern
+export const PATTERNS = {
+  previous: "the previous token",
+  next: "the next token",
+  itself: "the token itself",
+  first: "the first token",
+  last: "the last token",
+  separator: "separators",
+  punctuation: "punctuation",
+  same: "the same token elsewhere",
+}; // by name, in the order of the shares, whom a head with the pattern attends to
+export const VIEWS = ["atlas", "sentence", "heads", "map", "walk", "predictions", "compare"]; // in the order of the tabs
 export const UNKNOWN_READING = "unknown_reading"; // code of an error: the reading is not known, as after a restart; read it again
 export const CANCELLED = "cancelled"; // code of an error: reading the text was cancelled; only `read` starts it again
 
@@ -145,6 +156,90 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {string} note what else a reader should know
  * @property {AnswerPassage[]} passages in the order of the documents
  * @property {AnswerSentence[]} sentences
+ */
+
+/**
+ * What switching heads off does to the loss.
+ *
+ * @typedef {object} AtlasEffect
+ * @property {string} ablation "zero", "mean" or "edges"
+ * @property {string} where "matters" or "elsewhere"
+ * @property {number | null} change null where it is not a number
+ * @property {(number | null)[]} random the same for as many random heads of the same layers
+ */
+
+/**
+ * One of the heads with the largest scores or, in a difference, the largest changes.
+ *
+ * @typedef {object} AtlasHead
+ * @property {number} layer
+ * @property {number} head
+ * @property {number} value
+ * @property {AtlasRow | null} row null without an example
+ */
+
+/**
+ * What every head of a model does, or what has changed between two models.
+ *
+ * @typedef {object} AtlasOfHeads
+ * @property {string} model
+ * @property {string | null} against of a difference, the model that it is compared to
+ * @property {string} note
+ * @property {Record<string, number>} tokens how many were read, by the kind of text
+ * @property {number} seed
+ * @property {Record<string, AtlasScore>} scores in the order in which they are shown
+ * @property {Record<string, Record<string, ((number | null)[])[]>>} parts by part and score: layers of heads; null: not measured
+ * @property {Record<string, Record<string, ((number | null)[])[]>> | null} base of a difference, the scores of `against`
+ * @property {Record<string, Record<string, AtlasHead[]>>} top by part and score
+ * @property {AtlasProof[]} proofs
+ */
+
+/**
+ * What happened when the heads of a score were switched off together.
+ *
+ * @typedef {object} AtlasProof
+ * @property {string} score
+ * @property {string} part
+ * @property {number[][]} heads layer and head
+ * @property {string} loss
+ * @property {string} matters what was read where the pattern matters
+ * @property {string} elsewhere
+ * @property {(number | null)[]} before the loss of the model as it is: where the pattern matters, and elsewhere
+ * @property {AtlasEffect[]} effects
+ * @property {string} verdict
+ * @property {string} sentence what was found, in words
+ * @property {string} note
+ */
+
+/**
+ * A word of the example that shows what a head does, and those that it attends to most.
+ *
+ * @typedef {object} AtlasRow
+ * @property {number | null} unit
+ * @property {string} word
+ * @property {AtlasWord[]} attended
+ */
+
+/**
+ * A score of heads: what it says, and what its numbers can be.
+ *
+ * @typedef {object} AtlasScore
+ * @property {string} phrase what a head with a high score does
+ * @property {string} text the kind of text that it is measured on: "text", "repeated" or "needle"
+ * @property {number | null} least the smallest number that there can be; null where there is no bound
+ * @property {number | null} most
+ * @property {string} unit
+ * @property {number | null} found_from from where on a head counts as one that does it; null for a score that only describes
+ * @property {string} paper
+ */
+
+/**
+ * A word of the example that a head attends to.
+ *
+ * @typedef {object} AtlasWord
+ * @property {number | null} unit its place in the example; null where the page holds the words alone
+ * @property {string} word
+ * @property {number} weight
  */
 
 /**
@@ -346,6 +441,7 @@ export const CANCELLED = "cancelled"; // code of an error: reading the text was 
  * @property {Opening | null} opening null where there is nothing to begin with
  * @property {boolean} [compares] false where a saved page holds no comparison
  * @property {CompareReply | null} [compared] the comparison that a saved page holds
+ * @property {AtlasOfHeads | null} [atlas] the atlas that a saved page holds
  */
 
 /**

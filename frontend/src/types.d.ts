@@ -9,6 +9,11 @@ import type * as protocol from "./protocol.js";
 import type { StartReply } from "./protocol.js";
 
 export type {
+  AtlasHead,
+  AtlasOfHeads,
+  AtlasProof,
+  AtlasRow,
+  AtlasScore,
   CompareReply,
   MapOffer,
   NumberArray,
@@ -19,7 +24,7 @@ export type {
   WalkReply,
 } from "./protocol.js";
 
-export type ViewName = "sentence" | "heads" | "map" | "walk" | "predictions" | "compare";
+export type ViewName = "atlas" | "sentence" | "heads" | "map" | "walk" | "predictions" | "compare";
 export type Side = "from" | "to";
 export type Scale = "linear" | "log";
 export type Direction = "all" | "aa" | "ab" | "ba" | "bb";
@@ -48,6 +53,7 @@ export interface Selection {
   heads: number[] | null; // of the sentence; null for all
   hide: boolean; // special tokens
   hideFirst: boolean | null; // the first unit; null: where it takes most of the attention
+  score: string | null; // of the atlas; null for the first
   lens: "predicted" | "next"; // whose probability the colours of the predictions are: the predicted token's, or that of the one that came
   mass: number; // percent of a word's weight that gets lines
   direction: Direction; // of a pair of texts
@@ -172,7 +178,7 @@ export interface Tip {
   hide(): void;
 }
 
-/** One of the six views. */
+/** One of the views. */
 export interface View {
   draw(signal: AbortSignal, isCurrent: () => boolean): Promise<void>;
   picture(): SVGElement | Promise<SVGElement>;
@@ -198,7 +204,7 @@ export interface App {
   viewer: HTMLElement;
   options: Options;
   state: Selection;
-  reading: Reading; // null until one is read; only the view Compare is drawn before
+  reading: Reading; // null until one is read; only the views Compare and Atlas are drawn before
   start: StartReply;
   targetName: string | null; // of the target that is chosen; null for the usual one
   tip: Tip;

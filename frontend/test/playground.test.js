@@ -187,8 +187,9 @@ test("weights, maps, patterns and walk are those of the definitions", async () =
     mean(words.map((i) => rows[0][i][i])),
     mean(words.map((i) => rows[0][i][0])),
     mean(words.map((i) => rows[0][i][N - 1])),
-    (rows[0][1][5] + rows[0][5][1]) / words.length, // "to" and "to"
+    mean(words.map((i) => rows[0][i][N - 1])), // [SEP]
     mean(words.filter((i) => i !== 6).map((i) => rows[0][i][6])),
+    (rows[0][1][5] + rows[0][5][1]) / words.length, // "to" and "to"
   ];
   for (const [n, number] of expected.entries()) close(shares.data[n], number);
   const all = pass.layers.flatMap((layer) =>
@@ -198,6 +199,26 @@ test("weights, maps, patterns and walk are those of the definitions", async () =
   const walk = await ask({ type: "walk", reading, layer: 1, head: 1, token: 4, all: true });
   for (const [n, weight] of rows[1][4].entries()) close(walk.weights.data[n], weight);
   assert.deepEqual([...walk.x.data], [...pass.hidden.data.slice((N + 4) * DIM, (N + 5) * DIM)]);
+});
+
+test("of a long text, every token counts for the patterns of heads", async () => {
+  const passes = [];
+  const { ask } = opened({
+    read: async (text) => {
+      passes.push(passOf(text));
+      return { id: 1, encoder: passes[0], decoder: null };
+    },
+  });
+  const words = range(0, 300).map((n) => `w${n % 100}`);
+  const { reading } = await ask({ type: "read", text: words.join(" ") });
+  const { shares, patterns } = await ask({ type: "thumbnails", reading, layer: 0, hide: false });
+  const expected = { previous: 0, same: 0 };
+  for (const i of range(1, 301)) {
+    const weights = weightsOf(passes[0].layers[0], 0, i);
+    expected.previous += weights[i - 1] / 300;
+    for (const j of range(1, 301)) if (i !== j && (i - j) % 100 === 0) expected.same += weights[j] / 300;
+  }
+  for (const [name, share] of Object.entries(expected)) close(shares.data[Object.keys(patterns).indexOf(name)], share);
 });
 
 test("an encoder-decoder has three attentions, and its target may be the reader's own", async () => {

@@ -12,17 +12,18 @@ AREAS = {
     "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
-    "attribution": """answers ask_guide attribution_agreement attribution_gradient attribution_guide
-        attribution_knockout attribution_layers attribution_logits attribution_norms attribution_similarity
-        attribution_target heads planted""",
+    "attribution": """answers ask_guide atlas atlas_proof atlas_texts attribution_agreement attribution_gradient
+        attribution_guide attribution_knockout attribution_layers attribution_logits attribution_norms
+        attribution_similarity attribution_target heads planted""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
-    "bench": "bench bench_embed",
-    "viewer": """chat html image notebooks playground_model playground_seq protocol server terminal tiles
+    "bench": "bench bench_atlas bench_embed",
+    "viewer": """atlas_picture chat html image notebooks playground_model playground_seq protocol server terminal tiles
         viewer_predictions widget""",
-    "browser": """answer_page ask_page chat_page lesson2_page lesson_page playground_client playground_page
+    "browser": """answer_page ask_page atlas_page chat_page lesson2_page lesson_page playground_client playground_page
         view_encoder_decoder view_maps view_page view_predictions viewer""",
-    "cli": "cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme writing",
+    "cli": """atlas_cli atlas_guide cli cli_errors decoders_guide docs embedded_decoder guide playground_site readme
+        writing""",
 }
 AREA = {f"test_{name}.py": area for area, names in AREAS.items() for name in names.split()}
 
@@ -32,6 +33,12 @@ SLOW_FILES = [
     "answers",
     "ask_guide",
     "ask_page",
+    "atlas",
+    "atlas_cli",
+    "atlas_guide",
+    "atlas_page",
+    "atlas_picture",
+    "atlas_proof",
     "attribution_agreement",
     "attribution_gradient",
     "attribution_guide",
@@ -41,6 +48,7 @@ SLOW_FILES = [
     "attribution_norms",
     "attribution_similarity",
     "bench",
+    "bench_atlas",
     "bench_embed",
     "build",
     "chat",

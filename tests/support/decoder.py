@@ -38,6 +38,21 @@ def save_decoder(folder: Path, template: str | None = None) -> Path:
     return folder
 
 
+def with_words(positions: int) -> regard.Lens:
+    """A decoder of one layer that nobody has trained, whose tokens are most words of English."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from support.models import EMBEDDED
+
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=positions,
+    )  # fmt: skip
+    return regard.Lens((LlamaForCausalLM(config), tokenizer))
+
+
 class Paced:
     """A step of a model that is counted, and that waits until it is allowed to go on."""
 

@@ -30,11 +30,12 @@ const firstWords = (text, count) =>
  * @param {SaveKind} kind
  * @param {{subject: string, word: string, all: string}} content
  */
-export function fileName({ view, map, layer, head, heads, after }, kind, { subject, word, all }) {
+export function fileName({ view, map, layer, head, heads, after, score }, kind, { subject, word, all }) {
   const ofMap = map !== "weights" && map;
   const [inLayer, inHead] = [`layer-${layer}`, `head-${head}`];
   const chosen = firstWords(word, 2);
   const where = {
+    atlas: ["atlas", score && firstWords(score, 3)],
     sentence: ["sentence", ofMap, chosen, inLayer, heads?.length === 1 && `head-${heads[0]}`],
     heads: ["heads", ofMap],
     map: ["map", ofMap, inLayer, map !== "norms" && inHead],

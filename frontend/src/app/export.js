@@ -68,10 +68,11 @@ function nameOf(app, kind) {
   const { state, reading } = app;
   const { word, texts } = comparedTexts(state);
   const isComparison = state.view === "compare" && kind !== "html";
+  const model = state.view === "atlas" && app.start.atlas?.model;
   const { units = [] } = (state.side === "to" ? reading?.columns : reading) ?? {};
   const shown = isComparison ? texts : `${reading?.id} ${reading?.text}`;
   return fileName(state, kind, {
-    subject: isComparison ? word : (reading?.text ?? "regard"),
+    subject: model || (isComparison ? word : (reading?.text ?? "regard")),
     word: state.word === null || !reading ? "" : visible(units[state.word]),
     all: `${parametersOf(state, reading)} ${app.isDark()} ${shown}`,
   });

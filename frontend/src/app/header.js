@@ -5,6 +5,7 @@ import { bytes, capitalized, clipped, count, percent } from "../ui/format.js";
 import { canHideFirst, firstName, hidesFirst, takesMost } from "../ui/hidden.js";
 import { ATTENTIONS, aboutMap, areWeights, chosenMap, wordsOf } from "../ui/maps.js";
 import { textOf, visible } from "../ui/words.js";
+import { aboutHead, factsOfAtlas, titleOfAtlas } from "../views/atlas/scores.js";
 import { VIEW_NAMES } from "./selection.js";
 
 /** @import { App, Reading, Selection, Words } from "../types.js" */
@@ -21,7 +22,8 @@ export function drawTheme({ by, viewer, options, isDark }) {
 /** @param {App} app @param {boolean} hasReading */
 export function drawTabs({ by, viewer, state }, hasReading) {
   viewer.dataset.view = state.view;
-  by("bar").hidden = by("views").hidden = !hasReading && state.view !== "compare";
+  by("bar").hidden = !hasReading && state.view !== "compare";
+  by("views").hidden = by("bar").hidden && state.view !== "atlas";
   for (const name of VIEW_NAMES) {
     const tab = by(/** @type {"tab-map"} */ (`tab-${name}`));
     tab.setAttribute("aria-selected", String(name === state.view));
@@ -44,6 +46,22 @@ export function drawFacts({ by, viewer, reading, options, state }) {
   by("note").hidden = !by("note").textContent;
   by("truncated").textContent = reading.truncated ?? "";
   by("truncated").hidden = !reading.truncated;
+}
+
+/**
+ * What stands above an atlas, where a text stands above the other views.
+ * @param {App} app
+ */
+export function drawAtlasFacts({ by, viewer, start: { atlas } }) {
+  if (!atlas) return;
+  viewer.classList.remove("long");
+  by("title").textContent = titleOfAtlas(atlas);
+  by("title").classList.remove("unseen");
+  by("about").textContent = factsOfAtlas(atlas);
+  by("note").textContent = atlas.note;
+  by("note").hidden = !atlas.note;
+  by("details").hidden = by("truncated").hidden = true;
+  for (const id of /** @type {const} */ (["map-about", "first-about"])) by(id).hidden = true;
 }
 
 /** @param {Reading} reading */
@@ -134,11 +152,24 @@ export function drawChoices(app) {
   by("map-about").textContent = aboutMap(app);
   by("map-about").hidden = !by("map-about").textContent || state.view === "compare" || state.view === "predictions";
   drawFirst(app);
+  drawOfAtlas(app);
   by("tab-predictions").hidden = !reading.predictions && state.view !== "predictions";
   by("hide").checked = state.hide;
   by("hide")
     .closest("label")
     ?.toggleAttribute("hidden", !(special.size + columns.special.size) || Boolean(reading.pictured));
+}
+
+/**
+ * What the atlas says of the head that is shown, and the way back.
+ * @param {App} app
+ */
+function drawOfAtlas({ by, start: { atlas }, state, reading }) {
+  by("atlas-about").hidden = !atlas || state.view === "atlas" || state.view === "compare";
+  if (!atlas) return;
+  const hasHead = state.view === "map" || state.view === "walk";
+  const place = { part: reading.attention ?? "", layer: state.layer, head: state.head };
+  by("atlas-about-says").textContent = hasHead ? aboutHead(atlas, place) : "";
 }
 
 /**

@@ -4,6 +4,7 @@ import { tooltip } from "../ui/dom.js";
 import { isHidden } from "../ui/hidden.js";
 import { mapProblem, mapRequest } from "../ui/maps.js";
 import { findWord } from "../ui/words.js";
+import { AtlasView } from "../views/atlas/view.js";
 import { ChatPanel } from "../views/chat/panel.js";
 import { CompareView } from "../views/compare/view.js";
 import { HeadsView } from "../views/heads/view.js";
@@ -15,7 +16,7 @@ import { WalkView } from "../views/walk/view.js";
 import { listenToControls } from "./controls.js";
 import { save } from "./export.js";
 import { Form } from "./form.js";
-import { drawChoices, drawFacts, drawTabs, drawTheme } from "./header.js";
+import { drawAtlasFacts, drawChoices, drawFacts, drawTabs, drawTheme } from "./header.js";
 import { PredictionMemory } from "./predictions.js";
 import { Progress } from "./progress.js";
 import { Reader, wantedText } from "./reader.js";
@@ -66,6 +67,7 @@ class Viewer {
     this.documents = new DocumentsPanel(this);
     /** @type {Record<ViewName, View>} */
     this.views = {
+      atlas: new AtlasView(this),
       sentence: new SentenceView(this),
       heads: new HeadsView(this),
       map: new MapView(this),
@@ -198,6 +200,7 @@ class Viewer {
   async drawSelection(signal, isCurrent) {
     const hasReading = await this.reader.read(signal, (reading) => this.show(reading));
     if (!isCurrent()) return;
+    this.checkView(hasReading);
     drawTabs(this, hasReading);
     if (hasReading) {
       await this.checkMap(signal);
@@ -209,9 +212,20 @@ class Viewer {
       drawChoices(this);
     }
     const { view } = this.state;
-    if (!hasReading && view !== "compare") return;
+    if (view === "atlas") drawAtlasFacts(this);
+    if (!hasReading && view !== "compare" && view !== "atlas") return;
     for (const name of VIEW_NAMES) this.by(name).hidden = name !== view;
     await this.views[view].draw(signal, isCurrent);
+  }
+
+  /**
+   * There is an atlas only where a page holds one, and nothing but the atlas where it holds no text.
+   * @param {boolean} hasReading
+   */
+  checkView(hasReading) {
+    const { start, state } = this;
+    if (!start.atlas && state.view === "atlas") state.view = "sentence";
+    if (start.atlas && !hasReading) state.view = "atlas";
   }
 
   /**
@@ -322,6 +336,7 @@ class Viewer {
     }
     this.form.open();
     this.by("tab-compare").hidden = start.compares === false;
+    this.by("tab-atlas").hidden = !start.atlas;
     await this.draw();
     if (failure) this.showError(failure);
   }

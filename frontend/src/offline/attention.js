@@ -4,7 +4,7 @@ import { decode } from "./codec.js";
 import { numbersOfToken, openMap } from "./maps.js";
 import { dot } from "./pooling.js";
 
-/** @import { MetadataReply, NumberArray, Projections } from "../types.js" */
+/** @import { AtlasOfHeads, MetadataReply, NumberArray, Projections } from "../types.js" */
 /** @import { Encoded } from "./codec.js" */
 /** @import { EncodedMap, OfflineMap } from "./maps.js" */
 
@@ -26,7 +26,8 @@ import { dot } from "./pooling.js";
 
 /**
  * @typedef {object} Data
- * @property {MetadataReply} metadata
+ * @property {MetadataReply} metadata null where the page holds an atlas and no text
+ * @property {AtlasOfHeads | null} [atlas]
  * @property {object} open what is selected at first
  * @property {Record<string, string>} patterns
  * @property {number} threshold

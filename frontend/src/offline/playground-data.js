@@ -1,5 +1,6 @@
 // A reading of a model that runs in the page, as the data of a saved page: regard/viewer/payload.py makes the same.
 
+import { NAMED_FROM, PATTERNS } from "../protocol.js";
 import { OfflineAttention } from "./attention.js";
 import { range } from "./pooling.js";
 
@@ -11,18 +12,6 @@ import { range } from "./pooling.js";
 /** @typedef {{text: string, pair: string | null, model: string, prompt?: number}} Wanted what is read, with which model; the length of the text with which the model went on */
 /** @typedef {{id: string, model: string, exactness: string, wrote: boolean, source: Wanted}} Facts of a reading; whether the model wrote its target */
 /** @typedef {{part: Part | null, pass: Pass, attentions: Attention[], source: Pass | null}} View one attention of a reading, and the words that it looks at */
-
-/** The patterns of heads, in the order of their shares: PATTERNS and NAMED_FROM of regard/lens/patterns.py. */
-export const PATTERNS = {
-  previous: "the previous token",
-  next: "the next token",
-  itself: "the token itself",
-  first: "the first token",
-  last: "the last token",
-  same: "the same token elsewhere",
-  punctuation: "punctuation",
-};
-export const NAMED_FROM = 0.5;
 
 const NOT_HERE = "this page computes forward passes only; regard serve has it.";
 /** @type {MapOffer[]} */

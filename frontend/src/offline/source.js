@@ -12,6 +12,7 @@ import { hiddenOf, walkOfToken, walkOfWeights } from "./walk.js";
 
 /** @param {Data} data @returns {Source} */
 export function offlineSource(data) {
+  if (!data.metadata) return async () => ({ models: [], opening: null, compares: false, atlas: data.atlas });
   /** By the name of an attention, where there are several. @type {Map<string, any>} */
   const others = new Map(Object.entries(data.others ?? {}).map(([name, other]) => [name, new OfflineReplies(other)]));
   const first = new OfflineReplies(data);
@@ -37,13 +38,13 @@ export class OfflineReplies {
   }
 
   async start() {
-    const { metadata } = this.data;
+    const { metadata, atlas = null } = this.data;
     let { compared } = this.data;
     if (compared) {
       const [similarity, plane] = await Promise.all([decode(compared.similarity), decode(compared.plane)]);
       compared = { ...compared, similarity, plane };
     }
-    return { models: [], opening: { reading: metadata.reading }, compares: Boolean(compared), compared };
+    return { models: [], opening: { reading: metadata.reading }, compares: Boolean(compared), compared, atlas };
   }
 
   async metadata() {

@@ -54,6 +54,23 @@ def reading() -> Iterator[Callable[[float], object]]:
 
 
 @contextmanager
+def shares() -> Iterator[Callable[[str, float], object]]:
+    """The shares that are done of several stages, a bar for each stage from its first step on.
+
+    Yields the function that sets one, with the name of the stage.
+    """
+    with _bar(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[stage], completed=share)
+
+        yield show
+
+
+@contextmanager
 def stages() -> Iterator[Callable[[str, int], object]]:
     """Counts of several kinds, a line for each kind from its first step on.
 

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from regard.atlas.tables import Example, Head, HeadTables
 from regard.attribution.heads.scores import SCORES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from regard.atlas.proof import Proof
+    from regard.atlas.tables import Tables
     from regard.lens.reading import Reading
 
-
-class Head(NamedTuple):
-    """A head, and its score."""
-
-    part: str
-    layer: int
-    head: int
-    value: float
+__all__ = ["Atlas", "Example", "Head"]
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
-    """What every head of a model does.
+class Atlas(HeadTables):
+    """What every head of a model does; `Lens.atlas` makes it.
 
     Attributes:
         model: the name of the model.
@@ -40,50 +31,59 @@ class Atlas:
         tokens: how many tokens of text were read, by kind: "text", "repeated", "needle".
         seed: of the random tokens, and of the random heads of the proofs.
         note: what a reader should also know, or "".
+        examples: of the heads with the largest scores, a word each of `example` and where they attend to from it.
         example: the text in which a page shows what heads attend to; None of an atlas that was loaded from numbers.
+
+    >>> import torch
+    >>> atlas = Atlas("a model", "", {"": {"previous": torch.tensor([[0.1, 0.9], [0.7, 0.2]])}})
+    >>> atlas.found("previous")
+    [Head(part='', layer=0, head=1, value=0.89...), Head(part='', layer=1, head=0, value=0.69...)]
     """
 
     model: str
     fingerprint: str
-    scores: Mapping[str, Mapping[str, Float[Tensor, "layers heads"]]] = field(repr=False)
+    scores: Tables = field(repr=False)
     proofs: Sequence[Proof] = field(default=(), repr=False)
     tokens: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     note: str = ""
+    examples: Sequence[Example] = field(default=(), repr=False)
     example: Reading | None = field(default=None, repr=False)
 
-    @property
-    def parts(self) -> list[str]:
-        """The attentions of the model: [""], or of an encoder-decoder "encoder", "decoder" and "cross"."""
-        return list(self.scores)
-
-    def of(self, name: str, part: str | None = None) -> Float[Tensor, "layers heads"]:
-        """A score of all heads. Raises LookupError where it was not measured."""
-        part = self._part(name, part)
-        return self.scores[part][name]
-
-    def top(self, name: str, k: int = 5, part: str | None = None) -> list[Head]:
-        """The heads with the largest score, that one first."""
-        part = self._part(name, part)
-        table = self.scores[part][name]
-        order = table.nan_to_num(nan=-torch.inf).flatten().argsort(descending=True, stable=True)[:k].tolist()
-        heads = (divmod(place, table.shape[1]) for place in order)
-        return [
-            Head(part, layer, head, float(table[layer, head]))
-            for layer, head in heads
-            if not table[layer, head].isnan()
-        ]
-
     def found(self, name: str, part: str | None = None) -> list[Head]:
-        """The heads whose score is at least the one from which on a head counts (`Score.found_from`), largest first."""
-        least = SCORES[name].found_from
-        if least is None:
-            return []
-        return [head for head in self.top(name, self.of(name, part).numel(), part) if head.value >= least]
+        """The heads whose score is at least the one from which on a head counts (`Score.found_from`), largest first.
 
-    def _part(self, name: str, part: str | None) -> str:
-        for own in self.parts if part is None else [part]:
-            if name in self.scores.get(own, {}):
-                return own
-        measured = sorted({score for table in self.scores.values() for score in table})
-        raise LookupError(f"Atlas: {name!r} was not measured of {self.model}; it has {', '.join(measured)}.")
+        None of a score that only describes. Raises LookupError where it was not measured.
+        """
+        least = SCORES[name].found_from if name in SCORES else None
+        heads = self.top(name, self.of(name, part).numel(), part)
+        return [] if least is None else [head for head in heads if head.value >= least]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists and numbers for JSON; None for a score that a head does not have.
+
+        >>> import torch
+        >>> atlas = Atlas("a model", "", {"": {"previous": torch.tensor([[0.5, torch.nan]])}})
+        >>> atlas.to_dict()["scores"]
+        {'': {'previous': [[0.5, None]]}}
+        """
+        from regard.atlas.store import to_dict
+
+        return to_dict(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Atlas:
+        """The atlas of a .json or .parquet file that `save` has written, without the reading of its example.
+
+        Raises ValueError for a file that is no atlas or is damaged, and OSError where there is none.
+
+        >>> import tempfile, torch
+        >>> atlas = Atlas("a model", "", {"": {"previous": torch.tensor([[0.5, 0.25]])}})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     atlas.save(Path(folder, "atlas.json"))
+        ...     Atlas.load(Path(folder, "atlas.json")).of("previous")
+        tensor([[0.5000, 0.2500]])
+        """
+        from regard.atlas.store import read
+
+        return cls(**read(Path(path)))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from regard.attention import Attention, replaced_in_models
+from regard.attention import Attention, attention, replaced_in_models
+from regard.mask import both
 from regard.models import Model
 from regard.models.model import Pass
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
+    from regard._typing import MaskMod
     from regard.lens import Reading
+
+TOKENS_AT_ONCE = 4096  # of copies of a text that are read together
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,3 +106,45 @@ def output_of_reading(reading: Reading, call: str) -> Output:
     assert reading.ids is not None
     final = reading.hidden[-1] if reading.final is None else reading.final
     return Output(list(reading.hidden), final, reading.ids, model)
+
+
+def attention_without(
+    layers: Iterable[int],
+    *,
+    hidden: Mapping[int, MaskMod] = MappingProxyType({}),
+    zero: Mapping[int, Bool[Tensor, "*B H"]] = MappingProxyType({}),
+    mean: Mapping[int, Bool[Tensor, "*B H"]] = MappingProxyType({}),
+) -> Callable[..., Attention]:
+    """Attention, layer by layer, with something of it switched off: for `regard.attention.replaced_in_models`.
+
+    Args:
+        layers: the layers that have attention, in the order in which the model computes them.
+        hidden: by layer, the rule (batch, head, query, key) → whether the query may still look at the key.
+        zero: by layer, the heads (H,), or for each sequence of the batch its heads (B,H), that give 0.
+        mean: the same for heads that give the mean of their output over the text, (1/N) Σ_i o_i, at every place.
+
+    >>> import torch
+    >>> x, second = torch.randn(1, 2, 5, 8), torch.tensor([False, True])      # two heads
+    >>> attended = attention_without([7], zero={7: second})(x, x, x)
+    >>> attended.output[0, 0].any(), attended.output[0, 1].any()
+    (tensor(True), tensor(False))
+    """
+    coming = iter(layers)
+
+    def compute(*inputs: Tensor, **options: Any) -> Attention:
+        layer = next(coming)
+        if layer in hidden:
+            options["mask"] = both(options.get("mask"), hidden[layer])
+        attended = attention(*inputs, **options)
+        output = attended.output
+        if layer in mean:
+            output = output.where(_kept(mean[layer], output), output.mean(2, keepdim=True))
+        if layer in zero:
+            output = output.where(_kept(zero[layer], output), 0.0)
+        return replace(attended, output=output)
+
+    return compute
+
+
+def _kept(off: Bool[Tensor, "*B H"], output: Float[Tensor, "B H N E"]) -> Bool[Tensor, "*B H 1 1"]:
+    return ~off.to(output.device)[..., None, None]

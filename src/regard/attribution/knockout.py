@@ -6,27 +6,26 @@ https://arxiv.org/abs/2304.14767; heads by Michel et al. 2019, https://arxiv.org
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from regard.attention import Attention, attention
-from regard.attribution.again import check_same_text, output_of, read_again
+from regard.attribution.again import TOKENS_AT_ONCE, attention_without, check_same_text, output_of, read_again
 from regard.attribution.target import Target, default_target, word_of
 from regard.lens.forward import of_pass
 from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.lens.words import printable
-from regard.mask import both
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
+    from regard._typing import MaskMod
+
 End = str | int | Word | tuple[int, int] | None
-TOKENS_AT_ONCE = 4096  # of copies of a text that are read together
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +112,9 @@ def knockout(
     cuts = [_Cut(who.tokens, whom.tokens) for who, whom in ends]
     where = _places(reading, list(range(reading.layers)) if at is None else at, skip_missing=at is None)
     off = _places(reading, [_pair(head, "heads", "(layer, head)") for head in heads])
-    compute = _switching_off(reading, cuts, where, off, fill)
+    rules = {layer: _rule(cuts, heads) for layer, heads in where.items()} if cuts else {}
+    zero, mean = (off, {}) if fill == "zero" else ({}, off)
+    compute = attention_without(reading.attention_layers, hidden=rules, zero=zero, mean=mean)
     with torch.inference_mode():
         passed = read_again(reading, compute, "knockout", hides_keys=bool(cuts))
     after = target.number(output_of(reading, passed, 0, "knockout"))
@@ -160,7 +161,8 @@ def knockouts(
     changes: list[float] = []
     for hidden in torch.arange(len(reading.units)).split(at_once):
         with torch.inference_mode():
-            compute = _hiding(reading, hidden, where)
+            rules = {layer: _hiding(reading.unit_of_token, hidden, heads) for layer, heads in where.items()}
+            compute = attention_without(reading.attention_layers, hidden=rules)
             passed = read_again(reading, compute, "knockouts", copies=len(hidden), hides_keys=True)
         for copy in range(len(hidden)):
             changes.append(target.number(output_of(reading, passed, copy, "knockouts")) - before)
@@ -168,47 +170,15 @@ def knockouts(
     return torch.tensor(changes)
 
 
-def _switching_off(
-    reading: Reading,
-    cuts: Sequence[_Cut],
-    where: Mapping[int, Bool[Tensor, "H"]],
-    off: Mapping[int, Bool[Tensor, "H"]],
-    fill: str,
-) -> Callable[..., Attention]:
-    """Attention, layer by layer, with edges cut in the heads `where`, and the heads `off` filled."""
-    layers = iter(reading.attention_layers)
+def _hiding(unit_of: Int[Tensor, "N"], unit: Int[Tensor, "B"], heads: Bool[Tensor, "H"]) -> MaskMod:
+    """Who may look at whom in copies of a text, in each of which no other word may look at one of them."""
 
-    def compute(query: Tensor, *others: Tensor, **options: Any) -> Attention:
-        layer = next(layers)
-        if layer in where and cuts:
-            options["mask"] = both(options.get("mask"), _rule(cuts, where[layer].to(query.device)))
-        attended = attention(query, *others, **options)
-        if layer in off:
-            output = attended.output
-            instead = output.mean(2, keepdim=True) if fill == "mean" else torch.zeros_like(output)
-            attended = replace(attended, output=output.where(~off[layer].to(output.device)[:, None, None], instead))
-        return attended
+    def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        units, hidden, chosen = (tensor.to(key.device) for tensor in (unit_of, unit, heads))
+        own = units[query] == units[key]
+        return own | (units[key] != hidden[batch]) | ~chosen[head]
 
-    return compute
-
-
-def _hiding(reading: Reading, hidden: Tensor, where: dict[int, Bool[Tensor, "H"]]) -> Callable[..., Attention]:
-    """Attention over copies of a text, in each of which no other word may look at one of them, in these heads."""
-    layers = iter(reading.attention_layers)
-
-    def compute(query: Tensor, *others: Tensor, **options: Any) -> Attention:
-        heads = where.get(next(layers))
-        if heads is None:
-            return attention(query, *others, **options)
-        unit_of, unit, heads = (tensor.to(query.device) for tensor in (reading.unit_of_token, hidden, heads))
-
-        def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            own = unit_of[query] == unit_of[key]
-            return own | (unit_of[key] != unit[batch]) | ~heads[head]
-
-        return attention(query, *others, **options | {"mask": both(options.get("mask"), rule)})
-
-    return compute
+    return rule
 
 
 class _End(NamedTuple):
@@ -225,15 +195,14 @@ class _Cut(NamedTuple):
     keys: Bool[Tensor, "N"]
 
 
-def _rule(cuts: Sequence[_Cut], heads: Bool[Tensor, "H"]) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _rule(cuts: Sequence[_Cut], heads: Bool[Tensor, "H"]) -> MaskMod:
     """Who may look at whom when these edges are cut in these heads."""
-    on_device = [_Cut(cut.queries.to(heads.device), cut.keys.to(heads.device)) for cut in cuts]
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        hidden = torch.zeros((), dtype=torch.bool, device=heads.device)
-        for queries, keys in on_device:
-            hidden = hidden | (queries[query] & keys[key])
-        return ~(hidden & heads[head]) & (batch >= 0)
+        hidden = torch.zeros((), dtype=torch.bool, device=key.device)
+        for queries, keys in cuts:
+            hidden = hidden | (queries.to(key.device)[query] & keys.to(key.device)[key])
+        return ~(hidden & heads.to(key.device)[head]) & (batch >= 0)
 
     return rule
 

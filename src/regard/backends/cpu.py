@@ -261,13 +261,19 @@ def backward(
 
 
 def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) -> Statistics:
-    """Statistics of the rows of weights, or of a run of them: "entropy", "distance", "max_score", "topk:k"."""
+    """Statistics of the rows of weights, or of a run of them: "entropy", "distance", "max_score", "topk:k".
+
+    One pass computes all that are a number a row; each "topk" has a pass of its own.
+    """
     statistics: Statistics = {}
     batch, heads, queries, _ = matrix.scores.shape
     rows = slice(0, queries) if rows is None else rows
     scores, shape = _scores(matrix.scores, matrix.sinks, rows), (batch, heads, rows.stop - rows.start)
+    numbers = {name: torch.empty(shape, dtype=torch.float32, device=CPU) for name in names if ":" not in name}
+    if numbers:
+        _kernel.forward(scores, first_position=rows.start, **numbers, **_execution())
     for name in names:
-        top = int(name.removeprefix("topk:")) if name.startswith("topk:") else 0
+        top = 0 if name in numbers else int(name.removeprefix("topk:"))
         if top > LARGEST_TOP:
             statistics |= streaming.statistics(matrix, [name], rows)
         elif top:
@@ -276,19 +282,7 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
             _kernel.forward(scores, top_values=values, top_keys=keys, **_execution())
             statistics[name] = values, keys
         else:
-            row = torch.empty(shape, dtype=torch.float32, device=CPU)
-            entropy, distance, max_score = (
-                row if name == statistic else None for statistic in ("entropy", "distance", "max_score")
-            )
-            _kernel.forward(
-                scores,
-                entropy=entropy,
-                distance=distance,
-                first_position=rows.start,
-                max_score=max_score,
-                **_execution(),
-            )
-            statistics[name] = (row,)
+            statistics[name] = (numbers[name],)
     return statistics
 
 

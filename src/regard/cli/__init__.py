@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from regard.cli import ask, backends, bench, embed, playground, race, reading, serve, train, writing
+from regard.cli import ask, atlas, backends, bench, embed, playground, race, reading, serve, train, writing
 from regard.cli.console import warn
 
 __all__ = ["app", "main"]
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (reading, writing, ask, serve, playground, embed, backends, train, race):
+for module in (reading, writing, ask, atlas, serve, playground, embed, backends, train, race):
     app.add_typer(module.commands)
 app.add_typer(bench.commands, name="bench")
 

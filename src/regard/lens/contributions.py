@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regard.lens.patterns import is_positional
 from regard.models.projections import Surroundings
 from regard.models.residual import by_query_head, norms_after, output_by_head
 
@@ -56,30 +55,3 @@ def content_tokens(reading: Reading, word: Word) -> Bool[Tensor, "N"]:
     if reading.causal and content[1:].any():
         content[0] = False
     return content
-
-
-def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
-    """The layer and head that contribute most content to a word; of a given layer or head if they are given.
-
-    What a head contributes is the sum over `content_tokens` of w_ij ‖v_j W_O‖, the mean over the tokens of the word.
-
-    Contributions are taken as a share of ‖x‖ after the layer. ‖x‖ before it would favour the first layers: the residual
-    stream grows from layer to layer and, in models that normalise before the attention, tenfold in the first. Heads
-    that are named after a position are chosen only where there are no others.
-    """
-    reading.check(layer, head)
-    layers = reading.attention_layers if layer is None else [layer % reading.layers]
-    content, rows = content_tokens(reading, word), list(word.tokens)
-    contributions: list[tuple[float, int, int]] = []
-    for number in layers:
-        weights = reading.attention[number].weights[:, rows].float().mean(1).cpu()  # (H,N)
-        contributed = (weights * value_norms(reading, number).cpu())[:, content].sum(1)  # (H,)
-        after = reading.hidden[number + 1, rows].float().norm(dim=-1).mean().clamp(min=1e-12).cpu()
-        contributions += [(share, number, h) for h, share in enumerate((contributed / after).tolist())]
-    if head is not None:
-        contributions = [entry for entry in contributions if entry[2] == head % reading.heads]
-    contributions.sort(key=lambda entry: -entry[0])
-    for share, number, h in contributions:
-        if share > 0 and not is_positional(reading, number, h):
-            return number, h
-    return contributions[0][1:]

@@ -1,4 +1,4 @@
-"""A reading as a picture, a page, numbers or a widget: the only file here that imports output and viewer.
+"""A reading as a picture, a page or a widget: the one file here that imports attribution, atlas, output and viewer.
 
 What a notebook shows of a reading, a comparison, a walk or an agreement is here, too. A saved notebook, and one that is
 opened without a kernel, has only what its outputs hold: so each of them holds a picture or a table as HTML.
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
+    from regard.atlas.atlas import Atlas
+    from regard.atlas.make import Texts
     from regard.attribution import Agreement, Target
     from regard.lens.compare import Comparison
+    from regard.lens.lens import Lens
     from regard.lens.walk import Walk
     from regard.viewer.widget import Viewer
 
@@ -104,7 +107,7 @@ def still(reading: Reading, layer: int | None = None, head: int | None = None, m
     what = "Attention weights" if map == "weights" else f"The map “{map}”"
     shown = reading.attention_layers[0] if layer is None else layer
     alt = f"{what} of {reading.model}{which}, in {reading.text[:200]!r}"
-    return _png(lambda: picture(reading, layer=shown, head=head, map=map), alt)
+    return as_png(lambda: picture(reading, layer=shown, head=head, map=map), alt)
 
 
 def still_of_comparison(comparison: Comparison) -> Picture | None:
@@ -112,7 +115,7 @@ def still_of_comparison(comparison: Comparison) -> Picture | None:
     from regard.output.comparison import picture
 
     name = f"The cosines of “{comparison.word}” in {len(comparison.words)} texts, layer by layer"
-    return _png(lambda: picture(comparison), name)
+    return as_png(lambda: picture(comparison), name)
 
 
 def still_of_agreement(agreement: Agreement) -> Picture | None:
@@ -120,10 +123,11 @@ def still_of_agreement(agreement: Agreement) -> Picture | None:
     from regard.output.agreement import picture
 
     name = f"What each word does for {agreement.target.name}, by each method, beside its knockout"
-    return _png(lambda: picture(agreement), name)
+    return as_png(lambda: picture(agreement), name)
 
 
-def _png(draw: Callable[[], Figure], alt: str) -> Picture | None:
+def as_png(draw: Callable[[], Figure], alt: str) -> Picture | None:
+    """What `draw` draws, as the picture that a notebook holds; None where matplotlib is not installed."""
     from regard._internal import plotting
 
     try:
@@ -132,21 +136,43 @@ def _png(draw: Callable[[], Figure], alt: str) -> Picture | None:
         return None
 
 
+def atlas(lens: Lens, texts: Texts | None, **options: Any) -> Atlas:
+    """What every head of a model does; the options are those of `Lens.atlas`."""
+    from regard.atlas.make import atlas
+
+    return atlas(lens, texts, **options)
+
+
 def lesson(walk: Walk) -> str:
     """A walk as the lesson that the terminal prints, in HTML."""
     from regard.output.terminal import explain
 
-    return _html(explain(walk, COLUMNS))
+    return as_html(lambda width: explain(walk, width))
 
 
-def _html(shown: RenderableType) -> str:
+def as_html(render: Callable[[int], RenderableType]) -> str:
+    """What `render` makes for a terminal so wide, in HTML."""
     from rich.console import Console
 
     to_record: dict[str, Any] = {"record": True, "file": io.StringIO(), "color_system": "truecolor"}
     console = Console(width=COLUMNS, force_terminal=True, force_jupyter=False, legacy_windows=False, **to_record)
-    console.print(shown)
+    console.print(render(COLUMNS))
     style = "white-space: pre; overflow-x: auto; line-height: 1.3; font-family: monospace"
     return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
+
+
+def head_with_most_content(reading: Reading, word: Word, layer: int | None, head: int | None) -> tuple[int, int]:
+    """The layer and head that contribute most content to a word: `Reading.head_with_most_content`."""
+    from regard.attribution.heads.content import head_with_most_content
+
+    return head_with_most_content(reading, word, layer, head)
+
+
+def strict_pattern(reading: Reading, layer: int, head: int) -> str | None:
+    """The position that all tokens attend to in a head: `Walk.pattern`."""
+    from regard.attribution.heads.named import strict_pattern
+
+    return strict_pattern(reading, layer, head)
 
 
 def unit_index(reading: Reading, word: Word | str | int | None, nth: int | None = None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -30,6 +30,9 @@ from regard.lens.generate import Generation, chat_prompt
 from regard.lens.reading import Reading, Reply
 from regard.lens.words import check_spans
 from regard.models import open_model
+
+if TYPE_CHECKING:
+    from regard.atlas.atlas import Atlas
 
 
 class Lens:
@@ -423,6 +426,45 @@ class Lens:
             )
         names = [f"text {n}" for n in range(len(texts))] if names is None else names
         return embed(self.model, texts, options, names, spans, progress)
+
+    def atlas(
+        self,
+        texts: Sequence[str] | Sequence[tuple[str, str]] | None = None,
+        *,
+        proof: bool = True,
+        seed: int = 0,
+        resume: bool = False,
+        progress: Callable[[str, float], object] = lambda stage, share: None,
+    ) -> Atlas:
+        """What every head of the model does, and proof that it does: a `regard.atlas.Atlas`.
+
+        Every score of `regard.attribution.heads.SCORES` is measured, exact over all rows: on texts; on random tokens
+        that are repeated; and, of a causal model, on texts with a needle and its answer. Then the heads with a high
+        score are switched off, beside as many random ones, and the loss that follows is what proves the score.
+
+        Cost: of one text after the other; the memory is that of reading one.
+
+        Args:
+            texts: any number, each read as far as the model's context goes; of an encoder-decoder, pairs of a source
+                and its target. By default four English texts of some 280 words.
+            proof: whether heads are switched off, which takes longer than the scores.
+            seed: of the random tokens, and of the random heads.
+            resume: keep what is finished in the user's cache, and go on from there if a run was ended.
+            progress: called with "measuring" or "proving" and the share that is done; what it raises ends it.
+
+        Raises:
+            TypeError, ValueError: there are no texts, or one that cannot be read.
+            OSError: what is finished cannot be kept.
+
+        >>> atlas = Lens().atlas(["The cat sat on the mat, and the dog sat on the cat."], proof=False)
+        >>> atlas.of("previous").shape                        # a number for each layer and head
+        torch.Size([6, 12])
+        >>> [(head.layer, head.head) for head in atlas.found("previous")]
+        [(0, 2)]
+        """
+        from regard.lens.display import atlas
+
+        return atlas(self, texts, proof=proof, seed=seed, resume=resume, progress=progress)
 
     def chunks(self, text: str, by: Chunk) -> list[tuple[int, int]]:
         """The spans of a text's chunks, for `spans` of `embed`: its "sentences", or of at most so many tokens.

@@ -362,7 +362,7 @@ class Reading:
         >>> reading.head_with_most_content(reading.word("flies"))
         (5, 11)
         """
-        from regard.lens.contributions import head_with_most_content
+        from regard.lens.display import head_with_most_content
 
         return head_with_most_content(self, word, layer, head)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from regard._internal.deprecated import warn
 from regard.backends import streaming
 from regard.lens.contributions import surroundings_of, value_norms
-from regard.lens.patterns import strict_pattern
 from regard.mask import Block
 from regard.models.projections import factor, rotate, rotation, tolerance
 
@@ -141,6 +140,8 @@ class Walk:
 
         "previous", "next", "itself", "first" or "last": such a head tells where words are, not what they mean.
         """
+        from regard.lens.display import strict_pattern
+
         return strict_pattern(self.reading, self.layer, self.head)
 
     @property

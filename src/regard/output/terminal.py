@@ -15,9 +15,9 @@ from rich.text import Text
 from torch import Tensor
 
 from regard._internal.plurals import counted
+from regard.attribution.heads.scores import SCORES, STRICT_FROM
 from regard.lens.compare import SAME, Comparison
 from regard.lens.contributions import content_tokens
-from regard.lens.patterns import PATTERNS, STRICT_FROM
 from regard.lens.reading import Reading
 from regard.lens.units import Word
 from regard.lens.walk import CAUTION, Walk
@@ -162,7 +162,7 @@ def _pattern(name: str) -> str:
     """What it means that every token attends to the same position."""
     return (
         f"This head follows a pattern: every token gives more than {STRICT_FROM:.0%} of its weight to "
-        f"{PATTERNS[name]}. It tells where words stand, not what they mean."
+        f"{SCORES[name].whom}. It tells where words stand, not what they mean."
     )
 
 

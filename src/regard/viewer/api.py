@@ -19,9 +19,10 @@ import torch
 
 from regard._internal import heap
 from regard.attribution import Target
+from regard.attribution.heads.named import PATTERNS, pattern_shares
+from regard.attribution.heads.scores import NAMED_FROM
 from regard.lens.generate import Generation
 from regard.lens.lens import Lens
-from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.lens.reading import Reading
 from regard.viewer import asking, chat, predictions, replies
 from regard.viewer.bundle import render_page

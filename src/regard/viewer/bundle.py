@@ -16,11 +16,14 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from regard.viewer.atlas import example_of, largest_of, payload_of
 from regard.viewer.payload import deflated, payload, shown_first
 from regard.viewer.protocol import MAPS
 from regard.viewer.protocol.limits import VIEWS
 
 if TYPE_CHECKING:
+    from regard.atlas.atlas import Atlas
+    from regard.atlas.difference import Difference
     from regard.attribution import Target
     from regard.lens import Reading
 
@@ -52,7 +55,7 @@ def render_page(
         word: Index in `reading.units` of the word that is selected when the page opens.
         layer: Layer that is shown first, counting from 0; negative numbers count from the end.
         head: Head that is shown first; negative numbers count from the end.
-        view: The view that is shown first, one of `protocol.limits.VIEWS`; by default the first of them.
+        view: The view that is shown first, one of `protocol.limits.VIEWS` but that of an atlas; by default "sentence".
         link: The fragment of a viewer's address, without its "#": the page opens with exactly this selection, and the
             other arguments apply only where it leaves something open.
         map: The map that is shown first, one of `protocol.MAPS`.
@@ -72,19 +75,50 @@ def render_page(
     """
     whole, reading = reading, reading.attended(attention) if attention else shown_first(reading)
     opening = _opening(reading, word, layer, head, view, link, map)
+    data = {"open": opening, **payload(reading, opening, compared, progress, target, whole), "atlas": None}
+    return _page(data, shortened(whole.text, 80), shortened(whole.text, 300))
+
+
+def render_atlas_page(atlas: Atlas | Difference, *, progress: Progress = lambda share: None) -> str:
+    """The viewer for an atlas, as the text of an HTML file that works offline and requests nothing.
+
+    It opens with the heat maps of the scores. Each head leads to its map of the atlas's example, which is carried as
+    `render_page` says; without an example, the page has the atlas alone.
+
+    Args:
+        atlas: The atlas to show, or the difference of two.
+        progress: Called with the share of the work that is done, from 0 to 1.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        RuntimeError: The page has not been built.
+    """
+    carried = payload_of(atlas)
+    opening: dict[str, Any] = {"word": None, **largest_of(carried), "heads": None, "view": "atlas"}
+    data = {"open": opening, "metadata": None, "atlas": carried}
+    if (example := example_of(atlas)) is not None:
+        reading = shown_first(example)
+        data |= payload(reading, opening, None, progress, None, example)
+    title = f"The heads of {atlas.model}"
+    return _page(data, shortened(title, 80), shortened(title, 300))
+
+
+def _page(data: dict[str, Any], title: str, noscript: str) -> str:
+    """The file that carries the data."""
     style, script, library = asset("viewer.css"), asset("viewer.js"), asset("openseadragon.js")
     policy = (
         f"default-src 'none'; style-src {hash_source(style)}; script-src {hash_source(script)} {hash_source(library)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    data = script_json({"open": opening, **payload(reading, opening, compared, progress, target, whole)})
     return Template(asset("page.html")).substitute(
         head=f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
-        title=html.escape(shortened(whole.text, 80)),
+        title=html.escape(title),
         view=asset("viewer.html"),
-        noscript=html.escape(shortened(whole.text, 300)),
+        noscript=html.escape(noscript),
         foot=f"<!-- The map is moved by OpenSeadragon.\n\n{asset('openseadragon-license.txt')}-->\n"
-        f'<script type="application/json" id="data">{data}</script>\n'
+        f'<script type="application/json" id="data">{script_json(data)}</script>\n'
         f'<script type="text/plain" id="library">{deflated(library.encode())}</script>\n'
         f'<script type="module">{script}</script>',
     )
@@ -101,8 +135,9 @@ def _opening(
 ) -> dict[str, Any]:
     """What a page selects when it opens, checked."""
     reading.check(layer, head)
-    if view is not None and view not in VIEWS:
-        raise ValueError(f"page: expected a view of {', '.join(VIEWS)}. Got {view!r}.")
+    views = [name for name in VIEWS if name != "atlas"]
+    if view is not None and view not in views:
+        raise ValueError(f"page: expected a view of {', '.join(views)}. Got {view!r}.")
     if map not in MAPS:
         raise ValueError(f"page: map: expected one of {', '.join(MAPS)}. Got {map!r}.")
     if word is not None and not -len(reading.units) <= word < len(reading.units):

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from regard.attribution import Target
+from regard.attribution.heads.named import PATTERNS, pattern_shares
+from regard.attribution.heads.scores import NAMED_FROM
 from regard.lens.contributions import knows_output_weight, value_norms
-from regard.lens.patterns import NAMED_FROM, PATTERNS, pattern_shares
 from regard.viewer import predictions
 from regard.viewer.maps import REFUSALS, between_units, first_share, map_of, needs_target, offers, target_of
 from regard.viewer.protocol import Columns, MapName, MapOffer, Metadata, Projections

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from regard._checks import traced
 from regard.backends import streaming
 from regard.weights import arguments, reductions
 from regard.weights.autograd import Reduction, evaluate, transformed
@@ -81,6 +82,29 @@ class Weights(Map):
         return self._map((), gram.reshape(-1, keys, heads, heads))
 
     # Statistics of rows
+
+    def collect(self, *names: Literal["entropy", "distance", "max_score"]) -> None:
+        """Compute several statistics in one pass; the methods of these names then return them.
+
+        As collect= of `attention`, for weights that are there already. Raises ValueError for another name.
+
+        >>> import torch, regard
+        >>> x = torch.ones(3, 8)
+        >>> w = regard.attention(x, x, x, causal=True).weights
+        >>> w.collect("entropy", "distance")
+        >>> w.entropy(), w.distance()
+        (tensor([0.0000, 0.6931, 1.0986]), tensor([0.0000, 0.5000, 1.0000]))
+        """
+        for name in names:
+            if name not in reductions.STATISTICS:
+                expected = ", ".join(map(repr, reductions.STATISTICS))
+                raise ValueError(f"{self._label}.collect: expected names among {expected}. Got {name!r}.")
+        unknown = [name for name in dict.fromkeys(names) if name not in self._known and name not in self._collected]
+        if unknown and not transformed() and not traced():  # whose results may not be kept
+            with torch.no_grad():
+                matrix = self._matrix
+                statistics = reductions.serving(matrix).statistics(matrix, unknown)
+            self._known.update(statistics)
 
     def entropy(self, queries: slice = slice(None)) -> Float[Tensor, "... q"]:
         """−Σ_j w_ij ln w_ij, in nats: 0 for a query with one key, ln K for one that looks at K keys alike.

@@ -7,6 +7,7 @@
 | patterns.py | the scores that are weights on edges: previous, first, same, induction … |
 | sinks.py, spread.py, positional.py, copying.py, retrieval.py, alignment.py | the others, one each |
 | scores.py | the list of all, and how a layer is measured |
+| named.py, content.py | the pattern that a head is named after; the head that contributes most content to a word |
 """
 
 from __future__ import annotations

@@ -72,8 +72,10 @@ class To:
     elsewhere: bool = False
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """w @ keys, without the diagonal if it does not count; of a single key its column, O(N·D)."""
+        """w @ keys, without the diagonal if it does not count; of one key its column, O(N·D), of none 0."""
         keys, places = self.keys.to(weights.device), self.keys.nonzero()[:, 0].tolist()
+        if not places:
+            return torch.zeros(weights.shape[:-1], dtype=weights.dtype, device=weights.device)
         share = weights[..., places[0]] if len(places) == 1 else weights @ keys.to(weights.dtype)
         return share - At(0).share(weights) * keys[: share.shape[-1]] if self.elsewhere else share
 

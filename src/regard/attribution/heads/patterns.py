@@ -90,9 +90,9 @@ def duplicate(sample: Sample) -> Edges:
 def induction(sample: Sample) -> Edges:
     """w_{i,i−period+1}: the token after the previous occurrence of token i, which comes next again.
 
-    Olsson et al. 2022, https://arxiv.org/abs/2209.11895.
+    Olsson et al. 2022, https://arxiv.org/abs/2209.11895. Of a text without a period, the same as `prefix`.
     """
-    return At(1 - sample.period)
+    return At(1 - sample.period) if sample.period else prefix(sample)
 
 
 def prefix(sample: Sample) -> Edges:

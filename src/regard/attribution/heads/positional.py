@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from regard.attribution.layers import Layer
     from regard.scores import Scores
 
-ROWS = 256  # of a block of plain products
+ROWS = 64  # of a block of plain products: about D, so that they cost no more than the products of keys with keys
 LEAST = 1e-10  # of Σ s²: scores that differ by less than 1e-5 of their size differ by rounding
 
 

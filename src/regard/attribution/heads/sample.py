@@ -36,6 +36,13 @@ class Sample:
         directions: (t,dim), the directions of the logits of the tokens `direction_of`, in the residual stream; None
             where the model has no head that is linear.
         direction_of: (Q,), for each query's token the row of `directions`; −1 without one.
+
+    >>> import torch
+    >>> none = torch.zeros(8, dtype=torch.bool)
+    >>> ids, again = torch.tensor([5, 1, 7, 4, 5, 1, 7, 4]), torch.arange(8) >= 4       # four tokens, twice
+    >>> sample = Sample("repeated", again, ids, ids, special=none, punctuation=none, period=4)
+    >>> sample.kind, sample.period, sample.rows.sum()
+    ('self', 4, tensor(4))
     """
 
     text: Text
@@ -57,7 +64,13 @@ class Sample:
         return "self" if self.same_text else "cross"
 
     def mean(self, numbers: Float[Tensor, "H Q"], rows: Bool[Tensor, "Q"] | None = None) -> Float[Tensor, "H"]:
-        """The mean of a number a query over `rows`, or over some of them; 0 where there are none."""
+        """The mean of a number a query over `rows`, or over some of them; 0 where there are none.
+
+        >>> import regard
+        >>> sample = sample_of(regard.Lens().read("Time flies"))          # two tokens between [CLS] and [SEP]
+        >>> sample.mean(torch.tensor([[9.0, 1.0, 2.0, 9.0]]))
+        tensor([1.5000], dtype=torch.float64)
+        """
         rows = self.rows if rows is None else rows
         return numbers[..., rows.to(numbers.device)].double().sum(-1) / rows.sum().clamp(min=1).to(numbers.device)
 

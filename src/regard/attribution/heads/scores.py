@@ -48,6 +48,11 @@ class Score:
         compute: (layer, sample) → (H,), the mean over the sample's rows.
         edges: of a sample, the edges whose weight it is, and which its proof cuts; None for a score of another kind.
         whom: of a score with edges, what the head attends to, as a noun: "the previous token"; else "".
+
+    >>> from regard.attribution.heads import SCORES
+    >>> induction = SCORES["induction"]
+    >>> induction.phrase, induction.text, induction.found_from
+    ('attends to the token after the previous occurrence', 'repeated', 0.5)
     """
 
     name: str

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from regard.attribution.heads.sample import Sample
     from regard.attribution.layers import Layer
+    from regard.weights import Weights
 
 
 def entropy(layer: Layer, sample: Sample) -> Float[Tensor, "H"]:
@@ -17,7 +18,7 @@ def entropy(layer: Layer, sample: Sample) -> Float[Tensor, "H"]:
 
     Clark et al. 2019, https://arxiv.org/abs/1906.04341, section 3.3. `Weights.entropy`.
     """
-    return sample.mean(layer.weights.entropy())
+    return sample.mean(_collected(layer).entropy())
 
 
 def distance(layer: Layer, sample: Sample) -> Float[Tensor, "H"]:
@@ -25,4 +26,11 @@ def distance(layer: Layer, sample: Sample) -> Float[Tensor, "H"]:
 
     Vig and Belinkov 2019, https://arxiv.org/abs/1906.04284, section 4.4. `Weights.distance`.
     """
-    return sample.mean(layer.weights.distance())
+    return sample.mean(_collected(layer).distance())
+
+
+def _collected(layer: Layer) -> Weights:
+    """The weights, once both are known: one pass computes them together."""
+    weights = layer.weights
+    weights.collect("entropy", "distance")
+    return weights

@@ -6,8 +6,9 @@ Whole numbers are not negative, and count from 0. In shapes, H are heads, L laye
 special tokens, in the order of `Metadata.units`; V are those of `Metadata.columns`, where there are such.
 
 request.py has what all requests, and the replies to any, have in common; writing.py the messages about what a model
-writes; this file all others. There is no other definition: `python -m regard.viewer.protocol` prints the JavaScript
-module `protocol.js`, and with --table the table in docs/view.md; tests hold both equal to what is printed.
+writes; atlas.py what the page of an atlas holds; this file all others. There is no other definition:
+`python -m regard.viewer.protocol` prints the JavaScript module `protocol.js`, and with --table the table in
+docs/view.md; tests hold both equal to what is printed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from torch import Tensor
 
+from regard.viewer.protocol.atlas import AtlasEffect as AtlasEffect
+from regard.viewer.protocol.atlas import AtlasHead as AtlasHead
+from regard.viewer.protocol.atlas import AtlasOfHeads as AtlasOfHeads
+from regard.viewer.protocol.atlas import AtlasProof as AtlasProof
+from regard.viewer.protocol.atlas import AtlasRow as AtlasRow
+from regard.viewer.protocol.atlas import AtlasScore as AtlasScore
+from regard.viewer.protocol.atlas import AtlasWord as AtlasWord
 from regard.viewer.protocol.limits import PREDICTIONS
 from regard.viewer.protocol.request import CancelledReply as CancelledReply
 from regard.viewer.protocol.request import ErrorReply as ErrorReply
@@ -201,6 +209,7 @@ class StartReply(TypedDict):
     opening: Opening | None  # null where there is nothing to begin with
     compares: NotRequired[bool]  # false where a saved page holds no comparison
     compared: NotRequired[CompareReply | None]  # the comparison that a saved page holds
+    atlas: NotRequired[AtlasOfHeads | None]  # the atlas that a saved page holds
 
 
 class Source(TypedDict):

@@ -74,7 +74,14 @@ def _named(field: tuple[str, Any, bool]) -> str:
 def _constants() -> Iterator[str]:
     for module in (limits, errors):
         for name, described in CONSTANT.findall(inspect.getsource(module)):
-            yield f"export const {name} = {json.dumps(getattr(module, name))}; // {described}"
+            yield f"export const {name} = {_literal(getattr(module, name))}; // {described}"
+
+
+def _literal(value: Any) -> str:
+    """A constant as JavaScript, an item of a dictionary a line."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "\n".join(("{", *(f"  {name}: {json.dumps(item)}," for name, item in value.items()), "}"))
 
 
 def _messages() -> list[type]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from regard.attribution.heads import named, scores
+
 TEXT_LIMIT = 1 << 20  # characters of a text
 LINK_LIMIT = 20_000  # characters of the link that a saved page opens with
 TARGET_LIMIT = 2000  # characters of a target
@@ -21,4 +23,6 @@ TEMPERATURE_LIMIT = 2  # the highest temperature that a page can ask for
 PREDICTED_TOKENS = 128  # tokens whose predictions a reply has, at most
 PREDICTED_MOST = 20  # predictions that can be requested for each token
 PREDICTIONS = 5  # predictions for each token, unless others are requested
-VIEWS = ("sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
+NAMED_FROM = scores.NAMED_FROM  # the share of its weight from which on a head is named after a pattern
+PATTERNS = named.PATTERNS  # by name, in the order of the shares, whom a head with the pattern attends to
+VIEWS = ("atlas", "sentence", "heads", "map", "walk", "predictions", "compare")  # in the order of the tabs
