@@ -10,7 +10,7 @@
 | plan.py, ablation.py, loss.py, proof.py | the proof that heads do what their score says, by switching them off |
 | example.py | the text in which a page shows what heads attend to |
 | tables.py, atlas.py, difference.py | the result, and what changed between two models |
-| store.py, display.py | as JSON, Arrow and Parquet; as pictures and pages, which output and viewer make |
+| frames.py, store.py, display.py | as tables of Arrow and pandas, as files, and in notebooks |
 """
 
 from __future__ import annotations

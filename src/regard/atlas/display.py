@@ -13,6 +13,7 @@ from regard._internal import plotting
 from regard._internal.files import atomic_write
 from regard.atlas import store
 from regard.atlas.atlas import Atlas
+from regard.atlas.frames import require_pyarrow
 from regard.lens.display import as_html, as_png
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         suffix = check_suffix(path)
         if suffix == ".parquet":
-            store.require_pyarrow()
+            require_pyarrow()
         if suffix in (".png", ".svg"):
             plotting.new_figure(1, 1)
         if not path.parent.is_dir():

@@ -17,38 +17,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from regard._internal.files import read_json
+from regard.atlas.frames import require_pyarrow, to_arrow
 from regard.atlas.proof import Effect, Proof
 from regard.atlas.tables import Example
 
 if TYPE_CHECKING:
-    import pandas
-    import pyarrow
-
     from regard.atlas.atlas import Atlas
     from regard.atlas.tables import HeadTables, Tables
 
 FORMAT = "regard atlas 1"
 METADATA = b"regard.atlas"
-_TYPES = {"part": "string", "layer": "int32", "head": "int32", "score": "string"}  # all others are float32
-
-Columns = Mapping[str, list[Any]]
-
-
-def to_arrow(columns: Columns) -> pyarrow.Table:
-    """Columns as a table of Arrow. Raises ImportError, with what to install, where pyarrow is missing."""
-    pa = require_pyarrow()
-    return pa.table(
-        {name: pa.array(values, pa.type_for_alias(_TYPES.get(name, "float32"))) for name, values in columns.items()}
-    )
-
-
-def to_pandas(columns: Columns) -> pandas.DataFrame:
-    """Columns as a table of pandas. Raises ImportError, with what to install, where pandas is missing."""
-    try:
-        import pandas as pd
-    except ImportError:
-        raise ImportError("A table of pandas needs pandas: pip install pandas.") from None
-    return pd.DataFrame(dict(columns)).astype({name: _TYPES.get(name, "float32") for name in columns})
 
 
 def tables_to_lists(tables: Tables) -> dict[str, dict[str, list[list[float | None]]]]:
@@ -179,12 +157,3 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     except (pa.ArrowException, KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} is no atlas, or is damaged ({type(error).__name__}: {error}).") from None
     return {**content, "scores": tables_to_lists(scores)}
-
-
-def require_pyarrow() -> Any:
-    """The package. Raises ImportError, with what to install, where it is missing."""
-    try:
-        import pyarrow
-    except ImportError:
-        raise ImportError("A table of Arrow, and a .parquet file, need pyarrow: pip install pyarrow.") from None
-    return pyarrow

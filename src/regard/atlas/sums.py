@@ -47,8 +47,10 @@ class Sums:
             scores: by their names.
         """
         for name, values in scores.items():
-            none = torch.zeros(layers, heads, dtype=torch.float64)
-            sums = self._sums.setdefault(part, {}).setdefault(name, _Sum(none, none.clone()))
+            named = self._sums.setdefault(part, {})
+            if name not in named:
+                named[name] = _Sum(*torch.zeros(2, layers, heads, dtype=torch.float64))
+            sums = named[name]
             values = values.double().cpu()
             known = values.isfinite()
             sums.total[layer, : len(values)] += values.where(known, 0.0) * rows

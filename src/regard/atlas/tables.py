@@ -78,13 +78,13 @@ class HeadTables:
 
         Raises ImportError, with what to install, where pyarrow is missing.
         """
-        from regard.atlas.store import to_arrow
+        from regard.atlas.frames import to_arrow
 
         return to_arrow(self.columns())
 
     def to_pandas(self) -> pandas.DataFrame:
         """The same as a table of pandas. Raises ImportError, with what to install, where pandas is missing."""
-        from regard.atlas.store import to_pandas
+        from regard.atlas.frames import to_pandas
 
         return to_pandas(self.columns())
 

@@ -1,4 +1,4 @@
-"""A reading as a picture, a page, numbers or a widget: the one file here that imports lines above it, as output, viewer.
+"""A reading as a picture, a page or a widget: the one file here that imports attribution, atlas, output and viewer.
 
 What a notebook shows of a reading, a comparison, a walk or an agreement is here, too. A saved notebook, and one that is
 opened without a kernel, has only what its outputs hold: so each of them holds a picture or a table as HTML.

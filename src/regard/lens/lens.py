@@ -460,7 +460,7 @@ class Lens:
         >>> atlas.of("previous").shape                        # a number for each layer and head
         torch.Size([6, 12])
         >>> [(head.layer, head.head) for head in atlas.found("previous")]
-        [(2, 11)]
+        [(0, 2)]
         """
         from regard.lens.display import atlas
 
