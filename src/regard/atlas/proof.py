@@ -40,6 +40,9 @@ class Effect:
         where: the text on which the loss was measured: where the pattern matters, or elsewhere.
         change: the loss with these heads off, less the loss of the model as it is.
         random: the same for as many random heads of the same layers, drawn several times.
+
+    >>> Effect("zero", "matters", change=3.2, random=[0.1, 0.0])
+    Effect(ablation='zero', where='matters', change=3.2, random=[0.1, 0.0])
     """
 
     ablation: Ablation
@@ -134,7 +137,13 @@ class Proof:
         return f"{result}: {self._conclusion(effect)}."
 
     def of(self, ablation: Ablation, where: Where) -> Effect | None:
-        """The effect of an ablation; None where it was not tried there."""
+        """The effect of an ablation; None where it was not tried there.
+
+        >>> effects = [Effect("zero", "matters", 3.2, [0.1])]
+        >>> proof = Proof("induction", "", [(5, 1)], "nats", "repeated random tokens", "", (1.2, 3.1), effects)
+        >>> proof.of("zero", "matters").change, proof.of("mean", "matters")
+        (3.2, None)
+        """
         return next((effect for effect in self.effects if (effect.ablation, effect.where) == (ablation, where)), None)
 
     def _is_harmful(self, effect: Effect) -> bool:
