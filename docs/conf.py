@@ -18,6 +18,7 @@ version = release
 # Two names that differ in case alone would be one file on some systems.
 autosummary_filename_map = {
     "regard.Attention": "regard.Attention-class",
+    "regard.atlas.Difference": "regard.atlas.Difference-class",
     "regard.attribution.Agreement": "regard.attribution.Agreement-class",
     "regard.attribution.Knockout": "regard.attribution.Knockout-class",
 }

@@ -167,11 +167,11 @@ def test_a_proof_is_two_numbers_and_a_verdict():
         "decoder, induction: not confirmed",
         f"   {proof.sentence}",
         "   Heads 5.1 13.0; the loss in nats.",
-        "   on repeated random tokens, 0.400 as it is",
-        "   zero  +3.21   random heads +0.05",
-        "   edges −0.50   random heads     –",
-        "   on texts, 2.900 as it is",
-        "   zero  +0.100   random heads +0.100",
+        "   on repeated random tokens, 0.40 as it is",
+        "   zero    +3.21   random heads   +0.05",
+        "   edges   −0.50   random heads       –",
+        "   on texts, 2.90 as it is",
+        "   zero    +0.10   random heads   +0.10",
     ]
     narrow = shown(atlas_of({"previous": PREVIOUS}, proofs=[proof]), 40)
     assert max(map(len, narrow.splitlines())) <= 40

@@ -25,8 +25,8 @@ finally:
     sys.path.remove(str(DOCS / "extensions"))
 
 ROOMS = [
-    "regard", "regard.lens", "regard.attribution", "regard.answers", "regard.hf", "regard.hf.cache", "regard.nn",
-    "regard.corpus",
+    "regard", "regard.lens", "regard.attribution", "regard.attribution.heads", "regard.atlas", "regard.answers",
+    "regard.hf", "regard.hf.cache", "regard.nn", "regard.corpus",
 ]  # fmt: skip
 MARKDOWN = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 

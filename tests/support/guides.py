@@ -8,6 +8,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 # Pages with Python, and the file of tests that runs it. A guide's own file also holds what else the guide says.
 PAGES = {
     "ask": "ask_guide",
+    "atlas": "atlas_guide",
     "attribution": "attribution_guide",
     "decoders": "decoders_guide",
     "from-scratch": "guide",

@@ -54,6 +54,11 @@ class Atlas(HeadTables):
         """The heads whose score is at least the one from which on a head counts (`Score.found_from`), largest first.
 
         None of a score that only describes. Raises LookupError where it was not measured.
+
+        >>> import torch
+        >>> atlas = Atlas("a model", "", {"": {"previous": torch.tensor([[0.25, 0.75]])}})
+        >>> atlas.found("previous")
+        [Head(part='', layer=0, head=1, value=0.75)]
         """
         least = SCORES[name].found_from if name in SCORES else None
         heads = self.top(name, self.of(name, part).numel(), part)

@@ -22,6 +22,11 @@ class Difference(HeadTables):
         atlas: its own.
         scores: by part and score, the change from `base` to `atlas` for each layer and head.
         note: what a reader should also know, or "".
+
+    >>> import torch
+    >>> base = Atlas("base", "", {"": {"previous": torch.tensor([[0.1, 0.75]])}})
+    >>> difference(base, Atlas("tuned", "", {"": {"previous": torch.tensor([[0.6, 0.5]])}}))
+    Difference(base → tuned)
     """
 
     base: Atlas = field(repr=False)
@@ -51,13 +56,25 @@ class Difference(HeadTables):
         """The heads whose score changed most, up or down; `value` is the change.
 
         Raises LookupError where it was not measured.
+
+        >>> import torch
+        >>> base = Atlas("base", "", {"": {"previous": torch.tensor([[0.1, 0.75]])}})
+        >>> difference(base, Atlas("tuned", "", {"": {"previous": torch.tensor([[0.2, 0.5]])}})).top("previous", k=1)
+        [Head(part='', layer=0, head=1, value=-0.25)]
         """
         part = self._part(name, part)
         table = self.scores[part][name]
         return largest(table, table.abs(), k, part)
 
     def columns(self) -> dict[str, list[Any]]:
-        """The columns of `to_arrow` as lists: part, layer, head, score, base, value and change."""
+        """The columns of `to_arrow` as lists: part, layer, head, score, base, value and change.
+
+        >>> import torch
+        >>> base = Atlas("base", "", {"": {"previous": torch.tensor([[0.5]])}})
+        >>> columns = difference(base, Atlas("tuned", "", {"": {"previous": torch.tensor([[0.75]])}})).columns()
+        >>> columns["base"], columns["value"], columns["change"]
+        ([0.5], [0.75], [0.25])
+        """
         columns = super().columns()
         change = columns.pop("value")
         keys = list(zip(columns["part"], columns["score"], columns["layer"], columns["head"], strict=True))
@@ -66,7 +83,13 @@ class Difference(HeadTables):
         return columns | {"change": change}
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists and numbers for JSON: the changes, and both atlases."""
+        """As plain lists and numbers for JSON: the changes, and both atlases.
+
+        >>> import torch
+        >>> base = Atlas("base", "", {"": {"previous": torch.tensor([[0.5]])}})
+        >>> difference(base, Atlas("tuned", "", {"": {"previous": torch.tensor([[0.75]])}})).to_dict()["change"]
+        {'': {'previous': [[0.25]]}}
+        """
         from regard.atlas.store import tables_to_lists
 
         return {

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Head(NamedTuple):
-    """A head, and its score."""
+    """A head, and its score.
+
+    >>> Head("", layer=5, head=1, value=0.75)
+    Head(part='', layer=5, head=1, value=0.75)
+    """
 
     part: str
     layer: int
@@ -35,6 +39,12 @@ class Example(NamedTuple):
         part, score, layer, head: which head, and of which score.
         word: a word of the text.
         attends_to: the words that the head gives the largest weights there, and these weights.
+
+    >>> import regard
+    >>> atlas = regard.Lens().atlas(["Time flies like an arrow, and fruit flies like a banana."], proof=False)
+    >>> example = next(example for example in atlas.examples if example.score == "previous")
+    >>> example.layer, example.head, example.word, example.attends_to[0][0]
+    (0, 2, 'flies', 'fruit')
     """
 
     part: str

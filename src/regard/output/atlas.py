@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -137,7 +136,7 @@ def _score(atlas: Atlas | Difference, name: str, part: str, width: int) -> list[
     top = [head for head in top if head.value]
     values = aligned([head.value for head in top], 3)
     if isinstance(atlas, Difference):
-        values = [_signed(value) for value in values]
+        values = [value if value.startswith("−") else f"+{value}" for value in values]
     found = [] if isinstance(atlas, Difference) else atlas.found(name, part)
     for head, value in zip(top, values, strict=True):
         cell = f"{head.layer}.{head.head}".rjust(5) + f" {value}  "
@@ -167,10 +166,6 @@ def _example(atlas: Atlas | Difference, name: str, head: Head) -> str:
     return ""
 
 
-def _signed(number: str) -> str:
-    return number if number.startswith("−") else f"+{number}"
-
-
 def _proof(proof: Proof) -> list[RenderableType]:
     """The verdict and its sentence, and for each ablation what it did to the loss, and what random heads did."""
     part = f"{PARTS.get(proof.part, proof.part).lower()}, " if proof.part else ""
@@ -178,6 +173,7 @@ def _proof(proof: Proof) -> list[RenderableType]:
     title = Text(short(f"{part}{proof.score}", 40), "bold").append(f": {proof.verdict}", style)
     heads = " ".join(f"{layer}.{head}" for layer, head in proof.heads)
     lines: list[RenderableType] = [Wrapped(title), Wrapped(proof.sentence, indent=3)]
+    digits = 2 if proof.loss == "nats" else 4
     lines += [Wrapped(printable(f"Heads {heads}; the loss in {proof.loss}. {proof.note}".strip()), "dim", 3)]
     for where, read, before in (
         ("matters", proof.matters, proof.before[0]),
@@ -185,17 +181,18 @@ def _proof(proof: Proof) -> list[RenderableType]:
     ):
         effects = [effect for effect in proof.effects if effect.where == where]
         if effects:
-            lines += [Wrapped(f"on {printable(read)}, {before:.3f} as it is", "dim", 3), *_effects(effects)]
+            lines += [
+                Wrapped(f"on {printable(read)}, {before:.{digits}f} as it is", "dim", 3),
+                *_effects(effects, digits),
+            ]
     return lines
 
 
-def _effects(effects: Sequence[Effect]) -> list[RenderableType]:
+def _effects(effects: Sequence[Effect], digits: int) -> list[RenderableType]:
     """A line for each ablation: the change by these heads, and the largest by random ones."""
-    pairs = [(effect.change, max(effect.random, default=math.nan)) for effect in effects]
-    changes = aligned([number for pair in pairs for number in pair], 3)
-    changes = ["–" if change == "nan" else _signed(change) for change in changes]
-    size = max(map(len, changes))
-    return [
-        Text(f"   {effect.ablation:<6}{ours:>{size}}", "bold").append(f"   random heads {random:>{size}}", "dim")
-        for effect, ours, random in zip(effects, changes[::2], changes[1::2], strict=True)
-    ]
+    lines: list[RenderableType] = []
+    for effect in effects:
+        random = f"{max(effect.random):+.{digits}f}" if effect.random else "–"
+        line = Text(f"   {effect.ablation:<6}{effect.change:>+7.{digits}f}".replace("-", "−"), "bold")
+        lines.append(line.append(f"   random heads {random:>7}".replace("-", "−"), "dim"))
+    return lines

@@ -23,14 +23,31 @@ if TYPE_CHECKING:
 
 
 class Edges(Protocol):
-    """Which keys each query would attend to if a head followed a pattern."""
+    """Which keys each query would attend to if a head followed a pattern.
+
+    >>> from regard.attribution.heads import SCORES, sample_of
+    >>> import regard
+    >>> SCORES["previous"].edges(sample_of(regard.Lens().read("Time flies")))
+    At(offset=-1)
+    """
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """Σ_j w_ij over the edges of each query; 0 for a query that has none."""
+        """Σ_j w_ij over the edges of each query; 0 for a query that has none.
+
+        >>> import torch, regard
+        >>> x = torch.ones(3, 8)
+        >>> At(-1).share(regard.attention(x, x, x).weights)
+        tensor([0.0000, 0.3333, 0.3333])
+        """
         ...
 
     def rule(self) -> MaskMod:
-        """(batch, head, query, key) → whether that is an edge, on index tensors that broadcast."""
+        """(batch, head, query, key) → whether that is an edge, on index tensors that broadcast.
+
+        >>> import torch
+        >>> At(-1).rule()(torch.tensor(0), torch.tensor(0), torch.tensor(2), torch.arange(4))
+        tensor([False,  True, False, False])
+        """
         ...
 
 
@@ -47,14 +64,25 @@ class At:
     offset: int
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """w_{i,i+offset}: a diagonal, O(N·D)."""
+        """w_{i,i+offset}: a diagonal, O(N·D).
+
+        >>> import torch, regard
+        >>> x = torch.ones(3, 8)
+        >>> At(1).share(regard.attention(x, x, x).weights)
+        tensor([0.3333, 0.3333, 0.0000])
+        """
         queries = weights.shape[-2]
         diagonal = weights.diagonal(self.offset)
         before = min(queries, max(0, -self.offset))
         return pad(diagonal, (before, queries - before - diagonal.shape[-1]))
 
     def rule(self) -> MaskMod:
-        """key − query = offset."""
+        """key − query = offset.
+
+        >>> import torch
+        >>> At(1).rule()(torch.tensor(0), torch.tensor(0), torch.tensor(2), torch.arange(4))
+        tensor([False, False, False,  True])
+        """
         return lambda batch, head, query, key: key == query + self.offset
 
 
@@ -72,7 +100,13 @@ class To:
     elsewhere: bool = False
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """w @ keys, without the diagonal if it does not count; of one key its column, O(N·D), of none 0."""
+        """w @ keys, without the diagonal if it does not count; of one key its column, O(N·D), of none 0.
+
+        >>> import torch, regard
+        >>> x = torch.ones(4, 8)
+        >>> To(torch.tensor([True, True, False, False]), elsewhere=True).share(regard.attention(x, x, x).weights)
+        tensor([0.2500, 0.2500, 0.5000, 0.5000])
+        """
         keys, places = self.keys.to(weights.device), self.keys.nonzero()[:, 0].tolist()
         if not places:
             return torch.zeros(weights.shape[:-1], dtype=weights.dtype, device=weights.device)
@@ -80,7 +114,13 @@ class To:
         return share - At(0).share(weights) * keys[: share.shape[-1]] if self.elsewhere else share
 
     def rule(self) -> MaskMod:
-        """keys[key]."""
+        """keys[key].
+
+        >>> import torch
+        >>> first = To(torch.tensor([True, False, False]))
+        >>> first.rule()(torch.tensor(0), torch.tensor(0), torch.tensor(2), torch.arange(3))
+        tensor([ True, False, False])
+        """
         return lambda batch, head, query, key: (
             self.keys.to(key.device)[key] & (key != query if self.elsewhere else True)
         )
@@ -104,7 +144,13 @@ class Alike:
     elsewhere: bool = False
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """Σ_j w_ij relu(bits(a_i)·bits(b_j) − F + 1): a pass over the weights."""
+        """Σ_j w_ij relu(bits(a_i)·bits(b_j) − F + 1): a pass over the weights.
+
+        >>> import torch, regard
+        >>> x, numbers = torch.ones(4, 8), torch.tensor([7, 3, 7, 7])
+        >>> Alike(numbers, numbers).share(regard.attention(x, x, x).weights)
+        tensor([0.7500, 0.2500, 0.7500, 0.7500])
+        """
         largest = max(int(numbers.max()) for numbers in (self.query, self.key)) if len(self.query) else 0
         count = max(1, largest.bit_length())
         query, key = (_bits(numbers.to(weights.device), count).to(weights.dtype) for numbers in (self.query, self.key))
@@ -118,7 +164,13 @@ class Alike:
         return share - At(0).share(weights) * own.to(share.device)
 
     def rule(self) -> MaskMod:
-        """query[i] = key[j] ≥ 0."""
+        """query[i] = key[j] ≥ 0.
+
+        >>> import torch
+        >>> numbers = torch.tensor([7, 3, 7])
+        >>> Alike(numbers, numbers).rule()(torch.tensor(0), torch.tensor(0), torch.tensor(2), torch.arange(3))
+        tensor([ True, False,  True])
+        """
 
         def alike(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             numbers = self.query.to(query.device)[query]
@@ -148,7 +200,13 @@ class Earlier:
     after: int = 0
 
     def share(self, weights: Map) -> Float[Tensor, "... Q"]:
-        """Σ_j w_ij [ids of i and j − after are the same, and j − after < i]: a pass over the weights for each bit."""
+        """Σ_j w_ij [ids of i and j − after are the same, and j − after < i]: a pass over the weights for each bit.
+
+        >>> import torch, regard
+        >>> x, ids = torch.ones(4, 8), torch.tensor([7, 3, 7, 3])
+        >>> Earlier(ids).share(regard.attention(x, x, x, causal=True).weights)
+        tensor([0.0000, 0.0000, 0.3333, 0.2500])
+        """
         counts = _earlier_occurrences(self.ids)
         bits = int(counts.max()).bit_length() if len(counts) else 0
         shares = [torch.zeros(weights.shape[:-1], dtype=weights.dtype, device=weights.device)]
@@ -160,7 +218,13 @@ class Earlier:
         return torch.stack(shares).sum(0)
 
     def rule(self) -> MaskMod:
-        """ids[query] = ids[key − after], and key − after < query."""
+        """ids[query] = ids[key − after], and key − after < query.
+
+        >>> import torch
+        >>> after = Earlier(torch.tensor([7, 3, 7, 3]), after=1)
+        >>> after.rule()(torch.tensor(0), torch.tensor(0), torch.tensor(2), torch.arange(4))
+        tensor([False,  True, False, False])
+        """
 
         def earlier(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             ids, place = self.ids.to(query.device), key - self.after
