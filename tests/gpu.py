@@ -2,7 +2,8 @@
 
 Needs torch, transformers and this repository: no network, no compiler, no pytest, no installation. In ten minutes at
 most: random attention with every option, its weights, statistics and gradients against float64 (tests/fuzz.py); the
-models of tests/support/transformers_models.py against transformers' eager attention; and the Python of the README.
+models of tests/support/transformers_models.py against transformers' eager attention; an atlas of heads; and the
+Python of the README.
 """
 
 import argparse
@@ -86,6 +87,29 @@ def _against_eager(name: str, model, ids: torch.Tensor, masked: bool) -> None:
         fuzz.close(name, weights.dense()[rows], expected[rows], 1e-4)
 
 
+def atlas(device: str, seconds: float) -> str:
+    """The heads of a decoder whose patterns are known, and their proofs, against those that the processor computes."""
+    import regard
+    from support.planted import plan
+    from support.planted_texts import tokenizer
+    from support.planted_weights import build
+
+    made = []
+    for place in ("cpu", device):
+        model = build("rotary", 8, plan("rotary", 8, True, 0), 0).to(place)
+        made.append(regard.Lens((model, tokenizer())).atlas(["ba de fi go ku la ma ne pi ro su ta bi do ba de fi go"]))
+    expected, ours = made
+    for name, scores in expected.scores[""].items():
+        fuzz.close(name, ours.of(name), scores, 1e-4)
+    assert len(ours.proofs) == len(expected.proofs) > 2
+    for proof, known in zip(ours.proofs, expected.proofs, strict=True):
+        assert (proof.score, proof.verdict) == (known.score, known.verdict)
+        for effect, other in zip(proof.effects, known.effects, strict=True):
+            changes = (torch.tensor([measured.change, *measured.random]) for measured in (effect, other))
+            fuzz.close(f"{proof.score}, {effect.ablation}", *changes, 1e-3)
+    return f"{len(expected.scores[''])} scores, {len(expected.proofs)} proofs"
+
+
 class _AnyDevice(doctest.OutputChecker):
     """Compares what is printed, wherever it lies; and numbers to three digits, as devices differ in the last."""
 
@@ -127,7 +151,7 @@ def main() -> int:
     name = torch.cuda.get_device_name() if options.device == "cuda" else options.device
     print(f"{name}, torch {torch.__version__}", flush=True)
     failed = 0
-    for section in (attention, long_sequences, models, readme):
+    for section in (attention, long_sequences, models, atlas, readme):
         start = time.monotonic()
         try:
             said = f"passed: {section(options.device, options.seconds)}"

@@ -3,7 +3,7 @@
     python tests/planted.py --seeds 1000               # seeds 0 to 999
     python tests/planted.py --first 4711 --seeds 1     # one of them again
 
-Seed n is a model of the kind n mod 10: a scheme of positions, a number of groups, and strong or weak heads. Prints a
+Seed n is a model of the kind n mod 12: a scheme of positions, a number of groups, and strong or weak heads. Prints a
 line for each score that is wrong, then for each score the heads that were planted and found, invented, and how near the
 others came to counting; ends with exit status 1 if anything was wrong.
 """

@@ -179,6 +179,35 @@ def test_heads_at_zero_and_at_their_mean(opened, monkeypatch, name, part):
 
 
 @parts
+def test_layers_before_the_first_such_head_read_the_text_once(opened, name, part):
+    lens, model = opened(name)
+    text = passage(lens, part)
+    loss = measured(lens, part, text)
+    sizes = []
+    watched = loss.model.blocks[0].register_forward_hook(
+        lambda module, inputs, output: sizes.append(inputs[0].shape[0])
+    )
+    experiments = [Experiment([(1, 2)]), Experiment([(1, 0), (1, 1)], "mean"), Experiment([])]
+    finals = dict(read_without(loss.model, loss.ids, experiments, loss.heads))
+    assert sizes == [1]
+    for n, (heads, how) in enumerate(experiments):
+        with switched_off(sites(model)[part], heads, how):
+            expected = final_of(run(model, part, text, loss.ids), part)
+        assert torch.allclose(finals[n], expected, atol=CLOSE)
+
+    def refuse(module, inputs, output):
+        if sizes[-1] != inputs[0].shape[0]:
+            raise RuntimeError("this layer reads no copies")
+
+    refusing = loss.model.blocks[1].register_forward_hook(refuse)
+    again = dict(read_without(loss.model, loss.ids, experiments, loss.heads))
+    watched.remove()
+    refusing.remove()
+    assert sizes == [1, 1, 3]
+    assert all(torch.allclose(again[n], finals[n], atol=CLOSE) for n in finals)
+
+
+@parts
 @pytest.mark.parametrize("edges", EDGES)
 def test_edges_cut_in_some_heads(opened, name, part, edges):
     lens, model = opened(name)
@@ -447,15 +476,13 @@ def test_random_heads_are_of_the_same_layers_and_differ():
 
 
 def test_layers_that_lack_other_heads():
-    draws, note = plan.random_heads([(0, 0), (0, 1)], {0: [2], 1: [0, 1, 2]}, 5, seed=0)
-    assert draws == [[(0, 2), (1, 0)], [(0, 2), (1, 1)], [(0, 2), (1, 2)]]
-    assert note == (
-        "Layer 0 has too few other heads, and random ones of other layers take their place. "
-        "They can be drawn in 3 ways only."
-    )
+    draws, note = plan.random_heads([(0, 0), (0, 1)], {0: [2], 1: [0, 1, 2]}, 6, seed=0)
+    assert len(draws) == 6
+    assert {head for draw in draws for head in draw} == {(0, 2), (1, 0), (1, 1), (1, 2)}
+    assert note == "Their layers have too few other heads, and the random ones are of all layers."
     draws, note = plan.random_heads([(0, 0), (0, 1), (1, 0)], {0: [], 1: [2, 3]}, 2, seed=0)
-    assert draws == [[(1, 2)], [(1, 3)]]
-    assert note.endswith("No more than 1 head could be drawn at a time.")
+    assert draws == [[(1, 2), (1, 3)]]
+    assert note.endswith("No more than 2 heads could be drawn at a time. They could be drawn 1 time only.")
     assert plan.random_heads([(0, 0)], {0: []}, 2, seed=0) == ([], "There are no other heads to compare with.")
 
 

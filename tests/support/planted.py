@@ -40,8 +40,9 @@ earlier ones, `duplicate` is n/(n + 1) at most. Heads that look far stand where 
 heads write it into the output, where the unembedding makes logits of it; so induction predicts what comes next. Which
 of the words a copying head copies (+1 of its ±1 an axis) and which answers a retrieval head knows is its strength.
 
-**Groups.** The heads of a group share keys and values. Each planted head has a group of its own; the other heads of the
-group have random queries and outputs.
+**Groups.** The heads of a group share keys and values. Each planted head has a group of its own, except copying heads:
+they need no keys, and may stand beside heads that have the same values, code(t_j), as well. The other heads of a group
+have random queries and outputs.
 
 **Strength.** The strength of a head is its score, on texts like those of `planted_texts`: β is found by bisection on
 the scores above (`planted_strength`). A score counts from `Score.found_from`, 0.5, or 0.1 for retrieval. Heads that are
@@ -72,7 +73,7 @@ THETA, PUSH, CERTAIN = 1e6, 24.0, 30.0
 TRACE_OWN = 1 - math.exp(-1 / 2)
 PERIOD, SHORT_PERIOD = 60, 15  # of repeated words: twice, and eight times for ALiBi's duplicate heads
 SIZES = {"rotary": (160, 8), "alibi": (160, 8), "learned": (384, 6)}  # the dims of the stream, and heads
-GROUPS: dict[Scheme, tuple[int, ...]] = {"rotary": (8, 4), "alibi": (8, 4), "learned": (6,)}
+GROUPS: dict[Scheme, tuple[int, ...]] = {"rotary": (8, 4), "alibi": (8, 4), "learned": (6, 3)}
 FREQUENCIES = {
     "rotary": THETA ** (-torch.arange(6) / 32),
     "learned": torch.pi * ((torch.arange(16) + 0.5) / 16) ** 1.5,
@@ -89,6 +90,7 @@ IMPLIED: dict[Pattern, tuple[str, ...]] = {  # the scores that a strong head has
     "retrieval": ("retrieval", "copying"),
     "trace": (),
 }
+READS_WORDS = "previous", "induction", "retrieval", "trace"  # with the values that a copying head has
 
 
 class Planted(NamedTuple):
@@ -121,7 +123,7 @@ def slopes(heads: int) -> Tensor:
 
 
 def plan(scheme: Scheme, groups: int, strong: bool, seed: int) -> list[Planted]:
-    """Every pattern at a random place with a random strength, each in a group of its own.
+    """Every pattern at a random place with a random strength, in groups as said above.
 
     Induction reads what the previous-token head of layer 0 writes, which is therefore strong in any case.
     """
@@ -132,7 +134,13 @@ def plan(scheme: Scheme, groups: int, strong: bool, seed: int) -> list[Planted]:
 
     def put(pattern: Pattern, layers: Sequence[int], allowed: Sequence[int], strength: float) -> None:
         size = heads // groups
-        places = [(layer, head) for layer in layers for head in allowed if (layer, head // size) in free]
+        taken = {(other.layer, other.head) for other in chosen}
+        places = [
+            (layer, head)
+            for layer in layers
+            for head in allowed
+            if (layer, head // size) in free and (layer, head) not in taken
+        ]
         layer, head = draw.choice(places)
         free.remove((layer, head // size))
         chosen.append(Planted(pattern, layer, head, strength))
@@ -161,6 +169,7 @@ def plan(scheme: Scheme, groups: int, strong: bool, seed: int) -> list[Planted]:
         put("induction", [1], every, strength("induction"))
         for pattern in ("sink", "duplicate", "retrieval"):
             put(pattern, anywhere, every, strength(pattern))
+    free |= {(layer, head // (heads // groups)) for pattern, layer, head, _ in chosen if pattern in READS_WORDS}
     put("copying", anywhere, every, strength("copying"))
     return chosen
 

@@ -31,7 +31,7 @@ from support.planted import (
     answer,
     code,
 )
-from support.planted_alibi import AlibiForCausalLM
+from support.planted_positions import AlibiForCausalLM, LearnedForCausalLM
 from support.planted_strength import Calibration
 
 
@@ -176,7 +176,7 @@ def _empty(scheme: Scheme, groups: int) -> Any:
     """A model of the right sizes, on regard's attention."""
     dim, heads = SIZES[scheme]
     ids = {"vocab_size": 2 * AXES, "bos_token_id": 0, "eos_token_id": None}
-    if scheme == "learned":
+    if scheme == "learned" and groups == heads:
         config = transformers.GPT2Config(
             n_embd=dim, n_head=heads, n_layer=LAYERS, n_inner=INNER, n_positions=2 * TOKENS, tie_word_embeddings=False,
             attn_pdrop=0.0, **ids,
@@ -188,7 +188,8 @@ def _empty(scheme: Scheme, groups: int) -> Any:
             head_dim=HEAD_DIM, intermediate_size=INNER, max_position_embeddings=2 * TOKENS,
             rope_parameters={"rope_type": "default", "rope_theta": THETA}, **ids,
         )  # fmt: skip
-        made = (transformers.LlamaForCausalLM if scheme == "rotary" else AlibiForCausalLM)(config)
+        kinds = {"rotary": transformers.LlamaForCausalLM, "alibi": AlibiForCausalLM, "learned": LearnedForCausalLM}
+        made = kinds[scheme](config)
     made.set_attn_implementation("regard")
     return made.eval()
 
@@ -200,15 +201,16 @@ def _embed(made: Any, scheme: Scheme, parts: dict[str, Tensor]) -> None:
     made.get_input_embeddings().weight.copy_(embeddings)
     made.lm_head.weight.copy_(LOGIT / length * words @ parts["output"])
     if scheme == "learned":
-        angles = torch.arange(len(made.transformer.wpe.weight))[:, None] * FREQUENCIES[scheme]
+        learned = made.base_model.wpe.weight
+        angles = torch.arange(len(learned))[:, None] * FREQUENCIES[scheme]
         places = torch.cat((angles.cos(), angles.sin()), -1) / angles.shape[1] ** 0.5
-        made.transformer.wpe.weight.copy_(length * places @ parts["position"])
+        learned.copy_(length * places @ parts["position"])
 
 
 def _assign(made: Any, number: int, weights: Weights) -> None:
     """Layer `number` of a model gets its weights."""
     query, key, value, output = (w.flatten(0, 1) for w in (weights.query, weights.key, weights.value, weights.output))
-    if weights.scheme == "learned":
+    if isinstance(made, transformers.GPT2LMHeadModel):
         block = made.transformer.h[number]
         block.attn.c_attn.weight.copy_(torch.cat((query, key, value)).mT)
         block.attn.c_proj.weight.copy_(output)

@@ -9,10 +9,13 @@ Michel et al. 2019, https://arxiv.org/abs/1905.10650; the mean by Wang et al. 20
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from torch import nn
 
 from regard.attention import replaced_in_models
 from regard.attribution.again import TOKENS_AT_ONCE, attention_without
@@ -55,8 +58,8 @@ def read_without(
     """The final states of a text for each experiment, with the experiment's number, in any order.
 
     Copies of the text are read side by side, each with heads of its own switched off, as many at once as have
-    `TOKENS_AT_ONCE` tokens. Edges are cut by a rule: no N × N tensor is made. A query that may look at nothing any
-    more takes nothing home: 0.
+    `TOKENS_AT_ONCE` tokens; the layers before the first of these heads, for which all are alike, read it once. Edges
+    are cut by a rule: no N × N tensor is made. A query that may look at nothing any more takes nothing home: 0.
 
     Args:
         model: a model of a lens; a decoder that has read a source (`Model.after`), or its cross-attentions
@@ -96,12 +99,44 @@ def _read(
     heads: Mapping[int, int],
     edges: MaskMod | None,
 ) -> Pass:
-    """A forward pass over a copy of the text for each experiment."""
+    """A forward pass over a copy of the text for each experiment: copies from the first layer on that differs."""
     off = {ablation: _off(experiments, heads, ablation) for ablation in ("zero", "mean", "edges")}
     hidden = {layer: _without(edges, chosen) for layer, chosen in off["edges"].items() if edges is not None}
-    compute = attention_without(heads, hidden=hidden, zero=off["zero"], mean=off["mean"])
-    with torch.inference_mode(), replaced_in_models(compute, hides_keys=bool(hidden)):
-        return model.forward(ids.expand(len(experiments), -1), None, None)
+    first, copies = min((layer for layers in off.values() for layer in layers), default=0), len(experiments)
+
+    def read(ids: Tensor) -> Pass:
+        compute = attention_without(heads, hidden=hidden, zero=off["zero"], mean=off["mean"])
+        with torch.inference_mode(), replaced_in_models(compute, hides_keys=bool(hidden)):
+            return model.forward(ids, None, None)
+
+    if first > 0 and len(model.blocks) == model.layers:
+        try:
+            with _copied(model.blocks[first], copies):
+                passed = read(ids[None])
+            if len(passed.final) == copies:
+                return passed
+        except Exception:  # of every kind, where a model hands its layers more than the states that are copied
+            pass
+    return read(ids.expand(copies, -1))
+
+
+@contextmanager
+def _copied(block: nn.Module, copies: int) -> Iterator[None]:
+    """Within this context, in this thread, a layer gets so many copies of the single sequence that enters it."""
+    thread = threading.get_ident()
+
+    def copy(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        if arguments:
+            return (arguments[0].expand(copies, -1, -1), *arguments[1:]), keywords
+        return arguments, keywords | {"hidden_states": keywords["hidden_states"].expand(copies, -1, -1)}
+
+    handle = block.register_forward_pre_hook(copy, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _off(experiments: Sequence[Experiment], heads: Mapping[int, int], ablation: str) -> dict[int, Bool[Tensor, "B H"]]:

@@ -175,10 +175,10 @@ def _loss(
         changed = ids.clone()
         changed[hidden] = mask
         return _Loss("nats", changed, lambda final: surprise(head, final[hidden], changed[hidden], ids[hidden]))
-    present = reference.double().mean(0)
+    present = reference.cpu().double().mean(0)
 
     def distance(final: Tensor) -> Tensor:
-        mean = final.double().mean(0)
+        mean = final.cpu().double().mean(0)
         same = torch.equal(mean, present)  # whose cosine is 1 but for rounding
         return mean.new_zeros(1) if same else 1 - cosine_similarity(mean, present, dim=0)[None]
 
@@ -191,14 +191,14 @@ def surprise(
 ) -> Float[Tensor, "n"]:
     """−log p of the tokens that are expected, in nats; no more than `BLOCK` logits are held at once."""
     if not len(final):
-        return final.new_zeros(0)
+        return torch.zeros(0)
     block = max(1, BLOCK // head(final[:1], ids[:1]).shape[1])
     losses = []
     for states, here, wanted in zip(*(tensor.split(block) for tensor in (final, ids, expected)), strict=True):
         logits = head(states, here)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses.append(cross_entropy(logits, wanted.to(logits.device), reduction="none"))
-    return torch.cat(losses)
+    return torch.cat(losses).cpu().double()
 
 
 def _that_count(sample: Sample) -> Bool[Tensor, "N"]:

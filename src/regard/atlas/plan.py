@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
@@ -88,8 +88,8 @@ def random_heads(
 ) -> tuple[list[list[tuple[int, int]]], str]:
     """Random heads in the place of some, as many of each layer, and a sentence where that was not possible, or "".
 
-    Where a layer has too few other heads, the rest is drawn from the other layers. No draw is made twice: there are
-    fewer where there are not so many.
+    Where a layer has too few other heads, all are drawn from all layers. No draw is made twice: there are fewer where
+    there are not so many.
 
     Args:
         heads: (layer, head) of the heads that they stand beside.
@@ -100,40 +100,26 @@ def random_heads(
     >>> random_heads([(0, 3), (1, 3)], {0: [0, 1, 2], 1: [0, 1]}, draws=2, seed=0)
     ([[(0, 0), (1, 1)], [(0, 2), (1, 1)]], '')
     """
-    wanted = {layer: sum(layer == own for own, _ in heads) for layer in others}
-    lacking = [layer for layer, number in wanted.items() if number > len(others[layer])]
-    own = {layer: min(number, len(others[layer])) for layer, number in wanted.items()}
-    rest = [(layer, head) for layer in others if not wanted[layer] for head in others[layer]]
-    missing = min(len(heads) - sum(own.values()), len(rest))
-    ways = math.comb(len(rest), missing) * math.prod(math.comb(len(others[layer]), n) for layer, n in own.items())
-    chance, drawn = torch.Generator().manual_seed(seed), set[tuple[tuple[int, int], ...]]()
-    number = min(draws, ways) if missing or any(own.values()) else 0
-    while len(drawn) < number:
-        heads_drawn = [(layer, head) for layer, n in own.items() for head in _draw(others[layer], n, chance)]
-        drawn.add(tuple(sorted(heads_drawn + _draw(rest, missing, chance))))
-    return [list(draw) for draw in sorted(drawn)], _note(
-        lacking, len(heads), missing + sum(own.values()), number, draws
-    )
-
-
-def _draw(pool: Sequence[Any], number: int, chance: torch.Generator) -> list[Any]:
-    return [pool[n] for n in torch.randperm(len(pool), generator=chance)[:number].tolist()]
-
-
-def _note(lacking: Sequence[int], heads: int, random: int, number: int, draws: int) -> str:
-    """What is to be said of random heads: of which layers there are too few, and whether there are enough at all."""
-    if not random:
-        return "There are no other heads to compare with."
-    notes = []
+    pools = [
+        ([(layer, head) for head in own], sum(layer == chosen for chosen, _ in heads)) for layer, own in others.items()
+    ]
+    lacking = any(number > len(pool) for pool, number in pools)
     if lacking:
-        layers = f"Layer {lacking[0]} has" if len(lacking) == 1 else f"Layers {_listed(lacking)} have"
-        notes.append(f"{layers} too few other heads, and random ones of other layers take their place.")
-    if random < heads:
-        notes.append(f"No more than {counted(random, 'head')} could be drawn at a time.")
-    if number < draws:
-        notes.append(f"They can be drawn in {counted(number, 'way')} only.")
-    return " ".join(notes)
+        everywhere = [head for pool, _ in pools for head in pool]
+        pools = [(everywhere, min(len(heads), len(everywhere)))]
+    size = sum(number for _, number in pools)
+    times = min(draws, math.prod(math.comb(len(pool), number) for pool, number in pools)) if size else 0
+    chance, drawn = torch.Generator().manual_seed(seed), set[tuple[tuple[int, int], ...]]()
+    while len(drawn) < times:
+        drawn.add(tuple(sorted(head for pool, number in pools for head in _draw(pool, number, chance))))
+    notes = {
+        "There are no other heads to compare with.": not size,
+        "Their layers have too few other heads, and the random ones are of all layers.": size and lacking,
+        f"No more than {counted(size, 'head')} could be drawn at a time.": 0 < size < len(heads),
+        f"They could be drawn {counted(times, 'time')} only.": 0 < times < draws,
+    }
+    return [list(draw) for draw in sorted(drawn)], " ".join(note for note, said in notes.items() if said)
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+def _draw(pool: Sequence[tuple[int, int]], number: int, chance: torch.Generator) -> list[tuple[int, int]]:
+    return [pool[n] for n in torch.randperm(len(pool), generator=chance)[:number].tolist()]

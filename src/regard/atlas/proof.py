@@ -63,7 +63,7 @@ class Proof:
         matters, elsewhere: what was read, in words; "" where nothing was.
         before: the loss of the model as it is, where the pattern matters and elsewhere; nan where nothing was read.
         effects: what each ablation did.
-        note: what a reader should also know of the random heads, in a sentence, or "".
+        note: what a reader should also know, of the random heads or of the model's loss as it is; or "".
 
     >>> effects = [Effect("zero", "matters", 3.2, [0.1, 0.0]), Effect("zero", "elsewhere", 0.3, [0.1, 0.1])]
     >>> proof = Proof("induction", "", [(5, 1)], "nats", "repeated random tokens", "prose", (1.2, 3.1), effects)
@@ -257,12 +257,12 @@ def _proof(plan: Plan, read: Mapping[Where, Sequence[Measured]], advance: Callab
         if not passages:
             continue
         count = sum(len(passage.before) for passage in passages)
-        before[where] = sum(float(passage.before.double().sum()) for passage in passages) / count
+        before[where] = sum(float(passage.before.sum()) for passage in passages) / count
         after = [0.0] * len(experiments)
         for passage in passages:
             edges = None if plan.score.edges is None else plan.score.edges(passage.passage.sample).rule()
             for n, final in read_without(passage.model, passage.ids, experiments, passage.heads, edges):
-                after[n] += float(passage.of(final).double().sum()) / count
+                after[n] += float(passage.of(final).sum()) / count
                 advance(len(passage.ids))
         for number, ablation in enumerate(ablations):
             change, *random = (loss - before[where] for loss in after[number * len(sets) : (number + 1) * len(sets)])
@@ -276,8 +276,16 @@ def _proof(plan: Plan, read: Mapping[Where, Sequence[Measured]], advance: Callab
         _TEXTS[plan.kinds["elsewhere"]] if "elsewhere" in before else "",
         (before["matters"], before.get("elsewhere", math.nan)),
         effects,
-        plan.note,
+        " ".join(filter(None, [plan.note, _chance(read["matters"][0], before["matters"], plan.kinds["matters"])])),
     )
+
+
+def _chance(passage: Measured, before: float, kind: Text) -> str:
+    """A sentence about a model that does no better than chance as it is, and has nothing to lose; or ""."""
+    tokens = passage.model.vocab_size
+    if passage.unit != "nats" or tokens is None or before < math.log(tokens):
+        return ""
+    return f"As it is, the model foretells {_TEXTS[kind]} no better than by chance, and has nothing to lose."
 
 
 def _measured(lens: Lens, part: str, passages: Sequence[Passage], kind: Text, seed: int) -> list[Measured]:

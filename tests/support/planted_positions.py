@@ -1,11 +1,12 @@
-"""A Llama whose positions are ALiBi's: no model of transformers that has ALiBi uses its attention interface."""
+"""Llamas with other positions: ALiBi, which no model of transformers has that uses its attention interface, and learned
+ones, which no model has along with groups of heads."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM, LlamaModel
 
 
@@ -29,10 +30,33 @@ class AlibiModel(LlamaModel):
         return super().forward(input_ids, mask.to(self.dtype), **{**options, "use_cache": False})
 
 
+class LearnedModel(LlamaModel):
+    """A vector for each position is added to the embedding; reads whole texts, without a cache."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        """As LlamaModel, whose rotary planes stand still."""
+        self.rotary_emb.inv_freq.zero_()
+        embedded = self.embed_tokens(input_ids) + self.wpe.weight[: input_ids.shape[1]]
+        return super().forward(None, attention_mask, **{**options, "inputs_embeds": embedded, "use_cache": False})
+
+
 class AlibiForCausalLM(LlamaForCausalLM):
     """With the head of a language model."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.model = AlibiModel(config)
+        self.post_init()
+
+
+class LearnedForCausalLM(LlamaForCausalLM):
+    """With the head of a language model."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = LearnedModel(config)
         self.post_init()
