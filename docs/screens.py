@@ -1,4 +1,4 @@
-"""The pictures of the viewer and the lesson in README.md, view.md and ask.md, as a browser shows it.
+"""The pictures of the viewer, the lesson and the atlas in README.md and the guides, as a browser shows them.
 
 python docs/screens.py [FOLDER]
 """
@@ -45,6 +45,7 @@ def main(folder):
         served(browser, folder, SCREENS)
         served(browser, folder, OF_DECODER, "--model", DECODER)
         answer(browser, folder)
+        atlas(browser, folder)
         lesson(browser, folder)
         browser.close()
 
@@ -87,6 +88,20 @@ def answer(browser, folder):
         page.goto(saved.as_uri())
         page.wait_for_timeout(500)
         page.screenshot(path=folder / "ask.png")
+        page.close()
+
+
+def atlas(browser, folder):
+    """The atlas of a decoder, with its induction heads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(temporary, "atlas.html")
+        subprocess.run(regard("atlas", DECODER, "--save", str(saved)), check=True, capture_output=True)
+        page = browser.new_page(viewport={"width": 1120, "height": 1100})
+        page.goto(f"{saved.as_uri()}#view=atlas&score=induction")
+        page.wait_for_selector("#viewer[data-drawn]")
+        end = page.evaluate("document.getElementById('exports').getBoundingClientRect().top")
+        page.set_viewport_size({"width": 1120, "height": min(1420, round(end))})
+        page.screenshot(path=folder / "viewer-atlas.png")
         page.close()
 
 

@@ -147,7 +147,7 @@ def test_an_encoder_has_no_needles_and_one_without_a_head_no_copying(embedded):
 
 def test_stories260k():
     atlas = regard.Lens(required(STORIES)).atlas(TEXTS)
-    assert [(head.layer, head.head) for head in atlas.found("previous")[:2]] == [(3, 6), (1, 3)]
+    assert {head[1:3] for head in atlas.found("previous")[:2]} == {(1, 3), (3, 6)}
     assert atlas.names == [name for name, score in SCORES.items() if score.of != "cross"]
     assert {"text", "repeated", "needle"} == set(atlas.tokens)
     assert {proof.score for proof in atlas.proofs} >= {"previous"}

@@ -15,7 +15,9 @@ from regard.atlas.atlas import Atlas
 from regard.atlas.difference import difference
 from regard.atlas.example import EXAMPLE, row_of
 from regard.atlas.proof import Effect, Proof
+from regard.atlas.tables import Example
 from regard.attribution.heads import SCORES
+from regard.viewer import payload
 from regard.viewer.atlas import payload_of
 from regard.viewer.bundle import render_atlas_page, render_page
 from support.browser import does, saved, until
@@ -196,9 +198,9 @@ def test_a_head_leads_to_its_map_by_keyboard_and_back(tab, reading):
     assert page.inner_text("#atlas-says").startswith("Layer 1, head 2: 0.950, found."), "the largest is chosen"
     page.focus("#score-maps [tabindex='0']")
     page.keyboard.press("ArrowUp")
-    assert page.inner_text("#tip") == "Layer 0, head 2: 0.490"
+    assert page.inner_text("#tip").split("\n")[0] == "Layer 0, head 2: 0.490"
     page.keyboard.press("ArrowLeft")
-    assert page.inner_text("#tip") == "Layer 0, head 1: 0.500, found"
+    assert page.inner_text("#tip").split("\n")[0] == "Layer 0, head 1: 0.500, found"
     assert page.inner_text("#atlas-says").startswith("Layer 0, head 1: 0.500, found")
     does(page, lambda: page.keyboard.press("Enter"))
     assert "view=map" in page.url
@@ -237,7 +239,7 @@ def test_hovering_says_the_number_and_what_else_the_head_does(tab, atlas):
     said = page.inner_text("#atlas-says")
     assert said.startswith(f"Layer 1, head 2: {float(atlas.of('retrieval')[1, 2]):.3f}")
     assert "previous 0.950" in said
-    assert page.inner_text("#tip").startswith("Layer 1, head 2: ")
+    assert "\nalso previous 0.950" in page.inner_text("#tip")
     page.mouse.move(2, 2)
     until(page, lambda: page.is_hidden("#tip"))
 
@@ -260,7 +262,7 @@ def test_it_is_saved_as_a_table_a_picture_and_a_page(tab, atlas, tmp_path):
     assert texts[0] == "Induction: all heads of tiny"
     assert f"{float(atlas.of('induction')[0, 0]):.2f}"[1:] in texts
     framed = [node for node in picture.iter(f"{SVG}rect") if node.get("stroke")]
-    assert len(framed) == len(atlas.found("induction"))
+    assert len(framed) == 2 * len(atlas.found("induction")), "a dark line and a light one"
     assert saved(page, "png")[0].startswith(b"\x89PNG")
     file = tmp_path / "again.html"
     file.write_bytes(saved(page, "html")[0])
@@ -313,6 +315,8 @@ def three(tmp_path_factory):
 def test_the_parts_of_an_encoder_decoder_stand_below_each_other(tab, tmp_path_factory, three):
     page = tab(base=written(tmp_path_factory, three), offline=True)
     assert page.locator("#score-maps h3").all_inner_texts() == ["Encoder", "Decoder", "Cross-attention"]
+    best = three.top("punctuation", 1, "encoder")[0]
+    assert page.inner_text("#atlas-says").startswith(f"Encoder: Layer {best.layer}, head {best.head}: {best.value:.3f}")
     layers = [three.of("punctuation", part).shape[0] for part in three.parts]
     rows = page.locator("#score-maps [role=grid]").evaluate_all("all => all.map((grid) => grid.children.length - 1)")
     assert rows == layers
@@ -326,6 +330,30 @@ def test_the_parts_of_an_encoder_decoder_stand_below_each_other(tab, tmp_path_fa
     does(page, lambda: page.click("#scores [data-score=alignment]"))
     assert page.locator("#score-maps h3").all_inner_texts() == ["Cross-attention"]
     assert "correlation from −1 to 1" in page.get_attribute("#score-legend", "aria-label")
+
+
+def test_a_head_whose_numbers_are_not_carried_says_so(tab, tmp_path_factory, atlas, monkeypatch):
+    monkeypatch.setattr(payload, "EXACT_LIMIT", 0)
+    monkeypatch.setattr(payload, "KEYS_LIMIT", 3000)
+    monkeypatch.setattr(payload, "PICTURES_LIMIT", 500)
+    page = tab(base=written(tmp_path_factory, atlas), offline=True)
+    said = []
+    for cell in page.locator("#score-maps button").all():
+        cell.hover()
+        said.append("This page holds a coarse picture of its map." in page.inner_text("#atlas-says"))
+    assert not said[6], "the head that is shown first"
+    assert any(said)
+    does(page, lambda: page.click(f"#score-maps button >> nth={said.index(True)}"))
+    assert page.is_visible("#map")
+
+
+def test_a_loaded_atlas_shows_the_words_that_it_has_kept(tab, tmp_path_factory):
+    kept = Example("", "previous", 1, 2, "cat", [("the", 0.75)])
+    page = tab(base=written(tmp_path_factory, Atlas("loaded", "", {"": scores()}, examples=[kept])), offline=True)
+    first = page.locator("#score-heads li").first
+    assert first.inner_text().replace("\xa0", " ").endswith("From cat to the 75 %")
+    does(page, lambda: first.locator("button").click())
+    assert "view=atlas&layer=1&head=2" in page.url
 
 
 def test_without_a_text_there_is_the_atlas_alone(tab, tmp_path_factory):

@@ -491,7 +491,7 @@ def test_layers_that_lack_other_heads():
 
 def proof_of(score="induction", loss="nats", **changes):
     """A proof that is confirmed, but for what is changed: (change, random) by "ablation where"."""
-    numbers = {"zero matters": (2.0, [0.1]), "mean matters": (1.5, [0.1]), "edges matters": (1.0, [0.0])}
+    numbers = {"zero matters": (2.0, [0.1]), "mean matters": (1.5, [0.1]), "edges matters": (1.0, [0.01])}
     numbers |= {name.replace("matters", "elsewhere"): (0.2, [0.1]) for name in numbers}
     numbers |= {name.replace("_", " "): value for name, value in changes.items()}
     effects = [Effect(*name.split(), *value) for name, value in numbers.items() if value is not None]
@@ -501,11 +501,18 @@ def proof_of(score="induction", loss="nats", **changes):
 def test_heads_that_play_their_part():
     assert proof_of().verdict == "confirmed"
     assert proof_of().sentence == (
-        "Without the 2 heads with the highest “induction” score, the loss on repeated random tokens rises by 2.00 nats "
-        "a token; with 2 random heads instead, it rises by at most 0.10: they do what the score says."
+        "With the edges of the pattern cut in the 2 heads with the highest “induction” score, the loss on repeated "
+        "random tokens rises by 1.00 nats a token; with 2 random heads instead, it rises by at most 0.01: they do what "
+        "the score says."
     )
-    assert proof_of(edges_matters=None, edges_elsewhere=None).verdict == "confirmed"  # a score without edges
+    without_edges = proof_of(edges_matters=None, edges_elsewhere=None)
+    assert without_edges.verdict == "confirmed"
+    assert without_edges.sentence.startswith(
+        "With the output of the 2 heads with the highest “induction” score at its mean"
+    )
     assert proof_of(zero_elsewhere=None, mean_elsewhere=None, edges_elsewhere=None).verdict == "confirmed"
+    ruinous = proof_of(zero_matters=(2.0, [9.0]), mean_matters=(1.5, [3.0]))  # random heads, and not by the pattern
+    assert ruinous.verdict == "confirmed"
 
 
 @pytest.mark.parametrize(
@@ -514,13 +521,17 @@ def test_heads_that_play_their_part():
         (
             {"zero_matters": (0.04, [0.01])},
             "Without the 2 heads with the highest “induction” score, the loss on repeated random tokens rises by 0.04 "
-            "nats a token; with 2 random heads instead, it rises by at most 0.01: they look the part and",
+            "nats a token; with 2 random heads instead, it rises by at most 0.01: they look the part and do",
         ),
         ({"mean_matters": (-0.5, [0.1])}, "falls by 0.50 nats a token.*they look the part and do not play it"),
         ({"edges_matters": (0.04, [-0.2])}, "With the edges of the pattern cut.*it falls by at least 0.20: they look"),
-        ({"mean_matters": (1.5, [0.1, 1.6])}, "rises by 1.50 .*rises by at most 1.60: random heads matter as much"),
+        ({"edges_matters": (1.5, [0.1, 1.6])}, "rises by 1.50 .*rises by at most 1.60: random heads matter as much"),
+        (
+            {"mean_matters": (1.5, [1.6]), "edges_matters": None, "edges_elsewhere": None},
+            "With the output .*rises by 1.50 .*rises by at most 1.60: random heads matter as much",
+        ),
         ({"zero_elsewhere": (2.5, [0.1])}, "on texts it rises by 2.50, so the pattern is not what they matter for"),
-        ({"zero_matters": (2.0, [])}, "rises by 2.00 nats a token: there are no other heads to compare with"),
+        ({"edges_matters": (2.0, [])}, "rises by 2.00 nats a token: there are no other heads to compare with"),
         ({"zero_matters": (math.nan, [0.1])}, "rises by nan .*they look the part and do not play it"),
     ],
 )
@@ -530,16 +541,27 @@ def test_heads_that_only_look_the_part(changes, sentence):
     assert re.search(sentence, proof.sentence)
 
 
+def test_a_proof_without_effects_and_one_head():
+    assert replace(proof_of(), effects=[]).verdict == "not confirmed"
+    alone = replace(proof_of(mean_matters=(0.0, [0.0])), heads=[(3, 1)])
+    assert "the output of the head with the highest" in alone.sentence
+    assert alone.sentence.endswith(
+        "with a random head instead, it rises by at most 0.00: it looks the part and does not play it."
+    )
+
+
 def test_heads_that_rest():
-    quiet = {"zero_matters": (0.04, [0.0]), "mean_matters": (0.01, [0.0])}
-    quiet |= {name.replace("matters", "elsewhere"): value for name, value in quiet.items()}
+    quiet = {"zero_matters": (0.04, [0.0]), "mean_matters": (0.01, [0.0]), "zero_elsewhere": (0.0, [0.0])}
     assert proof_of("sink", **quiet).verdict == "confirmed"  # whatever cutting the edges does
     assert proof_of("sink", **quiet).sentence.endswith("rises by at most 0.00: they hardly matter.")
+    awake = proof_of("sink", **quiet | {"zero_elsewhere": (1.38, [0.2])})
+    assert awake.verdict == "confirmed"
+    assert awake.sentence.endswith(": they hardly matter there, but on texts it rises by 1.38.")
     like_others = quiet | {"zero_matters": (0.4, [0.1, 0.5])}
     assert proof_of("sink", **like_others).verdict == "confirmed"
     for loud in (
         {"zero_matters": (0.4, [0.1])},
-        {"mean_elsewhere": (0.4, [0.1])},
+        {"mean_matters": (0.4, [0.1])},
         {"zero_matters": (0.4, [])},
         {"mean_matters": (math.nan, [0.1])},
     ):

@@ -43,7 +43,7 @@ def of_inputs(
     """What every head of a model of transformers does on inputs of any kind, such as sounds or images.
 
     The scores are those that need no words; repeated tokens are noticed, and measured as such. Every sequence of the
-    batch counts by its rows. Nothing is proved.
+    batch counts by its rows, without those that a mask hides. Nothing is proved.
 
     Args:
         model: of transformers; it is put in evaluation mode and on regard's attention.

@@ -49,14 +49,15 @@ def atlas(
     todo = steps(lens, texts, seed)
     state = begun(kept_at(lens, texts, seed)) if resume else State()
     passages = _measured(todo, state, proof, lambda share: progress("measuring", share))
+    example = _example(lens, texts)
     made = Atlas(
         model=lens.name,
         fingerprint=lens.fingerprint,
         scores=state.sums.means(),
         tokens=state.tokens,
         seed=seed,
-        note=" ".join(filter(None, [lens.note, _truncated(lens, state)])),
-        example=_example(lens, texts),
+        note=" ".join(filter(None, [_without_attention(example), _truncated(lens, state)])),
+        example=example,
     )
     if proof:
         done = {(known.part, known.score) for known in state.proofs}
@@ -108,6 +109,12 @@ def _measure(state: State, seen: Sequence[Seen], progress: Progress) -> None:
             state.sums.add(part, reading.layers, heads, layer, int(sample.rows.sum()), scores)
             done += 1
             progress(done / total)
+
+
+def _without_attention(reading: Reading) -> str:
+    """A sentence about a model in which not every layer has attention, or ""."""
+    without = reading.layers - len(reading.attention_layers)
+    return f"{without} of {counted(reading.layers, 'layer')} are of another kind than attention." if without else ""
 
 
 def _truncated(lens: Lens, state: State) -> str:

@@ -24,7 +24,7 @@ _TEXTS: dict[Text, str] = {"text": "texts", "repeated": "repeated random tokens"
 Verdict = Literal["confirmed", "not confirmed"]
 _WITHOUT = {
     "zero": "Without {}",
-    "mean": "With the mean of what is given by {}",
+    "mean": "With the output of {} at its mean",
     "edges": "With the edges of the pattern cut in {}",
 }
 ENOUGH: dict[Unit, float] = {"nats": 0.05, "1 − cosine": 0.005}  # a smaller change of a loss is none that matters
@@ -65,12 +65,12 @@ class Proof:
         effects: what each ablation did.
         note: what a reader should also know, of the random heads or of the model's loss as it is; or "".
 
-    >>> effects = [Effect("zero", "matters", 3.2, [0.1, 0.0]), Effect("zero", "elsewhere", 0.3, [0.1, 0.1])]
+    >>> effects = [Effect("zero", "matters", 3.4, [0.3, 0.1]), Effect("mean", "matters", 3.2, [0.1, 0.0])]
     >>> proof = Proof("induction", "", [(5, 1)], "nats", "repeated random tokens", "prose", (1.2, 3.1), effects)
     >>> proof.verdict
     'confirmed'
-    >>> proof.sentence.partition(";")[0]
-    'Without the head with the highest “induction” score, the loss on repeated random tokens rises by 3.20 nats a token'
+    >>> proof.sentence.partition("; ")[2]
+    'with a random head instead, it rises by at most 0.10: it does what the score says.'
     """
 
     score: str
@@ -87,22 +87,29 @@ class Proof:
     def verdict(self) -> Verdict:
         """Whether what was predicted came true: computed from the numbers alone.
 
-        Of a pattern that matters (`Score.matters`), "confirmed" if by every ablation that was tried the loss where it
-        matters rises
+        Of a pattern that matters (`Score.matters`), "confirmed" if
 
-        - by 0.05 nats a token at least, or by 0.005 of 1 − cosine,
-        - by more than with any of the random heads: for n draws, that happens by chance once in n + 1 times,
-        - and by more than elsewhere.
+        - by every ablation the loss where it matters rises by 0.05 nats a token at least (by 0.005 of 1 − cosine), and
+          by more than elsewhere: the heads matter, and for this;
+        - by the ablation that is closest to the pattern, which cuts its edges alone (of a score without edges, the
+          mean), it rises by more than with any of the random heads: the pattern matters, and in these heads. For n
+          draws, that happens by chance once in n + 1 times.
 
-        One ablation alone can mislead: a head that gives 0 takes a constant away with the pattern, which the mean
-        leaves; and both take whatever else the head does, which cutting the edges leaves.
+        Random heads at 0 are shown and do not count: in an early layer they can ruin the model as a whole, which says
+        nothing against the heads beside them.
 
         Of heads that rest (`plan.RESTING`), as a sink is where a head looks that has nothing to do, "confirmed" if the
-        loss with these heads at 0, or at their mean, rises nowhere by 0.05 nats (0.005 of 1 − cosine) or more, or by no
-        more than with one of the draws of random heads. The effect of cutting the edges is shown and does not count:
-        without its sink, such a head has to look at something else.
+        loss of texts with these heads at 0, or at their mean, rises by less than that, or by no more than with one of
+        the draws of random heads. What happens elsewhere is shown and does not count, since heads that rest on one text
+        work on another (Guo et al. 2024, https://arxiv.org/abs/2410.13835); nor does what happens when the edges are
+        cut: without its sink, such a head has to look at something else.
         """
-        return "not confirmed" if self.failed else "confirmed"
+        return "not confirmed" if self.failed or not self.effects else "confirmed"
+
+    @property
+    def closest(self) -> Effect | None:
+        """The effect where the pattern matters of the ablation that is closest to it: of cutting edges, or the mean."""
+        return self.of("edges", "matters") or self.of("mean", "matters") or self.of("zero", "matters")
 
     @property
     def failed(self) -> Effect | None:
@@ -112,11 +119,12 @@ class Proof:
 
     @property
     def sentence(self) -> str:
-        """What was found, in one plain sentence with the two numbers: of the first ablation that is not as predicted.
+        """What was found, in one plain sentence with the two numbers: these heads, and the random ones.
 
-        Of the heads at 0, where all are.
+        They are of the first ablation that is not as predicted; where all are, of the one that is closest to the
+        pattern, and of heads that rest, of the heads at 0.
         """
-        effect = self.failed or self.effects[0]
+        effect = self.failed or (self.closest if self.score not in RESTING else None) or self.effects[0]
         count = len(self.heads)
         heads = f"the {count} heads" if count > 1 else "the head"
         result = _WITHOUT[effect.ablation].format(f"{heads} with the highest “{self.score}” score")
@@ -138,18 +146,18 @@ class Proof:
         """
         return next((effect for effect in self.effects if (effect.ablation, effect.where) == (ablation, where)), None)
 
-    def _rises(self, effect: Effect) -> bool:
-        """Whether a loss rises so much that it matters, and by more than with any of the random heads."""
-        return effect.change >= ENOUGH[self.loss] and effect.change > max(effect.random, default=math.inf)
-
     def _is_harmful(self, effect: Effect) -> bool:
+        if effect.where == "elsewhere":
+            return True
         elsewhere = self.of(effect.ablation, "elsewhere")
         more = elsewhere is None or effect.change > elsewhere.change
-        return effect.where == "elsewhere" or (self._rises(effect) and more)
+        own = effect is not self.closest or effect.change > max(effect.random, default=math.inf)
+        return effect.change >= ENOUGH[self.loss] and more and own
 
     def _is_harmless(self, effect: Effect) -> bool:
         like_others = effect.change <= max(effect.random, default=-math.inf)
-        return effect.ablation == "edges" or effect.change < ENOUGH[self.loss] or like_others
+        judged = effect.where == "matters" and effect.ablation != "edges"
+        return not judged or effect.change < ENOUGH[self.loss] or like_others
 
     def _changes(self, change: float, rising: str = "", falling: str = "") -> str:
         number = f"{abs(change):.{2 if self.loss == 'nats' else 4}f}"
@@ -157,22 +165,25 @@ class Proof:
 
     def _conclusion(self, effect: Effect) -> str:
         many = len(self.heads) != 1
-        they, do = ("they", "do") if many else ("it", "does")
+        they, look, do, matter = ("they", "look", "do", "matter") if many else ("it", "looks", "does", "matters")
         if self.score in RESTING:
-            return (
-                f"{they} {do} more than was predicted" if self.failed else f"{they} hardly matter{'' if many else 's'}"
+            if self.failed:
+                return f"{they} {do} more than was predicted"
+            elsewhere = self.of(effect.ablation, "elsewhere")
+            rises = elsewhere is not None and elsewhere.change >= ENOUGH[self.loss]
+            others = (
+                f" there, but on {self.elsewhere} it {self._changes(elsewhere.change)}" if elsewhere and rises else ""
             )
+            return f"{they} hardly {matter}{others}"
         if not self.failed:
             return f"{they} {do} what the score says"
-        if not effect.random:
-            return "there are no other heads to compare with"
         if not effect.change >= ENOUGH[self.loss]:  # nor where it is no number
-            return f"{they} look{'' if many else 's'} the part and {do} not play it"
-        if effect.change <= max(effect.random):
-            return "random heads matter as much"
+            return f"{they} {look} the part and {do} not play it"
         elsewhere = self.of(effect.ablation, "elsewhere")
-        assert elsewhere is not None
-        return f"on {self.elsewhere} it {self._changes(elsewhere.change)}, so the pattern is not what {they} matter for"
+        if elsewhere is not None and not effect.change > elsewhere.change:
+            change = self._changes(elsewhere.change)
+            return f"on {self.elsewhere} it {change}, so the pattern is not what {they} {matter} for"
+        return "random heads matter as much" if effect.random else "there are no other heads to compare with"
 
 
 def prove(

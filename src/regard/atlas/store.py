@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +62,8 @@ def _described(atlas: Atlas) -> dict[str, Any]:
 
 def proof_to_dict(proof: Proof) -> dict[str, Any]:
     """A proof as JSON, with its verdict and its sentence, which are not read again."""
-    return {**asdict(proof), "verdict": proof.verdict, "sentence": proof.sentence}
+    before = [_number(loss) for loss in proof.before]
+    return {**asdict(proof), "before": before, "verdict": proof.verdict, "sentence": proof.sentence}
 
 
 def proof_from_dict(content: Mapping[str, Any]) -> Proof:
@@ -72,7 +74,7 @@ def proof_from_dict(content: Mapping[str, Any]) -> Proof:
         **{
             **given,
             "heads": [(int(layer), int(head)) for layer, head in given["heads"]],
-            "before": (before, elsewhere),
+            "before": (before, math.nan if elsewhere is None else elsewhere),
             "effects": [Effect(**effect) for effect in given["effects"]],
         }
     )

@@ -81,7 +81,7 @@ def atlas(
     _check_shapes(sources)
     try:
         with progress.shares() as show:
-            made = [source.make(show) for source in sources]
+            made = [_made(source, show) for source in sources]
     except KeyboardInterrupt:
         warn("stopped. Repeat the same command to resume.")
         raise typer.Exit(1) from None
@@ -107,10 +107,10 @@ def _text(file: str) -> str:
 
 
 class _Source(NamedTuple):
-    """What an atlas is made of: its name, the shape of the model where that is known before, and what makes it."""
+    """What an atlas is made of: its name, the shape of the model where that is found before, and what makes it."""
 
     name: str
-    shape: Shape | None
+    shape: Callable[[], Shape] | None
     make: Callable[[Callable[[str, float], object]], Atlas]
 
 
@@ -137,7 +137,7 @@ def _saved(name: str) -> _Source:
     from regard.atlas.difference import shape_of
 
     atlas = Atlas.load(name)
-    return _Source(atlas.model, shape_of(atlas), lambda show: atlas)
+    return _Source(atlas.model, lambda: shape_of(atlas), lambda show: atlas)
 
 
 def _of_lens(lens: Lens, texts: Sequence[str], proof: bool, seed: int) -> _Source:
@@ -151,13 +151,19 @@ def _of_lens(lens: Lens, texts: Sequence[str], proof: bool, seed: int) -> _Sourc
     def make(show: Callable[[str, float], object]) -> Atlas:
         return lens.atlas(given or None, proof=proof, seed=seed, resume=True, progress=show)
 
-    return _Source(lens.name, shape_of_lens(lens), make)
+    return _Source(lens.name, lambda: shape_of_lens(lens), make)
+
+
+def _made(source: _Source, show: Callable[[str, float], object]) -> Atlas:
+    """The atlas of a source; each stage of each has a progress bar."""
+    return source.make(lambda stage, share: show(f"{stage} {source.name}", share))
 
 
 def _check_shapes(sources: Sequence[_Source]) -> None:
     """Raise ValueError, before the work begins, where two models cannot be compared head by head."""
     from regard.atlas.difference import check_shapes
 
-    shapes = [(source.name, source.shape) for source in sources if source.shape is not None]
-    if len(shapes) == 2:
-        check_shapes(*shapes[0], *shapes[1])
+    known = [(source.name, source.shape) for source in sources if source.shape is not None]
+    if len(known) == 2:
+        (base, of_base), (model, of_model) = known
+        check_shapes(base, of_base(), model, of_model())

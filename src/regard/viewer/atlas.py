@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regard.atlas.difference import Difference
 from regard.atlas.example import row_of
@@ -61,12 +61,13 @@ def example_of(atlas: Atlas | Difference) -> Reading | None:
     return atlas.atlas.example if isinstance(atlas, Difference) else atlas.example
 
 
-def largest_of(atlas: AtlasOfHeads) -> dict[str, int | None]:
-    """Layer and head with the largest number of the score that is shown first; None where nothing was measured."""
-    heads = [
-        head for name in list(atlas["scores"])[:1] for tables in atlas["top"].values() for head in tables.get(name, [])
-    ]
-    return {"layer": heads[0]["layer"], "head": heads[0]["head"]} if heads else {"layer": None, "head": None}
+def largest_of(atlas: AtlasOfHeads) -> dict[str, Any]:
+    """The head with the largest number of the first score that was measured: its attention, layer and head."""
+    for name in atlas["scores"]:
+        for part, heads in atlas["top"].items():
+            if heads.get(name):
+                return {"layer": heads[name][0]["layer"], "head": heads[name][0]["head"], "attention": part or None}
+    return {"layer": None, "head": None}
 
 
 def _score(name: str) -> AtlasScore:

@@ -34,7 +34,7 @@ export function listenToHeads(view) {
       view.pointed = place;
       view.writeSummary();
       const box = /** @type {Element} */ (event.target).getBoundingClientRect();
-      app.tip.show(box.left + box.width / 2, box.top, view.describe(place));
+      app.tip.show(box.left + box.width / 2, box.top, [view.describe(place), ...view.others(place)].join("\nalso "));
     });
   for (const type of ["pointerleave", "focusout"])
     maps.addEventListener(type, () => {

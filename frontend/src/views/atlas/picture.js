@@ -99,7 +99,8 @@ function titlesOf(L, H, wide, high, ink) {
  */
 function cellsOf(app, atlas, name, part, table, wide, high) {
   const [range, dark] = [rangeOf(atlas, name), app.isDark()];
-  const { soft } = inkOf(app.viewer);
+  const { ink: text, soft, paper } = inkOf(app.viewer);
+  const lines = [text, paper];
   return table.flatMap((row, layer) =>
     row.flatMap((value, head) => {
       const [x, y] = [LEFT + head * wide, TOP + layer * high];
@@ -109,15 +110,26 @@ function cellsOf(app, atlas, name, part, table, wide, high) {
       const fill = rampColour(shade(value, range), dark, range.signed);
       const isMarked = isFound(atlas, name, { part, layer, head });
       const nodes = [el("rect", { x, y, width: wide - 1, height: high - 1, fill })];
-      if (isMarked) {
-        const inside = { x: x + 1, y: y + 1, width: wide - 3, height: high - 3 };
-        nodes.push(el("rect", { ...inside, fill: "none", stroke: ink, "stroke-width": wide < 20 ? 1 : 2 }));
-      }
+      if (isMarked) nodes.push(...frame([x, y, wide - 1, high - 1], wide < 20 ? 1 : 1.5, lines));
       const text = wide < 20 ? "" : numberInCell(value, range.peak);
       if (text) nodes.push(el("text", { ...middle, fill: ink, "font-weight": isMarked ? 700 : 400 }, text));
       return nodes;
     }),
   );
+}
+
+/**
+ * The frame of a head that is found: two lines, one of which is seen on any colour.
+ * @param {[x: number, y: number, width: number, height: number]} box
+ * @param {number} line px
+ * @param {string[]} colours
+ */
+function frame([x, y, width, height], line, colours) {
+  return colours.map((stroke, n) => {
+    const inset = (n + 0.5) * line;
+    const place = { x: x + inset, y: y + inset, width: width - 2 * inset, height: height - 2 * inset };
+    return el("rect", { ...place, fill: "none", stroke, "stroke-width": line });
+  });
 }
 
 /**

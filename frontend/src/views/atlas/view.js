@@ -110,15 +110,24 @@ export class AtlasView {
     return this.atlas().against === null ? "found" : "changed";
   }
 
+  /**
+   * The other scores by which a head is found.
+   * @param {Place} place
+   */
+  others(place) {
+    const atlas = this.atlas();
+    const names = rolesOf(atlas, place).filter((name) => name !== this.score());
+    return names.map((name) => `${name} ${saysOf(atlas, name, place)}`);
+  }
+
   /** The head under the pointer, or the chosen one: its number, and what else it does. */
   writeSummary() {
-    const atlas = this.atlas();
     const place = this.pointed ?? this.chosen();
-    const others = rolesOf(atlas, place).filter((name) => name !== this.score());
-    const roles = others.map((name) => [`${name} ${saysOf(atlas, name, place)}`]);
-    const also = others.length ? ` Also ${this.found()}: ` : "";
-    const text = [`${this.describe(place)}.`, also, ...listed(roles), others.length ? "." : ""].join("");
-    this.app.by("atlas-says").textContent = [text, this.pictured(place)].filter(Boolean).join(" ");
+    const others = this.others(place);
+    const also = others.length ? `Also ${this.found()}: ${listed(others.map((text) => [text])).join("")}.` : "";
+    this.app.by("atlas-says").textContent = [`${this.describe(place)}.`, also, this.pictured(place)]
+      .filter(Boolean)
+      .join(" ");
   }
 
   /**
