@@ -54,6 +54,12 @@ def of_pairs(sample: Sample) -> dict[str, Callable[[int, int], bool]]:
     }
 
 
+def come_once(sample: Sample) -> torch.Tensor:
+    """The rows whose token has come once before, of tokens that come again after a period."""
+    places = enumerate(sample.rows.tolist())
+    return torch.tensor([counts and i - sample.first < 2 * sample.period for i, counts in places], dtype=torch.bool)
+
+
 def sink(weights: Numbers, sample: Sample) -> float:
     rows = [i for i, counts in enumerate(sample.rows.tolist()) if counts and i > 0]
     return sum(bool(weights[i, 0] > 0.3) for i in rows) / max(1, len(rows))
@@ -98,6 +104,8 @@ def dense(layer: Layer, sample: Sample) -> dict[str, list[float]]:
     weights, scores = dense_weights(layer)
     heads, edges = range(len(weights)), of_pairs(sample)
     expected = {name: [share(weights[h], sample, is_edge) for h in heads] for name, is_edge in edges.items()}
+    once = replace(sample, rows=come_once(sample))
+    expected["induction"] = [share(weights[h], once, edges["induction"]) for h in heads]
     for score in (sink, entropy, distance, alignment):
         expected[score.__name__] = [score(weights[h], sample) for h in heads]
     expected["positional"] = [positional(scores[h], sample) for h in heads]
@@ -321,6 +329,14 @@ def test_heads_that_look_back_in_repeated_tokens(name: str, shift: int) -> None:
     others = {"duplicate", "induction", "prefix"} - {name} - ({"induction", "prefix"} if shift else set())
     for other in others:
         assert float(scores[other]) == pytest.approx(0.2 / 12, abs=1e-6)
+
+
+def test_induction_is_of_tokens_that_come_the_second_time() -> None:
+    ids = torch.arange(5).repeat(4)
+    sample = made_sample(ids, text="repeated", rows=torch.arange(20) >= 5, period=5)
+    scores = measure(following(lambda i: i % 5 + 1 if i >= 5 else -1, 20, weight=0.8), sample)  # the first occurrence
+    assert float(scores["induction"]) == pytest.approx(0.8, abs=1e-6)
+    assert float(scores["prefix"]) > 0.8
 
 
 def test_a_sink_takes_more_than_three_tenths() -> None:

@@ -18,16 +18,18 @@ import torch
 from regard.attribution.heads.edges import Alike, At, Earlier, Edges, To
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from regard.attribution.heads.sample import Sample
     from regard.attribution.layers import Layer
 
 
-def share_of(edges: Callable[[Sample], Edges]) -> Callable[[Layer, Sample], Float[Tensor, "H"]]:
-    """The score of a layer's heads that these edges define."""
-    return lambda layer, sample: sample.mean(edges(sample).share(layer.weights))
+def share_of(
+    edges: Callable[[Sample], Edges], rows: Callable[[Sample], Bool[Tensor, "Q"]] = lambda sample: sample.rows
+) -> Callable[[Layer, Sample], Float[Tensor, "H"]]:
+    """The score of a layer's heads that these edges define: the mean over these rows."""
+    return lambda layer, sample: sample.mean(edges(sample).share(layer.weights), rows(sample))
 
 
 # On any text
@@ -90,15 +92,22 @@ def duplicate(sample: Sample) -> Edges:
 def induction(sample: Sample) -> Edges:
     """w_{i,i−period+1}: the token after the previous occurrence of token i, which comes next again.
 
-    Olsson et al. 2022, https://arxiv.org/abs/2209.11895. Of a text without a period, the same as `prefix`.
+    The mean is over the tokens that come the second time, `second`. Olsson et al. 2022,
+    https://arxiv.org/abs/2209.11895. Of a text without a period, the same as `prefix`.
     """
     return At(1 - sample.period) if sample.period else prefix(sample)
+
+
+def second(sample: Sample) -> Bool[Tensor, "Q"]:
+    """The rows of the second period: later, a head has several places to choose from that go on in the same way."""
+    place = torch.arange(len(sample.rows))
+    return sample.rows & (place < sample.first + 2 * sample.period) if sample.period else sample.rows
 
 
 def prefix(sample: Sample) -> Edges:
     """Σ_j w_ij over the tokens after each earlier occurrence of token i: t_{j−1} = t_i, j − 1 < i.
 
-    Olsson et al. 2022, https://arxiv.org/abs/2209.11895, prefix matching. Where no token occurs more than twice, this
-    is `induction`.
+    Olsson et al. 2022, https://arxiv.org/abs/2209.11895, prefix matching. Where no token comes more than twice, this is
+    `induction`.
     """
     return Earlier(sample.ids, after=1)

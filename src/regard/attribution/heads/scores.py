@@ -15,7 +15,7 @@ from regard.attribution.heads.retrieval import retrieval
 from regard.attribution.heads.sinks import sink
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from regard.attribution.heads.sample import Sample, Text
@@ -77,8 +77,9 @@ def _pattern(
     of: Kind = "self",
     repeated: bool = False,
     matters: Text | None = None,
+    rows: Callable[[Sample], Bool[Tensor, "Q"]] = lambda sample: sample.rows,
 ) -> Score:
-    """A score that is the weight on edges."""
+    """A score that is the weight on edges, the mean over these rows."""
     return Score(
         name=name,
         phrase=f"attends to {whom}",
@@ -89,7 +90,7 @@ def _pattern(
         found_from=NAMED_FROM,
         matters="repeated" if repeated else matters,
         paper=paper,
-        compute=patterns.share_of(edges),
+        compute=patterns.share_of(edges, rows),
         edges=edges,
         whom=whom,
     )
@@ -155,7 +156,14 @@ SCORES: dict[str, Score] = {
             compute=positional,
         ),
         _pattern("duplicate", "the token's earlier occurrences", patterns.duplicate, WANG, repeated=True),
-        _pattern("induction", "the token after the previous occurrence", patterns.induction, OLSSON, repeated=True),
+        _pattern(
+            "induction",
+            "the token after the previous occurrence",
+            patterns.induction,
+            OLSSON,
+            repeated=True,
+            rows=patterns.second,
+        ),
         _pattern("prefix", "the tokens after earlier occurrences", patterns.prefix, OLSSON, repeated=True),
         Score(
             name="copying",
