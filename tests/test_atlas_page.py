@@ -111,6 +111,7 @@ def test_the_row_of_an_example_is_where_the_head_does_most_of_it(reading):
         units = range(len(reading.units))
         later = [u for u in units if u >= len(units) // 2]
         assert row_of(reading, "previous", 1, head).unit == max(later, key=lambda u: float(weights[u, u - 1]))
+        assert row_of(reading, "sink", 1, head).unit == max(later, key=lambda u: float(weights[u, 0]))
         again = [u for u in later if u >= 7]  # the text repeats after seven words
         assert row_of(reading, "induction", 1, head).unit == max(again, key=lambda u: float(weights[u, u - 6]))
 

@@ -21,9 +21,13 @@ from regard.atlas.proof import Effect, Proof, prove
 from regard.attribution.heads import SCORES, sample_of
 from regard.attribution.heads.edges import At, To
 from regard.attribution.layers import layers_of
+from support import planted
 from support.encoder_decoders import encoder_decoder
 from support.headed import headed
 from support.models import EMBEDDED
+from support.planted_scores import scores_of
+from support.planted_texts import random_tokens, repeated_sample, repeated_tokens, text_sample, tokenizer
+from support.planted_weights import build
 
 TEXT = "the cat sat on the mat, the cat"
 CLOSE = 1e-5
@@ -577,6 +581,40 @@ def test_how_much_a_cosine_has_to_change():
     near["zero_matters"] = (0.006, [0.0])
     assert proof_of(loss="1 − cosine", **near).verdict == "confirmed"
     assert proof_of(**near).verdict == "not confirmed"
+
+
+# Models whose truth is known
+
+
+@pytest.mark.parametrize(("scheme", "groups"), [("rotary", 4), ("alibi", 8)])
+def test_planted_heads_and_heads_that_only_look_like_them(scheme, groups):
+    """The same induction head, once as it is and once with nothing that it could write."""
+    heads = planted.plan(scheme, groups, True, 3)
+    [place] = [(layer, head) for pattern, layer, head, _ in heads if pattern == "induction"]
+    model, draw = build(scheme, groups, heads, 3), torch.Generator().manual_seed(3)
+    unembedding = model.lm_head.weight.detach()
+    samples = [text_sample(random_tokens(draw))]
+    samples += [repeated_sample(repeated_tokens(planted.PERIOD, draw), planted.PERIOD, unembedding) for _ in range(2)]
+    passages = {"": [Passage(sample.ids, sample) for sample in samples]}
+    lens = regard.Lens((model, tokenizer()))
+
+    def proof_of_induction():
+        table = scores_of(model, samples[1])[0]["induction"]
+        [proof] = prove(lens, Atlas(scheme, "", {"": {"induction": table}}), passages)
+        assert proof.heads == [place]
+        return proof
+
+    real = proof_of_induction()
+    assert real.verdict == "confirmed"
+    assert all(effect.change > 1 for effect in real.effects if effect.where == "matters")
+    assert max(real.closest.random) < 0.05
+    size = planted.HEAD_DIM
+    with torch.no_grad():
+        model.model.layers[place[0]].self_attn.o_proj.weight[:, place[1] * size : (place[1] + 1) * size] = 0
+    decoy = proof_of_induction()
+    assert decoy.verdict == "not confirmed"
+    assert all(abs(effect.change) < 1e-6 for effect in decoy.effects)
+    assert decoy.sentence.endswith("it looks the part and does not play it.")
 
 
 # A trained model

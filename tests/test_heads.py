@@ -17,7 +17,7 @@ from torch import nn
 import regard
 import regard.hf
 from regard.attribution.heads import SCORES, Edges, Sample, measure, sample_of
-from regard.attribution.heads.named import PATTERNS, pattern_shares, strict_pattern
+from regard.attribution.heads.named import PATTERNS, POSITIONS, pattern_shares, strict_pattern
 from regard.attribution.layers import Layer, layer_of
 from regard.lens.reading import Reading
 from support.encoder_decoders import HEADED, SOURCE, TARGET, eager, encoder_decoder
@@ -552,6 +552,15 @@ def test_the_shares_of_a_viewer_are_the_scores_over_every_token() -> None:
         assert torch.equal(shares[:, n], measured[name])
         expected = [share(weights[h], sample, of_pairs(sample)[name]) for h in (0, 7)]
         np.testing.assert_allclose(shares[[0, 7], n], expected, atol=1e-5, err_msg=name)
+
+
+def test_of_a_very_long_text_only_positions_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = regard.Lens().read("Time flies like an arrow, and time flies.")
+    every = pattern_shares(reading, 0)
+    monkeypatch.setattr("regard.attribution.heads.named.LONG", 8)
+    shares = pattern_shares(reading, 0)
+    for n, name in enumerate(PATTERNS):
+        assert torch.equal(shares[:, n], every[:, n]) if name in POSITIONS else shares[:, n].isnan().all()
 
 
 def test_cross_attention_has_no_token_before(read_cross: Reading) -> None:

@@ -38,7 +38,7 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch, request):
-    if command[0] in ("generate", "chat", "ask"):
+    if command[0] in ("generate", "chat", "ask", "atlas"):
         request.getfixturevalue("smollm2")  # skips where there is none
     readme = tmp_path / "README.md"
     readme.write_text("A line.\nAnother line.\n", encoding="utf-8")
@@ -51,7 +51,7 @@ def test_the_commands_of_the_readme_run(command, tmp_path, monkeypatch, request)
 
 def test_every_command_of_the_readme_is_tried():
     reading, writing = {"explain", "show", "attribute", "compare"}, {"generate", "chat", "ask"}
-    assert {command[0] for command in COMMANDS} == {*reading, *writing, "embed", "playground", "backends"}
+    assert {command[0] for command in COMMANDS} == {*reading, *writing, "atlas", "embed", "playground", "backends"}
 
 
 def test_the_picture_of_the_readme_is_there():

@@ -14,6 +14,11 @@ test("a head's patterns, the largest share first", () => {
   assert.equal(describeHead(patternsOf(layer, 1)), "no clear pattern");
 });
 
+test("patterns that were not measured are not a head's", () => {
+  const shares = { shape: [1, 2], data: Float32Array.from([Number.NaN, 0.75]) };
+  assert.deepEqual(patternsOf({ ...layer, shares }, 0), [{ name: "previous", whom: "the word before", share: 0.75 }]);
+});
+
 test("a cell is described where it is more than a weight", () => {
   assert.equal(wordsOfCell({}, 64), "");
   assert.equal(wordsOfCell({}, 65), "each cell is the largest of 2 × 2 weights");

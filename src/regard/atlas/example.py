@@ -22,6 +22,7 @@ EXAMPLE = f"{BEGINNING} {MIDDLE} {BEGINNING}"
 """A text that is read twice from its beginning: induction heads, duplicates, sinks and punctuation all show in it."""
 
 WORDS = 3  # of a row, those with the largest weights
+SHOWN_AS = {"sink": "first"}  # a score without edges: as the one whose edges it is about
 SHORTEST = 3  # tokens that must come again for a text to count as one that is repeated
 
 
@@ -48,12 +49,13 @@ def row_of(reading: Reading, name: str, layer: int, head: int) -> Row:
         name: A name of `SCORES`; any other is that of a score without edges.
         layer, head: The head.
     """
+    name = SHOWN_AS.get(name, name)
     sample = _sample(reading, name)
     share = None
     if sample is not None and (edges := SCORES[name].edges) is not None:
-        share = edges(sample).share(reading.attention[layer].weights)[head]  # (Q,)
+        share = edges(sample).share(reading.attention[layer].weights)[head].cpu()  # (Q,)
     rows = _later(torch.tensor([not token.special for token in reading.tokens])) if sample is None else sample.rows
-    if share is None or not float(share[rows].max()) > 0:
+    if share is None or not bool((share[rows] > 0).any()):
         share = _elsewhere(reading, layer, head)
     token = int(share.cpu().double().nan_to_num(nan=0.0).masked_fill(~rows.cpu(), -1).argmax())
     unit = int(reading.unit_of_token[token])

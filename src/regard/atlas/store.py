@@ -62,7 +62,7 @@ def _described(atlas: Atlas) -> dict[str, Any]:
 
 def proof_to_dict(proof: Proof) -> dict[str, Any]:
     """A proof as JSON, with its verdict and its sentence, which are not read again."""
-    before = [_number(loss) for loss in proof.before]
+    before = [None if math.isnan(loss) else loss for loss in proof.before]  # to the last bit: a run goes on from it
     return {**asdict(proof), "before": before, "verdict": proof.verdict, "sentence": proof.sentence}
 
 

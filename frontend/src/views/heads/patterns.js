@@ -7,7 +7,7 @@ import { listed, percent } from "../../ui/format.js";
 /** @typedef {{name: string, whom: string, share: number}} Pattern */
 
 /**
- * A head's patterns, that with the largest share of its weight first.
+ * A head's patterns, that with the largest share of its weight first, as far as they were measured.
  * @param {ThumbnailsReply} layer
  * @param {number} h
  * @returns {Pattern[]}
@@ -16,6 +16,7 @@ export function patternsOf({ shares, patterns }, h) {
   const width = shares.shape[1];
   return Object.entries(patterns)
     .map(([name, whom], n) => ({ name, whom, share: shares.data[h * width + n] }))
+    .filter(({ share }) => !Number.isNaN(share)) // left out of a long text
     .sort((a, b) => b.share - a.share);
 }
 

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from regard.lens.reading import Reading
 
 PATTERNS = {score.name: score.whom for score in SCORES.values() if score.edges is not None and score.text == "text"}
-POSITIONS = ("previous", "next", "itself", "first", "last")  # the patterns that depend on positions alone
+POSITIONS = ("previous", "next", "itself", "first", "last")  # the patterns that depend on positions alone: O(N·D)
+LONG = 16_384  # tokens from which on the other patterns, a pass over all weights each, are left out
 
 
 def pattern_shares(reading: Reading, layer: int, names: Iterable[str] = PATTERNS) -> Float[Tensor, "H patterns"]:
     """The share of its weight that each head of a layer gives to each pattern: the mean over the text's tokens.
 
-    0 for a pattern that this attention does not have, as the previous token in cross-attention.
+    0 for a pattern that this attention does not have, as the previous token in cross-attention. Of a text of more than
+    `LONG` tokens, nan for those that are not `POSITIONS`: they would take twice as long as the attention itself.
 
     Args:
         reading: the text.
@@ -43,15 +45,16 @@ def pattern_shares(reading: Reading, layer: int, names: Iterable[str] = PATTERNS
     tensor([1., 0.])
     """
     of_layer, sample = layer_of(reading, layer), sample_of(reading)
-    scores = (SCORES[name] for name in names)
-    none = torch.zeros(reading.heads_of(layer))
-    return torch.stack(
-        [
-            score.compute(of_layer, sample).float().cpu() if score.of in (sample.kind, "both") else none
-            for score in scores
-        ],
-        dim=1,
-    )
+    none, is_long = torch.zeros(reading.heads_of(layer)), max(of_layer.weights.shape[-2:]) > LONG
+
+    def share(name: str) -> Tensor:
+        if SCORES[name].of not in (sample.kind, "both"):
+            return none
+        if is_long and name not in POSITIONS:
+            return torch.full_like(none, torch.nan)
+        return SCORES[name].compute(of_layer, sample).float().cpu()
+
+    return torch.stack([share(name) for name in names], dim=1)
 
 
 def are_positional(reading: Reading, layer: int) -> Bool[Tensor, "H"]:
