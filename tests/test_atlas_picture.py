@@ -141,6 +141,13 @@ def test_the_table_line_by_line():
         "   spreads its weight over many tokens",
     ]
     assert "0.2 0.000" not in shown(atlas_of({"previous": PREVIOUS}), 120)  # a head without any
+    parts = {"encoder": {"previous": PREVIOUS}, "cross": {"alignment": ALIGNMENT}}
+    lines = shown(Atlas("made-up", "", parts), 60).splitlines()
+    assert lines[lines.index("Encoder") :][:2] == ["Encoder", "             found  heads: layer.head and score"]
+    assert lines[lines.index("Cross-attention") + 2 :] == [
+        "alignment        1    0.2 0.550    0.1 0.100    0.0 −0.800",
+        "   goes through the source in step with the target",
+    ]
 
 
 def test_an_example_has_its_words():

@@ -111,7 +111,7 @@ def table(atlas: Atlas | Difference, width: int = 80) -> RenderableType:
     ]
     changes = isinstance(atlas, Difference)
     for part in atlas.parts:
-        lines += [Text(), _header(PARTS.get(part, printable(part)), "change" if changes else "score", width)]
+        lines += _header(PARTS.get(part, part), "change" if changes else "score", width)
         for name in atlas.scores[part]:
             lines += _score(atlas, name, part, width)
     if isinstance(atlas, Atlas) and atlas.proofs:
@@ -120,10 +120,11 @@ def table(atlas: Atlas | Difference, width: int = 80) -> RenderableType:
     return Group(*lines, *([Text(), note(atlas.note)] if atlas.note else []))
 
 
-def _header(part: str, number: str, width: int) -> Text:
-    """The names of the columns, after that of the part."""
+def _header(part: str, number: str, width: int) -> list[RenderableType]:
+    """The name of a part, where there are several, and those of the columns."""
     heads = f"heads: layer.head and {number}" if width >= NAMES + COUNTS + 32 else "heads"
-    return Text(f"{short(part, NAMES - 1):<{NAMES}}", "bold cyan").append(f"{'found':>{COUNTS - 2}}  {heads}", "dim")
+    columns = Text(f"{'found':>{NAMES + COUNTS - 2}}  {heads}", "dim")
+    return [Text(), *([Text(printable(part), "bold cyan")] if part else []), columns]
 
 
 def _score(atlas: Atlas | Difference, name: str, part: str, width: int) -> list[RenderableType]:
@@ -133,8 +134,10 @@ def _score(atlas: Atlas | Difference, name: str, part: str, width: int) -> list[
     if not top:
         return [line.append("not measured", "dim")]
     line.append(f"{_count(atlas, name, part):>{COUNTS - 2}}  ")
-    top = [head for head in top if head.value]
+    top = [head for head in top if abs(head.value) >= 0.0005]
     values = aligned([head.value for head in top], 3)
+    if score and score.range[1] is not None:
+        values = [f"{head.value:.3f}".replace("-", "−") for head in top]
     if isinstance(atlas, Difference):
         values = [value if value.startswith("−") else f"+{value}" for value in values]
     found = [] if isinstance(atlas, Difference) else atlas.found(name, part)
