@@ -228,7 +228,7 @@ def test_the_rule_of_edges_names_the_pairs_whose_weight_the_share_is(given: dict
     layer, sample = made(given, cross=False, text="text")
     weights = torch.from_numpy(dense_weights(layer)[0])
     for name, score in SCORES.items():
-        if score.edges is None:
+        if score.edges is None or not score.whom:
             continue
         edges = score.edges(sample)
         pairs = dense_rule(edges, weights.shape)
@@ -456,6 +456,20 @@ def test_retrieval_is_the_share_of_the_answer_at_which_the_needle_has_the_larges
     assert measure(layer, made_sample(torch.arange(30), text="needle"))["retrieval"].isnan().all()
 
 
+def test_the_edges_of_retrieval_are_the_places_of_the_answer() -> None:
+    sample = made_sample(torch.arange(30), text="needle", answer=torch.tensor([[25, 5], [26, 6]]))
+    rows, keys = torch.arange(30)[:, None], torch.arange(30)
+    edges = SCORES["retrieval"].edges
+    assert edges is not None
+    rule = edges(sample).rule()(rows * 0, rows * 0, rows, keys)
+    assert rule.nonzero().tolist() == [[25, 5], [26, 6]]
+    share = edges(sample).share(following(lambda i: i - 20, 30, weight=0.4).weights)
+    assert share[0, [25, 26]].tolist() == pytest.approx([0.4, 0.4], abs=1e-6)
+    assert float(share.sum()) == pytest.approx(0.8, abs=1e-6)
+    without = edges(made_sample(torch.arange(30), text="text"))
+    assert not without.rule()(rows * 0, rows * 0, rows, keys).any()
+
+
 # Texts at the edges
 
 
@@ -500,7 +514,7 @@ def test_every_score_is_described() -> None:
     for name, score in SCORES.items():
         assert score.name == name
         assert "https://arxiv.org/abs/" in score.paper
-        assert (score.edges is not None) == bool(score.whom)
+        assert (score.edges is not None) == (bool(score.whom) or name in ("sink", "retrieval"))
         if score.found_from is not None:
             least, largest = score.range
             assert least is not None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from regard.attribution.heads.scores import Score
 
 Where = Literal["matters", "elsewhere"]
-RESTING = frozenset(("sink", "separator"))  # scores of heads that rest: switched off, nothing should suffer
+RESTING = frozenset(("first", "last", "separator", "sink"))  # heads that rest: without them, nothing should suffer
 TOKENS = 1024  # of each kind of text that are read
 _ELSEWHERE: dict[Text, Text] = {"text": "repeated", "repeated": "text", "needle": "text"}
 

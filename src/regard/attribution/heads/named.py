@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from regard.lens.reading import Reading
 
-PATTERNS = {score.name: score.whom for score in SCORES.values() if score.edges is not None and score.text == "text"}
+PATTERNS = {score.name: score.whom for score in SCORES.values() if score.whom and score.text == "text"}
 POSITIONS = ("previous", "next", "itself", "first", "last")  # the patterns that depend on positions alone: O(N·D)
 LONG = 16_384  # tokens from which on the other patterns, a pass over all weights each, are left out
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from regard.attribution.heads.edges import Alike, Edges
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -27,3 +31,12 @@ def retrieval(layer: Layer, sample: Sample) -> Float[Tensor, "H"]:
     queries, places = sample.answer.to(weights.device).unbind(1)
     largest: Tensor = weights[:, queries].argmax(-1)
     return (largest == places).double().mean(-1)
+
+
+def places(sample: Sample) -> Edges:
+    """The pairs of a query that predicts a token of the answer, and the place of that token in the needle."""
+    query, key = torch.full_like(sample.ids, -1), torch.full_like(sample.key_ids, -1)
+    if sample.answer is not None:
+        number = torch.arange(len(sample.answer))
+        query[sample.answer[:, 0]], key[sample.answer[:, 1]] = number, number
+    return Alike(query, key)

@@ -11,7 +11,7 @@ from regard.attribution.heads.alignment import alignment
 from regard.attribution.heads.copying import copying
 from regard.attribution.heads.edges import Edges
 from regard.attribution.heads.positional import positional
-from regard.attribution.heads.retrieval import retrieval
+from regard.attribution.heads.retrieval import places, retrieval
 from regard.attribution.heads.sinks import sink
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Score:
         matters: the kind of text whose loss should suffer where such heads are switched off; None where none should.
         paper: where it comes from.
         compute: (layer, sample) → (H,), the mean over the sample's rows.
-        edges: of a sample, the edges whose weight it is, and which its proof cuts; None for a score of another kind.
-        whom: of a score with edges, what the head attends to, as a noun: "the previous token"; else "".
+        edges: of a sample, the edges that its proof cuts; None for a score without such.
+        whom: of a score that is the weight on its edges, whom the head attends to: "the previous token"; else "".
 
     >>> from regard.attribution.heads import SCORES
     >>> induction = SCORES["induction"]
@@ -100,13 +100,13 @@ SCORES: dict[str, Score] = {
     score.name: score
     for score in (
         _pattern("previous", "the previous token", patterns.previous, matters="repeated"),
-        _pattern("next", "the next token", patterns.next_),
-        _pattern("itself", "the token itself", patterns.itself),
+        _pattern("next", "the next token", patterns.next_, matters="text"),
+        _pattern("itself", "the token itself", patterns.itself, matters="text"),
         _pattern("first", "the first token", patterns.first, of="both"),
         _pattern("last", "the last token", patterns.last, of="both"),
         _pattern("separator", "separators", patterns.separator, of="both"),
-        _pattern("punctuation", "punctuation", patterns.punctuation, of="both"),
-        _pattern("same", "the same token elsewhere", patterns.same, of="both"),
+        _pattern("punctuation", "punctuation", patterns.punctuation, of="both", matters="text"),
+        _pattern("same", "the same token elsewhere", patterns.same, of="both", matters="text"),
         Score(
             name="sink",
             phrase="rests on the first token",
@@ -118,6 +118,7 @@ SCORES: dict[str, Score] = {
             matters=None,
             paper="Gu et al. 2024, https://arxiv.org/abs/2410.10781",
             compute=sink,
+            edges=patterns.first,
         ),
         Score(
             name="entropy",
@@ -151,7 +152,7 @@ SCORES: dict[str, Score] = {
             range=(0.0, 1.0),
             unit="share",
             found_from=NAMED_FROM,
-            matters=None,
+            matters="text",
             paper="after Voita et al. 2019, https://arxiv.org/abs/1905.09418",
             compute=positional,
         ),
@@ -188,6 +189,7 @@ SCORES: dict[str, Score] = {
             matters="needle",
             paper="Wu et al. 2024, https://arxiv.org/abs/2404.15574",
             compute=retrieval,
+            edges=places,
         ),
         Score(
             name="alignment",
