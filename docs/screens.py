@@ -96,11 +96,11 @@ def atlas(browser, folder):
     with tempfile.TemporaryDirectory() as temporary:
         saved = Path(temporary, "atlas.html")
         subprocess.run(regard("atlas", DECODER, "--save", str(saved)), check=True, capture_output=True)
-        page = browser.new_page(viewport={"width": 1120, "height": 1100})
-        page.goto(f"{saved.as_uri()}#view=atlas&score=induction")
+        page = browser.new_page(viewport={"width": 1280, "height": 1100})
+        page.goto(f"{saved.as_uri()}#view=atlas&score=induction&layer=18&head=6")
         page.wait_for_selector("#viewer[data-drawn]")
         end = page.evaluate("document.getElementById('exports').getBoundingClientRect().top")
-        page.set_viewport_size({"width": 1120, "height": min(1420, round(end))})
+        page.set_viewport_size({"width": 1280, "height": min(1500, round(end))})
         page.screenshot(path=folder / "viewer-atlas.png")
         page.close()
 
