@@ -17,6 +17,7 @@ from regard.atlas import ablation, plan, texts
 from regard.atlas.ablation import Experiment, read_without
 from regard.atlas.atlas import Atlas
 from regard.atlas.loss import Passage, measured, surprise
+from regard.atlas.plan import RESTING
 from regard.atlas.proof import Effect, Proof, prove
 from regard.attribution.heads import SCORES, sample_of
 from regard.attribution.heads.edges import At, To
@@ -228,7 +229,7 @@ def test_edges_cut_in_some_heads(opened, name, part, edges):
 
 
 def labels_of(part, text, loss):
-    """What transformers should foretell: everything else is −100."""
+    """What transformers should predict: everything else is −100."""
     if part == "":
         masked = loss.ids != text.ids
         counts = masked if masked.any() else text.sample.rows
@@ -293,7 +294,7 @@ def test_few_logits_are_held_at_once(opened, monkeypatch):
     assert len(surprise(head, reading.final[:0], reading.ids[:0], reading.ids[:0])) == 0
 
 
-def test_a_model_that_foretells_nothing(embedded_lens):
+def test_a_model_that_predicts_nothing(embedded_lens):
     """The native encoder, against transformers' BERT."""
     text = passage(embedded_lens, "", "Time flies like an arrow")
     loss = measured(embedded_lens, "", text)
@@ -327,7 +328,7 @@ def test_encoder_decoders_without_a_head(kind):
 def test_models_with_another_head_and_with_none_that_is_causal():
     classifier = regard.Lens(headed("BertForSequenceClassification", "bert"))
     assert measured(classifier, "", passage(classifier, "")).unit == "1 − cosine"
-    both_ways = regard.Lens(headed("BertLMHeadModel", "bert"))  # has seen the token that it would foretell
+    both_ways = regard.Lens(headed("BertLMHeadModel", "bert"))  # has seen the token that it would predict
     assert measured(both_ways, "", passage(both_ways, "")).unit == "1 − cosine"
 
 
@@ -621,7 +622,7 @@ def test_planted_heads_and_heads_that_only_look_like_them(scheme, groups):
 
 
 def test_the_induction_heads_of_a_trained_decoder(smollm2):
-    """Without the five heads with the largest induction score, repeated tokens are no longer foretold.
+    """Without the five heads with the largest induction score, repeated tokens are no longer predicted.
 
     Some heads beside them look elsewhere and yet are of use here, (17, 2) and (17, 8) some 0.4 nats each at 0: so five
     random ones cost something. That is not the pattern: cutting its edges in them costs nothing.
@@ -642,3 +643,8 @@ def test_the_induction_heads_of_a_trained_decoder(smollm2):
     assert changes[0] >= 3 * max(changes[1:3])
     assert changes[3] >= 1.0
     assert max(changes[4:]) <= 0.1
+
+
+def test_every_score_that_finds_heads_predicts_what_happens_without_them():
+    for name, score in SCORES.items():
+        assert (score.found_from is not None) == (score.matters is not None or name in RESTING), name

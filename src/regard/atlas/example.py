@@ -62,8 +62,8 @@ def row_of(reading: Reading, name: str, layer: int, head: int) -> Row:
     own = reading.attention[layer].weights[head, list(reading.units[unit].tokens)].mean(0).cpu()  # (K,)
     keys = reading.columns.unit_of_token
     weights = own.new_zeros(len(reading.columns.units)).index_add(0, keys.cpu(), own)
-    most = weights.topk(min(WORDS, len(weights)))
-    return Row(unit, list(zip(most.indices.tolist(), most.values.tolist(), strict=True)))
+    largest = weights.topk(min(WORDS, len(weights)))
+    return Row(unit, list(zip(largest.indices.tolist(), largest.values.tolist(), strict=True)))
 
 
 def repeats(reading: Reading) -> int:
@@ -100,8 +100,8 @@ def _sample(reading: Reading, name: str) -> Sample | None:
 def _elsewhere(reading: Reading, layer: int, head: int) -> Float[Tensor, "Q"]:
     """For each token, its largest weight on a token other than the first and, in self-attention, itself."""
     weights = reading.attention[layer].weights
-    most = weights.topk(min(3, weights.shape[-1]))
-    values, keys = most.values[head], most.indices[head]  # (Q,3)
+    largest = weights.topk(min(3, weights.shape[-1]))
+    values, keys = largest.values[head], largest.indices[head]  # (Q,3)
     own = torch.arange(len(keys), device=keys.device)[:, None] if reading.source is None else -1
     return values.masked_fill((keys == 0) | (keys == own), 0).amax(-1)
 

@@ -1,11 +1,11 @@
-"""What a model loses with heads switched off: the tokens that it no longer foretells, or how far its states move.
+"""What a model loses with heads switched off: the tokens that it no longer predicts, or how far its states move.
 
 | the model | its loss |
 |---|---|
 | a causal language model | −log p of each token that a sample is about, after the tokens before it |
 | a masked language model | the same of 15 % of them, which are masked |
 | the decoder of an encoder-decoder | the same of the target's tokens, after the source; also where heads of the encoder are off |
-| a model that foretells no tokens | 1 − cosine of its final states' mean, with the heads and without |
+| a model that predicts no tokens | 1 − cosine of its final states' mean, with the heads and without |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Measured(NamedTuple):
 
 @torch.inference_mode()
 def measured(lens: Lens, part: str, passage: Passage, seed: int = 0) -> Measured | None:
-    """How the loss of a passage is measured; None where it has no token that could be foretold.
+    """How the loss of a passage is measured; None where it has no token that could be predicted.
 
     Args:
         lens: the lens.
@@ -97,7 +97,7 @@ def measured(lens: Lens, part: str, passage: Passage, seed: int = 0) -> Measured
 
     >>> import torch, regard
     >>> from regard.attribution.heads.sample import sample_of
-    >>> lens = regard.Lens()                                      # an encoder that foretells nothing
+    >>> lens = regard.Lens()                                      # an encoder that predicts nothing
     >>> reading = lens.read("Time flies like an arrow.")
     >>> loss = measured(lens, "", Passage(reading.ids, sample_of(reading)))
     >>> loss.unit, round(float(loss.before), 6), loss.of(reading.hidden[2]) > 0
@@ -219,6 +219,6 @@ def _chosen(counted: Bool[Tensor, "N"], seed: int) -> Int[Tensor, "n"]:
 
 
 def _mask_token(model: Model) -> int | None:
-    """The token that stands for one that is to be foretold; None where there is none."""
+    """The token that stands for one that is to be predicted; None where there is none."""
     ids = (model.tokenizer.token_to_id(name) for name in ("[MASK]", "<mask>"))
     return next((id for id in ids if id is not None), None)

@@ -100,7 +100,7 @@ def _add(step: Step, number: int, state: State, passages: dict[str, list[Passage
 @torch.inference_mode()
 def _measure(state: State, seen: Sequence[Seen], progress: Progress) -> None:
     """Add the scores of all heads of what was read."""
-    total = sum(len(one.reading.attention_layers) for one in seen)
+    total = sum(len(reading.attention_layers) for _, reading, _, _ in seen)
     done = 0
     for part, reading, sample, _ in seen:
         heads = max(map(reading.heads_of, reading.attention_layers))

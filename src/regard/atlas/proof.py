@@ -296,10 +296,10 @@ def _chance(passage: Measured, before: float, kind: Text) -> str:
     tokens = passage.model.vocab_size
     if passage.unit != "nats" or tokens is None or before < math.log(tokens):
         return ""
-    return f"As it is, the model foretells {_TEXTS[kind]} no better than by chance, and has nothing to lose."
+    return f"As it is, the model predicts {_TEXTS[kind]} no better than by chance, and has nothing to lose."
 
 
 def _measured(lens: Lens, part: str, passages: Sequence[Passage], kind: Text, seed: int) -> list[Measured]:
     """The passages of a kind that are read, with the loss of the model as it is."""
-    each = (measured(lens, part, passage, seed) for passage in excerpts(passages, kind))
-    return [passage for passage in each if passage is not None]
+    losses = (measured(lens, part, passage, seed) for passage in excerpts(passages, kind))
+    return [loss for loss in losses if loss is not None]

@@ -121,14 +121,14 @@ def _of_pairs(lens: Lens, pairs: Sequence[tuple[str, str]], seed: int) -> list[S
     """What an encoder-decoder reads."""
     after = lens.after(pairs[0][0])
     source = _source_of(after)
-    found = [_pair(lens, *pair) for pair in pairs]
+    made = [_pair(lens, *pair) for pair in pairs]
     for text in repeated(lens, seed):
         core = text.ids[text.first : text.first + text.period * (len(text.ids) // text.period)]
         target = torch.cat([torch.tensor(after.model.prefix_ids), core[: after.model.max_length - 2]])
-        found.append(_step(lens, text, "encoder", lambda it, target=target: replace(it, target=target)))  # type: ignore[misc]
+        made.append(_step(lens, text, "encoder", lambda it, target=target: replace(it, target=target)))  # type: ignore[misc]
     for text in repeated(after, seed):
-        found.append(_step(after, text, "decoder", lambda it: replace(it, source=source)))
-    return found
+        made.append(_step(after, text, "decoder", lambda it: replace(it, source=source)))
+    return made
 
 
 def _source_of(after: Lens) -> Int[Tensor, "N"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,7 +56,7 @@ class Example(NamedTuple):
     attends_to: Sequence[tuple[str, float]]
 
 
-class HeadTables:
+class HeadTables(ABC):
     """What an atlas and a difference of two share: a number for each head, by part of the model and score."""
 
     model: str
@@ -109,9 +110,9 @@ class HeadTables:
                         column.append(value)
         return columns
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """As plain lists and numbers for JSON."""
-        raise NotImplementedError
 
     def save(self, path: str | Path) -> None:
         """Save as numbers (.json, .parquet), a picture of heat maps (.png, .svg) or a page (.html).

@@ -113,7 +113,9 @@ def _row(atlas: Atlas, name: str, part: str, layer: int, head: int) -> AtlasRow 
     """The row of the example that shows best what a head does; of an atlas without its text, the words it kept."""
     if atlas.example is None:
         kept = [
-            one for one in atlas.examples if (one.part, one.score, one.layer, one.head) == (part, name, layer, head)
+            example
+            for example in atlas.examples
+            if (example.part, example.score, example.layer, example.head) == (part, name, layer, head)
         ]
         return AtlasRow(unit=None, word=kept[0].word, attended=_words(kept[0].attends_to)) if kept else None
     reading = ({str(own): reading for own, reading in atlas.example.parts.items()} or {"": atlas.example}).get(part)

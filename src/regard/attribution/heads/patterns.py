@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from regard.attribution.layers import Layer
 
 
+def every_row(sample: Sample) -> Bool[Tensor, "Q"]:
+    """All rows that count."""
+    return sample.rows
+
+
 def share_of(
-    edges: Callable[[Sample], Edges], rows: Callable[[Sample], Bool[Tensor, "Q"]] = lambda sample: sample.rows
+    edges: Callable[[Sample], Edges], rows: Callable[[Sample], Bool[Tensor, "Q"]] = every_row
 ) -> Callable[[Layer, Sample], Float[Tensor, "H"]]:
     """The score of a layer's heads that these edges define: the mean over these rows."""
     return lambda layer, sample: sample.mean(edges(sample).share(layer.weights), rows(sample))

@@ -39,13 +39,13 @@ class Score:
         name: its name in `SCORES`.
         phrase: what a head with a high score does: "attends to the previous token".
         text: the kind of text that it is measured on.
+        paper: where it comes from.
+        compute: (layer, sample) → (H,), the mean over the sample's rows.
         of: the attention that has it: "self", "cross", or "both".
         range: the least and the largest number that it can be; None where there is no bound.
         unit: what the number is: "share", "nats", "tokens", "correlation".
         found_from: from which number on a head counts as one that does it; None for a score that only describes.
         matters: the kind of text whose loss should suffer where such heads are switched off; None where none should.
-        paper: where it comes from.
-        compute: (layer, sample) → (H,), the mean over the sample's rows.
         edges: of a sample, the edges that its proof cuts; None for a score without such.
         whom: of a score that is the weight on its edges, whom the head attends to: "the previous token"; else "".
 
@@ -58,13 +58,13 @@ class Score:
     name: str
     phrase: str
     text: Text
-    of: Kind
-    range: tuple[float | None, float | None]
-    unit: str
-    found_from: float | None
-    matters: Text | None
     paper: str
     compute: Callable[[Layer, Sample], Float[Tensor, "H"]] = field(repr=False)
+    of: Kind = "self"
+    range: tuple[float | None, float | None] = (0.0, 1.0)
+    unit: str = "share"
+    found_from: float | None = NAMED_FROM
+    matters: Text | None = None
     edges: Callable[[Sample], Edges] | None = field(default=None, repr=False)
     whom: str = ""
 
@@ -77,7 +77,7 @@ def _pattern(
     of: Kind = "self",
     repeated: bool = False,
     matters: Text | None = None,
-    rows: Callable[[Sample], Bool[Tensor, "Q"]] = lambda sample: sample.rows,
+    rows: Callable[[Sample], Bool[Tensor, "Q"]] = patterns.every_row,
 ) -> Score:
     """A score that is the weight on edges, the mean over these rows."""
     return Score(
@@ -85,9 +85,6 @@ def _pattern(
         phrase=f"attends to {whom}",
         text="repeated" if repeated else "text",
         of=of,
-        range=(0.0, 1.0),
-        unit="share",
-        found_from=NAMED_FROM,
         matters="repeated" if repeated else matters,
         paper=paper,
         compute=patterns.share_of(edges, rows),
@@ -111,11 +108,6 @@ SCORES: dict[str, Score] = {
             name="sink",
             phrase="rests on the first token",
             text="text",
-            of="self",
-            range=(0.0, 1.0),
-            unit="share",
-            found_from=NAMED_FROM,
-            matters=None,
             paper="Gu et al. 2024, https://arxiv.org/abs/2410.10781",
             compute=sink,
             edges=patterns.first,
@@ -128,7 +120,6 @@ SCORES: dict[str, Score] = {
             range=(0.0, None),
             unit="nats",
             found_from=None,
-            matters=None,
             paper=CLARK,
             compute=spread.entropy,
         ),
@@ -136,11 +127,9 @@ SCORES: dict[str, Score] = {
             name="distance",
             phrase="attends to tokens far away",
             text="text",
-            of="self",
             range=(0.0, None),
             unit="tokens",
             found_from=None,
-            matters=None,
             paper="Vig and Belinkov 2019, https://arxiv.org/abs/1906.04284",
             compute=spread.distance,
         ),
@@ -148,10 +137,6 @@ SCORES: dict[str, Score] = {
             name="positional",
             phrase="goes by distance, not by content",
             text="text",
-            of="self",
-            range=(0.0, 1.0),
-            unit="share",
-            found_from=NAMED_FROM,
             matters="text",
             paper="after Voita et al. 2019, https://arxiv.org/abs/1905.09418",
             compute=positional,
@@ -170,10 +155,6 @@ SCORES: dict[str, Score] = {
             name="copying",
             phrase="raises the logit of the token that it reads",
             text="repeated",
-            of="self",
-            range=(0.0, 1.0),
-            unit="share",
-            found_from=NAMED_FROM,
             matters="repeated",
             paper=f"after {WANG}, and {OLSSON}",
             compute=copying,
@@ -182,9 +163,6 @@ SCORES: dict[str, Score] = {
             name="retrieval",
             phrase="copies an answer from its place in the text",
             text="needle",
-            of="self",
-            range=(0.0, 1.0),
-            unit="share",
             found_from=0.1,
             matters="needle",
             paper="Wu et al. 2024, https://arxiv.org/abs/2404.15574",
@@ -198,7 +176,6 @@ SCORES: dict[str, Score] = {
             of="cross",
             range=(-1.0, 1.0),
             unit="correlation",
-            found_from=NAMED_FROM,
             matters="text",
             paper="after Raffel et al. 2017, https://arxiv.org/abs/1704.00784",
             compute=alignment,
