@@ -166,19 +166,37 @@ struct Linear {
   Rows<void> output;      // (rows,outputs)
 };
 
-// A layer of a Llama, for the state of one token, in float32. Weights are (outputs,inputs).
+// W and the bias of x Wᵀ + bias, as they lie in a model; the bias may be null.
+struct Projection {
+  const float *weight = nullptr, *bias = nullptr;
+  bool by_input = false;  // W lies as (inputs,outputs), not as (outputs,inputs)
+  int64_t step = 0;       // from row to row
+};
+
+// Of a root mean square norm; of a layer norm, which subtracts the mean, where there is a shift.
+struct Norm {
+  const float *gain = nullptr, *shift = nullptr;
+};
+
+// A layer of a decoder, for the state of one token, in float32:
+//
+//     state += output(attention(norm(state)))      state += down(gelu_tanh(up(norm(state))))
+//
+// or, with a gate, down(silu(gate(…)) · up(…)). With angles, queries and keys are turned by them.
 struct TokenLayer {
   int64_t dim = 0, heads = 0, groups = 0, head_dim = 0, hidden = 0;
-  const float *input_norm = nullptr, *norm = nullptr;  // (dim)
+  Norm input_norm, norm;
   float epsilon = 0;
-  const float *query = nullptr, *key = nullptr, *value = nullptr, *output = nullptr;  // of the attention
-  const float *gate = nullptr, *up = nullptr, *down = nullptr;                        // of the feed-forward network
-  const float *cosine = nullptr, *sine = nullptr;                                     // (head_dim), of its position
+  Projection query, key, value, output;            // of the attention
+  Projection gate, up, down;                       // of the feed-forward network; the gate may be null
+  const float *cosine = nullptr, *sine = nullptr;  // (head_dim), of its position, or null
   float scale = 1;
   // The keys and values of all tokens, (1,groups,keys,head_dim). Those of the token, the last, are written.
   int64_t keys = 0;
   Strided<float> all_keys, all_values;
-  float* state = nullptr;  // (dim): becomes the state after the layer
+  float* queries = nullptr;  // (heads·head_dim): its queries, where they are wanted
+  double* lse = nullptr;     // (heads), likewise
+  float* state = nullptr;    // (dim): becomes the state after the layer
 };
 
 // One instruction set's kernel. Every function gives the same bits whatever the number of threads.

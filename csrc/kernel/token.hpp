@@ -1,4 +1,4 @@
-// One token through a layer of a Llama: the time goes into reading the weights from memory, so they are read once, in
+// One token through a layer of a decoder: the time goes into reading the weights from memory, so they are read once, in
 // the order in which they lie, and all else happens in the cache.
 
 #pragma once
@@ -8,6 +8,7 @@
 #include "attention.hpp"
 #include "exponential.hpp"
 #include "forward.hpp"
+#include "linear.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -34,33 +35,80 @@ inline float dot(const float* a, const float* b, int64_t n) {
   return total;
 }
 
-// y = W x for W (outputs,inputs), or y += W x.
+// y = W x + bias, or y += W x + bias.
 struct MatrixProduct {
-  const float* weight;
+  const Projection& projection;
   int64_t outputs;
   float* y;
 };
 
+// Σ_i x[i] · (row i of W) for a few columns side by side, of a W that lies as (inputs,outputs). Its rows come from
+// pages of their own, which the processor does not foresee: they are prefetched.
+template <int vectors>
+inline void combine(const float* weight, int64_t step, const float* x, int64_t inputs, float* to) {
+  constexpr int64_t ahead = 16;  // rows
+  Float sums[vectors];
+  for (Float& sum : sums) sum = broadcast(0.0f);
+  for (int64_t i = 0; i < inputs; i++, weight += step) {
+    const Float factor = broadcast(x + i);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+      __builtin_prefetch(weight + ahead * step + v * Float::width);
+      sums[v] = multiply_add(factor, load(weight + v * Float::width), sums[v]);
+    }
+  }
+  for (int v = 0; v < vectors; v++) store(to + v * Float::width, sums[v]);
+}
+
+constexpr int64_t outputs_together = 8 * Float::width;
+
+// Outputs [first, last) of W x, at most outputs_together of them.
+inline void multiply_some(const Projection& p, int64_t first, int64_t last, const float* x, int64_t inputs, float* to) {
+  if (!p.by_input) {
+    for (int64_t r = first; r < last; r++) to[r - first] = dot(p.weight + r * p.step, x, inputs);
+    return;
+  }
+  if (last - first == outputs_together) return combine<8>(p.weight + first, p.step, x, inputs, to);
+  int64_t r = first;
+  for (; r + Float::width <= last; r += Float::width) combine<1>(p.weight + r, p.step, x, inputs, to + r - first);
+  for (; r < last; r++) {
+    float total = 0;
+    for (int64_t i = 0; i < inputs; i++) total += x[i] * p.weight[i * p.step + r];
+    to[r - first] = total;
+  }
+}
+
 template <int matrices>
 inline void multiply_all(const MatrixProduct (&products)[matrices], const float* x, int64_t inputs, bool add,
                          int threads) {
-  constexpr int64_t rows = 32;  // at a time
+  constexpr int64_t rows = outputs_together;  // at a time
   int64_t items = 0;
   for (const MatrixProduct& product : products) items += (product.outputs + rows - 1) / rows;
   for_each(items, threads, [&](int64_t item) {
     const MatrixProduct* product = products;
     for (int64_t own; item >= (own = (product->outputs + rows - 1) / rows); product++) item -= own;
-    for (int64_t r = item * rows; r < minimum(product->outputs, (item + 1) * rows); r++) {
-      const float total = dot(product->weight + r * inputs, x, inputs);
+    const int64_t first = item * rows, last = minimum(product->outputs, first + rows);
+    float sums[rows];
+    multiply_some(product->projection, first, last, x, inputs, sums);
+    const float* bias = product->projection.bias;
+    for (int64_t r = first; r < last; r++) {
+      const float total = sums[r - first] + (bias ? bias[r] : 0);
       product->y[r] = add ? product->y[r] + total : total;
     }
   });
 }
 
-// x / √(mean of x² + ε) · gain
-inline void root_mean_square_norm(const float* x, const float* gain, float epsilon, int64_t n, float* to) {
-  const float factor = 1.0f / __builtin_sqrtf(dot(x, x, n) / float(n) + epsilon);
-  for (int64_t i = 0; i < n; i++) to[i] = x[i] * factor * gain[i];
+// x / √(mean of x² + ε) · gain or, with a shift, (x − mean) / √(variance + ε) · gain + shift.
+inline void norm(const Norm& norm, const float* x, float epsilon, int64_t n, float* to) {
+  float mean = 0;
+  if (norm.shift) {
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) total += double(x[i]);
+    mean = float(total / double(n));
+  }
+  for (int64_t i = 0; i < n; i++) to[i] = x[i] - mean;
+  const float factor = 1.0f / __builtin_sqrtf(dot(to, to, n) / float(n) + epsilon);
+  for (int64_t i = 0; i < n; i++) to[i] = to[i] * factor * norm.gain[i] + (norm.shift ? norm.shift[i] : 0);
 }
 
 // Rotary embedding of heads, in place: each pair (x[i], x[i + dim/2]) is turned by an angle.
@@ -84,29 +132,20 @@ inline void gated(float* gate, const float* up, int64_t n) {
   }
 }
 
-inline void token_in(const TokenLayer& t, int threads) {
-  const int64_t queries = t.heads * t.head_dim, keys = t.groups * t.head_dim;
-  if (t.dim * t.hidden < int64_t(1) << 17) threads = 1;  // waking others would take longer
-  const int64_t hidden = round_up(t.hidden, Float::width), inputs = round_up(t.dim, Float::width);
-  Memory memory(inputs + 2 * round_up(queries, 16) + 2 * round_up(keys, 16) + 2 * hidden);
-  float *normed = memory.data, *query = normed + inputs, *attended = query + round_up(queries, 16),
-        *key = attended + round_up(queries, 16), *value = key + round_up(keys, 16), *gate = value + round_up(keys, 16),
-        *up = gate + hidden;
-  for (int64_t i = t.hidden; i < hidden; i++) gate[i] = up[i] = 0;
+// x ← x/2 · (1 + tanh(…)), of a whole number of vectors.
+inline void activate(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += Float::width) store(x + i, gelu_tanh(load(x + i)));
+}
 
-  root_mean_square_norm(t.state, t.input_norm, t.epsilon, t.dim, normed);
-  const MatrixProduct projections[] = {{t.query, queries, query}, {t.key, keys, key}, {t.value, keys, value}};
-  multiply_all(projections, normed, t.dim, false, threads);
-  rotate(query, t.heads, t.head_dim, t.cosine, t.sine);
-  rotate(key, t.groups, t.head_dim, t.cosine, t.sine);
+// The attention of the token to all up to itself. Its key and value, (groups,head_dim), are written behind the others.
+inline void attend(const TokenLayer& t, const float* query, const float* key, const float* value, float* attended,
+                   int threads) {
+  const int64_t queries = t.heads * t.head_dim, own = t.keys - 1;
   for (int64_t g = 0; g < t.groups; g++) {
-    const int64_t own = t.keys - 1;
-    __builtin_memcpy(t.all_keys.data + g * t.all_keys.head + own * t.all_keys.row, key + g * t.head_dim,
-                     size_t(t.head_dim) * sizeof(float));
-    __builtin_memcpy(t.all_values.data + g * t.all_values.head + own * t.all_values.row, value + g * t.head_dim,
-                     size_t(t.head_dim) * sizeof(float));
+    const size_t bytes = size_t(t.head_dim) * sizeof(float);
+    __builtin_memcpy(t.all_keys.data + g * t.all_keys.head + own * t.all_keys.row, key + g * t.head_dim, bytes);
+    __builtin_memcpy(t.all_values.data + g * t.all_values.head + own * t.all_values.row, value + g * t.head_dim, bytes);
   }
-
   Scores s;
   s.batch = 1, s.heads = t.heads, s.groups = t.groups, s.queries = 1, s.keys = t.keys, s.dim = t.head_dim;
   s.query = {query, queries, t.head_dim, t.head_dim};
@@ -116,13 +155,39 @@ inline void token_in(const TokenLayer& t, int threads) {
   f.value_dim = t.head_dim, f.value_heads = t.groups;
   f.value = {t.all_values.data, 0, t.all_values.head, t.all_values.row};
   f.output = {attended, queries, t.head_dim, t.head_dim};
+  f.lse = t.lse;
   forward_in<Single>(s, f, s.heads * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads);
+}
 
+inline void token_in(const TokenLayer& t, int threads) {
+  const int64_t queries = t.heads * t.head_dim, keys = t.groups * t.head_dim;
+  if (t.dim * t.hidden < int64_t(1) << 17) threads = 1;  // waking others would take longer
+  const int64_t hidden = round_up(t.hidden, Float::width), inputs = round_up(t.dim, Float::width);
+  Memory memory(inputs + 2 * round_up(queries, 16) + 2 * round_up(keys, 16) + 2 * hidden);
+  float *normed = memory.data, *own_query = normed + inputs, *attended = own_query + round_up(queries, 16),
+        *key = attended + round_up(queries, 16), *value = key + round_up(keys, 16), *gate = value + round_up(keys, 16),
+        *up = gate + hidden;
+  for (int64_t i = t.hidden; i < hidden; i++) gate[i] = up[i] = 0;
+  float* query = t.queries ? t.queries : own_query;
+
+  norm(t.input_norm, t.state, t.epsilon, t.dim, normed);
+  const MatrixProduct projections[] = {{t.query, queries, query}, {t.key, keys, key}, {t.value, keys, value}};
+  multiply_all(projections, normed, t.dim, false, threads);
+  if (t.cosine) {
+    rotate(query, t.heads, t.head_dim, t.cosine, t.sine);
+    rotate(key, t.groups, t.head_dim, t.cosine, t.sine);
+  }
+  attend(t, query, key, value, attended, threads);
   multiply_all({{t.output, t.dim, t.state}}, attended, queries, true, threads);
-  root_mean_square_norm(t.state, t.norm, t.epsilon, t.dim, normed);
-  const MatrixProduct gates[] = {{t.gate, t.hidden, gate}, {t.up, t.hidden, up}};
-  multiply_all(gates, normed, t.dim, false, threads);
-  gated(gate, up, hidden);
+
+  norm(t.norm, t.state, t.epsilon, t.dim, normed);
+  if (t.gate.weight) {
+    multiply_all({{t.gate, t.hidden, gate}, {t.up, t.hidden, up}}, normed, t.dim, false, threads);
+    gated(gate, up, hidden);
+  } else {
+    multiply_all({{t.up, t.hidden, gate}}, normed, t.dim, false, threads);
+    activate(gate, hidden);
+  }
   multiply_all({{t.down, t.dim, t.state}}, gate, t.hidden, true, threads);
 }
 

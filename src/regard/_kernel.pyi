@@ -195,25 +195,27 @@ def linear(
     """
 
 def token(
-    layers: Sequence[Sequence[Tensor]],
+    layers: Sequence[Sequence[Tensor | None]],
     state: Tensor,
-    cosine: Tensor,
-    sine: Tensor,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+    queries: Tensor | None,
+    lse: Tensor | None,
     scale: float,
     epsilon: float,
     isa: str,
     threads: int,
 ) -> None:
-    """One token through all layers of a Llama, in float32.
+    """One token through all layers of a decoder, in float32.
 
     Args:
-        layers: for each the tensors input_norm (dim), query (H·D,dim), key and value (G·D,dim), output (dim,H·D),
-            norm (dim), gate and up (hidden,dim), down (dim,hidden), and of all tokens the keys and values (1,G,K,D),
-            of which the last, the token's own, are written.
+        layers: for each twenty tensors: pairs of input_norm, query, key, value, output, norm, gate, up, down, and of
+            all tokens the keys and values (1,G,K,D), of which the last, the token's own, are written. A norm is a gain
+            and a shift (dim), or None for a root mean square norm; a projection a weight (outputs,inputs), which may be
+            a transposed view, and a bias or None. Without a gate, gelu_tanh follows up; else it is silu(gate) · up.
         state: (dim), the token's embedding, which becomes its state after the last layer.
-        cosine, sine: (D), of the angles of the token's position.
-        scale: a factor of q·k.
-        epsilon: of the norms.
+        cosine, sine: (D), of the angles of the token's position, or None.
+        queries, lse: (L,H,D), and (L,H) in float64: written where the token's attention is wanted.
     """
 
 def linear_size(weight: Tensor, isa: str) -> int:

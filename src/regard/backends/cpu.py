@@ -207,15 +207,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
 
 
 def token(
-    layers: Sequence[Sequence[Tensor]],
+    layers: Sequence[Sequence[Tensor | None]],
     state: Float[Tensor, "dim"],
-    cosine: Float[Tensor, "D"],
-    sine: Float[Tensor, "D"],
+    angles: tuple[Float[Tensor, "D"], Float[Tensor, "D"]] | None,
     scale: float,
     epsilon: float,
+    attended: tuple[Float[Tensor, "L H D"], Float[Tensor, "L H"]] | None = None,
 ) -> None:
-    """One token through all layers of a Llama, by `_kernel.token`: `state` becomes that after the last."""
-    _kernel.token(layers, state, cosine, sine, scale, epsilon, **_execution())
+    """One token through all layers of a decoder, by `_kernel.token`: `state` becomes that after the last.
+
+    `angles` are the cosines and sines of its position; its queries and lse are written into `attended`.
+    """
+    cosine, sine = angles or (None, None)
+    queries, lse = attended or (None, None)
+    _kernel.token(layers, state, cosine, sine, queries, lse, scale, epsilon, **_execution())
 
 
 def backward(

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from regard._internal import heap
 from regard._internal.uncompiled import disable
+from regard.hf import inference
 
 NAME = "regard"
 LONG = 1 << 20  # numbers in a model's output; below it there is little to give back
@@ -156,6 +157,8 @@ def _wanted(kind: type, config: PreTrainedConfig, implementation: Any) -> Iterat
 
 def _serve(model: PreTrainedModel) -> None:
     _serve_generate(type(model))
+    for module in model.modules():
+        inference.serve(type(module))
     if _give_back not in model._forward_hooks.values():
         model.register_forward_hook(_give_back)
 

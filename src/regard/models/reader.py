@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from regard.models.model import Pass
 
 if TYPE_CHECKING:
     import regard.hf
-    from regard.models.llama import LlamaStep
 
 
 def unwrapped(model: Any) -> Any:
@@ -170,10 +168,8 @@ class Reader:
 
         No attention is recorded. Raises ValueError where the model keeps no keys and values.
         """
-        from regard.models.growing import grow_in_place
+        from regard.hf.growing import grow_in_place
 
-        if self._next_token.serves(ids, cache):
-            return self._next_token(ids, cache), cache
         output = self.model(
             input_ids=ids.to(self.model.device), past_key_values=cache, use_cache=True, return_dict=True
         )
@@ -183,12 +179,6 @@ class Reader:
             raise ValueError(f"{self.name}: {kind} keeps no keys and values, and cannot write token by token.")
         grow_in_place(cache)
         return output.last_hidden_state[0], cache
-
-    @cached_property
-    def _next_token(self) -> LlamaStep:
-        from regard.models.llama import LlamaStep
-
-        return LlamaStep(self.model)
 
     def _by_layer(self, recorded: Sequence[Any]) -> list[Attention | None]:
         if len(recorded) == self.layers:
