@@ -58,12 +58,9 @@ struct Layer {
 
 // Blocks of rows stay in the core's cache while all panels pass by; where blocks are few, threads share the panels of a
 // block, and the norm follows when all are done.
-template <class Lane, Type type>
-void linear_in(const Linear& l, int threads) {
-  if (l.rows == 0) return;
-  const Layer<Lane, type> layer{l};
-  constexpr int64_t tile = Float::tile_rows;
-  const int64_t rows = maximum(4 * tile, minimum(16 * tile, (int64_t(1) << 16) / layer.lanes / tile * tile));
+template <class Layer>
+void multiply_in_blocks(const Layer& layer, int64_t rows, int threads) {
+  const Linear& l = layer.l;
   const int64_t blocks = (l.rows + rows - 1) / rows;
   const int64_t shares = blocks >= 4 * threads ? 1 : minimum(layer.panels, (4 * threads + blocks - 1) / blocks);
   const auto norm = [&](int64_t block) {
@@ -76,6 +73,15 @@ void linear_in(const Linear& l, int threads) {
     if (l.gain && shares == 1) norm(block);
   });
   if (l.gain && shares > 1) for_each(blocks, threads, norm);
+}
+
+template <class Lane, Type type>
+void linear_in(const Linear& l, int threads) {
+  if (l.rows == 0) return;
+  const Layer<Lane, type> layer{l};
+  constexpr int64_t tile = Float::tile_rows;
+  multiply_in_blocks(layer, maximum(4 * tile, minimum(16 * tile, (int64_t(1) << 16) / layer.lanes / tile * tile)),
+                     threads);
 }
 
 }  // namespace
