@@ -48,7 +48,7 @@ class QuantizedLinear:
 
     def __init__(self, layers: Sequence[nn.Linear], activation: str = "", norm: nn.LayerNorm | None = None) -> None:
         if _kernel is None:
-            raise ValueError("dtype: 'int8' needs regard's native kernel, which is not here. Use 'float32'.")
+            raise ValueError("embed: dtype: 'int8' needs regard's native kernel, which is not here. Use 'float32'.")
         numbers, self.scales = quantized(torch.cat([layer.weight.detach() for layer in layers]))
         self.outputs, self.inputs = numbers.shape
         self.totals = numbers.sum(1).float()
