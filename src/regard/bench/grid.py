@@ -19,7 +19,7 @@ BESIDE_PEERS = {
     "ragged": "Short sequences, packed; the others padded",
     "padded": "Short sequences, padded, with their lengths",
     "dims": "Dims from 1 to 512",
-    "float64": "float64",
+    "double": "float64",
     "window": "Window",
     "mask": "A mask as a rule, and as a tensor",
     "bias": "Bias per query and key, as in ALiBi",

@@ -56,8 +56,8 @@ def wide(shrink: int = 1) -> list[Row]:
         # Dims that fill no vector or no tile, and large ones.
         *(Row("dims", F32, 4, shrunk(512), dim) for dim in (1, 24, 80, 160, 256, 512)),
         # float64.
-        *(Row("float64", F64, 4, shrunk(n)) for n in (64, 512)),
-        Row("float64", F64, 4, shrunk(512), causal=True),
+        *(Row("double", F64, 4, shrunk(n)) for n in (64, 512)),
+        Row("double", F64, 4, shrunk(512), causal=True),
         # Masks and biases.
         *(Row("mask", F32, 12, shrunk(512), mask=mask) for mask in ("rule", "(N,N)", "(B,H,Q,K)")),
         Row("bias", F32, 8, shrunk(1024)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Told apart by shape and by lightness too, for a print without colours and for eyes that see few.
 _STYLES = (("#440154", "o"), ("#d1495b", "s"), ("#21918c", "^"), ("#e0a030", "D"), ("#7a7a7a", "v"), ("#3b528b", "P"))
 
+_SEEN: Literal["-"] = "-"
 _CAUSAL: Literal["--"] = "--"
 
 
@@ -88,8 +89,7 @@ def _over_n(axes: Axes, report: Report, results: Sequence[Result], isas: Sequenc
             at = [result.row.size for result in shown]
             (line,) = axes.plot(at, [report.share(result) for result in shown], marker, linewidth=1.3, markersize=4.5)
             line.set_color(colour)
-            if causal:
-                line.set_linestyle(_CAUSAL)
+            line.set_linestyle(_CAUSAL if causal else _SEEN)
             line.set_markerfacecolor("white" if causal else colour)
     if sizes := sorted({result.row.size for result in results}):
         axes.set_xscale("log", base=2)

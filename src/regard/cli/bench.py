@@ -94,8 +94,8 @@ def embed(
         typer.Option(
             metavar="NAME,NAME,…",
             help="The peers to compare with: st, st-bf16 (sentence-transformers), transformers, compile "
-            "(torch.compile), onnx, fastembed.",
-            show_default="st,st-bf16,transformers,onnx",
+            "(torch.compile), onnx, fastembed; in int8 onnx-int8, onnx-package, openvino.",
+            show_default="all but compile, fastembed",
         ),
     ] = None,
     rounds: Annotated[
