@@ -52,7 +52,8 @@ def _totals(reports: list[Saved]) -> str:
             counts = [str(total["rows"]), str(total["slower"])]
             numbers = [f"{total[name]:.2f} ×" for name in ("lowest", "median", "geometric_mean")]
             rows.append([_command(saved), f"{_machine(saved)}, {peer}", *counts, *numbers])
-    return _table(["command", "machine, peer", "rows", "below 1.00 ×", "lowest", "median", "geometric mean"], rows) if rows else ""  # fmt: skip
+    head = ["command", "machine, peer", "rows", "below 1.00 ×", "lowest", "median", "geometric mean"]
+    return _table(head, rows) if rows else ""
 
 
 def _roofline(reports: list[Saved]) -> str:
@@ -71,7 +72,8 @@ def _roofline(reports: list[Saved]) -> str:
             ]
             rows.append([isa, dtype, *(_least(kind) for kind in kinds)])
     head = ["instruction set", "type", "N ≥ 2,048", "causal", "segments of 32 to 256", "linear layers"]
-    return "The lowest share of the peak (`regard bench attention --grid roofline`):\n\n" + _table(head, rows) if rows else ""  # fmt: skip
+    title = "The lowest share of the peak (`regard bench attention --grid roofline`):"
+    return f"{title}\n\n{_table(head, rows)}" if rows else ""
 
 
 def _least(rows: list[dict[str, dict[str, float]]]) -> str:
@@ -80,13 +82,24 @@ def _least(rows: list[dict[str, dict[str, float]]]) -> str:
 
 def _embeddings(reports: list[Saved]) -> str:
     rows = [
-        [f"{row['shown']}, {row['type']}", _machine(saved), f"{row['tokens_per_second']:,.0f}", f"{row['ratio']:.2f} ×"]
-        + [f"{row['cosine']:.4f}, {row['mean_cosine']:.4f}"]
+        [
+            f"{row['shown']}, {row['type']}",
+            _machine(saved),
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['ratio']:.2f} ×",
+            f"{row['cosine']:.4f}, {row['mean_cosine']:.4f}",
+        ]
         for saved in reports
         if saved.benchmark == "embed"
         for row in saved.report["rows"].values()
     ]
-    head = ["`regard bench embed`", "machine", "tokens per second", "× regard float32", "cosine to it: lowest, mean"]
+    head = [
+        "`regard bench embed`",
+        "machine",
+        "tokens per second",
+        "time / regard float32",
+        "cosine to it: lowest, mean",
+    ]
     return _table(head, rows) if rows else ""
 
 
