@@ -6,7 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -73,19 +75,46 @@ void in_large_pages([[maybe_unused]] const Array& array) {
 #endif
 }
 
-// Attention where nothing special is asked, in one call: what Scores and forward do for all others.
-void attend(const Array& query, const Array& key, const Array& value, const Array& output, const Array& lse,
-            double scale, bool causal, const std::string& isa, int threads) {
-  const Optional none;
-  BoundScores scores{query, key, scale, 0.0, none, none, none, none, none};
+// An empty tensor beside `like`, of its type or of `dtype`, and what it is in memory.
+nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, nb::handle dtype, Array& array) {
+  static const nb::handle name = nb::str("new_empty_strided").release();
+  nb::object tensor = like.attr(name)(sizes, strides, "dtype"_a = dtype);
+  expect(read_array(tensor, array), "output", "a tensor in the processor's memory");
+  return tensor;
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
+// kind, or that do not fit together, are for others to serve or to refuse: None.
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
+                  nb::handle double_precision, int threads) {
+  const char* forced = std::getenv("REGARD_ISA");
+  const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
+  Array q, k, v, output, lse;
+  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
+  Scores s;
+  Forward f;
+  if (!read_plain(q, k, v, s, f)) return nb::none();
   std::vector<int64_t> spans;
-  if (const int64_t queries = scores.s.queries; causal && queries > 1) {  // a single query is the last: it sees all
-    spans.resize(size_t(2 * queries));
-    for (int64_t i = 0; i < queries; i++) spans[size_t(queries + i)] = i + 1 + scores.s.keys - queries;
-    scores.s.start = spans.data(), scores.s.stop = spans.data() + queries;
+  if (causal && s.queries > 1) {  // a single query is the last: it sees all
+    spans.resize(size_t(2 * s.queries));
+    for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
+    s.start = spans.data(), s.stop = spans.data() + s.queries;
   }
+  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
+  const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
+  const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
+                                      nb::make_tuple(s.queries * row, f.value_dim, row, 1), nb::none(), output);
+  const auto of_lse = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries),
+                                   nb::make_tuple(s.heads * s.queries, s.queries, 1), double_precision, lse);
+  f.output = {output.data, s.queries * row, f.value_dim, row};
+  f.output_type = s.type;
+  f.lse = lse.as<double>();
   in_large_pages(output);
-  forward(scores, value, output, lse, none, none, 0, none, none, none, isa, threads);
+  {
+    nb::gil_scoped_release release;
+    kernel->forward(s, f, threads);
+  }
+  return nb::make_tuple(of_output, of_lse);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -135,10 +164,10 @@ Activation activation_named(const std::string& name) {
   return Activation::none;
 }
 
-void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
-            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
-            const std::string& isa, int threads) {
-  const Kernel& kernel = kernel_of(isa, threads);
+// Everything but the weight.
+Linear bound_linear(const Array& x, const Array& bias, const Array& output, const std::string& activation,
+                    const Optional& residual, const Optional& gain, const Optional& shift, double epsilon,
+                    const Optional& sums) {
   Linear l;
   expect(x.ndim == 2 && x.shape[1] >= 1, "x", "two dimensions, and 1 or more inputs");
   expect(output.ndim == 2 && output.shape[1] >= 1, "output", "two dimensions, and 1 or more outputs");
@@ -146,7 +175,6 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.rows = x.shape[0], l.inputs = x.shape[1], l.outputs = output.shape[1];
   l.x = matrix<const void>(x, l.type, l.rows, l.inputs, "x");
   l.output = matrix<void>(output, l.type, l.rows, l.outputs, "output");
-  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   l.bias = contiguous<float>(bias, {l.outputs}, "bias");
   l.activation = activation_named(activation);
   if (residual) l.residual = matrix<const void>(*residual, l.type, l.rows, l.outputs, "residual");
@@ -156,8 +184,54 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.epsilon = float(epsilon);
   expect(!gain || sums || l.type == Type::float32, "sums", "for a norm of half precision");
   l.sums = contiguous_or_null<float>(sums, {l.rows, l.outputs}, "sums");
+  return l;
+}
+
+void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
+            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
+            const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, sums);
+  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   nb::gil_scoped_release release;
   kernel.linear(l, threads);
+}
+
+// Bytes, however PyTorch calls their type.
+template <class T>
+T* bytes_of(const Array& array, Shape shape, const char* name) {
+  expect(array.dtype.bits == 8, name, "bytes");
+  expect_contiguous(array, shape, name);
+  return array.as<T>();
+}
+
+void quantized(const Array& x, const Array& weight, const Array& scales, const Array& totals, const Array& bias,
+               const Array& output, const std::string& activation, const Optional& residual, const Optional& gain,
+               const Optional& shift, double epsilon, const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  const Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, {});
+  expect(l.type == Type::float32, "x", "float32");
+  expect(l.inputs <= largest_quantized_inputs, "x", "at most 65,536 inputs");
+  Quantized w;
+  w.weight = bytes_of<void>(weight, {kernel.quantized_size(l.outputs, l.inputs)}, "weight");
+  w.scales = contiguous<float>(scales, {l.outputs}, "scales");
+  w.totals = contiguous<float>(totals, {l.outputs}, "totals");
+  nb::gil_scoped_release release;
+  kernel.quantized(l, w, threads);
+}
+
+int64_t quantized_size(const Array& weight, const std::string& isa) {
+  expect(weight.ndim == 2 && weight.size() >= 1, "weight", "a matrix");
+  return kernel_of(isa, 1).quantized_size(weight.shape[0], weight.shape[1]);
+}
+
+void pack_quantized(const Array& weight, const Array& packed, const std::string& isa) {
+  const int64_t size = quantized_size(weight, isa), outputs = weight.shape[0], inputs = weight.shape[1];
+  const auto* from = bytes_of<int8_t>(weight, {outputs, inputs}, "weight");
+  void* to = bytes_of<void>(packed, {size}, "packed");
+  const Kernel& kernel = kernel_of(isa, 1);
+  nb::gil_scoped_release release;
+  kernel.pack_quantized(outputs, inputs, from, to);
 }
 
 int64_t linear_size(const Array& weight, const std::string& isa) {
@@ -173,80 +247,6 @@ void pack_linear(const Array& weight, const Array& packed, const std::string& is
   const Kernel& kernel = kernel_of(isa, 1);
   nb::gil_scoped_release release;
   kernel.pack_linear(type, outputs, inputs, weight.data, to);
-}
-
-// Two tensors of a layer in token_doc's order: a weight (outputs,inputs), which may be a transposed view, and its bias.
-Projection projection(const Optional* tensors, int64_t outputs, int64_t inputs, const char* name) {
-  expect(tensors[0].has_value(), name, "a weight");
-  const Array& weight = *tensors[0];
-  expect(type_of(weight, name) == Type::float32, name, "float32");
-  expect_shape(weight, {outputs, inputs}, name);
-  Projection p;
-  p.by_input = weight.stride[1] != 1 && inputs > 1;
-  expect(!p.by_input || weight.stride[0] == 1 || outputs == 1, name, "rows or columns without gaps");
-  p.weight = weight.as<const float>(), p.step = weight.stride[p.by_input ? 1 : 0];
-  p.bias = contiguous_or_null<float>(tensors[1], {outputs}, name);
-  return p;
-}
-
-Norm norm(const Optional* tensors, int64_t dim, const char* name) {
-  expect(tensors[0].has_value(), name, "a gain");
-  return {contiguous<float>(*tensors[0], {dim}, name), contiguous_or_null<float>(tensors[1], {dim}, name)};
-}
-
-// The layer's tensors, in the order of token_doc.
-TokenLayer token_layer(const std::vector<Optional>& tensors, int64_t dim) {
-  expect(tensors.size() == 20, "layers", "twenty tensors for each");
-  const Optional *query = &tensors[2], *up = &tensors[14];
-  expect(tensors[18] && tensors[19] && *query && *up, "layers", "keys, values and weights");
-  const Array &keys = *tensors[18], &values = *tensors[19];
-  TokenLayer t;
-  t.dim = dim;
-  expect(keys.ndim == 4 && keys.shape[2] >= 1 && keys.shape[3] >= 1, "keys", "(1,groups,keys,head_dim)");
-  t.groups = keys.shape[1], t.keys = keys.shape[2], t.head_dim = keys.shape[3];
-  expect(t.groups >= 1 && t.head_dim <= largest_dim, "keys", "a dim up to 256");
-  expect(t.keys < int64_t(1) << 31, "keys", "fewer than 2^31 positions");
-  t.all_keys = strided<float>(keys, Type::float32, {1, t.groups, t.keys, t.head_dim}, "keys");
-  t.all_values = strided<float>(values, Type::float32, {1, t.groups, t.keys, t.head_dim}, "values");
-  expect((*query)->ndim == 2 && (*up)->ndim == 2, "query, up", "matrices");
-  t.heads = (*query)->shape[0] / t.head_dim, t.hidden = (*up)->shape[0];
-  expect(t.heads >= 1 && t.heads % t.groups == 0 && t.hidden >= 1, "query, up", "heads that the groups divide");
-  const int64_t heads = t.heads * t.head_dim, groups = t.groups * t.head_dim;
-  t.input_norm = norm(&tensors[0], dim, "input_norm"), t.norm = norm(&tensors[10], dim, "norm");
-  t.query = projection(query, heads, dim, "query");
-  t.key = projection(&tensors[4], groups, dim, "key");
-  t.value = projection(&tensors[6], groups, dim, "value");
-  t.output = projection(&tensors[8], dim, heads, "output");
-  if (tensors[12]) t.gate = projection(&tensors[12], t.hidden, dim, "gate");
-  t.up = projection(up, t.hidden, dim, "up");
-  t.down = projection(&tensors[16], dim, t.hidden, "down");
-  return t;
-}
-
-void token(const std::vector<std::vector<Optional>>& layers, const Array& state, const Optional& cosine,
-           const Optional& sine, const Optional& queries, const Optional& lse, double scale, double epsilon,
-           const std::string& isa, int threads) {
-  expect(state.ndim == 1 && state.shape[0] >= 1, "state", "one dimension");
-  expect(cosine.has_value() == sine.has_value(), "cosine, sine", "both, or none");
-  expect(queries.has_value() == lse.has_value(), "queries, lse", "both, or none");
-  std::vector<TokenLayer> bound;
-  for (const std::vector<Optional>& tensors : layers) {
-    TokenLayer t = token_layer(tensors, state.shape[0]);
-    t.state = contiguous<float>(state, {t.dim}, "state");
-    t.cosine = contiguous_or_null<float>(cosine, {t.head_dim}, "cosine");
-    t.sine = contiguous_or_null<float>(sine, {t.head_dim}, "sine");
-    expect(!cosine || t.head_dim % 2 == 0, "cosine", "an even dim, of pairs that are turned");
-    t.scale = float(scale), t.epsilon = float(epsilon);
-    if (queries) {
-      const auto n = int64_t(bound.size()), count = int64_t(layers.size());
-      t.queries = contiguous<float>(*queries, {count, t.heads, t.head_dim}, "queries") + n * t.heads * t.head_dim;
-      t.lse = contiguous<double>(*lse, {count, t.heads}, "lse") + n * t.heads;
-    }
-    bound.push_back(t);
-  }
-  const Kernel& kernel = kernel_of(isa, threads);
-  nb::gil_scoped_release release;
-  for (const TokenLayer& t : bound) kernel.token(t, threads);
 }
 
 double flops(const std::string& dtype, const std::string& isa, int threads) {
@@ -287,10 +287,12 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call; writes into what is given.
+constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call: (output, lse) or None.
 
-query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
-causal: query i sees the keys j ≤ i + (K − Q).)";
+query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
+shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
+scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
+output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
@@ -299,21 +301,17 @@ delta (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse
 grad_query, grad_key, grad_value in float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
 grad_bias: float32 in four dimensions that broadcast to (B,H,Q,K).)";
 
-constexpr const char* token_doc =
-    R"(One token through all layers of a decoder, in float32: `state` (dim) becomes the last.
-
-layers: for each twenty tensors, those of pairs: input_norm, query, key, value, output, norm, gate, up, down, and of
-all tokens the keys and values (1,G,K,D), of which the last, the token's own, are written. A norm is a gain and a shift
-(dim); without a shift it is a root mean square norm. A projection is a weight (outputs,inputs), which may be a
-transposed view, and a bias, or None. Without a gate, up is followed by gelu_tanh; with one, it is silu(gate) · up.
-cosine, sine (D): of the angles of the token's position, or None.
-queries (L,H,D), lse (L,H), float64: where the token's attention is wanted.)";
-
 constexpr const char* linear_doc = R"(output = norm(activation(x Wᵀ + bias) + residual), (R,I) to (R,O), row by row.
 
 x, residual and output of one type; weight as pack_linear leaves it; bias, gain and shift (O) in float32.
 activation: "gelu", "gelu_tanh", "relu", or "" for none. gain and shift: without them there is no norm.
 sums (R,O), float32: memory to work in, for a norm of half precision.)";
+
+constexpr const char* quantized_doc =
+    R"(`linear` in float32, but for the product with W, which is made of whole numbers.
+
+w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
+weight: q as pack_quantized leaves it; scales and totals (O), float32: scales_o and Σ_i q_oi.)";
 
 }  // namespace
 
@@ -328,16 +326,22 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "output"_a, "lse"_a, "scale"_a, "causal"_a, "isa"_a,
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "double_precision"_a,
         "threads"_a, attend_doc);
   bind_maps(m);
+  bind_token(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);
-  m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "queries"_a, "lse"_a, "scale"_a, "epsilon"_a,
-        "isa"_a, "threads"_a, token_doc);
+  m.def("quantized", &quantized, nb::kw_only(), "x"_a, "weight"_a, "scales"_a, "totals"_a, "bias"_a, "output"_a,
+        "activation"_a = "", "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(),
+        "epsilon"_a = 0.0, "isa"_a, "threads"_a, quantized_doc);
+  m.def("quantized_size", &quantized_size, "weight"_a, "isa"_a,
+        "How many bytes pack_quantized writes for a weight (O,I).");
+  m.def("pack_quantized", &pack_quantized, "weight"_a, "packed"_a, "isa"_a,
+        "Brings an int8 weight (O,I) into the order in which `quantized` reads it: packed, of bytes.");
   m.def("linear_size", &linear_size, "weight"_a, "isa"_a, "How many floats pack_linear writes for a weight (O,I).");
   m.def("pack_linear", &pack_linear, "weight"_a, "packed"_a, "isa"_a,
         "Brings a weight (O,I) into the order in which `linear` reads it: packed, float32.");

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "attention.hpp"
+#include "epilogue.hpp"
 #include "exponential.hpp"
 #include "forward.hpp"
-#include "linear.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Projected = tuple[Tensor, Tensor | None]  # a weight (outputs,inputs), perhaps a transposed view, and its bias
 # Where hooks are from that change nothing: one returns memory, one collects outputs that were asked for.
 IDLE = frozenset({"regard.hf.models", "transformers.utils.output_capturing"})
+PROGRESS = frozenset({"regard.models.model"})  # where hooks of layers are from that only count them, and are called
 READ = frozenset({
     "input_ids", "past_key_values", "attention_mask", "position_ids", "use_cache", "return_dict", "output_attentions",
 })  # fmt: skip
@@ -94,15 +95,20 @@ class Layer:
     """A layer of a model, and its tensors where the model has them."""
 
     def __init__(self, block: Any, family: Family) -> None:
-        self.attention = block.get_submodule(family.attention)
+        self.block, self.attention = block, block.get_submodule(family.attention)
         modules = [block.get_submodule(name) for name in family.modules]
         gates = 1 if family.gated else 0
         self.norm, self.inner_norm = modules[0], modules[-3 - gates]
         self.inputs, self.output = modules[1 : -4 - gates], modules[-4 - gates]
         self.gate = modules[-3] if family.gated else None
         self.up, self.down = modules[-2:]
-        self.linear = [*self.inputs, self.output, *modules[-2 - gates :]]
         self.parameters = [module._parameters for module in modules]
+
+    def report(self) -> None:
+        """Call the hooks that count layers."""
+        for hook in list(self.block._forward_hooks.values()):
+            if hook.__module__ in PROGRESS:
+                hook(self.block, (), None)
 
     def tensors(self) -> list[Tensor | None]:
         """What `cpu.token` takes: all but keys and values."""
@@ -226,6 +232,8 @@ class Inference:
             attended = torch.empty(len(layers), heads, dim), torch.empty(len(layers), heads, dtype=torch.float64)
         turned = None if angles is None else (angles[0][0, 0], angles[1][0, 0])
         cpu.token(layers, x[0, 0], turned, scale, self._epsilon, attended)
+        for layer in self.layers:
+            layer.report()
         if attended is None:
             return []
         mask = Mask(1, keys)
@@ -253,6 +261,7 @@ class Inference:
                 recorder.attentions.append(recorded)
             for part in rows.split(ROWS):
                 self._feed_forward(layer, part, hidden[:, : len(part)])
+            layer.report()
         return weights
 
     def _feed_forward(
@@ -333,7 +342,7 @@ def _is_watched(module: Any) -> bool:
     if module._forward_pre_hooks or "forward" in vars(module):
         return True
     after = module._forward_hooks
-    return bool(after) and any(hook.__module__ not in IDLE for hook in after.values())
+    return bool(after) and any(hook.__module__ not in IDLE | PROGRESS for hook in after.values())
 
 
 def serve(kind: type) -> None:
