@@ -32,11 +32,17 @@ inline int threads_for(const Scores& s, int threads) {
   return s.batch * s.heads * s.queries * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
 }
 
+#ifdef REGARD_TILES
+using FastestPair = TiledPair;
+#elif defined(REGARD_PAIRS)
+using FastestPair = Pair;
+#endif
+
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
 template <class Work>
 void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
 #ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<Pair>();
+  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<FastestPair>();
 #endif
   work.template operator()<Single>();
 }

@@ -26,7 +26,7 @@ struct Layer {
   // Rows [first, last) of panels [begin, end).
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const bool aligned = reinterpret_cast<uintptr_t>(l.x.data) % sizeof(float) == 0;
-    const bool ready = aligned && l.inputs % Lane::per_lane == 0 && l.x.row % Lane::per_lane == 0 &&
+    const bool ready = aligned && l.inputs == lanes * Lane::per_lane && l.x.row % Lane::per_lane == 0 &&
                        (Lane::per_lane == 2 || type == Type::float32);
     const float* x = reinterpret_cast<const float*>(at(l.x.data, type, first * l.x.row));
     int64_t step = l.x.row / Lane::per_lane;
