@@ -206,8 +206,8 @@ T* bytes_of(const Array& array, Shape shape, const char* name) {
 }
 
 void quantized(const Array& x, const Array& weight, const Array& scales, const Array& totals, const Array& bias,
-               const Array& output, const std::string& activation, const Optional& residual, const Optional& gain,
-               const Optional& shift, double epsilon, const std::string& isa, int threads) {
+               const Array& output, const Optional& factors, const std::string& activation, const Optional& residual,
+               const Optional& gain, const Optional& shift, double epsilon, const std::string& isa, int threads) {
   const Kernel& kernel = kernel_of(isa, threads);
   const Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, {});
   expect(l.type == Type::float32, "x", "float32");
@@ -216,6 +216,7 @@ void quantized(const Array& x, const Array& weight, const Array& scales, const A
   w.weight = bytes_of<void>(weight, {kernel.quantized_size(l.outputs, l.inputs)}, "weight");
   w.scales = contiguous<float>(scales, {l.outputs}, "scales");
   w.totals = contiguous<float>(totals, {l.outputs}, "totals");
+  w.factors = contiguous_or_null<float>(factors, {l.inputs}, "factors");
   nb::gil_scoped_release release;
   kernel.quantized(l, w, threads);
 }
@@ -311,7 +312,8 @@ constexpr const char* quantized_doc =
     R"(`linear` in float32, but for the product with W, which is made of whole numbers.
 
 w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
-weight: q as pack_quantized leaves it; scales and totals (O), float32: scales_o and Σ_i q_oi.)";
+weight: q as pack_quantized leaves it; scales and totals (O), float32: scales_o and Σ_i q_oi.
+factors (I), float32: what x is multiplied by before it is rounded.)";
 
 }  // namespace
 
@@ -336,8 +338,8 @@ NB_MODULE(_kernel, m) {
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);
   m.def("quantized", &quantized, nb::kw_only(), "x"_a, "weight"_a, "scales"_a, "totals"_a, "bias"_a, "output"_a,
-        "activation"_a = "", "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(),
-        "epsilon"_a = 0.0, "isa"_a, "threads"_a, quantized_doc);
+        "factors"_a = nb::none(), "activation"_a = "", "residual"_a = nb::none(), "gain"_a = nb::none(),
+        "shift"_a = nb::none(), "epsilon"_a = 0.0, "isa"_a, "threads"_a, quantized_doc);
   m.def("quantized_size", &quantized_size, "weight"_a, "isa"_a,
         "How many bytes pack_quantized writes for a weight (O,I).");
   m.def("pack_quantized", &pack_quantized, "weight"_a, "packed"_a, "isa"_a,

@@ -66,10 +66,15 @@ def test_a_layer_is_torchs(way, dtype, activation, rows, inputs, outputs):
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DIGITS, ids=str)
-def test_a_row_does_not_depend_on_the_rows_beside_it(dtype):
-    layer = Linear([nn.Linear(48, 200)], "gelu", nn.LayerNorm(200), dtype)
-    x = torch.randn(230, 48).to(dtype)
+@pytest.mark.parametrize(("inputs", "outputs"), [(48, 200), (1792, 64)])  # the latter in two passes, rows moved apart
+def test_a_row_does_not_depend_on_the_rows_beside_it(dtype, inputs, outputs):
+    plain, norm = nn.Linear(inputs, outputs), nn.LayerNorm(outputs)
+    plain.weight.data = plain.weight.data.to(dtype).float()
+    layer = Linear([plain], "gelu", norm, dtype)
+    x = torch.randn(230, inputs).to(dtype)
     together = layer(x)
+    wanted = expected([plain], "gelu", norm, x, None)
+    torch.testing.assert_close(together.double(), wanted, atol=DIGITS[dtype], rtol=DIGITS[dtype])
     torch.set_num_threads(2)
     try:
         assert torch.equal(layer(x), together)

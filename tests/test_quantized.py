@@ -169,3 +169,23 @@ def test_without_the_kernel(monkeypatch):
         ValueError, match=r"^embed: dtype: 'int8' needs regard's native kernel, which is not here\. Use"
     ):
         PackedEncoder(encoder(), torch.int8)
+
+
+def test_an_outlier_is_shared_with_the_weights(isa):
+    layer = nn.Linear(96, 40)
+    x = torch.randn(300, 96)
+    x[:, 11] *= 200
+    rough, smooth = QuantizedLinear([layer]), QuantizedLinear([layer], examples=x[:100])
+    exact = layer(x[100:]).detach()
+    errors = [float((made(x[100:]) - exact).square().mean().sqrt()) for made in (rough, smooth)]
+    assert errors[1] < errors[0] / 4
+    even = QuantizedLinear([layer], examples=torch.full((5, 96), 3.0))  # no outlier: as it is
+    assert even.factors is None
+
+
+def test_examples_only_choose_the_factors(isa):
+    made, examples = encoder(), some_texts(20)
+    packed = PackedEncoder(made, torch.int8, examples)
+    states, exact = (way(examples, [3])[3] for way in (packed, PackedEncoder(made)))
+    assert 0 < (states - exact).abs().mean() < 0.05
+    assert torch.equal(states, PackedEncoder(made, torch.int8, examples)(examples, [3])[3])

@@ -175,6 +175,7 @@ struct Linear {
 struct Quantized {
   const void* weight = nullptr;                      // q, as pack_quantized leaves it
   const float *scales = nullptr, *totals = nullptr;  // (outputs): scale_o and Σ_i q_oi
+  const float* factors = nullptr;                    // (inputs), of x before it is rounded; null: 1
 };
 
 // So many that a sum stays below 2^31.

@@ -85,9 +85,35 @@ struct Epilogue {
   float* const sums = in_place ? static_cast<float*>(l.output.data) : l.sums;
   const int64_t sums_row = in_place ? l.output.row : l.outputs;
 
+  // Zeros, or the sums so far where a part of the inputs has been summed up before.
+  template <int rows, int vectors>
+  void start(Float (&sum)[rows][vectors], int64_t first, int64_t column, bool more) const {
+    for (int r = 0; r < rows; r++) {
+      for (int n = 0; n < vectors; n++)
+        sum[r][n] = more ? load(sums + (first + r) * sums_row + column + n * Float::width) : broadcast(0.0f);
+    }
+  }
+  template <int rows, int vectors>
+  void keep(const Float (&sum)[rows][vectors], int64_t first, int64_t column, int n) const {
+    for (int r = 0; r < rows; r++) store(sums + (first + r) * sums_row + column, sum[r][n]);
+  }
+
+  // Asks for what store_outputs will read and write, before the sums are made.
+  template <int rows, int vectors>
+  void prefetch(int64_t first, int64_t column) const {
+    for (int64_t row = first; row < first + rows; row++) {
+      for (int n = 0; n < vectors; n++) {
+        const int64_t at_column = column + n * Float::width;
+        if (l.residual.data) __builtin_prefetch(at(l.residual.data, type, row * l.residual.row + at_column));
+        __builtin_prefetch(l.gain ? reinterpret_cast<char*>(sums + row * sums_row + at_column) : output(row, at_column),
+                           1);
+      }
+    }
+  }
+
   // Bias, activation and residual, for a vector of columns.
-  template <int rows>
-  void store_outputs(const Float (&sum)[rows][Float::tile_vectors], int64_t first, int64_t column, int n) const {
+  template <int rows, int vectors>
+  void store_outputs(const Float (&sum)[rows][vectors], int64_t first, int64_t column, int n) const {
     const int64_t count = l.outputs - column;
     if (count <= 0) return;
     const Float bias = load_up_to<Type::float32>(reinterpret_cast<const char*>(l.bias + column), count);
@@ -102,26 +128,42 @@ struct Epilogue {
     }
   }
 
-  // (x − mean) / √(variance + ε) · gain + shift
-  void norm_row(int64_t row) const {
-    const char* x = reinterpret_cast<const char*>(sums + row * sums_row);
-    const auto vector = [&](const void* from, int64_t i) {
-      return load_up_to<Type::float32>(static_cast<const char*>(from) + i * 4, l.outputs - i);
+  // (x − mean) / √(variance + ε) · gain + shift, of some rows at once, so that no sum waits for another.
+  void norm_rows(int64_t first, int64_t last) const {
+    constexpr int together = 4;
+    for (int64_t row = first; row < last; row += together)
+      with_constant<together>(int(minimum<int64_t>(together, last - row)), [&]<int rows>() { norm<rows>(row); });
+  }
+
+  template <int rows>
+  void norm(int64_t first) const {
+    const auto part = [&](const float* from, int64_t i) {
+      return load_up_to<Type::float32>(reinterpret_cast<const char*>(from + i), l.outputs - i);
     };
-    const auto average = [&](auto&& term) {
-      Float total = broadcast(0.0f);
+    const float* const x = sums + first * sums_row;
+    const auto averages = [&](float (&average)[rows], auto&& term) {
+      Float total[rows];
+      for (Float& of_row : total) of_row = broadcast(0.0f);
       int64_t i = 0;
-      for (; i + Float::width <= l.outputs; i += Float::width) total = total + term(vector(x, i));
-      float rest[Float::width] = {};
-      if (i < l.outputs) store_up_to<Type::float32>(term(vector(x, i)), reinterpret_cast<char*>(rest), l.outputs - i);
-      return sum(total + load(rest)) / float(l.outputs);
+      for (; i + Float::width <= l.outputs; i += Float::width)
+        for (int r = 0; r < rows; r++) total[r] = total[r] + term(load(x + r * sums_row + i), r);
+      for (int r = 0; r < rows; r++) {
+        float rest[Float::width] = {};
+        if (i < l.outputs)
+          store_up_to<Type::float32>(term(part(x + r * sums_row, i), r), reinterpret_cast<char*>(rest), l.outputs - i);
+        average[r] = sum(total[r] + load(rest)) / float(l.outputs);
+      }
     };
-    const Float mean = broadcast(average([](Float x) { return x; }));
-    const float variance = average([&](Float x) { return (x - mean) * (x - mean); });
-    const Float factor = broadcast(1.0f / __builtin_sqrtf(variance + l.epsilon));
+    float mean[rows], variance[rows], factor[rows];
+    averages(mean, [](Float x, int) { return x; });
+    averages(variance, [&](Float x, int r) { return (x - broadcast(mean[r])) * (x - broadcast(mean[r])); });
+    for (int r = 0; r < rows; r++) factor[r] = 1.0f / __builtin_sqrtf(variance[r] + l.epsilon);
     for (int64_t i = 0; i < l.outputs; i += Float::width) {
-      const Float y = multiply_add((vector(x, i) - mean) * factor, vector(l.gain, i), vector(l.shift, i));
-      store_up_to<type>(y, output(row, i), l.outputs - i);
+      const Float gain = part(l.gain, i), shift = part(l.shift, i);
+      for (int r = 0; r < rows; r++) {
+        const Float centred = (part(x + r * sums_row, i) - broadcast(mean[r])) * broadcast(factor[r]);
+        store_up_to<type>(multiply_add(centred, gain, shift), output(first + r, i), l.outputs - i);
+      }
     }
   }
 

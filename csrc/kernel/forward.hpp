@@ -144,6 +144,9 @@ struct Pass {
       if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
+#ifdef REGARD_TILES
+      if constexpr (Lane::steps > 1) keep_tiles_awake();
+#endif
       const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
       if (f.distance) {
         f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)

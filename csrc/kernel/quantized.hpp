@@ -68,27 +68,35 @@ struct Rounding {
   float step, zero;
 };
 
-// Rounds n numbers of a row to x_i = step · (q_i − zero). 0 stays 0.
+// Rounds n numbers of a row, each times its factor, to step · (q_i − zero). 0 stays 0.
 template <class Number>
-Rounding round_row(const float* x, int64_t n, Number* to) {
+Rounding round_row(const float* x, const float* factors, int64_t n, Number* to) {
+  const auto vector = [&](int64_t i) {
+    const auto part = [&](const float* from) {
+      return load_up_to<Type::float32>(reinterpret_cast<const char*>(from + i), n - i);
+    };
+    return factors ? part(x) * part(factors) : part(x);
+  };
   const Float none = broadcast(0.0f);
   Float high = none, negative = none, finite = none;  // the largest, that of −x, and 0 or nan
   for (int64_t i = 0; i < n; i += Float::width) {
-    const Float vector = load_up_to<Type::float32>(reinterpret_cast<const char*>(x + i), n - i);
-    high = larger(high, vector), negative = larger(negative, none - vector);
-    finite = multiply_add(vector, none, finite);
+    const Float numbers = vector(i);
+    high = larger(high, numbers), negative = larger(negative, none - numbers);
+    finite = multiply_add(numbers, none, finite);
   }
   const float top = largest(high), bottom = -largest(negative);
   if (sum(finite) != 0.0f) return {__builtin_nanf(""), 0.0f};       // what lies at `to` does not matter
   const float step = maximum(top / 255 - bottom / 255, 0x1p-126f);  // which leaves 1 / step finite
   const float inverse = 1 / step, zero = __builtin_nearbyintf(-bottom * inverse);
-  const auto rounded = [&](Float vector) { return multiply_add(vector, broadcast(inverse), broadcast(zero)); };
-  int64_t i = 0;
-  for (; i + Float::width <= n; i += Float::width) store_rounded(to + i, rounded(load(x + i)));
-  if (i < n) {
-    Number rest[Float::width];
-    store_rounded(rest, rounded(load_up_to<Type::float32>(reinterpret_cast<const char*>(x + i), n - i)));
-    __builtin_memcpy(to + i, rest, size_t(n - i) * sizeof(Number));
+  for (int64_t i = 0; i < n; i += Float::width) {
+    const Float q = multiply_add(vector(i), broadcast(inverse), broadcast(zero));
+    if (n - i >= Float::width) {
+      store_rounded(to + i, q);
+    } else {
+      Number rest[Float::width];
+      store_rounded(rest, q);
+      __builtin_memcpy(to + i, rest, size_t(n - i) * sizeof(Number));
+    }
   }
   return {step, zero};
 }
@@ -107,7 +115,7 @@ struct QuantizedLayer {
     auto* const roundings = reinterpret_cast<Rounding*>(memory + count * lanes);
     for (int64_t r = 0; r < count; r++) {
       auto* to = reinterpret_cast<typename Lane::Left*>(memory + r * lanes);
-      roundings[r] = round_row(static_cast<const float*>(l.x.data) + (first + r) * l.x.row, l.inputs, to);
+      roundings[r] = round_row(static_cast<const float*>(l.x.data) + (first + r) * l.x.row, w.factors, l.inputs, to);
       for (int64_t i = l.inputs; i < lanes * Lane::per_lane; i++) to[i] = 0;
     }
     for (int64_t panel = begin; panel < end; panel++) {

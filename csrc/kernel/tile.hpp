@@ -89,6 +89,12 @@ inline __attribute__((always_inline)) void multiply(Left a, Right b, int64_t ste
     return;
   }
 #endif
+  Float own[rows][vectors];  // in registers: `sums` may have an address, and would be written at every step
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 8
+    for (int n = 0; n < vectors; n++) own[r][n] = sums[r][n];
+  }
   for (int64_t k = 0; k < steps; k++) {
     Float column[vectors];
     if constexpr (ahead > 0) {
@@ -101,8 +107,13 @@ inline __attribute__((always_inline)) void multiply(Left a, Right b, int64_t ste
     for (int r = 0; r < rows; r++) {
       const Float row = broadcast(a.data + r * a.row + k * a.step);
 #pragma GCC unroll 8
-      for (int n = 0; n < vectors; n++) sums[r][n] = Lane::multiply_add(row, column[n], sums[r][n]);
+      for (int n = 0; n < vectors; n++) own[r][n] = Lane::multiply_add(row, column[n], own[r][n]);
     }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 8
+    for (int n = 0; n < vectors; n++) sums[r][n] = own[r][n];
   }
 }
 

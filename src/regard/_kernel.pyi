@@ -203,6 +203,7 @@ def quantized(
     totals: Tensor,
     bias: Tensor,
     output: Tensor,
+    factors: Tensor | None = None,
     activation: str = "",
     residual: Tensor | None = None,
     gain: Tensor | None = None,
@@ -218,6 +219,7 @@ def quantized(
     Args:
         weight: q as `pack_quantized` leaves it.
         scales, totals: (O), float32: scales_o and Σ_i q_oi.
+        factors: (I), float32: what x is multiplied by before it is rounded.
     """
 
 def quantized_size(weight: Tensor, isa: str) -> int:

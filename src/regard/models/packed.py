@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from regard import backends
@@ -24,7 +25,8 @@ class PackedEncoder:
     """The hidden states of an `Encoder`, for texts of any lengths packed side by side; for inference only.
 
     With the native kernel the result for a text does not depend, to the bit, on the texts beside it. With the dtype
-    `torch.int8` the linear layers are `QuantizedLinear`, and all else is computed in float32.
+    `torch.int8` the linear layers are `QuantizedLinear`, smoothed for texts like `examples`, and all else is computed
+    in float32.
 
     >>> from regard.nn import Embeddings
     >>> encoder = Encoder(Embeddings(vocab_size=11, dim=6, positions=5), layers=2, dim=6, heads=3, d_ff=8).eval()
@@ -36,14 +38,22 @@ class PackedEncoder:
     True
     """
 
-    def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, encoder: Encoder, dtype: torch.dtype = torch.float32, examples: Sequence[Sequence[int]] = ()
+    ) -> None:
         embeddings = encoder.embeddings
         self.position_ids, types = embeddings.position_ids, embeddings.types
         positions = embeddings.positions.weight.detach()
         self.tokens = embeddings.tokens.weight.detach()
         self.positions = positions if types is None else positions + types.weight.detach()[0]
         self.norm, self.dtype = embeddings.norm, torch.float32 if dtype == torch.int8 else dtype
-        self.layers = [_Layer(layer, dtype) for layer in encoder.layers]
+        quantizing = _Calibration if examples else QuantizedLinear
+        linear = quantizing if dtype == torch.int8 else partial(Linear, dtype=dtype)
+        self.layers = [_Layer(layer, linear) for layer in encoder.layers]
+        if linear is _Calibration:
+            self(examples, [len(self.layers)])
+            for layer in self.layers:
+                layer.calibrated()
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[Sequence[int]], layers: Collection[int]) -> dict[int, Tensor]:
@@ -86,19 +96,36 @@ def _batches(texts: Sequence[Sequence[int]]) -> Iterator[range]:
 
 
 class _Layer:
-    def __init__(self, layer: EncoderLayer, dtype: torch.dtype) -> None:
+    def __init__(self, layer: EncoderLayer, linear: Callable[..., Any]) -> None:
         attention, feed_forward = layer.attention, layer.feed_forward
         self.heads = attention.heads
-        linear = QuantizedLinear if dtype == torch.int8 else partial(Linear, dtype=dtype)
         self.project = linear([attention.query, attention.key, attention.value])
         self.output = linear([attention.output], norm=layer.attention_norm)
         name = next(name for name, module in ACTIVATIONS.items() if module is feed_forward.activation)
         self.fc1 = linear([feed_forward.fc1], name)
         self.fc2 = linear([feed_forward.fc2], norm=layer.feed_forward_norm)
 
+    def calibrated(self) -> None:
+        """Keep what each `_Calibration` has made of the examples."""
+        self.project, self.output = self.project.quantized, self.output.quantized
+        self.fc1, self.fc2 = self.fc1.quantized, self.fc2.quantized
+
     def __call__(self, x: Tensor, mask: Mask) -> Tensor:
         query, key, value = torch.unflatten(self.project(x), 1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)
         scores = Scores(query, key, mask, query.shape[3] ** -0.5)
         attended, _, _ = backends.run(backends.choose(None, scores, value), scores, value, None)
         x = self.output(attended[0].transpose(0, 1).flatten(1), x)
-        return self.fc2(self.fc1(x), x)
+        output: Tensor = self.fc2(self.fc1(x), x)
+        return output
+
+
+class _Calibration:
+    """Computes as `Linear`, and makes a `QuantizedLinear` of the same layers with the inputs that it gets."""
+
+    def __init__(self, layers: Sequence[nn.Linear], activation: str = "", norm: nn.LayerNorm | None = None) -> None:
+        self.exact = Linear(layers, activation, norm)
+        self.made_with = partial(QuantizedLinear, layers, activation, norm)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        self.quantized = self.made_with(examples=x)
+        return self.exact(x, residual)
