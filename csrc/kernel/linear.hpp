@@ -93,15 +93,19 @@ struct Layer {
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const bool aligned = reinterpret_cast<uintptr_t>(l.x.data) % sizeof(float) == 0;
     const bool ready = aligned && l.inputs == lanes * Lane::per_lane && l.x.row % Lane::per_lane == 0 &&
-                       (Lane::per_lane == 2 || type == Type::float32);
+                       (Lane::per_lane == 2 || type == Type::float32) &&
+                       (Lane::steps == 1 || (last - first) % rows_at_once<Lane> == 0);
     const float* x = reinterpret_cast<const float*>(at(l.x.data, type, first * l.x.row));
     int64_t step = l.x.row / Lane::per_lane;
     if (!ready) {
-      float* packed = thread_memory((last - first) * lanes);
+      float* packed = thread_memory(round_up(last - first, rows_at_once<Lane>) * lanes);
       for (int64_t r = first; r < last; r++)
         pack_row<Lane>(at(l.x.data, type, r * l.x.row), type, l.inputs, packed + (r - first) * lanes, lanes);
       x = packed, step = lanes;
     }
+#ifdef REGARD_TILES
+    if constexpr (Lane::steps > 1) return multiply_in_tiles(x, step, first, last, begin, end);
+#endif
     for (int64_t panel = begin; panel < end; panel++) {
       const Right weight{l.weight + panel * panel_keys * lanes, panel_keys};
       for (int64_t r = first; r < last; r += Float::tile_rows) {
@@ -114,21 +118,68 @@ struct Layer {
             multiply<Lane, rows, Float::tile_vectors, 32>(left, weight, lanes, sum);
           else
             multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
-          for (int n = 0; n < Float::tile_vectors; n++) store_outputs(sum, r, panel * panel_keys + n * Float::width, n);
+          for (int n = 0; n < Float::tile_vectors; n++)
+            store_outputs(rows, r, panel * panel_keys + n * Float::width, [&](int i) { return sum[i][n]; });
         });
       }
     }
   }
 
-  // Bias, activation and residual, for a vector of columns.
-  template <int rows>
-  void store_outputs(const Float (&sum)[rows][Float::tile_vectors], int64_t first, int64_t column, int n) const {
+#ifdef REGARD_TILES
+  // Half a panel at a time, which stays in the first-level cache while all rows pass by. What follows the sums of a
+  // block happens while the tile unit multiplies the next.
+  void multiply_in_tiles(const float* x, int64_t step, int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    constexpr int rows = TileRegisters::rows, vectors = 2, width = vectors * Float::width;
+    const TileRegisters registers;
+    alignas(64) float sums[2][2 * rows * width];
+    const float* ready = nullptr;
+    int64_t ready_row = 0, ready_column = 0;
+    const auto store_ready = [&] {
+      if (ready) store_block(int(minimum<int64_t>(2 * rows, last - ready_row)), ready_row, ready_column, ready);
+    };
+    int turn = 0;
+    for (int64_t column = begin * panel_keys; column < minimum(end * panel_keys, l.outputs); column += width) {
+      const Right weight{l.weight + column / panel_keys * panel_keys * lanes + column % panel_keys, panel_keys};
+      for (int64_t r = first; r < last; r += 2 * rows, turn = 1 - turn) {
+        const Left left{x + (r - first) * step, step, 1};
+        if (last - r > rows)
+          REGARD_ISA::multiply_in_tiles<vectors, 2>(left, weight, lanes, sums[turn], width);
+        else
+          REGARD_ISA::multiply_in_tiles<vectors>(left, weight, lanes, sums[turn], width);
+        store_ready();
+        ready = sums[turn], ready_row = r, ready_column = column;
+      }
+    }
+    store_ready();
+  }
+
+  // The outputs of a block of rows and two vectors of columns.
+  void store_block(int rows, int64_t first, int64_t column, const float* sum) const {
+    if (!l.gain && !l.residual.data && l.outputs - column >= 2 * Float::width)
+      return store_plain_outputs(rows, first, column, sum);
+    for (int n = 0; n < 2; n++, sum += Float::width)
+      store_outputs(rows, first, column + n * Float::width, [&](int i) { return load(sum + i * 2 * Float::width); });
+  }
+
+  // Bias and activation for two vectors of columns, which are one of bfloat16.
+  void store_plain_outputs(int rows, int64_t first, int64_t column, const float* sum) const {
+    const Float low = load(l.bias + column), high = load(l.bias + column + Float::width);
+    for (int r = 0; r < rows; r++, sum += 2 * Float::width) {
+      store_bfloat16(reinterpret_cast<uint16_t*>(output(first + r, column)), activated(l.activation, load(sum) + low),
+                     activated(l.activation, load(sum + Float::width) + high));
+    }
+  }
+#endif
+
+  // Bias, activation and residual, for a vector of columns; sum(r) of row first + r.
+  template <class Sum>
+  void store_outputs(int rows, int64_t first, int64_t column, Sum&& sum) const {
     const int64_t count = l.outputs - column;
     if (count <= 0) return;
     const Float bias = load_up_to<Type::float32>(reinterpret_cast<const char*>(l.bias + column), count);
     for (int r = 0; r < rows; r++) {
       const int64_t row = first + r;
-      Float y = activated(l.activation, sum[r][n] + bias);
+      Float y = activated(l.activation, sum(r) + bias);
       if (l.residual.data) y = y + load_up_to<type>(at(l.residual.data, type, row * l.residual.row + column), count);
       if (l.gain)
         store_up_to<Type::float32>(y, reinterpret_cast<char*>(sums + row * sums_row + column), count);
@@ -171,7 +222,7 @@ template <class Lane, Type type>
 void linear_in(const Linear& l, int threads) {
   if (l.rows == 0) return;
   const Layer<Lane, type> layer{l};
-  constexpr int64_t tile = Float::tile_rows;
+  constexpr int64_t tile = rows_at_once<Lane>;
   const int64_t rows = maximum(4 * tile, minimum(16 * tile, (int64_t(1) << 16) / layer.lanes / tile * tile));
   const int64_t blocks = (l.rows + rows - 1) / rows;
   const int64_t shares = blocks >= 4 * threads ? 1 : minimum(layer.panels, (4 * threads + blocks - 1) / blocks);
