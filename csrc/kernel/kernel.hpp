@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "apply.hpp"
 #include "attention.hpp"
@@ -36,6 +37,15 @@ inline int threads_for(const Scores& s, int threads) {
 using FastestPair = TiledPair;
 #elif defined(REGARD_PAIRS)
 using FastestPair = Pair;
+#endif
+
+// What linear layers multiply.
+#ifdef REGARD_PAIRS
+template <Type type>
+using LinearLane = std::conditional_t<type == Type::bfloat16, FastestPair, Single>;
+#else
+template <Type type>
+using LinearLane = Single;
 #endif
 
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
@@ -73,7 +83,7 @@ void backward(const Scores& s, const Backward& b, int threads) {
 }
 void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
-  with_type(l.type, [&]<Type type>() { linear_in<Product<type>, type>(l, little ? 1 : threads); });
+  with_type(l.type, [&]<Type type>() { linear_in<LinearLane<type>, type>(l, little ? 1 : threads); });
 }
 void quantized(const Linear& l, const Quantized& w, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
@@ -90,13 +100,13 @@ int64_t quantized_size(int64_t outputs, int64_t inputs) {
 void token(const TokenLayer& t, int threads) { token_in(t, threads); }
 int64_t linear_size(Type type, int64_t outputs, int64_t inputs) {
   int64_t floats = 0;
-  with_type(type, [&]<Type type>() { floats = round_up(outputs, panel_keys) * lanes_of<Product<type>>(inputs); });
+  with_type(type, [&]<Type type>() { floats = round_up(outputs, panel_keys) * lanes_of<LinearLane<type>>(inputs); });
   return floats;
 }
 void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight, float* to) {
   with_type(type, [&]<Type type>() {
-    float* scratch = thread_memory(Float::width * round_up(lanes_of<Product<type>>(inputs), Float::width));
-    pack_panels<Product<type>>(weight, type, inputs, outputs, inputs, to, scratch);
+    float* scratch = thread_memory(Float::width * round_up(lanes_of<LinearLane<type>>(inputs), Float::width));
+    pack_panels<LinearLane<type>>(weight, type, inputs, outputs, inputs, to, scratch);
   });
 }
 

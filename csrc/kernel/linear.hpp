@@ -65,18 +65,22 @@ struct Layer {
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const bool aligned = reinterpret_cast<uintptr_t>(l.x.data) % sizeof(float) == 0;
     const bool ready = aligned && l.inputs == lanes * Lane::per_lane && l.x.row % Lane::per_lane == 0 &&
-                       (Lane::per_lane == 2 || type == Type::float32);
+                       (Lane::per_lane == 2 || type == Type::float32) &&
+                       (Lane::steps == 1 || (last - first) % rows_at_once<Lane> == 0);
     const float* x = reinterpret_cast<const float*>(at(l.x.data, type, first * l.x.row));
     int64_t step = l.x.row / Lane::per_lane;
     // Rows a power of two apart would share a few sets of the first cache, and push one another out.
     const bool crowded = Lane::steps == 1 && step % 256 == 0 && last - first >= tall_rows;
     if (!ready || crowded) {
       step = crowded && lanes % 256 == 0 ? lanes + 16 : lanes;
-      float* packed = thread_memory((last - first) * step);
+      float* packed = thread_memory(round_up(last - first, rows_at_once<Lane>) * step);
       for (int64_t r = first; r < last; r++)
         pack_row<Lane>(at(l.x.data, type, r * l.x.row), type, l.inputs, packed + (r - first) * step, lanes);
       x = packed;
     }
+#ifdef REGARD_TILES
+    if constexpr (Lane::steps > 1) return multiply_in_tiles(x, step, first, last, begin, end);
+#endif
     const int64_t tall = Lane::steps == 1 ? (last - first) / tall_rows * tall_rows : 0;
     if constexpr (Lane::steps == 1) {
       const int64_t piece = inputs_at_once();
@@ -138,6 +142,55 @@ struct Layer {
       });
     }
   }
+
+#ifdef REGARD_TILES
+  // Half a panel at a time, which stays in the first-level cache while all rows pass by. What follows the sums of a
+  // block happens while the tile unit multiplies the next.
+  void multiply_in_tiles(const float* x, int64_t step, int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    constexpr int rows = TileRegisters::rows, vectors = 2, width = vectors * Float::width;
+    const TileRegisters registers;
+    alignas(64) float sums[2][2 * rows * width];
+    const float* ready = nullptr;
+    int64_t ready_row = 0, ready_column = 0;
+    const auto store_ready = [&] {
+      if (ready) store_block(int(minimum<int64_t>(2 * rows, last - ready_row)), ready_row, ready_column, ready);
+    };
+    int turn = 0;
+    for (int64_t column = begin * panel_keys; column < minimum(end * panel_keys, l.outputs); column += width) {
+      const Right weight{l.weight + column / panel_keys * panel_keys * lanes + column % panel_keys, panel_keys};
+      for (int64_t r = first; r < last; r += 2 * rows, turn = 1 - turn) {
+        const Left left{x + (r - first) * step, step, 1};
+        if (last - r > rows)
+          REGARD_ISA::multiply_in_tiles<vectors, 2>(left, weight, lanes, sums[turn], width);
+        else
+          REGARD_ISA::multiply_in_tiles<vectors>(left, weight, lanes, sums[turn], width);
+        store_ready();
+        ready = sums[turn], ready_row = r, ready_column = column;
+      }
+    }
+    store_ready();
+  }
+
+  // The outputs of a block of rows and two vectors of columns.
+  void store_block(int rows, int64_t first, int64_t column, const float* sum) const {
+    const bool plain = !l.gain && !l.residual.data && l.outputs - column >= 2 * Float::width;
+    if (plain) return store_plain_outputs(rows, first, column, sum);
+    for (int r = 0; r < rows; r++, sum += 2 * Float::width) {
+      const Float vectors[1][Float::tile_vectors] = {{load(sum), load(sum + Float::width)}};
+      for (int n = 0; n < 2; n++) epilogue.store_outputs(vectors, first + r, column + n * Float::width, n);
+    }
+  }
+
+  // Bias and activation for two vectors of columns, which are one of bfloat16.
+  void store_plain_outputs(int rows, int64_t first, int64_t column, const float* sum) const {
+    const Float low = load(l.bias + column), high = load(l.bias + column + Float::width);
+    for (int r = 0; r < rows; r++, sum += 2 * Float::width) {
+      store_bfloat16(reinterpret_cast<uint16_t*>(epilogue.output(first + r, column)),
+                     activated(l.activation, load(sum) + low),
+                     activated(l.activation, load(sum + Float::width) + high));
+    }
+  }
+#endif
 };
 
 // Blocks of rows stay in the core's cache while all panels pass by; where blocks are few, threads share the panels of a
@@ -170,7 +223,12 @@ template <class Lane, Type type>
 void linear_in(const Linear& l, int threads) {
   if (l.rows == 0) return;
   const Layer<Lane, type> layer{l};
-  constexpr int64_t tile = Lane::steps == 1 ? tall_rows : 6 * Float::tile_rows;
+  if constexpr (Lane::steps > 1) {
+    constexpr int64_t tile = rows_at_once<Lane>;
+    const int64_t rows = maximum(4 * tile, minimum(16 * tile, (int64_t(1) << 16) / layer.lanes / tile * tile));
+    return multiply_in_blocks(layer, rows, threads);
+  }
+  constexpr int64_t tile = tall_rows;
   const int64_t most = maximum(2 * tile, minimum(12 * tile, second_cache() / 3 / layer.inputs_at_once() / tile * tile));
   const int64_t blocks = round_up((l.rows + most - 1) / most, threads);  // as many for each thread
   multiply_in_blocks(layer, minimum(most, round_up((l.rows + blocks - 1) / blocks, tile)), threads);

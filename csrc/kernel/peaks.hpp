@@ -62,9 +62,27 @@ double flops_of(int threads) {
   return 2.0 * Lane::per_lane * Float::width * sums * steps * double(items) / time;
 }
 
+#ifdef REGARD_TILES
+double flops_of_tiles(int threads) {
+  constexpr int steps = 1 << 14;
+  const int64_t items = 8 * threads;
+  const double time = shortest_time([&] {
+    for_each(items, threads, [&](int64_t) {
+      const TileRegisters registers;
+      with_each<6>([]<int n>() { zero_tile<n>(); });
+      for (int step = 0; step < steps; step++) with_each<4>([]<int n>() { multiply_add_tiles<n, 4, 5>(); });
+    });
+  });
+  return 2.0 * TiledPair::per_lane * TileRegisters::rows * TileRegisters::lanes * Float::width * 4 * steps *
+         double(items) / time;
+}
+#endif
+
 // Multiplications and additions per second, for what the kernel makes of numbers of a type.
 double flops(Type type, int threads) {
-#ifdef REGARD_PAIRS
+#if defined(REGARD_TILES)
+  if (type == Type::bfloat16) return flops_of_tiles(threads);
+#elif defined(REGARD_PAIRS)
   if (type == Type::bfloat16) return flops_of<Pair>(threads);
 #endif
   return type == Type::float32 ? flops_of<Single>(threads) : flops(Type::float32, threads);

@@ -55,23 +55,33 @@ struct Right {
 };
 
 #ifdef REGARD_TILES
-// C[r,n] = Σ_k A[r,k] · B[k,n] for 16 rows and at most 4 vectors of columns.
-template <int vectors>
+// Calls work.template operator()<n>() for n from 0 to count − 1.
+template <int count, class Work>
+inline __attribute__((always_inline)) void with_each(Work&& work) {
+  if constexpr (count > 1) with_each<count - 1>(work);
+  work.template operator()<count - 1>();
+}
+
+// C[r,n] = Σ_k A[r,k] · B[k,n] for one tile of rows and at most 4 vectors of columns, or 2 of each.
+template <int vectors, int row_tiles = 1>
 inline void multiply_in_tiles(Left a, Right b, int64_t steps, float* c, int64_t stride) {
-  constexpr int width = Float::width;
+  constexpr int rows = TileRegisters::rows, width = Float::width, first_a = 4, first_b = first_a + row_tiles;
+  static_assert(row_tiles * vectors <= first_a && row_tiles <= 2);
   zero_tile<0>(), zero_tile<1>(), zero_tile<2>(), zero_tile<3>();
   for (int64_t k = 0; k < steps; k += TiledPair::steps) {
-    const float* from = b.data + k * b.step;
-    load_tile<4>(a.data + k, a.row);
-    load_tile<5>(from, b.step), multiply_add_tiles<0, 4, 5>();
-    if constexpr (vectors > 1) load_tile<6>(from + width, b.step), multiply_add_tiles<1, 4, 6>();
-    if constexpr (vectors > 2) load_tile<7>(from + 2 * width, b.step), multiply_add_tiles<2, 4, 7>();
-    if constexpr (vectors > 3) load_tile<5>(from + 3 * width, b.step), multiply_add_tiles<3, 4, 5>();
+    load_tile<first_a>(a.data + k, a.row);
+    if constexpr (row_tiles > 1) load_tile<first_a + 1>(a.data + k + rows * a.row, a.row);
+    with_each<vectors>([&]<int n>() {
+      constexpr int column = first_b + n % (8 - first_b);
+      load_tile<column>(b.data + k * b.step + n * width, b.step);
+      multiply_add_tiles<n, first_a, column>();
+      if constexpr (row_tiles > 1) multiply_add_tiles<vectors + n, first_a + 1, column>();
+    });
   }
-  store_tile<0>(c, stride);
-  if constexpr (vectors > 1) store_tile<1>(c + width, stride);
-  if constexpr (vectors > 2) store_tile<2>(c + 2 * width, stride);
-  if constexpr (vectors > 3) store_tile<3>(c + 3 * width, stride);
+  with_each<vectors>([&]<int n>() {
+    store_tile<n>(c + n * width, stride);
+    if constexpr (row_tiles > 1) store_tile<vectors + n>(c + rows * stride + n * width, stride);
+  });
 }
 #endif
 

@@ -71,6 +71,11 @@ def _instruction_set(forced: str) -> str:
     return forced.lower()
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the instruction set in use has products of bfloat16; others widen them to float32."""
+    return instruction_set() in {"amx", "avx512bf16"}
+
+
 def available() -> bool:
     """Whether there is a kernel."""
     return not _missing

@@ -25,8 +25,8 @@ _TORCH: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def fastest_dtype() -> torch.dtype:
-    """The type in which this processor computes fastest: bfloat16 where it has instructions for it, else float32."""
-    fast = _kernel is not None and cpu.instruction_set() == "avx512bf16"
+    """The type in which this processor computes fastest: bfloat16 where it has products of it, else float32."""
+    fast = _kernel is not None and cpu.multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
 
