@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -83,10 +85,19 @@ nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, n
   return tensor;
 }
 
+// The spans of causal attention without other options, which s then points into; none where all see all.
+std::vector<int64_t> plain_spans(Scores& s, bool causal) {
+  if (!causal || s.queries == 1) return {};  // a single query is the last: it sees all
+  std::vector<int64_t> spans(size_t(2 * s.queries));
+  for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
+  s.start = spans.data(), s.stop = spans.data() + s.queries;
+  return spans;
+}
+
 // Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
 // kind, or that do not fit together, are for others to serve or to refuse: None.
 nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
-                  nb::handle double_precision, int threads) {
+                  nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
   const char* forced = std::getenv("REGARD_ISA");
   const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
   Array q, k, v, output, lse;
@@ -94,12 +105,18 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optio
   Scores s;
   Forward f;
   if (!read_plain(q, k, v, s, f)) return nb::none();
-  std::vector<int64_t> spans;
-  if (causal && s.queries > 1) {  // a single query is the last: it sees all
-    spans.resize(size_t(2 * s.queries));
-    for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
-    s.start = spans.data(), s.stop = spans.data() + s.queries;
+  if (!mask.is_none()) {
+    Array m;
+    if (!read_array(mask, m) || !has_type(m, nb::dlpack::dtype_code::Bool, 8) || !read_broadcast(m, s, s.mask)) {
+      return nb::none();
+    }
   }
+  if (!bias.is_none()) {
+    Array b;
+    if (!read_array(bias, b) || !known_type(b) || !read_broadcast(b, s, s.bias)) return nb::none();
+    s.bias_type = *known_type(b);
+  }
+  const std::vector<int64_t> spans = plain_spans(s, causal);
   s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
   const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
   const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
@@ -115,6 +132,47 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optio
     kernel->forward(s, f, threads);
   }
   return nb::make_tuple(of_output, of_lse);
+}
+
+// The gradient of `attend`, in float32: query, key and value as they went in there. None where weights cannot be had
+// from the lse, or where grad_output is of another kind.
+nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, const Array& lse, const Array& delta,
+                           nb::handle grad_output, std::optional<double> scale, bool causal, double largest_lse,
+                           nb::handle single_precision, const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  Array q, k, v, g;
+  Scores s;
+  Forward f;
+  Backward b;
+  if (!read_array(query, q) || !read_array(key, k) || !read_array(value, v) || !read_array(grad_output, g) ||
+      !read_plain(q, k, v, s, f) || known_type(g) != s.type || (g.shape[3] > 1 && g.stride[3] != 1)) {
+    return nb::none();
+  }
+  b.value_dim = f.value_dim, b.value = f.value;
+  b.grad_output = strided<const void>(g, s.type, {s.batch, s.heads, s.queries, b.value_dim}, "grad_output");
+  b.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
+  b.delta = contiguous<float>(delta, {s.batch, s.heads, s.queries}, "delta");
+  for (int64_t n = 0; n < lse.size(); n++) {
+    if (std::abs(b.lse[n]) > largest_lse && std::isfinite(b.lse[n])) return nb::none();
+  }
+  const std::vector<int64_t> spans = plain_spans(s, causal);
+  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
+  nb::object grads[3];
+  float** data[] = {&b.grad_query, &b.grad_key, &b.grad_value};
+  const Array* inputs[] = {&q, &k, &v};
+  for (int n = 0; n < 3; n++) {
+    const int64_t heads = inputs[n]->shape[1], rows = inputs[n]->shape[2], dim = inputs[n]->shape[3], row = heads * dim;
+    Array array;
+    grads[n] = empty_beside(value, nb::make_tuple(s.batch, heads, rows, dim), nb::make_tuple(rows * row, dim, row, 1),
+                            single_precision, array);
+    *data[n] = array.as<float>();
+    std::memset(*data[n], 0, size_t(array.size()) * sizeof(float));
+  }
+  {
+    nb::gil_scoped_release release;
+    kernel.backward(s, b, threads);
+  }
+  return nb::make_tuple(grads[0], grads[1], grads[2]);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -292,7 +350,14 @@ constexpr const char* attend_doc = R"(Attention where nothing special is asked, 
 query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
 shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
 scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
+mask, bool, True = may look, and bias, float: of up to four dimensions that broadcast to (B,H,Q,K), or None.
 output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
+
+constexpr const char* attend_backward_doc =
+    R"(The gradient of attend without mask and bias: (grad_query, grad_key, grad_value).
+
+As `backward`, in memory of its own; single_precision: torch.float32. None where an lse beyond largest_lse does not say
+the weights, or where grad_output is not of the query's type with dense rows.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
@@ -328,8 +393,10 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "double_precision"_a,
-        "threads"_a, attend_doc);
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "mask"_a.none(),
+        "bias"_a.none(), "double_precision"_a, "threads"_a, attend_doc);
+  m.def("attend_backward", &attend_backward, "query"_a, "key"_a, "value"_a, "lse"_a, "delta"_a, "grad_output"_a,
+        "scale"_a.none(), "causal"_a, "largest_lse"_a, "single_precision"_a, "isa"_a, "threads"_a, attend_backward_doc);
   bind_maps(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);

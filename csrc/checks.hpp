@@ -175,6 +175,20 @@ inline bool read_plain(const Array& query, const Array& key, const Array& value,
   return true;
 }
 
+// Reads a tensor of up to four dimensions that broadcasts to (batch,heads,queries,keys); false where it does not.
+template <class T>
+bool read_broadcast(const Array& array, const Scores& s, Broadcast<T>& to) {
+  const int64_t sizes[] = {s.batch, s.heads, s.queries, s.keys};
+  int64_t stride[4] = {};
+  for (int32_t d = 0; d < array.ndim; d++) {
+    const int32_t place = 4 - array.ndim + d;
+    if (array.shape[d] != 1 && array.shape[d] != sizes[place]) return false;
+    stride[place] = array.stride[d];
+  }
+  to = {array.as<T>(), stride[0], stride[1], stride[2], stride[3]};
+  return true;
+}
+
 // Adds to the module what is bound in maps.cpp.
 void bind_maps(nanobind::module_& m);
 

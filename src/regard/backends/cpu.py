@@ -117,13 +117,17 @@ def _execution() -> _Execution:
     return {"isa": instruction_set(), "threads": torch.get_num_threads()}
 
 
-def _scores(scores: Scores, sinks: Tensor | None, rows: slice | None = None) -> _kernel.Scores:
-    """The scores, or a run of their rows."""
+def _scores(
+    scores: Scores, sinks: Tensor | None, rows: slice | None = None, given: Tensor | None = None
+) -> _kernel.Scores:
+    """The scores, or a run of their rows; `given` is the mask of these rows, that of the scores if not given."""
     mask, bias = scores.mask, scores.bias
     rows = slice(0, scores.shape[2]) if rows is None else rows
     start = stop = None
     if mask.bounded:
         start, stop = (bound[:, rows].contiguous() for bound in mask.spans)
+    if given is None and isinstance(mask.given, Tensor):
+        given = _of_rows(mask.given, rows)
     if bias is not None:
         bias = _of_rows(bias if bias.dtype in DTYPES else bias.float(), rows).resolve_neg()
     return _kernel.Scores(
@@ -133,7 +137,7 @@ def _scores(scores: Scores, sinks: Tensor | None, rows: slice | None = None) -> 
         softcap=scores.softcap or 0.0,
         start=start,
         stop=stop,
-        mask=_of_rows(mask.given, rows) if isinstance(mask.given, Tensor) else None,
+        mask=given,
         bias=bias,
         sinks=None if sinks is None else sinks.float().contiguous(),
     )
@@ -198,12 +202,72 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None,
+    causal: bool,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel; None if not for it."""
     if _missing:
         return None
-    return _kernel.attend(query, key, value, scale, causal, torch.float64, torch.get_num_threads())
+    return _kernel.attend(query, key, value, scale, causal, mask, bias, torch.float64, torch.get_num_threads())
+
+
+def attend_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    grad_output: Tensor,
+    grad_lse: Tensor | None,
+    scale: float | None,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Gradients of query, key and value of `attend`, in float32; None if not for the kernel."""
+    delta = _delta(output, grad_output, grad_lse)
+    tensors = query, key, value, lse, delta, grad_output
+    return _kernel.attend_backward(*tensors, scale, causal, LARGEST_LSE, torch.float32, **_execution())
+
+
+def _delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
+    """Σ_e grad_output · output, less the gradient of the lse."""
+    delta = (grad_output.float() * output.float()).sum(-1)
+    return (delta if grad_lse is None else delta - grad_lse.float()).contiguous()
+
+
+def forward_by_rule(
+    scores: Scores, value: Tensor, sinks: Tensor | None
+) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q"]]:
+    """Output and lse where the mask is a callable: it says who may look in a block of rows, and the kernel computes.
+
+    Memory stays bounded, as the blocks are, and so does what the rule computes its answers from.
+    """
+    value = _with_dense_rows(value)
+    batch, heads, queries, keys = scores.shape
+    output = _empty_by_position(value, heads, queries)
+    lse = value.new_empty((batch, heads, queries), dtype=torch.float64)
+    ruled = scores.mask
+    rest = replace(scores, mask=replace(ruled, given=None))
+    for at in scores.blocks():
+        given = ruled.given_at(at._replace(columns=slice(0, keys)), CPU)
+        assert given is not None
+        given = given[(None,) * (4 - given.ndim)]
+        part, rows = rest.of_heads(at.batch, at.heads), at.rows
+        assert isinstance(rows, slice)
+        of_block = lse.new_empty((*part.shape[:2], rows.stop - rows.start))
+        _kernel.forward(
+            _scores(part, None if sinks is None else sinks[at.heads], rows, given),
+            value=value[at.batch, scores.groups(at.heads)],
+            output=output[at.batch, at.heads, rows],
+            lse=of_block,
+            **_execution(),
+        )
+        lse[at.batch, at.heads, rows] = of_block
+    return output, lse
 
 
 def token(
@@ -232,9 +296,7 @@ def backward(
     if exceeds(lse, LARGEST_LSE):
         return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
-    delta = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q)
-    if grad_lse is not None:
-        delta = delta - grad_lse.float()
+    delta = _delta(output, grad_output, grad_lse)
     grad_query, grad_key, grad_value = (
         _empty_by_position(t, t.shape[1], t.shape[2], torch.float32).zero_() for t in (scores.query, scores.key, value)
     )
@@ -244,7 +306,7 @@ def backward(
         lse=lse,
         value=_with_dense_rows(value),
         grad_output=_with_dense_rows(grad_output),
-        delta=delta.contiguous(),
+        delta=delta,
         grad_query=grad_query,
         grad_key=grad_key,
         grad_value=grad_value,
