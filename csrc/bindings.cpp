@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -85,19 +86,25 @@ nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, n
   return tensor;
 }
 
-// The spans of causal attention without other options, which s then points into; none where all see all.
-std::vector<int64_t> plain_spans(Scores& s, bool causal) {
-  if (!causal || s.queries == 1) return {};  // a single query is the last: it sees all
-  std::vector<int64_t> spans(size_t(2 * s.queries));
-  for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
-  s.start = spans.data(), s.stop = spans.data() + s.queries;
+// The spans of attention that is causal or has lengths, which s then points into; none where all see all.
+std::vector<int64_t> plain_spans(Scores& s, bool causal, const int64_t* lengths) {
+  causal = causal && s.queries > 1;  // a single query is the last: it sees all
+  if (!causal && !lengths) return {};
+  const int64_t sequences = lengths ? s.batch : 1, count = sequences * s.queries;
+  std::vector<int64_t> spans(size_t(2 * count));
+  for (int64_t n = 0; n < count; n++) {
+    const int64_t seen = causal ? n % s.queries + 1 + s.keys - s.queries : s.keys;
+    spans[size_t(count + n)] = lengths ? std::min(seen, lengths[n / s.queries]) : seen;
+  }
+  s.start = spans.data(), s.stop = spans.data() + count;
+  s.span_batch = lengths ? s.queries : 0;
   return spans;
 }
 
 // Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
 // kind, or that do not fit together, are for others to serve or to refuse: None.
 nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
-                  nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
+                  nb::handle lengths, nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
   const char* forced = std::getenv("REGARD_ISA");
   const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
   Array q, k, v, output, lse;
@@ -116,7 +123,15 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optio
     if (!read_array(bias, b) || !known_type(b) || !read_broadcast(b, s, s.bias)) return nb::none();
     s.bias_type = *known_type(b);
   }
-  const std::vector<int64_t> spans = plain_spans(s, causal);
+  Array l;
+  if (!lengths.is_none()) {
+    if (!read_array(lengths, l) || !has_type(l, nb::dlpack::dtype_code::Int, 64) || l.ndim != 1) return nb::none();
+    if (l.shape[0] != s.batch || (s.batch > 1 && l.stride[0] != 1)) return nb::none();
+    for (int64_t n = 0; n < s.batch; n++) {
+      if (l.as<int64_t>()[n] < 0 || l.as<int64_t>()[n] > s.keys) return nb::none();
+    }
+  }
+  const std::vector<int64_t> spans = plain_spans(s, causal, l.as<int64_t>());
   s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
   const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
   const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
@@ -155,7 +170,7 @@ nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, c
   for (int64_t n = 0; n < lse.size(); n++) {
     if (std::abs(b.lse[n]) > largest_lse && std::isfinite(b.lse[n])) return nb::none();
   }
-  const std::vector<int64_t> spans = plain_spans(s, causal);
+  const std::vector<int64_t> spans = plain_spans(s, causal, nullptr);
   s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
   nb::object grads[3];
   float** data[] = {&b.grad_query, &b.grad_key, &b.grad_value};
@@ -350,7 +365,7 @@ constexpr const char* attend_doc = R"(Attention where nothing special is asked, 
 query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
 shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
 scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
-mask, bool, True = may look, and bias, float: of up to four dimensions that broadcast to (B,H,Q,K), or None.
+lengths (B), int64: keys at or past the length are unseen. mask, bool, True = may look, and bias, float: of up to four dimensions that broadcast to (B,H,Q,K), or None.
 output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* attend_backward_doc =
@@ -393,8 +408,8 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "mask"_a.none(),
-        "bias"_a.none(), "double_precision"_a, "threads"_a, attend_doc);
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "lengths"_a.none(),
+        "mask"_a.none(), "bias"_a.none(), "double_precision"_a, "threads"_a, attend_doc);
   m.def("attend_backward", &attend_backward, "query"_a, "key"_a, "value"_a, "lse"_a, "delta"_a, "grad_output"_a,
         "scale"_a.none(), "causal"_a, "largest_lse"_a, "single_precision"_a, "isa"_a, "threads"_a, attend_backward_doc);
   bind_maps(m);

