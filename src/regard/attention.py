@@ -55,7 +55,7 @@ class Attention:
     def __getattr__(self, name: str) -> Tensor:
         if name != "lse" or "weights" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        lse = vars(self)["lse"] = self.weights._lse.to(self.weights._scores.dtype)
+        lse = vars(self)["lse"] = self.weights._lse.to(torch.promote_types(self.output.dtype, torch.float32))
         return lse
 
     def of_sequence(self, n: int) -> Attention:
