@@ -6,20 +6,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #include "arrays.hpp"
 #include "checks.hpp"
@@ -64,130 +55,6 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
   kernel.forward(s, f, threads);
-}
-
-// For memory so large that malloc has it fresh from the system each time, 2 MiB at a time instead of 4 KiB: of the time
-// that short sequences take, a quarter would go into getting pages.
-void in_large_pages([[maybe_unused]] const Array& array) {
-#ifdef MADV_HUGEPAGE
-  constexpr uint64_t page = uint64_t(2) << 20;
-  const uint64_t bytes = uint64_t(array.size()) * array.dtype.bits / 8;
-  const auto data = reinterpret_cast<uint64_t>(array.data);
-  const uint64_t from = (data + page - 1) / page * page, to = (data + bytes) / page * page;
-  if (bytes > 16 * page) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);  // a hint: may be ignored
-#endif
-}
-
-// An empty tensor beside `like`, of its type or of `dtype`, and what it is in memory.
-nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, nb::handle dtype, Array& array) {
-  static const nb::handle name = nb::str("new_empty_strided").release();
-  nb::object tensor = like.attr(name)(sizes, strides, "dtype"_a = dtype);
-  expect(read_array(tensor, array), "output", "a tensor in the processor's memory");
-  return tensor;
-}
-
-// The spans of attention that is causal or has lengths, which s then points into; none where all see all.
-std::vector<int64_t> plain_spans(Scores& s, bool causal, const int64_t* lengths) {
-  causal = causal && s.queries > 1;  // a single query is the last: it sees all
-  if (!causal && !lengths) return {};
-  const int64_t sequences = lengths ? s.batch : 1, count = sequences * s.queries;
-  std::vector<int64_t> spans(size_t(2 * count));
-  for (int64_t n = 0; n < count; n++) {
-    const int64_t seen = causal ? n % s.queries + 1 + s.keys - s.queries : s.keys;
-    spans[size_t(count + n)] = lengths ? std::min(seen, lengths[n / s.queries]) : seen;
-  }
-  s.start = spans.data(), s.stop = spans.data() + count;
-  s.span_batch = lengths ? s.queries : 0;
-  return spans;
-}
-
-// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
-// kind, or that do not fit together, are for others to serve or to refuse: None.
-nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
-                  nb::handle lengths, nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
-  const char* forced = std::getenv("REGARD_ISA");
-  const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
-  Array q, k, v, output, lse;
-  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
-  Scores s;
-  Forward f;
-  if (!read_plain(q, k, v, s, f)) return nb::none();
-  if (!mask.is_none()) {
-    Array m;
-    if (!read_array(mask, m) || !has_type(m, nb::dlpack::dtype_code::Bool, 8) || !read_broadcast(m, s, s.mask)) {
-      return nb::none();
-    }
-  }
-  if (!bias.is_none()) {
-    Array b;
-    if (!read_array(bias, b) || !known_type(b) || !read_broadcast(b, s, s.bias)) return nb::none();
-    s.bias_type = *known_type(b);
-  }
-  Array l;
-  if (!lengths.is_none()) {
-    if (!read_array(lengths, l) || !has_type(l, nb::dlpack::dtype_code::Int, 64) || l.ndim != 1) return nb::none();
-    if (l.shape[0] != s.batch || (s.batch > 1 && l.stride[0] != 1)) return nb::none();
-    for (int64_t n = 0; n < s.batch; n++) {
-      if (l.as<int64_t>()[n] < 0 || l.as<int64_t>()[n] > s.keys) return nb::none();
-    }
-  }
-  const std::vector<int64_t> spans = plain_spans(s, causal, l.as<int64_t>());
-  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
-  const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
-  const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
-                                      nb::make_tuple(s.queries * row, f.value_dim, row, 1), nb::none(), output);
-  const auto of_lse = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries),
-                                   nb::make_tuple(s.heads * s.queries, s.queries, 1), double_precision, lse);
-  f.output = {output.data, s.queries * row, f.value_dim, row};
-  f.output_type = s.type;
-  f.lse = lse.as<double>();
-  in_large_pages(output);
-  {
-    nb::gil_scoped_release release;
-    kernel->forward(s, f, threads);
-  }
-  return nb::make_tuple(of_output, of_lse);
-}
-
-// The gradient of `attend`, in float32: query, key and value as they went in there. None where weights cannot be had
-// from the lse, or where grad_output is of another kind.
-nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, const Array& lse, const Array& delta,
-                           nb::handle grad_output, std::optional<double> scale, bool causal, double largest_lse,
-                           nb::handle single_precision, const std::string& isa, int threads) {
-  const Kernel& kernel = kernel_of(isa, threads);
-  Array q, k, v, g;
-  Scores s;
-  Forward f;
-  Backward b;
-  if (!read_array(query, q) || !read_array(key, k) || !read_array(value, v) || !read_array(grad_output, g) ||
-      !read_plain(q, k, v, s, f) || known_type(g) != s.type || (g.shape[3] > 1 && g.stride[3] != 1)) {
-    return nb::none();
-  }
-  b.value_dim = f.value_dim, b.value = f.value;
-  b.grad_output = strided<const void>(g, s.type, {s.batch, s.heads, s.queries, b.value_dim}, "grad_output");
-  b.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
-  b.delta = contiguous<float>(delta, {s.batch, s.heads, s.queries}, "delta");
-  for (int64_t n = 0; n < lse.size(); n++) {
-    if (std::abs(b.lse[n]) > largest_lse && std::isfinite(b.lse[n])) return nb::none();
-  }
-  const std::vector<int64_t> spans = plain_spans(s, causal, nullptr);
-  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
-  nb::object grads[3];
-  float** data[] = {&b.grad_query, &b.grad_key, &b.grad_value};
-  const Array* inputs[] = {&q, &k, &v};
-  for (int n = 0; n < 3; n++) {
-    const int64_t heads = inputs[n]->shape[1], rows = inputs[n]->shape[2], dim = inputs[n]->shape[3], row = heads * dim;
-    Array array;
-    grads[n] = empty_beside(value, nb::make_tuple(s.batch, heads, rows, dim), nb::make_tuple(rows * row, dim, row, 1),
-                            single_precision, array);
-    *data[n] = array.as<float>();
-    std::memset(*data[n], 0, size_t(array.size()) * sizeof(float));
-  }
-  {
-    nb::gil_scoped_release release;
-    kernel.backward(s, b, threads);
-  }
-  return nb::make_tuple(grads[0], grads[1], grads[2]);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -360,20 +227,6 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call: (output, lse) or None.
-
-query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
-shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
-scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
-lengths (B), int64: keys at or past the length are unseen. mask, bool, True = may look, and bias, float: of up to four dimensions that broadcast to (B,H,Q,K), or None.
-output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
-
-constexpr const char* attend_backward_doc =
-    R"(The gradient of attend without mask and bias: (grad_query, grad_key, grad_value).
-
-As `backward`, in memory of its own; single_precision: torch.float32. None where an lse beyond largest_lse does not say
-the weights, or where grad_output is not of the query's type with dense rows.)";
-
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
 lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
@@ -408,11 +261,8 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "lengths"_a.none(),
-        "mask"_a.none(), "bias"_a.none(), "double_precision"_a, "threads"_a, attend_doc);
-  m.def("attend_backward", &attend_backward, "query"_a, "key"_a, "value"_a, "lse"_a, "delta"_a, "grad_output"_a,
-        "scale"_a.none(), "causal"_a, "largest_lse"_a, "single_precision"_a, "isa"_a, "threads"_a, attend_backward_doc);
   bind_maps(m);
+  bind_plain(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
         "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regard
-from regard.backends import availability, cpu, problem, streaming
+from regard.backends import availability, cpu, plain, problem, streaming
 from regard.backends.protocol import Matrix
 from regard.weights import reductions
 
@@ -235,7 +235,7 @@ def test_columns_side_by_side_in_memory(kit, isa):
 @pytest.fixture
 def direct(monkeypatch):
     """What came straight from the kernel."""
-    results, attend = [], cpu.attend
+    results, attend = [], plain.attend
 
     def watched(*arguments):
         result = attend(*arguments)
@@ -243,7 +243,7 @@ def direct(monkeypatch):
             results.append(result)
         return result
 
-    monkeypatch.setattr(cpu, "attend", watched)
+    monkeypatch.setattr(plain, "attend", watched)
     return results
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regard import _checks, backends
 from regard._typing import MaskMod
-from regard.backends import cpu
+from regard.backends import plain as plain_attention
 from regard.backends import torch as torch_backend
 from regard.mask import make_mask
 from regard.scores import Scores
@@ -181,13 +181,13 @@ def _plain(
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         if special:
             return None
-        results = backends.attend_differentiably(query, key, value, scale, causal)
+        results = plain_attention.attend_differentiably(query, key, value, scale, causal)
         if results is None:
             return None
         output, lse = results
         weights = Weights._of_plain(query, key, lse.detach(), *options)
         return Attention(output, lse.float(), weights, value)
-    by, results = "cpu", cpu.attend(query, key, value, *options)
+    by, results = "cpu", plain_attention.attend(query, key, value, *options)
     if results is None and not special:
         by, results = "torch", torch_backend.attend(query, key, value, scale, causal)
     if results is None:

@@ -112,7 +112,7 @@ class _Execution(TypedDict):
     threads: int
 
 
-def _execution() -> _Execution:
+def execution() -> _Execution:
     """By which instruction set and how many threads: keyword arguments of every call."""
     return {"isa": instruction_set(), "threads": torch.get_num_threads()}
 
@@ -196,51 +196,17 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
         entropy=entropies if entropy else None,
         top_values=values if top else None,
         top_keys=keys if top else None,
-        **_execution(),
+        **execution(),
     )
     return output, lse, entropies, values, keys
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: float | None,
-    causal: bool,
-    lengths: Tensor | None = None,
-    mask: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> tuple[Tensor, Tensor] | None:
-    """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel; None if not for it."""
-    if _missing:
-        return None
-    options = scale, causal, lengths, mask, bias
-    return _kernel.attend(query, key, value, *options, torch.float64, torch.get_num_threads())
-
-
-def attend_backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    grad_output: Tensor,
-    grad_lse: Tensor | None,
-    scale: float | None,
-    causal: bool,
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Gradients of query, key and value of `attend`, in float32; None if not for the kernel."""
-    delta = _delta(output, grad_output, grad_lse)
-    tensors = query, key, value, lse, delta, grad_output
-    return _kernel.attend_backward(*tensors, scale, causal, LARGEST_LSE, torch.float32, **_execution())
-
-
-def _delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
+def delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
     """Σ_e grad_output · output, less the gradient of the lse."""
     if output.dtype != torch.float32:
         grad_output, output = grad_output.float(), output.float()
-    delta = (grad_output * output).sum(-1)
-    return (delta if grad_lse is None else delta - grad_lse.float()).contiguous()
+    summed = (grad_output * output).sum(-1)
+    return (summed if grad_lse is None else summed - grad_lse.float()).contiguous()
 
 
 def forward_by_rule(
@@ -268,7 +234,7 @@ def forward_by_rule(
             value=value[at.batch, scores.groups(at.heads)],
             output=output[at.batch, at.heads, rows],
             lse=of_block,
-            **_execution(),
+            **execution(),
         )
         lse[at.batch, at.heads, rows] = of_block
     return output, lse
@@ -283,7 +249,7 @@ def token(
     epsilon: float,
 ) -> None:
     """One token through all layers of a Llama, by `_kernel.token`: `state` becomes that after the last."""
-    _kernel.token(layers, state, cosine, sine, scale, epsilon, **_execution())
+    _kernel.token(layers, state, cosine, sine, scale, epsilon, **execution())
 
 
 def backward(
@@ -300,7 +266,7 @@ def backward(
     if exceeds(lse, LARGEST_LSE):
         return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
-    delta = _delta(output, grad_output, grad_lse)
+    deltas = delta(output, grad_output, grad_lse)
     grad_query, grad_key, grad_value = (
         _empty_by_position(t, t.shape[1], t.shape[2], torch.float32).zero_() for t in (scores.query, scores.key, value)
     )
@@ -310,16 +276,16 @@ def backward(
         lse=lse,
         value=_with_dense_rows(value),
         grad_output=_with_dense_rows(grad_output),
-        delta=delta,
+        delta=deltas,
         grad_query=grad_query,
         grad_key=grad_key,
         grad_value=grad_value,
         grad_bias=grad_bias,
-        **_execution(),
+        **execution(),
     )
     grad_sinks = None
     if sinks is not None:
-        grad_sinks = -(streaming.sink_mass(sinks, lse) * delta).sum((0, 2))
+        grad_sinks = -(streaming.sink_mass(sinks, lse) * deltas).sum((0, 2))
     return grad_query, grad_key, grad_value, grad_bias, grad_sinks
 
 
@@ -337,7 +303,7 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
     scores, shape = _scores(matrix.scores, matrix.sinks, rows), (batch, heads, rows.stop - rows.start)
     numbers = {name: torch.empty(shape, dtype=torch.float32, device=CPU) for name in names if ":" not in name}
     if numbers:
-        _kernel.forward(scores, first_position=rows.start, **numbers, **_execution())
+        _kernel.forward(scores, first_position=rows.start, **numbers, **execution())
     for name in names:
         top = 0 if name in numbers else int(name.removeprefix("topk:"))
         if top > LARGEST_TOP:
@@ -345,7 +311,7 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
         elif top:
             values = torch.empty((*shape, top), dtype=torch.float32, device=CPU)
             keys = torch.empty((*shape, top), dtype=torch.int64, device=CPU)
-            _kernel.forward(scores, top_values=values, top_keys=keys, **_execution())
+            _kernel.forward(scores, top_values=values, top_keys=keys, **execution())
             statistics[name] = values, keys
         else:
             statistics[name] = (numbers[name],)
@@ -359,7 +325,7 @@ def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Float[Tensor, "B H
     shape = *matrix.shape[:3], k
     values = torch.empty(shape, dtype=torch.float32, device=CPU)
     keys = torch.empty(shape, dtype=torch.int64, device=CPU)
-    _kernel.largest(_map(matrix), magnitude=magnitude, values=values, keys=keys, **_execution())
+    _kernel.largest(_map(matrix), magnitude=magnitude, values=values, keys=keys, **execution())
     return values, keys
 
 
@@ -373,7 +339,7 @@ def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"
     output = torch.empty(batch, heads, queries, x.shape[3], dtype=torch.float32, device=CPU)
     scores = _scores(_in_float32(matrix.scores), matrix.sinks)
     for vectors, result in zip(x.split(LARGEST_DIM, -1), output.split(LARGEST_DIM, -1), strict=True):
-        _kernel.forward(scores, value=vectors, output=result, **_execution())
+        _kernel.forward(scores, value=vectors, output=result, **execution())
     return output
 
 
@@ -389,7 +355,7 @@ def _product(multiply: Callable[..., None], matrix: Matrix, vectors: Tensor, row
     by, results = _map(matrix), []
     for columns in vectors.split(LARGEST_DIM, -1):
         result = torch.empty(*matrix.shape[:2], rows, columns.shape[3], dtype=torch.float32, device=CPU)
-        multiply(by, vectors=columns, output=result, **_execution())
+        multiply(by, vectors=columns, output=result, **execution())
         results.append(result)
     return torch.cat(results, -1) if len(results) > 1 else results[0]
 
@@ -408,7 +374,7 @@ def grouped(
         column_cells=keys.contiguous(),
         cells=cells,
         largest=reduce == "max",
-        **_execution(),
+        **execution(),
     )
     return cells.float()
 
@@ -426,14 +392,14 @@ def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     rows, columns = at.rows.stop - at.rows.start, at.columns.stop - at.columns.start
     numbers = torch.empty(*block.shape[:2], rows, columns, dtype=torch.float32, device=CPU)
     _kernel.in_large_pages(numbers)
-    _kernel.tile(_map(block), first_row=at.rows.start, first_column=at.columns.start, numbers=numbers, **_execution())
+    _kernel.tile(_map(block), first_row=at.rows.start, first_column=at.columns.start, numbers=numbers, **execution())
     return numbers
 
 
 def diagonal(matrix: Matrix, rows: slice, columns: slice) -> Float[Tensor, "B H n"]:
     """The numbers of as many rows as columns, one with one."""
     numbers = torch.empty(*matrix.shape[:2], rows.stop - rows.start, dtype=torch.float32, device=CPU)
-    _kernel.diagonal(_map(matrix), first_row=rows.start, first_column=columns.start, numbers=numbers, **_execution())
+    _kernel.diagonal(_map(matrix), first_row=rows.start, first_column=columns.start, numbers=numbers, **execution())
     return numbers
 
 

@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
 
-from regard import _checks
-from regard.backends import cpu, derivatives, streaming
+from regard.backends import derivatives, streaming
 from regard.backends.derivatives import Direction
 from regard.backends.problem import (
     BACKEND,
@@ -38,7 +37,6 @@ from regard.backends.problem import (
 )  # fmt: skip
 from regard.backends.protocol import Matrix, Results, Statistics
 from regard.backends.registry import BACKENDS
-from regard.mask import Mask
 from regard.scores import Scores
 
 _DIRECTION = "Tensor? to_query, Tensor? to_key, Tensor? to_value, Tensor? to_bias, Tensor? to_sinks"
@@ -149,6 +147,11 @@ def _dispatch(operation: _Operation, *arguments: Any) -> Any:
 def differentiable(*arguments: Any) -> Any:
     """Attention, outside of torch.compile."""
     return _differentiable(_ATTENTION, *arguments)
+
+
+def backward(*arguments: Any) -> Any:
+    """The gradients of attention, outside of torch.compile, differentiable themselves."""
+    return _differentiable(_BACKWARD, *arguments)
 
 
 def _differentiable(operation: _Operation, *arguments: Any) -> Any:
@@ -273,50 +276,6 @@ def _tangent_jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Any, ...]:
 
 def _no_third_derivative(*_: Any) -> Any:
     raise RuntimeError("attention: there is no third derivative; take the second without create_graph=True.")
-
-
-class PlainAttention(Function):
-    """A plain attention by the kernel, past the dispatcher: nobody watches (`regard._checks.unwatched`).
-
-    Its gradient goes past it too, unless somebody watches then or wants a gradient of it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool) -> Any:
-        results = cpu.attend(query, key, value, scale, causal)
-        if results is not None:
-            ctx.save_for_backward(query, key, value, *results)
-            ctx.options = scale, causal
-            ctx.set_materialize_grads(False)
-        return results
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, grad_lse: Tensor | None) -> Any:
-        query, key, value, output, lse = ctx.saved_tensors
-        if grad_output is None:
-            grad_output = torch.zeros_like(output)
-        if not torch.is_grad_enabled() and type(grad_output) is Tensor and _checks.unwatched():
-            grads = cpu.attend_backward(query, key, value, output, lse, grad_output, grad_lse, *ctx.options)
-            if grads is not None:
-                inputs = zip(grads, (query, key, value), strict=True)
-                return *(grad if grad.dtype is t.dtype else grad.to(t.dtype) for grad, t in inputs), None, None
-        scale, causal = ctx.options
-        rule = Mask(query.shape[2], key.shape[2], causal, device=query.device)
-        problem = flatten("cpu", Scores(query, key, rule, _checks.scale(scale, query)), value, None)
-        grads = _dispatch(_BACKWARD, grad_output, grad_lse, output, lse, False, *problem)
-        return *grads[:3], None, None
-
-
-def attend_differentiably(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Output and lse of a plain attention, differentiable; None if not for the kernel."""
-    results: tuple[Tensor, Tensor] | None = _apply_plain(query, key, value, scale, causal)
-    return results
-
-
-# Past what Function.apply does for torch.func, which would watch.
-_apply_plain: Callable[..., Any] = super(Function, PlainAttention).apply
 
 
 # Their registration
