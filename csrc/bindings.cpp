@@ -104,10 +104,10 @@ Activation activation_named(const std::string& name) {
   return Activation::none;
 }
 
-void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
-            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
-            const std::string& isa, int threads) {
-  const Kernel& kernel = kernel_of(isa, threads);
+// Everything but the weight.
+Linear bound_linear(const Array& x, const Array& bias, const Array& output, const std::string& activation,
+                    const Optional& residual, const Optional& gain, const Optional& shift, double epsilon,
+                    const Optional& sums) {
   Linear l;
   expect(x.ndim == 2 && x.shape[1] >= 1, "x", "two dimensions, and 1 or more inputs");
   expect(output.ndim == 2 && output.shape[1] >= 1, "output", "two dimensions, and 1 or more outputs");
@@ -115,7 +115,6 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.rows = x.shape[0], l.inputs = x.shape[1], l.outputs = output.shape[1];
   l.x = matrix<const void>(x, l.type, l.rows, l.inputs, "x");
   l.output = matrix<void>(output, l.type, l.rows, l.outputs, "output");
-  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   l.bias = contiguous<float>(bias, {l.outputs}, "bias");
   l.activation = activation_named(activation);
   if (residual) l.residual = matrix<const void>(*residual, l.type, l.rows, l.outputs, "residual");
@@ -125,8 +124,54 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.epsilon = float(epsilon);
   expect(!gain || sums || l.type == Type::float32, "sums", "for a norm of half precision");
   l.sums = contiguous_or_null<float>(sums, {l.rows, l.outputs}, "sums");
+  return l;
+}
+
+void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
+            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
+            const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, sums);
+  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   nb::gil_scoped_release release;
   kernel.linear(l, threads);
+}
+
+// Bytes, however PyTorch calls their type.
+template <class T>
+T* bytes_of(const Array& array, Shape shape, const char* name) {
+  expect(array.dtype.bits == 8, name, "bytes");
+  expect_contiguous(array, shape, name);
+  return array.as<T>();
+}
+
+void quantized(const Array& x, const Array& weight, const Array& scales, const Array& totals, const Array& bias,
+               const Array& output, const std::string& activation, const Optional& residual, const Optional& gain,
+               const Optional& shift, double epsilon, const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  const Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, {});
+  expect(l.type == Type::float32, "x", "float32");
+  expect(l.inputs <= largest_quantized_inputs, "x", "at most 65,536 inputs");
+  Quantized w;
+  w.weight = bytes_of<void>(weight, {kernel.quantized_size(l.outputs, l.inputs)}, "weight");
+  w.scales = contiguous<float>(scales, {l.outputs}, "scales");
+  w.totals = contiguous<float>(totals, {l.outputs}, "totals");
+  nb::gil_scoped_release release;
+  kernel.quantized(l, w, threads);
+}
+
+int64_t quantized_size(const Array& weight, const std::string& isa) {
+  expect(weight.ndim == 2 && weight.size() >= 1, "weight", "a matrix");
+  return kernel_of(isa, 1).quantized_size(weight.shape[0], weight.shape[1]);
+}
+
+void pack_quantized(const Array& weight, const Array& packed, const std::string& isa) {
+  const int64_t size = quantized_size(weight, isa), outputs = weight.shape[0], inputs = weight.shape[1];
+  const auto* from = bytes_of<int8_t>(weight, {outputs, inputs}, "weight");
+  void* to = bytes_of<void>(packed, {size}, "packed");
+  const Kernel& kernel = kernel_of(isa, 1);
+  nb::gil_scoped_release release;
+  kernel.pack_quantized(outputs, inputs, from, to);
 }
 
 int64_t linear_size(const Array& weight, const std::string& isa) {
@@ -248,6 +293,12 @@ x, residual and output of one type; weight as pack_linear leaves it; bias, gain 
 activation: "gelu", "gelu_tanh", "relu", or "" for none. gain and shift: without them there is no norm.
 sums (R,O), float32: memory to work in, for a norm of half precision.)";
 
+constexpr const char* quantized_doc =
+    R"(`linear` in float32, but for the product with W, which is made of whole numbers.
+
+w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
+weight: q as pack_quantized leaves it; scales and totals (O), float32: scales_o and Σ_i q_oi.)";
+
 }  // namespace
 
 NB_MODULE(_kernel, m) {
@@ -268,6 +319,13 @@ NB_MODULE(_kernel, m) {
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);
+  m.def("quantized", &quantized, nb::kw_only(), "x"_a, "weight"_a, "scales"_a, "totals"_a, "bias"_a, "output"_a,
+        "activation"_a = "", "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(),
+        "epsilon"_a = 0.0, "isa"_a, "threads"_a, quantized_doc);
+  m.def("quantized_size", &quantized_size, "weight"_a, "isa"_a,
+        "How many bytes pack_quantized writes for a weight (O,I).");
+  m.def("pack_quantized", &pack_quantized, "weight"_a, "packed"_a, "isa"_a,
+        "Brings an int8 weight (O,I) into the order in which `quantized` reads it: packed, of bytes.");
   m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "scale"_a, "epsilon"_a, "isa"_a, "threads"_a,
         token_doc);
   m.def("linear_size", &linear_size, "weight"_a, "isa"_a, "How many floats pack_linear writes for a weight (O,I).");

@@ -92,6 +92,7 @@ struct Pass {
   const Scores& s;
   const Forward& f;
   bool direct;
+  static constexpr int most_rows = rows_at_once<Lane>;
   Blocks<Lane> blocks{s, direct};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
   int64_t capacity = round_up(f.top, 8);                // for the largest of a row
@@ -113,17 +114,18 @@ struct Pass {
       if (direct) return;
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
-    blocks.visit(group, first_row, count, keys, memory, prepare,
-                 [&]<int n>(const Scored& tile) { finite &= add<n>(tile, values, sofar); });
+    [[maybe_unused]] const WithTiles<Lane> tiles;
+    blocks.template visit<most_rows>(group, first_row, count, keys, memory, prepare,
+                                     [&]<int n>(const Scored& tile) { finite &= add(n, tile, values, sofar); });
     return finite;
   }
 
-  template <int n>
-  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
+  // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
+  bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
     const auto [rows, r, first, known, keys, scores, top] = tile;
     // The factors by which the sums so far shrink under the new maxima.
     alignas(64) float keep[16] = {};
-    float max[n];
+    float max[most_rows];
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
       max[i] = maximum(state.max, top[i]);
@@ -131,7 +133,7 @@ struct Pass {
     }
     decay_factors(keep, n);
 
-    bool hidden[tile_rows][block_keys];
+    bool hidden[most_rows][block_keys];
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
@@ -157,16 +159,18 @@ struct Pass {
     if (values.direct) {
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
-        finite = average<type, n>(scores + keys.from, block_keys, count,
-                                  at(values.direct, type, keys.from * f.value.row), f.value.row, width, keep, output);
+        const char* from = at(values.direct, type, keys.from * f.value.row);
+        with_constant<tile_rows>(n, [&]<int rows>() {
+          finite = average<type, rows>(scores + keys.from, block_keys, count, from, f.value.row, width, keep, output);
+        });
       });
       return finite;
     }
     if (values.finite) {
       const int64_t steps = lanes_of<Lane>(count);
       const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
-      accumulate<Lane, n>(weights, Right{values.packed + keys.from / Lane::per_lane * width, width}, steps, keep,
-                          output, width, width);
+      const Right packed{values.packed + keys.from / Lane::per_lane * width, width};
+      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, keep, output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
         average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],

@@ -224,6 +224,37 @@ def linear(
         sums: (R,O), float32: memory to work in, for a norm of half precision.
     """
 
+def quantized(
+    *,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    totals: Tensor,
+    bias: Tensor,
+    output: Tensor,
+    activation: str = "",
+    residual: Tensor | None = None,
+    gain: Tensor | None = None,
+    shift: Tensor | None = None,
+    epsilon: float = 0.0,
+    isa: str,
+    threads: int,
+) -> None:
+    """`linear` in float32, but for the product with W, which is made of whole numbers.
+
+    w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
+
+    Args:
+        weight: q as `pack_quantized` leaves it.
+        scales, totals: (O), float32: scales_o and Σ_i q_oi.
+    """
+
+def quantized_size(weight: Tensor, isa: str) -> int:
+    """How many bytes `pack_quantized` writes for a weight (O,I)."""
+
+def pack_quantized(weight: Tensor, packed: Tensor, isa: str) -> None:
+    """Brings an int8 weight (O,I) into the order in which `quantized` reads it: packed, of bytes."""
+
 def token(
     layers: Sequence[Sequence[Tensor]],
     state: Tensor,
