@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import regard
-from regard.backends import availability, cpu, problem, streaming
+from regard.backends import availability, cpu, plain, problem, streaming
 from regard.backends.protocol import Matrix
 from regard.weights import reductions
 
@@ -234,10 +234,17 @@ def test_columns_side_by_side_in_memory(kit, isa):
 
 @pytest.fixture
 def direct(monkeypatch):
-    """The calls that went straight to the kernel."""
-    calls, attend = [], cpu.attend
-    monkeypatch.setattr(cpu, "attend", lambda *args: calls.append(args) or attend(*args))
-    return calls
+    """What came straight from the kernel."""
+    results, attend = [], plain.attend
+
+    def watched(*arguments):
+        result = attend(*arguments)
+        if result is not None:
+            results.append(result)
+        return result
+
+    monkeypatch.setattr(plain, "attend", watched)
+    return results
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -261,11 +268,80 @@ def test_a_plain_call_gives_the_bits_of_the_general_one(kit, isa, direct, shape,
     assert len(direct) == 2
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks_and_gradients_go_straight_to_the_kernel_too(direct, causal, dtype):
+    query = torch.randn(2, 6, 9, 16).to(dtype)
+    key, value = torch.randn(2, 3, 11, 16).to(dtype), torch.randn(2, 3, 11, 5).to(dtype)
+    tensors = {
+        "lengths": torch.tensor([11, 0]),
+        "mask": torch.rand(9, 11) > 0.4,
+        "bias": torch.randn(2, 1, 1, 11),
+    }
+    for options in ({name: tensor} for name, tensor in tensors.items()):
+        plain = regard.attention(query, key, value, causal=causal, **options)
+        general = regard.attention(query, key, value, causal=causal, backend="cpu", **options)
+        for ours, theirs in zip((plain.output, plain.lse), (general.output, general.lse), strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(plain.weights.dense(), general.weights.dense())
+        assert torch.equal(plain.weights[1, 4, 3:5], general.weights[1, 4, 3:5])
+        next(iter(options.values())).zero_()
+        with pytest.raises(RuntimeError, match="changed in place"):
+            plain.weights.dense()
+    assert len(direct) == 3
+    leaves = [tensor.requires_grad_() for tensor in (query, key, value)]
+    grad, of_lse = torch.randn(2, 6, 9, 5).to(dtype), torch.randn(2, 6, 9)
+    grads = []
+    for backend in (None, "cpu"):
+        attended = regard.attention(*leaves, causal=causal, backend=backend)
+        grads.append(torch.autograd.grad((attended.output, attended.lse), leaves, (grad, of_lse)))
+    for ours, theirs, leaf in zip(*grads, leaves, strict=True):
+        assert ours.dtype == dtype
+        assert ours.shape == leaf.shape
+        assert torch.equal(ours, theirs)
+    assert len(direct) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lengths": torch.tensor([6])}, "lengths: expected 0 to 5, the number of keys"),
+        ({"lengths": torch.tensor([1, 1])}, "lengths: expected one number a sequence"),
+        ({"mask": torch.ones(5, 4, dtype=torch.bool)}, "mask: expected a shape that broadcasts"),
+        ({"mask": torch.ones(5, 5)}, "mask: expected bool"),
+        ({"bias": torch.ones(3, 1, 1)}, "bias: expected a shape that broadcasts"),
+    ],
+)
+def test_wrong_options_are_left_to_the_general_way(direct, options, message):
+    x = torch.randn(1, 2, 5, 8)
+    with pytest.raises((TypeError, ValueError), match=message):
+        regard.attention(x, x, x, **options)
+    assert not direct
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": (40, None)}, {"lengths": [300, 0]}], ids=str)
+def test_a_rule_is_given_to_the_kernel_in_parts(kit, options):
+    query, key, value = torch.randn(2, 4, 300, 8), torch.randn(2, 2, 300, 8), torch.randn(2, 2, 300, 5)
+    index = (
+        size.reshape(-1, *(1,) * n) for n, size in zip((3, 2, 1, 0), map(torch.arange, (2, 4, 300, 300)), strict=True)
+    )
+    rules = (
+        lambda batch, head, query, key: (query - key) % 3 != 1,
+        lambda batch, head, query, key: (query + key + head) % 3 != 1,
+        lambda batch, head, query, key: batch + head > 1,
+    )
+    index = tuple(index)
+    for rule in rules:
+        by_rule = regard.attention(query, key, value, mask=rule, **options)
+        by_mask = regard.attention(query, key, value, mask=rule(*index).expand(2, 4, 300, 300), **options)
+        kit.agree(by_rule.output, by_mask.output, 1e-6)
+        kit.agree(by_rule.lse, by_mask.lse, 1e-5)
+        assert by_rule.weights.backend == "torch"
+
+
 def test_what_is_not_plain_goes_the_general_way(direct):
     x = torch.randn(1, 2, 5, 8)
     leaf = x.clone().requires_grad_()
-    regard.attention(leaf, x, x).output.sum().backward()
-    assert leaf.grad is not None
     for query, key, value in ((x[0], x[0], x[0]), (x.mT, x.mT, x.mT), (x, x[:, :, :0], x[:, :, :0]), (x.double(),) * 3):
         regard.attention(query, key, value)
     negative = torch.complex(x, x).conj().imag

@@ -38,8 +38,8 @@ def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
     return tuple(t.to(dtype) if isinstance(t, Tensor) and t.dtype in TYPES[:3] else t for t in tensors)  # type: ignore
 
 
-def plain(query: Any, key: Any, value: Any) -> bool:
-    """Whether these are nothing but tensors, with no derivative to follow and nobody who watches.
+def plain(query: Any, key: Any, value: Any, lengths: Any, mask: Any, bias: Any) -> bool:
+    """Whether these are nothing but tensors, with no derivative of a bias to follow and nobody who watches.
 
     Most calls are such, and what is left to ask of them, the kernel asks (`regard.backends.cpu.attend`). Where it is
     False, nothing need be wrong.
@@ -50,7 +50,9 @@ def plain(query: Any, key: Any, value: Any) -> bool:
         and type(key) in _NOTHING_BUT_TENSORS
         and type(value) in _NOTHING_BUT_TENSORS
         and not (query.is_neg() or key.is_neg() or value.is_neg())
-        and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
+        and (lengths is None or type(lengths) in _NOTHING_BUT_TENSORS)
+        and (mask is None or type(mask) in _NOTHING_BUT_TENSORS)
+        and (bias is None or (type(bias) in _NOTHING_BUT_TENSORS and not (bias.requires_grad or bias.is_neg())))
         and unwatched()
     )
 

@@ -75,6 +75,9 @@ def attend(
     value: Tensor,
     scale: float | None,
     causal: bool,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
     double_precision: torch.dtype,
     threads: int,
 ) -> tuple[Tensor, Tensor] | None:
@@ -87,7 +90,33 @@ def attend(
         query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G,K,E) of one type, without gaps in the last dimension.
         scale: a factor of q·k; 1/√D if not given.
         causal: query i sees the keys j ≤ i + (K − Q).
+        lengths: (B), int64; keys at or past the length are unseen.
+        mask, bias: bool, True = may look, and float: of up to four dimensions that broadcast to (B,H,Q,K).
         double_precision: torch.float64, the type of the lse.
+    """
+
+def attend_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    grad_output: Tensor,
+    scale: float | None,
+    causal: bool,
+    largest_lse: float,
+    single_precision: torch.dtype,
+    isa: str,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The gradient of `attend` without mask and bias, in float32: of query, key and value, in memory as (B,N,H,D).
+
+    None where an lse is beyond the largest, and does not say the weights, and where grad_output is not of the query's
+    type with dense rows.
+
+    Args:
+        lse, delta, grad_output: as `backward` takes them.
+        single_precision: torch.float32.
     """
 
 def forward(

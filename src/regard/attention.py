@@ -14,7 +14,8 @@ from torch import Tensor
 
 from regard import _checks, backends
 from regard._typing import MaskMod
-from regard.backends import cpu
+from regard.backends import plain as plain_attention
+from regard.backends import torch as torch_backend
 from regard.mask import make_mask
 from regard.scores import Scores
 from regard.weights import Weights, statistic
@@ -54,7 +55,7 @@ class Attention:
     def __getattr__(self, name: str) -> Tensor:
         if name != "lse" or "weights" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        lse = vars(self)["lse"] = self.weights._lse.float()
+        lse = vars(self)["lse"] = self.weights._lse.to(torch.promote_types(self.output.dtype, torch.float32))
         return lse
 
     def of_sequence(self, n: int) -> Attention:
@@ -131,22 +132,18 @@ def attention(
     True
     """
     if (
-        lengths is None
-        and segments is None
-        and mask is None
-        and bias is None
+        segments is None
         and softcap is None
         and sinks is None
         and backend is None
         and (causal is False or causal is True)
-        and (window is None or window == (None, None))
+        and (window is None or (type(window) is tuple and window == (None, None)))
         and (scale is None or (type(scale) is float and abs(scale) < _checks.HELD_BY_ALL_TYPES))
         and collect == ()
-        and _checks.plain(query, key, value)
-        and (plain := cpu.attend(query, key, value, scale, causal)) is not None
+        and _checks.plain(query, key, value, lengths, mask, bias)
+        and (plain := _plain(query, key, value, scale, causal, lengths, mask, bias)) is not None  # type: ignore[arg-type]
     ):
-        output, lse = plain
-        return Attention._of_plain(output, Weights._of_plain(query, key, lse, scale, causal), value)
+        return plain
     query, key, value = _checks.under_autocast((query, key, value))
     try:
         leading, (q, k, v) = _checks.four_dimensional((query, key, value))
@@ -166,6 +163,37 @@ def attention(
     if len(leading) != 2:
         output, lse = _as_given(output, leading), _as_given(lse, leading)
     return Attention(output, lse, weights, value)
+
+
+def _plain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None,
+    causal: bool,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
+) -> Attention | None:
+    """Attention where little is asked (`_checks.plain`), in one call; None where the general way has to be gone."""
+    special = not (lengths is None and mask is None and bias is None)
+    options = scale, causal, lengths, mask, bias
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        if special:
+            return None
+        results = plain_attention.attend_differentiably(query, key, value, scale, causal)
+        if results is None:
+            return None
+        output, lse = results
+        weights = Weights._of_plain(query, key, lse.detach(), *options)
+        return Attention(output, lse.float(), weights, value)
+    by, results = "cpu", plain_attention.attend(query, key, value, *options)
+    if results is None and not special:
+        by, results = "torch", torch_backend.attend(query, key, value, scale, causal)
+    if results is None:
+        return None
+    output, lse = results
+    return Attention._of_plain(output, Weights._of_plain(query, key, lse, *options, backend=by), value)
 
 
 class _StandIn(NamedTuple):

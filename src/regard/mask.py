@@ -143,21 +143,24 @@ class Mask:
 
     def tile(self, at: Block, device: torch.device) -> Bool[Tensor, "#b #h #q #k"] | None:
         """Whether query i may look at key j, for a block of the matrix; None where all may look at all."""
-        rows, columns = positions(at.rows, device), positions(at.columns, device)
         visible = None
         if self.bounded:
+            columns = positions(at.columns, device)
             start, stop = (
                 select_broadcast(bound.to(device), at.batch, at.rows)[:, None, :, None] for bound in self.spans
             )
             visible = (columns >= start) & (columns < stop)
+        given = self.given_at(at, device)
+        return given if visible is None else visible if given is None else visible & given
+
+    def given_at(self, at: Block, device: torch.device) -> Bool[Tensor, "..."] | None:
+        """What `given` says of a block; of fewer dimensions, or of size 1 in some, where it is the same for all."""
         if self.given is None:
-            return visible
+            return None
         if isinstance(self.given, Tensor):
-            given = select_broadcast(self.given, *at)
-        else:
-            batch, heads = positions(at.batch, device), positions(at.heads, device)
-            given = self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
-        return given if visible is None else visible & given
+            return select_broadcast(self.given, *at)
+        batch, heads, rows, columns = (positions(index, device) for index in at)
+        return self.given(batch[:, None, None, None], heads[:, None, None], rows[:, None], columns)
 
     def pairs(
         self, batch: int, heads: int, rows: slice, columns: slice, device: torch.device

@@ -117,18 +117,22 @@ class _Execution(TypedDict):
     threads: int
 
 
-def _execution() -> _Execution:
+def execution() -> _Execution:
     """By which instruction set and how many threads: keyword arguments of every call."""
     return {"isa": instruction_set(), "threads": torch.get_num_threads()}
 
 
-def _scores(scores: Scores, sinks: Tensor | None, rows: slice | None = None) -> _kernel.Scores:
-    """The scores, or a run of their rows."""
+def _scores(
+    scores: Scores, sinks: Tensor | None, rows: slice | None = None, given: Tensor | None = None
+) -> _kernel.Scores:
+    """The scores, or a run of their rows; `given` is the mask of these rows, that of the scores if not given."""
     mask, bias = scores.mask, scores.bias
     rows = slice(0, scores.shape[2]) if rows is None else rows
     start = stop = None
     if mask.bounded:
         start, stop = (bound[:, rows].contiguous() for bound in mask.spans)
+    if given is None and isinstance(mask.given, Tensor):
+        given = _of_rows(mask.given, rows)
     if bias is not None:
         bias = _of_rows(bias if bias.dtype in DTYPES else bias.float(), rows).resolve_neg()
     return _kernel.Scores(
@@ -138,7 +142,7 @@ def _scores(scores: Scores, sinks: Tensor | None, rows: slice | None = None) -> 
         softcap=scores.softcap or 0.0,
         start=start,
         stop=stop,
-        mask=_of_rows(mask.given, rows) if isinstance(mask.given, Tensor) else None,
+        mask=given,
         bias=bias,
         sinks=None if sinks is None else sinks.float().contiguous(),
     )
@@ -197,18 +201,48 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
         entropy=entropies if entropy else None,
         top_values=values if top else None,
         top_keys=keys if top else None,
-        **_execution(),
+        **execution(),
     )
     return output, lse, entropies, values, keys
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel; None if not for it."""
-    if _missing:
-        return None
-    return _kernel.attend(query, key, value, scale, causal, torch.float64, torch.get_num_threads())
+def delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
+    """Σ_e grad_output · output, less the gradient of the lse."""
+    if output.dtype != torch.float32:
+        grad_output, output = grad_output.float(), output.float()
+    summed = (grad_output * output).sum(-1)
+    return (summed if grad_lse is None else summed - grad_lse.float()).contiguous()
+
+
+def forward_by_rule(
+    scores: Scores, value: Tensor, sinks: Tensor | None
+) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q"]]:
+    """Output and lse where the mask is a callable: it says who may look in a block of rows, and the kernel computes.
+
+    Memory stays bounded, as the blocks are, and so does what the rule computes its answers from.
+    """
+    value = _with_dense_rows(value)
+    batch, heads, queries, keys = scores.shape
+    output = _empty_by_position(value, heads, queries)
+    lse = value.new_empty((batch, heads, queries), dtype=torch.float64)
+    ruled = scores.mask
+    rest = replace(scores, mask=replace(ruled, given=None))
+    for at in scores.blocks():
+        given = ruled.given_at(at._replace(columns=slice(0, keys)), CPU)
+        assert given is not None
+        given = given[(None,) * (4 - given.ndim)]
+        part, rows = rest.of_heads(at.batch, at.heads), at.rows
+        assert isinstance(rows, slice)
+        of_block = lse.new_empty((*part.shape[:2], rows.stop - rows.start))
+        _kernel.forward(
+            _scores(part, None if sinks is None else sinks[at.heads], rows, given),
+            value=value[at.batch, scores.groups(at.heads)],
+            output=output[at.batch, at.heads, rows],
+            lse=of_block,
+            **execution(),
+        )
+        lse[at.batch, at.heads, rows] = of_block
+    return output, lse
 
 
 def token(
@@ -225,7 +259,7 @@ def token(
     """
     cosine, sine = angles or (None, None)
     queries, lse = attended or (None, None)
-    _kernel.token(layers, state, cosine, sine, queries, lse, scale, epsilon, **_execution())
+    _kernel.token(layers, state, cosine, sine, queries, lse, scale, epsilon, **execution())
 
 
 def backward(
@@ -242,9 +276,7 @@ def backward(
     if exceeds(lse, LARGEST_LSE):
         return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
-    delta = (grad_output.float() * output.float()).sum(-1)  # (B, H, Q)
-    if grad_lse is not None:
-        delta = delta - grad_lse.float()
+    deltas = delta(output, grad_output, grad_lse)
     grad_query, grad_key, grad_value = (
         _empty_by_position(t, t.shape[1], t.shape[2], torch.float32).zero_() for t in (scores.query, scores.key, value)
     )
@@ -254,16 +286,16 @@ def backward(
         lse=lse,
         value=_with_dense_rows(value),
         grad_output=_with_dense_rows(grad_output),
-        delta=delta.contiguous(),
+        delta=deltas,
         grad_query=grad_query,
         grad_key=grad_key,
         grad_value=grad_value,
         grad_bias=grad_bias,
-        **_execution(),
+        **execution(),
     )
     grad_sinks = None
     if sinks is not None:
-        grad_sinks = -(streaming.sink_mass(sinks, lse) * delta).sum((0, 2))
+        grad_sinks = -(streaming.sink_mass(sinks, lse) * deltas).sum((0, 2))
     return grad_query, grad_key, grad_value, grad_bias, grad_sinks
 
 
@@ -281,7 +313,7 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
     scores, shape = _scores(matrix.scores, matrix.sinks, rows), (batch, heads, rows.stop - rows.start)
     numbers = {name: torch.empty(shape, dtype=torch.float32, device=CPU) for name in names if ":" not in name}
     if numbers:
-        _kernel.forward(scores, first_position=rows.start, **numbers, **_execution())
+        _kernel.forward(scores, first_position=rows.start, **numbers, **execution())
     for name in names:
         top = 0 if name in numbers else int(name.removeprefix("topk:"))
         if top > LARGEST_TOP:
@@ -289,7 +321,7 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
         elif top:
             values = torch.empty((*shape, top), dtype=torch.float32, device=CPU)
             keys = torch.empty((*shape, top), dtype=torch.int64, device=CPU)
-            _kernel.forward(scores, top_values=values, top_keys=keys, **_execution())
+            _kernel.forward(scores, top_values=values, top_keys=keys, **execution())
             statistics[name] = values, keys
         else:
             statistics[name] = (numbers[name],)
@@ -303,7 +335,7 @@ def largest(matrix: Matrix, k: int, magnitude: bool) -> tuple[Float[Tensor, "B H
     shape = *matrix.shape[:3], k
     values = torch.empty(shape, dtype=torch.float32, device=CPU)
     keys = torch.empty(shape, dtype=torch.int64, device=CPU)
-    _kernel.largest(_map(matrix), magnitude=magnitude, values=values, keys=keys, **_execution())
+    _kernel.largest(_map(matrix), magnitude=magnitude, values=values, keys=keys, **execution())
     return values, keys
 
 
@@ -317,7 +349,7 @@ def apply(matrix: Matrix, x: Num[Tensor, "#B _ K F"]) -> Float[Tensor, "B H Q F"
     output = torch.empty(batch, heads, queries, x.shape[3], dtype=torch.float32, device=CPU)
     scores = _scores(_in_float32(matrix.scores), matrix.sinks)
     for vectors, result in zip(x.split(LARGEST_DIM, -1), output.split(LARGEST_DIM, -1), strict=True):
-        _kernel.forward(scores, value=vectors, output=result, **_execution())
+        _kernel.forward(scores, value=vectors, output=result, **execution())
     return output
 
 
@@ -333,7 +365,7 @@ def _product(multiply: Callable[..., None], matrix: Matrix, vectors: Tensor, row
     by, results = _map(matrix), []
     for columns in vectors.split(LARGEST_DIM, -1):
         result = torch.empty(*matrix.shape[:2], rows, columns.shape[3], dtype=torch.float32, device=CPU)
-        multiply(by, vectors=columns, output=result, **_execution())
+        multiply(by, vectors=columns, output=result, **execution())
         results.append(result)
     return torch.cat(results, -1) if len(results) > 1 else results[0]
 
@@ -352,7 +384,7 @@ def grouped(
         column_cells=keys.contiguous(),
         cells=cells,
         largest=reduce == "max",
-        **_execution(),
+        **execution(),
     )
     return cells.float()
 
@@ -370,14 +402,14 @@ def tile(matrix: Matrix, at: Block) -> Float[Tensor, "b h q k"]:
     rows, columns = at.rows.stop - at.rows.start, at.columns.stop - at.columns.start
     numbers = torch.empty(*block.shape[:2], rows, columns, dtype=torch.float32, device=CPU)
     _kernel.in_large_pages(numbers)
-    _kernel.tile(_map(block), first_row=at.rows.start, first_column=at.columns.start, numbers=numbers, **_execution())
+    _kernel.tile(_map(block), first_row=at.rows.start, first_column=at.columns.start, numbers=numbers, **execution())
     return numbers
 
 
 def diagonal(matrix: Matrix, rows: slice, columns: slice) -> Float[Tensor, "B H n"]:
     """The numbers of as many rows as columns, one with one."""
     numbers = torch.empty(*matrix.shape[:2], rows.stop - rows.start, dtype=torch.float32, device=CPU)
-    _kernel.diagonal(_map(matrix), first_row=rows.start, first_column=columns.start, numbers=numbers, **_execution())
+    _kernel.diagonal(_map(matrix), first_row=rows.start, first_column=columns.start, numbers=numbers, **execution())
     return numbers
 
 

@@ -149,6 +149,11 @@ def differentiable(*arguments: Any) -> Any:
     return _differentiable(_ATTENTION, *arguments)
 
 
+def backward(*arguments: Any) -> Any:
+    """The gradients of attention, outside of torch.compile, differentiable themselves."""
+    return _differentiable(_BACKWARD, *arguments)
+
+
 def _differentiable(operation: _Operation, *arguments: Any) -> Any:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return operation.functional.apply(*arguments)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from math import isfinite
 
 import torch
 from torch import Tensor
 
-from regard.backends import gradient, streaming
+from regard.backends import cpu, gradient, streaming
 from regard.backends.protocol import Capabilities, Gradients, Results, Statistics
 from regard.mask import Mask
 from regard.scores import Scores
@@ -49,6 +51,9 @@ def _heads_side_by_side(output: Tensor) -> Tensor:
 def _forward(
     scores: Scores, value: Tensor, sinks: Tensor | None, collect: Sequence[str]
 ) -> tuple[Tensor, Tensor, Statistics]:
+    if not collect and _kernel_serves(scores, value):
+        output, lse = cpu.forward_by_rule(scores, value, sinks)
+        return output, lse.to(scores.dtype), {}
     if collect or not flash_serves(scores, value):
         return streaming.forward(scores, value, sinks, collect)
     output, lse = _by_segment(scores, value)
@@ -61,6 +66,41 @@ def _forward(
     if sinks is not None:
         output, lse = streaming.with_sinks(output, lse, sinks)
     return output.to(value.dtype), lse, {}
+
+
+def _kernel_serves(scores: Scores, value: Tensor) -> bool:
+    """Whether a callable mask is all that keeps this from the native kernel, which takes what it says of many rows."""
+    if not callable(scores.mask.given) or 0 in scores.shape + value.shape:
+        return False
+    return not cpu.reasons(replace(scores, mask=replace(scores.mask, given=None)), value)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Output and lse of a plain attention in float64 (`regard._checks.plain`) by one call of the operator; None if not.
+
+    Where every query sees every key, what is not finite is not finite by right, in every row, if only its lse is
+    finite. Causal, a hidden value that is not finite would show as nan in rows that do not see it.
+    """
+    if (
+        query.dtype is not torch.float64
+        or key.dtype is not torch.float64
+        or not query.is_cpu
+        or query.ndim != 4
+        or query.layout is not torch.strided
+        or key.shape != value.shape
+        or (query.shape if causal else query.shape[:2]) != (key.shape if causal else key.shape[:2])
+        or query.shape[3] != key.shape[3]
+        or not query.numel() * key.numel()
+        or not query.stride(3) == key.stride(3) == value.stride(3) == 1
+    ):
+        return None
+    output, lse = _FLASH(query, key, value, 0.0, causal and query.shape[2] > 1, scale=scale)
+    # Not where the operator takes a row of nothing but nan for one that sees nothing, and answers 0.
+    if not (isfinite(float(lse.sum())) and lse.all()) or (causal and not isfinite(float(output.sum()))):
+        return None
+    return output, lse
 
 
 def backward(

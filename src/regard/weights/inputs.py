@@ -15,7 +15,7 @@ from regard import _checks, backends
 from regard._internal.deprecated import warn
 from regard.backends.factors import Factor
 from regard.backends.protocol import Matrix, Statistics
-from regard.mask import Block, Mask
+from regard.mask import Block, Mask, make_mask
 from regard.scores import Scores
 from regard.weights.tensorlike import TensorLike
 
@@ -37,7 +37,7 @@ class MapInputs(TensorLike):
     _known: Statistics
     _backend: str
     _versions: list[int] | None
-    _of: tuple[Tensor, Tensor, float | None, bool]  # query, key, scale and causal of scores not yet written down
+    _of: tuple[Any, ...]  # what scores that are not yet written down are made of
 
     def __init__(
         self,
@@ -84,26 +84,38 @@ class MapInputs(TensorLike):
             vars(self)["_versions"] = self._current_versions()
 
     @classmethod
-    def _of_plain(cls, query: Tensor, key: Tensor, lse: Tensor, scale: float | None, causal: bool) -> Self:
-        """The weights of an attention without options, made by the kernel, whose inputs have no derivative to follow.
-
-        Its scores are written down when they are first asked for.
-        """
+    def _of_plain(
+        cls,
+        query: Tensor,
+        key: Tensor,
+        lse: Tensor,
+        scale: float | None,
+        causal: bool,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        backend: str = "cpu",
+    ) -> Self:
+        """The weights of an attention with few options, whose scores are written down when they are first asked for."""
         self = cls.__new__(cls)
-        try:
-            versions = [query._version, key._version, lse._version]
-        except RuntimeError:  # of inference mode
-            versions = _versions((query, key, lse))
-        vars(self).update(
-            _of=(query, key, scale, causal), _lse=lse, _collected={}, _known={}, _backend="cpu", _versions=versions
-        )
+        of = query, key, scale, causal, lengths, mask, bias, not torch.is_grad_enabled()
+        if lengths is None and mask is None and bias is None and not lse.is_inference():
+            try:
+                versions = [query._version, key._version, lse._version]
+            except RuntimeError:  # of a tensor of inference mode
+                versions = _versions((query, key, lse))
+        else:
+            versions = _versions((query, key, bias, mask, lengths, lse))
+        vars(self).update(_of=of, _lse=lse, _collected={}, _known={}, _backend=backend, _versions=versions)
         return self
 
     @cached_property
     def _scores(self) -> Scores:
-        query, key, scale, causal = self._of
-        rule = Mask(query.shape[2], key.shape[2], causal, device=query.device)
-        return _detached(Scores(query, key, rule, _checks.scale(scale, query)))
+        query, key, scale, causal, lengths, mask, bias, constant = self._of
+        shape = (*query.shape[:3], key.shape[2])
+        rule = make_mask(shape, query.device, causal=causal, lengths=lengths, mask=mask)
+        scores = Scores(query, key, rule, _checks.scale(scale, query), _checks.bias(bias, shape, query))
+        return _detached(scores) if constant else scores
 
     @cached_property
     def _leading(self) -> tuple[int, ...]:

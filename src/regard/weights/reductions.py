@@ -60,19 +60,24 @@ def _tile(
     """Some rows and columns of some heads, `pairs`, each of them sequence · H + head."""
     scores, sinks, lse = matrix.scores, matrix.sinks, matrix.lse
     _, heads, _, keys = matrix.shape
-    by, row_run, column_run = serving(matrix), run(rows), run(columns)
+    row_run, column_run = run(rows), run(columns)
     # Whole rows are softmaxed afresh: they sum to one, and a large lse costs them no digits. A backend that keeps its
     # own lse in float64 makes the same scores again.
-    from_lse = by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice)
-    used = lse if matrix.gram is not None else select(lse.flatten(0, 1), 0, run(pairs))[None]
-    safe = from_lse or bool((select(used, 2, row_run).abs() < streaming.LARGEST_LSE).all())
-    whole = not safe or (len(columns) == keys and matrix.is_weights)
+    whole = len(columns) == keys and matrix.is_weights
+    by = streaming if whole else serving(matrix)
+    if not (
+        whole
+        or (by.CAPABILITIES.largest_lse is not None and isinstance(row_run, slice) and isinstance(column_run, slice))
+    ):
+        used = lse if matrix.gram is not None else select(lse.flatten(0, 1), 0, run(pairs))[None]
+        whole = not bool((select(used, 2, row_run).abs() < streaming.LARGEST_LSE).all())
     picked = lse.new_empty(len(pairs), len(rows), len(columns), dtype=scores.dtype)
     for place, batch, run_of_heads in _by_sequence(pairs.tolist(), heads):
         together = scores.shape[1] if matrix.gram is not None else place.stop - place.start
         step = max(1, BLOCK // max(1, (keys if whole else len(columns)) * together))
         for start in range(0, len(rows), step):
-            at = matrix.source(Block(batch, run_of_heads, run(rows[start : start + step]), column_run))
+            rows_here = row_run if step >= len(rows) else run(rows[start : start + step])
+            at = matrix.source(Block(batch, run_of_heads, rows_here, column_run))
             if whole:
                 entire = scores.tile(at._replace(columns=slice(0, keys)))
                 weights = streaming.softmax(entire, None if sinks is None else sinks[at.heads])[0]
@@ -98,7 +103,7 @@ def _by_sequence(pairs: list[int], heads: int) -> Iterator[tuple[slice, slice, s
 
 def run(picked: Int[Tensor, "n"]) -> Index:
     """A slice where the positions follow one another: a view then, and no copy."""
-    if len(picked) and bool((picked.diff() == 1).all()):
+    if len(picked) == 1 or (len(picked) and bool((picked.diff() == 1).all())):
         return slice(int(picked[0]), int(picked[-1]) + 1)
     return picked
 
