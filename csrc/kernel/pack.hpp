@@ -88,16 +88,34 @@ inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t 
   }
 }
 
-// Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end are
-// zeros.
+// Keys in whole vectors of lanes: what is computed of a panel that is not full.
 template <class Lane>
-inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
-                        float* scratch) {
+constexpr int64_t border = Float::width * Lane::per_lane;
+
+// Calls visit.operator()<vectors>(key) for the part of each panel that lies in from … to, both on borders.
+template <class Visit>
+inline __attribute__((always_inline)) void visit_panels(int64_t from, int64_t to, Visit&& visit) {
+  for (int64_t key = from, end; key < to; key = end) {
+    end = minimum(to, (key / panel_keys + 1) * panel_keys);
+    with_constant<Float::tile_vectors>(int((end - key) / Float::width),
+                                       [&]<int vectors>() { visit.template operator()<vectors>(key); });
+  }
+}
+
+// Where a key lies in panels.
+inline int64_t in_panels(int64_t key, int64_t lanes) {
+  return key / panel_keys * panel_keys * lanes + key % panel_keys;
+}
+
+// Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end, to the
+// next border, are zeros.
+template <class Lane>
+inline void pack_keys(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
   const int64_t lanes = lanes_of<Lane>(n), width = round_up(lanes, Float::width);
   const bool ready = n == width * Lane::per_lane && (Lane::per_lane == 2 || type == Type::float32);
   const int64_t row_lanes = stride / Lane::per_lane;
-  for (int64_t first = 0; first < rows; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
+  for (int64_t first = 0; first < round_up(rows, border<Lane>); first += Float::width) {
+    float* panel = to + in_panels(first, lanes);
     const float* from = reinterpret_cast<const float*>(at(data, type, first * stride));
     int64_t step = row_lanes;
     if (!ready || rows - first < Float::width || stride % Lane::per_lane != 0) {
@@ -120,9 +138,16 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
       }
     }
   }
-  const int64_t filled = round_up(rows, Float::width);
-  for (int64_t first = filled; first % panel_keys != 0; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
+}
+
+// The same, with zeros to the end of the last panel.
+template <class Lane>
+inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+                        float* scratch) {
+  pack_keys<Lane>(data, type, stride, rows, n, to, scratch);
+  const int64_t lanes = lanes_of<Lane>(n);
+  for (int64_t first = round_up(rows, border<Lane>); first % panel_keys != 0; first += Float::width) {
+    float* panel = to + in_panels(first, lanes);
     for (int64_t c = 0; c < lanes; c++) store(panel + c * panel_keys, broadcast(0.0f));
   }
 }

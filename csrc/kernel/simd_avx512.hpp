@@ -52,6 +52,10 @@ inline float largest(Float a) { return _mm512_reduce_max_ps(a.v); }
 // a · 2^n for whole n; 0 for n far below the range of floats.
 inline Float scale_by_power(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
+// x less the nearest whole number; 0 for −∞. Other instruction sets leave this out.
+#define REGARD_REMAINDER 1
+inline Float remainder(Float x) { return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+
 // Half precision, `width` numbers at a time; to memory rounded to the nearest, ties to even.
 inline Float load_bfloat16(const uint16_t* from) {
   return {_mm512_castsi512_ps(
