@@ -84,7 +84,7 @@ inline void rescale(State& state, float max, float keep) {
 // The values of a block of keys: packed or, for a small query, where they lie.
 struct Values {
   float* packed;
-  const char* direct;
+  const char *keys, *from, *direct;
   bool finite;
 };
 
@@ -105,14 +105,15 @@ struct Pass {
   // Returns false where a small query met values that are not finite, and has to take the path of a large one.
   bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
            float* memory) const {
-    Values values{memory + blocks.size(), nullptr, true};
+    Values values{memory + blocks.size(), nullptr, nullptr, nullptr, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
+      values.keys = blocks.key(group.batch, group.key_head, first);
       if (!f.output.data) return;
       const int64_t head = f.value_heads == s.heads ? group.first_head : group.key_head;
       const int64_t value = group.batch * f.value.batch + head * f.value.head + first * f.value.row;
       const char* from = at(f.value.data, s.type, value);
-      values.direct = direct ? from : nullptr;
+      values.from = from, values.direct = direct ? from : nullptr;
       if (direct) return;
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
@@ -124,7 +125,8 @@ struct Pass {
 
   // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
   bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
-    const auto [rows, r, first, known, fresh, keys, scores, top] = tile;
+    const auto [rows, r, first, known, fresh, next, keys, scores, top] = tile;
+    if (!values.direct) ask_for_next(values, first, next);
     alignas(64) float keep[16] = {};  // the factors by which the sums so far shrink under the new maxima
     float max[most_rows];
     bool larger_maxima = false;
@@ -185,6 +187,15 @@ struct Pass {
       }
     }
     return true;
+  }
+
+  // Asks for keys and values that follow, so that packing them does not wait for memory.
+  void ask_for_next(const Values& values, int64_t first, Range next) const {
+    const int64_t bytes = bytes_of(s.type);
+    for (int64_t j = next.from - first; j < next.to - first; j++) {
+      ask_for(values.keys, j * s.key.row * bytes, s.dim * bytes);
+      if (f.output.data) ask_for(values.from, j * f.value.row * bytes, f.value_dim * bytes);
+    }
   }
 
   // The weighted sum of a row where values are not finite: only rows that may see them become nan.
@@ -330,9 +341,11 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   };
   Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
   for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
-    const int64_t split_index = item % splits, n = item / splits % head_groups;
+    // All rows of a head in turn, as its keys and values are in a cache by then; the last rows, which see most if
+    // causal, first.
+    const int64_t split_index = item % splits, n = item / splits / blocks;
     const HeadGroup group = head_group(s, n, n_rep);
-    const int64_t first = (blocks - 1 - item / splits / head_groups) * block;  // the last rows see most, if causal
+    const int64_t first = (blocks - 1 - item / splits % blocks) * block;
     const int64_t count = minimum(block, rows - first);
     if (count <= 0) return;
     float* scratch = thread_memory(pass.scratch_size() + block_size);
@@ -345,8 +358,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   });
   if (splits == 1) return;
   for_each(head_groups * blocks, threads, [&](int64_t item) {
-    const int64_t n = item % head_groups, first = (blocks - 1 - item / head_groups) * block,
-                  count = minimum(block, rows - first);
+    const int64_t n = item / blocks, first = (blocks - 1 - item % blocks) * block, count = minimum(block, rows - first);
     if (count <= 0) return;
     const Accumulated a = accumulated(partial.data + item * splits * block_size);
     for (int64_t split_index = 1; split_index < splits; split_index++) {

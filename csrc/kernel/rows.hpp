@@ -237,6 +237,7 @@ struct Scored {
   const Row* rows;
   int64_t at, first, known;
   bool fresh;  // the rows meet their first keys
+  Range next;  // the keys to ask memory for meanwhile: a part of those that follow the block, also past the last
   Range keys;
   float* scores;  // block_keys apart
   float* top;     // the largest of each row
@@ -252,7 +253,8 @@ inline void load_rows(const Scores& s, const HeadGroup& group, int64_t first_row
 }
 
 // Visits all that rows may see, tile by tile: for each block of `step` keys that any row of a run may see it calls
-// prepare(first, known), then visit.operator()<n>(r, first, known, fresh, keys) for n ≤ `height` rows from number r on.
+// prepare(first, known), then visit.operator()<n>(r, first, known, fresh, next, keys) for n ≤ `height` rows from number
+// r on.
 template <class Lane, int height = tile_rows, class Prepare, class Visit>
 inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& prepare, Visit&& visit) {
   for (int64_t from = 0, to; from < count; from = to) {
@@ -265,9 +267,11 @@ inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& 
         with_constant<height>(int(minimum<int64_t>(height, to - r)), [&]<int n>() {
           Range keys = key_range(rows + r, n);
           const bool fresh = keys.from >= first;
+          const int64_t after = first + known, share = known * n / (to - from) + 1;
+          const Range next{after + known * (r - from) / (to - from), after + known * (r - from) / (to - from) + share};
           keys.from = maximum<int64_t>(0, keys.from - first) / border<Lane> * border<Lane>;
           keys.to = round_up(minimum(known, keys.to - first), border<Lane>);
-          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, fresh, keys);
+          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, fresh, next, keys);
         });
       }
     }
@@ -282,6 +286,8 @@ struct Blocks {
   int64_t lanes = lanes_of<Lane>(s.dim);                                    // of a query or key
   int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
 
+  // Fewer where they are long, so that they fit into the second-level cache.
+  int64_t keys_at_once() const { return s.dim > 256 ? block_keys / 2 : block_keys; }
   int64_t panels_at() const { return block_rows * lanes; }
   int64_t staging_at() const { return panels_at() + block_keys * lanes; }
   int64_t staging_size() const { return Float::width * round_up(lanes, Float::width); }
@@ -290,11 +296,16 @@ struct Blocks {
   void pack_query(int64_t batch, const Row& row, float* to) const {
     const int64_t offset = batch * s.query.batch + row.head * s.query.head + row.query * s.query.row;
     const char* from = at(s.query.data, s.type, offset);
+    ask_for(from, s.query.row * 16 * bytes_of(s.type), s.dim * bytes_of(s.type));
     direct ? pack_small_query(from, s.type, s.dim, to) : pack_row<Lane>(from, s.type, s.dim, to, lanes);
   }
 
+  const char* key(int64_t batch, int64_t key_head, int64_t first) const {
+    return at(s.key.data, s.type, batch * s.key.batch + key_head * s.key.head + first * s.key.row);
+  }
+
   Keys load_keys(int64_t batch, int64_t key_head, int64_t first, int64_t known, float* panels, float* staging) const {
-    const char* from = at(s.key.data, s.type, batch * s.key.batch + key_head * s.key.head + first * s.key.row);
+    const char* from = key(batch, key_head, first);
     if (direct) return {panels, from};
     pack_keys<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
     return {panels, nullptr};
@@ -310,12 +321,12 @@ struct Blocks {
     for (int64_t r = 0; r < count; r++) pack_query(group.batch, rows[r], memory + r * query_lanes);
     Keys loaded{};
     visit_tiles<Lane, height>(
-        rows, count, block_keys,
+        rows, count, keys_at_once(),
         [&](int64_t first, int64_t known) {
           loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
           prepare(first, known);
         },
-        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range tile_keys) {
+        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
           alignas(64) float scores[height * block_keys];
           float top[height];
           const float* query = memory + r * query_lanes;
@@ -326,7 +337,7 @@ struct Blocks {
 #endif
             score<Lane, n>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, scores, block_keys,
                            top);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, tile_keys, scores, top});
+          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, next, tile_keys, scores, top});
         });
   }
 };

@@ -55,7 +55,7 @@ def plain(query: Any, key: Any, value: Any) -> bool:
         and groups
         and heads % groups == 0
         and batch * heads * queries * keys * value_dim
-        and 1 <= dim <= 256 >= value_dim
+        and 1 <= dim <= 512 >= value_dim
     )
 
 
