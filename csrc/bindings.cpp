@@ -32,7 +32,7 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   if (value) {
     expect(value->ndim == 4, "value", "four dimensions");
     f.value_dim = value->shape[3], f.value_heads = value->shape[1];
-    expect(f.value_dim >= 0 && f.value_dim <= largest_dim, "value", "a dim up to 256");
+    expect(f.value_dim >= 0 && f.value_dim <= largest_dim, "value", "a dim up to 512");
     expect(f.value_heads == s.groups || f.value_heads == s.heads, "value", "the heads of the key or of the query");
     f.value = strided<const void>(*value, s.type, {s.batch, f.value_heads, s.keys, f.value_dim}, "value");
     f.output_type = type_of(*output, "output");
@@ -72,7 +72,7 @@ void backward(const BoundScores& scores, const Array& lse, const Array& value, c
   Backward b;
   expect(value.ndim == 4, "value", "four dimensions");
   b.value_dim = value.shape[3];
-  expect(b.value_dim <= largest_dim, "value", "a dim up to 256");
+  expect(b.value_dim <= largest_dim, "value", "a dim up to 512");
   b.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
   b.value = strided<const void>(value, s.type, {s.batch, s.groups, s.keys, b.value_dim}, "value");
   b.grad_output = strided<const void>(grad_output, s.type, {s.batch, s.heads, s.queries, b.value_dim}, "grad_output");

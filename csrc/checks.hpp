@@ -129,7 +129,7 @@ struct BoundScores {
     s.type = type_of(query, "query");
     s.batch = query.shape[0], s.heads = query.shape[1], s.queries = query.shape[2], s.dim = query.shape[3];
     s.groups = key.shape[1], s.keys = key.shape[2];
-    expect(s.dim >= 1 && s.dim <= largest_dim, "query", "a dim from 1 to 256");
+    expect(s.dim >= 1 && s.dim <= largest_dim, "query", "a dim from 1 to 512");
     expect(s.groups == 0 ? s.heads == 0 : s.heads % s.groups == 0, "key", "heads that divide the query's");
     expect(s.keys < int64_t(1) << 31 && s.queries < int64_t(1) << 31, "query, key", "fewer than 2^31 positions");
     s.query = strided<const void>(query, s.type, {s.batch, s.heads, s.queries, s.dim}, "query");

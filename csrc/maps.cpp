@@ -151,7 +151,7 @@ void apply(const BoundMap& map, const Array& vectors, const Array& output, const
   Apply a;
   expect(vectors.ndim == 4, "vectors", "four dimensions");
   a.width = vectors.shape[3];
-  expect(a.width <= largest_dim, "vectors", "a dim up to 256");
+  expect(a.width <= largest_dim, "vectors", "a dim up to 512");
   const int64_t own = vectors.shape[1];
   expect(own == 1 || own == map.heads || own == s.groups, "vectors", "one a head or group, or one for all");
   a.vectors = repeated(vectors, s.batch, s.keys, a.width, "vectors"), a.repeat = own <= 1 ? 1 : map.heads / own;
@@ -166,7 +166,7 @@ void transposed(const BoundMap& map, const Array& vectors, const Array& output, 
   Transposed t;
   expect(vectors.ndim == 4, "vectors", "four dimensions");
   t.width = vectors.shape[3];
-  expect(t.width <= largest_dim, "vectors", "a dim up to 256");
+  expect(t.width <= largest_dim, "vectors", "a dim up to 512");
   expect(vectors.shape[1] == 1 || vectors.shape[1] == map.heads, "vectors", "one a head, or one for all");
   t.vectors = repeated(vectors, s.batch, s.queries, t.width, "vectors");
   t.output = contiguous<float>(output, {s.batch, map.heads, s.keys, t.width}, "output");

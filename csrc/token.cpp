@@ -48,7 +48,7 @@ TokenLayer token_layer(const std::vector<Optional>& tensors, int64_t dim) {
   t.dim = dim;
   expect(keys.ndim == 4 && keys.shape[2] >= 1 && keys.shape[3] >= 1, "keys", "(1,groups,keys,head_dim)");
   t.groups = keys.shape[1], t.keys = keys.shape[2], t.head_dim = keys.shape[3];
-  expect(t.groups >= 1 && t.head_dim <= largest_dim, "keys", "a dim up to 256");
+  expect(t.groups >= 1 && t.head_dim <= largest_dim, "keys", "a dim up to 512");
   expect(t.keys < int64_t(1) << 31, "keys", "fewer than 2^31 positions");
   t.all_keys = strided<float>(keys, Type::float32, {1, t.groups, t.keys, t.head_dim}, "keys");
   t.all_values = strided<float>(values, Type::float32, {1, t.groups, t.keys, t.head_dim}, "values");

@@ -64,7 +64,7 @@ def test_every_reduction_in_every_instruction_set(kit, isa, option):
     assert reductions.serving(result._matrix) is cpu
     weights = kit.oracle(query, key, value, **more)[2]
     ahead = (torch.arange(67)[:, None] - torch.arange(131)).abs()
-    x, y = torch.randn(2, 3, 131, 300), torch.randn(2, 6, 67, 5)
+    x, y = torch.randn(2, 3, 131, 600), torch.randn(2, 6, 67, 5)
     groups = torch.randint(-1, 7, (131,))
     members = torch.nn.functional.one_hot(groups + 1, 8)[:, 1:].double()
     kit.agree(result.received(), weights.sum(-2), 2e-5)
@@ -592,8 +592,8 @@ def test_an_instruction_set_in_capitals(kit, isa, monkeypatch):
 
 
 def test_dims_that_are_too_large(kit):
-    query, key, value = kit.inputs(dim=257)
-    with pytest.raises(ValueError, match="'cpu' cannot serve: a dim of 257 is more than 256"):
+    query, key, value = kit.inputs(dim=513)
+    with pytest.raises(ValueError, match="'cpu' cannot serve: a dim of 513 is more than 512"):
         regard.attention(query, key, value, backend="cpu")
     kit.check(query, key, value)
 
@@ -617,8 +617,8 @@ INTEGERS = torch.zeros(2, 5, dtype=torch.int64)
         ("query: expected four dimensions", {"query": torch.zeros(5, 8)}),
         ("query: expected float32, bfloat16 or float16", {"query": torch.zeros(2, 6, 5, 8, dtype=torch.float64)}),
         (
-            "query: expected a dim from 1 to 256",
-            {"query": torch.zeros(2, 6, 5, 300), "key": torch.zeros(2, 3, 11, 300)},
+            "query: expected a dim from 1 to 512",
+            {"query": torch.zeros(2, 6, 5, 600), "key": torch.zeros(2, 3, 11, 600)},
         ),
         ("query: expected a last dimension without gaps", {"query": torch.zeros(2, 6, 5, 16)[..., ::2]}),
         ("key: expected the type of the query", {"key": torch.zeros(2, 3, 11, 8, dtype=torch.bfloat16)}),
@@ -646,7 +646,7 @@ ROWS = torch.zeros(2, 6, 5)
 @pytest.mark.parametrize(
     ("match", "changes"),
     [
-        ("value: expected a dim up to 256", {"value": torch.zeros(2, 3, 11, 300), "output": torch.zeros(2, 6, 5, 300)}),
+        ("value: expected a dim up to 512", {"value": torch.zeros(2, 3, 11, 600), "output": torch.zeros(2, 6, 5, 600)}),
         ("value: expected the heads of the key or of the query", {"value": torch.zeros(2, 4, 11, 8)}),
         (r"value: expected shape \(2, 3, 11, 8\)", {"value": torch.zeros(2, 3, 10, 8)}),
         ("value, output: expected both, or none", {"output": None}),

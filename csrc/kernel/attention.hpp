@@ -16,7 +16,7 @@ namespace regard {
 
 enum class Type : int32_t { float32, bfloat16, float16 };
 
-constexpr int64_t largest_dim = 256;  // of D and E
+constexpr int64_t largest_dim = 512;  // of D and E
 constexpr int64_t largest_top = 64;   // of k in the k largest weights of a row
 
 // A (B,H,N,D) tensor whose last dimension lies side by side; a stride of 0 repeats.

@@ -90,16 +90,15 @@ struct Factors {
   // φ(a_i·b_j) for n rows.
   template <int n, class Put>
   static void products(const Factor& f, const float* query, const float* panels, Range keys, Put&& put) {
-    constexpr int vectors = Float::tile_vectors;
-    for (int64_t key = keys.from; key < keys.to; key += panel_keys) {
+    visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
       Float sums[n][vectors];
       for (int i = 0; i < n; i++)
         for (int v = 0; v < vectors; v++) sums[i][v] = broadcast(0.0f);
-      REGARD_ISA::multiply<Single, n, vectors>(Left{query, f.query.row, 1}, Right{panels + key * f.width, panel_keys},
-                                               f.width, sums);
+      REGARD_ISA::multiply<Single, n, vectors>(Left{query, f.query.row, 1},
+                                               Right{panels + in_panels(key, f.width), panel_keys}, f.width, sums);
       for (int i = 0; i < n; i++)
         for (int v = 0; v < vectors; v++) put(i, key + v * Float::width, rectified(f.rectifier, sums[i][v]));
-    }
+    });
   }
 };
 

@@ -42,7 +42,9 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
   Float sums = zero, others = zero, entropies = zero, distances = zero;
   Float ahead = counting() + broadcast(float(keys.from) - position);
   const auto weigh_next = [&](int64_t j) {
-    const Float difference = larger(smallest, load(score + j) - top), weight = exp2(difference, scale);
+    Float difference = load(score + j) - top;
+    if constexpr (entropy) difference = larger(smallest, difference);
+    const Float weight = exp2_below(difference, scale, smallest);
     sums = sums + weight;
     if constexpr (entropy) {
       others = others + where_at_most(difference, below, weight, zero);
@@ -54,15 +56,15 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
     }
     return weight;
   };
-  for (int64_t j = keys.from; j < keys.to; j += 2 * Float::width) {
-    const Float low = weigh_next(j), high = weigh_next(j + Float::width);
+  for (int64_t j = keys.from; j < keys.to; j += border<Lane>) {
+    const Float low = weigh_next(j);
 #ifdef REGARD_PAIRS
     if constexpr (Lane::per_lane == 2) {
-      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, high);
+      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, weigh_next(j + Float::width));
       continue;
     }
 #endif
-    store(score + j, low), store(score + j + Float::width, high);
+    store(score + j, low);
   }
   state.sum += sum(sums);
   if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
@@ -82,7 +84,7 @@ inline void rescale(State& state, float max, float keep) {
 // The values of a block of keys: packed or, for a small query, where they lie.
 struct Values {
   float* packed;
-  const char* direct;
+  const char *keys, *from, *direct;
   bool finite;
 };
 
@@ -103,14 +105,15 @@ struct Pass {
   // Returns false where a small query met values that are not finite, and has to take the path of a large one.
   bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
            float* memory) const {
-    Values values{memory + blocks.size(), nullptr, true};
+    Values values{memory + blocks.size(), nullptr, nullptr, nullptr, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
+      values.keys = blocks.key(group.batch, group.key_head, first);
       if (!f.output.data) return;
       const int64_t head = f.value_heads == s.heads ? group.first_head : group.key_head;
       const int64_t value = group.batch * f.value.batch + head * f.value.head + first * f.value.row;
       const char* from = at(f.value.data, s.type, value);
-      values.direct = direct ? from : nullptr;
+      values.from = from, values.direct = direct ? from : nullptr;
       if (direct) return;
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
@@ -122,16 +125,21 @@ struct Pass {
 
   // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
   bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
-    const auto [rows, r, first, known, keys, scores, top] = tile;
-    // The factors by which the sums so far shrink under the new maxima.
-    alignas(64) float keep[16] = {};
+    const auto [rows, r, first, known, fresh, next, keys, scores, top] = tile;
+    if (!values.direct) ask_for_next(values, first, next);
+    alignas(64) float keep[16] = {};  // the factors by which the sums so far shrink under the new maxima
     float max[most_rows];
+    bool larger_maxima = false;
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
       max[i] = maximum(state.max, top[i]);
-      keep[i] = state.max - reference_score(max[i]);
+      keep[i] = fresh ? 0 : 1;
+      larger_maxima |= max[i] != state.max;
     }
-    decay_factors(keep, n);
+    if (larger_maxima && !fresh) {
+      for (int i = 0; i < n; i++) keep[i] = sofar.state[r + i].max - reference_score(max[i]);
+      decay_factors(keep, n);
+    }
 
     bool hidden[most_rows][block_keys];
     for (int i = 0; i < n; i++) {
@@ -160,6 +168,7 @@ struct Pass {
     float* output = sofar.output + r * width;
     const int64_t count = minimum(keys.to, known) - keys.from;
     if (values.direct) {
+      if (fresh) __builtin_memset(output, 0, n * width * sizeof(float));
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
         const char* from = at(values.direct, type, keys.from * f.value.row);
@@ -173,7 +182,7 @@ struct Pass {
       const int64_t steps = lanes_of<Lane>(count);
       const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
       const Right packed{values.packed + keys.from / Lane::per_lane * width, width};
-      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, keep, output, width, width);
+      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, fresh ? nullptr : keep, output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
         average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
@@ -181,6 +190,15 @@ struct Pass {
       }
     }
     return true;
+  }
+
+  // Asks for keys and values that follow, so that packing them does not wait for memory.
+  void ask_for_next(const Values& values, int64_t first, Range next) const {
+    const int64_t bytes = bytes_of(s.type);
+    for (int64_t j = next.from - first; j < next.to - first; j++) {
+      ask_for(values.keys, j * s.key.row * bytes, s.dim * bytes);
+      if (f.output.data) ask_for(values.from, j * f.value.row * bytes, f.value_dim * bytes);
+    }
   }
 
   // The weighted sum of a row where values are not finite: only rows that may see them become nan.
@@ -234,20 +252,31 @@ struct Pass {
     for (int64_t k = 0; k < f.top; k++) insert(b.largest[j * capacity + k], a.largest + i * capacity, capacity);
   }
 
-  // Writes the results of a row that has met all its keys.
-  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r) const {
+  // Writes the results of rows that have met all their keys.
+  void write_rows(const HeadGroup& group, int64_t first_row, int64_t count, Accumulated sofar) const {
+    constexpr int64_t together = 8;
+    for (int64_t first = 0; first < count; first += together) {
+      double log_sums[together];
+      for (int64_t i = 0; i < together; i++) log_sums[i] = first + i < count ? sofar.state[first + i].sum : 1;
+      logarithms(log_sums);
+      for (int64_t r = first; r < minimum(count, first + together); r++)
+        write_row(group.batch, row_of(s, group, first_row + r), sofar, r, log_sums[r - first]);
+    }
+  }
+
+  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r, double log_sum) const {
     const State& state = sofar.state[r];
     const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
     const double unit = double(factor) * ln_2;  // of a score, in nats
-    const double alone = empty ? -infinity : state.max * unit + __builtin_log(state.sum);
+    const double alone = empty ? -infinity : state.max * unit + log_sum;
     const double lse = s.sinks ? log_add_exp(alone, s.sinks[row.head]) : alone;
-    const double share = empty ? 0 : __builtin_exp(alone - lse) / state.sum;  // of a weight in the sums
+    const double share = empty ? 0 : (s.sinks ? __builtin_exp(alone - lse) : 1) / state.sum;  // of a weight in the sums
     if (f.lse) f.lse[index] = lse;
     if (f.entropy) {
       const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
-      const double log_sum = __builtin_log1p(state.others + (largest - 1));
-      const double entropy = share * (state.sum * (log_sum + (lse - alone)) - state.entropy * unit);
+      const double log_others = __builtin_log1p(state.others + (largest - 1));
+      const double entropy = share * (state.sum * (log_others + (lse - alone)) - state.entropy * unit);
       f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }
     if (f.max_score) f.max_score[index] = state.sum == state.sum ? float(state.max * unit) : float(state.sum);
@@ -312,16 +341,14 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   auto begin = [&](Accumulated a) {
     for (int64_t r = 0; r < block; r++) a.state[r] = State{};
     for (int64_t i = 0; i < block * pass.capacity; i++) a.largest[i] = 0;
-    __builtin_memset(a.output, 0, block * pass.width * sizeof(float));
-  };
-  auto write_rows = [&](const HeadGroup& group, int64_t first, int64_t count, Accumulated a) {
-    for (int64_t r = 0; r < count; r++) pass.write_row(group.batch, row_of(s, group, first + r), a, r);
   };
   Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
   for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
-    const int64_t split_index = item % splits, n = item / splits % head_groups;
+    // All rows of a head in turn, as its keys and values are in a cache by then; the last rows, which see most if
+    // causal, first.
+    const int64_t split_index = item % splits, n = item / splits / blocks;
     const HeadGroup group = head_group(s, n, n_rep);
-    const int64_t first = (blocks - 1 - item / splits / head_groups) * block;  // the last rows see most, if causal
+    const int64_t first = (blocks - 1 - item / splits % blocks) * block;
     const int64_t count = minimum(block, rows - first);
     if (count <= 0) return;
     float* scratch = thread_memory(pass.scratch_size() + block_size);
@@ -330,19 +357,18 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
     begin(a);
     if (!pass.run(group, first, count, keys, a, scratch)) begin(a), careful.run(group, first, count, keys, a, scratch);
-    if (splits == 1) write_rows(group, first, count, a);
+    if (splits == 1) pass.write_rows(group, first, count, a);
   });
   if (splits == 1) return;
   for_each(head_groups * blocks, threads, [&](int64_t item) {
-    const int64_t n = item % head_groups, first = (blocks - 1 - item / head_groups) * block,
-                  count = minimum(block, rows - first);
+    const int64_t n = item / blocks, first = (blocks - 1 - item % blocks) * block, count = minimum(block, rows - first);
     if (count <= 0) return;
     const Accumulated a = accumulated(partial.data + item * splits * block_size);
     for (int64_t split_index = 1; split_index < splits; split_index++) {
       const Accumulated b = accumulated(partial.data + (item * splits + split_index) * block_size);
       for (int64_t r = 0; r < count; r++) pass.merge(a, r, b, r);
     }
-    write_rows(head_group(s, n, n_rep), first, count, a);
+    pass.write_rows(head_group(s, n, n_rep), first, count, a);
   });
 }
 

@@ -43,7 +43,7 @@ struct HeadsCombined {
              Visit&& visit) const {
     Row rows[block_rows];
     load_rows(s, HeadGroup{batch, 0, 0, 1}, first_row, count, keys, rows);
-    visit_tiles(
+    visit_tiles<Lane>(
         rows, count, step,
         [&](int64_t first, int64_t known) {
           for (int64_t g = 0; g < s.groups && !blocks.direct; g++)
@@ -51,11 +51,11 @@ struct HeadsCombined {
           pack_gram(batch, first, known, memory + gram_at());
           prepare(first, known);
         },
-        [&]<int n>(int64_t r, int64_t first, int64_t known, Range tile_keys) {
+        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
           for (int64_t h = 0; h < s.heads; h++) weigh_head<n>(batch, h, rows + r, first, known, tile_keys, memory);
           alignas(64) float numbers[tile_rows * block_keys];
           combine<n>(memory + weights_at(), memory + gram_at(), tile_keys, numbers);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, numbers, nullptr});
+          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, next, tile_keys, numbers, nullptr});
         });
   }
 

@@ -28,6 +28,14 @@ inline const char* at(const void* data, Type type, int64_t offset) {
   return static_cast<const char*>(data) + offset * (type == Type::float32 ? 4 : 2);
 }
 
+inline int64_t bytes_of(Type type) { return type == Type::float32 ? 4 : 2; }
+
+// Asks memory for so many bytes that lie `ahead`: perhaps past the end, where nothing is read.
+inline void ask_for(const char* data, int64_t ahead, int64_t bytes) {
+  const uint64_t from = reinterpret_cast<uint64_t>(data) + uint64_t(ahead);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(reinterpret_cast<const char*>(from + uint64_t(i)), 0, 2);
+}
+
 // n numbers of a type as floats.
 inline void to_floats(const void* from, Type type, float* to, int64_t n) {
   if (type == Type::float32) {
@@ -78,7 +86,13 @@ constexpr int64_t lanes_of(int64_t n) {
 // One row of n numbers as lanes: bfloat16 stay what they are where a lane is a pair.
 template <class Lane>
 inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t lanes) {
-  if constexpr (Lane::per_lane == 2) {
+  if (type == Type::float32) {
+    const auto* numbers = static_cast<const float*>(from);
+    int64_t i = 0;
+    for (; i + Float::width <= n; i += Float::width) store(to + i, load(numbers + i));
+    if (i < n) store_part(to + i, load_part(numbers + i, n - i), n - i);
+    if (lanes > n) __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
+  } else if constexpr (Lane::per_lane == 2) {
     __builtin_memcpy(to, from, n * sizeof(uint16_t));
     __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0,
                      lanes * sizeof(float) - n * sizeof(uint16_t));
@@ -88,16 +102,68 @@ inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t 
   }
 }
 
-// Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end are
-// zeros.
+// Keys in whole vectors of lanes: what is computed of a panel that is not full.
 template <class Lane>
-inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
-                        float* scratch) {
+constexpr int64_t border = Float::width * Lane::per_lane;
+
+// Calls visit.operator()<vectors>(key) for the part of each panel that lies in from … to, both on borders.
+template <class Visit>
+inline __attribute__((always_inline)) void visit_panels(int64_t from, int64_t to, Visit&& visit) {
+  for (int64_t key = from, end; key < to; key = end) {
+    end = minimum(to, (key / panel_keys + 1) * panel_keys);
+    with_constant<Float::tile_vectors>(int((end - key) / Float::width),
+                                       [&]<int vectors>() { visit.template operator()<vectors>(key); });
+  }
+}
+
+// Where a key lies in panels.
+inline int64_t in_panels(int64_t key, int64_t lanes) {
+  return key / panel_keys * panel_keys * lanes + key % panel_keys;
+}
+
+// At most `width` rows of a part of their columns become columns, with zeros for the rows that are not there.
+inline void transpose_part(const float* from, int64_t stride, int64_t rows, int64_t columns, float* to, int64_t step) {
+  constexpr int64_t width = Float::width;
+  if (rows == 1) {
+    for (int64_t c = 0; c < columns; c++) store(to + c * step, load_part(from + c, 1));
+    return;
+  }
+  float block[width * width], transposed[width * width];
+  for (int64_t r = 0; r < width; r++) {
+    const float* row = from + r * stride;
+    store(block + r * width, r >= rows ? broadcast(0.0f) : columns < width ? load_part(row, columns) : load(row));
+  }
+  if (columns == width) return transpose(block, width, to, step);
+  transpose(block, width, transposed, width);
+  for (int64_t c = 0; c < columns; c++) store(to + c * step, load(transposed + c * width));
+}
+
+// Floats as panels, as pack_keys has them.
+inline void pack_floats(const float* from, int64_t stride, int64_t rows, int64_t n, float* to) {
+  constexpr int64_t width = Float::width;
+  for (int64_t first = 0; first < rows; first += width, from += width * stride) {
+    float* panel = to + in_panels(first, n);
+    const int64_t count = minimum(width, rows - first);
+    for (int64_t c = 0; c < n; c += width) {
+      const int64_t columns = minimum(width, n - c);
+      if (count == width && columns == width)
+        transpose(from + c, stride, panel + c * panel_keys, panel_keys);
+      else
+        transpose_part(from + c, stride, count, columns, panel + c * panel_keys, panel_keys);
+    }
+  }
+}
+
+// Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end, to the
+// next border, are zeros.
+template <class Lane>
+inline void pack_keys(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
+  if (type == Type::float32) return pack_floats(static_cast<const float*>(data), stride, rows, n, to);
   const int64_t lanes = lanes_of<Lane>(n), width = round_up(lanes, Float::width);
   const bool ready = n == width * Lane::per_lane && (Lane::per_lane == 2 || type == Type::float32);
   const int64_t row_lanes = stride / Lane::per_lane;
-  for (int64_t first = 0; first < rows; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
+  for (int64_t first = 0; first < round_up(rows, border<Lane>); first += Float::width) {
+    float* panel = to + in_panels(first, lanes);
     const float* from = reinterpret_cast<const float*>(at(data, type, first * stride));
     int64_t step = row_lanes;
     if (!ready || rows - first < Float::width || stride % Lane::per_lane != 0) {
@@ -120,9 +186,16 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
       }
     }
   }
-  const int64_t filled = round_up(rows, Float::width);
-  for (int64_t first = filled; first % panel_keys != 0; first += Float::width) {
-    float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
+}
+
+// The same, with zeros to the end of the last panel.
+template <class Lane>
+inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+                        float* scratch) {
+  pack_keys<Lane>(data, type, stride, rows, n, to, scratch);
+  const int64_t lanes = lanes_of<Lane>(n);
+  for (int64_t first = round_up(rows, border<Lane>); first % panel_keys != 0; first += Float::width) {
+    float* panel = to + in_panels(first, lanes);
     for (int64_t c = 0; c < lanes; c++) store(panel + c * panel_keys, broadcast(0.0f));
   }
 }

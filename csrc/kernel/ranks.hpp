@@ -73,7 +73,7 @@ inline void update_top(const float* score, Range keys, int64_t first, float top,
   }
   for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
     uint64_t bits = 0;
-    for (int64_t i = 0; i < panel_keys; i += Float::width) {
+    for (int64_t i = 0; i < minimum(panel_keys, keys.to - j); i += Float::width) {
       bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
     }
     if (!bits) continue;

@@ -30,7 +30,8 @@ struct Row {
 };
 
 inline Row row_of(const Scores& s, const HeadGroup& group, int64_t r) {
-  Row row{r / group.n_rep, group.first_head + r % group.n_rep, 0, s.keys};
+  Row row{r, group.first_head, 0, s.keys};
+  if (group.n_rep != 1) row.query = r / group.n_rep, row.head += r % group.n_rep;
   if (s.start) {
     const int64_t at = group.batch * s.span_batch + row.query;
     row.start = maximum<int64_t>(s.start[at], 0), row.stop = minimum(s.stop[at], s.keys);
@@ -72,6 +73,20 @@ inline float to_powers(const Scores& s) { return keeps_raw_products(s) ? s.scale
 
 // The smallest difference of scores that is distinguished from −∞: its power of two is 0.
 inline float smallest_difference(float factor) { return smallest_power / factor; }
+
+// −∞ for those of the keys first … first + count that a row may not see.
+inline void hide_outside(const Row& row, int64_t first, int64_t count, float* score) {
+  const Float hidden = broadcast(-infinity);
+  const int64_t before = minimum(count, row.start - first), after = maximum<int64_t>(0, row.stop - first);
+  for (int64_t j = 0; j < before; j += Float::width) {
+    const Float position = counting() + broadcast(float(j + 1));
+    store(score + j, where_at_most(position, broadcast(float(before)), hidden, load(score + j)));
+  }
+  for (int64_t j = after / Float::width * Float::width; j < count; j += Float::width) {
+    const Float position = counting() + broadcast(float(j));
+    store(score + j, where_at_most(broadcast(float(after)), position, hidden, load(score + j)));
+  }
+}
 
 // Scale, softcap, bias and mask for keys first … first + count of one row. `slope`
 // receives the derivative of the softcap.
@@ -116,8 +131,7 @@ inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int6
       for (int64_t j = 0; j < known; j++) score[j] = mask[j * s.mask.column] ? score[j] : -infinity;
     }
   }
-  for (int64_t j = 0, before = minimum(count, row.start - first); j < before; j++) score[j] = -infinity;
-  for (int64_t j = maximum<int64_t>(0, row.stop - first); j < count; j++) score[j] = -infinity;
+  hide_outside(row, first, count, score);
 }
 
 // The keys of a block: packed as panels or, for a small query, where they lie.
@@ -137,13 +151,12 @@ inline Float largest_of(const float* score, Range keys) {
   return top;
 }
 
-// Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
-// the largest of each row. `known` keys are there.
+// Scores of `rows` rows and the keys first + from … first + to of a block, from and to on borders, and the
+// largest of each row. `known` keys are there.
 template <class Lane, int rows>
 inline void score(const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes, Keys block,
                   int64_t first, int64_t known, Range keys, float* scores, int64_t stride, float* top,
                   float* slopes = nullptr) {
-  constexpr int vectors = Float::tile_vectors;
   Float tops[rows];
   for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
   if (block.direct) {
@@ -158,18 +171,19 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
       for (int64_t j = keys.from; j < keys.to; j += Float::width) tops[r] = larger(tops[r], load(row_scores + j));
     }
   }
-  for (int64_t key = block.direct ? keys.to : keys.from; key < keys.to; key += panel_keys) {
+  visit_panels(block.direct ? keys.to : keys.from, keys.to, [&]<int vectors>(int64_t key) {
     Float sums[rows][vectors];
     for (int r = 0; r < rows; r++)
       for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
-    multiply<Lane, rows, vectors>(Left{query, lanes, 1}, Right{block.panels + key * lanes, panel_keys}, lanes, sums);
+    multiply<Lane, rows, vectors>(Left{query, lanes, 1}, Right{block.panels + in_panels(key, lanes), panel_keys}, lanes,
+                                  sums);
     for (int r = 0; r < rows; r++) {
       for (int n = 0; n < vectors; n++) {
         store(scores + r * stride + key + n * Float::width, sums[r][n]);
         tops[r] = larger(tops[r], sums[r][n]);
       }
     }
-  }
+  });
   for (int r = 0; r < rows; r++) {
     if (is_modified(s, row[r], first, keys)) {
       float* row_scores = scores + r * stride;
@@ -185,10 +199,10 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
 // The same for up to 16 rows, whose products the tile registers write where they belong.
 inline void score_in_tiles(int n, const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes,
                            const float* panels, int64_t first, Range keys, float* scores, float* top) {
-  for (int64_t key = keys.from; key < keys.to; key += panel_keys) {
-    multiply_in_tiles<Float::tile_vectors>(Left{query, lanes, 1}, Right{panels + key * lanes, panel_keys}, lanes,
-                                           scores + key, block_keys);
-  }
+  visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
+    multiply_in_tiles<vectors>(Left{query, lanes, 1}, Right{panels + in_panels(key, lanes), panel_keys}, lanes,
+                               scores + key, block_keys);
+  });
   for (int r = 0; r < n; r++) {
     float* row_scores = scores + r * block_keys;
     if (is_modified(s, row[r], first, keys)) {
@@ -222,6 +236,8 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
 struct Scored {
   const Row* rows;
   int64_t at, first, known;
+  bool fresh;  // the rows meet their first keys
+  Range next;  // the keys to ask memory for meanwhile: a part of those that follow the block, also past the last
   Range keys;
   float* scores;  // block_keys apart
   float* top;     // the largest of each row
@@ -237,8 +253,9 @@ inline void load_rows(const Scores& s, const HeadGroup& group, int64_t first_row
 }
 
 // Visits all that rows may see, tile by tile: for each block of `step` keys that any row of a run may see it calls
-// prepare(first, known), then visit.operator()<n>(r, first, known, keys) for n ≤ `height` rows from number r on.
-template <int height = tile_rows, class Prepare, class Visit>
+// prepare(first, known), then visit.operator()<n>(r, first, known, fresh, next, keys) for n ≤ `height` rows from number
+// r on.
+template <class Lane, int height = tile_rows, class Prepare, class Visit>
 inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& prepare, Visit&& visit) {
   for (int64_t from = 0, to; from < count; from = to) {
     to = segment_end(rows, from, count);
@@ -249,9 +266,12 @@ inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& 
       for (int64_t r = from; r < to; r += height) {
         with_constant<height>(int(minimum<int64_t>(height, to - r)), [&]<int n>() {
           Range keys = key_range(rows + r, n);
-          keys.from = maximum<int64_t>(0, keys.from - first) / panel_keys * panel_keys;
-          keys.to = minimum(round_up(known, panel_keys), round_up(keys.to - first, panel_keys));
-          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, keys);
+          const bool fresh = keys.from >= first;
+          const int64_t after = first + known, share = known * n / (to - from) + 1;
+          const Range next{after + known * (r - from) / (to - from), after + known * (r - from) / (to - from) + share};
+          keys.from = maximum<int64_t>(0, keys.from - first) / border<Lane> * border<Lane>;
+          keys.to = round_up(minimum(known, keys.to - first), border<Lane>);
+          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, fresh, next, keys);
         });
       }
     }
@@ -266,6 +286,8 @@ struct Blocks {
   int64_t lanes = lanes_of<Lane>(s.dim);                                    // of a query or key
   int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
 
+  // Fewer where they are long, so that they fit into the second-level cache.
+  int64_t keys_at_once() const { return s.dim > 256 ? block_keys / 2 : block_keys; }
   int64_t panels_at() const { return block_rows * lanes; }
   int64_t staging_at() const { return panels_at() + block_keys * lanes; }
   int64_t staging_size() const { return Float::width * round_up(lanes, Float::width); }
@@ -274,13 +296,18 @@ struct Blocks {
   void pack_query(int64_t batch, const Row& row, float* to) const {
     const int64_t offset = batch * s.query.batch + row.head * s.query.head + row.query * s.query.row;
     const char* from = at(s.query.data, s.type, offset);
+    ask_for(from, s.query.row * 16 * bytes_of(s.type), s.dim * bytes_of(s.type));
     direct ? pack_small_query(from, s.type, s.dim, to) : pack_row<Lane>(from, s.type, s.dim, to, lanes);
   }
 
+  const char* key(int64_t batch, int64_t key_head, int64_t first) const {
+    return at(s.key.data, s.type, batch * s.key.batch + key_head * s.key.head + first * s.key.row);
+  }
+
   Keys load_keys(int64_t batch, int64_t key_head, int64_t first, int64_t known, float* panels, float* staging) const {
-    const char* from = at(s.key.data, s.type, batch * s.key.batch + key_head * s.key.head + first * s.key.row);
+    const char* from = key(batch, key_head, first);
     if (direct) return {panels, from};
-    pack_panels<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
+    pack_keys<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
     return {panels, nullptr};
   }
 
@@ -293,13 +320,13 @@ struct Blocks {
     load_rows(s, group, first_row, count, keys, rows);
     for (int64_t r = 0; r < count; r++) pack_query(group.batch, rows[r], memory + r * query_lanes);
     Keys loaded{};
-    visit_tiles<height>(
-        rows, count, block_keys,
+    visit_tiles<Lane, height>(
+        rows, count, keys_at_once(),
         [&](int64_t first, int64_t known) {
           loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
           prepare(first, known);
         },
-        [&]<int n>(int64_t r, int64_t first, int64_t known, Range tile_keys) {
+        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
           alignas(64) float scores[height * block_keys];
           float top[height];
           const float* query = memory + r * query_lanes;
@@ -310,7 +337,7 @@ struct Blocks {
 #endif
             score<Lane, n>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, scores, block_keys,
                            top);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
+          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, next, tile_keys, scores, top});
         });
   }
 };

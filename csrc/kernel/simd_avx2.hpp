@@ -19,6 +19,16 @@ struct Float {
 
 inline Float load(const float* from) { return {_mm256_loadu_ps(from)}; }
 inline void store(float* to, Float x) { _mm256_storeu_ps(to, x.v); }
+inline Float load_part(const float* from, int64_t n) {
+  float part[Float::width] = {};
+  __builtin_memcpy(part, from, n * sizeof(float));
+  return load(part);
+}
+inline void store_part(float* to, Float x, int64_t n) {
+  float part[Float::width];
+  store(part, x);
+  __builtin_memcpy(to, part, n * sizeof(float));
+}
 inline Float broadcast(float x) { return {_mm256_set1_ps(x)}; }
 inline Float broadcast(const float* from) { return {_mm256_broadcast_ss(from)}; }
 inline Float counting() { return {_mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7)}; }

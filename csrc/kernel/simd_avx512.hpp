@@ -18,6 +18,11 @@ struct Float {
 
 inline Float load(const float* from) { return {_mm512_loadu_ps(from)}; }
 inline void store(float* to, Float x) { _mm512_storeu_ps(to, x.v); }
+
+// n < width floats: zeros in the place of the others, which are neither read nor written.
+inline Float load_part(const float* from, int64_t n) { return {_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), from)}; }
+inline void store_part(float* to, Float x, int64_t n) { _mm512_mask_storeu_ps(to, __mmask16((1u << n) - 1), x.v); }
+
 inline Float broadcast(float x) { return {_mm512_set1_ps(x)}; }
 inline Float broadcast(const float* from) { return {_mm512_set1_ps(*from)}; }  // the bits as they are
 inline Float counting() { return {_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)}; }
@@ -51,6 +56,10 @@ inline float largest(Float a) { return _mm512_reduce_max_ps(a.v); }
 
 // a · 2^n for whole n; 0 for n far below the range of floats.
 inline Float scale_by_power(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+// x less the nearest whole number; 0 for −∞. Other instruction sets leave this out.
+#define REGARD_REMAINDER 1
+inline Float remainder(Float x) { return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
 // Half precision, `width` numbers at a time; to memory rounded to the nearest, ties to even.
 inline Float load_bfloat16(const uint16_t* from) {

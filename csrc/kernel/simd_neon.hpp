@@ -18,6 +18,16 @@ struct Float {
 
 inline Float load(const float* from) { return {vld1q_f32(from)}; }
 inline void store(float* to, Float x) { vst1q_f32(to, x.v); }
+inline Float load_part(const float* from, int64_t n) {
+  float part[Float::width] = {};
+  __builtin_memcpy(part, from, n * sizeof(float));
+  return load(part);
+}
+inline void store_part(float* to, Float x, int64_t n) {
+  float part[Float::width];
+  store(part, x);
+  __builtin_memcpy(to, part, n * sizeof(float));
+}
 inline Float broadcast(float x) { return {vdupq_n_f32(x)}; }
 inline Float broadcast(const float* from) { return {vld1q_dup_f32(from)}; }
 inline Float counting() { return {float32x4_t{0, 1, 2, 3}}; }

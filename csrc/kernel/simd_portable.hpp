@@ -25,6 +25,16 @@ inline Float load(const float* from) {
   return x;
 }
 inline void store(float* to, Float x) { __builtin_memcpy(to, &x.v, sizeof x.v); }
+inline Float load_part(const float* from, int64_t n) {
+  float part[Float::width] = {};
+  __builtin_memcpy(part, from, n * sizeof(float));
+  return load(part);
+}
+inline void store_part(float* to, Float x, int64_t n) {
+  float part[Float::width];
+  store(part, x);
+  __builtin_memcpy(to, part, n * sizeof(float));
+}
 inline Float broadcast(float x) { return {Floats{x, x, x, x}}; }
 inline Float broadcast(const float* from) { return broadcast(*from); }
 inline Float counting() { return {Floats{0, 1, 2, 3}}; }

@@ -138,19 +138,31 @@ inline __attribute__((always_inline)) void with_constant(int n, Work&& work) {
   }
 }
 
-// C[r, …] = factor[r] · C[r, …] + Σ_k A[r,k] · B[k, …] for `columns` columns, a whole number of vectors. The sum is
-// made before it is added to C, so that the rounding errors of many blocks do not follow one another in one long chain.
+// Vectors of so many that are computed at once: all of them in equal parts.
+inline int64_t vectors_at_once(int64_t vectors) {
+  const int64_t parts = (vectors + Float::tile_vectors - 1) / Float::tile_vectors;
+  return parts ? (vectors + parts - 1) / parts : 1;
+}
+
+// C[r, …] = factor[r] · C[r, …] + Σ_k A[r,k] · B[k, …] for `columns` columns, a whole number of vectors; without
+// factors C[r, …] = Σ_k A[r,k] · B[k, …]. The sum is made before it is added to C, so that the rounding errors of many
+// blocks do not follow one another in one long chain.
 template <class Lane, int rows>
 inline void accumulate(Left a, Right b, int64_t steps, const float* factor, float* c, int64_t stride, int64_t columns) {
-  constexpr int vectors_at_once = Float::tile_vectors;
-  for (int64_t at = 0; at < columns; at += vectors_at_once * Float::width) {
+  const int64_t part = vectors_at_once(columns / Float::width) * Float::width;
+  for (int64_t at = 0; at < columns; at += part) {
     const Right right{b.data + at, b.step};
-    with_constant<vectors_at_once>(int((columns - at) / Float::width), [&]<int vectors>() {
+    const int64_t count = (columns - at < part ? columns - at : part) / Float::width;
+    with_constant<Float::tile_vectors>(int(count), [&]<int vectors>() {
       Float sums[rows][vectors];
       for (int r = 0; r < rows; r++)
         for (int n = 0; n < vectors; n++) sums[r][n] = broadcast(0.0f);
       multiply<Lane, rows, vectors>(a, right, steps, sums);
       for (int r = 0; r < rows; r++) {
+        if (!factor) {
+          for (int n = 0; n < vectors; n++) store(c + r * stride + at + n * Float::width, sums[r][n]);
+          continue;
+        }
         const Float scale = broadcast(factor[r]);
         for (int n = 0; n < vectors; n++) {
           float* to = c + r * stride + at + n * Float::width;
@@ -170,10 +182,11 @@ inline void accumulate_in_tiles(int n, Left a, Right b, int64_t steps, const flo
       alignas(64) float sums[TileRegisters::rows * width];
       multiply_in_tiles<vectors>(a, Right{b.data + at, b.step}, steps, sums, width);
       for (int r = 0; r < n; r++) {
-        const Float scale = broadcast(factor[r]);
+        const Float scale = broadcast(factor ? factor[r] : 0);
         for (int v = 0; v < vectors; v++) {
           float* to = c + r * stride + at + v * Float::width;
-          store(to, multiply_add(scale, load(to), load(sums + r * width + v * Float::width)));
+          const Float sum = load(sums + r * width + v * Float::width);
+          store(to, factor ? multiply_add(scale, load(to), sum) : sum);
         }
       }
     });

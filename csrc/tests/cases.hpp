@@ -161,7 +161,7 @@ struct Case {
 
   int64_t choose_dim() {
     if (random.chance(0.5)) return random.one_of<int64_t>({8, 16, 32, 48, 64, 80, 96, 128, 256});
-    return random.one_of<int64_t>({0, 1, 2, 3, 5, 7, 13, 17, 31, 33, 63, 65, 127, 129, 255, largest_dim});
+    return random.one_of<int64_t>({0, 1, 2, 3, 5, 7, 13, 17, 31, 33, 63, 65, 127, 129, 255, 256, 300, largest_dim});
   }
   int64_t choose_length() {
     if (random.chance(0.4)) return random.one_of<int64_t>({0, 1, 2, 3, 4, 5, 6, 7});

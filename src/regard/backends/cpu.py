@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
-LARGEST_DIM, LARGEST_TOP = 256, 64
+LARGEST_DIM, LARGEST_TOP = 512, 64
 # Beyond it a float64 lse is rounded by more than the last digit of a float32 weight; of scores of −1e30, which are
 # meant as minus infinity, it says nothing at all. A softmax of whole rows does not need it.
 LARGEST_LSE = 2.0**29
