@@ -20,7 +20,7 @@ namespace {
 struct Words {  // a lane is two whole numbers of 16 bits: half as fast as four bytes, and on any processor
   using Left = int16_t;
   using Right = int16_t;
-  static constexpr int per_lane = 2, steps = 1;
+  static constexpr int per_lane = 2, steps = 1;  // lanes at once
   static constexpr float shift = 0;
   static Float multiply_add(Float a, Float b, Float c) { return multiply_add_words(a, b, c); }
 };
@@ -35,9 +35,19 @@ struct Quads {  // a lane is four bytes
 };
 #endif
 
+#ifdef REGARD_TILES
+struct TiledQuads : Quads {  // sixteen lanes of sixteen rows in a tile register
+  static constexpr int steps = TileRegisters::lanes;
+};
+#endif
+
 // The lane that this processor multiplies fastest.
 template <class Work>
 void with_bytes(Work&& work) {
+#ifdef REGARD_TILES
+  work.template operator()<TiledQuads>();
+  return;
+#endif
 #ifdef REGARD_QUADS
   if (has_quads()) return work.template operator()<Quads>();
 #endif
@@ -46,7 +56,7 @@ void with_bytes(Work&& work) {
 
 template <class Lane>
 constexpr int64_t quantized_lanes(int64_t inputs) {
-  return lanes_of<Lane>(inputs);
+  return round_up(lanes_of<Lane>(inputs), Lane::steps);
 }
 
 // q (outputs,inputs) as panels: [lane][output][place in the lane], zeros beyond outputs and inputs.
@@ -101,39 +111,90 @@ Rounding round_row(const float* x, const float* factors, int64_t n, Number* to) 
   return {step, zero};
 }
 
+#ifdef REGARD_TILES
+template <int sum, int a, int b>
+inline void multiply_add_bytes() {
+  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(a), "i"(b));
+}
+
+// C[r,n] = Σ_k A[r,k] · B[k,n] for 32 rows and two vectors of columns, each of the four tiles read used twice.
+inline void multiply_bytes_in_tiles(Left a, Right b, int64_t lanes, float* c, int64_t stride) {
+  constexpr int64_t rows = TileRegisters::rows;
+  zero_tile<0>(), zero_tile<1>(), zero_tile<2>(), zero_tile<3>();
+  for (int64_t k = 0; k < lanes; k += TileRegisters::lanes) {
+    load_tile<4>(a.data + k, a.row), load_tile<6>(b.data + k * b.step, b.step);
+    multiply_add_bytes<0, 4, 6>();
+    load_tile<7>(b.data + k * b.step + Float::width, b.step), multiply_add_bytes<1, 4, 7>();
+    load_tile<5>(a.data + rows * a.row + k, a.row), multiply_add_bytes<2, 5, 6>();
+    multiply_add_bytes<3, 5, 7>();
+  }
+  store_tile<0>(c, stride), store_tile<1>(c + Float::width, stride);
+  store_tile<2>(c + rows * stride, stride), store_tile<3>(c + rows * stride + Float::width, stride);
+}
+#endif
+
 template <class Lane>
 struct QuantizedLayer {
   const Linear& l;
   const Quantized& w;
   const Epilogue<Type::float32> epilogue{l};
   const int64_t lanes = quantized_lanes<Lane>(l.inputs), panels = (l.outputs + panel_keys - 1) / panel_keys;
+  static constexpr int64_t rows_at_once = Lane::steps > 1 ? 32 : Float::tile_rows;
 
   // Rows [first, last) of panels [begin, end).
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const {
-    const int64_t count = last - first;
-    float* const memory = thread_memory(count * (lanes + 2));
-    auto* const roundings = reinterpret_cast<Rounding*>(memory + count * lanes);
+    const int64_t count = last - first, room = round_up(count, rows_at_once);
+    float* const memory = thread_memory(room * (lanes + 2));
+    auto* const roundings = reinterpret_cast<Rounding*>(memory + room * lanes);
     for (int64_t r = 0; r < count; r++) {
       auto* to = reinterpret_cast<typename Lane::Left*>(memory + r * lanes);
       roundings[r] = round_row(static_cast<const float*>(l.x.data) + (first + r) * l.x.row, w.factors, l.inputs, to);
       for (int64_t i = l.inputs; i < lanes * Lane::per_lane; i++) to[i] = 0;
     }
+    [[maybe_unused]] const WithTiles<Lane> registers;
     for (int64_t panel = begin; panel < end; panel++) {
       const Right weight{static_cast<const float*>(w.weight) + panel * panel_keys * lanes, panel_keys};
+      for (int64_t r = 0; r < count; r += rows_at_once) {
+        const Left left{memory + r * lanes, lanes, 1};
+        multiply_block(left, weight, minimum(rows_at_once, count - r), roundings + r, first + r, panel * panel_keys);
+      }
+    }
+  }
+
+  // A few rows of a panel.
+  void multiply_block(Left left, Right weight, int64_t count, const Rounding* roundings, int64_t row,
+                      int64_t column) const {
+#ifdef REGARD_TILES
+    if constexpr (Lane::steps > 1) {
+      alignas(64) float tile[rows_at_once][panel_keys];
+      for (int64_t n = 0; n < panel_keys; n += 2 * Float::width)
+        multiply_bytes_in_tiles(left, {weight.data + n, weight.step}, lanes, tile[0] + n, panel_keys);
       for (int64_t r = 0; r < count; r += Float::tile_rows) {
         with_constant<Float::tile_rows>(int(minimum<int64_t>(Float::tile_rows, count - r)), [&]<int rows>() {
           Float sum[rows][Float::tile_vectors];
-          for (auto& of_row : sum)
-            for (Float& vector : of_row) vector = broadcast(0.0f);  // the bits of a whole 0 too
-          multiply<Lane, rows, Float::tile_vectors>(Left{memory + r * lanes, lanes, 1}, weight, lanes, sum);
-          for (int n = 0; n < Float::tile_vectors; n++) {
-            const int64_t column = panel * panel_keys + n * Float::width;
-            if (column >= l.outputs) break;
-            dequantize(sum, roundings + r, column, n);
-            epilogue.store_outputs(sum, first + r, column, n);
-          }
+          for (int i = 0; i < rows; i++)
+            for (int n = 0; n < Float::tile_vectors; n++) sum[i][n] = load(tile[r + i] + n * Float::width);
+          finish(sum, roundings + r, row + r, column);
         });
       }
+      return;
+    }
+#endif
+    with_constant<Float::tile_rows>(int(count), [&]<int rows>() {
+      Float sum[rows][Float::tile_vectors];
+      for (auto& of_row : sum)
+        for (Float& vector : of_row) vector = broadcast(0.0f);  // the bits of a whole 0 too
+      multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
+      finish(sum, roundings, row, column);
+    });
+  }
+
+  // From whole sums to outputs, for a panel of columns.
+  template <int rows>
+  void finish(Float (&sum)[rows][Float::tile_vectors], const Rounding* roundings, int64_t row, int64_t column) const {
+    for (int n = 0; n < Float::tile_vectors && column + n * Float::width < l.outputs; n++) {
+      dequantize(sum, roundings, column + n * Float::width, n);
+      epilogue.store_outputs(sum, row, column + n * Float::width, n);
     }
   }
 
