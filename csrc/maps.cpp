@@ -213,9 +213,9 @@ Its first row and column are first_row and first_column.)";
 constexpr const char* diagonal_doc =
     R"(A diagonal of a map, from first_row and first_column on: numbers (B,H,n), float32.)";
 
-constexpr const char* apply_doc = R"(M x: vectors x (1|B,1|G|H,K,F), F ≤ 256, to output (B,H,Q,F), both float32.)";
+constexpr const char* apply_doc = R"(M x: vectors x (1|B,1|G|H,K,F), F ≤ 512, to output (B,H,Q,F), both float32.)";
 
-constexpr const char* transposed_doc = R"(Mᵀ y: vectors y (1|B,1|H,Q,F), F ≤ 256, to output (B,H,K,F), both float32.)";
+constexpr const char* transposed_doc = R"(Mᵀ y: vectors y (1|B,1|H,Q,F), F ≤ 512, to output (B,H,K,F), both float32.)";
 
 constexpr const char* largest_doc = R"(The k largest numbers of each row, by value or by magnitude, and their keys.
 
