@@ -6,7 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -73,19 +75,46 @@ void in_large_pages([[maybe_unused]] const Array& array) {
 #endif
 }
 
-// Attention where nothing special is asked, in one call: what Scores and forward do for all others.
-void attend(const Array& query, const Array& key, const Array& value, const Array& output, const Array& lse,
-            double scale, bool causal, const std::string& isa, int threads) {
-  const Optional none;
-  BoundScores scores{query, key, scale, 0.0, none, none, none, none, none};
+// An empty tensor beside `like`, of its type or of `dtype`, and what it is in memory.
+nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, nb::handle dtype, Array& array) {
+  static const nb::handle name = nb::str("new_empty_strided").release();
+  nb::object tensor = like.attr(name)(sizes, strides, "dtype"_a = dtype);
+  expect(read_array(tensor, array), "output", "a tensor in the processor's memory");
+  return tensor;
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
+// kind, or that do not fit together, are for others to serve or to refuse: None.
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
+                  nb::handle double_precision, int threads) {
+  const char* forced = std::getenv("REGARD_ISA");
+  const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
+  Array q, k, v, output, lse;
+  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
+  Scores s;
+  Forward f;
+  if (!read_plain(q, k, v, s, f)) return nb::none();
   std::vector<int64_t> spans;
-  if (const int64_t queries = scores.s.queries; causal && queries > 1) {  // a single query is the last: it sees all
-    spans.resize(size_t(2 * queries));
-    for (int64_t i = 0; i < queries; i++) spans[size_t(queries + i)] = i + 1 + scores.s.keys - queries;
-    scores.s.start = spans.data(), scores.s.stop = spans.data() + queries;
+  if (causal && s.queries > 1) {  // a single query is the last: it sees all
+    spans.resize(size_t(2 * s.queries));
+    for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
+    s.start = spans.data(), s.stop = spans.data() + s.queries;
   }
+  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
+  const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
+  const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
+                                      nb::make_tuple(s.queries * row, f.value_dim, row, 1), nb::none(), output);
+  const auto of_lse = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries),
+                                   nb::make_tuple(s.heads * s.queries, s.queries, 1), double_precision, lse);
+  f.output = {output.data, s.queries * row, f.value_dim, row};
+  f.output_type = s.type;
+  f.lse = lse.as<double>();
   in_large_pages(output);
-  forward(scores, value, output, lse, none, none, 0, none, none, none, isa, threads);
+  {
+    nb::gil_scoped_release release;
+    kernel->forward(s, f, threads);
+  }
+  return nb::make_tuple(of_output, of_lse);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -304,10 +333,12 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call; writes into what is given.
+constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call: (output, lse) or None.
 
-query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
-causal: query i sees the keys j ≤ i + (K − Q).)";
+query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
+shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
+scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
+output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
 
@@ -350,7 +381,7 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "output"_a, "lse"_a, "scale"_a, "causal"_a, "isa"_a,
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "double_precision"_a,
         "threads"_a, attend_doc);
   bind_maps(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,

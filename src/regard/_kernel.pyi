@@ -7,6 +7,7 @@ shapes and strides, and raises ValueError with the argument's name.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 class Scores:
@@ -72,21 +73,21 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    scale: float,
+    scale: float | None,
     causal: bool,
-    isa: str,
+    double_precision: torch.dtype,
     threads: int,
-) -> None:
-    """Attention where nothing special is asked, in one call; writes into what is given.
+) -> tuple[Tensor, Tensor] | None:
+    """Attention where nothing special is asked, in one call: output (B,H,Q,E), in memory as (B,Q,H,E), and lse (B,H,Q).
+
+    None where the machine lacks what REGARD_ISA forces, for tensors of another kind than these, for shapes that do not
+    fit together, and where there are no elements.
 
     Args:
-        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G|H,K,E) of one type, without gaps in the last dimension.
-        output: (B,H,Q,E) of that type.
-        lse: (B,H,Q), float64.
-        scale: a factor of q·k.
+        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G,K,E) of one type, without gaps in the last dimension.
+        scale: a factor of q·k; 1/√D if not given.
         causal: query i sees the keys j ≤ i + (K − Q).
+        double_precision: torch.float64, the type of the lse.
     """
 
 def forward(
