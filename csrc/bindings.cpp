@@ -263,12 +263,12 @@ constexpr const char* attend_doc = R"(Attention where nothing special is asked, 
 query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
 causal: query i sees the keys j ≤ i + (K − Q).)";
 
-constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
+constexpr const char* backward_doc = R"(The gradient of attention; writes into what is given.
 
 lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
 delta (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
 grad_query, grad_key, grad_value in float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
-grad_bias: float32 in four dimensions that broadcast to (B,H,Q,K).)";
+grad_bias, added to: float32 in four dimensions that broadcast to (B,H,Q,K).)";
 
 constexpr const char* token_doc =
     R"(One token through all layers of a Llama, in float32: `state` (dim) becomes the last.
