@@ -6,7 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -73,19 +75,46 @@ void in_large_pages([[maybe_unused]] const Array& array) {
 #endif
 }
 
-// Attention where nothing special is asked, in one call: what Scores and forward do for all others.
-void attend(const Array& query, const Array& key, const Array& value, const Array& output, const Array& lse,
-            double scale, bool causal, const std::string& isa, int threads) {
-  const Optional none;
-  BoundScores scores{query, key, scale, 0.0, none, none, none, none, none};
+// An empty tensor beside `like`, of its type or of `dtype`, and what it is in memory.
+nb::object empty_beside(nb::handle like, nb::handle sizes, nb::handle strides, nb::handle dtype, Array& array) {
+  static const nb::handle name = nb::str("new_empty_strided").release();
+  nb::object tensor = like.attr(name)(sizes, strides, "dtype"_a = dtype);
+  expect(read_array(tensor, array), "output", "a tensor in the processor's memory");
+  return tensor;
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
+// kind, or that do not fit together, are for others to serve or to refuse: None.
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
+                  nb::handle double_precision, int threads) {
+  const char* forced = std::getenv("REGARD_ISA");
+  const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
+  Array q, k, v, output, lse;
+  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
+  Scores s;
+  Forward f;
+  if (!read_plain(q, k, v, s, f)) return nb::none();
   std::vector<int64_t> spans;
-  if (const int64_t queries = scores.s.queries; causal && queries > 1) {  // a single query is the last: it sees all
-    spans.resize(size_t(2 * queries));
-    for (int64_t i = 0; i < queries; i++) spans[size_t(queries + i)] = i + 1 + scores.s.keys - queries;
-    scores.s.start = spans.data(), scores.s.stop = spans.data() + queries;
+  if (causal && s.queries > 1) {  // a single query is the last: it sees all
+    spans.resize(size_t(2 * s.queries));
+    for (int64_t i = 0; i < s.queries; i++) spans[size_t(s.queries + i)] = i + 1 + s.keys - s.queries;
+    s.start = spans.data(), s.stop = spans.data() + s.queries;
   }
+  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
+  const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
+  const auto of_output = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries, f.value_dim),
+                                      nb::make_tuple(s.queries * row, f.value_dim, row, 1), nb::none(), output);
+  const auto of_lse = empty_beside(value, nb::make_tuple(s.batch, s.heads, s.queries),
+                                   nb::make_tuple(s.heads * s.queries, s.queries, 1), double_precision, lse);
+  f.output = {output.data, s.queries * row, f.value_dim, row};
+  f.output_type = s.type;
+  f.lse = lse.as<double>();
   in_large_pages(output);
-  forward(scores, value, output, lse, none, none, 0, none, none, none, isa, threads);
+  {
+    nb::gil_scoped_release release;
+    kernel->forward(s, f, threads);
+  }
+  return nb::make_tuple(of_output, of_lse);
 }
 
 // A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
@@ -135,10 +164,10 @@ Activation activation_named(const std::string& name) {
   return Activation::none;
 }
 
-void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
-            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
-            const std::string& isa, int threads) {
-  const Kernel& kernel = kernel_of(isa, threads);
+// Everything but the weight.
+Linear bound_linear(const Array& x, const Array& bias, const Array& output, const std::string& activation,
+                    const Optional& residual, const Optional& gain, const Optional& shift, double epsilon,
+                    const Optional& sums) {
   Linear l;
   expect(x.ndim == 2 && x.shape[1] >= 1, "x", "two dimensions, and 1 or more inputs");
   expect(output.ndim == 2 && output.shape[1] >= 1, "output", "two dimensions, and 1 or more outputs");
@@ -146,7 +175,6 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.rows = x.shape[0], l.inputs = x.shape[1], l.outputs = output.shape[1];
   l.x = matrix<const void>(x, l.type, l.rows, l.inputs, "x");
   l.output = matrix<void>(output, l.type, l.rows, l.outputs, "output");
-  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   l.bias = contiguous<float>(bias, {l.outputs}, "bias");
   l.activation = activation_named(activation);
   if (residual) l.residual = matrix<const void>(*residual, l.type, l.rows, l.outputs, "residual");
@@ -156,8 +184,54 @@ void linear(const Array& x, const Array& weight, const Array& bias, const Array&
   l.epsilon = float(epsilon);
   expect(!gain || sums || l.type == Type::float32, "sums", "for a norm of half precision");
   l.sums = contiguous_or_null<float>(sums, {l.rows, l.outputs}, "sums");
+  return l;
+}
+
+void linear(const Array& x, const Array& weight, const Array& bias, const Array& output, const std::string& activation,
+            const Optional& residual, const Optional& gain, const Optional& shift, double epsilon, const Optional& sums,
+            const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, sums);
+  l.weight = contiguous<float>(weight, {kernel.linear_size(l.type, l.outputs, l.inputs)}, "weight");
   nb::gil_scoped_release release;
   kernel.linear(l, threads);
+}
+
+// Bytes, however PyTorch calls their type.
+template <class T>
+T* bytes_of(const Array& array, Shape shape, const char* name) {
+  expect(array.dtype.bits == 8, name, "bytes");
+  expect_contiguous(array, shape, name);
+  return array.as<T>();
+}
+
+void quantized(const Array& x, const Array& weight, const Array& scales, const Array& totals, const Array& bias,
+               const Array& output, const std::string& activation, const Optional& residual, const Optional& gain,
+               const Optional& shift, double epsilon, const std::string& isa, int threads) {
+  const Kernel& kernel = kernel_of(isa, threads);
+  const Linear l = bound_linear(x, bias, output, activation, residual, gain, shift, epsilon, {});
+  expect(l.type == Type::float32, "x", "float32");
+  expect(l.inputs <= largest_quantized_inputs, "x", "at most 65,536 inputs");
+  Quantized w;
+  w.weight = bytes_of<void>(weight, {kernel.quantized_size(l.outputs, l.inputs)}, "weight");
+  w.scales = contiguous<float>(scales, {l.outputs}, "scales");
+  w.totals = contiguous<float>(totals, {l.outputs}, "totals");
+  nb::gil_scoped_release release;
+  kernel.quantized(l, w, threads);
+}
+
+int64_t quantized_size(const Array& weight, const std::string& isa) {
+  expect(weight.ndim == 2 && weight.size() >= 1, "weight", "a matrix");
+  return kernel_of(isa, 1).quantized_size(weight.shape[0], weight.shape[1]);
+}
+
+void pack_quantized(const Array& weight, const Array& packed, const std::string& isa) {
+  const int64_t size = quantized_size(weight, isa), outputs = weight.shape[0], inputs = weight.shape[1];
+  const auto* from = bytes_of<int8_t>(weight, {outputs, inputs}, "weight");
+  void* to = bytes_of<void>(packed, {size}, "packed");
+  const Kernel& kernel = kernel_of(isa, 1);
+  nb::gil_scoped_release release;
+  kernel.pack_quantized(outputs, inputs, from, to);
 }
 
 int64_t linear_size(const Array& weight, const std::string& isa) {
@@ -258,10 +332,12 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call; writes into what is given.
+constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call: (output, lse) or None.
 
-query (B,H,Q,D), key (B,G,K,D), value (B,G|H,K,E) and output (B,H,Q,E) of one type; lse (B,H,Q): float64.
-causal: query i sees the keys j ≤ i + (K − Q).)";
+query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
+shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
+scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
+output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention; writes into what is given.
 
@@ -284,6 +360,12 @@ x, residual and output of one type; weight as pack_linear leaves it; bias, gain 
 activation: "gelu", "gelu_tanh", "relu", or "" for none. gain and shift: without them there is no norm.
 sums (R,O), float32: memory to work in, for a norm of half precision.)";
 
+constexpr const char* quantized_doc =
+    R"(`linear` in float32, but for the product with W, which is made of whole numbers.
+
+w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
+weight: q as pack_quantized leaves it; scales and totals (O), float32: scales_o and Σ_i q_oi.)";
+
 }  // namespace
 
 NB_MODULE(_kernel, m) {
@@ -297,7 +379,7 @@ NB_MODULE(_kernel, m) {
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
         "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
         forward_doc);
-  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "output"_a, "lse"_a, "scale"_a, "causal"_a, "isa"_a,
+  m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "double_precision"_a,
         "threads"_a, attend_doc);
   bind_maps(m);
   m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
@@ -305,6 +387,13 @@ NB_MODULE(_kernel, m) {
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);
+  m.def("quantized", &quantized, nb::kw_only(), "x"_a, "weight"_a, "scales"_a, "totals"_a, "bias"_a, "output"_a,
+        "activation"_a = "", "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(),
+        "epsilon"_a = 0.0, "isa"_a, "threads"_a, quantized_doc);
+  m.def("quantized_size", &quantized_size, "weight"_a, "isa"_a,
+        "How many bytes pack_quantized writes for a weight (O,I).");
+  m.def("pack_quantized", &pack_quantized, "weight"_a, "packed"_a, "isa"_a,
+        "Brings an int8 weight (O,I) into the order in which `quantized` reads it: packed, of bytes.");
   m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "scale"_a, "epsilon"_a, "isa"_a, "threads"_a,
         token_doc);
   m.def("linear_size", &linear_size, "weight"_a, "isa"_a, "How many floats pack_linear writes for a weight (O,I).");

@@ -28,11 +28,18 @@ inline bool has_type(const Array& array, nanobind::dlpack::dtype_code code, int 
   return array.dtype.code == uint8_t(code) && array.dtype.bits == bits && array.dtype.lanes == 1;
 }
 
-inline Type type_of(const Array& array, const char* name) {
+// Nothing where the kernel does not compute with the type.
+inline std::optional<Type> known_type(const Array& array) {
   if (has_type(array, nanobind::dlpack::dtype_code::Float, 32)) return Type::float32;
   if (has_type(array, nanobind::dlpack::dtype_code::Bfloat, 16)) return Type::bfloat16;
-  expect(has_type(array, nanobind::dlpack::dtype_code::Float, 16), name, "float32, bfloat16 or float16");
-  return Type::float16;
+  if (has_type(array, nanobind::dlpack::dtype_code::Float, 16)) return Type::float16;
+  return {};
+}
+
+inline Type type_of(const Array& array, const char* name) {
+  const std::optional<Type> type = known_type(array);
+  expect(type.has_value(), name, "float32, bfloat16 or float16");
+  return *type;
 }
 
 inline void expect_shape(const Array& array, Shape shape, const char* name) {
@@ -143,6 +150,30 @@ struct BoundScores {
     expect(s.softcap >= 0, "softcap", "0 for none, or more");
   }
 };
+
+// Reads query, key and value of an attention without options; false where they are not of the kernel's kind, do not fit
+// together, or have no elements.
+inline bool read_plain(const Array& query, const Array& key, const Array& value, Scores& s, Forward& f) {
+  for (const Array* array : {&query, &key, &value}) {
+    if (array->ndim != 4 || array->size() == 0 || (array->shape[3] > 1 && array->stride[3] != 1)) return false;
+    if (array->dtype.code != query.dtype.code || array->dtype.bits != query.dtype.bits) return false;
+  }
+  const std::optional<Type> type = known_type(query);
+  if (!type) return false;
+  s.type = *type;
+  s.batch = query.shape[0], s.heads = query.shape[1], s.queries = query.shape[2], s.dim = query.shape[3];
+  s.groups = key.shape[1], s.keys = key.shape[2];
+  f.value_heads = s.groups, f.value_dim = value.shape[3];
+  for (const int d : {0, 1, 2}) {
+    if (value.shape[d] != key.shape[d]) return false;
+  }
+  if (key.shape[0] != s.batch || key.shape[3] != s.dim || s.heads % s.groups != 0) return false;
+  if (s.dim > largest_dim || f.value_dim > largest_dim || std::max(s.queries, s.keys) >= int64_t(1) << 31) return false;
+  s.query = {query.data, query.stride[0], query.stride[1], query.stride[2]};
+  s.key = {key.data, key.stride[0], key.stride[1], key.stride[2]};
+  f.value = {value.data, value.stride[0], value.stride[1], value.stride[2]};
+  return true;
+}
 
 // Adds to the module what is bound in maps.cpp.
 void bind_maps(nanobind::module_& m);

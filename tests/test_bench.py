@@ -18,6 +18,7 @@ from rich.console import Console
 from regard._internal import measure
 from regard.bench import attention, peaks, picture, table
 from regard.bench.grid import BESIDE_PEERS, WEIGHTS_COST, Row, grid
+from regard.bench.grid_wide import wide
 from regard.bench.peers import PEERS, PeerUnavailableError, Problem, ours, sdpa
 from support.cli import runner
 
@@ -41,7 +42,7 @@ def known_peaks(monkeypatch):
 
 def test_the_grid_has_every_kind_of_row_and_each_once():
     rows = grid()
-    assert {row.kind for row in rows} == BESIDE_PEERS.keys() | WEIGHTS_COST.keys()
+    assert {row.kind for row in [*rows, *wide()]} == BESIDE_PEERS.keys() | WEIGHTS_COST.keys()
     assert len({row.name for row in rows}) == len(rows)
     assert sum(row.kind == "attention" for row in rows) == 3 * 2 * 6
     assert [row.keys for row in rows if row.kind == "memory"] == [131_072]
@@ -209,7 +210,8 @@ def drawn(report, width):
 
 def test_table(report):
     out = drawn(report, 120)
-    for title in (*list(BESIDE_PEERS.values())[1:], "float32", "bfloat16, causal", "Cost of the weights"):
+    titles = [title for kind, title in BESIDE_PEERS.items() if kind in {row.kind for row in grid()} - {"attention"}]
+    for title in (*titles, "float32", "bfloat16, causal", "Cost of the weights"):
         assert f"\n{title}" in out
     assert "Peaks: " in out
     assert f"(measured by {report.peaks.source})" in " ".join(out.split())
@@ -270,7 +272,7 @@ def test_a_picture_of_one_type(report):
 
 @pytest.fixture
 def run(known_peaks, monkeypatch, capsys):
-    monkeypatch.setattr(attention, "grid", lambda shrink: grid(TINY))
+    monkeypatch.setitem(attention.GRIDS, "default", lambda shrink: grid(TINY))
     monkeypatch.delenv("COLUMNS", raising=False)
 
     return runner(monkeypatch, capsys, "bench", "attention")

@@ -38,6 +38,7 @@ def test_all_make_the_same_vectors(report):
     assert list(report.results) == ["regard", "regard-bf16", "transformers", "st"]
     assert not report.unavailable
     assert all(result.cosine > 0.9999 for name, result in report.results.items() if name != "regard-bf16")
+    assert all(result.mean_cosine >= result.cosine for result in report.results.values())
     assert all(result.seconds > 0 for result in report.results.values())
 
 
@@ -126,10 +127,12 @@ def test_the_command(tiny, tmp_path, monkeypatch, capsys):
     options = [option for path in saved for option in ("--save", path)]
     result = run(texts, "--quick", "--peers", "transformers", "--model", tiny, "--json", *options)
     assert result.code == 0, result.err
-    assert list(json.loads(result.out)["rows"]) == ["regard", "regard-bf16", "transformers"]
+    measured = json.loads(result.out)
+    assert [name for name in measured["rows"] if name != "regard-int8"] == ["regard", "regard-bf16", "transformers"]
+    assert ("regard-int8" in measured["rows"]) != ("regard-int8" in measured["unavailable"])
     assert all(path.stat().st_size > 1000 for path in saved)
     for arguments, message in (
-        (["--peers", "bert"], "peers: expected names among regard, regard-bf16, st, "),
+        (["--peers", "bert"], "peers: expected names among regard, regard-bf16, regard-int8, st, "),
         (["--save", "a.txt"], "Expected a file that ends in .png, .svg or .json"),
         ([tmp_path / "none.txt"], "No such file or directory"),
         (["--model", tmp_path], "No such file or directory"),

@@ -594,7 +594,11 @@ def test_no_texts(lens):
             "^embed: subtoken_pooling: expected 'mean', 'first', 'last' or 'first-last'. Got",
         ),
         ({"truncation": "no"}, ValueError, "^embed: truncation: expected 'windows', 'truncate' or 'error'. Got 'no'.$"),
-        ({"dtype": "int8"}, ValueError, "^embed: dtype: expected 'float32', 'bfloat16' or 'auto'. Got 'int8'.$"),
+        (
+            {"dtype": "int4"},
+            ValueError,
+            "^embed: dtype: expected 'float32', 'bfloat16', 'int8' or 'auto'. Got 'int4'.$",
+        ),
         ({"layers": "some"}, ValueError, "^embed: layers: expected numbers or 'all'. Got 'some'.$"),
         ({"prompt": "query"}, ValueError, r"^embed: prompt: expected a prompt that all-MiniLM-L6-v2 has \(none\). Got"),
         ({"prompt": "query", "level": "word"}, ValueError, "^embed: prompt= can only be used with level='sentence'.$"),

@@ -18,7 +18,7 @@ from support.planted_strength import Calibration, example
 from support.planted_texts import needle_tokens, random_tokens, repeated_tokens, text_of, text_sample, tokenizer
 from support.planted_weights import build
 
-SEEDS = 12  # of each kind; tests/planted.py tries 1,000
+SEEDS = 5  # of each kind; tests/planted.py tries 1,000
 KINDS = [(scheme, groups) for scheme, all_groups in GROUPS.items() for groups in all_groups]
 kinds = pytest.mark.parametrize(("scheme", "groups"), KINDS, ids=[f"{scheme}-G{groups}" for scheme, groups in KINDS])
 

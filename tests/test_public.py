@@ -68,6 +68,22 @@ def test_importing_regard_loads_nothing_heavy():
     assert loaded_by("import regard; from regard import *") == set()
 
 
+def test_attention_is_imported_without_models():
+    """And what is left for later is there when it is asked for; the collector is on again."""
+    code = """
+import gc, sys, regard
+assert "regard.lens" not in sys.modules and "regard.models" not in sys.modules and gc.isenabled()
+assert {"Lens", "Walk", "attention"} <= set(dir(regard))
+assert regard.models.PickledWeightsError and regard.lens.Lens is regard.Lens
+try:
+    regard.Lense
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "module 'regard' has no attribute 'Lense'\n"
+
+
 def test_that_a_heavy_import_would_be_seen():
     assert loaded_by("import regard, safetensors") == {"safetensors"}
 

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regard.viewer import tiles
@@ -43,6 +43,7 @@ def assembled(matrix, level, overview=None):
     return torch.cat(rows)
 
 
+@settings(max_examples=25)
 @given(
     words=st.integers(1, 20),
     reduce=st.sampled_from(["mean", "max"]),
@@ -88,6 +89,7 @@ def between_units(reading, dense):
     return torch.stack([rows[:, list(unit.tokens)].sum(1) for unit in reading.units], 1)
 
 
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["signed", "together"]),
     words=st.integers(1, 20),

@@ -166,6 +166,20 @@ struct Linear {
   Rows<void> output;      // (rows,outputs)
 };
 
+// W of a `Linear` in whole numbers, w_oi = scale_o · q_oi with −127 ≤ q_oi ≤ 127. What comes in is rounded row by row
+// to x_i = step · (q_i − zero) with 0 ≤ q_i ≤ 255, so that
+//
+//     Σ_i x_i w_oi = step · scale_o · (Σ_i q_i q_oi − zero · Σ_i q_oi)
+//
+// where the sums of whole numbers are exact.
+struct Quantized {
+  const void* weight = nullptr;                      // q, as pack_quantized leaves it
+  const float *scales = nullptr, *totals = nullptr;  // (outputs): scale_o and Σ_i q_oi
+};
+
+// So many that a sum stays below 2^31.
+constexpr int64_t largest_quantized_inputs = 65536;
+
 // A layer of a Llama, for the state of one token, in float32. Weights are (outputs,inputs).
 struct TokenLayer {
   int64_t dim = 0, heads = 0, groups = 0, head_dim = 0, hidden = 0;
@@ -193,10 +207,15 @@ struct Kernel {
   void (*largest)(const Scores&, const Map&, const Largest&, int threads);
   void (*backward)(const Scores&, const Backward&, int threads);
   void (*linear)(const Linear&, int threads);
+  // In float32, but for the product with W. A row with a number that is not finite gives nan.
+  void (*quantized)(const Linear&, const Quantized&, int threads);
   void (*token)(const TokenLayer&, int threads);
   // W (outputs,inputs) of a type as `linear` reads it, in linear_size() floats.
   void (*pack_linear)(Type, int64_t outputs, int64_t inputs, const void* weight, float* to);
   int64_t (*linear_size)(Type, int64_t outputs, int64_t inputs);
+  // The same for q (outputs,inputs) as `quantized` reads it, in quantized_size() bytes.
+  void (*pack_quantized)(int64_t outputs, int64_t inputs, const int8_t* weight, void* to);
+  int64_t (*quantized_size)(int64_t outputs, int64_t inputs);
   // Ceilings of the machine: multiply-adds in registers for a type, and reading memory; per second, of all threads.
   double (*flops)(Type, int threads);
   double (*bytes)(int threads);

@@ -17,10 +17,32 @@
 namespace regard::REGARD_ISA {
 namespace {
 
+#ifdef REGARD_TILES
+// As the tile registers sum them up: of each 16 lanes first numbers and second numbers apart.
+inline void products_in_tiles(const float* a, const float* b, int64_t lanes, float* products) {
+  for (int64_t n = 0; n < panel_keys; n += Float::width) {
+    Float sum = broadcast(0.0f);
+    for (int64_t l = 0; l < lanes; l += TiledPair::steps) {
+      Float first = broadcast(0.0f), second = first;
+      for (int64_t k = l; k < l + TiledPair::steps; k++) {
+        const Float left = load(a + k * panel_keys + n), right = load(b + k * panel_keys + n);
+        first = multiply_add(low_half(left), low_half(right), first);
+        second = multiply_add(high_half(left), high_half(right), second);
+      }
+      sum = sum + (first + second);
+    }
+    store(products + n, sum);
+  }
+}
+#endif
+
 // a_r·b_r of two panels, summed in the order of `multiply`: to the last bit what a tile holds.
 template <class Lane>
 inline void products_of_pairs(const float* a, const float* b, int64_t lanes, float* products) {
   constexpr int vectors = Float::tile_vectors;
+#ifdef REGARD_TILES
+  if constexpr (Lane::steps > 1) return products_in_tiles(a, b, lanes, products);
+#endif
   Float sums[vectors];
   for (int v = 0; v < vectors; v++) sums[v] = broadcast(0.0f);
   for (int64_t l = 0; l < lanes; l++) {

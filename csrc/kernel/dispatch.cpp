@@ -2,12 +2,22 @@
 
 #include <cstring>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define REGARD_AMX 1
+#endif
+
 #include "attention.hpp"
 
 namespace regard {
 
 #if defined(__x86_64__)
 extern const Kernel kernel_avx512bf16, kernel_avx512, kernel_avx2;
+#ifdef REGARD_AMX
+extern const Kernel kernel_amx __attribute__((weak));  // nowhere, if the compiler did not know its instructions
+#endif
 #elif defined(__aarch64__)
 extern const Kernel kernel_neon;
 #endif
@@ -15,8 +25,20 @@ extern const Kernel kernel_portable;
 
 namespace {
 
+#ifdef REGARD_AMX
+// Whether the processor has tile registers for bfloat16 and int8, and Linux lets this process use them: it keeps them
+// for the threads of a process that has asked.
+bool may_use_tiles() {
+  unsigned a, b, c, d = 0;
+  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, int8 = 1u << 25;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || ~d & (bf16 | tile | int8)) return false;
+  constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
+
 struct Runnable {
-  const Kernel* kernels[5] = {};  // null after the last
+  const Kernel* kernels[6] = {};  // null after the last
 
   Runnable() {
     const Kernel** next = kernels;
@@ -26,7 +48,11 @@ struct Runnable {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // then it has F16C too
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) *next++ = &kernel_avx512bf16;
+    const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+#ifdef REGARD_AMX
+    if (&kernel_amx && avx512bf16 && __builtin_cpu_supports("avx512vnni") && may_use_tiles()) *next++ = &kernel_amx;
+#endif
+    if (avx512bf16) *next++ = &kernel_avx512bf16;
     if (avx512) *next++ = &kernel_avx512;
     if (avx2) *next++ = &kernel_avx2;
 #elif defined(__aarch64__)

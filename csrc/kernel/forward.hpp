@@ -94,6 +94,7 @@ struct Pass {
   const Scores& s;
   const Forward& f;
   bool direct;
+  static constexpr int most_rows = rows_at_once<Lane>;
   bool shared = f.output.data && f.value_heads == s.groups;  // whether values have the heads of the keys
   Blocks<Lane> blocks{s, direct, shared ? f.value : Strided<const void>{}, shared ? f.value_dim : 0};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
@@ -120,17 +121,18 @@ struct Pass {
       }
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
-    blocks.visit(group, first_row, count, keys, memory, prepare,
-                 [&]<int n>(const Scored& tile) { finite &= add<n>(tile, values, sofar); });
+    [[maybe_unused]] const WithTiles<Lane> tiles;
+    blocks.template visit<most_rows>(group, first_row, count, keys, memory, prepare,
+                                     [&]<int n>(const Scored& tile) { finite &= add(n, tile, values, sofar); });
     return finite;
   }
 
-  template <int n>
-  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
+  // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
+  bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
     const auto [rows, r, first, known, keys, scores, top] = tile;
     // The factors by which the sums so far shrink under the new maxima.
     alignas(64) float keep[16] = {};
-    float max[n];
+    float max[most_rows];
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
       max[i] = maximum(state.max, top[i]);
@@ -138,7 +140,7 @@ struct Pass {
     }
     decay_factors(keep, n);
 
-    bool hidden[tile_rows][block_keys];
+    bool hidden[most_rows][block_keys];
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
@@ -164,17 +166,20 @@ struct Pass {
     if (values.direct) {
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
-        finite =
-            average<type, n>(scores + keys.from, block_keys, count, at(values.direct, type, keys.from * f.value.row),
-                             f.value.row, f.value_dim, values.next.part(r, r + n, values.rows), keep, output, width);
+        const char* from = at(values.direct, type, keys.from * f.value.row);
+        const Upcoming next = values.next.part(r, r + n, values.rows);
+        with_constant<tile_rows>(n, [&]<int rows>() {
+          finite = average<type, rows>(scores + keys.from, block_keys, count, from, f.value.row, f.value_dim, next,
+                                       keep, output, width);
+        });
       });
       return finite;
     }
     if (values.finite) {
       const int64_t steps = lanes_of<Lane>(count);
       const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
-      accumulate<Lane, n>(weights, Right{values.packed + keys.from / Lane::per_lane * width, width}, steps, keep,
-                          output, width, width);
+      const Right packed{values.packed + keys.from / Lane::per_lane * width, width};
+      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, keep, output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
         average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],

@@ -17,6 +17,7 @@
 #include "pack.hpp"
 #include "peaks.hpp"
 #include "pool.hpp"
+#include "quantized.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
 #include "tile.hpp"
@@ -31,11 +32,17 @@ inline int threads_for(const Scores& s, int threads) {
   return s.batch * s.heads * s.queries * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
 }
 
+#ifdef REGARD_TILES
+using FastestPair = TiledPair;
+#elif defined(REGARD_PAIRS)
+using FastestPair = Pair;
+#endif
+
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
 template <class Work>
 void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
 #ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<Pair>();
+  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<FastestPair>();
 #endif
   work.template operator()<Single>();
 }
@@ -68,6 +75,18 @@ void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
   with_type(l.type, [&]<Type type>() { linear_in<Product<type>, type>(l, little ? 1 : threads); });
 }
+void quantized(const Linear& l, const Quantized& w, int threads) {
+  const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
+  with_bytes([&]<class Lane>() { quantized_in<Lane>(l, w, little ? 1 : threads); });
+}
+void pack_quantized(int64_t outputs, int64_t inputs, const int8_t* weight, void* to) {
+  with_bytes([&]<class Lane>() { pack_whole<Lane>(outputs, inputs, weight, to); });
+}
+int64_t quantized_size(int64_t outputs, int64_t inputs) {
+  int64_t lanes = 0;
+  with_bytes([&]<class Lane>() { lanes = round_up(outputs, panel_keys) * quantized_lanes<Lane>(inputs); });
+  return lanes * int64_t(sizeof(float));
+}
 void token(const TokenLayer& t, int threads) { token_in(t, threads); }
 int64_t linear_size(Type type, int64_t outputs, int64_t inputs) {
   int64_t floats = 0;
@@ -90,10 +109,11 @@ void pack_linear(Type type, int64_t outputs, int64_t inputs, const void* weight,
 #define REGARD_JOIN(a, b) REGARD_JOIN_OF(a, b)
 
 extern const Kernel REGARD_JOIN(kernel_, REGARD_ISA);
-const Kernel REGARD_JOIN(kernel_, REGARD_ISA){REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,  REGARD_ISA::pool,
-                                              REGARD_ISA::tile,        REGARD_ISA::diagonal, REGARD_ISA::apply,
-                                              REGARD_ISA::transposed,  REGARD_ISA::largest,  REGARD_ISA::backward,
-                                              REGARD_ISA::linear,      REGARD_ISA::token,    REGARD_ISA::pack_linear,
-                                              REGARD_ISA::linear_size, REGARD_ISA::flops,    REGARD_ISA::bytes};
+const Kernel REGARD_JOIN(kernel_, REGARD_ISA){
+    REGARD_TEXT(REGARD_ISA), REGARD_ISA::forward,     REGARD_ISA::pool,           REGARD_ISA::tile,
+    REGARD_ISA::diagonal,    REGARD_ISA::apply,       REGARD_ISA::transposed,     REGARD_ISA::largest,
+    REGARD_ISA::backward,    REGARD_ISA::linear,      REGARD_ISA::quantized,      REGARD_ISA::token,
+    REGARD_ISA::pack_linear, REGARD_ISA::linear_size, REGARD_ISA::pack_quantized, REGARD_ISA::quantized_size,
+    REGARD_ISA::flops,       REGARD_ISA::bytes};
 
 }  // namespace regard

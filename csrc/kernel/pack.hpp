@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t panel_keys = Float::tile_vectors * Float::width;  // keys side by side in a panel
 
-inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 template <class T>
 inline T minimum(T a, T b) {
   return a < b ? a : b;
@@ -71,9 +71,10 @@ inline void from_floats(const float* from, Type type, void* to, int64_t n) {
   }
 }
 
+// Lanes that hold n numbers, the last of them with zeros: whole tiles, where products are of tiles.
 template <class Lane>
 constexpr int64_t lanes_of(int64_t n) {
-  return (n + Lane::per_lane - 1) / Lane::per_lane;
+  return round_up((n + Lane::per_lane - 1) / Lane::per_lane, Lane::steps);
 }
 
 // One row of n numbers as lanes: bfloat16 stay what they are where a lane is a pair.
@@ -95,7 +96,7 @@ template <class Lane>
 inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         float* scratch) {
   const int64_t lanes = lanes_of<Lane>(n), width = round_up(lanes, Float::width);
-  const bool ready = lanes == width && n % Lane::per_lane == 0 && (Lane::per_lane == 2 || type == Type::float32);
+  const bool ready = n == width * Lane::per_lane && (Lane::per_lane == 2 || type == Type::float32);
   const int64_t row_lanes = stride / Lane::per_lane;
   for (int64_t first = 0; first < rows; first += Float::width) {
     float* panel = to + first / panel_keys * panel_keys * lanes + first % panel_keys;
@@ -129,7 +130,7 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
 }
 
 // Rows as they are summed over, [row lane][column]: `per_lane` rows to a lane, `width` columns, zeros beyond n and
-// rows. Returns whether all numbers are finite.
+// in the rest of the lanes. Returns whether all numbers are finite.
 template <class Lane>
 inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         int64_t width) {
@@ -159,6 +160,8 @@ inline bool pack_values(const void* data, Type type, int64_t stride, int64_t row
         interleave(a, b, line + i);
       }
     }
+    const int64_t filled = (rows + 1) / 2;
+    __builtin_memset(to + filled * width, 0, (lanes_of<Lane>(rows) - filled) * width * sizeof(float));
     return finite;
   }
 #endif

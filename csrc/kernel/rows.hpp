@@ -128,6 +128,17 @@ struct Keys {
   Upcoming next = {};
 };
 
+// Whether the scores of a row and these keys are more than products.
+inline bool is_modified(const Scores& s, const Row& row, int64_t first, Range keys) {
+  return !keeps_raw_products(s) || s.mask.data || row.start > first + keys.from || row.stop < first + keys.to;
+}
+
+inline Float largest_of(const float* score, Range keys) {
+  Float top = broadcast(-infinity);
+  for (int64_t j = keys.from; j < keys.to; j += Float::width) top = larger(top, load(score + j));
+  return top;
+}
+
 // Scores of `rows` rows and the keys first + from … first + to of a block, from and to on the border of a panel, and
 // the largest of each row. `known` keys are there.
 template <class Lane, int rows>
@@ -163,17 +174,33 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
     }
   }
   for (int r = 0; r < rows; r++) {
-    if (!keeps_raw_products(s) || s.mask.data || row[r].start > first + keys.from || row[r].stop < first + keys.to) {
-      float* row_scores = scores + r * stride + keys.from;
-      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores,
+    if (is_modified(s, row[r], first, keys)) {
+      float* row_scores = scores + r * stride;
+      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from,
                       slopes ? slopes + r * stride + keys.from : nullptr);
-      tops[r] = broadcast(-infinity);
-      for (int64_t j = keys.from; j < keys.to; j += Float::width)
-        tops[r] = larger(tops[r], load(scores + r * stride + j));
+      tops[r] = largest_of(row_scores, keys);
     }
     top[r] = largest(tops[r]);
   }
 }
+
+#ifdef REGARD_TILES
+// The same for up to 16 rows, whose products the tile registers write where they belong.
+inline void score_in_tiles(int n, const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes,
+                           const float* panels, int64_t first, Range keys, float* scores, float* top) {
+  for (int64_t key = keys.from; key < keys.to; key += panel_keys) {
+    multiply_in_tiles<Float::tile_vectors>(Left{query, lanes, 1}, Right{panels + key * lanes, panel_keys}, lanes,
+                                           scores + key, block_keys);
+  }
+  for (int r = 0; r < n; r++) {
+    float* row_scores = scores + r * block_keys;
+    if (is_modified(s, row[r], first, keys)) {
+      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from, nullptr);
+    }
+    top[r] = largest(largest_of(row_scores, keys));
+  }
+}
+#endif
 
 // exp(score − lse) in place: 0 where the score is −∞, also in a row that is nan elsewhere.
 inline void weigh(float* score, Range keys, float factor, double lse) {
@@ -213,8 +240,8 @@ inline void load_rows(const Scores& s, const HeadGroup& group, int64_t first_row
 }
 
 // Visits all that rows may see, tile by tile: for each block of `step` keys that any row of a run may see it calls
-// prepare(first, known), then visit.operator()<n>(r, first, known, keys) for n rows from number r on.
-template <class Prepare, class Visit>
+// prepare(first, known), then visit.operator()<n>(r, first, known, keys) for n ≤ `height` rows from number r on.
+template <int height = tile_rows, class Prepare, class Visit>
 inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& prepare, Visit&& visit) {
   for (int64_t from = 0, to; from < count; from = to) {
     to = segment_end(rows, from, count);
@@ -222,8 +249,8 @@ inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& 
     for (int64_t first = seen.from; first < seen.to; first += step) {
       const int64_t known = minimum(step, seen.to - first);
       prepare(first, known);
-      for (int64_t r = from; r < to; r += tile_rows) {
-        with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, to - r)), [&]<int n>() {
+      for (int64_t r = from; r < to; r += height) {
+        with_constant<height>(int(minimum<int64_t>(height, to - r)), [&]<int n>() {
           Range keys = key_range(rows + r, n);
           keys.from = maximum<int64_t>(0, keys.from - first) / panel_keys * panel_keys;
           keys.to = minimum(round_up(known, panel_keys), round_up(keys.to - first, panel_keys));
@@ -292,8 +319,8 @@ struct Blocks {
   float* turned(float* memory) const { return memory + largest_small_query * query_lanes; }
 
   // Visits all scores of `count` rows and a range of keys: for each block of keys it calls prepare(first, known), then
-  // visit.operator()<rows>(tile).
-  template <class Prepare, class Visit>
+  // visit.operator()<rows>(tile) for at most `height` rows.
+  template <int height = tile_rows, class Prepare, class Visit>
   void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
@@ -302,7 +329,7 @@ struct Blocks {
     const bool by_rows = direct && rows_fill_lanes(s);
     if (by_rows) turn_queries(count, memory);
     Keys loaded{};
-    visit_tiles(
+    visit_tiles<height>(
         rows, count, block_keys,
         [&](int64_t first, int64_t known) {
           loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
@@ -310,10 +337,16 @@ struct Blocks {
           prepare(first, known);
         },
         [&]<int n>(int64_t r, int64_t first, int64_t known, Range tile_keys) {
-          alignas(64) float of_tile[tile_rows * block_keys];
-          float top[tile_rows], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
-          score<Lane, n>(s, group.batch, rows + r, memory + r * query_lanes, lanes, loaded, first, known, tile_keys,
-                         scores, block_keys, top);
+          alignas(64) float of_tile[height * block_keys];
+          float top[height], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
+          const float* query = memory + r * query_lanes;
+#ifdef REGARD_TILES
+          if constexpr (height > tile_rows)
+            score_in_tiles(n, s, group.batch, rows + r, query, lanes, loaded.panels, first, tile_keys, scores, top);
+          else
+#endif
+            score<Lane, n>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, scores, block_keys,
+                           top);
           visit.template operator()<n>(Scored{rows + r, r, first, known, tile_keys, scores, top});
         });
   }

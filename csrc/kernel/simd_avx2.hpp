@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <cstdint>
@@ -89,6 +90,38 @@ inline void store_bfloat16(uint16_t* to, Float x) {
 }
 inline void store_float16(uint16_t* to, Float x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+inline Float from_int32(Float a) { return {_mm256_cvtepi32_ps(_mm256_castps_si256(a.v))}; }
+
+inline __m128i rounded_bytes(Float x) {  // in the lower half
+  const __m256i whole = _mm256_cvtps_epi32(x.v);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  return _mm_packus_epi16(words, words);
+}
+inline void store_rounded(uint8_t* to, Float x) { _mm_storeu_si64(to, rounded_bytes(x)); }
+inline void store_rounded(int16_t* to, Float x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_cvtepu8_epi16(rounded_bytes(x)));
+}
+
+inline Float multiply_add_words(Float a, Float b, Float c) {
+  const __m256i product = _mm256_madd_epi16(_mm256_castps_si256(a.v), _mm256_castps_si256(b.v));
+  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(c.v), product))};
+}
+
+// Of AVX-VNNI: Intel since Alder Lake, AMD since Zen 5.
+#define REGARD_QUADS 1
+inline bool has_quads() {
+  static const bool has = [] {
+    unsigned a = 0, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+  }();
+  return has;
+}
+constexpr float quads_shift = 0;
+inline Float multiply_add_quads(Float a, Float b, Float c) {
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c.v) : "x"(a.v), "x"(b.v));
+  return c;
 }
 
 inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {

@@ -93,6 +93,37 @@ inline void store_float16(uint16_t* to, Float x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+// Integers of 32 bits in the room of floats, as numbers.
+inline Float from_int32(Float a) { return {_mm512_cvtepi32_ps(_mm512_castps_si512(a.v))}; }
+
+// To memory as whole numbers from 0 to 255, rounded to the nearest, ties to even; what lies beyond becomes 0 or 255.
+inline __m128i rounded_bytes(Float x) {
+  return _mm512_cvtusepi32_epi8(_mm512_max_epi32(_mm512_cvtps_epi32(x.v), _mm512_setzero_si512()));
+}
+inline void store_rounded(uint8_t* to, Float x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), rounded_bytes(x)); }
+inline void store_rounded(int16_t* to, Float x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_cvtepu8_epi16(rounded_bytes(x)));
+}
+
+// c + a₀·b₀ + a₁·b₁, for pairs of 16-bit integers, in 32 bits.
+inline Float multiply_add_words(Float a, Float b, Float c) {
+  const __m512i product = _mm512_madd_epi16(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v));
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(c.v), product))};
+}
+
+// c + a₀·b₀ + … + a₃·b₃, for four bytes a without a sign and four bytes b with one, in 32 bits; written out, so that
+// the processor alone, not the flags of this file, decides whether it is used.
+#define REGARD_QUADS 1
+inline bool has_quads() {
+  static const bool has = __builtin_cpu_supports("avx512vnni");
+  return has;
+}
+constexpr float quads_shift = 0;  // what is taken from a before it is multiplied
+inline Float multiply_add_quads(Float a, Float b, Float c) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+  return c;
+}
+
 // `width` rows of `width` floats, `stride` apart, become columns, `step` apart.
 inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {
   __m512 a[16], b[16];

@@ -68,6 +68,33 @@ inline void store_bfloat16(uint16_t* to, Float x) {
 }
 inline void store_float16(uint16_t* to, Float x) { vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(x.v))); }
 
+inline Float from_int32(Float a) { return {vcvtq_f32_s32(vreinterpretq_s32_f32(a.v))}; }
+
+inline uint16x4_t rounded_words(Float x) { return vmin_u16(vqmovun_s32(vcvtnq_s32_f32(x.v)), vdup_n_u16(255)); }
+inline void store_rounded(int16_t* to, Float x) { vst1_u16(reinterpret_cast<uint16_t*>(to), rounded_words(x)); }
+
+inline Float multiply_add_words(Float a, Float b, Float c) {
+  const int16x8_t left = vreinterpretq_s16_f32(a.v), right = vreinterpretq_s16_f32(b.v);
+  const int32x4_t low = vmull_s16(vget_low_s16(left), vget_low_s16(right)), high = vmull_high_s16(left, right);
+  return {vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(c.v), vpaddq_s32(low, high)))};
+}
+
+#ifdef __ARM_FEATURE_DOTPROD
+#define REGARD_QUADS 1
+inline bool has_quads() { return true; }
+inline void store_rounded(uint8_t* to, Float x) {
+  const uint32_t bytes =
+      vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(rounded_words(x), vdup_n_u16(0)))), 0);
+  __builtin_memcpy(to, &bytes, sizeof bytes);
+}
+constexpr float quads_shift = 128;  // the instruction wants both with a sign, so it is given a − 128
+inline Float multiply_add_quads(Float a, Float b, Float c) {
+  const int8x16_t left = vreinterpretq_s8_f32(a.v), right = vreinterpretq_s8_f32(b.v);
+  const int32x4_t sum = vdotq_s32(vreinterpretq_s32_f32(c.v), veorq_s8(left, vdupq_n_s8(-128)), right);
+  return {vreinterpretq_f32_s32(sum)};
+}
+#endif
+
 inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {
   const float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + stride));
   const float32x4x2_t b = vtrnq_f32(vld1q_f32(from + 2 * stride), vld1q_f32(from + 3 * stride));

@@ -107,6 +107,21 @@ inline void store_float16(uint16_t* to, Float x) {
   store_halves(to, sign | choose((Bits)(x.v == x.v), half, Bits{} + 0x7e00u));
 }
 
+using Integers = int32_t __attribute__((vector_size(16)));
+
+inline Float from_int32(Float a) { return {__builtin_convertvector((Integers)a.v, Floats)}; }
+inline void store_rounded(int16_t* to, Float x) {
+  const Float low = where_at_most(x, broadcast(0.0f), broadcast(0.0f), x);
+  const Float bounded = where_at_most(low, broadcast(255.0f), low, broadcast(255.0f));
+  const Bits whole = bits_of(bounded + broadcast(0x1p23f)) - 0x4b000000u;  // the last digit of 2²³ is 1
+  store_halves(reinterpret_cast<uint16_t*>(to), whole);
+}
+inline Float multiply_add_words(Float a, Float b, Float c) {
+  const Integers left = (Integers)a.v, right = (Integers)b.v;
+  const Integers first = (left << 16 >> 16) * (right << 16 >> 16), second = (left >> 16) * (right >> 16);
+  return {(Floats)((Integers)c.v + first + second)};
+}
+
 inline void transpose(const float* from, int64_t stride, float* to, int64_t step) {
   const Floats a = load(from).v, b = load(from + stride).v;
   const Floats c = load(from + 2 * stride).v, d = load(from + 3 * stride).v;

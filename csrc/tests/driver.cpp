@@ -193,6 +193,26 @@ void check_every_half(const Kernel& kernel) {
 
 // A layer of random sizes and strides, with or without what may follow it; the same bits by one row and by three
 // threads.
+// W of check_linear in whole numbers, as a kernel reads it.
+struct WholeNumbers {
+  Array packed, scales, totals;
+  Quantized w;
+
+  WholeNumbers(const Kernel& kernel, Random& random, const Linear& l, const float* weight)
+      : packed(random, kernel.quantized_size(l.outputs, l.inputs), 1),
+        scales(random, l.outputs, 4),
+        totals(random, l.outputs, 4) {
+    std::vector<int8_t> numbers(l.outputs * l.inputs);
+    for (size_t i = 0; i < numbers.size(); i++) numbers[i] = int8_t(weight[i] * 64);
+    kernel.pack_quantized(l.outputs, l.inputs, numbers.data(), packed.data);
+    for (int64_t n = 0; n < l.outputs; n++) {
+      const auto row = numbers.begin() + n * l.inputs;
+      scales.as<float>()[n] = 1.0f / 64, totals.as<float>()[n] = float(std::accumulate(row, row + l.inputs, 0));
+    }
+    w = {packed.data, scales.as<float>(), totals.as<float>()};
+  }
+};
+
 void check_linear(const Kernel& kernel, int64_t seed) {
   Random random{std::mt19937_64(uint64_t(seed))};
   Linear l;
@@ -212,12 +232,22 @@ void check_linear(const Kernel& kernel, int64_t seed) {
   l.x.row = l.inputs + random.below(3), l.residual.row = l.outputs + random.below(3);
   l.output.row = l.outputs + random.below(3);
   const auto room = [&](int64_t row, int64_t width) { return l.rows ? (l.rows - 1) * row + width : 0; };
-  const Array x = numbers(room(l.x.row, l.inputs), l.type), weight = numbers(l.outputs * l.inputs, l.type);
+  Array x = numbers(room(l.x.row, l.inputs), l.type), weight = numbers(l.outputs * l.inputs, l.type);
   Array bias = numbers(l.outputs, Type::float32), gain = numbers(l.outputs, Type::float32);
   Array shift = numbers(l.outputs, Type::float32), sums(random, l.rows * l.outputs, 4);
-  const Array residual = numbers(room(l.residual.row, l.outputs), l.type);
+  Array residual = numbers(room(l.residual.row, l.outputs), l.type);
   Array packed(random, kernel.linear_size(l.type, l.outputs, l.inputs), 4);
   kernel.pack_linear(l.type, l.outputs, l.inputs, weight.data, packed.as<float>());
+  std::unique_ptr<WholeNumbers> whole;
+  if (l.type == Type::float32 && random.chance(0.5)) {
+    whole = std::make_unique<WholeNumbers>(kernel, random, l, weight.as<float>());
+    // The largest and the smallest number of a row 255 steps of 1/64 apart, so that rounding changes none.
+    for (int64_t r = 0; r < l.rows && l.inputs > 1; r++)
+      x.as<float>()[r * l.x.row] = 2, x.as<float>()[r * l.x.row + 1] = -127.0f / 64;
+  }
+  const auto compute = [&](const Linear& layer, int threads) {
+    whole ? kernel.quantized(layer, whole->w, threads) : kernel.linear(layer, threads);
+  };
   l.x.data = x.data, l.weight = packed.as<float>(), l.bias = bias.as<float>();
   if (random.chance(0.5)) l.residual.data = residual.data;
   if (random.chance(0.5)) {
@@ -226,14 +256,14 @@ void check_linear(const Kernel& kernel, int64_t seed) {
   }
   Array output(random, room(l.output.row, l.outputs), size), again(random, room(l.output.row, l.outputs), size);
   l.output.data = output.data;
-  kernel.linear(l, 3);
+  compute(l, 3);
   l.output.data = again.data;
   Linear single = l;
   single.rows = 1;
   for (int64_t r = 0; r < l.rows; r++) {
     single.x.data = x.data + r * l.x.row * size, single.output.data = again.data + r * l.output.row * size;
     if (l.residual.data) single.residual.data = residual.data + r * l.residual.row * size;
-    kernel.linear(single, 1);
+    compute(single, 1);
   }
   const double digits = l.type == Type::float32 ? 4e-6 : l.type == Type::bfloat16 ? 1.0 / 128 : 1.0 / 1024;
   std::vector<double> y(l.outputs);

@@ -23,10 +23,40 @@ what can be mended by other arguments or other texts. Every message has the call
     ImportError               an optional dependency that is not installed, with what to install
 """
 
-from regard.attention import Attention, attention
-from regard.lens import Embeddings, Lens, Reading, Walk
-from regard.weights import Map, Weights
+import gc as _gc
+import typing as _python_typing
+from importlib import import_module as _import_module
+
+_collects = _gc.isenabled()
+_gc.disable()  # else the collector goes again and again through all that torch makes while it is imported, for nothing
+try:
+    from regard.attention import Attention, attention
+    from regard.weights import Map, Weights
+finally:
+    if _collects:
+        _gc.enable()
+
+if _python_typing.TYPE_CHECKING:
+    from regard.lens import Embeddings, Lens, Reading, Walk
 
 __all__ = ["Attention", "Embeddings", "Lens", "Map", "Reading", "Walk", "Weights", "attention"]
 
 __version__ = "0.1.0"
+
+_FROM_LENS = ("Embeddings", "Lens", "Reading", "Walk")
+
+
+def __getattr__(name: str) -> object:
+    """What is imported when it is first asked for: attention needs neither models nor tokenizers."""
+    if name in ("lens", "models"):
+        return _import_module(f"{__name__}.{name}")
+    if name not in _FROM_LENS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    lens = _import_module(f"{__name__}.lens")
+    for exported in _FROM_LENS:
+        globals()[exported] = getattr(lens, exported)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_LENS})

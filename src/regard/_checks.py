@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import (
+    _get_tracing_state,
+    _is_any_autocast_enabled,
+    _len_torch_dispatch_stack,
+    _len_torch_function_stack,
+)
 from torch._C._autograd import _profiler_enabled
+from torch._C._functorch import peek_interpreter_stack
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from regard._typing import MaskMod
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+HELD_BY_ALL_TYPES = 1e38  # of the arithmetic
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
+_NOTHING_BUT_TENSORS = (Tensor, torch.nn.Parameter)
 
 
 def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
@@ -29,48 +39,34 @@ def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
 
 
 def plain(query: Any, key: Any, value: Any) -> bool:
-    """Whether these pass every check as they are, on a CPU, with no derivative to follow and nobody who watches.
+    """Whether these are nothing but tensors, with no derivative to follow and nobody who watches.
 
-    Most calls are such, and nothing else then has to be asked of them. Where it is False, nothing need be wrong.
+    Most calls are such, and what is left to ask of them, the kernel asks (`regard.backends.cpu.attend`). Where it is
+    False, nothing need be wrong.
     """
-    if not _unwatched():
-        return False
-    for tensor in (query, key, value):
-        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
-            return False
-        if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_neg():
-            return False
-        if tensor.ndim != 4 or tensor.dtype is not query.dtype or tensor.stride(3) != 1:
-            return False
-    if query.dtype not in TYPES[:3] or (
-        torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    ):
-        return False
-    batch, heads, queries, dim = query.shape
-    _, groups, keys, _ = key.shape
-    *shared, value_dim = value.shape
-    return bool(
-        key.shape == (batch, groups, keys, dim)
-        and shared == [batch, groups, keys]
-        and groups
-        and heads % groups == 0
-        and batch * heads * queries * keys * value_dim
-        and 1 <= dim <= 256 >= value_dim
+    return (
+        not is_compiling()
+        and type(query) in _NOTHING_BUT_TENSORS
+        and type(key) in _NOTHING_BUT_TENSORS
+        and type(value) in _NOTHING_BUT_TENSORS
+        and not (query.is_neg() or key.is_neg() or value.is_neg())
+        and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
+        and unwatched()
     )
 
 
-def _unwatched() -> bool:
+def unwatched() -> bool:
     """Whether nobody but the caller gets to know of an operation: no mode, transform, tracer, profiler or autocast."""
     return (
-        not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
-        and _len_of_modes_before_dispatch() == 0
+        not is_compiling()
+        and _len_torch_dispatch_stack() == 0
+        and _len_torch_function_stack() == 0
+        and peek_interpreter_stack() is None
+        and _get_tracing_state() is None
         and forward_ad._current_level < 0
         and not _profiler_enabled()
-        and not torch.is_autocast_enabled("cpu")
+        and not _is_any_autocast_enabled()
+        and _len_of_modes_before_dispatch() == 0
     )
 
 
@@ -153,7 +149,7 @@ def scale(given: float | None, query: Tensor) -> float:
     if given is None:
         return float(float(query.shape[-1]) ** -0.5)  # torch.jit.trace has tensors for sizes
     number = _number("scale", given)
-    if abs(number) < 1e38:  # which all types of the arithmetic hold
+    if abs(number) < HELD_BY_ALL_TYPES:
         return number
     dtype = torch.promote_types(query.dtype, torch.float32)
     if abs(number) > torch.finfo(dtype).max:

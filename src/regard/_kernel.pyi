@@ -7,6 +7,7 @@ shapes and strides, and raises ValueError with the argument's name.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 class Scores:
@@ -72,21 +73,21 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    output: Tensor,
-    lse: Tensor,
-    scale: float,
+    scale: float | None,
     causal: bool,
-    isa: str,
+    double_precision: torch.dtype,
     threads: int,
-) -> None:
-    """Attention where nothing special is asked, in one call; writes into what is given.
+) -> tuple[Tensor, Tensor] | None:
+    """Attention where nothing special is asked, in one call: output (B,H,Q,E), in memory as (B,Q,H,E), and lse (B,H,Q).
+
+    None where the machine lacks what REGARD_ISA forces, for tensors of another kind than these, for shapes that do not
+    fit together, and where there are no elements.
 
     Args:
-        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G|H,K,E) of one type, without gaps in the last dimension.
-        output: (B,H,Q,E) of that type.
-        lse: (B,H,Q), float64.
-        scale: a factor of q·k.
+        query, key, value: (B,H,Q,D), (B,G,K,D) and (B,G,K,E) of one type, without gaps in the last dimension.
+        scale: a factor of q·k; 1/√D if not given.
         causal: query i sees the keys j ≤ i + (K − Q).
+        double_precision: torch.float64, the type of the lse.
     """
 
 def forward(
@@ -193,6 +194,37 @@ def linear(
         gain, shift: (O), float32; without them there is no norm.
         sums: (R,O), float32: memory to work in, for a norm of half precision.
     """
+
+def quantized(
+    *,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    totals: Tensor,
+    bias: Tensor,
+    output: Tensor,
+    activation: str = "",
+    residual: Tensor | None = None,
+    gain: Tensor | None = None,
+    shift: Tensor | None = None,
+    epsilon: float = 0.0,
+    isa: str,
+    threads: int,
+) -> None:
+    """`linear` in float32, but for the product with W, which is made of whole numbers.
+
+    w_oi = scales_o · q_oi, x_ri = step_r · (q_ri − zero_r), of each row by itself. A row that is not finite gives nan.
+
+    Args:
+        weight: q as `pack_quantized` leaves it.
+        scales, totals: (O), float32: scales_o and Σ_i q_oi.
+    """
+
+def quantized_size(weight: Tensor, isa: str) -> int:
+    """How many bytes `pack_quantized` writes for a weight (O,I)."""
+
+def pack_quantized(weight: Tensor, packed: Tensor, isa: str) -> None:
+    """Brings an int8 weight (O,I) into the order in which `quantized` reads it: packed, of bytes."""
 
 def token(
     layers: Sequence[Sequence[Tensor]],

@@ -15,7 +15,7 @@ from torch import Tensor
 from regard import _checks, backends
 from regard._typing import MaskMod
 from regard.backends import cpu
-from regard.mask import Mask, make_mask
+from regard.mask import make_mask
 from regard.scores import Scores
 from regard.weights import Weights, statistic
 
@@ -43,6 +43,19 @@ class Attention:
     lse: Float[Tensor, "... Q"]
     weights: Weights
     value: Float[Tensor, "... K E"]
+
+    @staticmethod
+    def _of_plain(output: Tensor, weights: Weights, value: Tensor) -> Attention:
+        """An attention whose lse is converted to the type of the arithmetic when it is first asked for."""
+        attention = object.__new__(Attention)
+        vars(attention).update(output=output, weights=weights, value=value)
+        return attention
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name != "lse" or "weights" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        lse = vars(self)["lse"] = self.weights._lse.float()
+        return lse
 
     def of_sequence(self, n: int) -> Attention:
         """The attention of one sequence, without the one dimension of the batch; by the same backend.
@@ -117,14 +130,25 @@ def attention(
     >>> torch.allclose(a.output[2], a.weights[2] @ x)
     True
     """
-    options = (lengths, segments, mask, bias, softcap, sinks, backend)
-    plain = all(option is None for option in options) and collect == () and isinstance(causal, bool)
-    if window is not None:
-        plain = plain and type(window) is tuple and len(window) == 2 and window[0] is window[1] is None
+    if (
+        lengths is None
+        and segments is None
+        and mask is None
+        and bias is None
+        and softcap is None
+        and sinks is None
+        and backend is None
+        and (causal is False or causal is True)
+        and (window is None or window == (None, None))
+        and (scale is None or (type(scale) is float and abs(scale) < _checks.HELD_BY_ALL_TYPES))
+        and collect == ()
+        and _checks.plain(query, key, value)
+        and (plain := cpu.attend(query, key, value, scale, causal)) is not None
+    ):
+        output, lse = plain
+        return Attention._of_plain(output, Weights._of_plain(query, key, lse, scale, causal), value)
     query, key, value = _checks.under_autocast((query, key, value))
     try:
-        if plain and _checks.plain(query, key, value) and cpu.available():
-            return _plain(query, key, value, bool(causal), _checks.scale(scale, query))
         leading, (q, k, v) = _checks.four_dimensional((query, key, value))
         shape = (*((1,) * (2 - len(leading))), *leading, q.shape[2], k.shape[2])
         rule = make_mask(shape, q.device, causal=causal, window=window, lengths=lengths, segments=segments, mask=mask)
@@ -142,14 +166,6 @@ def attention(
     if len(leading) != 2:
         output, lse = _as_given(output, leading), _as_given(lse, leading)
     return Attention(output, lse, weights, value)
-
-
-def _plain(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Attention:
-    """Attention where nothing special is asked and nothing is left to check, straight to the kernel."""
-    output, lse = cpu.attend(query, key, value, scale, causal)
-    rule = Mask(query.shape[2], key.shape[2], causal, device=query.device)
-    weights = Weights(Scores(query, key, rule, scale), lse, leading=query.shape[:2], backend="cpu")
-    return Attention(output, lse.float(), weights, value)
 
 
 class _StandIn(NamedTuple):

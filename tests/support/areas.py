@@ -7,7 +7,7 @@ from pathlib import Path
 # pytest -m lens runs the tests of one area; pyproject.toml says what the areas are.
 AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
-        packed properties public tensorlike torch weights weights_gradient""",
+        packed properties public quantized tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
@@ -17,7 +17,7 @@ AREAS = {
         attribution_similarity attribution_target heads planted""",
     "corpus": "corpus corpus_conflicts corpus_errors corpus_output corpus_runs files formats",
     "train": "race train",
-    "bench": "bench bench_atlas bench_embed",
+    "bench": "bench bench_atlas bench_compare bench_embed",
     "viewer": """atlas_picture chat html image notebooks playground_model playground_seq protocol server terminal tiles
         viewer_predictions widget""",
     "browser": """answer_page ask_page atlas_page chat_page lesson2_page lesson_page playground_client playground_page
@@ -49,6 +49,7 @@ SLOW_FILES = [
     "attribution_similarity",
     "bench",
     "bench_atlas",
+    "bench_compare",
     "bench_embed",
     "build",
     "chat",

@@ -57,15 +57,26 @@ def interleaved(
 ) -> dict[str, float]:
     """The median seconds of each run over a number of rounds, A B A B …, so that drift of the machine hits all alike.
 
-    Unless they are warm, each runs once before the first round. A run shorter than `at_least` seconds is repeated
-    until one sample takes that long.
+    Unless they are warm, each runs before the first round. A run shorter than `at_least` seconds is repeated until one
+    sample takes that long.
     """
-    repeats = {name: 1 if warm else max(1, math.ceil(at_least / _seconds(run, 1))) for name, run in runs.items()}
+    repeats = {name: 1 if warm else _repeats(run, at_least) for name, run in runs.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             samples[name].append(_seconds(run, repeats[name]))
     return {name: statistics.median(times) for name, times in samples.items()}
+
+
+def _repeats(run: Callable[[], object], at_least: float) -> int:
+    """How often to run for `at_least` seconds. The first runs are slower than all others, and count for nothing."""
+    repeats = enough = 1
+    while (seconds := _seconds(run, repeats)) * repeats < at_least:
+        enough = math.ceil(at_least / seconds)
+        if enough <= 2 * repeats:
+            break
+        repeats = min(enough, 10 * repeats)
+    return enough
 
 
 def _seconds(run: Callable[[], object], repeats: int) -> float:

@@ -197,13 +197,13 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     return output, lse, entropies, values, keys
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
-    """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel."""
-    batch, heads, queries, _ = query.shape
-    output = torch.empty((batch, queries, heads, value.shape[3]), dtype=query.dtype, device=CPU).transpose(1, 2)
-    lse = torch.empty((batch, heads, queries), dtype=torch.float64, device=CPU)
-    _kernel.attend(query, key, value, output, lse, scale, causal, instruction_set(), torch.get_num_threads())
-    return output, lse
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Output and lse of a plain attention (`regard._checks.plain`), in one call of the kernel; None if not for it."""
+    if _missing:
+        return None
+    return _kernel.attend(query, key, value, scale, causal, torch.float64, torch.get_num_threads())
 
 
 def token(

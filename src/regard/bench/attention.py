@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import regard
 from regard import backends
-from regard._internal.measure import interleaved, machine
+from regard._internal.measure import interleaved
 from regard.backends import cpu
 from regard.bench import memory
 from regard.bench.grid import BESIDE_PEERS, Row, grid
+from regard.bench.grid_wide import wide
+from regard.bench.machines import forced, machine
 from regard.bench.peaks import Peaks, measure_peaks
 from regard.bench.peers import PEERS, Call, PeerUnavailableError, Problem, ours
+from regard.bench.roofline import LinearRow, measure_linear, roofline
 from regard.mask import Mask
 from regard.scores import Scores
 
+SECTIONS = BESIDE_PEERS | {"linear": "Linear layers"}
+GRIDS: dict[str, Callable[[int], Sequence[Row | LinearRow]]] = {"default": grid, "wide": wide, "roofline": roofline}
 # The largest relative error between two results that are the same: loose, since a wrong mask or scale is far off.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Result:
     peer was not measured. bytes: The memory that was used.
     """
 
-    row: Row
+    row: Row | LinearRow
     backend: str
     seconds: dict[str, float] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -60,11 +65,16 @@ class Result:
 
 @dataclass
 class Report:
-    """What was measured; `complete` unless it was stopped."""
+    """What was measured; `complete` unless it was stopped.
+
+    peaks: Of the instruction set in use. peaks_by_isa: Of those that rows name.
+    """
 
     peaks: Peaks
     planned: int
     rounds: int
+    grid: str = "default"
+    peaks_by_isa: dict[str, Peaks] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=machine)
     results: list[Result] = field(default_factory=list)
 
@@ -73,38 +83,59 @@ class Report:
         """Whether all rows were measured."""
         return len(self.results) == self.planned
 
+    def share(self, result: Result, name: str = "regard") -> float:
+        """The speed of a result as a share of the peak of its instruction set."""
+        return result.share(self.peaks_by_isa.get(result.row.isa, self.peaks), name)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
         return {
+            "benchmark": "attention",
+            "grid": self.grid,
             "machine": self.machine | _versions(),
             "rounds": self.rounds,
             "peaks": self.peaks._asdict(),
+            "peaks_by_isa": {isa: peaks._asdict() for isa, peaks in self.peaks_by_isa.items()},
             "complete": self.complete,
             "rows": [self._row(result) for result in self.results],
             "means": {name: ratios for name, section in sections(self.results).items() if (ratios := means(section))},
+            "summary": {name: total._asdict() for name, total in summary(self.results).items()},
         }
 
     def _row(self, result: Result) -> dict[str, Any]:
         row = result.row
-        sizes = ("batch", "heads", "groups", "queries", "keys", "dim", "causal", "window", "lengths")
-        entry: dict[str, Any] = {"name": row.name, "kind": row.kind, "type": row.type}
-        entry |= {name: getattr(row, name) for name in sizes}
+        entry: dict[str, Any] = {"name": row.name, "kind": row.kind, "type": row.type} | row.sizes
         entry |= {"backend": result.backend, "seconds": result.seconds, "unavailable": result.unavailable}
         entry["ratio"] = {name: result.ratio(name) for name in result.seconds if name != "regard"}
-        if row.kind in BESIDE_PEERS:
+        if row.kind in SECTIONS:
             entry |= {"flops": row.flops, "bytes": row.bytes, "bound": row.bound}
-            entry["share"] = {name: result.share(self.peaks, name) for name in result.seconds}
+            entry["share"] = {name: self.share(result, name) for name in result.seconds}
         if result.bytes is not None:
             entry["memory"] = result.bytes
         return entry
 
 
-def choose(quick: bool = False, only: str | None = None) -> list[Row]:
-    """The rows of the grid, at a quarter of their length if quick; `only` those whose name contains a text.
+class Total(NamedTuple):
+    """A peer beside regard over all rows: how many, in how many regard is slower, and its ratios."""
+
+    rows: int
+    slower: int
+    lowest: float
+    lowest_row: str
+    median: float
+    geometric_mean: float
+
+
+def choose(quick: bool = False, only: str | None = None, name: str = "default") -> list[Row | LinearRow]:
+    """The rows of a grid of `GRIDS`, at a quarter of their length if quick; `only` those whose name contains a text.
 
     Raises ValueError if there are none.
     """
-    rows = grid(4 if quick else 1)
+    if name not in GRIDS:
+        raise ValueError(f"grid: expected one of {', '.join(GRIDS)}. Got {name!r}.")
+    rows = GRIDS[name](4 if quick else 1)
+    if not rows:
+        raise ValueError(f"grid: {name} needs regard's native kernel: {cpu.unavailable()}.")
     chosen = [row for row in rows if only is None or only.casefold() in row.name.casefold()]
     if not chosen:
         raise ValueError(
@@ -121,24 +152,39 @@ def peer_names(names: Sequence[str] | None = None) -> list[str]:
     return list(PEERS if names is None else names)
 
 
+def default_peers(name: str, quick: bool) -> list[str] | None:
+    """The names of the peers of a grid where none are asked for; None for all."""
+    return {"wide": ["sdpa"], "roofline": []}.get(name, ["sdpa"] if quick else None)
+
+
 def measure(
-    rows: Sequence[Row],
+    rows: Sequence[Row | LinearRow],
     peers: Sequence[str],
     rounds: int,
     at_least: float,
     advance: Callable[[int], object] = lambda rows: None,
+    name: str = "default",
 ) -> Report:
     """Measure the peaks of the machine, then each row in a number of rounds, with samples of `at_least` some seconds.
 
-    Ctrl-C ends it early, with a report that is not complete.
+    `name` is that of the grid. Ctrl-C ends it early, with a report that is not complete.
     """
-    report = Report(measure_peaks(row.dtype for row in rows), len(rows), rounds)
+    dtypes = dict.fromkeys(row.dtype for row in rows)
+    report = Report(measure_peaks(dtypes), len(rows), rounds, name)
     with suppress(KeyboardInterrupt):
         for row in rows:
-            with torch.inference_mode(not row.gradient):
-                report.results.append(_KINDS.get(row.kind, _beside_peers)(row, peers, rounds, at_least))
+            with forced(row.isa), torch.inference_mode(not row.gradient):
+                if row.isa and row.isa not in report.peaks_by_isa:
+                    report.peaks_by_isa[row.isa] = measure_peaks(dtypes)
+                report.results.append(_measured(row, peers, rounds, at_least))
             advance(1)
     return report
+
+
+def _measured(row: Row | LinearRow, peers: Sequence[str], rounds: int, at_least: float) -> Result:
+    if isinstance(row, LinearRow):
+        return Result(row, f"cpu, {cpu.instruction_set()}", measure_linear(row, rounds, at_least))
+    return _KINDS.get(row.kind, _beside_peers)(row, peers, rounds, at_least)
 
 
 def sections(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -148,20 +194,29 @@ def sections(results: Iterable[Result]) -> dict[str, list[Result]]:
         row = result.row
         if row.kind == "attention":
             by_title.setdefault(f"{row.type}, causal" if row.causal else row.type, []).append(result)
-        elif row.kind in BESIDE_PEERS:
-            by_title.setdefault(BESIDE_PEERS[row.kind], []).append(result)
+        elif row.kind in SECTIONS:
+            by_title.setdefault(SECTIONS[row.kind], []).append(result)
     return by_title
 
 
 def means(results: Sequence[Result]) -> dict[str, float]:
     """The geometric mean of the ratios to each peer over the rows where it was measured; {} for rows of two dtypes."""
-    by_peer: dict[str, float] = {}
     if len(results) < 2 or len({result.row.dtype for result in results}) > 1:
-        return by_peer
+        return {}
+    return {name: total.geometric_mean for name, total in summary(results).items()}
+
+
+def summary(results: Iterable[Result]) -> dict[str, Total]:
+    """Each peer over all rows where it was measured."""
+    by_peer: dict[str, Total] = {}
+    results = list(results)
     for name in PEERS:
-        logs = [math.log(result.ratio(name)) for result in results if name in result.seconds]
-        if logs:
-            by_peer[name] = math.exp(sum(logs) / len(logs))
+        ratios = {result.row.name: result.ratio(name) for result in results if name in result.seconds}
+        if ratios:
+            values, lowest = list(ratios.values()), min(ratios, key=ratios.__getitem__)
+            slower = sum(ratio < 1 for ratio in values)
+            middle, mean = statistics.median(values), statistics.geometric_mean(values)
+            by_peer[name] = Total(len(values), slower, ratios[lowest], lowest, middle, mean)
     return by_peer
 
 
@@ -190,7 +245,7 @@ def _beside_peers(row: Row, peers: Sequence[str], rounds: int, at_least: float) 
 def _check(problem: Problem, results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     """Wrong answers are not timed: raises PeerUnavailableError."""
     for actual, right in zip(results, expected, strict=True):
-        actual = problem.packed(actual) if problem.lengths is not None else actual
+        actual, right = problem.same_rows(actual), problem.same_rows(right)
         error = float((actual.double() - right.double()).norm() / right.double().norm())
         if not error <= TOLERANCE[problem.row.dtype]:
             raise PeerUnavailableError(f"its result differs from regard's by a relative error of {error:.1g}")

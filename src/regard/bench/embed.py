@@ -28,29 +28,41 @@ from typing import Any
 import numpy as np
 import torch
 
-from regard._internal.measure import interleaved, machine, peak_memory
+from regard._internal.measure import interleaved, peak_memory
 from regard.bench.embedders import EMBEDDERS, Embed
+from regard.bench.machines import machine
 from regard.bench.peaks import Peaks, measure_peaks
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
 
-DEFAULT_PEERS = ("st", "st-bf16", "transformers", "onnx")  # the others take minutes more
+DEFAULT_PEERS = (
+    "st",
+    "st-bf16",
+    "transformers",
+    "onnx",
+    "onnx-int8",
+    "onnx-package",
+    "openvino",
+)  # the others take minutes more
 SHORT_TEXTS = ["Time flies like an arrow"]
-MIN_COSINE = 0.99  # to regard's vectors; a peer whose vectors differ more is not timed
+# The lowest cosine to regard's float32 vectors; a peer whose vectors differ more is not timed. int8 is less accurate,
+# how much is shown.
+MIN_COSINE = {"float32": 0.99, "bfloat16": 0.99, "int8": 0.8}
 
 
 @dataclass
 class Result:
     """What was measured of an embedder, with all texts and then in a process of its own.
 
-    seconds: For all texts. cosine: The lowest of all texts, to the vectors of "st" or, if it was not measured,
-    "regard". short: Seconds for one short text, warm. first: Seconds from the start of a process to its first vector.
-    bytes: The peak memory of that process.
+    seconds: For all texts. cosine, mean_cosine: To regard's vectors in float32, the lowest and the mean of all texts;
+    of regard in float32 to those of "st", if it was measured. short: Seconds for one short text, warm. first: Seconds
+    from the start of a process to its first vector. bytes: The peak memory of that process.
     """
 
     name: str
     seconds: float
     cosine: float
+    mean_cosine: float
     short: float | None = None
     first: float | None = None
     bytes: int | None = None
@@ -73,9 +85,10 @@ class Report:
         """Tokens per second."""
         return self.tokens / self.results[name].seconds
 
-    def share(self, name: str) -> float:
-        """The speed as a share of the peak of its dtype."""
-        return self.flops / self.results[name].seconds / self.peaks.flops[EMBEDDERS[name].dtype]
+    def share(self, name: str) -> float | None:
+        """The speed as a share of the peak of its dtype; None if that was not measured."""
+        peak = self.peaks.flops.get(EMBEDDERS[name].dtype)
+        return None if peak is None else self.flops / self.results[name].seconds / peak
 
     def ratio(self, name: str, ours: str = "regard") -> float:
         """The time of a peer divided by that of regard."""
@@ -83,8 +96,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
-        versions = {name: _version(name) for name in ("sentence-transformers", "transformers", "onnxruntime")}
+        versions = {
+            name: _version(name) for name in ("sentence-transformers", "transformers", "onnxruntime", "openvino")
+        }
         return {
+            "benchmark": "embed",
             "rounds": self.rounds,
             "texts": self.texts,
             "tokens": self.tokens,
@@ -165,6 +181,7 @@ def measure(
     """
     if reason := checkpoint.incompatibility(folder, ACTIVATIONS):
         raise ValueError(f"bench embed: {folder} is no model of BERT's family: {reason}")
+    os.environ.setdefault("RAYON_NUM_THREADS", str(torch.get_num_threads()))  # the tokenizers' threads, of all alike
     dtypes = dict.fromkeys(getattr(torch, EMBEDDERS[name].dtype) for name in names)
     tokens, flops = _work(texts, folder)
     report = Report(measure_peaks(dtypes), rounds, len(texts), tokens, flops)
@@ -173,9 +190,10 @@ def measure(
         advance(1)
         seconds = interleaved({name: partial(embed, texts) for name, embed in opened.items()}, rounds, warm=True)
     advance(1)
-    expected = vectors.get("st", vectors["regard"])
     for name, actual in vectors.items():
-        report.results[name] = Result(name, seconds[name], _min_cosine(actual, expected))
+        expected = vectors.get("st", actual) if name == "regard" else vectors["regard"]
+        cosines = _cosines(actual, expected)
+        report.results[name] = Result(name, seconds[name], float(cosines.min()), float(cosines.mean()))
     if alone:
         for name, result in report.results.items():
             result.first, result.short, result.bytes = _alone(name, folder, texts)
@@ -193,19 +211,23 @@ def _open(
         try:
             embed = EMBEDDERS[name].open(folder)
             actual = embed(texts)
-            if vectors and (cosine := _min_cosine(actual, vectors["regard"])) < MIN_COSINE:
+            if (
+                vectors
+                and not (cosine := _cosines(actual, vectors["regard"]).min()) >= MIN_COSINE[EMBEDDERS[name].dtype]
+            ):
                 raise ValueError(f"its vectors differ from regard's: a cosine of {cosine:.3f}")
             opened[name], vectors[name] = embed, actual
         except Exception as error:  # a peer that fails is not measured
-            if name.startswith("regard"):
+            if name.startswith("regard") and name != "regard-int8":  # int8 needs what not every machine has
                 raise
-            report.unavailable[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
+            report.unavailable[name] = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return opened, vectors
 
 
-def _min_cosine(left: np.ndarray, right: np.ndarray) -> float:
+def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     products = (left.astype(np.float64) * right).sum(1)
-    return float((products / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)).min())
+    cosines: np.ndarray = products / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+    return cosines
 
 
 def _work(texts: Sequence[str], folder: Path) -> tuple[int, float]:

@@ -19,14 +19,14 @@ from regard.bench.table import ratio_cell
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = {"float32": "#440154", "bfloat16": "#21918c"}
+_COLOURS = {"float32": "#440154", "bfloat16": "#21918c", "int8": "#e08214"}
 
 
 def table(report: Report) -> RenderableType:
     """The machine, the texts, and a row per embedder."""
-    ours = [name for name in ("regard", "regard-bf16") if name in report.results]
-    ratios = ["× regard" if name == "regard" else "× bfloat16" for name in ours]
-    table = new_table("", "tokens/s", "% of peak", *ratios, "short", "first", "memory", "cosine")
+    ours = [name for name in report.results if name.startswith("regard")]
+    ratios = ["× regard" if name == "regard" else f"× {EMBEDDERS[name].dtype}" for name in ours]
+    table = new_table("", "tokens/s", "% of peak", *ratios, "short", "first", "memory", "cosine", "mean")
     table.columns[0].no_wrap = True
     for name, result in report.results.items():
         label, dtype, _ = EMBEDDERS[name]
@@ -34,15 +34,17 @@ def table(report: Report) -> RenderableType:
         table.add_row(
             Text(f"{label} {dtype}", "bold" if name in ours else ""),
             f"{report.speed(name):,.0f}",
-            f"{report.share(name):.0%}",
+            "–" if (share := report.share(name)) is None else f"{share:.0%}",
             *cells,
             "" if result.short is None else f"{1e3 * result.short:.1f} ms",
             "" if result.first is None else f"{result.first:.1f} s",
             "" if result.bytes is None else f"{result.bytes / 1e6:,.0f} MB",
-            f"{result.cosine:.7f}",
+            f"{result.cosine:.5f}",
+            f"{result.mean_cosine:.5f}",
         )
     reasons = [
-        Text(f"Not measured: {EMBEDDERS[name].label}: {why}.", "dim") for name, why in report.unavailable.items()
+        Text(f"Not measured: {' '.join(EMBEDDERS[name][:2])}: {why}.", "dim")
+        for name, why in report.unavailable.items()
     ]
     return Group(Text(_heading(report)), Text(), table, *([Text()] if reasons else []), *reasons)
 
@@ -56,8 +58,10 @@ def _heading(report: Report) -> str:
         f"{counted(report.texts, 'text')}, {counted(report.tokens, 'token')}, "
         f"{report.flops / report.tokens / 1e6:.1f} MFLOP per token. "
         f"Medians of {counted(report.rounds, 'round')}, interleaved.\n"
-        "× regard, × bfloat16: the time divided by that of regard. short: for one short text, warm. first: from the "
-        "start of a process to its first vector. memory: peak of that process. cosine: the lowest, to st."
+        f"All with {counted(report.machine['threads'], 'thread')}, peers sorted by length. "
+        "× regard, × bfloat16, × int8: the time divided by that of regard. short: for one short text, warm. first: "
+        "from the start of a process to its first vector. memory: peak of that process. cosine, mean: the lowest and "
+        "the mean, to regard float32; of that to st."
     )
 
 

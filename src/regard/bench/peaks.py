@@ -1,9 +1,10 @@
-"""Roofline peaks of the machine: multiply-adds per second in each dtype, and bytes read from memory per second."""
+"""Roofline peaks of the machine: multiply-adds per second in each type, and bytes read from memory per second."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -20,10 +21,20 @@ class Peaks(NamedTuple):
     source: str
 
 
+# What describes a machine, whatever is measured on it.
+MACHINE_TYPES = (torch.float32, torch.bfloat16, torch.int8)
+
+
 def measure_peaks(dtypes: Iterable[torch.dtype]) -> Peaks:
-    """Measure with all of torch's threads: by the native kernel in registers or, if it is missing, by torch."""
+    """Measure with all of torch's threads: by the native kernel in registers or, if it is missing, by torch.
+
+    Of `MACHINE_TYPES`, and of others that are asked for; a type for which there is no measure is left out.
+    """
     measure, read, source = _by_torch() if availability()["cpu"] else _by_kernel()
-    flops = {str(dtype).removeprefix("torch."): measure(dtype) for dtype in dict.fromkeys(dtypes)}
+    flops: dict[str, float] = {}
+    for dtype in dict.fromkeys((*MACHINE_TYPES, *dtypes)):
+        with suppress(ValueError):
+            flops[str(dtype).removeprefix("torch.")] = measure(dtype)
     return Peaks(flops, read(), source)
 
 
@@ -34,8 +45,14 @@ def _by_kernel() -> Measures:
     from regard import _kernel
 
     isa, threads = cpu.instruction_set(), torch.get_num_threads()
+
+    def flops(dtype: torch.dtype) -> float:
+        if dtype == torch.float64:  # a register holds half as many
+            return flops(torch.float32) / 2
+        return _maximum(lambda: _kernel.flops(str(dtype).removeprefix("torch."), isa, threads))
+
     return (
-        lambda dtype: _maximum(lambda: _kernel.flops(str(dtype).removeprefix("torch."), isa, threads)),
+        flops,
         lambda: _maximum(lambda: _kernel.bytes(isa, threads)),
         f"regard's kernel, {isa}",
     )
@@ -56,6 +73,8 @@ def _by_torch() -> Measures:
 
 def _matmul(dtype: torch.dtype, long_enough: float = 0.05) -> float:
     """The speed of a square matrix product that is large enough to take a while."""
+    if not dtype.is_floating_point:
+        raise ValueError(f"torch multiplies no matrices of {dtype} here")
     size = 256
     while True:
         size *= 2

@@ -25,13 +25,15 @@ class PeerUnavailableError(Exception):
 
 
 class Problem:
-    """The tensors of a row: (B,H,Q,D) queries, (B,G,K,D) keys and values, normally distributed, always the same."""
+    """The tensors of a row: (B,H,Q,D) queries, (B,G,K,D) keys and (B,G,K,E) values, normally distributed, always the
+    same.
+    """
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self._random = torch.Generator().manual_seed(0)
         self.query = self._randn(row.batch, row.heads, row.queries, row.dim)
-        self.key, self.value = (self._randn(row.batch, row.groups, row.keys, row.dim) for _ in range(2))
+        self.key, self.value = (self._randn(row.batch, row.groups, row.keys, dim) for dim in (row.dim, row.value_dim))
 
     def _randn(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._random).to(self.row.dtype)
@@ -39,7 +41,7 @@ class Problem:
     @cached_property
     def grad(self) -> Tensor:
         """The gradient of the output."""
-        return self._randn(*self.query.shape)
+        return self._randn(*self.query.shape[:3], self.row.value_dim)
 
     @cached_property
     def bias(self) -> Tensor | None:
@@ -70,11 +72,28 @@ class Problem:
         if self.row.window:
             keys = torch.arange(self.row.keys)
             return (keys <= keys[:, None]) & (keys > keys[:, None] - self.row.window)
-        return None
+        return self._given_mask
+
+    @cached_property
+    def _given_mask(self) -> Tensor | None:
+        """The mask of the row's own: its rule, or at random; every query sees the key at its own place."""
+        row = self.row
+        if not row.mask:
+            return None
+        queries, keys = torch.arange(row.queries)[:, None], torch.arange(row.keys)
+        if row.mask == "rule":
+            return _rule(None, None, queries, keys)
+        size = (row.batch, row.heads) if row.mask == "(B,H,Q,K)" else ()
+        random = torch.rand(*size, row.queries, row.keys, generator=self._random)
+        return (random < 0.7) | (queries == keys)
 
     def packed(self, tensor: Tensor) -> Tensor:
         """(B,H,N,D) without padding: (1,H,total,D)."""
         return tensor.transpose(1, 2)[self.real].transpose(0, 1)[None]
+
+    def same_rows(self, tensor: Tensor) -> Tensor:
+        """The rows of a result that all must agree on: those that are no padding."""
+        return self.packed(tensor) if self.lengths is not None and len(tensor) == self.row.batch else tensor
 
     def differentiated(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Call:
         """A call of a function of query, key and value, or of its gradient if the row measures that."""
@@ -92,13 +111,22 @@ class Problem:
             raise PeerUnavailableError("N × N is too large")
 
 
+def _rule(batch: object, head: object, query: Tensor, key: Tensor) -> Tensor:
+    """A mask as a rule: two keys of three."""
+    return (query - key) % 3 != 1
+
+
 def ours(problem: Problem, **options: Any) -> Call:
     """regard.attention."""
     row = problem.row
     options |= {"causal": row.causal, "bias": problem.bias}
     if row.window:
         options["window"] = (row.window - 1, 0)
-    if problem.lengths is None:
+    if row.mask:
+        options["mask"] = _rule if row.mask == "rule" else problem.mask
+    if row.kind == "padded":
+        options["lengths"] = problem.lengths
+    if problem.lengths is None or row.kind == "padded":
         return problem.differentiated(lambda *tensors: regard.attention(*tensors, **options).output)
     bounds = functional.pad(problem.lengths.cumsum(0), (1, 0))
     tensors = [problem.packed(tensor) for tensor in (problem.query, problem.key, problem.value)]
@@ -141,6 +169,7 @@ def flex(problem: Problem) -> Call:
     row, bias, lengths = problem.row, problem.bias, problem.lengths
     if row.gradient:
         raise PeerUnavailableError("no gradient on the CPU")
+    _refuse_masks(row)
     options: dict[str, Any] = {"enable_gqa": row.groups != row.heads}
     if row.causal or row.window or lengths is not None:
 
@@ -166,6 +195,9 @@ def jax(problem: Problem) -> Call:
         raise PeerUnavailableError(f"always uses all {cores()} cores")
     if row.dtype == torch.float16:
         raise PeerUnavailableError("no float16 on the CPU")
+    if row.dtype == torch.float64:
+        raise PeerUnavailableError("no float64 unless it is switched on")
+    _refuse_masks(row)
     problem.check_matrix()
 
     def to_jax(tensor: Tensor) -> Any:
@@ -203,11 +235,14 @@ def onnx(problem: Problem) -> Call:
     limits = {
         "no gradient": row.gradient,
         "no bfloat16 on the CPU": row.dtype == torch.bfloat16,
+        "no float64": row.dtype == torch.float64,
         "no grouped heads": row.groups != row.heads,
+        "no values of another dim": row.value_dim != row.dim,
         "no window": bool(row.window),
     }
     if reasons := [reason for reason, holds in limits.items() if holds]:
         raise PeerUnavailableError(reasons[0])
+    _refuse_masks(row)
     inputs = {name: getattr(problem, name).transpose(1, 2).flatten(2) for name in ("query", "key", "value")}
     names = [*inputs]
     if problem.lengths is not None:
@@ -246,6 +281,12 @@ def _onnx_model(row: Row, names: list[str], arrays: dict[str, Any]) -> bytes:
     versions = [make.make_opsetid("", 20), make.make_opsetid("com.microsoft", 1)]
     model: bytes = make.make_model(graph, opset_imports=versions, ir_version=10).SerializeToString()
     return model
+
+
+def _refuse_masks(row: Row) -> None:
+    """Raises PeerUnavailableError for a mask of the row's own, which is measured beside SDPA and eager alone."""
+    if row.mask:
+        raise PeerUnavailableError("a mask is not handed to it here")
 
 
 def _installed(name: str) -> Any:

@@ -11,6 +11,7 @@ from regard._internal.plurals import counted
 from regard.bench.attention import Report, Result
 from regard.bench.grid import Row
 from regard.bench.peers import PEERS
+from regard.bench.roofline import LinearRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,14 +21,14 @@ _NAMES = {"regard": "regard"} | {name: shown for name, (shown, _) in PEERS.items
 _COLOURS = dict(zip(_NAMES, ("#440154", "#21918c", "#e08214", "#5ec962", "#3b528b", "#a6a6a6"), strict=True))
 
 
-def check(rows: Iterable[Row]) -> None:
+def check(rows: Iterable[Row | LinearRow]) -> None:
     """Raise ValueError if the picture would show none of the rows."""
     if not any(_is_shown(row) for row in rows):
         raise ValueError("There is no picture of these rows: it shows those of 'attention' with D 64.")
 
 
-def _is_shown(row: Row) -> bool:
-    return row.kind == "attention" and row.dim == 64
+def _is_shown(row: Row | LinearRow) -> bool:
+    return isinstance(row, Row) and row.kind == "attention" and row.dim == 64
 
 
 def picture(report: Report) -> Figure:
@@ -68,16 +69,16 @@ def picture(report: Report) -> Figure:
 
 def _panel(axes: Axes, report: Report, results: list[Result]) -> None:
     plotting.style_axes(axes)
-    results = sorted(results, key=lambda result: result.row.keys)
+    results = sorted(results, key=lambda result: result.row.size)
     for name, shown in reversed(_NAMES.items()):  # regard on top
-        points = [(r.row.keys, r.share(report.peaks, name)) for r in results if name in r.seconds]
+        points = [(r.row.size, r.share(report.peaks, name)) for r in results if name in r.seconds]
         style: dict[str, Any] = {"color": _COLOURS[name], "linewidth": 1.3, "markersize": 3.5}
         if name == "regard":
             style |= {"linewidth": 2.4, "markersize": 5}
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", label=shown, clip_on=False, **style)
     axes.set_xscale("log", base=2)
-    sizes = sorted({result.row.keys for result in results})
+    sizes = sorted({result.row.size for result in results})
     axes.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8, color=INK)
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set_yticks(ticks, [f"{tick:.0%}" for tick in ticks], fontsize=8, color=INK)

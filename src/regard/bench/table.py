@@ -11,9 +11,13 @@ from rich.text import Text
 from regard._internal.measure import machine_line
 from regard._internal.plurals import counted
 from regard._internal.tables import new_table
-from regard.bench.attention import Report, Result, means, sections
+from regard.bench.attention import SECTIONS, Report, Result, means, sections, summary
 from regard.bench.grid import WEIGHTS_COST
+from regard.bench.machines import giga
+from regard.bench.peaks import Peaks
 from regard.bench.peers import PEERS
+
+_FROM_CACHES = "Where GB/s are above 100 % of the peak, the keys and values lie in a cache."
 
 
 def table(report: Report) -> RenderableType:
@@ -23,6 +27,8 @@ def table(report: Report) -> RenderableType:
     lines: list[RenderableType] = [_machine(report)]
     if beside:
         lines += [Text(), _beside_peers(report, beside)]
+    if report.grid == "wide":
+        lines += [Text(), *_totals(report)]
     if costs:
         lines += [Text(), _weights_cost(costs)]
     if reasons := _unavailable(report.results):
@@ -32,18 +38,33 @@ def table(report: Report) -> RenderableType:
 
 def _machine(report: Report) -> Text:
     peaks = report.peaks
-    speeds = [f"{_giga(speed)} GFLOP/s in {name}" for name, speed in peaks.flops.items()]
     backends = " and ".join(dict.fromkeys(result.backend for result in report.results))
+    of_memory = [result for result in report.results if result.row.kind in SECTIONS and result.row.bound == "bytes"]
+    others = "".join(f"Peaks of {isa}: {_speeds(by_isa)}.\n" for isa, by_isa in report.peaks_by_isa.items())
     return Text(
         f"{machine_line(report.machine)}.\n"
-        f"Peaks: {', '.join(speeds)}; {_giga(peaks.bytes)} GB/s from memory (measured by {peaks.source}).\n"
+        f"Peaks: {_speeds(peaks)}; {giga(peaks.bytes, 'B/s')} from memory (measured by {peaks.source}).\n{others}"
         f"Backend of regard: {backends}. Medians of {counted(report.rounds, 'round')}, interleaved. "
         "× SDPA: the time of SDPA divided by that of regard."
+        + (f"\n{_FROM_CACHES}" if any(report.share(r) > 1 for r in of_memory) else "")
     )
 
 
-def _giga(speed: float) -> str:
-    return f"{speed / 1e9:.0f}" if speed >= 1e10 else f"{speed / 1e9:.2g}"
+def _speeds(peaks: Peaks) -> str:
+    return ", ".join(f"{giga(speed, 'FLOP/s')} in {name}" for name, speed in peaks.flops.items())
+
+
+def _totals(report: Report) -> list[Text]:
+    """How regard fares against each peer over all rows."""
+    return [
+        Text(
+            f"Beside {PEERS[name][0]}, {counted(total.rows, 'row')}: {total.slower} below 1.00 ×; the lowest "
+            f"{total.lowest:.2f} × ({total.lowest_row}); median {total.median:.2f} ×; geometric mean "
+            f"{total.geometric_mean:.2f} ×.",
+            "bold",
+        )
+        for name, total in summary(report.results).items()
+    ]
 
 
 def _beside_peers(report: Report, by_section: dict[str, list[Result]]) -> Table:
@@ -54,11 +75,12 @@ def _beside_peers(report: Report, by_section: dict[str, list[Result]]) -> Table:
         table.add_row(Text(title, "bold cyan"))
         show_type = len({result.row.dtype for result in results}) > 1 or results[0].row.kind != "attention"
         for result in results:
-            unit = "GFLOP/s" if result.row.bound == "flops" else "GB/s"
+            row = result.row
+            words = row.shape, "causal" if show_type and row.causal else "", row.type if show_type else "", row.isa
             table.add_row(
-                f"  {result.row.shape}" + (f" {result.row.type}" if show_type else ""),
-                f"{_giga(result.speed())} {unit}",
-                f"{result.share(report.peaks):.0%}",
+                f"  {' '.join(filter(None, words))}",
+                giga(result.speed(), "FLOP/s" if row.bound == "flops" else "B/s"),
+                f"{report.share(result):.0%}",
                 *(ratio_cell(result.ratio(name)) if name in result.seconds else Text("–", "dim") for name in peers),
             )
         if mean := means(results):

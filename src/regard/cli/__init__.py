@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -49,6 +50,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # characters that the terminal cannot write stop no command
     _quiet_libraries()
+    gc.freeze()  # what was imported stays: a collection need not go through all of torch
     try:
         try:
             app(prog_name="regard")

@@ -66,3 +66,12 @@ def save_figures(paths: Sequence[Path] | None, numbers: Callable[[], object], dr
 
     for path in paths or ():
         plotting.save(path, numbers, draw)
+
+
+def save_numbers(paths: Sequence[Path] | None, numbers: Callable[[], object]) -> None:
+    """Save the numbers of a report of which there is no figure, as .json."""
+
+    def no_figure() -> Figure:
+        raise ValueError("There is no picture of this: save it as .json.")
+
+    save_figures(paths, numbers, no_figure)

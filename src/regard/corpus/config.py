@@ -29,7 +29,7 @@ class EmbedConfig:
 
     Args:
         model: A model of the Hugging Face Hub, or a local folder; None is the embedded model.
-        dtype: The dtype of the computation: "float32", "bfloat16" or "auto".
+        dtype: The dtype of the computation: "float32", "bfloat16", "int8" or "auto".
         output_dtype: The dtype of the vectors in the output.
         chunk: "sentences" or a number of tokens. Instead of one vector, a text gets a vector per sentence, or per so
             many tokens, computed from the whole text.

@@ -81,7 +81,7 @@ def _attend(
     if block_indices is not None:
         rule = chosen_keys(block_indices, query.shape[1], _block_size(module))
         options["mask"] = both(options.get("mask"), rule)
-    if query.shape[0] == 1:  # queries that a model learned, the same for all sequences
+    if query.shape[0] == 1 != key.shape[0]:  # queries that a model learned, the same for all sequences
         query = query.expand(key.shape[0], -1, -1, -1)
     scale = None if scaling is None else float(scaling)
     result = attention_of_model(query, key, value, scale=scale, softcap=softcap, sinks=s_aux, **options)

@@ -19,7 +19,7 @@ Aggregate = Literal["mean", "concatenate"]
 SubtokenPooling = Literal["mean", "first", "last", "first-last"]
 TruncationStrategy = Literal["windows", "truncate", "error"]
 OnError = Literal["raise", "skip"]
-DType = Literal["float32", "bfloat16", "auto"]
+DType = Literal["float32", "bfloat16", "int8", "auto"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,12 @@ def check_options(
         raise TypeError(f"embed: dims: expected a whole number. Got {dims!r}.")
     if dims is not None and (isinstance(dims, bool) or operator.index(dims) < 1):
         raise ValueError(f"embed: dims: expected a positive number. Got {dims!r}.")
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": model.fastest_dtype}
+    dtypes = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "int8": torch.int8,
+        "auto": model.fastest_dtype,
+    }
     return EmbedOptions(
         cast(Level, level),
         _layers(model, layers),

