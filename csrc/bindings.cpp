@@ -228,12 +228,12 @@ first_position; max_score, the largest score that a row sees, −inf where it se
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
 k ≤ 64 and k ≤ K.)";
 
-constexpr const char* backward_doc = R"(The gradient of attention, added to gradients that the caller has zeroed.
+constexpr const char* backward_doc = R"(The gradient of attention; writes into what is given.
 
 lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
 delta (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
 grad_query, grad_key, grad_value in float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
-grad_bias: float32 in four dimensions that broadcast to (B,H,Q,K).)";
+grad_bias, added to: float32 in four dimensions that broadcast to (B,H,Q,K).)";
 
 constexpr const char* linear_doc = R"(output = norm(activation(x Wᵀ + bias) + residual), (R,I) to (R,O), row by row.
 

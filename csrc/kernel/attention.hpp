@@ -129,7 +129,8 @@ struct Largest {
   int64_t* keys = nullptr;  // (B,H,Q,k)
 };
 
-// Gradients in float32, contiguous, zeroed by the caller. delta_i = Σ_e grad_ie output_ie − (gradient of lse_i).
+// Gradients in float32, contiguous; that of the bias is added to what is there. delta_i = Σ_e grad_ie output_ie −
+// (gradient of lse_i).
 struct Backward {
   const double* lse = nullptr;      // (B,H,Q)
   int64_t value_dim = 0;            // E

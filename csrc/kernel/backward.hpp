@@ -49,7 +49,7 @@ struct KeyBlock {
     return seen.from < seen.to;
   }
 
-  // Computes the weights of the rows, `line` apart; 0 where a row sees nothing.
+  // Computes the weights of the rows, `line` apart, of all panels of keys; 0 where a row sees nothing.
   void compute_weights(const HeadGroup& group, int64_t count, int64_t first, int64_t known, const double* lse,
                        float* memory, float* weights, float* slopes = nullptr) const {
     float *query = memory, *panels = memory + panels_at();
@@ -73,7 +73,7 @@ struct KeyBlock {
           const int64_t row = (group.batch * s.heads + rows[r + i].head) * s.queries + rows[r + i].query;
           weigh(weight, keys, to_powers(s), lse[row]);
           for (int64_t j = 0; j < keys.from; j++) weight[j] = 0;
-          for (int64_t j = keys.to; j < block_keys; j++) weight[j] = 0;
+          for (int64_t j = keys.to; j < end; j++) weight[j] = 0;
         }
       });
     }
@@ -99,9 +99,8 @@ struct Gradient {
   }
 
   // grad_query: (rows, dims), added to.
-  void add(const HeadGroup& group, Range keys, float* grad_query) const {
+  void add(const HeadGroup& group, Range keys, float* memory, float* grad_query) const {
     KeyBlock<Lane> block(s);
-    float* memory = thread_memory(memory_size());
     float *weights = memory + block.size(), *grads = weights + short_rows * line, *slopes = grads + short_rows * line;
     float *query = slopes + short_rows * line, *grad_output = query + short_rows * dims;
     float *value_panels = grad_output + short_rows * value_dims, *key = value_panels + block_keys * b.value_dim;
@@ -113,13 +112,13 @@ struct Gradient {
       const int64_t value_at = group.batch * b.value.batch + group.key_head * b.value.head + first * b.value.row;
       block.load_keys(group, first, known, memory);
       // Rows that see a value that is not finite are nan by their weights or outputs; the others must not meet it.
-      pack_values<Single>(at(s.key.data, s.type, key_at), s.type, s.key.row, known, s.dim, key, dims);
-      zero_nonfinite(key, known * dims);
+      if (!pack_values<Single>(at(s.key.data, s.type, key_at), s.type, s.key.row, known, s.dim, key, dims))
+        zero_nonfinite(key, known * dims);
       pack_panels<Single>(at(b.value.data, s.type, value_at), s.type, b.value.row, known, b.value_dim, value_panels,
                           staging);
       zero_nonfinite(value_panels, round_up(known, panel_keys) * b.value_dim);
-      __builtin_memset(grad_key, 0, block_keys * dims * sizeof(float));
-      __builtin_memset(grad_value, 0, block_keys * value_dims * sizeof(float));
+      __builtin_memset(grad_key, 0, known * dims * sizeof(float));
+      __builtin_memset(grad_value, 0, known * value_dims * sizeof(float));
       for (int64_t row = 0; row < rows; row += short_rows) {
         const int64_t count = minimum(short_rows, rows - row);
         if (!block.load_rows(group, row, count, first, known)) continue;
@@ -203,7 +202,12 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   const Gradient<Lane> gradient{s, b};
   const int64_t head_groups = s.batch * s.groups, blocks = (s.keys + block_keys - 1) / block_keys;
   const int64_t size = gradient.rows * gradient.dims;  // of the gradient of the queries of one group
-  if (head_groups == 0 || gradient.rows == 0 || s.keys == 0) return;
+  if (head_groups == 0) return;
+  if (gradient.rows == 0) {
+    __builtin_memset(b.grad_key, 0, head_groups * s.keys * s.dim * sizeof(float));
+    __builtin_memset(b.grad_value, 0, head_groups * s.keys * b.value_dim * sizeof(float));
+    return;
+  }
 
   // Ranges of keys run in parallel, each with its own gradient of the queries; these are added up in order, so that the
   // bits do not depend on the number of threads. Sequences or heads that share a gradient of the bias take turns.
@@ -217,26 +221,33 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   if (bias.data && bias.column == 0) splits = 1;
   const int64_t split = (blocks + splits - 1) / splits * block_keys;
 
-  Memory partial(head_groups * splits * size);
-  const int64_t items = turns ? splits : head_groups * splits;
-  for_each(items, threads, [&](int64_t item) {
-    for (int64_t n = turns ? 0 : item % head_groups; n < head_groups; n += turns ? 1 : head_groups) {
-      const int64_t range = turns ? item : item / head_groups;
-      float* grad_query = partial.data + (n * splits + range) * size;
-      __builtin_memset(grad_query, 0, size * sizeof(float));
-      gradient.add(head_group(s, n, gradient.n_rep), {range * split, minimum(s.keys, (range + 1) * split)}, grad_query);
-    }
-  });
-  for_each(head_groups, threads, [&](int64_t n) {
-    const float* from = partial.data + n * splits * size;
-    for (int64_t r = 0; r < gradient.rows; r++) {
+  // What the ranges give for the queries of one group, written as their sum.
+  const auto write_query = [&](int64_t n, const float* from) {
+    for (int64_t r = 0; r < gradient.rows; r++, from += gradient.dims) {
       const int64_t head = n % s.groups * gradient.n_rep + r % gradient.n_rep;
       float* to = b.grad_query + ((n / s.groups * s.queries + r / gradient.n_rep) * s.heads + head) * s.dim;
-      for (int64_t range = 0; range < splits; range++) {
-        for (int64_t d = 0; d < s.dim; d++) to[d] += from[range * size + r * gradient.dims + d];
+      __builtin_memcpy(to, from, s.dim * sizeof(float));
+      for (int64_t range = 1; range < splits; range++) {
+        for (int64_t d = 0; d < s.dim; d++) to[d] += from[range * size + d];
       }
     }
+  };
+  // A single range works in the thread's own memory, which stays in the cache.
+  Memory partial(splits > 1 ? head_groups * splits * size : 0);
+  const int64_t items = turns ? splits : head_groups * splits;
+  for_each(items, threads, [&](int64_t item) {
+    float* memory = thread_memory(gradient.memory_size() + size);
+    for (int64_t n = turns ? 0 : item % head_groups; n < head_groups; n += turns ? 1 : head_groups) {
+      const int64_t range = turns ? item : item / head_groups;
+      float* grad_query = splits > 1 ? partial.data + (n * splits + range) * size : memory + gradient.memory_size();
+      __builtin_memset(grad_query, 0, size * sizeof(float));
+      const Range keys{range * split, minimum(s.keys, (range + 1) * split)};
+      gradient.add(head_group(s, n, gradient.n_rep), keys, memory, grad_query);
+      if (splits == 1) write_query(n, grad_query);
+    }
   });
+  if (splits == 1) return;
+  for_each(head_groups, threads, [&](int64_t n) { write_query(n, partial.data + n * splits * size); });
 }
 
 }  // namespace

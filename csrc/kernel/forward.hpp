@@ -85,6 +85,8 @@ inline void rescale(State& state, float max, float keep) {
 struct Values {
   float* packed;
   const char *keys, *from, *direct;
+  Upcoming next;  // the keys of the next block
+  int64_t rows;
   bool finite;
 };
 
@@ -95,7 +97,8 @@ struct Pass {
   const Forward& f;
   bool direct;
   static constexpr int most_rows = rows_at_once<Lane>;
-  Blocks<Lane> blocks{s, direct};
+  bool shared = f.output.data && f.value_heads == s.groups;  // whether values have the heads of the keys
+  Blocks<Lane> blocks{s, direct, shared ? f.value : Strided<const void>{}, shared ? f.value_dim : 0};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
   int64_t capacity = round_up(f.top, 8);                // for the largest of a row
   float factor = to_powers(s);
@@ -105,7 +108,7 @@ struct Pass {
   // Returns false where a small query met values that are not finite, and has to take the path of a large one.
   bool run(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, Accumulated sofar,
            float* memory) const {
-    Values values{memory + blocks.size(), nullptr, nullptr, nullptr, true};
+    Values values{memory + blocks.size(), nullptr, nullptr, nullptr, {}, count, true};
     bool finite = true;
     auto prepare = [&](int64_t first, int64_t known) {
       values.keys = blocks.key(group.batch, group.key_head, first);
@@ -113,8 +116,14 @@ struct Pass {
       const int64_t head = f.value_heads == s.heads ? group.first_head : group.key_head;
       const int64_t value = group.batch * f.value.batch + head * f.value.head + first * f.value.row;
       const char* from = at(f.value.data, s.type, value);
-      values.from = from, values.direct = direct ? from : nullptr;
-      if (direct) return;
+      values.from = from;
+      if (direct) {
+        const int64_t next = first + blocks.keys_at_once();
+        const int64_t keys = group.batch * s.key.batch + group.key_head * s.key.head + next * s.key.row;
+        values.direct = from;
+        if (rows_fill_lanes(s)) values.next = Upcoming(s.key.data, s.type, keys, s.key.row, s.dim);
+        return;
+      }
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
     [[maybe_unused]] const WithTiles<Lane> tiles;
@@ -172,8 +181,10 @@ struct Pass {
       bool finite = true;
       with_type(s.type, [&]<Type type>() {
         const char* from = at(values.direct, type, keys.from * f.value.row);
+        const Upcoming next = values.next.part(r, r + n, values.rows);
         with_constant<tile_rows>(n, [&]<int rows>() {
-          finite = average<type, rows>(scores + keys.from, block_keys, count, from, f.value.row, width, keep, output);
+          finite = average<type, rows>(scores + keys.from, block_keys, count, from, f.value.row, f.value_dim, next,
+                                       keep, output, width);
         });
       });
       return finite;
@@ -318,7 +329,7 @@ struct Pass {
 template <class Lane>
 void forward_in(const Scores& s, const Forward& f, int threads) {
   if (s.batch * s.heads * s.queries == 0) return;
-  const Pass<Lane> pass{s, f, is_small_query(s) && f.value_dim % Float::width == 0}, careful{s, f, false};
+  const Pass<Lane> pass{s, f, is_small_query(s)}, careful{s, f, false};
   // Query heads that share keys and values are rows of the same block, unless each has values of its own.
   const bool shared = f.value_heads != s.heads && s.groups > 0;
   const int64_t n_rep = shared ? s.heads / s.groups : 1, head_groups = s.batch * s.heads / n_rep,

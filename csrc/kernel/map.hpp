@@ -35,7 +35,7 @@ struct HeadsCombined {
   int64_t gram_at() const { return s.groups * step * blocks.lanes; }
   int64_t weights_at() const { return gram_at() + forms * step; }
   int64_t query_at() const { return weights_at() + s.heads * tile_rows * line; }
-  int64_t staging_at() const { return query_at() + tile_rows * blocks.lanes; }
+  int64_t staging_at() const { return query_at() + tile_rows * blocks.query_lanes; }
   int64_t size() const { return round_up(staging_at() + blocks.staging_size(), 16); }
 
   template <class Prepare, class Visit>

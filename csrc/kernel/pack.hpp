@@ -24,8 +24,10 @@ inline T maximum(T a, T b) {
   return a > b ? a : b;
 }
 
+constexpr int64_t size_of(Type type) { return type == Type::float32 ? 4 : 2; }
+
 inline const char* at(const void* data, Type type, int64_t offset) {
-  return static_cast<const char*>(data) + offset * (type == Type::float32 ? 4 : 2);
+  return static_cast<const char*>(data) + offset * size_of(type);
 }
 
 inline int64_t bytes_of(Type type) { return type == Type::float32 ? 4 : 2; }

@@ -134,10 +134,12 @@ inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int6
   hide_outside(row, first, count, score);
 }
 
-// The keys of a block: packed as panels or, for a small query, where they lie.
+// The keys of a block: packed as panels or, for a small query, where they lie, and what is read after them.
 struct Keys {
   const float* panels;
   const char* direct;
+  bool have_products = false;  // with all rows, where the scores are to be
+  Upcoming next = {};
 };
 
 // Whether the scores of a row and these keys are more than products.
@@ -161,6 +163,7 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   for (int r = 0; r < rows; r++) tops[r] = broadcast(-infinity);
   if (block.direct) {
     with_type(s.type, [&]<Type type>() {
+      if (block.have_products) return;
       products<type, rows>(query, at(block.direct, type, keys.from * s.key.row), s.key.row,
                            minimum(known, keys.to) - keys.from, s.dim, scores + keys.from, stride);
     });
@@ -282,14 +285,16 @@ inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& 
 template <class Lane>
 struct Blocks {
   const Scores& s;
-  bool direct;                                                              // a small query reads keys where they lie
+  bool direct;                      // a small query reads keys where they lie
+  Strided<const void> values = {};  // those of the keys, if they are read too
+  int64_t value_dim = 0;
   int64_t lanes = lanes_of<Lane>(s.dim);                                    // of a query or key
   int64_t query_lanes = direct ? small_query_lanes(s.type, s.dim) : lanes;  // of one query, as it is packed
 
   // Fewer where they are long, so that they fit into the second-level cache.
   int64_t keys_at_once() const { return s.dim > 256 ? block_keys / 2 : block_keys; }
-  int64_t panels_at() const { return block_rows * lanes; }
-  int64_t staging_at() const { return panels_at() + block_keys * lanes; }
+  int64_t panels_at() const { return direct ? 2 * largest_small_query * query_lanes : block_rows * lanes; }
+  int64_t staging_at() const { return panels_at() + block_keys * (direct ? largest_small_query : lanes); }
   int64_t staging_size() const { return Float::width * round_up(lanes, Float::width); }
   int64_t size() const { return round_up(staging_at() + staging_size(), 16); }
 
@@ -306,10 +311,39 @@ struct Blocks {
 
   Keys load_keys(int64_t batch, int64_t key_head, int64_t first, int64_t known, float* panels, float* staging) const {
     const char* from = key(batch, key_head, first);
-    if (direct) return {panels, from};
+    if (direct) {
+      const int64_t value = batch * values.batch + key_head * values.head + first * values.row;
+      return {panels, from, false, Upcoming(values.data ? values.data : from, s.type, value, values.row, value_dim)};
+    }
     pack_keys<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
     return {panels, nullptr};
   }
+
+  // For a small query whose rows fill the lanes: the queries turned, [lane][row]; and all products with a block of
+  // keys.
+  void turn_queries(int64_t count, float* memory) const {
+    const int64_t columns = round_up(count, Float::width);
+    __builtin_memset(memory + count * query_lanes, 0, (columns - count) * query_lanes * sizeof(float));
+    for (int64_t r = 0; r < columns; r += Float::width) {
+      for (int64_t lane = 0; lane < query_lanes; lane += Float::width) {
+        transpose(memory + r * query_lanes + lane, query_lanes, turned(memory) + lane * columns + r, columns);
+      }
+    }
+  }
+  void multiply_by_rows(int64_t count, Keys keys, int64_t known, float* memory) const {
+    const int64_t columns = round_up(count, Float::width);
+    for (int64_t r = 0; r < columns; r += 2 * Float::width) {
+      const float* query = turned(memory) + r;
+      float* scores = memory + panels_at() + r * block_keys;
+      with_constant<2>(int((columns - r) / Float::width), [&]<int vectors>() {
+        with_type(s.type, [&]<Type type>() {
+          products_by_rows<type, vectors>(query, columns, keys.direct, s.key.row, known, s.dim, keys.next, scores,
+                                          block_keys);
+        });
+      });
+    }
+  }
+  float* turned(float* memory) const { return memory + largest_small_query * query_lanes; }
 
   // Visits all scores of `count` rows and a range of keys: for each block of keys it calls prepare(first, known), then
   // visit.operator()<rows>(tile) for at most `height` rows.
@@ -319,16 +353,19 @@ struct Blocks {
     Row rows[block_rows];
     load_rows(s, group, first_row, count, keys, rows);
     for (int64_t r = 0; r < count; r++) pack_query(group.batch, rows[r], memory + r * query_lanes);
+    const bool by_rows = direct && rows_fill_lanes(s);
+    if (by_rows) turn_queries(count, memory);
     Keys loaded{};
     visit_tiles<Lane, height>(
         rows, count, keys_at_once(),
         [&](int64_t first, int64_t known) {
           loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
+          if (by_rows) multiply_by_rows(count, loaded, known, memory), loaded.have_products = true;
           prepare(first, known);
         },
         [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
-          alignas(64) float scores[height * block_keys];
-          float top[height];
+          alignas(64) float of_tile[height * block_keys];
+          float top[height], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
           const float* query = memory + r * query_lanes;
 #ifdef REGARD_TILES
           if constexpr (height > tile_rows)

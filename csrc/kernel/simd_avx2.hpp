@@ -18,6 +18,10 @@ struct Float {
 };
 
 inline Float load(const float* from) { return {_mm256_loadu_ps(from)}; }
+inline Float load_first(const float* from, int64_t n) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), lanes))};
+}
 inline void store(float* to, Float x) { _mm256_storeu_ps(to, x.v); }
 inline Float load_part(const float* from, int64_t n) {
   float part[Float::width] = {};
@@ -54,6 +58,15 @@ inline float sum(Float a) {
   __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   x = _mm_add_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline Float sums_of_fours(Float a, Float b, Float c, Float d) {
+  const __m256d ab = _mm256_castps_pd(_mm256_add_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v)));
+  const __m256d cd = _mm256_castps_pd(_mm256_add_ps(_mm256_unpacklo_ps(c.v, d.v), _mm256_unpackhi_ps(c.v, d.v)));
+  return {_mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)), _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)))};
+}
+inline Float sums_across(const Float* fours) {
+  const __m256 a = fours[0].v, b = fours[1].v;
+  return {_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))};
 }
 inline float largest(Float a) {
   __m128 x = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));

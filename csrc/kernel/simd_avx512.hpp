@@ -17,6 +17,9 @@ struct Float {
 };
 
 inline Float load(const float* from) { return {_mm512_loadu_ps(from)}; }
+
+// The first n of them, 0 ≤ n ≤ width, and zeros; nothing else is read.
+inline Float load_first(const float* from, int64_t n) { return {_mm512_maskz_loadu_ps((1u << n) - 1, from)}; }
 inline void store(float* to, Float x) { _mm512_storeu_ps(to, x.v); }
 
 // n < width floats: zeros in the place of the others, which are neither read nor written.
@@ -52,6 +55,21 @@ inline uint32_t greater(Float a, Float b) { return _mm512_cmp_ps_mask(a.v, b.v, 
 inline bool all_finite(Float a) { return _mm512_fpclass_ps_mask(a.v, 0x99) == 0; }
 
 inline float sum(Float a) { return _mm512_reduce_add_ps(a.v); }
+
+// Sums of many vectors at once: of four vectors, four lanes at a time; then of width / 4 such sums across those fours,
+// so that lane 4 i + j holds the sum of the j-th vector of the i-th four.
+inline Float sums_of_fours(Float a, Float b, Float c, Float d) {
+  const __m512d ab =
+      _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v)));  // a b a b
+  const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c.v, d.v), _mm512_unpackhi_ps(c.v, d.v)));
+  return {_mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)))};
+}
+inline Float sums_across(const Float* fours) {
+  const auto half = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return {half(half(fours[0].v, fours[1].v), half(fours[2].v, fours[3].v))};
+}
 inline float largest(Float a) { return _mm512_reduce_max_ps(a.v); }
 
 // a · 2^n for whole n; 0 for n far below the range of floats.

@@ -17,6 +17,12 @@ struct Float {
 };
 
 inline Float load(const float* from) { return {vld1q_f32(from)}; }
+inline Float load_first(const float* from, int64_t n) {
+  if (n == Float::width) return load(from);
+  float first[Float::width] = {};
+  for (int64_t i = 0; i < n; i++) first[i] = from[i];
+  return load(first);
+}
 inline void store(float* to, Float x) { vst1q_f32(to, x.v); }
 inline Float load_part(const float* from, int64_t n) {
   float part[Float::width] = {};
@@ -50,6 +56,10 @@ inline uint32_t greater(Float a, Float b) { return vaddvq_u32(vandq_u32(vcgtq_f3
 inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), absolute(a)) == 0xf; }
 
 inline float sum(Float a) { return vaddvq_f32(a.v); }
+inline Float sums_of_fours(Float a, Float b, Float c, Float d) {
+  return {vpaddq_f32(vpaddq_f32(a.v, b.v), vpaddq_f32(c.v, d.v))};
+}
+inline Float sums_across(const Float* fours) { return *fours; }
 inline float largest(Float a) { return vmaxnmvq_f32(a.v); }
 
 // The exponent's bits: those of 2^−127 are 0, and what would be less than the smallest normal number is 0.

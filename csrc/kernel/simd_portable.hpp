@@ -24,6 +24,12 @@ inline Float load(const float* from) {
   __builtin_memcpy(&x.v, from, sizeof x.v);
   return x;
 }
+inline Float load_first(const float* from, int64_t n) {
+  if (n == Float::width) return load(from);
+  float first[Float::width] = {};
+  for (int64_t i = 0; i < n; i++) first[i] = from[i];
+  return load(first);
+}
 inline void store(float* to, Float x) { __builtin_memcpy(to, &x.v, sizeof x.v); }
 inline Float load_part(const float* from, int64_t n) {
   float part[Float::width] = {};
@@ -64,6 +70,8 @@ inline uint32_t greater(Float a, Float b) {
 inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), absolute(a)) == 0xf; }
 
 inline float sum(Float a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+inline Float sums_of_fours(Float a, Float b, Float c, Float d) { return {Floats{sum(a), sum(b), sum(c), sum(d)}}; }
+inline Float sums_across(const Float* fours) { return *fours; }
 inline float largest(Float a) {
   const float low = a.v[0] > a.v[1] ? a.v[0] : a.v[1], high = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
   return low > high ? low : high;

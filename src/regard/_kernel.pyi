@@ -187,7 +187,7 @@ def backward(
     isa: str,
     threads: int,
 ) -> None:
-    """The gradient of attention, added to gradients that the caller has zeroed.
+    """The gradient of attention; writes into what is given.
 
     Args:
         lse: (B,H,Q), float64.
@@ -195,7 +195,7 @@ def backward(
         grad_output: (B,H,Q,E), of the query's type.
         delta: (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
         grad_query, grad_key, grad_value: float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
-        grad_bias: float32; four dimensions that broadcast to (B,H,Q,K).
+        grad_bias: float32, added to; four dimensions that broadcast to (B,H,Q,K).
     """
 
 def linear(

@@ -278,7 +278,7 @@ def backward(
     bias = scores.bias
     deltas = delta(output, grad_output, grad_lse)
     grad_query, grad_key, grad_value = (
-        _empty_by_position(t, t.shape[1], t.shape[2], torch.float32).zero_() for t in (scores.query, scores.key, value)
+        _empty_by_position(t, t.shape[1], t.shape[2], torch.float32) for t in (scores.query, scores.key, value)
     )
     grad_bias = bias.new_zeros(bias.shape, dtype=torch.float32) if bias_needs_grad and bias is not None else None
     _kernel.backward(

@@ -153,6 +153,10 @@ class Inference:
             self.layers = [] if layers[0].attention.head_dim > cpu.LARGEST_DIM else layers
         self.final_norm = getattr(model, family.final_norm)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of a model, and one that was pickled, makes its own."""
+        return type(None), ()
+
     def serves(self, ids: Tensor, cache: Any) -> bool:
         """Whether the modules would do the same: none is unknown, watched or exchanged, and nothing is trained."""
         if not self.layers or ids.ndim != 2 or not ids.is_cpu or not ids.numel() or is_replaced():
