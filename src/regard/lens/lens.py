@@ -390,7 +390,8 @@ class Lens:
                 is the reason; or "skip", and `.errors` says why. Vectors that are not finite are an error, too.
             dtype: the type of the computation, for BERT's family: "bfloat16" is faster on processors with instructions
                 for it, "auto" uses it only there. "int8" rounds the inputs and weights of the linear layers to eight
-                bits, and is the fastest on processors with VNNI or AMX: its vectors differ by a little. Other models are computed in the type of their file.
+                bits, and is the fastest on processors with VNNI or AMX: its vectors differ by a little. Other
+                models are computed in the type of their file.
             names: what errors call the texts; by default "text 0" and so on.
             progress: called repeatedly with how many more texts are done, and how many tokens they have.
 
