@@ -344,6 +344,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
 
   const int64_t bytes = block * (sizeof(State) + pass.capacity * sizeof(Rank) + pass.width * sizeof(float));
   const int64_t block_size = round_up(bytes / sizeof(float), 16);
+  const int64_t scratch_size = round_up(maximum(pass.scratch_size(), careful.scratch_size()), 16);
   auto accumulated = [&](float* memory) {
     auto* state = reinterpret_cast<State*>(memory);
     auto* largest = reinterpret_cast<Rank*>(state + block);
@@ -362,9 +363,8 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     const int64_t first = (blocks - 1 - item / splits % blocks) * block;
     const int64_t count = minimum(block, rows - first);
     if (count <= 0) return;
-    float* scratch = thread_memory(pass.scratch_size() + block_size);
-    Accumulated a =
-        accumulated(splits > 1 ? partial.data + item * block_size : scratch + round_up(pass.scratch_size(), 16));
+    float* scratch = thread_memory(scratch_size + block_size);
+    Accumulated a = accumulated(splits > 1 ? partial.data + item * block_size : scratch + scratch_size);
     const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
     begin(a);
     if (!pass.run(group, first, count, keys, a, scratch)) begin(a), careful.run(group, first, count, keys, a, scratch);
