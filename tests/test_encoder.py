@@ -153,9 +153,9 @@ def test_the_embedded_model():
     with torch.inference_mode():
         hidden, _ = encoder(ids, lengths)
         mask = (torch.arange(19) < lengths[:, None]).long()
-        expected = bert(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-    for actual, wanted in zip(hidden, expected, strict=True):
-        assert (actual - wanted)[mask.bool()].abs().max() < 1e-5
+        exact = bert.double()(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    for actual, wanted in zip(hidden, exact, strict=True):
+        assert (actual - wanted)[mask.bool()].abs().max() < 1e-5  # of numbers up to 10; eager in float32 is as far off
 
 
 def test_it_can_be_trained():

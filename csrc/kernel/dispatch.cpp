@@ -2,11 +2,10 @@
 
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__)
+#ifdef REGARD_AMX  // defined where that kernel is built in: on Linux, by a compiler that knows its instructions
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#define REGARD_AMX 1
 #endif
 
 #include "attention.hpp"
@@ -16,7 +15,7 @@ namespace regard {
 #if defined(__x86_64__)
 extern const Kernel kernel_avx512bf16, kernel_avx512, kernel_avx2;
 #ifdef REGARD_AMX
-extern const Kernel kernel_amx __attribute__((weak));  // nowhere, if the compiler did not know its instructions
+extern const Kernel kernel_amx;
 #endif
 #elif defined(__aarch64__)
 extern const Kernel kernel_neon;
@@ -50,7 +49,7 @@ struct Runnable {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
 #ifdef REGARD_AMX
-    if (&kernel_amx && avx512bf16 && __builtin_cpu_supports("avx512vnni") && may_use_tiles()) *next++ = &kernel_amx;
+    if (avx512bf16 && __builtin_cpu_supports("avx512vnni") && may_use_tiles()) *next++ = &kernel_amx;
 #endif
     if (avx512bf16) *next++ = &kernel_avx512bf16;
     if (avx512) *next++ = &kernel_avx512;
