@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -164,7 +163,6 @@ nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, c
     grads[n] = empty_beside(value, nb::make_tuple(s.batch, heads, rows, dim), nb::make_tuple(rows * row, dim, row, 1),
                             single_precision, array);
     *data[n] = array.as<float>();
-    std::memset(*data[n], 0, size_t(array.size()) * sizeof(float));
   }
   {
     nb::gil_scoped_release release;
@@ -178,7 +176,8 @@ constexpr const char* attend_doc = R"(Attention where nothing special is asked, 
 query (B,H,Q,D), key (B,G,K,D) and value (B,G,K,E) of one type that the kernel computes with; None for others, for
 shapes that do not fit together or have no elements, and where REGARD_ISA forces what the machine lacks.
 scale: 1/√D if not given. causal: query i sees the keys j ≤ i + (K − Q). double_precision: torch.float64.
-lengths (B), int64: keys at or past the length are unseen. mask, bool, True = may look, and bias, float: of up to four dimensions that broadcast to (B,H,Q,K), or None.
+lengths (B), int64: keys at or past the length are unseen. mask, bool, True = may look, and bias, float, of up to four
+dimensions that broadcast to (B,H,Q,K). None for each is none.
 output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* attend_backward_doc =

@@ -84,6 +84,17 @@ def test_an_instruction_set_gives_the_linker_nothing_but_its_kernel(compiled):
     assert compiled.name.split(".")[0] in functions[0]
 
 
+CPUINFO = Path("/proc/cpuinfo")
+HAS_AMX = CPUINFO.exists() and {"amx_bf16", "amx_int8", "avx512_bf16"} <= set(CPUINFO.read_text().split())
+
+
+@pytest.mark.skipif(not HAS_AMX, reason="this processor has no tile registers")
+@pytest.mark.skipif(not any("amx" in compiled.name for compiled in objects()), reason="amx was not compiled here")
+def test_tile_registers_are_used_where_they_are_built_in():
+    kernel = pytest.importorskip("regard._kernel")
+    assert kernel.kernels()[:2] == ["amx", "avx512bf16"]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the threads in /proc")
 def test_the_kernel_works_with_torchs_threads():
     pytest.importorskip("regard._kernel")

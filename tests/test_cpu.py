@@ -56,6 +56,23 @@ def test_every_option_in_every_instruction_set(kit, isa, option, dtype):
         kit.agree(result.weights.topk(3).values, weights.sort(dim=-1, descending=True).values[..., :3], 1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("queries", "dim"), [(1, 8), (1, 20), (7, 100), (13, 24), (32, 12), (32, 64)])
+def test_few_queries_on_many_keys(kit, isa, queries, dim, dtype):
+    """Keys and values are read where they lie, to their last number and no further, also where one is not finite."""
+    query, key, value = kit.inputs(queries=queries, keys=523, dim=dim, value_dim=dim, dtype=dtype)
+    output, lse, weights = kit.oracle(query, key, value)
+    result = regard.attention(query, key, value, backend="cpu")
+    kit.agree(result.output, output, TOLERANCES[dtype])
+    kit.agree(result.lse, lse, 1e-5)
+    kit.agree(result.weights.dense(), weights, 1e-5)
+    value[:, :, 300] = torch.nan
+    lengths = [300] * len(query)
+    seen = regard.attention(query, key, value, backend="cpu", lengths=lengths).output
+    kit.agree(seen, kit.oracle(query, key[:, :, :300], value[:, :, :300])[0], TOLERANCES[dtype])
+    assert regard.attention(query, key, value, backend="cpu").output.isnan().all()
+
+
 @pytest.mark.parametrize("option", ["", "causal", "segment pair", "bias", "sinks"])
 def test_every_reduction_in_every_instruction_set(kit, isa, option):
     query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)

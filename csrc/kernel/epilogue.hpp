@@ -128,7 +128,7 @@ struct Epilogue {
     }
   }
 
-  // (x − mean) / √(variance + ε) · gain + shift, of some rows at once, so that no sum waits for another.
+  // (x − mean) / √(variance + ε) · gain + shift, of four rows at once, so that no sum waits for another.
   void norm_rows(int64_t first, int64_t last) const {
     constexpr int together = 4;
     for (int64_t row = first; row < last; row += together)

@@ -231,11 +231,11 @@ def forward_by_rule(
         given = ruled.given_at(at._replace(columns=slice(0, keys)), CPU)
         assert given is not None
         given = given[(None,) * (4 - given.ndim)]
-        part, rows = rest.of_heads(at.batch, at.heads), at.rows
+        of_heads, rows = rest.of_heads(at.batch, at.heads), at.rows
         assert isinstance(rows, slice)
-        of_block = lse.new_empty((*part.shape[:2], rows.stop - rows.start))
+        of_block = lse.new_empty((*of_heads.shape[:2], rows.stop - rows.start))
         _kernel.forward(
-            _scores(part, None if sinks is None else sinks[at.heads], rows, given),
+            _scores(of_heads, None if sinks is None else sinks[at.heads], rows, given),
             value=value[at.batch, scores.groups(at.heads)],
             output=output[at.batch, at.heads, rows],
             lse=of_block,

@@ -49,16 +49,16 @@ def load(path: Path) -> Saved:
 
 
 def _checked(path: Path, report: object) -> Saved:
-    found = _mapping(report, "it")
-    machine, peaks = _mapping(found.get("machine"), "machine"), _mapping(found.get("peaks"), "peaks")
-    del machine  # its values are shown as they stand
+    entries = _mapping(report, "it")
+    _mapping(entries.get("machine"), "machine")  # its values are shown as they stand
+    peaks = _mapping(entries.get("peaks"), "peaks")
     for name, speed in _mapping(peaks.get("flops"), "peaks: flops").items():
         _positive(speed, f"peaks: {name}")
     _positive(peaks.get("bytes"), "peaks: bytes")
-    rows = found.get("rows")
+    rows = entries.get("rows")
     # Reports of older versions do not say of what they are.
     guess = "attention" if isinstance(rows, list) else "embed" if isinstance(rows, dict) else "machine"
-    benchmark = found.get("benchmark", guess)
+    benchmark = entries.get("benchmark", guess)
     if benchmark != guess:
         raise ValueError(f"benchmark: {benchmark!r} does not go with its rows")
     saved: dict[str, SavedRow] = {}
@@ -67,7 +67,7 @@ def _checked(path: Path, report: object) -> Saved:
             raise ValueError(f"row {name!r} is there twice")
         if (read := _row(name, row)) is not None:
             saved[name] = read
-    return Saved(path, str(benchmark), dict(found), saved)
+    return Saved(path, str(benchmark), dict(entries), saved)
 
 
 def _rows_of(rows: object) -> list[tuple[str, Mapping[str, Any]]]:

@@ -182,7 +182,7 @@ class Inference:
                 return False
             for own in layer.parameters:
                 for tensor in own.values():
-                    if tensor is not None and not (_is_plain_float(tensor)):
+                    if tensor is not None and not _is_plain_float(tensor):
                         return False
         return self._agrees
 
@@ -192,7 +192,7 @@ class Inference:
         recorder = current.set(None)
         try:
             vocabulary = getattr(self.model, self.family.embeddings[0]).num_embeddings
-            ids = torch.arange(4)[None] % vocabulary
+            ids = torch.arange(4, device=cpu.CPU)[None] % vocabulary
             expected = self.forward(self.model, input_ids=ids, use_cache=False).last_hidden_state
             close = 1e-4 * float(expected.abs().max())
             whole = self(ids, None, None, False).last_hidden_state
@@ -233,7 +233,7 @@ class Inference:
         heads, scale = self.model.config.num_attention_heads, self.layers[0].attention.scaling
         attended = None
         if keep:
-            attended = torch.empty(len(layers), heads, dim), torch.empty(len(layers), heads, dtype=torch.float64)
+            attended = x.new_empty(len(layers), heads, dim), x.new_empty(len(layers), heads, dtype=torch.float64)
         turned = None if angles is None else (angles[0][0, 0], angles[1][0, 0])
         cpu.token(layers, x[0, 0], turned, scale, self._epsilon, attended)
         for layer in self.layers:
@@ -263,8 +263,8 @@ class Inference:
                 recorded = Recorded(layer.attention, attended)
                 recorded.output, recorded.x = layer.output, before
                 recorder.attentions.append(recorded)
-            for part in rows.split(ROWS):
-                self._feed_forward(layer, part, hidden[:, : len(part)])
+            for together in rows.split(ROWS):
+                self._feed_forward(layer, together, hidden[:, : len(together)])
             layer.report()
         return weights
 
@@ -284,8 +284,8 @@ class Inference:
         batch, count, _ = x.shape
         flat, dim = x.flatten(0, 1), layer.attention.head_dim
         projected = [_product(flat, module) for module in layer.inputs]
-        parts = projected[0].chunk(3, -1) if len(projected) == 1 else projected
-        query, key, value = (part.unflatten(-1, (-1, dim)).unflatten(0, (batch, count)) for part in parts)
+        separate = projected[0].chunk(3, -1) if len(projected) == 1 else projected
+        query, key, value = (rows.unflatten(-1, (-1, dim)).unflatten(0, (batch, count)) for rows in separate)
         if angles is not None:
             for heads in (query, key):
                 _rotate(heads, *angles)

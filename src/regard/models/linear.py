@@ -60,7 +60,7 @@ class Linear:
             self.norm = norm.weight.detach().float(), norm.bias.detach().float(), norm.eps
         self.isa = None if _kernel is None or weight.device.type != "cpu" else cpu.instruction_set()
         if self.isa is None:
-            self.weight = weight
+            self.weight = weight.clone()  # as the kernel has a copy of its own
         else:
             weight = weight.contiguous()
             self.weight = torch.empty(_kernel.linear_size(weight, self.isa))
