@@ -34,9 +34,11 @@ struct Accumulated {
   float* output;  // (rows, width)
 };
 
-// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state.
+// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state. Three planes of lanes take more
+// room than the scores, and begin before them: so far that no score is overwritten before it is read.
 template <class Lane, bool entropy, bool distance>
-inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
+inline void exponentiate(float* score, float* weights, Range keys, float factor, float max, float position,
+                         State& state) {
   const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
   const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
   Float sums = zero, others = zero, entropies = zero, distances = zero;
@@ -58,13 +60,20 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
   };
   for (int64_t j = keys.from; j < keys.to; j += border<Lane>) {
     const Float low = weigh_next(j);
-#ifdef REGARD_PAIRS
-    if constexpr (Lane::per_lane == 2) {
-      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, weigh_next(j + Float::width));
+    float* to = weights + lane_of<Lane>(j);
+#ifdef REGARD_TILES
+    if constexpr (Lane::planes > 1) {
+      store_split(to, Float::width, low, weigh_next(j + Float::width));
       continue;
     }
 #endif
-    store(score + j, low);
+#ifdef REGARD_PAIRS
+    if constexpr (Lane::per_lane == 2) {
+      store_bfloat16(reinterpret_cast<uint16_t*>(to), low, weigh_next(j + Float::width));
+      continue;
+    }
+#endif
+    store(to, low);
   }
   state.sum += sum(sums);
   if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
@@ -97,6 +106,7 @@ struct Pass {
   const Forward& f;
   bool direct;
   static constexpr int most_rows = rows_at_once<Lane>;
+  static constexpr int64_t line = maximum(block_keys, lanes_of<Lane>(block_keys));  // of the scores of a row
   bool shared = f.output.data && f.value_heads == s.groups;  // whether values have the heads of the keys
   Blocks<Lane> blocks{s, direct, shared ? f.value : Strided<const void>{}, shared ? f.value_dim : 0};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
@@ -127,14 +137,15 @@ struct Pass {
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
     [[maybe_unused]] const WithTiles<Lane> tiles;
-    blocks.template visit<most_rows>(group, first_row, count, keys, memory, prepare,
-                                     [&]<int n>(const Scored& tile) { finite &= add(n, tile, values, sofar); });
+    blocks.template visit<most_rows, line>(group, first_row, count, keys, memory, prepare,
+                                           [&]<int>(const Scored& tile) { finite &= add(tile, values, sofar); });
     return finite;
   }
 
   // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
-  bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
-    const auto [rows, r, first, known, fresh, next, keys, scores, top] = tile;
+  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
+    const auto [rows, r, first, known, n, fresh, next, keys, scores, top] = tile;
+    float* weights = scores - (line - block_keys);
     if (!values.direct) ask_for_next(values, first, next);
     alignas(64) float keep[16] = {};  // the factors by which the sums so far shrink under the new maxima
     float max[most_rows];
@@ -153,7 +164,7 @@ struct Pass {
     bool hidden[most_rows][block_keys];
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
-      float* row = scores + i * block_keys;
+      float *row = scores + i * line, *row_weights = weights + i * line;
       rescale(state, max[i], keep[i]);
       if (f.top) {
         update_top(row, keys, first, top[i], sofar.largest + (r + i) * capacity, f.top, capacity);
@@ -166,11 +177,11 @@ struct Pass {
 #endif
       const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
       if (f.distance) {
-        f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
+        f.entropy ? exponentiate<Lane, true, true>(row, row_weights, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, true>(row, row_weights, keys, factor, level, position, state);
       } else {
-        f.entropy ? exponentiate<Lane, true, false>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, false>(row, keys, factor, level, position, state);
+        f.entropy ? exponentiate<Lane, true, false>(row, row_weights, keys, factor, level, position, state)
+                  : exponentiate<Lane, false, false>(row, row_weights, keys, factor, level, position, state);
       }
     }
     if (!f.output.data) return true;
@@ -183,20 +194,21 @@ struct Pass {
         const char* from = at(values.direct, type, keys.from * f.value.row);
         const Upcoming next = values.next.part(r, r + n, values.rows);
         with_constant<tile_rows>(n, [&]<int rows>() {
-          finite = average<type, rows>(scores + keys.from, block_keys, count, from, f.value.row, f.value_dim, next,
-                                       keep, output, width);
+          finite = average<type, rows>(scores + keys.from, line, count, from, f.value.row, f.value_dim, next, keep,
+                                       output, width);
         });
       });
       return finite;
     }
     if (values.finite) {
       const int64_t steps = lanes_of<Lane>(count);
-      const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
-      const Right packed{values.packed + keys.from / Lane::per_lane * width, width};
-      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, fresh ? nullptr : keep, output, width, width);
+      const int64_t lane = lane_of<Lane>(keys.from);
+      const Right packed{values.packed + lane * width, width};
+      accumulate_rows<Lane, most_rows>(n, Left{weights + lane, line, 1}, packed, steps, fresh ? nullptr : keep, output,
+                                       width, width);
     } else {
       for (int i = 0; i < n; i++) {
-        average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
+        average_visible(weights + i * line, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
                         output + i * width);
       }
     }
@@ -219,21 +231,28 @@ struct Pass {
       float total = keep == 0 ? 0 : keep * output[e];
       for (int64_t j = keys.from; j < keys.to; j++) {
         if (hidden[j]) continue;
-        if constexpr (Lane::per_lane == 2) {
-          total += half(reinterpret_cast<const uint16_t*>(weights)[j]) *
-                   half(reinterpret_cast<const uint16_t*>(values + j / 2 * width)[2 * e + j % 2]);
-        } else {
-          total += weights[j] * values[j * width + e];
-        }
+        const int64_t lane = split_lane(j);
+        total += number(weights, lane, 1, j) * number(values + e, lane, width, j);
       }
       output[e] = total;
     }
   }
 
-  static float half(uint16_t bits) {
-    float x;
-    to_floats(&bits, Type::bfloat16, &x, 1);
-    return x;
+  // The lane of a weight or value, and the number there.
+  static int64_t split_lane(int64_t j) {
+    return Lane::planes > 1 ? j / (2 * Float::width) * Lane::planes * Float::width + j % Float::width
+                            : j / Lane::per_lane;
+  }
+  static float number(const float* lanes, int64_t lane, int64_t step, int64_t j) {
+    if constexpr (Lane::per_lane == 1) return lanes[lane * step];
+    const int64_t second = Lane::planes > 1 ? j / Float::width % 2 : j % 2;
+    float sum = 0, part;
+    for (int64_t plane = Lane::planes - 1; plane >= 0; plane--) {
+      const auto* halves = reinterpret_cast<const uint16_t*>(lanes + (lane + plane * Float::width) * step);
+      to_floats(halves + second, Type::bfloat16, &part, 1);
+      if (plane == 0 || part == part) sum += part;
+    }
+    return sum;
   }
 
   // The score that is subtracted before exp: the maximum of the row, or 0 where it has seen nothing, as −∞ − −∞ is nan.
@@ -336,7 +355,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
                 rows = s.queries * n_rep;
   // Large blocks load keys and values less often; where blocks are few, or rows long, half of that is faster.
   const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
-  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
+  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows, rows_at_once<Lane>);
   // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads.
   const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
   const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
