@@ -12,6 +12,7 @@
 #include "backward.hpp"
 #include "diagonal.hpp"
 #include "forward.hpp"
+#include "forward_tiles.hpp"
 #include "largest.hpp"
 #include "linear.hpp"
 #include "memory.hpp"

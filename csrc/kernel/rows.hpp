@@ -222,12 +222,12 @@ inline void multiply_nonfinite(Type type, int n, const void* const* query, const
 
 #ifdef REGARD_TILES
 // Up to 16 rows of products, which the tile registers write where they belong.
-template <class Lane>
+template <class Lane, class Meanwhile = NoWork>
 inline void multiply_in_tiles(const float* query, int64_t lanes, const float* panels, Range keys, float* scores,
-                              int64_t stride) {
+                              int64_t stride, Meanwhile&& meanwhile = {}) {
   visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
     multiply_in_tiles<vectors, 1, Lane>(Left{query, lanes, 1}, Right{panels + in_panels(key, lanes), panel_keys}, lanes,
-                                        scores + key, stride);
+                                        scores + key, stride, meanwhile);
   });
 }
 
@@ -379,17 +379,21 @@ struct Blocks {
   }
   float* turned(float* memory) const { return memory + largest_small_query * query_lanes; }
 
+  // Packs the queries; returns whether all of them are finite, or need not be.
+  bool load_queries(const HeadGroup& group, const Row* rows, int64_t count, float* memory) const {
+    bool finite = true;
+    for (int64_t r = 0; r < count; r++) finite &= pack_query(group.batch, rows[r], memory + r * query_lanes);
+    return finite;
+  }
+
   // Visits all scores of `count` rows and a range of keys: for each block of keys it calls prepare(first, known), then
-  // visit.operator()<rows>(tile) for at most `height` rows; for any number of them, where that is a tile of registers.
-  // The scores of a row are `stride` after those of the one before, behind what a larger one than block_keys leaves.
-  template <int height = tile_rows, int64_t stride = block_keys, class Prepare, class Visit>
+  // visit.operator()<rows>(tile) for at most tile_rows rows.
+  template <class Prepare, class Visit>
   void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
     load_rows(s, group, first_row, count, keys, rows);
-    bool finite = true;
-    for (int64_t r = 0; r < count; r++) finite &= pack_query(group.batch, rows[r], memory + r * query_lanes);
-    const bool by_rows = direct && rows_fill_lanes(s);
+    const bool finite = load_queries(group, rows, count, memory), by_rows = direct && rows_fill_lanes(s);
     if (by_rows) turn_queries(count, memory);
     Keys loaded{};
     visit_tiles<Lane, rows_at_once<Lane>>(
@@ -400,44 +404,36 @@ struct Blocks {
           prepare(first, known);
         },
         [&](int n, int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
-          alignas(64) float of_tile[rows_at_once<Lane> * stride];
-          float top[rows_at_once<Lane>];
-          float* scores = by_rows ? memory + panels_at() + r * block_keys : of_tile + stride - block_keys;
+          alignas(64) float of_tile[rows_at_once<Lane> * block_keys];
+          float top[rows_at_once<Lane>], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
           const float* query = memory + r * query_lanes;
-          const auto part = [&](int64_t from, int rows_of_part) {
-            return Scored{rows + r + from,        r + from,  first, known, rows_of_part, fresh, next, tile_keys,
-                          scores + from * stride, top + from};
-          };
 #ifdef REGARD_TILES
           if constexpr (Lane::steps > 1) {
-            multiply_in_tiles<Lane>(query, lanes, loaded.panels, tile_keys, scores, stride);
-            if (!finite || !loaded.finite) {
-              const Range there{tile_keys.from, minimum(known, tile_keys.to)};
-              multiply_nonfinite(n, group, rows + r, first, there, scores, stride);
-            }
-            finish_scores(n, s, group.batch, rows + r, first, tile_keys, scores, stride, top);
-            if constexpr (height == rows_at_once<Lane>) return visit.template operator()<height>(part(0, n));
-            for (int from = 0; from < n; from += height) {
-              with_constant<height>(minimum(height, n - from),
-                                    [&]<int some>() { visit.template operator()<some>(part(from, some)); });
-            }
-            return;
+            multiply_in_tiles<Lane>(query, lanes, loaded.panels, tile_keys, scores, block_keys);
+            if (!finite || !loaded.finite)
+              multiply_nonfinite(n, group, rows + r, first, known, tile_keys, scores, block_keys);
+            finish_scores(n, s, group.batch, rows + r, first, tile_keys, scores, block_keys, top);
           }
 #endif
-          with_constant<tile_rows>(n, [&]<int some>() {
-            score<Lane, some>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, scores, stride,
-                              top);
-            visit.template operator()<some>(part(0, some));
-          });
+          for (int64_t from = 0; from < n; from += tile_rows) {
+            with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, n - from)), [&]<int some>() {
+              float* part = scores + from * block_keys;
+              if constexpr (Lane::steps == 1)
+                score<Lane, some>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, part,
+                                  block_keys, top);
+              visit.template operator()<some>(
+                  Scored{rows + r + from, r + from, first, known, some, fresh, next, tile_keys, part, top + from});
+            });
+          }
         });
   }
 
-  void multiply_nonfinite(int n, const HeadGroup& group, const Row* rows, int64_t first, Range keys, float* scores,
-                          int64_t stride) const {
+  void multiply_nonfinite(int n, const HeadGroup& group, const Row* rows, int64_t first, int64_t known, Range keys,
+                          float* scores, int64_t stride) const {
     const void* queries[rows_at_once<Lane>];
     for (int r = 0; r < n; r++) queries[r] = query(group.batch, rows[r]);
-    REGARD_ISA::multiply_nonfinite(s.type, n, queries, key(group.batch, group.key_head, first), s.key.row, s.dim, keys,
-                                   scores, stride);
+    REGARD_ISA::multiply_nonfinite(s.type, n, queries, key(group.batch, group.key_head, first), s.key.row, s.dim,
+                                   {keys.from, minimum(known, keys.to)}, scores, stride);
   }
 };
 
