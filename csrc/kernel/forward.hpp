@@ -201,8 +201,9 @@ struct Pass {
       return finite;
     }
     if (values.finite) {
-      const Right packed{values.packed + lane_of<Lane>(keys.from) * width, width};
-      accumulate_rows<Lane, tile_rows>(n, Left{scores + keys.from, block_keys, 1}, packed, count,
+      const int64_t lane = lane_of<Lane>(keys.from);
+      accumulate_rows<Lane, tile_rows>(n, Left{scores + lane, block_keys, 1},
+                                       Right{values.packed + lane * width, width}, lanes_of<Lane>(count),
                                        fresh ? nullptr : keep, output, width, width);
     } else {
       for (int i = 0; i < n; i++) {

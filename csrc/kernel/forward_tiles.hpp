@@ -54,12 +54,13 @@ struct Pipeline {
     float* scores = current->weights + line - block_keys;
     current->tile = tile, current->tile.scores = scores;
     pass.ask_for_next(values, tile.first, tile.next);
-    multiply_in_tiles<Lane>(query, pass.blocks.lanes, keys.panels, tile.keys, scores, line, [&] { weigh_some(); });
+    multiply_in_tiles<Lane>(query, pass.blocks.lanes, keys.panels, tile.keys, scores, line,
+                            [&]() __attribute__((always_inline)) { weigh_some(); });
     if (!finite || !keys.finite)
       pass.blocks.multiply_nonfinite(tile.count, group, tile.rows, tile.first, tile.known, tile.keys, scores, line);
     finish_weighing();
     weighed = current, row = 0;
-    average([&] { weigh_some(); });
+    average([&]() __attribute__((always_inline)) { weigh_some(); });
     before = current, current = current == &first ? &second : &first;
   }
 

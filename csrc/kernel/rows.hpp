@@ -393,8 +393,10 @@ struct Blocks {
              Visit&& visit) const {
     Row rows[block_rows];
     load_rows(s, group, first_row, count, keys, rows);
-    const bool finite = load_queries(group, rows, count, memory), by_rows = direct && rows_fill_lanes(s);
+    [[maybe_unused]] const bool finite = load_queries(group, rows, count, memory);
+    const bool by_rows = direct && rows_fill_lanes(s);
     if (by_rows) turn_queries(count, memory);
+    [[maybe_unused]] const WithTiles<Lane> tiles;
     Keys loaded{};
     visit_tiles<Lane, rows_at_once<Lane>>(
         rows, count, keys_at_once(),
