@@ -359,6 +359,64 @@ struct FewKeys {
   }
 };
 
+// Rows whose run of overlapping rows has few keys, all from the same one on: those of a short text wherever it lies, so
+// that it gets the same bits everywhere.
+struct FewKeyRuns {
+  const Scores& s;
+  Memory memory;
+  bool any = false;
+
+  // None where they are not looked for.
+  FewKeyRuns(const Scores& scores, bool wanted) : s(scores), memory(wanted ? sequences() * s.queries / 4 + 1 : 0) {
+    for (int64_t n = 0; n < (wanted ? sequences() : 0); n++) {
+      uint8_t number = 0;
+      visit(s, n, [&](int64_t from, int64_t to, bool few) {
+        number = number == 1 ? 2 : 1, any |= few;
+        __builtin_memset(numbers() + n * s.queries + from, few ? number : 0, size_t(to - from));
+        return true;
+      });
+    }
+  }
+
+  int64_t sequences() const { return s.span_batch ? s.batch : 1; }
+  uint8_t* numbers() const { return reinterpret_cast<uint8_t*>(memory.data); }
+
+  // Calls work(from, to, few) for the runs of a sequence while it returns true; returns whether it always did.
+  template <class Work>
+  static bool visit(const Scores& s, int64_t sequence, Work&& work) {
+    const int64_t *start = s.start + sequence * s.span_batch, *stop = s.stop + sequence * s.span_batch;
+    for (int64_t from = 0, to = 0; from < s.queries; from = to) {
+      const int64_t first = maximum<int64_t>(start[from], 0);
+      int64_t last = first;
+      bool alike = true;
+      do {
+        last = maximum(last, minimum(stop[to], s.keys));
+        to++;
+        if (to < s.queries) alike &= start[to] >= last || maximum<int64_t>(start[to], 0) == first;
+      } while (to < s.queries && start[to] < last);
+      if (!work(from, to, alike && last - first <= most_few_keys)) return false;
+    }
+    return true;
+  }
+  static bool all_few(const Scores& s) {
+    for (int64_t n = 0; n < (s.span_batch ? s.batch : 1); n++)
+      if (!visit(s, n, [](int64_t, int64_t, bool few) { return few; })) return false;
+    return true;
+  }
+
+  // Calls work(row, count, few) for rows of a group in turn.
+  template <class Work>
+  void split(const HeadGroup& group, int64_t first, int64_t count, Work&& work) const {
+    const uint8_t* of_query = numbers() + group.batch * s.span_batch;
+    for (int64_t row = first, end = first + count, next; row < end; row = next) {
+      const uint8_t number = any ? of_query[row / group.n_rep] : 0;
+      next = any ? row : end;
+      while (next < end && of_query[next / group.n_rep] == number) next++;
+      work(row, next - row, number != 0);
+    }
+  }
+};
+
 // One head group as a problem of its own.
 inline Scores of_group(const Scores& s, const HeadGroup& group) {
   Scores own = s;
@@ -383,7 +441,7 @@ inline Forward of_group(const Scores& s, const Forward& f, const HeadGroup& grou
 template <class General>
 bool forward_few_keys(const Scores& s, const Forward& f, int threads, General&& general) {
   const FewKeys few{s, f};
-  if (!few.serves_all()) return false;
+  if (!few.serves_all() || (s.start && !FewKeyRuns::all_few(s))) return false;
   constexpr int64_t rows_at_once = 16 * most_lanes, enough = 1 << 15;  // cycles, some ten microseconds
   const int64_t cycles = few.rows * (s.keys * (s.dim + f.value_dim) / (2 * Float::width) + 50);
   const int64_t groups = s.batch * s.groups, n_rep = s.heads / s.groups;
