@@ -30,8 +30,10 @@ struct LaneRows {
   int64_t groups = 0, each = 0;
   Range keys{};  // that any of them may see
   HeadGroup group[Float::width];
+  uint8_t number[Float::width];  // of the group of a row, where there are several
   Row row[most_lanes];
   int64_t count() const { return groups * each; }
+  const HeadGroup& group_of(int64_t r) const { return group[groups == 1 ? 0 : number[r]]; }
 };
 
 // scores[j][r] = Σ_d key[j][d] · query[d][r], of so many keys and vectors of rows.
@@ -40,8 +42,10 @@ inline void multiply_by_keys(const float* query, const float* const* key, int64_
   constexpr int64_t columns = vectors * Float::width;
   Float sums[keys][vectors];
   const float* own[keys];
+#pragma GCC unroll 8
   for (int j = 0; j < keys; j++) {
     own[j] = key[j];
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sums[j][v] = broadcast(0.0f);
   }
   for (int64_t d = 0; d < dim; d++, query += columns) {
@@ -55,7 +59,9 @@ inline void multiply_by_keys(const float* query, const float* const* key, int64_
       for (int v = 0; v < vectors; v++) sums[j][v] = multiply_add(number, column[v], sums[j][v]);
     }
   }
+#pragma GCC unroll 8
   for (int j = 0; j < keys; j++)
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) store(scores + j * columns + v * Float::width, sums[j][v]);
 }
 
@@ -66,7 +72,9 @@ inline bool average_few(const float* weights, int64_t columns, int64_t keys, con
                         int64_t last, const float* share, float* const* to) {
   constexpr int64_t width = Float::width, at_last = (vectors - 1) * width;
   Float sums[rows][vectors];
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sums[r][v] = broadcast(0.0f);
   const auto add_all = [&](auto&& load_last) __attribute__((always_inline)) {
     for (int64_t j = 0; j < keys; j++, values += stride, weights += columns) {
@@ -87,8 +95,10 @@ inline bool average_few(const float* weights, int64_t columns, int64_t keys, con
   else
     add_all([last](const float* from) { return load_part(from, last); });
   bool finite = true;
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++) {
     const Float scale = broadcast(share + r);
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
       const Float mean = sums[r][v] * scale;
       finite &= all_finite(mean);
@@ -136,7 +146,7 @@ struct FewKeys {
     const auto query = [&](int64_t r) {
       const Row& row = of.row[r];
       return at(s.query.data, s.type,
-                of.group[r / of.each].batch * s.query.batch + row.head * s.query.head + row.query * s.query.row);
+                of.group_of(r).batch * s.query.batch + row.head * s.query.head + row.query * s.query.row);
     };
     const bool as_they_lie = of.groups == 1 && of.group[0].n_rep == 1 && s.type == Type::float32;
     for (int64_t first = 0; first < count; first += Float::width) {
@@ -159,13 +169,39 @@ struct FewKeys {
     }
   }
 
+  // Rows of a tensor are asked for, so that they are in the second-level cache when they are met.
+  void ask_for_rows(const Strided<const void>& of, const HeadGroup& group, int64_t head, int64_t first, int64_t count,
+                    int64_t n) const {
+    const char* from = at(of.data, s.type, group.batch * of.batch + head * of.head + first * of.row);
+    const int64_t step = of.row * bytes_of(s.type), bytes = n * bytes_of(s.type);
+    for (int64_t r = 0; r < count; r++) ask_for(from, r * step, bytes);
+  }
+  void ask_for_groups(int64_t first, int64_t count) const {
+    const int64_t n_rep = s.heads / s.groups;
+    for (int64_t n = first; n < first + count; n++) {
+      const HeadGroup group = head_group(s, n, n_rep);
+      for (int64_t h = 0; h < n_rep; h++)
+        ask_for_rows(s.query, group, group.first_head + h, 0, minimum(s.queries, most_lanes), s.dim);
+      ask_for_rows(s.key, group, group.key_head, 0, s.keys, s.dim);
+      ask_for_rows(f.value, group, group.key_head, 0, s.keys, f.value_dim);
+    }
+  }
+  void ask_for_output(const LaneRows& of) const {
+    for (int64_t r = 0; r < of.count(); r++) {
+      const Row& row = of.row[r];
+      const int64_t offset =
+          of.group_of(r).batch * f.output.batch + row.head * f.output.head + row.query * f.output.row;
+      ask_for(at(f.output.data, f.output_type, offset), 0, f.value_dim * bytes_of(f.output_type));
+    }
+  }
+
   // Keys or values of the groups as floats, and how far apart they are.
   struct Numbers {
     const float* data[Float::width];
     int64_t stride;
   };
-  Numbers numbers(const LaneRows& of, const Strided<const void>& from, int64_t n, float* to) const {
-    Numbers result{{}, s.type == Type::float32 ? from.row : n};
+  void find(const LaneRows& of, const Strided<const void>& from, int64_t n, float* to, Numbers& result) const {
+    result.stride = s.type == Type::float32 ? from.row : n;
     const int64_t count = of.keys.to - of.keys.from;
     for (int64_t g = 0; g < of.groups; g++) {
       const HeadGroup& group = of.group[g];
@@ -176,7 +212,6 @@ struct FewKeys {
       for (int64_t j = 0; j < count; j++)
         to_floats(at(data, s.type, j * from.row), s.type, to + (g * count + j) * n, n);
     }
-    return result;
   }
 
   // The scores of all rows, [key][row].
@@ -259,7 +294,7 @@ struct FewKeys {
     for (int64_t r = 0; r < count; r++) {
       const Row& row = of.row[r];
       const int64_t offset =
-          of.group[r / of.each].batch * f.output.batch + row.head * f.output.head + row.query * f.output.row;
+          of.group_of(r).batch * f.output.batch + row.head * f.output.head + row.query * f.output.row;
       output[r] = const_cast<char*>(at(f.output.data, f.output_type, offset));
       to[r] = straight ? reinterpret_cast<float*>(output[r]) : staging + r * f.value_dim;
     }
@@ -287,18 +322,27 @@ struct FewKeys {
 
   void write_lse(const LaneRows& of, const float* tops, const float* sums) const {
     constexpr int64_t at_once = 8;
+    using Doubles = double __attribute__((vector_size(64), aligned(8)));
+    using Floats = float __attribute__((vector_size(32), aligned(4)));
     const double unit = double(factor) * ln_2;
     const int64_t count = of.count();
+    const auto place = [&](int64_t r) {
+      return (of.group_of(r).batch * s.heads + of.row[r].head) * s.queries + of.row[r].query;
+    };
+    const bool in_turn = of.group[0].n_rep == 1;  // also those of several groups
+    double* to = f.lse + place(0);
     for (int64_t first = 0; first < count; first += at_once) {
-      double lse[at_once];
-      for (int64_t i = 0; i < at_once; i++) lse[i] = first + i < count && sums[first + i] != 0 ? sums[first + i] : 1;
+      alignas(64) double lse[at_once];
+      auto& vector = *reinterpret_cast<Doubles*>(lse);
+      vector = __builtin_convertvector(*reinterpret_cast<const Floats*>(sums + first), Doubles);
       logarithms(lse);
-      for (int64_t r = first; r < minimum(count, first + at_once); r++) {
-        const Row& row = of.row[r];
-        const double log_sum = lse[r - first], alone = double(tops[r]) * unit + log_sum;
-        f.lse[(of.group[r / of.each].batch * s.heads + row.head) * s.queries + row.query] =
-            sums[r] == 0 ? -infinity : alone;
-      }
+      vector = __builtin_convertvector(*reinterpret_cast<const Floats*>(tops + first), Doubles) * unit + vector;
+      const int64_t rows = minimum(at_once, count - first);
+      for (int64_t i = 0; i < rows; i++) lse[i] = sums[first + i] == 0 ? -infinity : lse[i];
+      if (in_turn)
+        __builtin_memcpy(to + first, lse, size_t(rows) * sizeof(double));
+      else
+        for (int64_t i = 0; i < rows; i++) f.lse[place(first + i)] = lse[i];
     }
   }
 
@@ -308,19 +352,21 @@ struct FewKeys {
     constexpr int64_t columns = vectors * Float::width;
     const int64_t keys = of.keys.to - of.keys.from;
     float *scores = memory + scores_at(), *floats = memory + floats_at();
-    alignas(64) float tops[columns], sums[columns], share[columns];
+    constexpr int64_t places = columns < 8 ? 8 : columns;  // of whole vectors of doubles
+    alignas(64) float tops[places] = {}, sums[places] = {}, share[columns];
+    Numbers key, value;
+    find(of, s.key, s.dim, floats, key), find(of, f.value, f.value_dim, floats + slots() * s.dim, value);
+    ask_for_output(of);
     turn_queries(of, vectors, memory);
-    score<vectors>(of, numbers(of, s.key, s.dim, floats), memory, scores);
+    score<vectors>(of, key, memory, scores);
     for (int64_t first = 0; first < columns; first += Float::width) {
       if (s.start) hide(of, first, columns, scores + first);
       exponentiate(keys, columns, scores + first, tops + first, sums + first);
       const Float sum = load(sums + first), zero = broadcast(0.0f);
       store(share + first, where_at_most(sum, zero, zero, broadcast(1.0f) / sum));
     }
-    const Numbers values = numbers(of, f.value, f.value_dim, floats + slots() * s.dim);
-    const bool finite = average(of, columns, values, scores, share, memory + staging_at());
     write_lse(of, tops, sums);
-    return finite;
+    return average(of, columns, value, scores, share, memory + staging_at());
   }
   bool attend(const LaneRows& of, float* memory) const {
     bool finite = true;
@@ -339,6 +385,8 @@ struct FewKeys {
       for (int64_t r = 0; r < of.each; r++) of.row[r] = row_of(s, group, first + r);
       of.keys = {0, s.keys};
       if (s.start) of.each = segment_end(of.row, 0, of.each), of.keys = key_range(of.row, of.each);
+      if (group.n_rep == 1)
+        ask_for_rows(s.query, group, group.first_head, first + of.each, minimum(of.each, end - first - of.each), s.dim);
       if (!attend(of, memory)) return false;
     }
     return true;
@@ -351,7 +399,7 @@ struct FewKeys {
     for (int64_t g = 0; g < count; g++) {
       of.group[g] = head_group(s, first + g, s.heads / s.groups);
       for (int64_t r = 0; r < rows; r++) {
-        of.row[g * rows + r] = row_of(s, of.group[g], r);
+        of.row[g * rows + r] = row_of(s, of.group[g], r), of.number[g * rows + r] = uint8_t(g);
         if (of.row[g * rows + r].start > 0) return false;
       }
     }
@@ -446,12 +494,13 @@ bool forward_few_keys(const Scores& s, const Forward& f, int threads, General&& 
   const int64_t cycles = few.rows * (s.keys * (s.dim + f.value_dim) / (2 * Float::width) + 50);
   const int64_t groups = s.batch * s.groups, n_rep = s.heads / s.groups;
   const int64_t parts = few.together > 1 ? 1 : (few.rows + rows_at_once - 1) / rows_at_once;
-  const int64_t each = parts > 1 ? 1 : round_up(maximum<int64_t>(1, enough / cycles), few.together);
+  const int64_t each = parts > 1 ? 1 : round_up(maximum<int64_t>(1, enough / 4 / cycles), few.together);
   const int64_t used = cycles * groups < enough ? 1 : threads;
   for_each((groups + each - 1) / each * parts, int(used), [&](int64_t item) {
     const int64_t first = item / parts * each, last = minimum(groups, first + each), part = item % parts;
     for (int64_t n = first; n < last; n += few.together) {
       const int64_t count = minimum(few.together, last - n);
+      few.ask_for_groups(n + count, minimum(few.together, last - n - count));
       if (few.together > 1 && few.run_together(n, count, thread_memory(few.memory_size()))) continue;
       for (int64_t g = n; g < n + count; g++) {
         const HeadGroup group = head_group(s, g, n_rep);
