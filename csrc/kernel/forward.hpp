@@ -338,9 +338,13 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   // Large blocks load keys and values less often; where blocks are few, or rows long, half of that is faster.
   const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
   const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
-  // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads.
+  // Short texts among others go their own way.
+  const FewKeys few{s, f};
+  const FewKeyRuns runs(s, s.start && !pass.direct && few.is_enough());
+  // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads. Not
+  // within a text among others.
   const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
-  const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
+  const int64_t splits = runs.several ? 1 : maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
   const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);
 
   const int64_t bytes = block * (sizeof(State) + pass.capacity * sizeof(Rank) + pass.width * sizeof(float));
@@ -355,9 +359,6 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     for (int64_t r = 0; r < count; r++) a.state[r] = State{};
     for (int64_t i = 0; i < count * pass.capacity; i++) a.largest[i] = 0;
   };
-  // Short texts among others.
-  const FewKeys few{s, f};
-  const FewKeyRuns runs(s, s.start && splits == 1 && !pass.direct && few.is_enough());
   Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
   for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
     // All rows of a head in turn, as its keys and values are in a cache by then; the last rows, which see most if
@@ -371,7 +372,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     Accumulated a = accumulated(splits > 1 ? partial.data + item * block_size : scratch + scratch_size);
     const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
     runs.split(group, first, count, [&](int64_t row, int64_t n, bool are_few) {
-      if (are_few && few.run(group, row, n, scratch)) return;
+      if (are_few && splits == 1 && few.run(group, row, n, scratch)) return;
       begin(a, n);
       if (!pass.run(group, row, n, keys, a, scratch)) begin(a, n), careful.run(group, row, n, keys, a, scratch);
       if (splits == 1) pass.write_rows(group, row, n, a);

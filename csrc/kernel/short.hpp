@@ -11,10 +11,12 @@
 
 #include "attention.hpp"
 #include "exponential.hpp"
+#include "lanes.hpp"
 #include "memory.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
+#include "runs.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
 #include "tile.hpp"
@@ -22,8 +24,8 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-constexpr int64_t most_few_keys = 64;
 constexpr int64_t most_lanes = Float::tile_vectors * Float::width;  // rows at once
+constexpr int64_t most_scores = 8192;                               // at once
 
 // Rows at once, and head groups that they are of: one, or several with all of their rows, `each` of them.
 struct LaneRows {
@@ -35,81 +37,6 @@ struct LaneRows {
   int64_t count() const { return groups * each; }
   const HeadGroup& group_of(int64_t r) const { return group[groups == 1 ? 0 : number[r]]; }
 };
-
-// scores[j][r] = Σ_d key[j][d] · query[d][r], of so many keys and vectors of rows.
-template <int vectors, int keys>
-inline void multiply_by_keys(const float* query, const float* const* key, int64_t dim, float* scores) {
-  constexpr int64_t columns = vectors * Float::width;
-  Float sums[keys][vectors];
-  const float* own[keys];
-#pragma GCC unroll 8
-  for (int j = 0; j < keys; j++) {
-    own[j] = key[j];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) sums[j][v] = broadcast(0.0f);
-  }
-  for (int64_t d = 0; d < dim; d++, query += columns) {
-    Float column[vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) column[v] = load(query + v * Float::width);
-#pragma GCC unroll 8
-    for (int j = 0; j < keys; j++) {
-      const Float number = broadcast(own[j] + d);
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; v++) sums[j][v] = multiply_add(number, column[v], sums[j][v]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int j = 0; j < keys; j++)
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) store(scores + j * columns + v * Float::width, sums[j][v]);
-}
-
-// to[r] = share[r] · Σ_j weights[j][r] · values[j], of so many rows and vectors of columns, the last of which has
-// `last` numbers. Returns whether all of it is finite.
-template <int rows, int vectors>
-inline bool average_few(const float* weights, int64_t columns, int64_t keys, const float* values, int64_t stride,
-                        int64_t last, const float* share, float* const* to) {
-  constexpr int64_t width = Float::width, at_last = (vectors - 1) * width;
-  Float sums[rows][vectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) sums[r][v] = broadcast(0.0f);
-  const auto add_all = [&](auto&& load_last) __attribute__((always_inline)) {
-    for (int64_t j = 0; j < keys; j++, values += stride, weights += columns) {
-      Float part[vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors - 1; v++) part[v] = load(values + v * width);
-      part[vectors - 1] = load_last(values + at_last);
-#pragma GCC unroll 8
-      for (int r = 0; r < rows; r++) {
-        const Float weight = broadcast(weights + r);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sums[r][v] = multiply_add(weight, part[v], sums[r][v]);
-      }
-    }
-  };
-  if (last == width)
-    add_all([](const float* from) { return load(from); });
-  else
-    add_all([last](const float* from) { return load_part(from, last); });
-  bool finite = true;
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; r++) {
-    const Float scale = broadcast(share + r);
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-      const Float mean = sums[r][v] * scale;
-      finite &= all_finite(mean);
-      if (v < vectors - 1 || last == width)
-        store(to[r] + v * width, mean);
-      else
-        store_part(to[r] + at_last, mean, last);
-    }
-  }
-  return finite;
-}
 
 // Output and lse of rows with few keys, without statistics and modifiers.
 struct FewKeys {
@@ -133,10 +60,19 @@ struct FewKeys {
   // Whether all keys are few. A few queries on more keys than fill a vector leave most lanes empty.
   bool serves_all() const { return is_enough() && s.keys <= (2 * rows > Float::width ? most_few_keys : Float::width); }
 
+  // Rows at once, of so many and with so many keys: their scores stay in the first-level cache.
+  static int64_t lanes_at_once(int64_t rows, int64_t keys) {
+    constexpr int64_t width = Float::width;
+    const int64_t fitting = most_scores / maximum<int64_t>(1, keys) / width;
+    const int64_t most = maximum<int64_t>(1, minimum<int64_t>(Float::tile_vectors, fitting));
+    const int64_t vectors = (rows + width - 1) / width, parts = (vectors + most - 1) / most;
+    return (vectors + parts - 1) / parts * width;
+  }
+
   // Where things lie in the memory of a thread, in floats.
   int64_t slots() const { return most_keys * together; }
   int64_t scores_at() const { return lanes * most_lanes; }
-  int64_t staging_at() const { return scores_at() + maximum(most_keys * most_lanes, slots() * Float::width); }
+  int64_t staging_at() const { return scores_at() + maximum(most_scores, slots() * Float::width); }
   int64_t floats_at() const { return staging_at() + maximum(Float::width * lanes, most_lanes * f.value_dim); }
   int64_t memory_size() const { return floats_at() + (s.type == Type::float32 ? 0 : slots() * (s.dim + f.value_dim)); }
 
@@ -175,16 +111,6 @@ struct FewKeys {
     const char* from = at(of.data, s.type, group.batch * of.batch + head * of.head + first * of.row);
     const int64_t step = of.row * bytes_of(s.type), bytes = n * bytes_of(s.type);
     for (int64_t r = 0; r < count; r++) ask_for(from, r * step, bytes);
-  }
-  void ask_for_groups(int64_t first, int64_t count) const {
-    const int64_t n_rep = s.heads / s.groups;
-    for (int64_t n = first; n < first + count; n++) {
-      const HeadGroup group = head_group(s, n, n_rep);
-      for (int64_t h = 0; h < n_rep; h++)
-        ask_for_rows(s.query, group, group.first_head + h, 0, minimum(s.queries, most_lanes), s.dim);
-      ask_for_rows(s.key, group, group.key_head, 0, s.keys, s.dim);
-      ask_for_rows(f.value, group, group.key_head, 0, s.keys, f.value_dim);
-    }
   }
   void ask_for_output(const LaneRows& of) const {
     for (int64_t r = 0; r < of.count(); r++) {
@@ -379,14 +305,18 @@ struct FewKeys {
   bool run(const HeadGroup& group, int64_t first_row, int64_t count, float* memory) const {
     LaneRows of;
     of.groups = 1, of.group[0] = group;
-    const int64_t at_once = vectors_at_once((count + Float::width - 1) / Float::width) * Float::width;
     for (int64_t first = first_row, end = first_row + count; first < end; first += of.each) {
-      of.each = minimum(at_once, end - first);
+      const int64_t left = end - first, looked_at = s.start ? minimum(left, most_lanes) : lanes_at_once(left, s.keys);
+      of.each = minimum(looked_at, left), of.keys = {0, s.keys};
       for (int64_t r = 0; r < of.each; r++) of.row[r] = row_of(s, group, first + r);
-      of.keys = {0, s.keys};
-      if (s.start) of.each = segment_end(of.row, 0, of.each), of.keys = key_range(of.row, of.each);
+      if (s.start) {
+        of.each = segment_end(of.row, 0, of.each), of.keys = key_range(of.row, of.each);
+        const int64_t rows = of.each < looked_at ? of.each : left;
+        of.each = minimum(of.each, lanes_at_once(rows, of.keys.to - of.keys.from));
+        of.keys = key_range(of.row, of.each);
+      }
       if (group.n_rep == 1)
-        ask_for_rows(s.query, group, group.first_head, first + of.each, minimum(of.each, end - first - of.each), s.dim);
+        ask_for_rows(s.query, group, group.first_head, first + of.each, minimum(of.each, left - of.each), s.dim);
       if (!attend(of, memory)) return false;
     }
     return true;
@@ -404,64 +334,6 @@ struct FewKeys {
       }
     }
     return attend(of, memory);
-  }
-};
-
-// Rows whose run of overlapping rows has few keys, all from the same one on: those of a short text wherever it lies, so
-// that it gets the same bits everywhere.
-struct FewKeyRuns {
-  const Scores& s;
-  Memory memory;
-  bool any = false;
-
-  // None where they are not looked for.
-  FewKeyRuns(const Scores& scores, bool wanted) : s(scores), memory(wanted ? sequences() * s.queries / 4 + 1 : 0) {
-    for (int64_t n = 0; n < (wanted ? sequences() : 0); n++) {
-      uint8_t number = 0;
-      visit(s, n, [&](int64_t from, int64_t to, bool few) {
-        number = number == 1 ? 2 : 1, any |= few;
-        __builtin_memset(numbers() + n * s.queries + from, few ? number : 0, size_t(to - from));
-        return true;
-      });
-    }
-  }
-
-  int64_t sequences() const { return s.span_batch ? s.batch : 1; }
-  uint8_t* numbers() const { return reinterpret_cast<uint8_t*>(memory.data); }
-
-  // Calls work(from, to, few) for the runs of a sequence while it returns true; returns whether it always did.
-  template <class Work>
-  static bool visit(const Scores& s, int64_t sequence, Work&& work) {
-    const int64_t *start = s.start + sequence * s.span_batch, *stop = s.stop + sequence * s.span_batch;
-    for (int64_t from = 0, to = 0; from < s.queries; from = to) {
-      const int64_t first = maximum<int64_t>(start[from], 0);
-      int64_t last = first;
-      bool alike = true;
-      do {
-        last = maximum(last, minimum(stop[to], s.keys));
-        to++;
-        if (to < s.queries) alike &= start[to] >= last || maximum<int64_t>(start[to], 0) == first;
-      } while (to < s.queries && start[to] < last);
-      if (!work(from, to, alike && last - first <= most_few_keys)) return false;
-    }
-    return true;
-  }
-  static bool all_few(const Scores& s) {
-    for (int64_t n = 0; n < (s.span_batch ? s.batch : 1); n++)
-      if (!visit(s, n, [](int64_t, int64_t, bool few) { return few; })) return false;
-    return true;
-  }
-
-  // Calls work(row, count, few) for rows of a group in turn.
-  template <class Work>
-  void split(const HeadGroup& group, int64_t first, int64_t count, Work&& work) const {
-    const uint8_t* of_query = numbers() + group.batch * s.span_batch;
-    for (int64_t row = first, end = first + count, next; row < end; row = next) {
-      const uint8_t number = any ? of_query[row / group.n_rep] : 0;
-      next = any ? row : end;
-      while (next < end && of_query[next / group.n_rep] == number) next++;
-      work(row, next - row, number != 0);
-    }
   }
 };
 
@@ -500,7 +372,6 @@ bool forward_few_keys(const Scores& s, const Forward& f, int threads, General&& 
     const int64_t first = item / parts * each, last = minimum(groups, first + each), part = item % parts;
     for (int64_t n = first; n < last; n += few.together) {
       const int64_t count = minimum(few.together, last - n);
-      few.ask_for_groups(n + count, minimum(few.together, last - n - count));
       if (few.together > 1 && few.run_together(n, count, thread_memory(few.memory_size()))) continue;
       for (int64_t g = n; g < n + count; g++) {
         const HeadGroup group = head_group(s, g, n_rep);
