@@ -46,10 +46,20 @@ struct Array {
 };
 
 // The layout of DLPack's structs, version 1; what is not used here has no type.
+struct ManagedTensor {
+  uint32_t major, minor;
+  void* context;
+  void (*deleter)(ManagedTensor*);
+  uint64_t flags;
+  nanobind::dlpack::dltensor view;
+};
 struct ExchangeTable {
   uint32_t major, minor;
   void* previous;
-  void *allocate, *managed_from_object, *managed_to_object;
+  int (*allocate)(const nanobind::dlpack::dltensor* like, ManagedTensor** tensor, void* context,
+                  void (*set_error)(void* context, const char* kind, const char* message));
+  void* managed_from_object;
+  int (*managed_to_object)(ManagedTensor* tensor, void** object);
   int (*view_of_object)(void* object, nanobind::dlpack::dltensor* view);
 };
 

@@ -12,6 +12,7 @@
 #include "parallel.hpp"
 #include "ranks.hpp"
 #include "rows.hpp"
+#include "short.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
 #include "tile.hpp"
@@ -381,9 +382,13 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
   // Large blocks load keys and values less often; where blocks are few, or rows long, half of that is faster.
   const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
   const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows, rows_at_once<Lane>);
-  // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads.
+  // Short texts among others go their own way.
+  const FewKeys few{s, f};
+  const FewKeyRuns runs(s, s.start && !pass.direct && few.is_enough());
+  // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads. Not
+  // within a text among others.
   const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
-  const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
+  const int64_t splits = runs.several ? 1 : maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));
   const int64_t split = round_up((s.keys + splits - 1) / splits, block_keys);
 
   const int64_t bytes = block * (sizeof(State) + pass.capacity * sizeof(Rank) + pass.width * sizeof(float));
@@ -394,9 +399,9 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     auto* largest = reinterpret_cast<Rank*>(state + block);
     return Accumulated{state, largest, reinterpret_cast<float*>(largest + block * pass.capacity)};
   };
-  auto begin = [&](Accumulated a) {
-    for (int64_t r = 0; r < block; r++) a.state[r] = State{};
-    for (int64_t i = 0; i < block * pass.capacity; i++) a.largest[i] = 0;
+  auto begin = [&](Accumulated a, int64_t count) {
+    for (int64_t r = 0; r < count; r++) a.state[r] = State{};
+    for (int64_t i = 0; i < count * pass.capacity; i++) a.largest[i] = 0;
   };
   Memory partial(splits > 1 ? head_groups * blocks * splits * block_size : 0);
   for_each(head_groups * blocks * splits, threads, [&](int64_t item) {
@@ -407,12 +412,15 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
     const int64_t first = (blocks - 1 - item / splits % blocks) * block;
     const int64_t count = minimum(block, rows - first);
     if (count <= 0) return;
-    float* scratch = thread_memory(scratch_size + block_size);
+    float* scratch = thread_memory(maximum(scratch_size + block_size, few.memory_size()));
     Accumulated a = accumulated(splits > 1 ? partial.data + item * block_size : scratch + scratch_size);
     const Range keys{split_index * split, minimum(s.keys, (split_index + 1) * split)};
-    begin(a);
-    if (!pass.run(group, first, count, keys, a, scratch)) begin(a), careful.run(group, first, count, keys, a, scratch);
-    if (splits == 1) pass.write_rows(group, first, count, a);
+    runs.split(group, first, count, [&](int64_t row, int64_t n, bool are_few) {
+      if (are_few && splits == 1 && few.run(group, row, n, scratch)) return;
+      begin(a, n);
+      if (!pass.run(group, row, n, keys, a, scratch)) begin(a, n), careful.run(group, row, n, keys, a, scratch);
+      if (splits == 1) pass.write_rows(group, row, n, a);
+    });
   });
   if (splits == 1) return;
   for_each(head_groups * blocks, threads, [&](int64_t item) {

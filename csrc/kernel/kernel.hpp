@@ -20,6 +20,7 @@
 #include "peaks.hpp"
 #include "pool.hpp"
 #include "quantized.hpp"
+#include "short.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
 #include "tile.hpp"
@@ -69,8 +70,11 @@ void with_map_lane(const Scores& s, const Map& m, Work&& work) {
   m.gram.data ? with_lane<Single>(s, work) : with_lane<FastestFloat>(s, work);
 }
 
-void forward(const Scores& s, const Forward& f, int threads) {
+void forward_many_keys(const Scores& s, const Forward& f, int threads) {
   with_lane<FastestFloat>(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
+}
+void forward(const Scores& s, const Forward& f, int threads) {
+  if (!forward_few_keys(s, f, threads, forward_many_keys)) forward_many_keys(s, f, threads);
 }
 void pool(const Scores& s, const Map& m, const Pool& c, int threads) {
   with_map_lane(s, m, [&]<class Lane>() { pool_in<Lane>(s, m, c, threads_for(s, threads)); });

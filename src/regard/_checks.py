@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import (
+    DispatchKey,
     _get_tracing_state,
     _is_any_autocast_enabled,
     _len_torch_dispatch_stack,
     _len_torch_function_stack,
 )
+from torch._C import _dispatch_tls_is_dispatch_key_included as _includes_key
 from torch._C._autograd import _profiler_enabled
 from torch._C._functorch import peek_interpreter_stack
-from torch._ops import _len_torch_dispatch_stack_pre_dispatch as _len_of_modes_before_dispatch
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
@@ -25,6 +26,7 @@ from regard._typing import MaskMod
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 HELD_BY_ALL_TYPES = 1e38  # of the arithmetic
 QueryKeyValue = tuple[Tensor, Tensor, Tensor]
+_MODES_BEFORE_DISPATCH = DispatchKey.PreDispatch
 _NOTHING_BUT_TENSORS = (Tensor, torch.nn.Parameter)
 
 
@@ -45,7 +47,7 @@ def plain(query: Any, key: Any, value: Any, lengths: Any, mask: Any, bias: Any) 
     False, nothing need be wrong.
     """
     return (
-        not is_compiling()
+        unwatched()
         and type(query) in _NOTHING_BUT_TENSORS
         and type(key) in _NOTHING_BUT_TENSORS
         and type(value) in _NOTHING_BUT_TENSORS
@@ -53,7 +55,6 @@ def plain(query: Any, key: Any, value: Any, lengths: Any, mask: Any, bias: Any) 
         and (lengths is None or type(lengths) in _NOTHING_BUT_TENSORS)
         and (mask is None or type(mask) in _NOTHING_BUT_TENSORS)
         and (bias is None or (type(bias) in _NOTHING_BUT_TENSORS and not (bias.requires_grad or bias.is_neg())))
-        and unwatched()
     )
 
 
@@ -68,7 +69,7 @@ def unwatched() -> bool:
         and forward_ad._current_level < 0
         and not _profiler_enabled()
         and not _is_any_autocast_enabled()
-        and _len_of_modes_before_dispatch() == 0
+        and not _includes_key(_MODES_BEFORE_DISPATCH)
     )
 
 
@@ -347,4 +348,4 @@ def traced() -> bool:
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
     mode, keys = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
-    return mode(keys.PROXY) is not None or mode(keys.FAKE) is not None or _len_of_modes_before_dispatch() > 0
+    return mode(keys.PROXY) is not None or mode(keys.FAKE) is not None or _includes_key(_MODES_BEFORE_DISPATCH)
