@@ -37,12 +37,8 @@ inline int threads_for(const Scores& s, int threads) {
 
 #ifdef REGARD_TILES
 using FastestPair = TiledPair;
-using FastestFloat = TiledTriple;
 #elif defined(REGARD_PAIRS)
 using FastestPair = Pair;
-#endif
-#ifndef REGARD_TILES
-using FastestFloat = Single;
 #endif
 
 // What linear layers multiply.
@@ -54,24 +50,29 @@ template <Type type>
 using LinearLane = Single;
 #endif
 
-// Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
-template <class Float32, class Work>
-void with_lane(const Scores& s, Work&& work) {
-  if (is_small_query(s)) return work.template operator()<Single>();
+// Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise, which are
+// split where that is faster and `may_split`.
+template <bool may_split, class Work>
+void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
 #ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16) return work.template operator()<FastestPair>();
+  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<FastestPair>();
 #endif
-  work.template operator()<Float32>();
+#ifdef REGARD_TILES
+  if constexpr (may_split) {
+    if (splits_floats(s) && !is_small_query(s)) return work.template operator()<TiledTriple>();
+  }
+#endif
+  work.template operator()<Single>();
 }
 
 // The same for maps, which combine heads as floats.
 template <class Work>
 void with_map_lane(const Scores& s, const Map& m, Work&& work) {
-  m.gram.data ? with_lane<Single>(s, work) : with_lane<FastestFloat>(s, work);
+  m.gram.data ? with_lane<false>(s, work) : with_lane<true>(s, work);
 }
 
 void forward_many_keys(const Scores& s, const Forward& f, int threads) {
-  with_lane<FastestFloat>(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
+  with_lane<true>(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
 }
 void forward(const Scores& s, const Forward& f, int threads) {
   if (!forward_few_keys(s, f, threads, forward_many_keys)) forward_many_keys(s, f, threads);
@@ -95,7 +96,7 @@ void largest(const Scores& s, const Map& m, const Largest& l, int threads) {
   with_map_lane(s, m, [&]<class Lane>() { largest_in<Lane>(s, m, l, threads_for(s, threads)); });
 }
 void backward(const Scores& s, const Backward& b, int threads) {
-  with_lane<Single>(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
+  with_lane<false>(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
 }
 void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;

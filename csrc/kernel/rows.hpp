@@ -18,6 +18,16 @@ constexpr int64_t block_keys = 256;  // keys of a block: with their values they 
 constexpr int64_t block_rows = 384;  // rows, at most, that use a block of keys before the next is packed
 constexpr int tile_rows = Float::tile_rows;
 
+// Whether products of float32 are made by tile registers, of three bfloat16 each. Of few numbers they would have zeros
+// in most places, and exp takes the time.
+inline bool splits_floats([[maybe_unused]] const Scores& s) {
+#ifdef REGARD_TILES
+  return s.type != Type::bfloat16 && s.dim > split_numbers;
+#else
+  return false;
+#endif
+}
+
 // A head group: the query heads that share one key head, their rows in turn: row r is query r / n_rep of head
 // first_head + r % n_rep.
 struct HeadGroup {

@@ -12,12 +12,8 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-// Few keys; of more, the tile registers are faster.
-#ifdef REGARD_TILES
-constexpr int64_t most_few_keys = block_keys / 2;
-#else
-constexpr int64_t most_few_keys = block_keys;
-#endif
+// Few keys; of more, the tile registers are faster, where they serve.
+inline int64_t most_few_keys(const Scores& s) { return splits_floats(s) ? block_keys / 2 : block_keys; }
 
 // Rows whose run of overlapping rows has few keys, all from the same one on: those of a short text wherever it lies, so
 // that it gets the same bits everywhere.
@@ -56,7 +52,7 @@ struct FewKeyRuns {
         to++;
         if (to < s.queries) alike &= start[to] >= last || maximum<int64_t>(start[to], 0) == first;
       } while (to < s.queries && start[to] < last);
-      if (!work(from, to, alike && last - first <= most_few_keys)) return false;
+      if (!work(from, to, alike && last - first <= most_few_keys(s))) return false;
     }
     return true;
   }

@@ -47,7 +47,7 @@ struct FewKeys {
   // Head groups at once.
   int64_t together = rows > 0 && 2 * rows <= Float::width ? Float::width / rows : 1;
   int64_t lanes = round_up(s.dim, Float::width);
-  int64_t most_keys = minimum(s.keys, most_few_keys);
+  int64_t most_keys = minimum(s.keys, most_few_keys(s));
 
   // Whether there is nothing to do that needs more than this.
   bool is_enough() const {
@@ -58,7 +58,9 @@ struct FewKeys {
     return s.type != Type::bfloat16 || !has_pairs;
   }
   // Whether all keys are few. A few queries on more keys than fill a vector leave most lanes empty.
-  bool serves_all() const { return is_enough() && s.keys <= (2 * rows > Float::width ? most_few_keys : Float::width); }
+  bool serves_all() const {
+    return is_enough() && s.keys <= (2 * rows > Float::width ? most_few_keys(s) : Float::width);
+  }
 
   // Rows at once, of so many and with so many keys: their scores stay in the first-level cache.
   static int64_t lanes_at_once(int64_t rows, int64_t keys) {
