@@ -73,6 +73,58 @@ def test_few_queries_on_many_keys(kit, isa, queries, dim, dtype):
     assert regard.attention(query, key, value, backend="cpu").output.isnan().all()
 
 
+@given(st.data())
+def test_few_keys_in_every_instruction_set(kit, data):
+    """One pass over them, the rows as lanes: as many as fill a vector or not, of one head group or of several."""
+    groups, repeat = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    batch, queries, keys = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 70)), data.draw(st.integers(1, 90))
+    queries, keys = data.draw(st.sampled_from([(queries, keys), (keys, keys), (queries % 9 + 1, keys % 9 + 1)]))
+    dim, value_dim = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    dtype, isa = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(SETS))
+    torch.manual_seed(data.draw(st.integers(0, 9)))
+    query = torch.randn(batch, queries, groups * repeat, dim).to(dtype).transpose(1, 2)
+    key, value = (
+        torch.randn(batch, groups, keys, n + 3).to(dtype)[..., 2:-1] for n in (dim, value_dim)
+    )  # neither aligned nor without gaps
+    lengths, causal = torch.randint(0, keys + 1, (batch,)), data.draw(st.booleans())
+    more = {"causal": causal} | data.draw(st.sampled_from([{}, {"lengths": lengths}, {"window": (3, 2)}]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGARD_ISA", isa)
+        output, lse, weights = kit.oracle(query, key, value, **more)
+        result = regard.attention(query, key, value, **more)
+        kit.agree(result.output, output, TOLERANCES[dtype])
+        kit.agree(result.lse, lse, 1e-5)
+        evil, j = data.draw(st.sampled_from([torch.nan, torch.inf, -torch.inf])), data.draw(st.integers(0, keys - 1))
+        (value if data.draw(st.booleans()) else key)[batch // 2, groups // 2, j, 0] = evil
+        hostile = regard.attention(query, key, value, **more)
+    sees = torch.zeros(batch, groups * repeat, queries, dtype=torch.bool)
+    heads = slice(groups // 2 * repeat, (groups // 2 + 1) * repeat)
+    sees[batch // 2, heads] = weights[batch // 2, heads, :, j] > 0
+    kit.agree(hostile.output[~sees], output[~sees], TOLERANCES[dtype])
+    if key.isfinite().all():
+        assert not hostile.output[sees][:, 0].isfinite().any()
+        kit.agree(hostile.output[sees][:, 1:], output[sees][:, 1:], TOLERANCES[dtype])
+    elif evil != evil:
+        assert hostile.output[sees].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("option", ["", "causal", "window", "lengths"])
+def test_few_keys_get_the_bits_of_many(kit, isa, dtype, option):
+    """Where statistics are asked for, the same rows go the way of many keys."""
+    if isa == "amx":
+        pytest.skip("it multiplies many keys in the tile registers, and sums up in another order")
+    for batch, heads, groups, queries, keys, dim in (
+        (40, 3, 3, 1, 1, 8), (3, 4, 4, 3, 3, 20), (2, 6, 2, 16, 16, 64), (2, 2, 2, 70, 33, 17), (1, 2, 1, 90, 90, 32)
+    ):  # fmt: skip
+        tensors = kit.inputs(batch, heads, groups, queries, keys, dim, dim + 1, dtype)
+        more = kit.options([option] if option else [], *tensors[:2])
+        few = regard.attention(*tensors, **more)
+        many = regard.attention(*tensors, **more, collect=("entropy",))
+        assert torch.equal(few.output, many.output)
+        assert torch.equal(few.weights._lse, many.weights._lse)
+
+
 @pytest.mark.parametrize("option", ["", "causal", "segment pair", "bias", "sinks"])
 def test_every_reduction_in_every_instruction_set(kit, isa, option):
     query, key, value = kit.inputs(queries=67, keys=131, dim=16, value_dim=16)
@@ -417,14 +469,18 @@ def test_the_weights_of_a_plain_call_notice_a_change_in_place():
 
 
 @pytest.mark.parametrize("evil", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("queries", [300, 2])  # many rows, few rows
-def test_a_value_that_is_not_finite_reaches_those_who_see_it(kit, isa, evil, queries):
-    query, key, value = kit.inputs(heads=2, groups=2, queries=queries, keys=300, dim=32, value_dim=32)
-    more = {"causal": True, "mask": torch.rand(300) < 0.9} if queries == 300 else {"lengths": torch.tensor([200, 130])}
+@pytest.mark.parametrize(("queries", "keys"), [(300, 300), (2, 300), (90, 90), (3, 9)])  # many and few
+def test_a_value_that_is_not_finite_reaches_those_who_see_it(kit, isa, evil, queries, keys):
+    query, key, value = kit.inputs(heads=2, groups=2, queries=queries, keys=keys, dim=32, value_dim=32)
+    more = {"lengths": torch.tensor([keys * 2 // 3, keys * 2 // 5])} if queries < keys else {"causal": True}
+    if queries == 300:
+        more["mask"] = torch.rand(300) < 0.9
     clean = regard.attention(query, key, value, backend="cpu", **more)
-    value[:, 1, 150, 3] = evil
+    value[:, 1, keys // 2, 3] = evil
     result = regard.attention(query, key, value, backend="cpu", **more)
-    sees = clean.weights[:, 1, :, 150] > 0
+    sees = clean.weights[:, 1, :, keys // 2] > 0
+    assert sees.any()
+    assert not sees.all()
     assert not result.output[:, 1, :, 3][sees].isfinite().any()
     kit.agree(result.output[:, 0], clean.output[:, 0])
     kit.agree(result.output[:, 1, :, 3][~sees], clean.output[:, 1, :, 3][~sees])
@@ -462,14 +518,18 @@ def test_the_same_bits_for_any_number_of_threads(kit, isa, shape):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_segment_gets_the_same_bits_wherever_it_lies(isa, dtype):
-    lengths = [7, 130, 8, 300, 64, 61]
+@pytest.mark.parametrize("more", [{}, {"causal": True}, {"window": (5, 2)}], ids=str)
+@pytest.mark.parametrize(
+    ("lengths", "heads"), [((7, 130, 8, 300, 64, 61), 2), ((9, 3, 16), 4), ((300, 70, 1, 257, 1500, 19, 90), 1)]
+)
+def test_a_segment_gets_the_same_bits_wherever_it_lies(isa, dtype, lengths, heads, more):
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, 1, 2, sum(lengths), 32).to(dtype)
+    query, key, value = torch.randn(3, 1, heads, sum(lengths), 32).to(dtype)
+    key, value = key[:, : (heads + 1) // 2], value[:, : (heads + 1) // 2]
     bounds = torch.tensor([0, *lengths]).cumsum(0)
-    output = regard.attention(query, key, value, segments=bounds).output
+    output = regard.attention(query, key, value, segments=bounds, **more).output
     for start, stop in bounds.unfold(0, 2, 1).tolist():
-        alone = regard.attention(*(tensor[:, :, start:stop] for tensor in (query, key, value))).output
+        alone = regard.attention(*(tensor[:, :, start:stop] for tensor in (query, key, value)), **more).output
         assert torch.equal(output[:, :, start:stop], alone)
 
 

@@ -63,6 +63,7 @@ void check_forward(const Kernel& kernel, Case& c) {
   if (c.random.chance(0.3)) f.distance = distance.as<float>(), f.first_position = c.random.below(9);
   if (c.random.chance(0.5)) f.max_score = max_score.as<float>();
   f.top_values = top_values.as<float>(), f.top_keys = top_keys.as<int64_t>();
+  if (c.random.chance(0.3)) f.entropy = f.distance = f.max_score = nullptr, f.top = 0;  // as in a plain call
   Results{{&output, &lse, &entropy, &distance, &max_score, &top_values, &top_keys}}.compute(
       [&](int threads) { kernel.forward(s, f, threads); });
 
