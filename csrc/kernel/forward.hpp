@@ -34,22 +34,19 @@ struct Accumulated {
   float* output;  // (rows, width)
 };
 
-// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state.
-template <class Lane, bool entropy, bool distance>
+// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state. `has_maximum`: whether a score
+// is the maximum.
+template <class Lane, bool entropy, bool distance, bool has_maximum>
 inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
   const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
   const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
   Float sums = zero, others = zero, entropies = zero, distances = zero;
   Float ahead = counting() + broadcast(float(keys.from) - position);
   const auto weigh_next = [&](int64_t j) {
-    Float difference = load(score + j) - top;
-    if constexpr (entropy) difference = larger(smallest, difference);
-    const Float weight = exp2_below(difference, scale, smallest);
+    const Float difference = load(score + j) - top;
+    const Float weight = exp2_below<entropy>(difference, scale, smallest, entropies);
     sums = sums + weight;
-    if constexpr (entropy) {
-      others = others + where_at_most(difference, below, weight, zero);
-      entropies = multiply_add(weight, difference, entropies);
-    }
+    if constexpr (entropy && has_maximum) others = others + where_at_most(difference, below, weight, zero);
     if constexpr (distance) {
       distances = multiply_add(weight, absolute(ahead), distances);
       ahead = ahead + broadcast(float(Float::width));
@@ -67,8 +64,23 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
     store(score + j, low);
   }
   state.sum += sum(sums);
-  if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
+  if constexpr (entropy) state.others += sum(has_maximum ? others : sums), state.entropy += sum(entropies);
   if constexpr (distance) state.distance += sum(distances);
+}
+
+// The same for what is known at run time alone.
+template <class Lane>
+inline void exponentiate(const Forward& f, float* score, Range keys, float factor, float max, float position,
+                         bool has_maximum, State& state) {
+  const auto run = [&]<bool entropy, bool distance>() {
+    entropy&& has_maximum ? exponentiate<Lane, entropy, distance, entropy>(score, keys, factor, max, position, state)
+                          : exponentiate<Lane, entropy, distance, false>(score, keys, factor, max, position, state);
+  };
+  if (f.distance) {
+    f.entropy ? run.template operator()<true, true>() : run.template operator()<false, true>();
+  } else {
+    f.entropy ? run.template operator()<true, false>() : run.template operator()<false, false>();
+  }
 }
 
 // Rescales the state of a row whose largest score becomes `max`, by the factor `keep`.
@@ -165,13 +177,7 @@ struct Pass {
       if constexpr (Lane::steps > 1) keep_tiles_awake();
 #endif
       const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
-      if (f.distance) {
-        f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
-      } else {
-        f.entropy ? exponentiate<Lane, true, false>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, false>(row, keys, factor, level, position, state);
-      }
+      exponentiate<Lane>(f, row, keys, factor, level, position, top[i] == max[i], state);
     }
     if (!f.output.data) return true;
     float* output = sofar.output + r * width;
