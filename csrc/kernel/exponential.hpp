@@ -16,7 +16,8 @@ constexpr float smallest_power = -1000;  // 2^−1000 is 0
 // No smaller, so that −∞ is a number to reckon with. nan stays nan.
 inline Float bounded(Float x) { return larger(broadcast(smallest_power), x); }
 
-// 2^(whole + rest) within 1.6e-7 of itself, for −½ ≤ rest ≤ ½ and whole numbers up to 127; 0 below −150.
+// 2^(whole + rest) within 1.6e-7 of itself, for −½ ≤ rest ≤ ½ and whole numbers up to 127; 0 instead of a number that
+// is not normal.
 inline Float power_of_two(Float whole, Float rest) {
   // Of the polynomials of degree 5 that are 1 at 0, the one with the least relative error.
   Float y = multiply_add(broadcast(0x1.5bba14p-10f), rest, broadcast(0x1.3cea88p-7f));
@@ -42,14 +43,23 @@ inline Float exp2(Float x, Float factor) {
 }
 
 // 2^(x·factor) for x from −∞ to 0, in the fewest steps: the product is rounded where the instruction set knows
-// remainders.
-inline Float exp2_below(Float x, Float factor, [[maybe_unused]] Float smallest) {
+// remainders. Where they are wanted, `products` grows by the result times x; by 0 where x is −∞.
+template <bool with_products>
+inline Float exp2_below(Float x, Float factor, [[maybe_unused]] Float smallest, [[maybe_unused]] Float& products) {
 #ifdef REGARD_REMAINDER
-  const Float power = x * factor, rest = remainder(power);
-  return power_of_two(power - rest, rest);
+  const Float power = x * factor, rest = remainder(power), whole = power - rest, result = power_of_two(whole, rest);
+  if constexpr (with_products) products = multiply_add_where_normal(whole, result, x, products);
 #else
-  return exp2(larger(smallest, x), factor);
+  x = larger(smallest, x);
+  const Float result = exp2(x, factor);
+  if constexpr (with_products) products = multiply_add(result, x, products);
 #endif
+  return result;
+}
+
+inline Float exp2_below(Float x, Float factor, Float smallest) {
+  Float products;
+  return exp2_below<false>(x, factor, smallest, products);
 }
 
 // 2^(x·factor + more), likewise.

@@ -35,8 +35,8 @@ struct Accumulated {
   float* output;  // (rows, width)
 };
 
-// From scores of a row to weights, and their sums.
-template <class Lane, bool entropy, bool distance>
+// From scores of a row to weights, and their sums. `has_maximum`: whether a score may be the maximum.
+template <class Lane, bool entropy, bool distance, bool has_maximum>
 struct Weighing {
   Float scale, top, smallest;
   Float sums = broadcast(0.0f), others = sums, entropies = sums, distances = sums, ahead = sums;
@@ -47,14 +47,11 @@ struct Weighing {
   }
 
   inline __attribute__((always_inline)) Float weigh(const float* score) {
-    Float difference = load(score) - top;
-    if constexpr (entropy) difference = larger(smallest, difference);
-    const Float weight = exp2_below(difference, scale, smallest);
+    const Float difference = load(score) - top;
+    const Float weight = exp2_below<entropy>(difference, scale, smallest, entropies);
     sums = sums + weight;
-    if constexpr (entropy) {
+    if constexpr (entropy && has_maximum)
       others = others + where_at_most(difference, broadcast(-0x1p-126f), weight, broadcast(0.0f));
-      entropies = multiply_add(weight, difference, entropies);
-    }
     if constexpr (distance) {
       distances = multiply_add(weight, absolute(ahead), distances);
       ahead = ahead + broadcast(float(Float::width));
@@ -78,17 +75,34 @@ struct Weighing {
 
   void add_to(State& state) const {
     state.sum += sum(sums);
-    if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
+    if constexpr (entropy) state.others += sum(has_maximum ? others : sums), state.entropy += sum(entropies);
     if constexpr (distance) state.distance += sum(distances);
   }
 };
 
-template <class Lane, bool entropy, bool distance>
+template <class Lane, bool entropy, bool distance, bool has_maximum>
 inline void exponentiate(const float* score, float* weights, Range keys, float factor, float max, float position,
                          State& state) {
-  Weighing<Lane, entropy, distance> weighing(factor, max, keys.from, position);
+  Weighing<Lane, entropy, distance, has_maximum> weighing(factor, max, keys.from, position);
   for (int64_t j = keys.from; j < keys.to; j += border<Lane>) weighing.step(score, weights, j);
   weighing.add_to(state);
+}
+
+// The same for what is known at run time alone.
+template <class Lane>
+inline void exponentiate(const Forward& f, const float* score, float* weights, Range keys, float factor, float max,
+                         float position, bool has_maximum, State& state) {
+  const auto run = [&]<bool entropy, bool distance>() {
+    if (entropy && has_maximum)
+      exponentiate<Lane, entropy, distance, entropy>(score, weights, keys, factor, max, position, state);
+    else
+      exponentiate<Lane, entropy, distance, false>(score, weights, keys, factor, max, position, state);
+  };
+  if (f.distance) {
+    f.entropy ? run.template operator()<true, true>() : run.template operator()<false, true>();
+  } else {
+    f.entropy ? run.template operator()<true, false>() : run.template operator()<false, false>();
+  }
 }
 
 // Rescales the state of a row whose largest score becomes `max`, by the factor `keep`.
@@ -183,7 +197,7 @@ struct Pass {
     for (int i = 0; i < n; i++) {
       float* row = scores + i * block_keys;
       begin_row(tile, i, top[i], keep[i], row, values.finite ? nullptr : hidden[i], sofar);
-      weigh_row(tile, i, row, row, sofar);
+      weigh_row(tile, i, top[i], row, row, sofar);
     }
     if (!f.output.data) return true;
     float* output = sofar.output + r * width;
@@ -227,18 +241,12 @@ struct Pass {
   }
 
   // From the scores of row i of a tile to weights.
-  void weigh_row(const Scored& tile, int i, const float* scores, float* weights, Accumulated sofar) const {
+  void weigh_row(const Scored& tile, int i, float top, const float* scores, float* weights, Accumulated sofar) const {
     const Range keys = tile.keys;
     State& state = sofar.state[tile.at + i];
     const float position = float(f.first_position + tile.rows[i].query - tile.first);
     const float level = reference_score(state.max);
-    if (f.distance) {
-      f.entropy ? exponentiate<Lane, true, true>(scores, weights, keys, factor, level, position, state)
-                : exponentiate<Lane, false, true>(scores, weights, keys, factor, level, position, state);
-    } else {
-      f.entropy ? exponentiate<Lane, true, false>(scores, weights, keys, factor, level, position, state)
-                : exponentiate<Lane, false, false>(scores, weights, keys, factor, level, position, state);
-    }
+    exponentiate<Lane>(f, scores, weights, keys, factor, level, position, top == state.max, state);
   }
 
   // Asks for keys and values that follow, so that packing them does not wait for memory.

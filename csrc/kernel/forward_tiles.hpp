@@ -37,14 +37,15 @@ struct Pipeline {
   const HeadGroup& group;
   const Values& values;
   const Accumulated sofar;
-  const bool whole_rows = pass.f.entropy || pass.f.distance;  // are weighed at once
+  const bool with_entropy = pass.f.entropy, whole_rows = pass.f.distance;  // whether rows are weighed at once
   Stage<Lane> first, second;
   Stage<Lane>*current = &first, *before = nullptr;
   // What is being weighed: scores j … of row number `row` of a stage.
   Stage<Lane>* weighed = nullptr;
   int row = 0;
   int64_t j = 0, end = 0;
-  Weighing<Lane, false, false> weighing{1, 0, 0, 0};
+  Weighing<Lane, true, false, true> weighing{1, 0, 0, 0};
+  Weighing<Lane, false, false, false> plain{1, 0, 0, 0};
 
   // Leaves memory as it is.
   Pipeline(const Pass& pass, const HeadGroup& group, const Values& values, Accumulated sofar)
@@ -81,7 +82,9 @@ struct Pipeline {
       next_row();
       if (j == end) return;
     }
-    weighing.step(weighed->tile.scores + row * line, weighed->weights + row * line, j);
+    const float* scores = weighed->tile.scores + row * line;
+    float* weights = weighed->weights + row * line;
+    with_entropy ? weighing.step(scores, weights, j) : plain.step(scores, weights, j);
     j += border<Lane>;
   }
 
@@ -90,8 +93,8 @@ struct Pipeline {
     if (!weighed) return;
     const Scored& tile = weighed->tile;
     if (end > 0) {
-      weighing.add_to(sofar.state[tile.at + row]);
-      row++;
+      State& state = sofar.state[tile.at + row++];
+      with_entropy ? weighing.add_to(state) : plain.add_to(state);
     }
     j = end = 0;
     if (row == tile.count) {
@@ -109,11 +112,15 @@ struct Pipeline {
     weighed->keep[row] = keep[0];
     pass.begin_row(tile, row, top, keep[0], scores, values.finite ? nullptr : weighed->hidden[row], sofar);
     if (whole_rows) {
-      pass.weigh_row(tile, row, scores, weighed->weights + row * line, sofar);
+      pass.weigh_row(tile, row, top, scores, weighed->weights + row * line, sofar);
       row++;
       return;
     }
-    weighing = Weighing<Lane, false, false>(pass.factor, pass.reference_score(max), 0, 0);
+    const float level = pass.reference_score(max);
+    if (with_entropy)
+      weighing = {pass.factor, level, 0, 0};
+    else
+      plain = {pass.factor, level, 0, 0};
     j = tile.keys.from, end = tile.keys.to;
   }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "attention.hpp"
 #include "exponential.hpp"
+#include "modifiers.hpp"
 #include "pack.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
@@ -84,64 +86,32 @@ inline float to_powers(const Scores& s) { return keeps_raw_products(s) ? s.scale
 // The smallest difference of scores that is distinguished from −∞: its power of two is 0.
 inline float smallest_difference(float factor) { return smallest_power / factor; }
 
-// −∞ for those of the keys first … first + count that a row may not see.
-inline void hide_outside(const Row& row, int64_t first, int64_t count, float* score) {
-  const Float hidden = broadcast(-infinity);
-  const int64_t before = minimum(count, row.start - first), after = maximum<int64_t>(0, row.stop - first);
-  for (int64_t j = 0; j < before; j += Float::width) {
-    const Float position = counting() + broadcast(float(j + 1));
-    store(score + j, where_at_most(position, broadcast(float(before)), hidden, load(score + j)));
-  }
-  for (int64_t j = after / Float::width * Float::width; j < count; j += Float::width) {
-    const Float position = counting() + broadcast(float(j));
-    store(score + j, where_at_most(broadcast(float(after)), position, hidden, load(score + j)));
-  }
-}
-
-// Scale, softcap, bias and mask for keys first … first + count of one row. `slope`
-// receives the derivative of the softcap.
-inline void apply_modifiers(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
-                            float* slope) {
-  float scale = keeps_raw_products(s) ? 1 : s.scale;  // by which the scores are still to be multiplied
-  if (s.softcap != 0) {
-    const Float inner = broadcast(scale / s.softcap), outer = broadcast(s.softcap), one = broadcast(1.0f);
-    for (int64_t j = 0; j < count; j += Float::width) {
-      const Float bent = tanh(inner * load(score + j));
-      store(score + j, outer * bent);
-      if (slope) store(slope + j, one - bent * bent);
-    }
-    scale = 1;
-  }
+// Scale, softcap, bias and mask for keys first … first + count ≤ first + block_keys of one row; returns the largest
+// score of each lane. `slope` receives the derivative of the softcap.
+inline Float apply_modifiers(const Scores& s, int64_t batch, const Row& row, int64_t first, int64_t count, float* score,
+                             float* slope) {
   const int64_t known = minimum(count, s.keys - first);  // the rest of the panel is padding
-  if (s.bias.data) {
-    const int64_t offset =
-        batch * s.bias.batch + row.head * s.bias.head + row.query * s.bias.row + first * s.bias.column;
-    const char* bias = at(s.bias.data, s.bias_type, offset);
-    with_type(s.bias_type, [&]<Type type>() {
-      int64_t j = 0;
-      if (s.bias.column == 1) {
-        for (; j + Float::width <= known; j += Float::width)
-          store(score + j, multiply_add(load(score + j), broadcast(scale), load_as<type>(bias, j)));
-      }
-      for (; j < known; j++) {
-        float number;
-        to_floats(at(bias, type, j * s.bias.column), type, &number, 1);
-        score[j] = score[j] * scale + number;
-      }
-    });
-  } else if (scale != 1) {
-    for (int64_t j = 0; j < count; j++) score[j] *= scale;
-  }
+  const auto clipped = [&](int64_t key) { return float(minimum(maximum<int64_t>(key - first, 0), count)); };
+  Modifiers m{keeps_raw_products(s) ? 1 : s.scale, s.softcap, nullptr, nullptr, clipped(row.start), clipped(row.stop)};
+  uint8_t mask[block_keys];
+  alignas(64) float bias[block_keys];
+  const auto offset = [&](const auto& of) {
+    return batch * of.batch + row.head * of.head + row.query * of.row + first * of.column;
+  };
   if (s.mask.data) {
-    const auto* mask = reinterpret_cast<const uint8_t*>(s.mask.data) + batch * s.mask.batch + row.head * s.mask.head +
-                       row.query * s.mask.row + first * s.mask.column;
-    if (s.mask.column == 1) {
-      for (int64_t j = 0; j < known; j++) score[j] = mask[j] ? score[j] : -infinity;
-    } else {
-      for (int64_t j = 0; j < known; j++) score[j] = mask[j * s.mask.column] ? score[j] : -infinity;
-    }
+    const auto* from = reinterpret_cast<const uint8_t*>(s.mask.data) + offset(s.mask);
+    m.mask = in_vectors(from, s.mask.column, known, count, mask);
   }
-  hide_outside(row, first, count, score);
+  if (!s.bias.data) return modify<Type::float32>(m, count, score, slope);
+  Float tops;
+  with_type(s.bias_type, [&]<Type type>() {
+    using Number = std::conditional_t<type == Type::float32, float, uint16_t>;
+    const auto* from = static_cast<const Number*>(s.bias.data) + offset(s.bias);
+    const auto* numbers = in_vectors(from, s.bias.column, known, count, reinterpret_cast<Number*>(bias));
+    m.bias = reinterpret_cast<const char*>(numbers);
+    tops = modify<type>(m, count, score, slope);
+  });
+  return tops;
 }
 
 // The keys of a block: packed as panels or, for a small query, where they lie, and what is read after them.
@@ -201,9 +171,8 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   for (int r = 0; r < rows; r++) {
     if (is_modified(s, row[r], first, keys)) {
       float* row_scores = scores + r * stride;
-      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from,
-                      slopes ? slopes + r * stride + keys.from : nullptr);
-      tops[r] = largest_of(row_scores, keys);
+      tops[r] = apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from,
+                                slopes ? slopes + r * stride + keys.from : nullptr);
     }
     top[r] = largest(tops[r]);
   }
@@ -246,10 +215,10 @@ inline void finish_scores(int n, const Scores& s, int64_t batch, const Row* row,
                           float* scores, int64_t stride, float* top) {
   for (int r = 0; r < n; r++) {
     float* row_scores = scores + r * stride;
-    if (is_modified(s, row[r], first, keys)) {
-      apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from, nullptr);
-    }
-    top[r] = largest(largest_of(row_scores, keys));
+    top[r] = largest(
+        is_modified(s, row[r], first, keys)
+            ? apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from, nullptr)
+            : largest_of(row_scores, keys));
   }
 }
 #endif

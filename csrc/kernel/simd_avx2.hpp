@@ -50,6 +50,11 @@ inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return {_mm256_blendv_ps(c.v, b.v, _mm256_cmp_ps(a.v, limit.v, _CMP_LE_OQ))};
 }
 
+inline Float where_set(const uint8_t* bytes, Float a, Float b) {
+  const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+  return {_mm256_blendv_ps(a.v, b.v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(wide, _mm256_setzero_si256())))};
+}
+
 inline uint32_t greater(Float a, Float b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))); }
 
 inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), absolute(a)) == 0xff; }

@@ -48,6 +48,12 @@ inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, limit.v, _CMP_LE_OQ), c.v, b.v)};
 }
 
+// a where a byte is not 0, b elsewhere.
+inline Float where_set(const uint8_t* bytes, Float a, Float b) {
+  const __m128i set = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+  return {_mm512_mask_blend_ps(_mm_test_epi8_mask(set, set), b.v, a.v)};
+}
+
 // One bit a lane: a > b.
 inline uint32_t greater(Float a, Float b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 
@@ -72,12 +78,19 @@ inline Float sums_across(const Float* fours) {
 }
 inline float largest(Float a) { return _mm512_reduce_max_ps(a.v); }
 
-// a · 2^n for whole n; 0 for n far below the range of floats.
-inline Float scale_by_power(Float a, Float n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+// a · 2^n for whole n and ½ < |a| < 2; 0 where that might be less than the smallest normal number: products with such
+// numbers take a hundred times as long.
+inline __mmask16 is_normal_power(Float n) { return _mm512_cmp_ps_mask(n.v, _mm512_set1_ps(-125), _CMP_NLT_UQ); }
+inline Float scale_by_power(Float a, Float n) { return {_mm512_maskz_scalef_ps(is_normal_power(n), a.v, n.v)}; }
 
-// x less the nearest whole number; 0 for −∞. Other instruction sets leave this out.
+// Other instruction sets leave these two out. x less the nearest whole number; 0 for −∞.
 #define REGARD_REMAINDER 1
 inline Float remainder(Float x) { return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+
+// a·b + c where scale_by_power of this n is not 0, c elsewhere.
+inline Float multiply_add_where_normal(Float n, Float a, Float b, Float c) {
+  return {_mm512_mask3_fmadd_ps(a.v, b.v, c.v, is_normal_power(n))};
+}
 
 // Half precision, `width` numbers at a time; to memory rounded to the nearest, ties to even.
 inline Float load_bfloat16(const uint16_t* from) {

@@ -51,6 +51,11 @@ inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return {vbslq_f32(vcleq_f32(a.v, limit.v), b.v, c.v)};
 }
 
+inline Float where_set(const uint8_t* bytes, Float a, Float b) {
+  const uint32x4_t wide = {bytes[0], bytes[1], bytes[2], bytes[3]};
+  return {vbslq_f32(vtstq_u32(wide, wide), a.v, b.v)};
+}
+
 inline uint32_t greater(Float a, Float b) { return vaddvq_u32(vandq_u32(vcgtq_f32(a.v, b.v), uint32x4_t{1, 2, 4, 8})); }
 
 inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), absolute(a)) == 0xf; }

@@ -63,6 +63,10 @@ inline Float larger(Float a, Float b) { return of_bits(choose((Bits)(a.v > b.v),
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return of_bits(choose((Bits)(a.v <= limit.v), bits_of(b), bits_of(c)));
 }
+inline Float where_set(const uint8_t* bytes, Float a, Float b) {
+  const Bits wide = {bytes[0], bytes[1], bytes[2], bytes[3]};
+  return of_bits(choose((Bits)(wide != 0), bits_of(a), bits_of(b)));
+}
 inline uint32_t greater(Float a, Float b) {
   const Bits set = (Bits)(a.v > b.v) & Bits{1, 2, 4, 8};
   return set[0] | set[1] | set[2] | set[3];
