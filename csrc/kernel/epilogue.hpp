@@ -128,6 +128,26 @@ struct Epilogue {
     }
   }
 
+  // The same for vectors of columns that are all there.
+  template <int rows, int vectors>
+  inline __attribute__((always_inline)) void store_whole(const Float (&sum)[rows][vectors], int64_t first,
+                                                         int64_t column) const {
+    for (int r = 0; r < rows; r++) {
+      const char* const added = at(l.residual.data, type, (first + r) * l.residual.row + column);
+      float* const kept = sums + (first + r) * sums_row + column;
+      char* const to = output(first + r, column);
+#pragma GCC unroll 4
+      for (int n = 0; n < vectors; n++) {
+        Float y = activated(l.activation, sum[r][n] + load(l.bias + column + n * Float::width));
+        if (l.residual.data) y = y + load_as<type>(added, n * Float::width);
+        if (l.gain)
+          store(kept + n * Float::width, y);
+        else
+          store_up_to<type>(y, to + n * Float::width * size_of(type), Float::width);
+      }
+    }
+  }
+
   // (x − mean) / √(variance + ε) · gain + shift, of four rows at once, so that no sum waits for another.
   void norm_rows(int64_t first, int64_t last) const {
     constexpr int together = 4;

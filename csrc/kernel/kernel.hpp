@@ -15,6 +15,7 @@
 #include "forward_tiles.hpp"
 #include "largest.hpp"
 #include "linear.hpp"
+#include "linear_split.hpp"
 #include "memory.hpp"
 #include "pack.hpp"
 #include "peaks.hpp"
@@ -100,7 +101,13 @@ void backward(const Scores& s, const Backward& b, int threads) {
 }
 void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
-  with_type(l.type, [&]<Type type>() { linear_in<LinearLane<type>, type>(l, little ? 1 : threads); });
+  if (little) threads = 1;
+  with_type(l.type, [&]<Type type>() {
+#ifdef REGARD_TILES
+    if constexpr (type != Type::bfloat16) return split_linear_in<type>(l, threads);
+#endif
+    linear_in<LinearLane<type>, type>(l, threads);
+  });
 }
 void quantized(const Linear& l, const Quantized& w, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;
