@@ -15,7 +15,6 @@ import regard
 import regard.nn as ours
 from regard.attention import attention, replaced_in_models
 from regard.backends import cpu
-from regard.nn import token
 
 CONFIGS = {
     "gpt2": transformers.GPT2Config(vocab_size=41, n_embd=24, n_layer=3, n_head=3, n_positions=40),
@@ -140,7 +139,7 @@ def test_a_batch_at_a_time_and_padding_on_the_right(pair):
 def test_one_token_is_computed_by_the_kernel(saved, name, monkeypatch):
     model = ours.LanguageModel.from_pretrained(saved(name))
     calls = []
-    monkeypatch.setattr(token, "step", lambda *args, step=token.step: calls.append(1) or step(*args))
+    monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
     ids = torch.randint(41, (1, 9))
     with torch.no_grad():
         past = model.begin()

@@ -30,22 +30,22 @@ class KeyValueCache:
         elif torch.is_grad_enabled() and (keys.requires_grad or self.keys.requires_grad):
             self.keys, self.values = torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2)
         else:
-            for room, new in zip(self.append(keys.shape[2]), (keys, values), strict=True):
-                room.data.copy_(new)  # `data`, so that those handed out do not count as changed
+            before = self.keys.shape[2]
+            self.append(keys.shape[2])
+            for whole, new in ((self.keys, keys), (self.values, values)):
+                whole.data[:, :, before:] = new  # `data`, so that those handed out do not count as changed
         return self.keys, self.values
 
-    def append(self, count: int) -> tuple[Tensor, Tensor]:
-        """Makes room for so many more keys and values (B,G,n,D) and returns it, to be written into at once."""
+    def append(self, count: int) -> None:
+        """Lengthens keys and values by so many, which are to be written at once."""
         assert self.keys is not None
         assert self.values is not None
-        before = self.keys.shape[2]
-        after = before + count
+        after = self.keys.shape[2] + count
         own = self._handed_out is not None and self._handed_out[0] is self.keys and self._handed_out[1] is self.values
         if self._room is None or not own or self._room[0].shape[2] < after or _is_locked(self._room[0]):
             self._room = _with_room(self.keys, after), _with_room(self.values, after)
         keys, values = self._room
-        self.keys, self.values = self._handed_out = keys[:, :, :after], values[:, :, :after]
-        return self.keys[:, :, before:], self.values[:, :, before:]
+        self.keys, self.values = self._handed_out = keys.narrow(2, 0, after), values.narrow(2, 0, after)
 
 
 def _is_locked(tensor: Tensor) -> bool:

@@ -55,8 +55,8 @@ class CausalLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Vectors, past: KeyValueCache | None = None) -> tuple[Vectors, Attention]:
-        if past is not None and token.serves(self, x, past):
-            return token.step(self, x, past)
+        if past is not None and (done := token.step(self, x, past)) is not None:
+            return done
         start = 0 if past is None else past.length
         y = self.attention_norm(x)
         known = self.attention.keys_and_values(y, start)

@@ -1,11 +1,14 @@
 """One token through a layer of a language model, by a single call of the kernel, which reads the weights once.
 
-At a token a time PyTorch spends as long between the matrix products of a small model as in them.
+At a token a time PyTorch spends as long between the matrix products of a small model as in them. A model has as many
+steps as layers at every token, so that what Python does for one is kept short.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,91 +18,111 @@ from regard._internal.growing import KeyValueCache
 from regard.attention import Attention, is_replaced
 from regard.backends import cpu
 from regard.nn.attention import MultiHeadAttention
+from regard.nn.embeddings import RotaryPositions
 from regard.nn.layers import ACTIVATIONS, FeedForward, GatedFeedForward
 from regard.weights import Weights
 
 if TYPE_CHECKING:
     from regard.nn.language_model import CausalLayer
 
-_NONE: tuple[Tensor | None, Tensor | None] = (None, None)  # where there is no gate
+
+class _Step:
+    """A layer as it was when it was first asked for a token: its modules, and where their tensors are."""
+
+    def __init__(self, layer: CausalLayer) -> None:
+        attention: Any = layer.attention
+        feed_forward: Any = layer.feed_forward
+        norms: tuple[Any, Any] = layer.attention_norm, layer.feed_forward_norm
+        self.children = [(module, dict(module._modules)) for module in (layer, attention, feed_forward)]
+        gate: list[Any] = [feed_forward.gate] if type(feed_forward) is GatedFeedForward else []
+        self.known = (
+            type(attention) is MultiHeadAttention
+            and (bool(gate) or (type(feed_forward) is FeedForward and _is_gelu_tanh(feed_forward.activation)))
+            and type(norms[0]) in (nn.LayerNorm, nn.RMSNorm)
+            and type(norms[0]) is type(norms[1])
+            and type(attention.rotary) in (RotaryPositions, type(None))
+            and cpu.available()
+        )
+        if not self.known:
+            return
+        first = norms[0], attention.query, attention.key, attention.value, attention.output, norms[1]
+        last = feed_forward.fc1, feed_forward.fc2
+        linear = (*first[1:5], *gate, *last)
+        self.known = all(type(module) is nn.Linear for module in linear)
+        rotary = [] if attention.rotary is None else [attention.rotary]
+        self.modules = [attention, feed_forward, *norms, *linear, *rotary]
+        self.tensors = [module._parameters for module in (*first, *(gate or [_NO_MODULE]), *last)]
+        self.norms, self.heads, self.rotary = norms, attention.heads, attention.rotary
+
+    def serves(self) -> bool:
+        """Whether all modules are known, none is watched or exchanged, and their tensors lie as the kernel wants."""
+        if not self.known or self.norms[0].eps != self.norms[1].eps:
+            return False
+        for module, children in self.children:
+            if module._modules != children:
+                return False
+        for module in self.modules:
+            if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+                return False
+        for own in self.tensors:
+            for tensor in own.values():
+                if tensor is not None and not (tensor.dtype is torch.float32 and tensor.is_contiguous()):
+                    return False
+        return True
+
+    def __call__(self, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention]:
+        past.append(1)
+        keys, values = past.keys, past.values
+        assert keys is not None
+        assert values is not None
+        dim = keys.shape[3]
+        angles = None if self.rotary is None else _angles(self.rotary.theta, dim, past.length - 1)
+        kept = (
+            x.new_empty(1, self.heads, dim),
+            x.new_empty(1, self.heads, dtype=torch.float64),
+            x.new_empty(1, self.heads, dim),
+        )
+        tensors = [tensor for own in self.tensors for tensor in (own.get("weight"), own.get("bias"))]
+        state, scale = x.clone(), dim**-0.5
+        cpu.token([[*tensors, keys, values]], state.view(-1), angles, scale, self.norms[0].eps, kept)
+        queries, lse, attended = (tensor.unsqueeze(2) for tensor in kept)
+        weights = Weights._of_plain(queries, keys, lse, scale, True)
+        return state, Attention._of_plain(attended, weights, values)
 
 
-def serves(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> bool:
-    """Whether the modules would do the same: one token in float32, and nothing is unknown, watched or trained."""
-    if x.shape[:2] != (1, 1) or not past.length or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    if not x.is_cpu or past.keys is None or past.keys.dtype is not torch.float32:
-        return False
-    if not cpu.available() or is_replaced() or torch.is_autocast_enabled("cpu") or (layer.training and layer.dropout.p):
-        return False
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return False
-    attention, feed_forward, norms = (
-        layer.attention,
-        layer.feed_forward,
-        (layer.attention_norm, layer.feed_forward_norm),
-    )
-    known = (
-        type(attention) is MultiHeadAttention
-        and type(feed_forward) in (FeedForward, GatedFeedForward)
-        and (type(feed_forward) is GatedFeedForward or feed_forward.activation is ACTIVATIONS["gelu_new"])
-        and type(norms[0]) in (nn.LayerNorm, nn.RMSNorm)
-        and type(norms[0]) is type(norms[1])
-        and norms[0].eps == norms[1].eps
-        and x.shape[2] // attention.heads <= cpu.LARGEST_DIM
-    )
-    if not known:
-        return False
-    linear = _linear(layer)
-    modules = (attention, feed_forward, *norms, *linear)
-    return all(type(module) is nn.Linear for module in linear) and all(map(_is_plain, modules))
+_NO_MODULE = nn.Module()  # in the place of a gate, without parameters
+_steps: WeakKeyDictionary[CausalLayer, _Step] = WeakKeyDictionary()
 
 
-def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention]:
-    """What `CausalLayer.forward` returns for one more token (1,1,dim)."""
-    attention, start = layer.attention, past.length
-    past.append(1)
-    keys, values = past.keys, past.values
-    assert keys is not None
-    assert values is not None
-    query, key, value, output, *gate, up, down = map(_tensors, _linear(layer))
-    norms: list[Any] = [layer.attention_norm, layer.feed_forward_norm]
-    pairs = (
-        _tensors(norms[0]), query, key, value, output, _tensors(norms[1]), *(gate or [_NONE]), up, down, (keys, values)
-    )  # fmt: skip
-    dim = keys.shape[3]
-    angles = None
-    if attention.rotary is not None:
-        cosine, sine = attention.rotary.angles(keys[0, 0, :1], start)
-        angles = cosine[0], sine[0]
-    queries, attended = x.new_empty(2, 1, attention.heads, dim)
-    lse = x.new_empty(1, attention.heads, dtype=torch.float64)
-    state, scale = x.flatten().clone(), dim**-0.5
-    tensors, kept = [tensor for pair in pairs for tensor in pair], (queries, lse, attended)
-    cpu.token([tensors], state, angles, scale, norms[0].eps, kept)
-    weights = Weights._of_plain(queries[:, :, None], keys, lse[:, :, None], scale, True)
-    return state[None, None], Attention._of_plain(attended[:, :, None], weights, values)
+def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention] | None:
+    """What the modules of a layer give for one more token (1,1,dim) in float32; None where they have to be asked."""
+    if (
+        torch.is_grad_enabled()
+        or x.shape[:-1] != (1, 1)
+        or x.dtype is not torch.float32
+        or not x.is_cpu
+        or past.keys is None
+        or past.keys.dtype is not torch.float32
+        or (layer.training and layer.dropout.p)
+        or torch.compiler.is_compiling()
+        or is_replaced()
+        or torch.is_autocast_enabled("cpu")
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+    ):
+        return None
+    known = _steps.get(layer)
+    if known is None or layer._modules != known.children[0][1]:
+        known = _steps[layer] = _Step(layer)
+    return known(x, past) if known.serves() and past.keys.shape[3] <= cpu.LARGEST_DIM else None
 
 
-def _linear(layer: CausalLayer) -> tuple[Any, ...]:
-    attention, feed_forward = layer.attention, layer.feed_forward
-    gate = (feed_forward.gate,) if isinstance(feed_forward, GatedFeedForward) else ()
-    heads = attention.query, attention.key, attention.value, attention.output
-    return *heads, *gate, feed_forward.fc1, feed_forward.fc2
+@lru_cache(maxsize=4)
+def _angles(theta: float, dim: int, position: int) -> tuple[Tensor, Tensor]:
+    """Those of one position, which all layers share."""
+    cosine, sine = RotaryPositions(theta).angles(torch.empty(1, dim, device=cpu.CPU), position)
+    return cosine[0], sine[0]
 
 
-def _tensors(module: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias; a root mean square norm has no bias."""
-    own = module._parameters
-    return own["weight"], own.get("bias")
-
-
-def _is_plain(module: Any) -> bool:
-    """Whether nothing watches or changes what a module computes, from float32 parameters."""
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-        return False
-    return all(map(_is_float, module._parameters.values()))
-
-
-def _is_float(tensor: Tensor | None) -> bool:
-    return tensor is None or (tensor.dtype is torch.float32 and tensor.is_cpu and tensor.is_contiguous())
+def _is_gelu_tanh(activation: Any) -> bool:
+    return activation is ACTIVATIONS["gelu_new"]
