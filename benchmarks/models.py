@@ -4,7 +4,7 @@
 
 GPT-2 has its shape and random weights; SmolLM2 is the embedded decoder. Runs are interleaved (sdpa, regard, regard with
 all weights kept, …), the first of each is not counted, and medians are given with the ratio to sdpa. `nn` is
-`regard.nn.LanguageModel` with the same weights, `nn kept` the same where all attentions are held until the end.
+`regard.nn.LanguageModel` with the same weights, `nn kept` the same with all hidden states and attentions kept.
 
 prompt    seconds of 2,048 tokens, with the cache and the logits of the last token, as `generate` asks for them; with
           `regard.hf.record()`, with `output_attentions`, and without. GFLOP are those of the matrix products.
@@ -82,11 +82,12 @@ def prompt(model: transformers.PreTrainedModel, ids: torch.Tensor, implementatio
 def prompt_from_scratch(model: regard.nn.LanguageModel, ids: torch.Tensor, kept: bool) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
-        attentions = model(ids, model.begin(), last=True).attentions if kept else []
-        if not kept:
-            model(ids, model.begin(), last=True)
+        if kept:
+            predicted = model(ids, model.begin(), last=True)
+        else:
+            model.step(ids, model.begin())
     taken = time.perf_counter() - start
-    assert len(attentions) == kept * len(model.layers)
+    assert not kept or len(predicted.attentions) == len(model.layers)
     return taken
 
 
@@ -96,14 +97,15 @@ def decode_from_scratch(
     """Milliseconds a token, without the first, which the prompt gives."""
     attentions, tokens, past = [], ids, model.begin()
     with torch.inference_mode():
-        new = model(ids, past, last=True).logits.argmax(-1)
+        new = model.step(ids, past).argmax(-1, keepdim=True)
         start = time.perf_counter()
         for _ in range(WRITTEN - 1):
             tokens = torch.cat((tokens, new), 1)
-            predicted = model(new, past)
-            new = predicted.logits.argmax(-1)
             if kept:
+                predicted = model(new, past)
                 attentions += predicted.attentions
+            logits = predicted.logits[:, -1] if kept else model.step(new, past)
+            new = logits.argmax(-1, keepdim=True)
         taken = time.perf_counter() - start
     written["nn"] = torch.cat((tokens, new), 1)[0].tolist()
     return taken / (WRITTEN - 1) * 1e3

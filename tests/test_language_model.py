@@ -88,6 +88,7 @@ def test_a_whole_text(pair):
         for attended, weights in zip(attentions, expected.attentions, strict=True):
             close(attended.weights.dense(), weights)
     close(mine(ids, last=True).logits, expected.logits[:, -1:], 1e-4)
+    close(mine.step(ids, mine.begin()), expected.logits[:, -1], 1e-4)
 
 
 def test_gradients(pair):

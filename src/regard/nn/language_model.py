@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,17 +134,41 @@ class LanguageModel(nn.Module):
         return [KeyValueCache() for _ in self.layers]
 
     def forward(self, ids: Ids, past: list[KeyValueCache] | None = None, *, last: bool = False) -> Prediction:
-        """Logits, hidden states and attentions of tokens after those in the caches; with `last`, the last's logits."""
+        """Logits, hidden states and attentions of tokens after those in the caches, if any are given.
+
+        With `last`, the logits (B,1,V) are those of the last token, as long texts have many.
+        """
+        hidden, attentions = [], []
+        for x, attended in self._states(ids, past):
+            hidden.append(x)
+            if attended is not None:
+                attentions.append(attended)
+        hidden[-1] = self.norm(hidden[-1])
+        return Prediction(self._logits(hidden[-1][:, -1:] if last else hidden[-1]), hidden, attentions)
+
+    def step(self, ids: Ids, past: list[KeyValueCache]) -> Tensor:
+        """The logits (B,V) of the token after these (B,N): what writing needs, and nothing else is kept.
+
+        >>> import torch, regard.nn
+        >>> model = regard.nn.LanguageModel(vocab_size=11, layers=2, dim=8, heads=2, d_ff=32, positions=5).eval()
+        >>> ids = torch.tensor([[3, 1, 4]])
+        >>> torch.allclose(model.step(ids, model.begin()), model(ids).logits[:, -1], atol=1e-5)
+        True
+        """
+        for x, _ in self._states(ids, past):  # noqa: B007
+            pass
+        return self._logits(self.norm(x[:, -1]))
+
+    def _states(self, ids: Ids, past: list[KeyValueCache] | None) -> Iterator[tuple[Vectors, Attention | None]]:
+        """The states one after the other, each with the attention of the layer that it comes from."""
         x = self.dropout(self._embedded(ids, past[0].length if past else 0))
-        hidden, attentions = [x], []
+        yield x, None
         for n, layer in enumerate(self.layers):
             x, attended = layer(x, None if past is None else past[n])
-            hidden.append(x)
-            attentions.append(attended)
-        hidden[-1] = self.norm(x)
-        final = hidden[-1][:, -1:] if last else hidden[-1]
-        table = self.tokens if self.output is None else self.output
-        return Prediction(nn.functional.linear(final, table.weight), hidden, attentions)
+            yield x, attended
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, (self.tokens if self.output is None else self.output).weight)
 
     def _embedded(self, ids: Ids, start: int) -> Vectors:
         x: Tensor = self.tokens(ids)
@@ -177,7 +202,7 @@ class LanguageModel(nn.Module):
         past, new = self.begin(), ids
         written = ids[:, :0]
         for _ in range(max_new_tokens):
-            chosen = self(new, past, last=True).logits.argmax(-1)
+            chosen = self.step(new, past).argmax(-1, keepdim=True)
             new = chosen if eos_id is None else chosen.masked_fill((written == eos_id).any(1, keepdim=True), eos_id)
             written = torch.cat((written, new), 1)
             if eos_id is not None and bool((new == eos_id).all()):

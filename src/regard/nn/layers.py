@@ -73,7 +73,12 @@ class GatedFeedForward(nn.Module):
         self.gate, self.fc1, self.fc2 = (nn.Linear(*sizes, bias) for sizes in ((dim, d_ff), (dim, d_ff), (d_ff, dim)))
 
     def forward(self, x: Vectors) -> Vectors:
-        output: Tensor = self.fc2(nn.functional.silu(self.gate(x)) * self.fc1(x))
+        hidden, opened = self.fc1(x), self.gate(x)
+        if torch.is_grad_enabled():
+            hidden = nn.functional.silu(opened) * hidden
+        else:  # in place: a long text has many
+            hidden = nn.functional.silu(opened, inplace=True).mul_(hidden)
+        output: Tensor = self.fc2(hidden)
         return output
 
 
