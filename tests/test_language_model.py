@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import regard
 import regard.nn as ours
 from regard.attention import attention, replaced_in_models
 from regard.backends import cpu
+from regard.models.linear import for_inference
 
 CONFIGS = {
     "gpt2": transformers.GPT2Config(vocab_size=41, n_embd=24, n_layer=3, n_head=3, n_positions=40),
@@ -151,14 +154,38 @@ def test_one_token_is_computed_by_the_kernel(saved, name, monkeypatch):
 
 
 WATCHED = {
-    "a hook": lambda model, seen: model.layers[0].attention.query.register_forward_hook(lambda *_: seen.append(1)),
-    "a hook before": lambda model, seen: model.layers[0].feed_forward.register_forward_pre_hook(
-        lambda *_: seen.append(1)
+    "a hook": lambda layer, seen: layer.attention.query.register_forward_hook(lambda *_: seen.append(1)),
+    "a hook before": lambda layer, seen: layer.feed_forward.register_forward_pre_hook(lambda *_: seen.append(1)),
+    "another forward": lambda layer, seen: setattr(
+        layer.attention.output, "forward", lambda x: seen.append(1) or torch.zeros(*x.shape[:-1], 48)
     ),
-    "another forward": lambda model, seen: setattr(
-        model.layers[0].attention.output, "forward", lambda x: seen.append(1) or torch.zeros(*x.shape[:-1], 48)
+    "another module": lambda layer, seen: setattr(layer.feed_forward, "fc2", Spy(seen)),
+}
+CHANGED = {
+    "no gain": lambda layer: setattr(layer, "attention_norm", nn.LayerNorm(48, elementwise_affine=False)),
+    "no shift": lambda layer: setattr(layer, "attention_norm", nn.LayerNorm(48, bias=False)),
+    "no shifts": lambda layer: [
+        setattr(layer, name, nn.LayerNorm(48, bias=False)) for name in ("attention_norm", "feed_forward_norm")
+    ],
+    "shifts that are gone": lambda layer: [
+        setattr(layer, name, nn.LayerNorm(48)) or layer.get_submodule(name).register_parameter("bias", None)
+        for name in ("attention_norm", "feed_forward_norm")
+    ],
+    "another epsilon": lambda layer: setattr(layer.attention_norm, "eps", 0.5),
+    "epsilons of the type": lambda layer: [
+        setattr(norm, "eps", None) for norm in (layer.attention_norm, layer.feed_forward_norm)
+    ],
+    "weights with gaps": lambda layer: setattr(
+        layer.feed_forward.fc1, "weight", nn.Parameter(torch.randn(50, 2 * 48)[:, ::2])
     ),
-    "another module": lambda model, seen: setattr(model.layers[0].feed_forward, "fc2", Spy(seen)),
+    "weights the other way round": lambda layer: setattr(
+        layer.feed_forward.fc1, "weight", nn.Parameter(torch.randn(48, 50).T)
+    ),
+    "another activation": lambda layer: setattr(layer, "feed_forward", ours.FeedForward(48, 50, "relu")),
+    "a bias": lambda layer: setattr(layer.attention, "key", nn.Linear(48, 16)),
+    "other positions": lambda layer: setattr(layer.attention.rotary, "theta", 10.0),
+    "no positions": lambda layer: setattr(layer.attention, "rotary", None),
+    "kernel layers": lambda layer: for_inference(layer.attention),
 }
 
 
@@ -175,7 +202,7 @@ class Spy(nn.Module):
 @pytest.mark.parametrize("how", WATCHED)
 def test_modules_that_are_watched_or_exchanged_are_called(saved, how):
     model, seen, ids = ours.LanguageModel.from_pretrained(saved("llama")), [], torch.randint(41, (1, 5))
-    WATCHED[how](model, seen)
+    WATCHED[how](model.layers[0], seen)
     with torch.no_grad():
         past = model.begin()
         parts = [model(part, past).logits for part in ids.split(1, 1)]
@@ -193,20 +220,34 @@ def test_an_experiment_replaces_the_attention_of_every_token(saved):
     assert len(calls) == 5 * len(model.layers)
 
 
-def test_weights_that_change_count(saved):
+@pytest.mark.parametrize("how", CHANGED)
+def test_what_is_changed_counts(saved, how):
     model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 5))
     with torch.no_grad():
-        for _ in range(2):
-            past = model.begin()
-            parts = [model(part, past).logits for part in ids.split(1, 1)]
-            close(torch.cat(parts, 1), model(ids).logits, 1e-4)
-            model.layers[1].feed_forward.fc2.weight.mul_(-1.5)
-            model.layers[0].attention.key = nn.Linear(48, 16, bias=True)
-    model = model.double()
+        past = model.begin()
+        before = torch.cat([model(part, past).logits for part in ids.split(1, 1)], 1)
+        CHANGED[how](model.layers[1])
+        past = model.begin()
+        after = torch.cat([model(part, past).logits for part in ids.split(1, 1)], 1)
+        close(after, model(ids).logits, 1e-4)
+    assert how in ("kernel layers", "epsilons of the type") or not torch.allclose(after, before, atol=1e-3)
+
+
+def test_in_float64_and_under_what_watches(saved):
+    model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (2, 5))
+    expected = model(ids).logits
     with torch.no_grad():
         past = model.begin()
-        parts = [model(part, past).logits for part in ids.split(1, 1)]
-        torch.testing.assert_close(torch.cat(parts, 1), model(ids).logits, atol=1e-12, rtol=0)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = [model(part, past).logits for part in ids[:1].split(1, 1)]
+        assert parts[-1].dtype == torch.bfloat16
+        close(torch.cat(parts, 1).float(), expected[:1], 0.3)
+        model = model.double()
+        past = model.begin()
+        parts = [model(part, past).logits for part in ids[:1].split(1, 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), model(ids[:1]).logits, atol=1e-12, rtol=0)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert torch.equal(copied(ids).logits, model(ids).logits)
 
 
 def test_generation(pair):
@@ -331,6 +372,15 @@ def test_sizes_that_do_not_fit():
     model(torch.zeros(1, 4, dtype=torch.long), past)
     with pytest.raises(ValueError, match="Got 5"):
         model(torch.zeros(1, 1, dtype=torch.long), past)
+    past = model.begin()
+    model.step(torch.zeros(2, 2, dtype=torch.long), past)
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match=r"expected keys \(2, 2, ·, 4\), as before. Got \(1, 2, ·, 4\)"),
+    ):
+        model.step(torch.zeros(1, 1, dtype=torch.long), past)
+    with pytest.raises(ValueError, match=r"past: expected 1 caches, from begin\(\). Got 2"):
+        model.step(torch.zeros(1, 1, dtype=torch.long), past * 2)
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason=f"{STORIES} is not there")

@@ -24,9 +24,14 @@ class KeyValueCache:
         return 0 if self.keys is None else self.keys.shape[2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B,G,n,D); all of them, old and new (B,G,N,D)."""
+        """Append keys and values (B,G,n,D); all of them, old and new (B,G,N,D).
+
+        Raises ValueError where they are of another batch or of other heads.
+        """
         if self.keys is None or self.values is None:
             self.keys, self.values = keys, values
+        elif keys.shape[:2] != self.keys.shape[:2] or keys.shape[3] != self.keys.shape[3]:
+            raise ValueError(f"KeyValueCache: expected keys {_shown(self.keys)}, as before. Got {_shown(keys)}.")
         elif torch.is_grad_enabled() and (keys.requires_grad or self.keys.requires_grad):
             self.keys, self.values = torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2)
         else:
@@ -46,6 +51,11 @@ class KeyValueCache:
             self._room = _with_room(self.keys, after), _with_room(self.values, after)
         keys, values = self._room
         self.keys, self.values = self._handed_out = keys.narrow(2, 0, after), values.narrow(2, 0, after)
+
+
+def _shown(keys: Tensor) -> str:
+    batch, groups, _, dim = keys.shape
+    return f"({batch}, {groups}, ·, {dim})"
 
 
 def _is_locked(tensor: Tensor) -> bool:

@@ -161,6 +161,8 @@ class LanguageModel(nn.Module):
 
     def _states(self, ids: Ids, past: list[KeyValueCache] | None) -> Iterator[tuple[Vectors, Attention | None]]:
         """The states one after the other, each with the attention of the layer that it comes from."""
+        if past is not None and len(past) != len(self.layers):
+            raise ValueError(f"LanguageModel: past: expected {len(self.layers)} caches, from begin(). Got {len(past)}.")
         x = self.dropout(self._embedded(ids, past[0].length if past else 0))
         yield x, None
         for n, layer in enumerate(self.layers):

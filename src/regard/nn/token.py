@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from regard._checks import unwatched
 from regard._internal.growing import KeyValueCache
 from regard.attention import Attention, is_replaced
 from regard.backends import cpu
@@ -48,7 +49,7 @@ class _Step:
         first = norms[0], attention.query, attention.key, attention.value, attention.output, norms[1]
         last = feed_forward.fc1, feed_forward.fc2
         linear = (*first[1:5], *gate, *last)
-        self.known = all(type(module) is nn.Linear for module in linear)
+        self.known = all(map(_is_linear, linear))
         rotary = [] if attention.rotary is None else [attention.rotary]
         self.modules = [attention, feed_forward, *norms, *linear, *rotary]
         self.tensors = [module._parameters for module in (*first, *(gate or [_NO_MODULE]), *last)]
@@ -56,7 +57,7 @@ class _Step:
 
     def serves(self) -> bool:
         """Whether all modules are known, none is watched or exchanged, and their tensors lie as the kernel wants."""
-        if not self.known or self.norms[0].eps != self.norms[1].eps:
+        if not self.known or self.norms[0].eps is None or self.norms[0].eps != self.norms[1].eps:
             return False
         for module, children in self.children:
             if module._modules != children:
@@ -64,9 +65,14 @@ class _Step:
         for module in self.modules:
             if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
                 return False
+        for norm in self.norms:  # the kernel takes a norm without a shift for a root mean square norm
+            if norm.weight is None or (type(norm) is nn.LayerNorm and norm.bias is None):
+                return False
         for own in self.tensors:
             for tensor in own.values():
-                if tensor is not None and not (tensor.dtype is torch.float32 and tensor.is_contiguous()):
+                if tensor is not None and not (
+                    type(tensor) in _PLAIN and tensor.dtype is torch.float32 and tensor.is_contiguous()
+                ):
                     return False
         return True
 
@@ -90,6 +96,7 @@ class _Step:
         return state, Attention._of_plain(attended, weights, values)
 
 
+_PLAIN = (nn.Parameter, Tensor)  # whose subclasses may compute otherwise
 _NO_MODULE = nn.Module()  # in the place of a gate, without parameters
 _steps: WeakKeyDictionary[CausalLayer, _Step] = WeakKeyDictionary()
 
@@ -98,15 +105,16 @@ def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, At
     """What the modules of a layer give for one more token (1,1,dim) in float32; None where they have to be asked."""
     if (
         torch.is_grad_enabled()
+        or type(x) is not Tensor
         or x.shape[:-1] != (1, 1)
         or x.dtype is not torch.float32
         or not x.is_cpu
         or past.keys is None
         or past.keys.dtype is not torch.float32
+        or past.keys.shape[0] != 1
         or (layer.training and layer.dropout.p)
-        or torch.compiler.is_compiling()
+        or not unwatched()
         or is_replaced()
-        or torch.is_autocast_enabled("cpu")
         or torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
     ):
@@ -122,6 +130,11 @@ def _angles(theta: float, dim: int, position: int) -> tuple[Tensor, Tensor]:
     """Those of one position, which all layers share."""
     cosine, sine = RotaryPositions(theta).angles(torch.empty(1, dim, device=cpu.CPU), position)
     return cosine[0], sine[0]
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether it is a product with its own weight and bias: nn.Linear's, or the kernel's."""
+    return type(module) is nn.Linear or type(module).__module__ == "regard.models.linear"
 
 
 def _is_gelu_tanh(activation: Any) -> bool:
