@@ -36,6 +36,24 @@ inline Float high_half(Float pairs) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs.v), _mm512_set1_epi32(int(0xffff0000))))};
 }
 
+// Floats as sums of three bfloat16, exactly: of their 24 digits high has the first eight, middle those that follow, low
+// the rest. Each is a vector of pairs: of a number of `first`, and the one at the same place of `second`.
+struct Split {
+  Float high, middle, low;
+};
+inline Split split(Float first, Float second) {
+  const __m512i digits = _mm512_set1_epi32(int(0xffff0000));
+  const auto rest = [&](Float x) {
+    return x - Float{_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x.v), digits))};
+  };
+  const auto pair = [](Float a, Float b) {
+    const __m512i low_halves = _mm512_srli_epi32(_mm512_castps_si512(a.v), 16);
+    return Float{_mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaaaaaa, low_halves, _mm512_castps_si512(b.v)))};
+  };
+  const Float a = rest(first), b = rest(second);
+  return {pair(first, second), pair(a, b), pair(rest(a), rest(b))};
+}
+
 // The compiler knows nothing of these registers; `volatile` keeps their instructions in order.
 template <int tile>
 inline void zero_tile() {
