@@ -18,6 +18,7 @@ import regard.nn as ours
 from regard.attention import attention, replaced_in_models
 from regard.backends import cpu
 from regard.models.linear import for_inference
+from regard.nn import language_model
 
 CONFIGS = {
     "gpt2": transformers.GPT2Config(vocab_size=41, n_embd=24, n_layer=3, n_head=3, n_positions=40),
@@ -218,6 +219,18 @@ def test_an_experiment_replaces_the_attention_of_every_token(saved):
         for part in ids.split(1, 1):
             model(part, past)
     assert len(calls) == 5 * len(model.layers)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_long_texts_and_who_watches_their_layers(saved, monkeypatch, grad):
+    monkeypatch.setattr(language_model, "ROWS", 4)
+    model, ids, shapes = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (2, 11)), []
+    expected = random_model("llama")(ids).logits
+    with torch.set_grad_enabled(grad):
+        close(model(ids).logits, expected, 1e-4)
+        model.layers[1].feed_forward.register_forward_hook(lambda *given: shapes.append(given[2].shape))
+        close(model(ids).logits, expected, 1e-4)
+    assert shapes == [(2, 11, 48)]
 
 
 @pytest.mark.parametrize("how", CHANGED)

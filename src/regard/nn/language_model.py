@@ -16,6 +16,8 @@ from regard.nn.attention import MultiHeadAttention
 from regard.nn.layers import FeedForward, GatedFeedForward
 from regard.nn.shapes import Ids, Logits, Vectors
 
+ROWS = 1024  # of a long text at a time in the feed-forward network, where nobody watches
+
 
 class CausalLayer(nn.Module):
     """x ← x + attention(norm(x)), then x ← x + feed_forward(norm(x)), where no token sees a later one.
@@ -64,7 +66,11 @@ class CausalLayer(nn.Module):
         known = known if past is None else past.extend(*known)
         change, attended = self.attention(y, known, start=start, causal=True)
         x = x + self.dropout(change)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), attended
+        if not token.is_plain(self, x):
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), attended
+        for some in x.split(ROWS, 1):  # in place, which saves more memory than the output takes
+            some += self.feed_forward(self.feed_forward_norm(some))
+        return x, attended
 
 
 class Prediction(NamedTuple):

@@ -103,18 +103,27 @@ _steps: WeakKeyDictionary[CausalLayer, _Step] = WeakKeyDictionary()
 
 def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention] | None:
     """What the modules of a layer give for one more token (1,1,dim) in float32; None where they have to be asked."""
+    keys = past.keys
+    if keys is None or keys.shape[0] != 1 or keys.dtype is not torch.float32 or keys.shape[3] > cpu.LARGEST_DIM:
+        return None
+    if x.shape[:-1] != (1, 1) or is_replaced() or (known := _known(layer, x)) is None:
+        return None
+    return known(x, past)
+
+
+def is_plain(layer: CausalLayer, x: Tensor) -> bool:
+    """Whether nobody would notice if the modules of a layer were given x (…,dim) in parts, or not called at all."""
+    return _known(layer, x) is not None
+
+
+def _known(layer: CausalLayer, x: Tensor) -> _Step | None:
     if (
         torch.is_grad_enabled()
         or type(x) is not Tensor
-        or x.shape[:-1] != (1, 1)
         or x.dtype is not torch.float32
         or not x.is_cpu
-        or past.keys is None
-        or past.keys.dtype is not torch.float32
-        or past.keys.shape[0] != 1
         or (layer.training and layer.dropout.p)
         or not unwatched()
-        or is_replaced()
         or torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
     ):
@@ -122,7 +131,7 @@ def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, At
     known = _steps.get(layer)
     if known is None or layer._modules != known.children[0][1]:
         known = _steps[layer] = _Step(layer)
-    return known(x, past) if known.serves() and past.keys.shape[3] <= cpu.LARGEST_DIM else None
+    return known if known.serves() else None
 
 
 @lru_cache(maxsize=4)
