@@ -1,9 +1,10 @@
-"""GPT-2 small and SmolLM2 through regard and through transformers' sdpa: a prompt, and tokens after one.
+"""GPT-2 small and SmolLM2 through regard.hf, regard.nn and transformers' sdpa: a prompt, and tokens after one.
 
     python benchmarks/models.py [--models gpt2 smollm2] [--rounds 5] [--threads 1] [--parts prompt decoding]
 
 GPT-2 has its shape and random weights; SmolLM2 is the embedded decoder. Runs are interleaved (sdpa, regard, regard with
-all weights kept, …), the first of each is not counted, and medians are given with the ratio to sdpa.
+all weights kept, …), the first of each is not counted, and medians are given with the ratio to sdpa. `nn` is
+`regard.nn.LanguageModel` with the same weights, `nn kept` the same with all hidden states and attentions kept.
 
 prompt    seconds of 2,048 tokens, with the cache and the logits of the last token, as `generate` asks for them; with
           `regard.hf.record()`, with `output_attentions`, and without. GFLOP are those of the matrix products.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +25,7 @@ import torch
 import transformers
 
 import regard.hf
+import regard.nn
 from regard._internal.measure import machine_line
 from regard.backends import cpu
 from regard.models import embedded_decoder_folder
@@ -39,6 +42,17 @@ def opened(name: str) -> transformers.PreTrainedModel:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(embedded_decoder_folder()))
     model.generation_config.eos_token_id = model.config.eos_token_id = None
     return model.eval()
+
+
+def from_scratch(model: transformers.PreTrainedModel) -> regard.nn.LanguageModel:
+    """The same model in regard.nn; raises AssertionError where its logits are others."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        ours = regard.nn.LanguageModel.from_pretrained(folder)
+    ids = torch.randint(100, 4000, (1, 16))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(ids).logits, model(ids).logits, atol=1e-3, rtol=1e-4)
+    return ours
 
 
 def medians(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -63,6 +77,38 @@ def prompt(model: transformers.PreTrainedModel, ids: torch.Tensor, implementatio
     taken = time.perf_counter() - start
     assert not kept or len(weights) == model.config.num_hidden_layers
     return taken
+
+
+def prompt_from_scratch(model: regard.nn.LanguageModel, ids: torch.Tensor, kept: bool) -> float:
+    start = time.perf_counter()
+    with torch.inference_mode():
+        if kept:
+            predicted = model(ids, model.begin(), last=True)
+        else:
+            model.step(ids, model.begin())
+    taken = time.perf_counter() - start
+    assert not kept or len(predicted.attentions) == len(model.layers)
+    return taken
+
+
+def decode_from_scratch(
+    model: regard.nn.LanguageModel, ids: torch.Tensor, written: dict[str, list[int]], kept: bool
+) -> float:
+    """Milliseconds a token, without the first, which the prompt gives."""
+    attentions, tokens, past = [], ids, model.begin()
+    with torch.inference_mode():
+        new = model.step(ids, past).argmax(-1, keepdim=True)
+        start = time.perf_counter()
+        for _ in range(WRITTEN - 1):
+            tokens = torch.cat((tokens, new), 1)
+            if kept:
+                predicted = model(new, past)
+                attentions += predicted.attentions
+            logits = predicted.logits[:, -1] if kept else model.step(new, past)
+            new = logits.argmax(-1, keepdim=True)
+        taken = time.perf_counter() - start
+    written["nn"] = torch.cat((tokens, new), 1)[0].tolist()
+    return taken / (WRITTEN - 1) * 1e3
 
 
 class Times:
@@ -114,6 +160,7 @@ def main() -> None:
     print(f"{machine_line()}; peak {peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s")
     for name in options.models:
         model, ids = opened(name), torch.randint(100, 4000, (1, PROMPT))
+        ours = from_scratch(model)
         size = sum(parameter.numel() for parameter in model.parameters())
         if "prompt" in options.parts:
             names = {
@@ -123,6 +170,7 @@ def main() -> None:
                 "kept": ("regard", "1"),
             }
             runs = {key: partial(prompt, model, ids, *asked) for key, asked in names.items()}
+            runs |= {key: partial(prompt_from_scratch, ours, ids, key != "nn") for key in ("nn", "nn kept")}
             taken = medians(runs, options.rounds)
             work = 2 * PROMPT * (size - model.get_input_embeddings().weight.numel())
             note = f"{work / taken['regard'] / peak:.0%} of the peak in linear layers alone"
@@ -131,8 +179,11 @@ def main() -> None:
             written: dict[str, list[int]] = {}
             names = {"sdpa": ("sdpa", False), "regard": ("regard", False), "kept": ("regard", True)}
             runs = {key: partial(decode, model, ids[:, :length], written, *asked) for key, asked in names.items()}
+            for key in ("nn", "nn kept"):
+                runs[key] = partial(decode_from_scratch, ours, ids[:, :length], written, key != "nn")
             taken = medians(runs, options.rounds)
-            note = f"{4 * size / taken['regard'] / 1e6:.1f} GB/s, same tokens: {written['sdpa'] == written['regard']}"
+            same = written["sdpa"] == written["regard"] == written["nn"]
+            note = f"{4 * size / taken['regard'] / 1e6:.1f} GB/s, same tokens: {same}"
             compared(f"{name}, after {length:,}", taken, "ms", GOALS["decoding"], note)
 
 

@@ -68,8 +68,8 @@ TokenLayer token_layer(const std::vector<Optional>& tensors, int64_t dim) {
 }
 
 void token(const std::vector<std::vector<Optional>>& layers, const Array& state, const Optional& cosine,
-           const Optional& sine, const Optional& queries, const Optional& lse, double scale, double epsilon,
-           const std::string& isa, int threads) {
+           const Optional& sine, const Optional& queries, const Optional& lse, const Optional& attended, double scale,
+           double epsilon, const std::string& isa, int threads) {
   expect(state.ndim == 1 && state.shape[0] >= 1, "state", "one dimension");
   expect(cosine.has_value() == sine.has_value(), "cosine, sine", "both, or none");
   expect(queries.has_value() == lse.has_value(), "queries, lse", "both, or none");
@@ -85,6 +85,8 @@ void token(const std::vector<std::vector<Optional>>& layers, const Array& state,
       const auto n = int64_t(bound.size()), count = int64_t(layers.size());
       t.queries = contiguous<float>(*queries, {count, t.heads, t.head_dim}, "queries") + n * t.heads * t.head_dim;
       t.lse = contiguous<double>(*lse, {count, t.heads}, "lse") + n * t.heads;
+      if (attended)
+        t.attended = contiguous<float>(*attended, {count, t.heads, t.head_dim}, "attended") + n * t.heads * t.head_dim;
     }
     bound.push_back(t);
   }
@@ -101,13 +103,13 @@ all tokens the keys and values (1,G,K,D), of which the last, the token's own, ar
 (dim); without a shift it is a root mean square norm. A projection is a weight (outputs,inputs), which may be a
 transposed view, and a bias, or None. Without a gate, up is followed by gelu_tanh; with one, it is silu(gate) · up.
 cosine, sine (D): of the angles of the token's position, or None.
-queries (L,H,D), lse (L,H), float64: where the token's attention is wanted.)";
+queries (L,H,D), lse (L,H), float64, attended (L,H,D): where the token's attention is wanted.)";
 
 }  // namespace
 
 void bind_token(nb::module_& m) {
-  m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "queries"_a, "lse"_a, "scale"_a, "epsilon"_a,
-        "isa"_a, "threads"_a, token_doc);
+  m.def("token", &token, "layers"_a, "state"_a, "cosine"_a, "sine"_a, "queries"_a, "lse"_a, "attended"_a, "scale"_a,
+        "epsilon"_a, "isa"_a, "threads"_a, token_doc);
 }
 
 }  // namespace regard

@@ -398,4 +398,6 @@ def test_wrong_tensors_are_refused_by_the_kernel():
         with pytest.raises(ValueError, match="twenty tensors"):
             cpu.token([good[:-1]], state, angles, 1.0, 1e-5)
         with pytest.raises(ValueError, match="queries"):
-            cpu.token([good], state, angles, 1.0, 1e-5, (torch.zeros(1, 5, 8), torch.zeros(1, 6, dtype=torch.float64)))
+            cpu.token(
+                [good], state, angles, 1.0, 1e-5, (torch.zeros(1, 5, 8), torch.zeros(1, 6, dtype=torch.float64), None)
+            )

@@ -33,7 +33,7 @@ def test_the_ideas_in_their_order():
     wanted = [
         "average", "recurrent", "self-attention", "contextualised", "query", "scaling", "softmax", "heads",
         "feed-forward", "norm", "positions", "encoder", "classification", "masks", "decoder", "cross-attention",
-        "trained",
+        "trained", "language",
     ]  # fmt: skip
     assert len(SECTIONS) == len(wanted)
     assert all(word in section.lower() for word, section in zip(wanted, SECTIONS, strict=True))

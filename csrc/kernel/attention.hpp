@@ -210,9 +210,10 @@ struct TokenLayer {
   // The keys and values of all tokens, (1,groups,keys,head_dim). Those of the token, the last, are written.
   int64_t keys = 0;
   Strided<float> all_keys, all_values;
-  float* queries = nullptr;  // (heads·head_dim): its queries, where they are wanted
-  double* lse = nullptr;     // (heads), likewise
-  float* state = nullptr;    // (dim): becomes the state after the layer
+  float* queries = nullptr;   // (heads·head_dim): its queries, where they are wanted
+  double* lse = nullptr;      // (heads), likewise
+  float* attended = nullptr;  // (heads·head_dim): what its queries took, likewise
+  float* state = nullptr;     // (dim): becomes the state after the layer
 };
 
 // One instruction set's kernel. Every function gives the same bits whatever the number of threads.

@@ -164,11 +164,11 @@ inline void token_in(const TokenLayer& t, int threads) {
   if (t.dim * t.hidden < int64_t(1) << 17) threads = 1;  // waking others would take longer
   const int64_t hidden = round_up(t.hidden, Float::width), inputs = round_up(t.dim, Float::width);
   Memory memory(inputs + 2 * round_up(queries, 16) + 2 * round_up(keys, 16) + 2 * hidden);
-  float *normed = memory.data, *own_query = normed + inputs, *attended = own_query + round_up(queries, 16),
-        *key = attended + round_up(queries, 16), *value = key + round_up(keys, 16), *gate = value + round_up(keys, 16),
-        *up = gate + hidden;
+  float *normed = memory.data, *own_query = normed + inputs, *own_attended = own_query + round_up(queries, 16),
+        *key = own_attended + round_up(queries, 16), *value = key + round_up(keys, 16),
+        *gate = value + round_up(keys, 16), *up = gate + hidden;
   for (int64_t i = t.hidden; i < hidden; i++) gate[i] = up[i] = 0;
-  float* query = t.queries ? t.queries : own_query;
+  float *query = t.queries ? t.queries : own_query, *attended = t.attended ? t.attended : own_attended;
 
   norm(t.input_norm, t.state, t.epsilon, t.dim, normed);
   const MatrixProduct projections[] = {{t.query, queries, query}, {t.key, keys, key}, {t.value, keys, value}};

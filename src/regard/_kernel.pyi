@@ -264,6 +264,7 @@ def token(
     sine: Tensor | None,
     queries: Tensor | None,
     lse: Tensor | None,
+    attended: Tensor | None,
     scale: float,
     epsilon: float,
     isa: str,
@@ -278,7 +279,7 @@ def token(
             a transposed view, and a bias or None. Without a gate, gelu_tanh follows up; else it is silu(gate) · up.
         state: (dim), the token's embedding, which becomes its state after the last layer.
         cosine, sine: (D), of the angles of the token's position, or None.
-        queries, lse: (L,H,D), and (L,H) in float64: written where the token's attention is wanted.
+        queries, lse, attended: (L,H,D), (L,H) in float64, (L,H,D): written where the token's attention is wanted.
     """
 
 def linear_size(weight: Tensor, isa: str) -> int:

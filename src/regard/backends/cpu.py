@@ -251,15 +251,16 @@ def token(
     angles: tuple[Float[Tensor, "D"], Float[Tensor, "D"]] | None,
     scale: float,
     epsilon: float,
-    attended: tuple[Float[Tensor, "L H D"], Float[Tensor, "L H"]] | None = None,
+    kept: tuple[Float[Tensor, "L H D"], Float[Tensor, "L H"], Float[Tensor, "L H D"] | None] | None = None,
 ) -> None:
     """One token through all layers of a decoder, by `_kernel.token`: `state` becomes that after the last.
 
-    `angles` are the cosines and sines of its position; its queries and lse are written into `attended`.
+    `angles` are the cosines and sines of its position. `kept` is where its queries and lse are written and, unless it
+    is None, what the heads give.
     """
     cosine, sine = angles or (None, None)
-    queries, lse = attended or (None, None)
-    _kernel.token(layers, state, cosine, sine, queries, lse, scale, epsilon, **execution())
+    queries, lse, attended = kept or (None, None, None)
+    _kernel.token(layers, state, cosine, sine, queries, lse, attended, scale, epsilon, **execution())
 
 
 def backward(

@@ -233,7 +233,7 @@ class Inference:
         heads, scale = self.model.config.num_attention_heads, self.layers[0].attention.scaling
         attended = None
         if keep:
-            attended = x.new_empty(len(layers), heads, dim), x.new_empty(len(layers), heads, dtype=torch.float64)
+            attended = x.new_empty(len(layers), heads, dim), x.new_empty(len(layers), heads, dtype=torch.float64), None
         turned = None if angles is None else (angles[0][0, 0], angles[1][0, 0])
         cpu.token(layers, x[0, 0], turned, scale, self._epsilon, attended)
         for layer in self.layers:

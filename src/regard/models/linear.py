@@ -53,7 +53,7 @@ class Linear:
         weights = [layer.weight.detach() for layer in layers]
         weight = (torch.cat(weights) if len(weights) > 1 else weights[0]).to(dtype)
         self.outputs, self.inputs = weight.shape
-        self.bias = torch.cat([layer.bias.detach().float() for layer in layers])
+        self.bias = torch.cat([_bias(layer) for layer in layers])
         self.activation, self.dtype = activation, dtype
         self.norm = None
         if norm is not None:
@@ -123,3 +123,11 @@ def for_inference(model: nn.Module) -> None:
         for name, layer in parent.named_children():
             if type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu":
                 setattr(parent, name, KernelLinear(layer))
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    return (
+        torch.zeros(layer.out_features, device=layer.weight.device)
+        if layer.bias is None
+        else layer.bias.detach().float()
+    )

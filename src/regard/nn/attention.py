@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention import Attention, attention, attention_of_model
+from regard.nn.embeddings import RotaryPositions
 from regard.nn.shapes import KeysAndValues, Memory, Vectors
 
 
@@ -55,7 +56,8 @@ class MultiHeadAttention(nn.Module):
 
     x (B,Q,dim) attends to itself or, in cross-attention, to a memory m (B,K,dim), which may also be given as its
     `keys_and_values`. With fewer `groups` than heads, the heads of a group share keys and values (grouped-query
-    attention, Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Vaswani et al. 2017, section 3.2.2.
+    attention, Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). With a `rope_theta`, queries and keys are turned
+    by `RotaryPositions`; `start` is then the position of the first. Vaswani et al. 2017, section 3.2.2.
 
     >>> import torch
     >>> output, attended = MultiHeadAttention(8, heads=2)(torch.randn(1, 5, 8), causal=True)
@@ -63,19 +65,24 @@ class MultiHeadAttention(nn.Module):
     (torch.Size([1, 5, 8]), torch.Size([1, 2, 5, 5]))
     """
 
-    def __init__(self, dim: int, heads: int, groups: int | None = None, bias: bool = True) -> None:
+    def __init__(
+        self, dim: int, heads: int, groups: int | None = None, bias: bool = True, rope_theta: float | None = None
+    ) -> None:
         super().__init__()
         groups = heads if groups is None else groups
         if heads < 1 or dim % heads:
             raise ValueError(f"MultiHeadAttention: expected a dim that is divisible by {heads} heads. Got {dim}.")
         if groups < 1 or heads % groups:
             raise ValueError(f"MultiHeadAttention: expected groups that divide the {heads} heads. Got {groups}.")
+        if rope_theta is not None and dim // heads % 2:
+            raise ValueError(f"MultiHeadAttention: rope_theta: expected heads of an even dim. Got {dim // heads}.")
         self.heads, self.groups = heads, groups
+        self.rotary = None if rope_theta is None else RotaryPositions(rope_theta)
         self.query = nn.Linear(dim, dim, bias)
         self.key, self.value = (nn.Linear(dim, dim // heads * groups, bias) for _ in range(2))
         self.output = nn.Linear(dim, dim, bias)
 
-    def keys_and_values(self, memory: Memory) -> KeysAndValues:
+    def keys_and_values(self, memory: Memory, start: int = 0) -> KeysAndValues:
         """Keys and values by group: what a decoder caches of the tokens it has generated.
 
         >>> import torch, regard.nn
@@ -87,15 +94,17 @@ class MultiHeadAttention(nn.Module):
         >>> attended.weights.shape
         torch.Size([1, 2, 1, 5])
         """
-        key, value = self.key(memory), self.value(memory)
-        return _by_head(key, self.groups), _by_head(value, self.groups)
+        key, value = _by_head(self.key(memory), self.groups), _by_head(self.value(memory), self.groups)
+        return key if self.rotary is None else self.rotary(key, start), value
 
     def forward(
-        self, x: Vectors, memory: Memory | KeysAndValues | None = None, **options: Any
+        self, x: Vectors, memory: Memory | KeysAndValues | None = None, *, start: int = 0, **options: Any
     ) -> tuple[Vectors, Attention]:
         if not isinstance(memory, tuple):
-            memory = self.keys_and_values(x if memory is None else memory)
-        attended = attention_of_model(_by_head(self.query(x), self.heads), *memory, **options)
+            memory = self.keys_and_values(x, start) if memory is None else self.keys_and_values(memory)
+        query = _by_head(self.query(x), self.heads)
+        query = query if self.rotary is None else self.rotary(query, start)
+        attended = attention_of_model(query, *memory, **options)
         return self.output(attended.output.transpose(1, 2).flatten(2)), attended
 
 

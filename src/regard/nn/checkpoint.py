@@ -28,9 +28,11 @@ class Family:
     Attributes:
         prefix: what its tensors' names begin with in a model that has a head.
         sizes: {its name in config.json: ours}.
-        names: {its module: ours}; a name with {n} exists once per layer.
-        heads: the beginnings of tensors' names that belong to heads, and not to the encoder.
+        names: {its module: ours}; a name with {n} exists once per layer. Several of ours have its outputs in turn.
+        heads: the beginnings of tensors' names that belong to heads, and not to the model.
         config: the defaults of config.json.
+        unused: the ends of tensors' names that old files have and nobody reads.
+        by_input: whether its layers have weights (inputs,outputs), the other way round than nn.Linear.
     """
 
     prefix: str
@@ -38,6 +40,8 @@ class Family:
     names: Mapping[str, str]
     heads: tuple[str, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    by_input: bool = False
 
 
 _BERT = Family(
@@ -189,7 +193,7 @@ def incompatibility(folder: Path, activations: Collection[str]) -> str | None:
 
     Raises OSError or ValueError where config.json is missing or damaged.
     """
-    config = _config(folder)
+    config = read_config(folder)
     kind = config.get("model_type")
     if kind not in FAMILIES:
         return f"model_type: expected one of {', '.join(FAMILIES)}. Got {kind!r}."
@@ -220,14 +224,16 @@ def sizes(folder: Path, activations: Collection[str]) -> dict[str, Any]:
     """
     if reason := incompatibility(folder, activations):
         raise ValueError(f"{folder}: {reason}")
-    config = _config(folder)
+    config = read_config(folder)
     family = FAMILIES[config["model_type"]]
     arguments = {ours: config.get(theirs, family.config.get(theirs)) for theirs, ours in family.sizes.items()}
     return arguments | {"padding_idx": config.get("pad_token_id", 1) if family is _ROBERTA else None}
 
 
-def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tensors(folder: Path, wanted: Mapping[str, Tensor], family: Family | None = None) -> dict[str, Tensor]:
     """The tensors of model.safetensors with the names and shapes of `wanted`, in float32; heads are left out.
+
+    The family is that of `FAMILIES`, if not given.
 
     Raises ValueError where the file is damaged, or where tensors are missing, surplus or of another shape.
     """
@@ -238,16 +244,15 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         file = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise ValueError(f"{folder}: model.safetensors is damaged: {error}.") from None
-    family = FAMILIES[_config(folder)["model_type"]]
+    family = family or FAMILIES[read_config(folder)["model_type"]]
     names = module_names(family, len({name.split(".")[1] for name in wanted if name.startswith("layers.")}))
     loaded: dict[str, Tensor] = {}
     surplus = []
     for name, tensor in file.items():
-        module, _, kind = name.removeprefix(family.prefix).rpartition(".")
-        ours = f"{names.get(module)}.{ {'gamma': 'weight', 'beta': 'bias'}.get(kind, kind) }"
-        if ours in wanted and ours not in loaded and tensor.is_floating_point():
-            loaded[ours] = tensor.float()
-        elif not name.removeprefix(family.prefix).startswith(family.heads):
+        own = _renamed(family, names, name.removeprefix(family.prefix), tensor)
+        if own and tensor.is_floating_point() and all(ours in wanted and ours not in loaded for ours in own):
+            loaded |= {ours: part.float().contiguous() for ours, part in own.items()}
+        elif not name.removeprefix(family.prefix).startswith(family.heads) and not name.endswith(family.unused or " "):
             surplus.append(name)
     if missing := sorted(wanted.keys() - loaded.keys()):
         raise ValueError(f"{folder}: model.safetensors lacks {_abbreviated(missing)}.")
@@ -260,6 +265,16 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
             expected, got = tuple(tensor.shape), tuple(loaded[name].shape)
             raise ValueError(f"{folder}: {name}: expected {expected}, by config.json. Got {got}.")
     return loaded
+
+
+def _renamed(family: Family, names: Mapping[str, str], name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What a tensor of a file is to us, by our names: nothing, or one tensor, or one for each of several modules."""
+    module, _, kind = name.rpartition(".")
+    ours, kind = names.get(module, "").split(), {"gamma": "weight", "beta": "bias"}.get(kind, kind)
+    if family.by_input and kind == "weight" and tensor.ndim == 2 and ours and ours[0].startswith("layers."):
+        tensor = tensor.T
+    parts = tensor.chunk(len(ours)) if len(ours) > 1 else [tensor] * len(ours)
+    return {f"{own}.{kind}": part for own, part in zip(ours, parts, strict=True)} if len(parts) == len(ours) else {}
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], **config: Any) -> None:
@@ -299,7 +314,8 @@ def _abbreviated(names: list[str]) -> str:
     return names[0] + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says. Raises OSError or ValueError where it is missing or damaged."""
     config: dict[str, Any] = read_json(folder / "config.json")
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,54 @@ class SinusoidalPositions(nn.Module):
         positions, dim = torch.arange(start, start + x.shape[1], device=x.device), x.shape[2]
         angles = positions[:, None] * torch.exp(torch.arange(0, dim, 2, device=x.device) * (-math.log(10_000) / dim))
         return x + torch.stack((angles.sin(), angles.cos()), -1).flatten(1)[:, :dim]
+
+
+class RotaryPositions(nn.Module):
+    """Turns each pair (x_d, x_(d+D/2)) of a query or key at position i by the angle i · theta^(−2d/D).
+
+    The product of a query and a key then depends on how far apart they stand, and not on where. (…,N,D) → (…,N,D);
+    `start` is the position of the first vector. Nothing is learned. Su et al. 2021, https://arxiv.org/abs/2104.09864,
+    in the order of dimensions that Llama has.
+
+    >>> import torch, regard.nn
+    >>> rotary, (query, key) = regard.nn.RotaryPositions(), torch.randn(2, 1, 8)
+    >>> near, far = (rotary(query, start) @ rotary(key, start + 3).T for start in (0, 100))
+    >>> torch.allclose(near, far, atol=1e-4)
+    True
+    """
+
+    def __init__(self, theta: float = 10_000.0) -> None:
+        super().__init__()
+        self.theta = theta
+
+    def angles(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (N,D) of the angles of vectors (…,N,D), each twice.
+
+        >>> import torch, regard.nn
+        >>> cosine, sine = regard.nn.RotaryPositions(theta=100.0).angles(torch.zeros(2, 4))
+        >>> cosine[1], sine[1]
+        (tensor([0.5403, 0.9950, 0.5403, 0.9950]), tensor([0.8415, 0.0998, 0.8415, 0.0998]))
+        """
+        stop = start + x.shape[-2]
+        cosine, sine = _angles(self.theta, x.shape[-1], 1 << max(6, (stop - 1).bit_length()), x.dtype, x.device)
+        return cosine[start:stop], sine[start:stop]
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        cosine, sine = self.angles(x, start)
+        half = x.shape[-1] // 2
+        turned = x * cosine
+        turned[..., :half].addcmul_(x[..., half:], sine[:, half:], value=-1)
+        turned[..., half:].addcmul_(x[..., :half], sine[:, :half])
+        return turned
+
+
+@lru_cache(maxsize=8)
+def _angles(theta: float, dim: int, positions: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (positions,dim); all layers share them. In float32 at first, as models are trained."""
+    with torch.inference_mode(False), torch.no_grad():
+        frequencies = 1 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
+        angles = torch.outer(torch.arange(positions, device=device).float(), frequencies).repeat(1, 2)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 @renamed_arguments(vocabulary="vocab_size")

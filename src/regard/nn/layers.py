@@ -26,11 +26,11 @@ class FeedForward(nn.Module):
     torch.Size([1, 5, 8])
     """
 
-    def __init__(self, dim: int, d_ff: int, activation: str = "gelu") -> None:
+    def __init__(self, dim: int, d_ff: int, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"FeedForward: expected one of {', '.join(ACTIVATIONS)}. Got {activation!r}.")
-        self.fc1, self.fc2 = nn.Linear(dim, d_ff), nn.Linear(d_ff, dim)
+        self.fc1, self.fc2 = nn.Linear(dim, d_ff, bias), nn.Linear(d_ff, dim, bias)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Vectors) -> Vectors:
@@ -56,6 +56,30 @@ class FeedForward(nn.Module):
         """The old name of `fc2`."""
         warn("FeedForward.narrow is now called fc2.")
         return self.fc2
+
+
+class GatedFeedForward(nn.Module):
+    """fc2(silu(gate(x)) · fc1(x)): a second projection opens and closes each hidden number; (B,N,dim) → (B,N,dim).
+
+    silu(x) = x / (1 + e^−x). SwiGLU of Shazeer 2020, https://arxiv.org/abs/2002.05202.
+
+    >>> import torch, regard.nn
+    >>> regard.nn.GatedFeedForward(dim=8, d_ff=32)(torch.randn(1, 5, 8)).shape
+    torch.Size([1, 5, 8])
+    """
+
+    def __init__(self, dim: int, d_ff: int, bias: bool = False) -> None:
+        super().__init__()
+        self.gate, self.fc1, self.fc2 = (nn.Linear(*sizes, bias) for sizes in ((dim, d_ff), (dim, d_ff), (d_ff, dim)))
+
+    def forward(self, x: Vectors) -> Vectors:
+        hidden, opened = self.fc1(x), self.gate(x)
+        if torch.is_grad_enabled():
+            hidden = nn.functional.silu(opened) * hidden
+        else:  # in place: a long text has many
+            hidden = nn.functional.silu(opened, inplace=True).mul_(hidden)
+        output: Tensor = self.fc2(hidden)
+        return output
 
 
 class Residual(nn.LayerNorm):
