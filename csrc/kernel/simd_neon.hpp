@@ -60,7 +60,10 @@ inline uint32_t greater(Float a, Float b) { return vaddvq_u32(vandq_u32(vcgtq_f3
 
 inline bool all_finite(Float a) { return greater(broadcast(__builtin_inff()), absolute(a)) == 0xf; }
 
-inline float sum(Float a) { return vaddvq_f32(a.v); }
+inline float sum(Float a) {  // halves, as everywhere
+  const float32x2_t halves = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
+  return vget_lane_f32(halves, 0) + vget_lane_f32(halves, 1);
+}
 inline Float sums_of_fours(Float a, Float b, Float c, Float d) {
   return {vpaddq_f32(vpaddq_f32(a.v, b.v), vpaddq_f32(c.v, d.v))};
 }
