@@ -104,6 +104,8 @@ _steps: WeakKeyDictionary[CausalLayer, _Step] = WeakKeyDictionary()
 def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention] | None:
     """What the modules of a layer give for one more token (1,1,dim) in float32; None where they have to be asked."""
     keys = past.keys
+    if torch.compiler.is_compiling():
+        return None
     if keys is None or keys.shape[0] != 1 or keys.dtype is not torch.float32 or keys.shape[3] > cpu.LARGEST_DIM:
         return None
     if x.shape[:-1] != (1, 1) or is_replaced() or (known := _known(layer, x)) is None:
@@ -118,7 +120,8 @@ def is_plain(layer: CausalLayer, x: Tensor) -> bool:
 
 def _known(layer: CausalLayer, x: Tensor) -> _Step | None:
     if (
-        torch.is_grad_enabled()
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
         or type(x) is not Tensor
         or x.dtype is not torch.float32
         or not x.is_cpu
