@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,23 @@ def test_it_is_compiled_as_one_graph(saved):
     with torch.no_grad():
         past = model.begin()
         close(torch.cat([compiled(part, past).logits for part in ids.split((4, 1, 1), 1)], 1), expected)
+
+
+@pytest.mark.skipif(not cpu.available(), reason="the kernel is not installed")
+def test_an_exchanged_module_is_known_again_and_a_model_is_freed(saved, monkeypatch):
+    model, ids, calls = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 2)), []
+    monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
+    for count in (1, 2):
+        with torch.no_grad():
+            past = model.begin()
+            for part in ids.split(1, 1):
+                model.step(part, past)
+        assert len(calls) == count * len(model.layers)
+        model.layers[0].attention.value = nn.Linear(48, 16)
+    freed = weakref.ref(model.layers[0])
+    del model, past
+    gc.collect()
+    assert freed() is None
 
 
 @pytest.mark.parametrize("grad", [True, False])
