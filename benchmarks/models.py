@@ -4,7 +4,8 @@
 
 GPT-2 has its shape and random weights; SmolLM2 is the embedded decoder. Runs are interleaved (sdpa, regard, regard with
 all weights kept, …), the first of each is not counted, and medians are given with the ratio to sdpa. `nn` is
-`regard.nn.LanguageModel` with the same weights, `nn kept` the same with all hidden states and attentions kept.
+`regard.nn.LanguageModel` with the same weights, `nn kept` the same with all hidden states and attentions kept, and
+`nn packed` the same with its linear layers by the kernel, which has a copy of their weights; all is kept there, too.
 
 prompt    seconds of 2,048 tokens, with the cache and the logits of the last token, as `generate` asks for them; with
           `regard.hf.record()`, with `output_attentions`, and without. GFLOP are those of the matrix products.
@@ -15,6 +16,7 @@ decoding  milliseconds a token, of 128 written by `generate`, after prompts of 6
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -29,6 +31,7 @@ import regard.nn
 from regard._internal.measure import machine_line
 from regard.backends import cpu
 from regard.models import embedded_decoder_folder
+from regard.models.linear import for_inference
 
 GOALS = {"prompt": 1.15, "decoding": 1.2}
 PROMPT, WRITTEN = 2048, 128
@@ -161,6 +164,8 @@ def main() -> None:
     for name in options.models:
         model, ids = opened(name), torch.randint(100, 4000, (1, PROMPT))
         ours = from_scratch(model)
+        packed = copy.deepcopy(ours)
+        for_inference(packed)
         size = sum(parameter.numel() for parameter in model.parameters())
         if "prompt" in options.parts:
             names = {
@@ -170,7 +175,8 @@ def main() -> None:
                 "kept": ("regard", "1"),
             }
             runs = {key: partial(prompt, model, ids, *asked) for key, asked in names.items()}
-            runs |= {key: partial(prompt_from_scratch, ours, ids, key != "nn") for key in ("nn", "nn kept")}
+            for key, from_nn, keep in (("nn", ours, False), ("nn kept", ours, True), ("nn packed", packed, True)):
+                runs[key] = partial(prompt_from_scratch, from_nn, ids, keep)
             taken = medians(runs, options.rounds)
             work = 2 * PROMPT * (size - model.get_input_embeddings().weight.numel())
             note = f"{work / taken['regard'] / peak:.0%} of the peak in linear layers alone"

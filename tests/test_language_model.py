@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from pathlib import Path
 
 import pytest
@@ -140,18 +142,24 @@ def test_a_batch_at_a_time_and_padding_on_the_right(pair):
 
 
 @pytest.mark.skipif(not cpu.available(), reason="the kernel is not installed")
+@pytest.mark.parametrize("isa", cpu.instruction_sets() if cpu.available() else [])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "tied", "mistral"])
-def test_one_token_is_computed_by_the_kernel(saved, name, monkeypatch):
-    model = ours.LanguageModel.from_pretrained(saved(name))
-    calls = []
+def test_one_token_is_computed_by_the_kernel(saved, name, isa, monkeypatch):
+    monkeypatch.setenv("REGARD_ISA", isa)
+    model, calls = ours.LanguageModel.from_pretrained(saved(name)), []
     monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
     ids = torch.randint(41, (1, 9))
     with torch.no_grad():
-        past = model.begin()
+        past, whole = model.begin(), model(ids)
         model(ids[:, :8], past)
         assert not calls
-        close(model(ids[:, 8:], past).logits, model(ids).logits[:, 8:], 1e-4)
+        last = model(ids[:, 8:], past)
     assert len(calls) == len(model.layers)
+    close(last.logits, whole.logits[:, 8:], 1e-4)
+    for attended, expected in zip(last.attentions, whole.attentions, strict=True):
+        close(attended.output, expected.output[:, :, 8:])
+        close(attended.lse, expected.lse[:, :, 8:])
+        close(attended.weights.dense(), expected.weights.dense()[:, :, 8:])
 
 
 WATCHED = {
@@ -219,6 +227,32 @@ def test_an_experiment_replaces_the_attention_of_every_token(saved):
         for part in ids.split(1, 1):
             model(part, past)
     assert len(calls) == 5 * len(model.layers)
+
+
+def test_it_is_compiled_as_one_graph(saved):
+    model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 6))
+    compiled, expected = torch.compile(model, backend="eager", fullgraph=True), model(ids).logits
+    close(compiled(ids).logits, expected)
+    with torch.no_grad():
+        past = model.begin()
+        close(torch.cat([compiled(part, past).logits for part in ids.split((4, 1, 1), 1)], 1), expected)
+
+
+@pytest.mark.skipif(not cpu.available(), reason="the kernel is not installed")
+def test_an_exchanged_module_is_known_again_and_a_model_is_freed(saved, monkeypatch):
+    model, ids, calls = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 2)), []
+    monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
+    for count in (1, 2):
+        with torch.no_grad():
+            past = model.begin()
+            for part in ids.split(1, 1):
+                model.step(part, past)
+        assert len(calls) == count * len(model.layers)
+        model.layers[0].attention.value = nn.Linear(48, 16)
+    freed = weakref.ref(model.layers[0])
+    del model, past
+    gc.collect()
+    assert freed() is None
 
 
 @pytest.mark.parametrize("grad", [True, False])

@@ -103,6 +103,7 @@ SLOW_FILES = [
     "writing",
 ]
 SLOW_TESTS = [
+    "test_it_is_compiled_as_one_graph",
     "test_the_embedded_decoder",
     "test_all_options_crossed",
     "test_memory_in_any_order",

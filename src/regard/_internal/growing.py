@@ -32,7 +32,9 @@ class KeyValueCache:
             self.keys, self.values = keys, values
         elif keys.shape[:2] != self.keys.shape[:2] or keys.shape[3] != self.keys.shape[3]:
             raise ValueError(f"KeyValueCache: expected keys {_shown(self.keys)}, as before. Got {_shown(keys)}.")
-        elif torch.is_grad_enabled() and (keys.requires_grad or self.keys.requires_grad):
+        elif torch.compiler.is_compiling() or (
+            torch.is_grad_enabled() and (keys.requires_grad or self.keys.requires_grad)
+        ):
             self.keys, self.values = torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2)
         else:
             before = self.keys.shape[2]

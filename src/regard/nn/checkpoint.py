@@ -252,7 +252,7 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor], family: Family | None = 
         own = _renamed(family, names, name.removeprefix(family.prefix), tensor)
         if own and tensor.is_floating_point() and all(ours in wanted and ours not in loaded for ours in own):
             loaded |= {ours: part.float().contiguous() for ours, part in own.items()}
-        elif not name.removeprefix(family.prefix).startswith(family.heads) and not name.endswith(family.unused or " "):
+        elif not name.removeprefix(family.prefix).startswith(family.heads) and not name.endswith(family.unused):
             surplus.append(name)
     if missing := sorted(wanted.keys() - loaded.keys()):
         raise ValueError(f"{folder}: model.safetensors lacks {_abbreviated(missing)}.")
@@ -268,13 +268,14 @@ def tensors(folder: Path, wanted: Mapping[str, Tensor], family: Family | None = 
 
 
 def _renamed(family: Family, names: Mapping[str, str], name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """What a tensor of a file is to us, by our names: nothing, or one tensor, or one for each of several modules."""
+    """What a tensor of a file is to us, by our names: nothing, one tensor, or one for each of several modules."""
     module, _, kind = name.rpartition(".")
     ours, kind = names.get(module, "").split(), {"gamma": "weight", "beta": "bias"}.get(kind, kind)
-    if family.by_input and kind == "weight" and tensor.ndim == 2 and ours and ours[0].startswith("layers."):
+    if not ours or (len(ours) > 1 and (not tensor.ndim or tensor.shape[-1] % len(ours))):
+        return {}
+    if family.by_input and tensor.ndim == 2 and ours[0].startswith("layers."):
         tensor = tensor.T
-    parts = tensor.chunk(len(ours)) if len(ours) > 1 else [tensor] * len(ours)
-    return {f"{own}.{kind}": part for own, part in zip(ours, parts, strict=True)} if len(parts) == len(ours) else {}
+    return {f"{own}.{kind}": part for own, part in zip(ours, tensor.chunk(len(ours)), strict=True)}
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any], **config: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,10 @@ class RotaryPositions(nn.Module):
         (tensor([0.5403, 0.9950, 0.5403, 0.9950]), tensor([0.8415, 0.0998, 0.8415, 0.0998]))
         """
         stop = start + x.shape[-2]
-        cosine, sine = _angles(self.theta, x.shape[-1], 1 << max(6, (stop - 1).bit_length()), x.dtype, x.device)
+        if torch.compiler.is_compiling():
+            cosine, sine = _angles(self.theta, x.shape[-1], stop, x.dtype, x.device)
+        else:
+            cosine, sine = _shared_angles(self.theta, x.shape[-1], 1 << max(6, stop.bit_length()), x.dtype, x.device)
         return cosine[start:stop], sine[start:stop]
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
@@ -132,13 +136,18 @@ class RotaryPositions(nn.Module):
         return turned
 
 
-@lru_cache(maxsize=8)
 def _angles(theta: float, dim: int, positions: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (positions,dim); all layers share them. In float32 at first, as models are trained."""
+    """Cosines and sines (positions,dim), by way of float32, as models are trained."""
+    frequencies = 1 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
+    angles = torch.outer(torch.arange(positions, device=device).float(), frequencies).repeat(1, 2)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+@lru_cache(maxsize=8)
+def _shared_angles(*sizes: Any) -> tuple[Tensor, Tensor]:
+    """Those of `_angles`, which all layers share; no tensors of inference mode, which could not be trained with."""
     with torch.inference_mode(False), torch.no_grad():
-        frequencies = 1 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
-        angles = torch.outer(torch.arange(positions, device=device).float(), frequencies).repeat(1, 2)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return _angles(*sizes)
 
 
 @renamed_arguments(vocabulary="vocab_size")

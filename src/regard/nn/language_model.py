@@ -59,7 +59,7 @@ class CausalLayer(nn.Module):
 
     def forward(self, x: Vectors, past: KeyValueCache | None = None) -> tuple[Vectors, Attention]:
         if past is not None and (done := token.step(self, x, past)) is not None:
-            return done
+            return done  # one more token while nobody watches: the same in one call of the kernel
         start = 0 if past is None else past.length
         y = self.attention_norm(x)
         known = self.attention.keys_and_values(y, start)

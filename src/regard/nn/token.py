@@ -34,7 +34,8 @@ class _Step:
         attention: Any = layer.attention
         feed_forward: Any = layer.feed_forward
         norms: tuple[Any, Any] = layer.attention_norm, layer.feed_forward_norm
-        self.children = [(module, dict(module._modules)) for module in (layer, attention, feed_forward)]
+        self.parts = dict(layer._modules)  # and not the layer, which would then never be freed
+        self.children = [(module, dict(module._modules)) for module in (attention, feed_forward)]
         gate: list[Any] = [feed_forward.gate] if type(feed_forward) is GatedFeedForward else []
         self.known = (
             type(attention) is MultiHeadAttention
@@ -55,13 +56,15 @@ class _Step:
         self.tensors = [module._parameters for module in (*first, *(gate or [_NO_MODULE]), *last)]
         self.norms, self.heads, self.rotary = norms, attention.heads, attention.rotary
 
+    def is_of(self, layer: CausalLayer) -> bool:
+        """Whether the layer still has the same modules."""
+        same = layer._modules == self.parts
+        return same and all(module._modules == children for module, children in self.children)
+
     def serves(self) -> bool:
-        """Whether all modules are known, none is watched or exchanged, and their tensors lie as the kernel wants."""
+        """Whether all modules are known, none is watched, and their tensors lie as the kernel wants them."""
         if not self.known or self.norms[0].eps is None or self.norms[0].eps != self.norms[1].eps:
             return False
-        for module, children in self.children:
-            if module._modules != children:
-                return False
         for module in self.modules:
             if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
                 return False
@@ -104,6 +107,8 @@ _steps: WeakKeyDictionary[CausalLayer, _Step] = WeakKeyDictionary()
 def step(layer: CausalLayer, x: Tensor, past: KeyValueCache) -> tuple[Tensor, Attention] | None:
     """What the modules of a layer give for one more token (1,1,dim) in float32; None where they have to be asked."""
     keys = past.keys
+    if torch.compiler.is_compiling():
+        return None
     if keys is None or keys.shape[0] != 1 or keys.dtype is not torch.float32 or keys.shape[3] > cpu.LARGEST_DIM:
         return None
     if x.shape[:-1] != (1, 1) or is_replaced() or (known := _known(layer, x)) is None:
@@ -118,7 +123,8 @@ def is_plain(layer: CausalLayer, x: Tensor) -> bool:
 
 def _known(layer: CausalLayer, x: Tensor) -> _Step | None:
     if (
-        torch.is_grad_enabled()
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
         or type(x) is not Tensor
         or x.dtype is not torch.float32
         or not x.is_cpu
@@ -129,7 +135,7 @@ def _known(layer: CausalLayer, x: Tensor) -> _Step | None:
     ):
         return None
     known = _steps.get(layer)
-    if known is None or layer._modules != known.children[0][1]:
+    if known is None or not known.is_of(layer):
         known = _steps[layer] = _Step(layer)
     return known if known.serves() else None
 
