@@ -71,7 +71,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(dtype, inputs, outputs):
     plain, norm = nn.Linear(inputs, outputs), nn.LayerNorm(outputs)
     plain.weight.data = plain.weight.data.to(dtype).float()
     layer = Linear([plain], "gelu", norm, dtype)
-    x = torch.randn(230, inputs).to(dtype)
+    x = torch.randn(530, inputs).to(dtype)  # so many that tiles have their weights split beforehand
     together = layer(x)
     wanted = expected([plain], "gelu", norm, x, None)
     torch.testing.assert_close(together.double(), wanted, atol=DIGITS[dtype], rtol=DIGITS[dtype])
@@ -80,8 +80,49 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(dtype, inputs, outputs):
         assert torch.equal(layer(x), together)
     finally:
         torch.set_num_threads(1)
-    for rows in (slice(0, 1), slice(7, 13), slice(100, 230), slice(3, 99)):
+    for rows in (slice(0, 1), slice(7, 13), slice(100, 530), slice(3, 99)):
         assert torch.equal(layer(x[rows]), together[rows])
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("scale", ["even", "one input is huge", "all scales"])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (18, 33, 40), (530, 100, 70), (37, 1100, 65)])
+def test_a_float_layer_is_as_exact_as_a_chain_of_floats(rows, inputs, outputs, scale):
+    layer, x = nn.Linear(inputs, outputs), torch.randn(rows, inputs)
+    if scale == "one input is huge":
+        x[:, inputs // 2] *= 1e6
+    elif scale == "all scales":
+        x *= torch.exp(6 * torch.randn_like(x))
+    x = F.pad(x, (0, 1))[:, :inputs]  # not one after the other in memory
+    numbers, weight, bias = x.double(), layer.weight.double(), layer.bias.double()
+    exact, size = numbers @ weight.T + bias, numbers.abs() @ weight.abs().T + bias.abs()
+    error = (Linear([layer])(x) - exact).abs() / size
+    # Digits after the first sixteen that are not multiplied would be ten times as much.
+    assert error.pow(2).mean().sqrt() <= (5e-8 if scale == "even" else 1e-6)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("rows", [3, 520])
+def test_what_is_not_finite_stays_in_its_row_and_column(rows):
+    layer, x = nn.Linear(70, 100, bias=False), torch.rand(rows, 70) + 0.5
+    layer.bias = nn.Parameter(torch.zeros(100))
+    layer.weight.data = torch.rand(100, 70) + 0.5
+    clean = Linear([layer])(x)
+    x[1, 3], x[2, 69] = torch.inf, torch.nan
+    actual = Linear([layer])(x)
+    assert (actual[1] == torch.inf).all()
+    assert actual[2].isnan().all()
+    untouched = [n for n in range(rows) if n not in (1, 2)]
+    assert torch.equal(actual[untouched], clean[untouched])
+    x[1], x[2] = -3e38, 1e-42  # beyond the largest float; below the smallest normal one
+    layer.weight.data[7, 0], layer.weight.data[90, 5] = -torch.inf, torch.nan
+    actual = Linear([layer])(x)
+    columns = [n for n in range(100) if n not in (7, 90)]
+    assert (actual[1][columns] == -torch.inf).all()
+    assert (actual[2][columns].abs() < 1e-36).all()
+    assert actual[0, 7] == -torch.inf
+    assert actual[:, 90].isnan().all()
+    torch.testing.assert_close(actual[0, columns], clean[0, columns])
 
 
 @pytest.mark.usefixtures("way")

@@ -4,7 +4,9 @@
 // one another than in a chain of floats.
 //
 // While the tile unit multiplies, the vector units do all the rest: they split the weights and the rows that come next,
-// and store the sums that are ready. The weights stay floats in memory, where few rows make reading them the limit.
+// and store the sums that are ready: a little between any two products, as the processor looks but a few hundred
+// instructions ahead. The weights stay floats in memory, where few rows make reading them the limit. With numbers that
+// fill all digits the tile unit itself slows down, to four fifths of its peak with zeros.
 //
 // Tiles flush what is below 2^-126 to zero: of a number below 2^-110 the last digits may be lost.
 
@@ -32,31 +34,37 @@ constexpr int64_t block_side = 2 * TileRegisters::rows;  // rows, and columns, o
 constexpr int64_t turns = 6;                             // of products, a step
 enum Term : int { high, middle, low };
 
-// One step of sums of two tiles of rows, or of one, and two tiles of columns, which lie so far apart. In this order
-// each product needs one side anew. Between them meanwhile<0>() and meanwhile<1>() are called, in turn.
+// Split numbers: tiles of a step side by side, and how far it is to the next of two tiles of rows or columns.
+struct SplitTiles {
+  float* data;
+  int64_t apart;
+};
+
+// One step of sums of two tiles of rows, or of one, and two tiles of columns. In this order each product needs one side
+// anew. Between them meanwhile<0>() and meanwhile<1>() are called, in turn.
 template <int row_tiles, class Meanwhile>
-inline __attribute__((always_inline)) void multiply_split_step(const float* a, const float* b, int64_t apart,
-                                                               Meanwhile&& meanwhile) {
+inline __attribute__((always_inline)) void multiply_split_step(SplitTiles a, SplitTiles b, Meanwhile&& meanwhile) {
   const auto tile = [&]<int number>(const float* from) { load_tile<number>(from, TileRegisters::lanes); };
   const auto rows = [&]<Term term>() {
-    tile.template operator()<4>(a + term * tile_floats), multiply_add_tiles<0, 4, 6>(), multiply_add_tiles<1, 4, 7>();
+    tile.template operator()<4>(a.data + term * tile_floats);
+    multiply_add_tiles<0, 4, 6>(), multiply_add_tiles<1, 4, 7>();
     meanwhile.template operator()<0>();
     if constexpr (row_tiles > 1) {
-      tile.template operator()<5>(a + apart + term * tile_floats);
+      tile.template operator()<5>(a.data + a.apart + term * tile_floats);
       multiply_add_tiles<2, 5, 6>(), multiply_add_tiles<3, 5, 7>();
     }
     meanwhile.template operator()<1>();
   };
   const auto columns = [&]<Term term>() {
-    tile.template operator()<6>(b + term * tile_floats), multiply_add_tiles<0, 4, 6>();
+    tile.template operator()<6>(b.data + term * tile_floats), multiply_add_tiles<0, 4, 6>();
     if constexpr (row_tiles > 1) multiply_add_tiles<2, 5, 6>();
     meanwhile.template operator()<0>();
-    tile.template operator()<7>(b + apart + term * tile_floats), multiply_add_tiles<1, 4, 7>();
+    tile.template operator()<7>(b.data + b.apart + term * tile_floats), multiply_add_tiles<1, 4, 7>();
     if constexpr (row_tiles > 1) multiply_add_tiles<3, 5, 7>();
     meanwhile.template operator()<1>();
   };
-  tile.template operator()<4>(a + high * tile_floats);
-  if constexpr (row_tiles > 1) tile.template operator()<5>(a + apart + high * tile_floats);
+  tile.template operator()<4>(a.data + high * tile_floats);
+  if constexpr (row_tiles > 1) tile.template operator()<5>(a.data + a.apart + high * tile_floats);
   columns.template operator()<low>(), columns.template operator()<middle>(), rows.template operator()<middle>();
   columns.template operator()<high>(), rows.template operator()<high>(), rows.template operator()<low>();
 }
@@ -64,8 +72,7 @@ inline __attribute__((always_inline)) void multiply_split_step(const float* a, c
 // sums = Σ A · B, or more of what they are, of (block_side,block_side). meanwhile<0>() and meanwhile<1>() are called
 // `turns` times a step each.
 template <int row_tiles, class Meanwhile>
-inline void multiply_split(const float* a, const float* b, int64_t steps, bool more, float* sums,
-                           Meanwhile&& meanwhile) {
+inline void multiply_split(SplitTiles a, SplitTiles b, int64_t steps, bool more, float* sums, Meanwhile&& meanwhile) {
   const auto with_sums = [&](auto&& work) {
     work.template operator()<0>(sums), work.template operator()<1>(sums + Float::width);
     if constexpr (row_tiles > 1) {
@@ -77,8 +84,8 @@ inline void multiply_split(const float* a, const float* b, int64_t steps, bool m
     with_sums([]<int tile>(float* at) { load_tile<tile>(at, block_side); });
   else
     with_sums([]<int tile>(float*) { zero_tile<tile>(); });
-  for (int64_t step = 0; step < steps; step++)
-    multiply_split_step<row_tiles>(a + step * step_floats, b + step * step_floats, steps * step_floats, meanwhile);
+  for (int64_t step = 0; step < steps; step++, a.data += step_floats, b.data += step_floats)
+    multiply_split_step<row_tiles>(a, b, meanwhile);
   with_sums([]<int tile>(float* at) { store_tile<tile>(at, block_side); });
 }
 
@@ -97,6 +104,12 @@ class Pieces {
   int64_t pieces, at_once, done = 0;
 };
 
+inline void store_split(Split numbers, float* to) {
+  store(to + high * tile_floats, numbers.high);
+  store(to + middle * tile_floats, numbers.middle);
+  store(to + low * tile_floats, numbers.low);
+}
+
 template <Type type>
 struct SplitLayer {
   const Linear& l;
@@ -106,7 +119,30 @@ struct SplitLayer {
   const int64_t all_steps = (l.inputs + step_inputs - 1) / step_inputs, pieces = (all_steps + 31) / 32;
   const int64_t piece_steps = (all_steps + pieces - 1) / pieces;
 
+  float* all_weights = nullptr;  // split, of all columns; null where they are split when they are needed
+
   void multiply_rows(int64_t first, int64_t last, int64_t begin, int64_t end) const;
+
+  int64_t column_blocks() const { return (l.outputs + block_side - 1) / block_side; }
+  SplitTiles split_weights(int64_t block) const {
+    return {all_weights + 2 * block * all_steps * step_floats, all_steps * step_floats};
+  }
+
+  // A line of the tiles of a block of columns: of an input, and of one that shares lanes with it.
+  inline __attribute__((always_inline)) void split_line(int64_t block, int64_t step, int64_t line,
+                                                        SplitTiles to) const {
+    const int64_t input = step * step_inputs + line, other = input + TileRegisters::lanes;
+    const float* const from = l.weight + in_panels(block * block_side, l.inputs);
+    for (int64_t i = 0; i < block_side; i += Float::width, to.data += to.apart) {
+      const auto part = [&](int64_t k) { return k < l.inputs ? load(from + k * panel_keys + i) : broadcast(0.0f); };
+      store_split(split(part(input), part(other)), to.data + line * Float::width);
+    }
+  }
+  void split_columns(int64_t block) const {
+    SplitTiles to = split_weights(block);
+    for (int64_t step = 0; step < all_steps; step++, to.data += step_floats)
+      for (int64_t line = 0; line < TileRegisters::rows; line++) split_line(block, step, line, to);
+  }
 };
 
 // Rows [first, last) of the columns of panels, on one thread.
@@ -134,12 +170,11 @@ class SplitBlock {
 
  private:
   void multiply_piece() {
-    begin_column(0);
     for (uint32_t n = 0; n < steps * block_side; n++) split_row(0, n);
-    for (uint32_t n = 0; n < steps * TileRegisters::rows; n++) split_weights(n);
+    const int64_t lines = layer.all_weights ? 0 : steps * TileRegisters::rows;
+    for (uint32_t n = 0; n < lines; n++) split_line(0, n);
     for (int64_t column = 0; column < columns; column++) {
-      begin_column(column + 1);
-      Pieces weights(column + 1 < columns ? steps * TileRegisters::rows : 0, rows * steps * turns);
+      Pieces to_split(column + 1 < columns ? lines : 0, rows * steps * turns);
       for (int64_t row = 0; row < rows; row++) {
         Pieces outputs(ready ? minimum(block_side, last - ready_row) : 0, steps * turns);
         Pieces numbers(column == 0 && row + 1 < rows ? steps * block_side : 0, steps * turns);
@@ -147,12 +182,12 @@ class SplitBlock {
           if constexpr (turn == 0) {
             outputs.next([&](uint32_t n) { store_row(n); });
           } else {
-            weights.next([&](uint32_t n) { split_weights(n); });
+            to_split.next([&](uint32_t n) { split_line(column + 1, n); });
             numbers.next([&](uint32_t n) { split_row(row + 1, n); });
           }
         };
         float* const to = sums + (column * rows + row) % kept * block_side * block_side;
-        const float *const left = a + 2 * row * steps * step_floats, *const right = b[column % 2];
+        const SplitTiles left{a + 2 * row * steps * step_floats, steps * step_floats}, right = weights(column);
         if (last - first - row * block_side > TileRegisters::rows)
           multiply_split<2>(left, right, steps, from > 0, to, meanwhile);
         else
@@ -179,29 +214,20 @@ class SplitBlock {
     store_split(split(part(0), part(Float::width)), to);
   }
 
-  void begin_column(int64_t column) {
-    weight = layer.l.weight + in_panels(first_column + column * block_side, layer.l.inputs);
-    split_weight = b[column % 2];
+  // Of a block of columns, the n-th line of those of all steps.
+  void split_line(int64_t block, uint32_t n) {
+    SplitTiles to = weights(block);
+    const int64_t step = n / TileRegisters::rows;
+    to.data += step * step_floats;
+    layer.split_line(first_column / block_side + block, from + step, n % TileRegisters::rows, to);
   }
 
-  // Of the block of columns, the n-th line of those of all steps: of an input, and of one that shares lanes with it.
-  void split_weights(uint32_t n) {
-    const int64_t line = n % TileRegisters::rows, step = n / TileRegisters::rows;
-    const int64_t input = (from + step) * step_inputs + line, other = input + TileRegisters::lanes;
-    const float* const numbers = weight + input * panel_keys;
-    float* to = split_weight + step * step_floats + line * Float::width;
-    for (int64_t i = 0; i < block_side; i += Float::width, to += steps * step_floats) {
-      const auto part = [&](int64_t k) {
-        return k < layer.l.inputs ? load(numbers + (k - input) * panel_keys + i) : broadcast(0.0f);
-      };
-      store_split(split(part(input), part(other)), to);
-    }
-  }
-
-  static inline __attribute__((always_inline)) void store_split(Split numbers, float* to) {
-    store(to + high * tile_floats, numbers.high);
-    store(to + middle * tile_floats, numbers.middle);
-    store(to + low * tile_floats, numbers.low);
+  // Of the piece.
+  SplitTiles weights(int64_t block) const {
+    if (!layer.all_weights) return {b[block % 2], steps * step_floats};
+    SplitTiles tiles = layer.split_weights(first_column / block_side + block);
+    tiles.data += from * step_floats;
+    return tiles;
   }
 
   // A row of the sums that are ready.
@@ -229,10 +255,8 @@ class SplitBlock {
 
   const SplitLayer<type>& layer;
   const int64_t first, last, first_column;
-  int64_t rows, columns, kept;    // blocks of rows and of columns; blocks of sums in memory
-  int64_t from = 0, steps = 0;    // of the piece
-  const float* weight = nullptr;  // of the columns that are split, to `split_weight`
-  float* split_weight = nullptr;
+  int64_t rows, columns, kept;   // blocks of rows and of columns; blocks of sums in memory
+  int64_t from = 0, steps = 0;   // of the piece
   float *a, *b[2], *sums;        // split rows and columns: tiles of a step, of all steps, of all blocks
   const float* ready = nullptr;  // sums that were not stored yet
   int64_t ready_row = 0, ready_column = 0;
@@ -246,7 +270,11 @@ void SplitLayer<type>::multiply_rows(int64_t first, int64_t last, int64_t begin,
 template <Type type>
 void split_linear_in(const Linear& l, int threads) {
   if (l.rows == 0) return;
-  const SplitLayer<type> layer{l};
+  SplitLayer<type> layer{l};
+  if (l.rows >= 16 * block_side) {  // each weight is read so often that it is better split once
+    layer.all_weights = thread_memory<1>(2 * layer.column_blocks() * layer.all_steps * step_floats);
+    for_each(layer.column_blocks(), threads, [&](int64_t block) { layer.split_columns(block); });
+  }
   const int64_t row_floats = layer.piece_steps * step_floats / TileRegisters::rows;
   const int64_t most = maximum<int64_t>(1, minimum<int64_t>(16, second_cache() / 2 / row_floats / block_side));
   const int64_t rows = most * block_side;

@@ -20,7 +20,9 @@ struct Memory {
   ~Memory() { std::free(data); }
 };
 
-// What a thread works in: kept from call to call, so that the system need not hand out its pages again.
+// What a thread works in: kept from call to call, so that the system need not hand out its pages again. What one use is
+// still reading, another must not take.
+template <int use = 0>
 inline float* thread_memory(int64_t floats) {
   struct Kept {
     float* data = nullptr;

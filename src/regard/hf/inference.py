@@ -25,6 +25,7 @@ from regard.backends import cpu
 from regard.hf.growing import GrowingLayer, grow_in_place
 from regard.hf.recorder import Recorded, current
 from regard.mask import Mask
+from regard.models.linear import Product, multiplies_in_tiles
 from regard.scores import Scores
 from regard.weights import Weights
 
@@ -39,7 +40,9 @@ READ = frozenset({
     "input_ids", "past_key_values", "attention_mask", "position_ids", "use_cache", "return_dict", "output_attentions",
 })  # fmt: skip
 
-ROWS = 512  # of a prompt at a time in the feed-forward network: what it makes of them stays in the cache
+# Of a prompt at a time in the feed-forward network: what it makes of them stays in the cache.
+ROWS = 512
+TILED_ROWS = 1024  # where each product splits its weights, too
 
 
 class Family(NamedTuple):
@@ -252,38 +255,44 @@ class Inference:
         recorder, weights = current.get(), []
         rows, family = x.flatten(0, 1), self.family
         width = tensors(self.layers[0].up)[0].shape[0]
-        hidden = x.new_empty(1 + family.gated, min(ROWS, len(rows)), width)
+        together = TILED_ROWS if multiplies_in_tiles(len(rows)) else ROWS
+        hidden = x.new_empty(1 + family.gated, min(together, len(rows)), width)
         for n, layer in enumerate(self.layers):
             before = None if recorder is None else x.clone()
             attended = self._attend(layer, n, self._normed(layer.norm, x), cache, angles)
             heads = attended.output.transpose(1, 2).flatten(2).flatten(0, 1)
-            _add_product(rows, heads, layer.output)
+            _projection(layer.output, len(rows))(heads, rows, added=True)
             weights.append(attended.weights)
             if recorder is not None:
                 recorded = Recorded(layer.attention, attended)
                 recorded.output, recorded.x = layer.output, before
                 recorder.attentions.append(recorded)
-            for together in rows.split(ROWS):
-                self._feed_forward(layer, together, hidden[:, : len(together)])
+            self._feed_forward(layer, rows, hidden)
             layer.report()
         return weights
 
     def _feed_forward(
-        self, layer: Layer, x: Float[Tensor, "rows dim"], hidden: Float[Tensor, "1|2 rows hidden"]
+        self, layer: Layer, x: Float[Tensor, "rows dim"], hidden: Float[Tensor, "1|2 some hidden"]
     ) -> None:
-        """The second half of a layer for a few rows, in place; `hidden` is memory to work in."""
-        normed = self._normed(layer.inner_norm, x)
-        _product(normed, layer.up, hidden[0])
-        if layer.gate is None:
-            torch.ops.aten.gelu_(hidden[0], approximate="tanh")
-        else:
-            hidden[0].mul_(F.silu(_product(normed, layer.gate, hidden[1]), inplace=True))
-        _add_product(x, hidden[0], layer.down)
+        """The second half of a layer, in place; `hidden` is memory to work in, for some rows at a time."""
+        up, down = _projection(layer.up, len(x)), _projection(layer.down, len(x))
+        gate = None if layer.gate is None else _projection(layer.gate, len(x))
+        for rows in x.split(hidden.shape[1]):
+            normed, inner = self._normed(layer.inner_norm, rows), hidden[0, : len(rows)]
+            up(normed, inner)
+            if gate is None:
+                torch.ops.aten.gelu_(inner, approximate="tanh")
+            else:
+                inner.mul_(F.silu(gate(normed, hidden[1, : len(rows)]), inplace=True))
+            down(inner, rows, added=True)
 
     def _attend(self, layer: Layer, n: int, x: Tensor, cache: Any, angles: tuple[Tensor, Tensor] | None) -> Attention:
         batch, count, _ = x.shape
         flat, dim = x.flatten(0, 1), layer.attention.head_dim
-        projected = [_product(flat, module) for module in layer.inputs]
+        projected = [
+            _projection(module, len(flat))(flat, flat.new_empty(len(flat), len(tensors(module)[0])))
+            for module in layer.inputs
+        ]
         separate = projected[0].chunk(3, -1) if len(projected) == 1 else projected
         query, key, value = (rows.unflatten(-1, (-1, dim)).unflatten(0, (batch, count)) for rows in separate)
         if angles is not None:
@@ -307,16 +316,27 @@ class Inference:
         return F.layer_norm(x, gain.shape, gain, shift, self._epsilon)
 
 
-def _product(x: Float[Tensor, "rows inputs"], module: Any, to: Tensor | None = None) -> Float[Tensor, "rows outputs"]:
-    weight, bias = tensors(module)
-    return torch.mm(x, weight.T, out=to) if bias is None else torch.addmm(bias, x, weight.T, out=to)
+class _Product:
+    """A linear layer by PyTorch, as `regard.models.linear.Product`."""
+
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(
+        self, x: Float[Tensor, "rows inputs"], to: Float[Tensor, "rows outputs"], *, added: bool = False
+    ) -> Float[Tensor, "rows outputs"]:
+        if added:
+            to.addmm_(x, self.weight.T)
+            return to if self.bias is None else to.add_(self.bias)
+        if self.bias is None:
+            return torch.mm(x, self.weight.T, out=to)
+        return torch.addmm(self.bias, x, self.weight.T, out=to)
 
 
-def _add_product(to: Float[Tensor, "rows outputs"], x: Float[Tensor, "rows inputs"], module: Any) -> None:
+def _projection(module: Any, rows: int) -> Product | _Product:
+    """A linear layer for so many rows, in the faster way."""
     weight, bias = tensors(module)
-    to.addmm_(x, weight.T)
-    if bias is not None:
-        to.add_(bias)
+    return Product(weight, bias) if multiplies_in_tiles(rows) and weight.is_contiguous() else _Product(weight, bias)
 
 
 def _rotate(heads: Float[Tensor, "B N H D"], cosine: Float[Tensor, "B N D"], sine: Float[Tensor, "B N D"]) -> None:
