@@ -162,20 +162,27 @@ struct Pass {
       decay_factors(keep, n);
     }
 
+    Candidates found[most_rows];
+    Rank* lists = sofar.largest + r * capacity;
+    if (f.top) {
+      float limits[most_rows];
+      find_limits(n, scores, keys, lists, capacity, f.top, limits);
+      for (int i = 0; i < n; i++) {
+        found[i].count = 0;
+        if (!(top[i] <= limits[i])) find_candidates(scores + i * block_keys, keys, limits[i], found[i]);
+        if (i % 4 == 0) keep_awake();
+      }
+    }
     bool hidden[most_rows][block_keys];
     for (int i = 0; i < n; i++) {
       State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
       rescale(state, max[i], keep[i]);
-      if (f.top) {
-        update_top(row, keys, first, top[i], sofar.largest + (r + i) * capacity, f.top, capacity);
-      }
+      if (f.top) insert(found[i], row, first, lists + i * capacity, capacity);
       if (!values.finite) {
         for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
       }
-#ifdef REGARD_TILES
-      if constexpr (Lane::steps > 1) keep_tiles_awake();
-#endif
+      keep_awake();
       const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
       exponentiate<Lane>(f, row, keys, factor, level, position, top[i] == max[i], state);
     }
@@ -207,6 +214,12 @@ struct Pass {
       }
     }
     return true;
+  }
+
+  static void keep_awake() {
+#ifdef REGARD_TILES
+    if constexpr (Lane::steps > 1) keep_tiles_awake();
+#endif
   }
 
   // Asks for keys and values that follow, so that packing them does not wait for memory.
@@ -273,15 +286,28 @@ struct Pass {
   void write_rows(const HeadGroup& group, int64_t first_row, int64_t count, Accumulated sofar) const {
     constexpr int64_t together = 8;
     for (int64_t first = 0; first < count; first += together) {
-      double log_sums[together];
-      for (int64_t i = 0; i < together; i++) log_sums[i] = first + i < count ? sofar.state[first + i].sum : 1;
+      double log_sums[together], of_others[together], log_others[together];
+      for (int64_t i = 0; i < together; i++) {
+        const State& state = sofar.state[minimum(first + i, count - 1)];
+        const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
+        log_sums[i] = state.sum, of_others[i] = state.others + (largest - 1), log_others[i] = 1 + of_others[i];
+      }
       logarithms(log_sums);
-      for (int64_t r = first; r < minimum(count, first + together); r++)
-        write_row(group.batch, row_of(s, group, first_row + r), sofar, r, log_sums[r - first]);
+      if (f.entropy) {
+        logarithms(log_others);
+        for (int64_t i = 0; i < together; i++) {  // of 1 + x, which has lost the last digits of x
+          const double rounded = 1 + of_others[i];
+          log_others[i] = rounded == 1 ? of_others[i] : log_others[i] * (of_others[i] / (rounded - 1));
+        }
+      }
+      for (int64_t r = first; r < minimum(count, first + together); r++) {
+        const int64_t i = r - first;
+        write_row(group.batch, row_of(s, group, first_row + r), sofar, r, log_sums[i], log_others[i]);
+      }
     }
   }
 
-  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r, double log_sum) const {
+  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r, double log_sum, double log_others) const {
     const State& state = sofar.state[r];
     const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
@@ -291,8 +317,6 @@ struct Pass {
     const double share = empty ? 0 : (s.sinks ? __builtin_exp(alone - lse) : 1) / state.sum;  // of a weight in the sums
     if (f.lse) f.lse[index] = lse;
     if (f.entropy) {
-      const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
-      const double log_others = __builtin_log1p(state.others + (largest - 1));
       const double entropy = share * (state.sum * (log_others + (lse - alone)) - state.entropy * unit);
       f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }

@@ -39,49 +39,107 @@ inline bool is_negative(Rank rank) { return rank & 1; }
 inline void insert(Rank newcomer, Rank* list, int64_t count) {
   using Eight = Rank __attribute__((vector_size(64), aligned(8)));
   for (int64_t i = count - 8; i >= 0; i -= 8) {
-    Eight current = *reinterpret_cast<Eight*>(list + i);
-    Eight before = __builtin_shufflevector(current, current, 0, 0, 1, 2, 3, 4, 5, 6);
-    before[0] = i > 0 ? list[i - 1] : ~Rank(0);
+    const Eight current = *reinterpret_cast<Eight*>(list + i);
+    const Eight previous = i > 0 ? *reinterpret_cast<Eight*>(list + i - 8) : ~Eight{};
+    Eight before = __builtin_shufflevector(previous, current, 7, 8, 9, 10, 11, 12, 13, 14);
     before = before < newcomer ? before : newcomer;
     *reinterpret_cast<Eight*>(list + i) = current > before ? current : before;
   }
 }
 
-// A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
-inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
-  if (count > Float::width) return -infinity;
-  Float lanes = load(score + keys.from);
-  for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
-  float maxima[Float::width], bound = infinity;
-  store(maxima, lanes);
-  for (float score : maxima) {
-    if (__builtin_popcount(greater(lanes, broadcast(score))) < count) bound = minimum(bound, score);
+// Sorts each lane of as many vectors as they have lanes, the largest first: Batcher's odd-even merge sort, from runs of
+// `run` sorted vectors on.
+template <int run = 1, int step = run>
+inline __attribute__((always_inline)) void sort_lanes(Float* x) {
+  if constexpr (run < Float::width) {
+#pragma GCC unroll 16
+    for (int i = step % run; i + step < Float::width; i++) {
+      if ((i - step % run) / step % 2 || i / (2 * run) != (i + step) / (2 * run)) continue;
+      const Float less = smaller(x[i], x[i + step]);
+      x[i] = larger(x[i], x[i + step]), x[i + step] = less;
+    }
+    if constexpr (step > 1)
+      sort_lanes<run, step / 2>(x);
+    else
+      sort_lanes<2 * run>(x);
   }
-  return bound;
 }
 
-// Inserts the keys first + keys.from …, whose largest score is `top`, into the list where they belong; where scores are
-// sizes, with the signs of the numbers.
-inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
-                       int64_t capacity, const float* numbers = nullptr) {
-  const bool full = list[count - 1] != 0;
-  float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
-  if (full && top <= limit) return;
-  if (!full) {  // slightly lower, because scores that equal it belong too
-    limit = minimum(limit, largest_float);
-    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;
+// For each of `rows` ≤ Float::width rows a score that at least `count` of its keys reach: the count-th of the maxima of
+// the lanes.
+__attribute__((noinline)) inline void lower_bounds(int rows, const float* score, Range keys, int64_t count,
+                                                   float* bounds) {
+  constexpr int width = Float::width;
+  if (count > width) return store(bounds, broadcast(-infinity));
+  alignas(64) float maxima[width * width], of_rows[width * width];
+  for (int i = 0; i < width; i++)
+    store(maxima + i * width, largest_of(score + minimum(i, rows - 1) * block_keys, keys));
+  transpose(maxima, width, of_rows, width);
+  Float sorted[width];
+#pragma GCC unroll 16
+  for (int i = 0; i < width; i++) sorted[i] = load(of_rows + i * width);
+  sort_lanes(sorted);
+#pragma GCC unroll 16
+  for (int i = 0; i < width; i++) store(of_rows + i * width, sorted[i]);
+  store(bounds, load(of_rows + (count - 1) * width));
+}
+
+// The keys of a row that may belong into its list, by their places in the block.
+struct Candidates {
+  int64_t count = 0;
+  uint16_t places[block_keys + 3];
+
+  // Those at `from` + i where bit i is set. More than three are rare: three are written without a branch, which would
+  // be mispredicted.
+  void add(uint64_t bits, int64_t from) {
+    uint16_t* to = places + count;
+    count += __builtin_popcountll(bits);
+    for (int i = 0; i < 3; i++, bits &= bits - 1) *to++ = uint16_t(from + __builtin_ctzll(bits | uint64_t(1) << 63));
+    for (; bits; bits &= bits - 1) *to++ = uint16_t(from + __builtin_ctzll(bits));
   }
-  for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
+};
+
+// The keys whose scores are above the limit.
+inline void find_candidates(const float* score, Range keys, float limit, Candidates& found) {
+  const Float least = broadcast(limit);
+  for (int64_t j = keys.from; j < keys.to; j += 64) {
     uint64_t bits = 0;
-    for (int64_t i = 0; i < minimum(panel_keys, keys.to - j); i += Float::width) {
-      bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
+    const auto look = [&](int64_t i) { bits |= uint64_t(greater(load(score + j + i), least)) << i; };
+    if (keys.to - j >= 64) {
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < 64; i += Float::width) look(i);
+    } else {
+      for (int64_t i = 0; i < keys.to - j; i += Float::width) look(i);
     }
-    if (!bits) continue;
-    for (; bits; bits &= bits - 1) {
-      const int64_t key = j + __builtin_ctzll(bits);
-      insert(rank(score[key], first + key, numbers && numbers[key] < 0), list, capacity);
+    found.add(bits, j);
+  }
+}
+
+// For each of `rows` rows of a tile, with their lists `capacity` apart, the score that a candidate exceeds.
+inline void find_limits(int rows, const float* score, Range keys, const Rank* lists, int64_t capacity, int64_t count,
+                        float* limits) {
+  alignas(64) float bounds[16];
+  bool bounded = false;
+  for (int i = 0; i < rows; i++) {
+    const Rank last = lists[i * capacity + count - 1];
+    if (last) {
+      limits[i] = score_of(last);
+      continue;
     }
-    if (list[count - 1]) limit = maximum(limit, score_of(list[count - 1]));
+    for (int j = 0; j < rows && !bounded; j += Float::width)
+      lower_bounds(minimum(rows - j, Float::width), score + j * block_keys, keys, count, bounds + j);
+    bounded = true;
+    limits[i] = minimum(bounds[i], largest_float);
+    limits[i] -= __builtin_fabsf(limits[i]) * 0x1p-22f + 0x1p-120f;  // scores that equal it belong too
+  }
+}
+
+// Inserts them; the keys are counted from `first`. Where scores are sizes, with the signs of the numbers.
+inline void insert(const Candidates& found, const float* score, int64_t first, Rank* list, int64_t capacity,
+                   const float* numbers = nullptr) {
+  for (int64_t i = 0; i < found.count; i++) {
+    const int64_t key = found.places[i];
+    insert(rank(score[key], first + key, numbers && numbers[key] < 0), list, capacity);
   }
 }
 
