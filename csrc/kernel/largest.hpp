@@ -58,12 +58,7 @@ struct Lists {
     for (int64_t j = known; j < range.to; j++) sizes[j] = -infinity;
     Float tops = broadcast(-infinity);
     for (int64_t j = range.from; j < range.to; j += Float::width) tops = larger(tops, load(sizes + j));
-    float limit;
-    find_limits(1, sizes, range, list, capacity, l.count, &limit);
-    if (largest(tops) <= limit) return;
-    Candidates found;
-    find_candidates(sizes, range, limit, found);
-    insert(found, sizes, tile.first, list, capacity, l.magnitude ? numbers : nullptr);
+    update_list(sizes, range, tile.first, largest(tops), list, l.count, capacity, l.magnitude ? numbers : nullptr);
   }
 
   // The results of row number r, which go to place `row`.

@@ -47,41 +47,15 @@ inline void insert(Rank newcomer, Rank* list, int64_t count) {
   }
 }
 
-// Sorts each lane of as many vectors as they have lanes, the largest first: Batcher's odd-even merge sort, from runs of
-// `run` sorted vectors on.
-template <int run = 1, int step = run>
-inline __attribute__((always_inline)) void sort_lanes(Float* x) {
-  if constexpr (run < Float::width) {
-#pragma GCC unroll 16
-    for (int i = step % run; i + step < Float::width; i++) {
-      if ((i - step % run) / step % 2 || i / (2 * run) != (i + step) / (2 * run)) continue;
-      const Float less = smaller(x[i], x[i + step]);
-      x[i] = larger(x[i], x[i + step]), x[i + step] = less;
-    }
-    if constexpr (step > 1)
-      sort_lanes<run, step / 2>(x);
-    else
-      sort_lanes<2 * run>(x);
-  }
-}
-
-// For each of `rows` ≤ Float::width rows a score that at least `count` of its keys reach: the count-th of the maxima of
-// the lanes.
-__attribute__((noinline)) inline void lower_bounds(int rows, const float* score, Range keys, int64_t count,
-                                                   float* bounds) {
-  constexpr int width = Float::width;
-  if (count > width) return store(bounds, broadcast(-infinity));
-  alignas(64) float maxima[width * width], of_rows[width * width];
-  for (int i = 0; i < width; i++)
-    store(maxima + i * width, largest_of(score + minimum(i, rows - 1) * block_keys, keys));
-  transpose(maxima, width, of_rows, width);
-  Float sorted[width];
-#pragma GCC unroll 16
-  for (int i = 0; i < width; i++) sorted[i] = load(of_rows + i * width);
-  sort_lanes(sorted);
-#pragma GCC unroll 16
-  for (int i = 0; i < width; i++) store(of_rows + i * width, sorted[i]);
-  store(bounds, load(of_rows + (count - 1) * width));
+// A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
+inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
+  if (count > Float::width) return -infinity;
+  const Float lanes = largest_of(score, keys), zero = broadcast(0.0f), one = broadcast(1.0f);
+  float maxima[Float::width];
+  store(maxima, lanes);
+  Float larger_ones = zero;  // of each lane, how many lanes are larger
+  for (const float& maximum : maxima) larger_ones = larger_ones + where_at_most(broadcast(&maximum), lanes, zero, one);
+  return -largest(where_at_most(larger_ones, broadcast(float(count - 1)), zero - lanes, broadcast(-infinity)));
 }
 
 // The keys of a row that may belong into its list, by their places in the block.
@@ -100,8 +74,9 @@ struct Candidates {
 };
 
 // The keys whose scores are above the limit.
-inline void find_candidates(const float* score, Range keys, float limit, Candidates& found) {
+inline Candidates find_candidates(const float* score, Range keys, float limit) {
   const Float least = broadcast(limit);
+  Candidates found;
   for (int64_t j = keys.from; j < keys.to; j += 64) {
     uint64_t bits = 0;
     const auto look = [&](int64_t i) { bits |= uint64_t(greater(load(score + j + i), least)) << i; };
@@ -113,30 +88,22 @@ inline void find_candidates(const float* score, Range keys, float limit, Candida
     }
     found.add(bits, j);
   }
+  return found;
 }
 
-// For each of `rows` rows of a tile, with their lists `capacity` apart, the score that a candidate exceeds.
-inline void find_limits(int rows, const float* score, Range keys, const Rank* lists, int64_t capacity, int64_t count,
-                        float* limits) {
-  alignas(64) float bounds[16];
-  bool bounded = false;
-  for (int i = 0; i < rows; i++) {
-    const Rank last = lists[i * capacity + count - 1];
-    if (last) {
-      limits[i] = score_of(last);
-      continue;
-    }
-    for (int j = 0; j < rows && !bounded; j += Float::width)
-      lower_bounds(minimum(rows - j, Float::width), score + j * block_keys, keys, count, bounds + j);
-    bounded = true;
-    limits[i] = minimum(bounds[i], largest_float);
-    limits[i] -= __builtin_fabsf(limits[i]) * 0x1p-22f + 0x1p-120f;  // scores that equal it belong too
+// Inserts the keys first + keys.from …, whose largest score is `top`, into the list where they belong; where scores are
+// sizes, with the signs of the numbers.
+inline void update_list(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
+                        int64_t capacity, const float* numbers = nullptr) {
+  float limit;
+  if (const Rank last = list[count - 1]) {
+    limit = score_of(last);
+    if (top <= limit) return;
+  } else {  // slightly lower, because scores that equal it belong too
+    limit = minimum(lower_bound_of_top(score, keys, count), largest_float);
+    limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;
   }
-}
-
-// Inserts them; the keys are counted from `first`. Where scores are sizes, with the signs of the numbers.
-inline void insert(const Candidates& found, const float* score, int64_t first, Rank* list, int64_t capacity,
-                   const float* numbers = nullptr) {
+  const Candidates found = find_candidates(score, keys, limit);
   for (int64_t i = 0; i < found.count; i++) {
     const int64_t key = found.places[i];
     insert(rank(score[key], first + key, numbers && numbers[key] < 0), list, capacity);

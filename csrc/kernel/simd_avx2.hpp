@@ -45,7 +45,6 @@ inline Float multiply_add(Float a, Float b, Float c) { return {_mm256_fmadd_ps(a
 inline Float square_root(Float a) { return {_mm256_sqrt_ps(a.v)}; }
 inline Float absolute(Float a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline Float larger(Float a, Float b) { return {_mm256_max_ps(a.v, b.v)}; }
-inline Float smaller(Float a, Float b) { return {_mm256_min_ps(a.v, b.v)}; }
 
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return {_mm256_blendv_ps(c.v, b.v, _mm256_cmp_ps(a.v, limit.v, _CMP_LE_OQ))};

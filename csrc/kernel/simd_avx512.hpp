@@ -40,9 +40,8 @@ inline Float multiply_add(Float a, Float b, Float c) {
 inline Float square_root(Float a) { return {_mm512_sqrt_ps(a.v)}; }
 inline Float absolute(Float a) { return {_mm512_abs_ps(a.v)}; }
 
-// The larger, or the smaller; b where either is nan.
+// The larger; b where either is nan.
 inline Float larger(Float a, Float b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Float smaller(Float a, Float b) { return {_mm512_min_ps(a.v, b.v)}; }
 
 // b where a ≤ limit, c elsewhere.
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {

@@ -46,7 +46,6 @@ inline Float multiply_add(Float a, Float b, Float c) { return {vfmaq_f32(c.v, a.
 inline Float square_root(Float a) { return {vsqrtq_f32(a.v)}; }
 inline Float absolute(Float a) { return {vabsq_f32(a.v)}; }
 inline Float larger(Float a, Float b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
-inline Float smaller(Float a, Float b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return {vbslq_f32(vcleq_f32(a.v, limit.v), b.v, c.v)};

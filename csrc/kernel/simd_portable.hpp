@@ -60,7 +60,6 @@ inline Float square_root(Float a) {
 }
 inline Float absolute(Float a) { return of_bits(bits_of(a) & 0x7fffffffu); }
 inline Float larger(Float a, Float b) { return of_bits(choose((Bits)(a.v > b.v), bits_of(a), bits_of(b))); }
-inline Float smaller(Float a, Float b) { return of_bits(choose((Bits)(a.v < b.v), bits_of(a), bits_of(b))); }
 inline Float where_at_most(Float a, Float limit, Float b, Float c) {
   return of_bits(choose((Bits)(a.v <= limit.v), bits_of(b), bits_of(c)));
 }
