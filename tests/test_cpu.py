@@ -227,6 +227,62 @@ def test_a_window_as_a_finite_bias(kit, isa):
     )
 
 
+def test_a_bias_that_falls_with_the_distance(kit, isa):
+    """As in ALiBi: most weights are less than the smallest normal number, and some are no normal numbers."""
+    query, key, value = kit.inputs(1, 2, 1, queries=300, keys=300, dim=16)
+    distance = (torch.arange(300) - torch.arange(300)[:, None]).abs()
+    bias = -torch.tensor([0.5, 20.0])[:, None, None] * distance
+    result = regard.attention(query, key, value, bias=bias, backend="cpu", collect=("entropy", "topk:8"))
+    output, lse, weights = kit.oracle(query, key, value, bias=bias)
+    kit.agree(result.output, output, 1e-6)
+    kit.agree(result.lse, lse, 1e-5)
+    kit.agree(result.weights.dense(), weights, 1e-6)
+    kit.agree(result.weights.entropy(), torch.special.entr(weights).sum(-1), 1e-5)
+    kit.agree(result.weights.topk(8).values, weights.sort(dim=-1, descending=True).values[..., :8], 1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_modifiers_that_do_not_lie_side_by_side(kit, isa, dtype):
+    """Bias and mask by key, by query or turned, together with a softcap and a window, where keys fill no vector."""
+    query, key, value = kit.inputs(2, 2, 1, queries=75, keys=333, dim=8)
+    turned, by_query, by_key = torch.randn(333, 75).T, torch.randn(2, 1, 75, 1), torch.randn(2, 1, 1, 333)
+    for bias in (turned, by_query, by_key[..., ::1], torch.randn(75, 666)[:, ::2]):
+        for visible in (torch.rand(333, 75).T < 0.8, torch.rand(2, 1, 75, 1) < 0.8, torch.rand(75, 333) < 0.8):
+            more = {"bias": bias.to(dtype), "mask": visible, "softcap": 3.0, "window": (200, 200)}
+            result = regard.attention(query, key, value, backend="cpu", collect=("max",), **more)
+            output, lse, weights = kit.oracle(query, key, value, **more | {"bias": more["bias"].float()})
+            kit.agree(result.output, output, 1e-5)
+            kit.agree(result.lse, lse, 1e-5)
+            kit.agree(result.weights.max().values, weights.max(-1).values, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("k", [1, 8, 17])
+def test_the_largest_of_hostile_rows(isa, k, dtype):
+    """Rising, falling, equal, repeated scores, zeros of both signs, hidden keys, and almost everything at one key."""
+    n, few = 700, torch.randint(0, 4, (700,)).float()
+    one = torch.zeros(n).index_fill(0, torch.tensor([431]), 30.0)
+    zeros = torch.zeros(n).copysign(torch.randn(n))
+    rows = torch.stack((torch.arange(n) / 64, -torch.arange(n) / 64, torch.ones(n), few, zeros, one, torch.randn(n)))
+    hidden = torch.rand(len(rows), n) < 0.5
+    hidden[0], hidden[1, 5:] = False, True
+    key = rows.to(dtype)[:, :, None]
+    query = torch.ones(len(rows), 1, 1, dtype=dtype)
+    for mask in (None, ~hidden[:, None]):
+        result = regard.attention(
+            query, key, key, scale=1.0, mask=mask, backend="cpu", collect=(f"topk:{k}", "entropy")
+        )
+        scores = key[..., 0].double()
+        scores = scores if mask is None else scores.masked_fill(hidden, -torch.inf)
+        weights = torch.softmax(scores, -1)
+        values, keys = result.weights.topk(k)
+        expected = weights.sort(dim=-1, descending=True, stable=True)
+        torch.testing.assert_close(values[:, 0].double(), expected.values[:, :k], rtol=1e-5, atol=1e-30)
+        assert torch.equal(keys[:, 0], scores.sort(dim=-1, descending=True, stable=True).indices[:, :k])
+        entropy = torch.special.entr(weights).sum(-1)
+        torch.testing.assert_close(result.weights.entropy()[:, 0].double(), entropy, rtol=1e-5, atol=1e-30)
+
+
 @pytest.mark.parametrize(("dtype", "number"), [(torch.float32, 1e5), (torch.float16, 6e4), (torch.bfloat16, 1e5)])
 def test_large_equal_scores_give_the_mean(kit, isa, dtype, number):
     alike, value = torch.full((3, 67, 64), number, dtype=dtype), torch.randn(3, 67, 64).to(dtype)
@@ -389,7 +445,7 @@ def test_wrong_options_are_left_to_the_general_way(direct, options, message):
 
 
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": (40, None)}, {"lengths": [300, 0]}], ids=str)
-def test_a_rule_is_given_to_the_kernel_in_parts(kit, options):
+def test_a_rule_is_given_to_the_kernel_in_parts(kit, monkeypatch, options):
     query, key, value = torch.randn(2, 4, 300, 8), torch.randn(2, 2, 300, 8), torch.randn(2, 2, 300, 5)
     index = (
         size.reshape(-1, *(1,) * n) for n, size in zip((3, 2, 1, 0), map(torch.arange, (2, 4, 300, 300)), strict=True)
@@ -397,9 +453,12 @@ def test_a_rule_is_given_to_the_kernel_in_parts(kit, options):
     rules = (
         lambda batch, head, query, key: (query - key) % 3 != 1,
         lambda batch, head, query, key: (query + key + head) % 3 != 1,
+        lambda batch, head, query, key: (query + key + batch) % 3 != 1,
         lambda batch, head, query, key: batch + head > 1,
+        lambda batch, head, query, key: key > 17,
     )
     index = tuple(index)
+    monkeypatch.setattr(cpu, "NUMBERS_AT_ONCE", 1 << 15)
     for rule in rules:
         by_rule = regard.attention(query, key, value, mask=rule, **options)
         by_mask = regard.attention(query, key, value, mask=rule(*index).expand(2, 4, 300, 300), **options)

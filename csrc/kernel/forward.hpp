@@ -35,8 +35,8 @@ struct Accumulated {
   float* output;  // (rows, width)
 };
 
-// From scores of a row to weights, and their sums. `has_maximum`: whether a score may be the maximum.
-template <class Lane, bool entropy, bool distance, bool has_maximum>
+// From scores of a row to weights, and their sums. `has_maximum`: whether a score may be the maximum of the row.
+template <class Lane, bool entropy, bool distance, bool has_maximum = entropy>
 struct Weighing {
   Float scale, top, smallest;
   Float sums = broadcast(0.0f), others = sums, entropies = sums, distances = sums, ahead = sums;
@@ -86,23 +86,6 @@ inline void exponentiate(const float* score, float* weights, Range keys, float f
   Weighing<Lane, entropy, distance, has_maximum> weighing(factor, max, keys.from, position);
   for (int64_t j = keys.from; j < keys.to; j += border<Lane>) weighing.step(score, weights, j);
   weighing.add_to(state);
-}
-
-// The same for what is known at run time alone.
-template <class Lane>
-inline void exponentiate(const Forward& f, const float* score, float* weights, Range keys, float factor, float max,
-                         float position, bool has_maximum, State& state) {
-  const auto run = [&]<bool entropy, bool distance>() {
-    if (entropy && has_maximum)
-      exponentiate<Lane, entropy, distance, entropy>(score, weights, keys, factor, max, position, state);
-    else
-      exponentiate<Lane, entropy, distance, false>(score, weights, keys, factor, max, position, state);
-  };
-  if (f.distance) {
-    f.entropy ? run.template operator()<true, true>() : run.template operator()<false, true>();
-  } else {
-    f.entropy ? run.template operator()<true, false>() : run.template operator()<false, false>();
-  }
 }
 
 // Rescales the state of a row whose largest score becomes `max`, by the factor `keep`.
@@ -236,17 +219,26 @@ struct Pass {
     const int64_t r = tile.at + i;
     State& state = sofar.state[r];
     rescale(state, maximum(state.max, top), keep);
-    if (f.top) update_top(scores, tile.keys, tile.first, top, sofar.largest + r * capacity, f.top, capacity);
+    if (f.top) update_list(scores, tile.keys, tile.first, top, sofar.largest + r * capacity, f.top, capacity);
     for (int64_t j = tile.keys.from; hidden && j < tile.keys.to; j++) hidden[j] = scores[j] == -infinity;
   }
 
-  // From the scores of row i of a tile to weights.
+  // From the scores of row i of a tile, of which `top` is the largest, to weights.
   void weigh_row(const Scored& tile, int i, float top, const float* scores, float* weights, Accumulated sofar) const {
     const Range keys = tile.keys;
     State& state = sofar.state[tile.at + i];
     const float position = float(f.first_position + tile.rows[i].query - tile.first);
     const float level = reference_score(state.max);
-    exponentiate<Lane>(f, scores, weights, keys, factor, level, position, top == state.max, state);
+    const auto weigh = [&]<bool entropy, bool distance>() {
+      top == state.max
+          ? exponentiate<Lane, entropy, distance, entropy>(scores, weights, keys, factor, level, position, state)
+          : exponentiate<Lane, entropy, distance, false>(scores, weights, keys, factor, level, position, state);
+    };
+    if (f.distance) {
+      f.entropy ? weigh.template operator()<true, true>() : weigh.template operator()<false, true>();
+    } else {
+      f.entropy ? weigh.template operator()<true, false>() : weigh.template operator()<false, false>();
+    }
   }
 
   // Asks for keys and values that follow, so that packing them does not wait for memory.
@@ -320,15 +312,28 @@ struct Pass {
   void write_rows(const HeadGroup& group, int64_t first_row, int64_t count, Accumulated sofar) const {
     constexpr int64_t together = 8;
     for (int64_t first = 0; first < count; first += together) {
-      double log_sums[together];
-      for (int64_t i = 0; i < together; i++) log_sums[i] = first + i < count ? sofar.state[first + i].sum : 1;
+      double log_sums[together], of_others[together], log_others[together];
+      for (int64_t i = 0; i < together; i++) {
+        const State& state = sofar.state[minimum(first + i, count - 1)];
+        const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
+        log_sums[i] = state.sum, of_others[i] = state.others + (largest - 1), log_others[i] = 1 + of_others[i];
+      }
       logarithms(log_sums);
-      for (int64_t r = first; r < minimum(count, first + together); r++)
-        write_row(group.batch, row_of(s, group, first_row + r), sofar, r, log_sums[r - first]);
+      if (f.entropy) {
+        logarithms(log_others);
+        for (int64_t i = 0; i < together; i++) {  // of 1 + x, which has lost the last digits of x
+          const double rounded = 1 + of_others[i];
+          log_others[i] = rounded == 1 ? of_others[i] : log_others[i] * (of_others[i] / (rounded - 1));
+        }
+      }
+      for (int64_t r = first; r < minimum(count, first + together); r++) {
+        const int64_t i = r - first;
+        write_row(group.batch, row_of(s, group, first_row + r), sofar, r, log_sums[i], log_others[i]);
+      }
     }
   }
 
-  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r, double log_sum) const {
+  void write_row(int64_t batch, const Row& row, Accumulated sofar, int64_t r, double log_sum, double log_others) const {
     const State& state = sofar.state[r];
     const int64_t index = (batch * s.heads + row.head) * s.queries + row.query;
     const bool empty = state.max == -infinity && state.sum == 0;
@@ -338,8 +343,6 @@ struct Pass {
     const double share = empty ? 0 : (s.sinks ? __builtin_exp(alone - lse) : 1) / state.sum;  // of a weight in the sums
     if (f.lse) f.lse[index] = lse;
     if (f.entropy) {
-      const double largest = __builtin_round(state.sum - state.others);  // how many scores are the maximum
-      const double log_others = __builtin_log1p(state.others + (largest - 1));
       const double entropy = share * (state.sum * (log_others + (lse - alone)) - state.entropy * unit);
       f.entropy[index] = empty || share == 0 ? 0 : float(__builtin_fabs(entropy));
     }

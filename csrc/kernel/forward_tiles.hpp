@@ -29,7 +29,7 @@ struct Stage {
 
 // Two tiles of rows of a block of keys at a time. While the tile registers multiply for one, a few scores of the other
 // become weights after each product or three: between long runs of products the processor would not find that work.
-template <class Pass>
+template <class Pass, bool entropy>
 struct Pipeline {
   using Lane = typename Pass::Lane;
   static constexpr int64_t line = Stage<Lane>::line;
@@ -37,15 +37,13 @@ struct Pipeline {
   const HeadGroup& group;
   const Values& values;
   const Accumulated sofar;
-  const bool with_entropy = pass.f.entropy, whole_rows = pass.f.distance;  // whether rows are weighed at once
   Stage<Lane> first, second;
   Stage<Lane>*current = &first, *before = nullptr;
   // What is being weighed: scores j … of row number `row` of a stage.
   Stage<Lane>* weighed = nullptr;
   int row = 0;
   int64_t j = 0, end = 0;
-  Weighing<Lane, true, false, true> weighing{1, 0, 0, 0};
-  Weighing<Lane, false, false, false> plain{1, 0, 0, 0};
+  Weighing<Lane, entropy, false, false> weighing{1, 0, 0, 0};
 
   // Leaves memory as it is.
   Pipeline(const Pass& pass, const HeadGroup& group, const Values& values, Accumulated sofar)
@@ -82,9 +80,7 @@ struct Pipeline {
       next_row();
       if (j == end) return;
     }
-    const float* scores = weighed->tile.scores + row * line;
-    float* weights = weighed->weights + row * line;
-    with_entropy ? weighing.step(scores, weights, j) : plain.step(scores, weights, j);
+    weighing.step(weighed->tile.scores + row * line, weighed->weights + row * line, j);
     j += border<Lane>;
   }
 
@@ -93,8 +89,8 @@ struct Pipeline {
     if (!weighed) return;
     const Scored& tile = weighed->tile;
     if (end > 0) {
-      State& state = sofar.state[tile.at + row++];
-      with_entropy ? weighing.add_to(state) : plain.add_to(state);
+      weighing.add_to(sofar.state[tile.at + row]);
+      row++;
     }
     j = end = 0;
     if (row == tile.count) {
@@ -111,16 +107,12 @@ struct Pipeline {
       pass.decay_factors(keep, 1);
     weighed->keep[row] = keep[0];
     pass.begin_row(tile, row, top, keep[0], scores, values.finite ? nullptr : weighed->hidden[row], sofar);
-    if (whole_rows) {
+    if (pass.f.distance || (entropy && top == max)) {  // the whole row at once
       pass.weigh_row(tile, row, top, scores, weighed->weights + row * line, sofar);
       row++;
       return;
     }
-    const float level = pass.reference_score(max);
-    if (with_entropy)
-      weighing = {pass.factor, level, 0, 0};
-    else
-      plain = {pass.factor, level, 0, 0};
+    weighing = Weighing<Lane, entropy, false, false>(pass.factor, pass.reference_score(max), 0, 0);
     j = tile.keys.from, end = tile.keys.to;
   }
 
@@ -144,15 +136,15 @@ struct Pipeline {
   }
 };
 
-template <class Pass, class Prepare>
-void run_in_tiles(const Pass& pass, const HeadGroup& group, int64_t first_row, int64_t count, Range keys,
+template <bool entropy, class Pass, class Prepare>
+void run_pipeline(const Pass& pass, const HeadGroup& group, int64_t first_row, int64_t count, Range keys,
                   Accumulated sofar, float* memory, Prepare&& prepare, const Values& values) {
   const auto& blocks = pass.blocks;
   Row rows[block_rows];
   load_rows(pass.s, group, first_row, count, keys, rows);
   const bool finite = blocks.load_queries(group, rows, count, memory);
   const TileRegisters registers;
-  Pipeline<Pass> pipeline{pass, group, values, sofar};
+  Pipeline<Pass, entropy> pipeline{pass, group, values, sofar};
   Keys loaded{};
   visit_tiles<typename Pass::Lane, TileRegisters::rows>(
       rows, count, blocks.keys_at_once(),
@@ -167,6 +159,13 @@ void run_in_tiles(const Pass& pass, const HeadGroup& group, int64_t first_row, i
                      memory + r * blocks.query_lanes, loaded, finite);
       });
   pipeline.flush();
+}
+
+template <class Pass, class Prepare>
+void run_in_tiles(const Pass& pass, const HeadGroup& group, int64_t first_row, int64_t count, Range keys,
+                  Accumulated sofar, float* memory, Prepare&& prepare, const Values& values) {
+  pass.f.entropy ? run_pipeline<true>(pass, group, first_row, count, keys, sofar, memory, prepare, values)
+                 : run_pipeline<false>(pass, group, first_row, count, keys, sofar, memory, prepare, values);
 }
 
 }  // namespace

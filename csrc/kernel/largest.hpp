@@ -58,7 +58,7 @@ struct Lists {
     for (int64_t j = known; j < range.to; j++) sizes[j] = -infinity;
     Float tops = broadcast(-infinity);
     for (int64_t j = range.from; j < range.to; j += Float::width) tops = larger(tops, load(sizes + j));
-    update_top(sizes, range, tile.first, largest(tops), list, l.count, capacity, l.magnitude ? numbers : nullptr);
+    update_list(sizes, range, tile.first, largest(tops), list, l.count, capacity, l.magnitude ? numbers : nullptr);
   }
 
   // The results of row number r, which go to place `row`.

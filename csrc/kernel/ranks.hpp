@@ -39,9 +39,9 @@ inline bool is_negative(Rank rank) { return rank & 1; }
 inline void insert(Rank newcomer, Rank* list, int64_t count) {
   using Eight = Rank __attribute__((vector_size(64), aligned(8)));
   for (int64_t i = count - 8; i >= 0; i -= 8) {
-    Eight current = *reinterpret_cast<Eight*>(list + i);
-    Eight before = __builtin_shufflevector(current, current, 0, 0, 1, 2, 3, 4, 5, 6);
-    before[0] = i > 0 ? list[i - 1] : ~Rank(0);
+    const Eight current = *reinterpret_cast<Eight*>(list + i);
+    const Eight previous = i > 0 ? *reinterpret_cast<Eight*>(list + i - 8) : ~Eight{};
+    Eight before = __builtin_shufflevector(previous, current, 7, 8, 9, 10, 11, 12, 13, 14);
     before = before < newcomer ? before : newcomer;
     *reinterpret_cast<Eight*>(list + i) = current > before ? current : before;
   }
@@ -50,38 +50,63 @@ inline void insert(Rank newcomer, Rank* list, int64_t count) {
 // A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
 inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
   if (count > Float::width) return -infinity;
-  Float lanes = load(score + keys.from);
-  for (int64_t j = keys.from + Float::width; j < keys.to; j += Float::width) lanes = larger(lanes, load(score + j));
-  float maxima[Float::width], bound = infinity;
+  const Float lanes = largest_of(score, keys), zero = broadcast(0.0f), one = broadcast(1.0f);
+  float maxima[Float::width];
   store(maxima, lanes);
-  for (float score : maxima) {
-    if (__builtin_popcount(greater(lanes, broadcast(score))) < count) bound = minimum(bound, score);
+  Float larger_ones = zero;  // of each lane, how many lanes are larger
+  for (const float& maximum : maxima) larger_ones = larger_ones + where_at_most(broadcast(&maximum), lanes, zero, one);
+  return -largest(where_at_most(larger_ones, broadcast(float(count - 1)), zero - lanes, broadcast(-infinity)));
+}
+
+// The keys of a row that may belong into its list, by their places in the block.
+struct Candidates {
+  int64_t count = 0;
+  uint16_t places[block_keys + 3];
+
+  // Those at `from` + i where bit i is set. More than three are rare: three are written without a branch, which would
+  // be mispredicted.
+  void add(uint64_t bits, int64_t from) {
+    uint16_t* to = places + count;
+    count += __builtin_popcountll(bits);
+    for (int i = 0; i < 3; i++, bits &= bits - 1) *to++ = uint16_t(from + __builtin_ctzll(bits | uint64_t(1) << 63));
+    for (; bits; bits &= bits - 1) *to++ = uint16_t(from + __builtin_ctzll(bits));
   }
-  return bound;
+};
+
+// The keys whose scores are above the limit.
+inline Candidates find_candidates(const float* score, Range keys, float limit) {
+  const Float least = broadcast(limit);
+  Candidates found;
+  for (int64_t j = keys.from; j < keys.to; j += 64) {
+    uint64_t bits = 0;
+    const auto look = [&](int64_t i) { bits |= uint64_t(greater(load(score + j + i), least)) << i; };
+    if (keys.to - j >= 64) {
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < 64; i += Float::width) look(i);
+    } else {
+      for (int64_t i = 0; i < keys.to - j; i += Float::width) look(i);
+    }
+    found.add(bits, j);
+  }
+  return found;
 }
 
 // Inserts the keys first + keys.from …, whose largest score is `top`, into the list where they belong; where scores are
 // sizes, with the signs of the numbers.
-inline void update_top(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
-                       int64_t capacity, const float* numbers = nullptr) {
-  const bool full = list[count - 1] != 0;
-  float limit = full ? score_of(list[count - 1]) : lower_bound_of_top(score, keys, count);
-  if (full && top <= limit) return;
-  if (!full) {  // slightly lower, because scores that equal it belong too
-    limit = minimum(limit, largest_float);
+inline void update_list(const float* score, Range keys, int64_t first, float top, Rank* list, int64_t count,
+                        int64_t capacity, const float* numbers = nullptr) {
+  float limit;
+  if (const Rank last = list[count - 1]) {
+    limit = score_of(last);
+    if (top <= limit) return;
+  } else {  // slightly lower, because scores that equal it belong too
+    limit = minimum(lower_bound_of_top(score, keys, count), largest_float);
     limit -= __builtin_fabsf(limit) * 0x1p-22f + 0x1p-120f;
   }
-  for (int64_t j = keys.from; j < keys.to; j += panel_keys) {
-    uint64_t bits = 0;
-    for (int64_t i = 0; i < minimum(panel_keys, keys.to - j); i += Float::width) {
-      bits |= uint64_t(greater(load(score + j + i), broadcast(limit))) << i;
-    }
-    if (!bits) continue;
-    for (; bits; bits &= bits - 1) {
-      const int64_t key = j + __builtin_ctzll(bits);
-      insert(rank(score[key], first + key, numbers && numbers[key] < 0), list, capacity);
-    }
-    if (list[count - 1]) limit = maximum(limit, score_of(list[count - 1]));
+  const Candidates found = find_candidates(score, keys, limit);
+  for (int64_t i = 0; i < found.count; i++) {
+    const int64_t key = found.places[i];
+    insert(rank(score[key], first + key, numbers && numbers[key] < 0), list, capacity);
   }
 }
 

@@ -44,6 +44,7 @@ CAPABILITIES = Capabilities(
     largest_lse=LARGEST_LSE,
     ranks_by_score=True,
 )
+NUMBERS_AT_ONCE = 1 << 21  # answers of a mask that is a rule
 CPU = torch.device("cpu")  # named wherever a tensor is made: the default device may be another
 
 
@@ -219,7 +220,8 @@ def forward_by_rule(
 ) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q"]]:
     """Output and lse where the mask is a callable: it says who may look in a block of rows, and the kernel computes.
 
-    Memory stays bounded, as the blocks are, and so does what the rule computes its answers from.
+    Memory stays bounded, as the blocks are, and so does what the rule computes its answers from. What it says without
+    looking at the sequence or the head holds for all of them, and blocks are as many times as large.
     """
     value = _with_dense_rows(value)
     batch, heads, queries, keys = scores.shape
@@ -227,7 +229,10 @@ def forward_by_rule(
     lse = value.new_empty((batch, heads, queries), dtype=torch.float64)
     ruled = scores.mask
     rest = replace(scores, mask=replace(ruled, given=None))
-    for at in scores.blocks():
+    first = ruled.given_at(Block(slice(0, batch), slice(0, heads), slice(0, 1), slice(0, 1)), CPU)
+    assert first is not None
+    answers = NUMBERS_AT_ONCE * max(1, batch * heads // first.numel())
+    for at in scores.blocks(answers):
         given = ruled.given_at(at._replace(columns=slice(0, keys)), CPU)
         assert given is not None
         given = given[(None,) * (4 - given.ndim)]
