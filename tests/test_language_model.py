@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import json
-import pickle
-import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,44 +13,13 @@ from torch import nn
 
 import regard
 import regard.nn as ours
-from regard.attention import attention, replaced_in_models
-from regard.backends import cpu
-from regard.models.linear import for_inference
-from regard.nn import language_model
+from support.language_models import CONFIGS, random_model, save
 
-CONFIGS = {
-    "gpt2": transformers.GPT2Config(vocab_size=41, n_embd=24, n_layer=3, n_head=3, n_positions=40),
-    "gpt2-untied": transformers.GPT2Config(
-        vocab_size=41, n_embd=20, n_layer=2, n_head=2, n_positions=40, n_inner=31, activation_function="relu",
-        layer_norm_epsilon=1e-3, tie_word_embeddings=False,
-    ),
-    "llama": transformers.LlamaConfig(
-        vocab_size=41, hidden_size=48, intermediate_size=50, num_hidden_layers=3, num_attention_heads=6,
-        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 500.0}, rms_norm_eps=1e-4,
-    ),
-    "tied": transformers.LlamaConfig(
-        vocab_size=41, hidden_size=32, intermediate_size=17, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=True,
-    ),
-    "mistral": transformers.MistralConfig(
-        vocab_size=41, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, head_dim=8, sliding_window=None,
-    ),
-}  # fmt: skip
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260k"
 
 
 def close(actual, expected, tolerance=1e-5):
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
-
-
-def random_model(name):
-    torch.manual_seed(2)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.2).add_(parameter.ndim == 1)
-    return model
 
 
 @pytest.fixture(params=CONFIGS)
@@ -68,17 +33,7 @@ def pair(request, tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Saves a model and changes its config.json; the folder."""
-
-    def save(name, **changes):
-        transformers.utils.logging.disable_progress_bar()
-        random_model(name).save_pretrained(tmp_path)
-        config = json.loads((tmp_path / "config.json").read_text()) | changes
-        config = {key: value for key, value in config.items() if value is not ...}
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        return tmp_path
-
-    return save
+    return partial(save, tmp_path)
 
 
 def test_a_whole_text(pair):
@@ -139,162 +94,6 @@ def test_a_batch_at_a_time_and_padding_on_the_right(pair):
         past, whole = mine.begin(), mine(ids).logits
         close(torch.cat([mine(part, past).logits for part in ids.split(1, 1)], 1), whole, 1e-4)
         close(mine(torch.cat((ids, ids), 1)).logits[:, :9], whole, 1e-4)
-
-
-@pytest.mark.skipif(not cpu.available(), reason="the kernel is not installed")
-@pytest.mark.parametrize("isa", cpu.instruction_sets() if cpu.available() else [])
-@pytest.mark.parametrize("name", ["gpt2", "llama", "tied", "mistral"])
-def test_one_token_is_computed_by_the_kernel(saved, name, isa, monkeypatch):
-    monkeypatch.setenv("REGARD_ISA", isa)
-    model, calls = ours.LanguageModel.from_pretrained(saved(name)), []
-    monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
-    ids = torch.randint(41, (1, 9))
-    with torch.no_grad():
-        past, whole = model.begin(), model(ids)
-        model(ids[:, :8], past)
-        assert not calls
-        last = model(ids[:, 8:], past)
-    assert len(calls) == len(model.layers)
-    close(last.logits, whole.logits[:, 8:], 1e-4)
-    for attended, expected in zip(last.attentions, whole.attentions, strict=True):
-        close(attended.output, expected.output[:, :, 8:])
-        close(attended.lse, expected.lse[:, :, 8:])
-        close(attended.weights.dense(), expected.weights.dense()[:, :, 8:])
-
-
-WATCHED = {
-    "a hook": lambda layer, seen: layer.attention.query.register_forward_hook(lambda *_: seen.append(1)),
-    "a hook before": lambda layer, seen: layer.feed_forward.register_forward_pre_hook(lambda *_: seen.append(1)),
-    "another forward": lambda layer, seen: setattr(
-        layer.attention.output, "forward", lambda x: seen.append(1) or torch.zeros(*x.shape[:-1], 48)
-    ),
-    "another module": lambda layer, seen: setattr(layer.feed_forward, "fc2", Spy(seen)),
-}
-CHANGED = {
-    "no gain": lambda layer: setattr(layer, "attention_norm", nn.LayerNorm(48, elementwise_affine=False)),
-    "no shift": lambda layer: setattr(layer, "attention_norm", nn.LayerNorm(48, bias=False)),
-    "no shifts": lambda layer: [
-        setattr(layer, name, nn.LayerNorm(48, bias=False)) for name in ("attention_norm", "feed_forward_norm")
-    ],
-    "shifts that are gone": lambda layer: [
-        setattr(layer, name, nn.LayerNorm(48)) or layer.get_submodule(name).register_parameter("bias", None)
-        for name in ("attention_norm", "feed_forward_norm")
-    ],
-    "another epsilon": lambda layer: setattr(layer.attention_norm, "eps", 0.5),
-    "epsilons of the type": lambda layer: [
-        setattr(norm, "eps", None) for norm in (layer.attention_norm, layer.feed_forward_norm)
-    ],
-    "weights with gaps": lambda layer: setattr(
-        layer.feed_forward.fc1, "weight", nn.Parameter(torch.randn(50, 2 * 48)[:, ::2])
-    ),
-    "weights the other way round": lambda layer: setattr(
-        layer.feed_forward.fc1, "weight", nn.Parameter(torch.randn(48, 50).T)
-    ),
-    "another activation": lambda layer: setattr(layer, "feed_forward", ours.FeedForward(48, 50, "relu")),
-    "a bias": lambda layer: setattr(layer.attention, "key", nn.Linear(48, 16)),
-    "other positions": lambda layer: setattr(layer.attention.rotary, "theta", 10.0),
-    "no positions": lambda layer: setattr(layer.attention, "rotary", None),
-    "kernel layers": lambda layer: for_inference(layer.attention),
-}
-
-
-class Spy(nn.Module):
-    def __init__(self, seen):
-        super().__init__()
-        self.seen = seen
-
-    def forward(self, x):
-        self.seen.append(1)
-        return torch.zeros(*x.shape[:-1], 48)
-
-
-@pytest.mark.parametrize("how", WATCHED)
-def test_modules_that_are_watched_or_exchanged_are_called(saved, how):
-    model, seen, ids = ours.LanguageModel.from_pretrained(saved("llama")), [], torch.randint(41, (1, 5))
-    WATCHED[how](model.layers[0], seen)
-    with torch.no_grad():
-        past = model.begin()
-        parts = [model(part, past).logits for part in ids.split(1, 1)]
-        assert len(seen) == 5
-        close(torch.cat(parts, 1), model(ids).logits, 1e-4)
-
-
-def test_an_experiment_replaces_the_attention_of_every_token(saved):
-    model, ids = ours.LanguageModel.from_pretrained(saved("gpt2")), torch.randint(41, (1, 5))
-    calls = []
-    with torch.no_grad(), replaced_in_models(lambda *args, **options: calls.append(1) or attention(*args, **options)):
-        past = model.begin()
-        for part in ids.split(1, 1):
-            model(part, past)
-    assert len(calls) == 5 * len(model.layers)
-
-
-def test_it_is_compiled_as_one_graph(saved):
-    model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 6))
-    compiled, expected = torch.compile(model, backend="eager", fullgraph=True), model(ids).logits
-    close(compiled(ids).logits, expected)
-    with torch.no_grad():
-        past = model.begin()
-        close(torch.cat([compiled(part, past).logits for part in ids.split((4, 1, 1), 1)], 1), expected)
-
-
-@pytest.mark.skipif(not cpu.available(), reason="the kernel is not installed")
-def test_an_exchanged_module_is_known_again_and_a_model_is_freed(saved, monkeypatch):
-    model, ids, calls = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 2)), []
-    monkeypatch.setattr(cpu, "token", lambda *args, step=cpu.token: calls.append(1) or step(*args))
-    for count in (1, 2):
-        with torch.no_grad():
-            past = model.begin()
-            for part in ids.split(1, 1):
-                model.step(part, past)
-        assert len(calls) == count * len(model.layers)
-        model.layers[0].attention.value = nn.Linear(48, 16)
-    freed = weakref.ref(model.layers[0])
-    del model, past
-    gc.collect()
-    assert freed() is None
-
-
-@pytest.mark.parametrize("grad", [True, False])
-def test_long_texts_and_who_watches_their_layers(saved, monkeypatch, grad):
-    monkeypatch.setattr(language_model, "ROWS", 4)
-    model, ids, shapes = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (2, 11)), []
-    expected = random_model("llama")(ids).logits
-    with torch.set_grad_enabled(grad):
-        close(model(ids).logits, expected, 1e-4)
-        model.layers[1].feed_forward.register_forward_hook(lambda *given: shapes.append(given[2].shape))
-        close(model(ids).logits, expected, 1e-4)
-    assert shapes == [(2, 11, 48)]
-
-
-@pytest.mark.parametrize("how", CHANGED)
-def test_what_is_changed_counts(saved, how):
-    model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (1, 5))
-    with torch.no_grad():
-        past = model.begin()
-        before = torch.cat([model(part, past).logits for part in ids.split(1, 1)], 1)
-        CHANGED[how](model.layers[1])
-        past = model.begin()
-        after = torch.cat([model(part, past).logits for part in ids.split(1, 1)], 1)
-        close(after, model(ids).logits, 1e-4)
-    assert how in ("kernel layers", "epsilons of the type") or not torch.allclose(after, before, atol=1e-3)
-
-
-def test_in_float64_and_under_what_watches(saved):
-    model, ids = ours.LanguageModel.from_pretrained(saved("llama")), torch.randint(41, (2, 5))
-    expected = model(ids).logits
-    with torch.no_grad():
-        past = model.begin()
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = [model(part, past).logits for part in ids[:1].split(1, 1)]
-        assert parts[-1].dtype == torch.bfloat16
-        close(torch.cat(parts, 1).float(), expected[:1], 0.3)
-        model = model.double()
-        past = model.begin()
-        parts = [model(part, past).logits for part in ids[:1].split(1, 1)]
-        torch.testing.assert_close(torch.cat(parts, 1), model(ids[:1]).logits, atol=1e-12, rtol=0)
-    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    assert torch.equal(copied(ids).logits, model(ids).logits)
 
 
 def test_generation(pair):

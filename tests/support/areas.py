@@ -9,7 +9,7 @@ AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
         packed properties public quantized tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
-    "nn": "encoder language_model nn plain",
+    "nn": "encoder language_model language_model_token nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders
         words""",
     "attribution": """answers ask_guide atlas atlas_proof atlas_texts attribution_agreement attribution_gradient
