@@ -143,18 +143,14 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optio
   return nb::make_tuple(of_output, of_lse);
 }
 
-// An empty gradient of a (B,H,N,D) tensor, of its type: laid out as it is where it has no gaps, since autograd would
-// copy another layout; or else as (B,N,H,D), which the gradient of a projection takes without a copy.
-nb::object empty_gradient(nb::handle like, const Array& of, Strided<void>& to) {
-  const int64_t heads = of.shape[1], rows = of.shape[2], dim = of.shape[3];
-  const bool by_head = (of.shape[0] == 1 || of.stride[0] == heads * rows * dim) &&
-                       (heads == 1 || of.stride[1] == rows * dim) && (rows == 1 || of.stride[2] == dim);
-  const int64_t head = by_head ? rows * dim : dim, row = by_head ? dim : heads * dim, batch = heads * rows * dim;
+// An empty gradient of a (B,H,N,D) tensor, which lies in memory as it does: autograd would copy another layout.
+nb::object empty_gradient(nb::handle like, Strided<void>& to) {
+  static const nb::handle empty_like = nb::object(nb::module_::import_("torch").attr("empty_like")).release();
   Array array;
-  nb::object tensor = empty_beside(like, nb::make_tuple(of.shape[0], heads, rows, dim),
-                                   nb::make_tuple(batch, head, row, 1), nb::none(), array);
+  nb::object tensor = empty_like(like);
+  expect(read_array(tensor, array), "gradient", "a tensor in the processor's memory");
   in_large_pages(array);
-  to = {array.data, batch, head, row};
+  to = {array.data, array.stride[0], array.stride[1], array.stride[2]};
   return tensor;
 }
 
@@ -195,8 +191,8 @@ nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, s
     says_weights &= !(std::abs(b.lse[n]) > largest_lse) | !std::isfinite(b.lse[n]);
   if (!says_weights) return nb::none();
   b.grad_type = s.type;
-  const nb::object of_query = empty_gradient(query, q, b.grad_query), of_key = empty_gradient(key, k, b.grad_key);
-  const nb::object of_value = empty_gradient(value, v, b.grad_value);
+  const nb::object of_query = empty_gradient(query, b.grad_query), of_key = empty_gradient(key, b.grad_key);
+  const nb::object of_value = empty_gradient(value, b.grad_value);
   {
     nb::gil_scoped_release release;
     kernel->backward(s, b, threads);

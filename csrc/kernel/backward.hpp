@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "apply.hpp"
 #include "attention.hpp"
@@ -42,15 +43,27 @@ inline void zero_nonfinite(float* x, int64_t count) {
   for (int64_t i = 0; i < count; i++) x[i] = x[i] - x[i] == 0 ? x[i] : 0;
 }
 
+// Whether `count` vectors, `step` apart, are finite: of what is not, the product with 0 is not 0.
+inline bool finite_vectors(const float* x, int64_t count, int64_t step) {
+  Float sums[4];
+  for (Float& sum : sums) sum = broadcast(0.0f);
+  const Float zero = broadcast(0.0f);
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; n++) sums[n] = multiply_add(load(x + (i + n) * step), zero, sums[n]);
+  }
+  for (; i < count; i++) sums[0] = multiply_add(load(x + i * step), zero, sums[0]);
+  return all_finite((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 // Rows where they lie, if they are whole vectors of floats side by side; copies of them otherwise.
 inline FloatRows float_rows(const void* from, Type type, int64_t stride, int64_t rows, int64_t n, float* room) {
   const int64_t width = round_up(n, Float::width);
   if (type != Type::float32 || n != width || stride != n)
     return {room, width, pack_values<Single>(from, type, stride, rows, n, room, width)};
   const auto* data = static_cast<const float*>(from);
-  bool finite = true;
-  for (int64_t i = 0; i < rows * n; i += Float::width) finite &= all_finite(load(data + i));
-  return {data, n, finite};
+  return {data, n, finite_vectors(data, rows * n / Float::width, Float::width)};
 }
 
 // The same rows with 0 for what is not finite: rows that see such a key or value are nan by their weights or outputs,
@@ -75,13 +88,76 @@ inline float dot(const void* a, const void* b, Type type, int64_t n) {
   return sum(total);
 }
 
-// Rows that are multiplied at once, and the keys of the block, on borders, that any of them may see.
+// Rows of a tile where its sums have but one vector: more of them, so that no sum waits for the one before it.
+constexpr int narrow_rows = 2 * tile_rows;
+
+// Calls visit(from, count) for all of `total`, in parts of at most `most` that are as equal as can be.
+template <class Visit>
+inline __attribute__((always_inline)) void in_equal_parts(int64_t total, int64_t most, Visit&& visit) {
+  const uint32_t parts = uint32_t(total + most - 1) / uint32_t(most);
+  if (parts <= 1) return total ? visit(int64_t(0), total) : void();
+  const uint32_t count = uint32_t(total) / parts, larger = uint32_t(total) % parts;  // and one more in `larger` of them
+  int64_t from = 0;
+  for (uint32_t part = 0; part < parts; part++) {
+    const int64_t size = count + (part < larger);
+    visit(from, size);
+    from += size;
+  }
+}
+
+// Σ_k A[r,k] · B[k,n] for any number of rows and the keys of panels, `line` apart.
+template <class Lane>
+inline void multiply_panels(int64_t rows, Left a, const float* panels, int64_t lanes, Range keys, float* to) {
+  visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
+    constexpr int most = vectors == 1 ? narrow_rows : tile_rows;
+    const Right b{panels + in_panels(key, lanes), panel_keys};
+    in_equal_parts(rows, most, [&](int64_t from, int64_t count) {
+      with_constant<most>(int(count), [&]<int n>() {
+        Float sums[n][vectors];
+        for (int r = 0; r < n; r++)
+          for (int v = 0; v < vectors; v++) sums[r][v] = broadcast(0.0f);
+        multiply<Lane, n, vectors>(Left{a.data + from * a.row, a.row, a.step}, b, lanes, sums);
+        for (int r = 0; r < n; r++)
+          for (int v = 0; v < vectors; v++) store(to + (from + r) * line + key + v * Float::width, sums[r][v]);
+      });
+    });
+  });
+}
+
+// to[r, …] = Σ_k A[r,k] · B[k, …] for any number of rows, added to what is there unless it is fresh.
+inline void sum_up(int64_t rows, Left a, Right b, int64_t steps, bool fresh, Sums to, int64_t columns) {
+  const bool narrow = columns == Float::width;
+  in_equal_parts(rows, narrow ? narrow_rows : tile_rows, [&](int64_t from, int64_t count) {
+    const Left left{a.data + from * a.row, a.row, a.step};
+    float* sums = to.data + from * to.row;
+    if (!narrow) {
+      with_constant<tile_rows>(int(count), [&]<int n>() {
+        accumulate<Single, n>(left, b, steps, fresh ? nullptr : ones, sums, to.row, columns);
+      });
+      return;
+    }
+    with_constant<narrow_rows>(int(count), [&]<int n>() {
+      Float own[n][1];
+      for (int r = 0; r < n; r++) own[r][0] = broadcast(0.0f);
+      multiply<Single, n, 1>(left, b, steps, own);
+      for (int r = 0; r < n; r++) store(sums + r * to.row, fresh ? own[r][0] : load(sums + r * to.row) + own[r][0]);
+    });
+  });
+}
+
+// Rows that are computed one after the other, and the keys of the block, on borders, that any of them may see.
 struct RowTile {
   int64_t at, count;
   Range keys;
 };
 
-// A block of rows, in tiles of as equal a height as can be.
+// What the weights and the gradients of a row are computed from: its lse in the unit of the scores, as a float and what
+// is left of it, and δ.
+struct RowState {
+  float level, rest, delta;
+};
+
+// A block of rows.
 struct RowBlock {
   HeadGroup group;
   int64_t first, count, tile_count = 0;
@@ -90,14 +166,7 @@ struct RowBlock {
   FloatRows query, grad_output;  // finite queries
   const float* lanes;            // queries as the scores' products read them, `lanes_row` apart
   int64_t lanes_row;
-  const float* deltas;
-
-  template <class Visit>
-  void visit(Visit&& work) const {
-    for (int64_t t = 0; t < tile_count; t++) {
-      with_constant<tile_rows>(int(tiles[t].count), [&]<int n>() { work.template operator()<n>(tiles[t]); });
-    }
-  }
+  const RowState* states;
 
   // The rows that may see any of these keys.
   Range seeing(Range keys) const {
@@ -120,7 +189,8 @@ struct KeyBlock {
 // What a thread works in.
 struct Rooms {
   float *lanes, *query, *finite_query, *grad_output, *weights, *grads, *slopes;
-  float *panels, *value_panels, *key, *grad_key, *grad_value, *staging, *deltas, *grad_query;
+  float *panels, *value_panels, *key, *grad_key, *grad_value, *staging, *grad_query;
+  RowState* states;
 };
 
 // The gradients from a range of keys, for a group of query heads.
@@ -132,6 +202,7 @@ struct Gradient {
   int64_t lanes = lanes_of<Lane>(s.dim);
   int64_t dims = round_up(s.dim, Float::width), value_dims = round_up(b.value_dim, Float::width);
   int64_t rows = s.queries * n_rep;
+  bool plain = s.softcap == 0 && !b.grad_bias.data;  // the gradients of scores are those of products, but for the scale
 
   // Lays out the memory, of which there may be none yet; returns how many floats it takes.
   int64_t lay_out(float* memory, Rooms& rooms) const {
@@ -155,8 +226,8 @@ struct Gradient {
              take(block_keys * dims),
              take(block_keys * value_dims),
              take(Float::width * round_up(maximum(lanes, value_dims), Float::width)),
-             take(rows),
-             take(rows * dims)};
+             take(rows * dims),
+             reinterpret_cast<RowState*>(take(rows * int64_t(sizeof(RowState) / sizeof(float))))};
     return end;
   }
 
@@ -170,12 +241,18 @@ struct Gradient {
     return (group.batch * s.heads + row.head) * s.queries + row.query;
   }
 
-  void compute_deltas(const HeadGroup& group, float* deltas) const {
+  void compute_states(const HeadGroup& group, RowState* states) const {
+    const double unit = 1 / (ln_2 * double(to_powers(s)));
     for (int64_t r = 0; r < rows; r++) {
       const Row row = row_of(s, group, r);
-      deltas[r] = dot(row_at(b.output, group, row), row_at(b.grad_output, group, row), s.type, b.value_dim);
-      if (b.grad_lse) deltas[r] = float(deltas[r] - b.grad_lse[number(group, row)]);
-      if (b.delta) b.delta[number(group, row)] = deltas[r];
+      const int64_t n = number(group, row);
+      RowState& state = states[r];
+      state.delta = dot(row_at(b.output, group, row), row_at(b.grad_output, group, row), s.type, b.value_dim);
+      if (b.grad_lse) state.delta = float(state.delta - b.grad_lse[n]);
+      if (b.delta) b.delta[n] = state.delta;
+      const double level = b.lse[n] == -infinity ? 0 : b.lse[n] * unit;
+      state.level = minimum(maximum(float(level), -largest_float), largest_float);
+      state.rest = float((state.level - level) * to_powers(s));
     }
   }
 
@@ -187,10 +264,8 @@ struct Gradient {
     pack_keys<Lane>(key, s.type, s.key.row, known, s.dim, rooms.panels, rooms.staging);
     pack_keys<Single>(value, s.type, b.value.row, known, b.value_dim, rooms.value_panels, rooms.staging);
     bool finite = true;
-    for (int64_t j = 0; j < known; j += Float::width) {
-      const float* panel = rooms.value_panels + in_panels(j, b.value_dim);
-      for (int64_t e = 0; e < b.value_dim; e++) finite &= all_finite(load(panel + e * panel_keys));
-    }
+    for (int64_t j = 0; j < known; j += Float::width)
+      finite &= finite_vectors(rooms.value_panels + in_panels(j, b.value_dim), b.value_dim, panel_keys);
     if (!finite) zero_nonfinite(rooms.value_panels, round_up(known, panel_keys) * b.value_dim);
     const FloatRows rows = float_rows(key, s.type, s.key.row, known, s.dim, rooms.key);
     return {first, known, rooms.panels, rooms.value_panels, finite_rows(rows, known, rooms.key)};
@@ -215,14 +290,13 @@ struct Gradient {
       row.start = maximum(row.start, block.first), row.stop = minimum(row.stop, end);
     }
     bool sees = false;
-    for (int64_t r = 0, left = (part.count + tile_rows - 1) / tile_rows, n; left > 0; r += n, left--) {
-      n = (part.count - r + left - 1) / left;
+    in_equal_parts(part.count, block.known <= Float::width ? narrow_rows : tile_rows, [&](int64_t r, int64_t n) {
       Range keys = key_range(part.rows + r, n);
       sees |= keys.from < keys.to;
       keys.from = maximum<int64_t>(0, keys.from - block.first) / border<Lane> * border<Lane>;
       keys.to = maximum(keys.from, round_up(keys.to - block.first, border<Lane>));
       part.tiles[part.tile_count++] = {r, n, keys};
-    }
+    });
     if (!sees) return false;
     const FloatRows query = read(s.query, part, s.dim, rooms.query);
     part.lanes = query.data, part.lanes_row = query.row;
@@ -233,66 +307,49 @@ struct Gradient {
     }
     part.query = finite_rows(query, part.count, rooms.finite_query);
     part.grad_output = read(b.grad_output, part, b.value_dim, rooms.grad_output);
-    part.deltas = rooms.deltas + first;
+    part.states = rooms.states + first;
     return true;
   }
 
-  // The weights of all rows of a tile, `line` apart; 0 where a row sees nothing.
-  template <int n>
-  void compute_weights(const KeyBlock& block, const RowBlock& part, const RowTile& tile, const Rooms& rooms) const {
-    const Range keys = tile.keys;
-    float *weights = rooms.weights + tile.at * line, *slopes = rooms.slopes + tile.at * line;
-    visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
-      Float sums[n][vectors];
-      for (int r = 0; r < n; r++)
-        for (int v = 0; v < vectors; v++) sums[r][v] = broadcast(0.0f);
-      multiply<Lane, n, vectors>(Left{part.lanes + tile.at * part.lanes_row, part.lanes_row, 1},
-                                 Right{block.panels + in_panels(key, lanes), panel_keys}, lanes, sums);
-      for (int r = 0; r < n; r++)
-        for (int v = 0; v < vectors; v++) store(weights + r * line + key + v * Float::width, sums[r][v]);
-    });
-    for (int r = 0; r < n; r++) {
+  // The weights of a tile and the gradients of its scores, times the scale and the slope of the softcap: those of the
+  // products q·k. 0 where a row sees nothing.
+  void compute_tile(const KeyBlock& block, const RowBlock& part, const RowTile& tile, const Rooms& rooms) const {
+    const Range keys = tile.keys, known{keys.from, minimum(keys.to, round_up(block.known, Float::width))};
+    float *weights = rooms.weights + tile.at * line, *grads = rooms.grads + tile.at * line;
+    float* slopes = s.softcap != 0 ? rooms.slopes + tile.at * line : nullptr;
+    multiply_panels<Lane>(tile.count, Left{part.lanes + tile.at * part.lanes_row, part.lanes_row, 1}, block.panels,
+                          lanes, keys, weights);
+    const FloatRows& left = part.grad_output;
+    multiply_panels<Single>(tile.count, Left{left.data + tile.at * left.row, left.row, 1}, block.value_panels,
+                            b.value_dim, known, grads);
+    for (int64_t r = 0; r < tile.count; r++, weights += line, grads += line) {
       const Row& row = part.rows[tile.at + r];
-      float* weight = weights + r * line;
       if (is_modified(s, row, block.first, keys)) {
-        apply_modifiers(s, part.group.batch, row, block.first + keys.from, keys.to - keys.from, weight + keys.from,
-                        s.softcap != 0 ? slopes + r * line + keys.from : nullptr);
+        apply_modifiers(s, part.group.batch, row, block.first + keys.from, keys.to - keys.from, weights + keys.from,
+                        slopes ? slopes + r * line + keys.from : nullptr);
       }
-      weigh(weight, keys, to_powers(s), b.lse[number(part.group, row)]);
-      for (int64_t j = 0; j < keys.from; j++) weight[j] = 0;
-      for (int64_t j = keys.to; j < block.known; j++) weight[j] = 0;
+      weigh_row(part, part.states[tile.at + r], row, known, weights, grads);
+      for (float* numbers : {weights, grads}) {
+        for (int64_t j = 0; j < keys.from; j++) numbers[j] = 0;
+        for (int64_t j = keys.to; j < block.known; j++) numbers[j] = 0;
+      }
+      if (!plain) finish_grads(block, part, row, known, slopes + r * line, grads);
     }
   }
 
-  // The gradients of the scores of a tile, times the scale and the slope of the softcap: those of the products q·k.
-  template <int n>
-  void compute_grads(const KeyBlock& block, const RowBlock& part, const RowTile& tile, const Rooms& rooms) const {
-    const bool plain = s.softcap == 0 && !b.grad_bias.data;
-    const Float zero = broadcast(0.0f), scale = broadcast(plain ? s.scale : 1);
-    const Range keys{tile.keys.from, minimum(tile.keys.to, round_up(block.known, Float::width))};
-    const float* weights = rooms.weights + tile.at * line;
-    float* grads = rooms.grads + tile.at * line;
-    visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
-      Float sums[n][vectors];
-      for (int r = 0; r < n; r++)
-        for (int v = 0; v < vectors; v++) sums[r][v] = zero;
-      multiply<Single, n, vectors>(
-          Left{part.grad_output.data + tile.at * part.grad_output.row, part.grad_output.row, 1},
-          Right{block.value_panels + in_panels(key, b.value_dim), panel_keys}, b.value_dim, sums);
-      for (int r = 0; r < n; r++) {
-        const Float delta = broadcast(part.deltas[tile.at + r]);
-        for (int v = 0; v < vectors; v++) {
-          const int64_t place = r * line + key + v * Float::width;
-          const Float weight = load(weights + place);
-          store(grads + place, where_at_most(weight, zero, zero, weight * (sums[r][v] - delta) * scale));
-        }
-      }
-    });
-    for (int r = 0; r < n; r++) {
-      float* grad = grads + r * line;
-      for (int64_t j = 0; j < keys.from; j++) grad[j] = 0;
-      for (int64_t j = keys.to; j < block.known; j++) grad[j] = 0;
-      if (!plain) finish_grads(block, part, part.rows[tile.at + r], keys, rooms.slopes + (tile.at + r) * line, grad);
+  // From the scores of a row to its weights, and from dw to ds.
+  void weigh_row(const RowBlock& part, const RowState& state, const Row& row, Range keys, float* weights,
+                 float* grads) const {
+    const Float zero = broadcast(0.0f), scale = broadcast(plain ? s.scale : 1), delta = broadcast(state.delta);
+    const double lse = b.lse[number(part.group, row)];
+    const bool usual = lse < infinity;
+    if (!usual) weigh(weights, keys, to_powers(s), lse);
+    const Float factor = broadcast(to_powers(s)), level = broadcast(state.level), rest = broadcast(state.rest);
+    const Float smallest = broadcast(smallest_difference(to_powers(s)));
+    for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+      Float weight = load(weights + j);
+      if (usual) store(weights + j, weight = exp2(larger(smallest, weight - level), factor, rest));
+      store(grads + j, where_at_most(weight, zero, zero, weight * (load(grads + j) - delta) * scale));
     }
   }
 
@@ -314,39 +371,36 @@ struct Gradient {
     }
   }
 
-  // sums[j, …] = Σ_r left[r,j] · right[r, …], added to what is there unless it is fresh.
-  void gather_keys(const float* left, const FloatRows& right, const RowBlock& part, int64_t known, Sums sums,
-                   int64_t width, bool fresh) const {
-    for (int64_t j = 0, remaining = (known + tile_rows - 1) / tile_rows, n; remaining > 0; j += n, remaining--) {
-      n = (known - j + remaining - 1) / remaining;
-      const Range seeing = part.seeing({j, j + n});
-      with_constant<tile_rows>(int(n), [&]<int keys>() {
-        accumulate<Single, keys>(Left{left + seeing.from * line + j, 1, line},
-                                 Right{right.data + seeing.from * right.row, right.row}, seeing.to - seeing.from,
-                                 fresh ? nullptr : ones, sums.data + j * sums.row, sums.row, width);
-      });
-    }
+  // sums[j, …] = Σ_r left[r,j] · right[r, …], added to what is there unless it is fresh; only of rows that see the
+  // keys.
+  void sum_over_rows(const float* left, const FloatRows& right, const RowBlock& part, int64_t known, bool fresh,
+                     Sums sums, int64_t width) const {
+    in_equal_parts(known, width == Float::width ? narrow_rows : tile_rows, [&](int64_t j, int64_t count) {
+      const Range seeing = part.seeing({j, j + count});
+      sum_up(count, Left{left + seeing.from * line + j, 1, line},
+             Right{right.data + seeing.from * right.row, right.row}, seeing.to - seeing.from, fresh, sums.from(j),
+             width);
+    });
   }
 
   // Adds what a block of rows and a block of keys give to the sums, or writes it, where they are fresh.
   void add(const KeyBlock& block, const RowBlock& part, const Rooms& rooms, Sums grad_key, Sums grad_value,
            bool fresh_keys, Sums grad_query, bool fresh_queries) const {
-    part.visit([&]<int n>(const RowTile& tile) { compute_weights<n>(block, part, tile, rooms); });
-    gather_keys(rooms.weights, part.grad_output, part, block.known, grad_value, value_dims, fresh_keys);
-    part.visit([&]<int n>(const RowTile& tile) { compute_grads<n>(block, part, tile, rooms); });
-    gather_keys(rooms.grads, part.query, part, block.known, grad_key, dims, fresh_keys);
-    part.visit([&]<int n>(const RowTile& tile) {
+    for (int64_t t = 0; t < part.tile_count; t++) compute_tile(block, part, part.tiles[t], rooms);
+    sum_over_rows(rooms.weights, part.grad_output, part, block.known, fresh_keys, grad_value, value_dims);
+    sum_over_rows(rooms.grads, part.query, part, block.known, fresh_keys, grad_key, dims);
+    for (int64_t t = 0; t < part.tile_count; t++) {
+      const RowTile& tile = part.tiles[t];
       const int64_t from = tile.keys.from, to = maximum(from, minimum(tile.keys.to, block.known));
-      accumulate<Single, n>(Left{rooms.grads + tile.at * line + from, line, 1},
-                            Right{block.key.data + from * block.key.row, block.key.row}, to - from,
-                            fresh_queries ? nullptr : ones, grad_query.data + tile.at * grad_query.row, grad_query.row,
-                            dims);
-    });
+      sum_up(tile.count, Left{rooms.grads + tile.at * line + from, line, 1},
+             Right{block.key.data + from * block.key.row, block.key.row}, to - from, fresh_queries,
+             grad_query.from(tile.at), dims);
+    }
   }
 
   // The gradients of all rows of a group from a range of keys, with the sums for the queries where they are to go.
   void add_range(const HeadGroup& group, Range keys, const Rooms& rooms, Sums grad_query) const {
-    compute_deltas(group, rooms.deltas);
+    compute_states(group, rooms.states);
     if (keys.from >= keys.to) clear(grad_query, rows, dims);
     const auto room = [&](const Strided<void>& of, int64_t n, int64_t first, float* memory) -> Sums {
       if (!in_place(n) || rows > short_rows) return {memory, round_up(n, Float::width)};

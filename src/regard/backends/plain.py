@@ -19,8 +19,6 @@ from regard.scores import Scores
 with suppress(ImportError):  # as cpu.available() says
     from regard import _kernel
 
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None]  # of query, key, value and bias
-
 
 def attend(
     query: Tensor,
@@ -66,70 +64,45 @@ class PlainAttention(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_lse: Tensor | None) -> Any:
-        tensors = ctx.saved_tensors
+        query, key, value, lengths, mask, bias, output, lse = ctx.saved_tensors
         if grad_output is None:
-            grad_output = torch.zeros_like(tensors[6])
-        bias_needs_grad = ctx.needs_input_grad[7]
-        arguments = *tensors, *ctx.options, grad_output, grad_lse, bias_needs_grad
-        grads = None
+            grad_output = torch.zeros_like(output)
+        options = *ctx.options, lengths, mask, bias
+        needs_bias = bias is not None and ctx.needs_input_grad[7]
         if not torch.is_grad_enabled() and type(grad_output) is Tensor and _checks.unwatched():
-            grads = _gradients(*arguments)
-        if grads is None:
-            grads = _general_gradients(*arguments)
-        return *grads[:3], None, None, None, None, grads[3]
+            dense = grad_output if grad_output.stride(3) == 1 else grad_output.contiguous()
+            of_lse = None if grad_lse is None else grad_lse.contiguous()
+            of_bias = torch.zeros(bias.shape, dtype=torch.float32, device=cpu.CPU) if needs_bias else None
+            given = output, lse, dense, of_lse, of_bias
+            threads = torch.get_num_threads()
+            grads = _kernel.attend_backward(query, key, value, *options, *given, cpu.LARGEST_LSE, threads)
+            if grads is not None:
+                return *grads, None, None, None, None, None if of_bias is None else of_bias.to(bias.dtype)
+        of_query, of_key, of_value, in_four, _ = _by_operators(
+            query, key, value, options, output, lse, grad_output, grad_lse, needs_bias
+        )
+        return of_query, of_key, of_value, None, None, None, None, in_four.reshape(bias.shape) if needs_bias else None
 
 
-def _gradients(
+def _by_operators(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    lengths: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
+    options: tuple[float | None, bool, Tensor | None, Tensor | None, Tensor | None],
     output: Tensor,
     lse: Tensor,
-    scale: float | None,
-    causal: bool,
     grad_output: Tensor,
     grad_lse: Tensor | None,
     bias_needs_grad: bool,
-) -> Gradients | None:
-    """Gradients of query, key, value and, where it needs one, bias, in one call; None if not for the kernel."""
-    options = scale, causal, lengths, mask, bias
-    if grad_output.stride(3) != 1:
-        grad_output = grad_output.contiguous()
-    if grad_lse is not None:
-        grad_lse = grad_lse.contiguous()
-    grad_bias = torch.zeros(bias.shape, device=cpu.CPU) if bias is not None and bias_needs_grad else None
-    of = output, lse, grad_output, grad_lse, grad_bias
-    grads = _kernel.attend_backward(query, key, value, *options, *of, cpu.LARGEST_LSE, torch.get_num_threads())
-    if grads is None:
-        return None
-    return *grads, None if grad_bias is None or bias is None else grad_bias.to(bias.dtype)
-
-
-def _general_gradients(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    lengths: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    output: Tensor,
-    lse: Tensor,
-    scale: float | None,
-    causal: bool,
-    grad_output: Tensor,
-    grad_lse: Tensor | None,
-    bias_needs_grad: bool,
-) -> Gradients:
-    """The same by the operators, which can be watched and differentiated."""
+) -> operator.Theta:
+    """The gradients by the operators, which can be watched and differentiated; that of the bias in four dimensions."""
+    scale, causal, lengths, mask, bias = options
     shape = (*query.shape[:3], key.shape[2])
     rule = make_mask(shape, query.device, causal=causal, lengths=lengths, mask=mask)
     scores = Scores(query, key, rule, _checks.scale(scale, query), _checks.bias(bias, shape, query))
     problem = flatten("cpu", scores, value, None)
-    grads = operator.backward(grad_output, grad_lse, output, lse, bias_needs_grad, *problem)
-    return *grads[:3], grads[3].reshape(bias.shape) if bias is not None and bias_needs_grad else None
+    grads: operator.Theta = operator.backward(grad_output, grad_lse, output, lse, bias_needs_grad, *problem)
+    return grads
 
 
 def attend_differentiably(
