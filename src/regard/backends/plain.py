@@ -67,15 +67,15 @@ class PlainAttention(Function):
         query, key, value, lengths, mask, bias, output, lse = ctx.saved_tensors
         if grad_output is None:
             grad_output = torch.zeros_like(output)
-        options = *ctx.options, lengths, mask, bias
+        scale, causal = ctx.options
+        options = scale, causal, lengths, mask, bias
         needs_bias = bias is not None and ctx.needs_input_grad[7]
         if not torch.is_grad_enabled() and type(grad_output) is Tensor and _checks.unwatched():
             dense = grad_output if grad_output.stride(3) == 1 else grad_output.contiguous()
             of_lse = None if grad_lse is None else grad_lse.contiguous()
             of_bias = torch.zeros(bias.shape, dtype=torch.float32, device=cpu.CPU) if needs_bias else None
-            given = output, lse, dense, of_lse, of_bias
-            threads = torch.get_num_threads()
-            grads = _kernel.attend_backward(query, key, value, *options, *given, cpu.LARGEST_LSE, threads)
+            given = query, key, value, *options, output, lse, dense, of_lse, of_bias
+            grads = _kernel.attend_backward(*given, cpu.LARGEST_LSE, torch.get_num_threads())
             if grads is not None:
                 return *grads, None, None, None, None, None if of_bias is None else of_bias.to(bias.dtype)
         of_query, of_key, of_value, in_four, _ = _by_operators(
