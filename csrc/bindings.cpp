@@ -57,29 +57,27 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
   kernel.forward(s, f, threads);
 }
 
-// A gradient (batch,heads,rows,dim) in float32 that lies in memory as (batch,rows,heads,dim).
-float* gradient(const Array& array, int64_t batch, int64_t heads, int64_t rows, int64_t dim, const char* name) {
-  expect_shape(array, {batch, heads, rows, dim}, name);
-  Array by_row = array;
-  std::swap(by_row.shape[1], by_row.shape[2]), std::swap(by_row.stride[1], by_row.stride[2]);
-  return contiguous<float>(by_row, {batch, rows, heads, dim}, name);
-}
-
-void backward(const BoundScores& scores, const Array& lse, const Array& value, const Array& grad_output,
-              const Array& delta, const Array& grad_query, const Array& grad_key, const Array& grad_value,
-              const Optional& grad_bias, const std::string& isa, int threads) {
+void backward(const BoundScores& scores, const Array& lse, const Array& value, const Array& output,
+              const Array& grad_output, const Optional& grad_lse, const Array& grad_query, const Array& grad_key,
+              const Array& grad_value, const Optional& delta, const Optional& grad_bias, const std::string& isa,
+              int threads) {
   const Scores& s = scores.s;
   Backward b;
   expect(value.ndim == 4, "value", "four dimensions");
   b.value_dim = value.shape[3];
   expect(b.value_dim <= largest_dim, "value", "a dim up to 512");
-  b.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
+  const Shape rows{s.batch, s.heads, s.queries}, outputs{s.batch, s.heads, s.queries, b.value_dim};
+  b.lse = contiguous<double>(lse, rows, "lse");
   b.value = strided<const void>(value, s.type, {s.batch, s.groups, s.keys, b.value_dim}, "value");
-  b.grad_output = strided<const void>(grad_output, s.type, {s.batch, s.heads, s.queries, b.value_dim}, "grad_output");
-  b.delta = contiguous<float>(delta, {s.batch, s.heads, s.queries}, "delta");
-  b.grad_query = gradient(grad_query, s.batch, s.heads, s.queries, s.dim, "grad_query");
-  b.grad_key = gradient(grad_key, s.batch, s.groups, s.keys, s.dim, "grad_key");
-  b.grad_value = gradient(grad_value, s.batch, s.groups, s.keys, b.value_dim, "grad_value");
+  b.output = strided<const void>(output, s.type, outputs, "output");
+  b.grad_output = strided<const void>(grad_output, s.type, outputs, "grad_output");
+  b.grad_lse = contiguous_or_null<double>(grad_lse, rows, "grad_lse");
+  b.delta = contiguous_or_null<float>(delta, rows, "delta");
+  b.grad_type = type_of(grad_query, "grad_query");
+  expect(b.grad_type == s.type || b.grad_type == Type::float32, "grad_query", "the type of the query, or float32");
+  b.grad_query = strided<void>(grad_query, b.grad_type, {s.batch, s.heads, s.queries, s.dim}, "grad_query");
+  b.grad_key = strided<void>(grad_key, b.grad_type, {s.batch, s.groups, s.keys, s.dim}, "grad_key");
+  b.grad_value = strided<void>(grad_value, b.grad_type, {s.batch, s.groups, s.keys, b.value_dim}, "grad_value");
   expect(!grad_bias || type_of(*grad_bias, "grad_bias") == Type::float32, "grad_bias", "float32");
   b.grad_bias = broadcast<float>(grad_bias, s, "grad_bias");
   const Kernel& kernel = kernel_of(isa, threads);
@@ -230,9 +228,10 @@ k ≤ 64 and k ≤ K.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention; writes into what is given.
 
-lse (B,H,Q): float64. value (B,G,K,E) and grad_output (B,H,Q,E) of the query's type.
+lse and its gradient, grad_lse, or None for 0 (B,H,Q): float64. value (B,G,K,E), output and its gradient, grad_output
+(B,H,Q,E), of the query's type.
+grad_query, grad_key, grad_value: in the shapes of query, key and value, of their type or float32.
 delta (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
-grad_query, grad_key, grad_value in float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
 grad_bias, added to: float32 in four dimensions that broadcast to (B,H,Q,K).)";
 
 constexpr const char* linear_doc = R"(output = norm(activation(x Wᵀ + bias) + residual), (R,I) to (R,O), row by row.
@@ -264,8 +263,9 @@ NB_MODULE(_kernel, m) {
   bind_maps(m);
   bind_token(m);
   bind_plain(m);
-  m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "grad_output"_a, "delta"_a,
-        "grad_query"_a, "grad_key"_a, "grad_value"_a, "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
+  m.def("backward", &backward, "scores"_a, nb::kw_only(), "lse"_a, "value"_a, "output"_a, "grad_output"_a,
+        "grad_lse"_a = nb::none(), "grad_query"_a, "grad_key"_a, "grad_value"_a, "delta"_a = nb::none(),
+        "grad_bias"_a = nb::none(), "isa"_a, "threads"_a, backward_doc);
   m.def("linear", &linear, nb::kw_only(), "x"_a, "weight"_a, "bias"_a, "output"_a, "activation"_a = "",
         "residual"_a = nb::none(), "gain"_a = nb::none(), "shift"_a = nb::none(), "epsilon"_a = 0.0,
         "sums"_a = nb::none(), "isa"_a, "threads"_a, linear_doc);

@@ -107,38 +107,50 @@ std::vector<int64_t> plain_spans(Scores& s, bool causal, const int64_t* lengths)
   return spans;
 }
 
-// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
-// kind, or that do not fit together, are for others to serve or to refuse: None.
-nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
-                  nb::handle lengths, nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
-  const char* forced = std::getenv("REGARD_ISA");
-  const Kernel* kernel = regard::kernel(forced && *forced ? forced : nullptr);
-  Array q, k, v, output, lse;
-  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
-  Scores s;
-  Forward f;
-  if (!read_plain(q, k, v, s, f)) return nb::none();
+// Reads what else scores are made of, and makes the spans, which s points into; false where something does not fit.
+bool read_options(std::optional<double> scale, bool causal, nb::handle lengths, nb::handle mask, nb::handle bias,
+                  Scores& s, std::vector<int64_t>& spans) {
+  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
   if (!mask.is_none()) {
     Array m;
     if (!read_array(mask, m) || !has_type(m, nb::dlpack::dtype_code::Bool, 8) || !read_broadcast(m, s, s.mask)) {
-      return nb::none();
+      return false;
     }
   }
   if (!bias.is_none()) {
     Array b;
-    if (!read_array(bias, b) || !known_type(b) || !read_broadcast(b, s, s.bias)) return nb::none();
+    if (!read_array(bias, b) || !known_type(b) || !read_broadcast(b, s, s.bias)) return false;
     s.bias_type = *known_type(b);
   }
   Array l;
   if (!lengths.is_none()) {
-    if (!read_array(lengths, l) || !has_type(l, nb::dlpack::dtype_code::Int, 64) || l.ndim != 1) return nb::none();
-    if (l.shape[0] != s.batch || (s.batch > 1 && l.stride[0] != 1)) return nb::none();
+    if (!read_array(lengths, l) || !has_type(l, nb::dlpack::dtype_code::Int, 64) || l.ndim != 1) return false;
+    if (l.shape[0] != s.batch || (s.batch > 1 && l.stride[0] != 1)) return false;
     for (int64_t n = 0; n < s.batch; n++) {
-      if (l.as<int64_t>()[n] < 0 || l.as<int64_t>()[n] > s.keys) return nb::none();
+      if (l.as<int64_t>()[n] < 0 || l.as<int64_t>()[n] > s.keys) return false;
     }
   }
-  const std::vector<int64_t> spans = plain_spans(s, causal, l.as<int64_t>());
-  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
+  spans = plain_spans(s, causal, l.as<int64_t>());
+  return true;
+}
+
+// The instruction set that REGARD_ISA forces, or the best; null where the machine lacks it.
+const Kernel* chosen_kernel() {
+  const char* forced = std::getenv("REGARD_ISA");
+  return regard::kernel(forced && *forced ? forced : nullptr);
+}
+
+// Attention where nothing special is asked, in one call: what Scores and forward do for all others. Tensors of another
+// kind, or that do not fit together, are for others to serve or to refuse: None.
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
+                  nb::handle lengths, nb::handle mask, nb::handle bias, nb::handle double_precision, int threads) {
+  const Kernel* kernel = chosen_kernel();
+  Array q, k, v, output, lse;
+  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v)) return nb::none();
+  Scores s;
+  Forward f;
+  std::vector<int64_t> spans;
+  if (!read_plain(q, k, v, s, f) || !read_options(scale, causal, lengths, mask, bias, s, spans)) return nb::none();
   const int64_t row = s.heads * f.value_dim;  // (B,Q,H,E) in memory, as models want it
   const int64_t sizes[] = {s.batch, s.heads, s.queries, f.value_dim};
   const int64_t strides[] = {s.queries * row, f.value_dim, row, 1}, lse_strides[] = {s.heads * s.queries, s.queries, 1};
@@ -156,44 +168,61 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, std::optio
   return nb::make_tuple(of_output, of_lse);
 }
 
-// The gradient of `attend`, in float32: query, key and value as they went in there. None where weights cannot be had
-// from the lse, or where grad_output is of another kind.
-nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, const Array& lse, const Array& delta,
-                           nb::handle grad_output, std::optional<double> scale, bool causal, double largest_lse,
-                           nb::handle single_precision, const std::string& isa, int threads) {
-  const Kernel& kernel = kernel_of(isa, threads);
+// An empty gradient of a (B,H,N,D) tensor, which lies in memory as it does: autograd would copy another layout.
+nb::object empty_gradient(nb::handle like, Strided<void>& to) {
+  static const nb::handle empty_like = nb::object(nb::module_::import_("torch").attr("empty_like")).release();
+  Array array;
+  nb::object tensor = empty_like(like);
+  expect(read_array(tensor, array), "gradient", "a tensor in the processor's memory");
+  in_large_pages(array);
+  to = {array.data, array.stride[0], array.stride[1], array.stride[2]};
+  return tensor;
+}
+
+// The gradient of `attend`: query, key, value and options as they went in there. None where weights cannot be had from
+// the lse, or where grad_output is of another kind.
+nb::object attend_backward(nb::handle query, nb::handle key, nb::handle value, std::optional<double> scale, bool causal,
+                           nb::handle lengths, nb::handle mask, nb::handle bias, const Array& output, const Array& lse,
+                           nb::handle grad_output, nb::handle grad_lse, nb::handle grad_bias, double largest_lse,
+                           int threads) {
+  const Kernel* kernel = chosen_kernel();
   Array q, k, v, g;
   Scores s;
   Forward f;
   Backward b;
-  if (!read_array(query, q) || !read_array(key, k) || !read_array(value, v) || !read_array(grad_output, g) ||
-      !read_plain(q, k, v, s, f) || known_type(g) != s.type || (g.shape[3] > 1 && g.stride[3] != 1)) {
+  std::vector<int64_t> spans;
+  if (!kernel || !read_array(query, q) || !read_array(key, k) || !read_array(value, v) || !read_array(grad_output, g) ||
+      !read_plain(q, k, v, s, f) || !read_options(scale, causal, lengths, mask, bias, s, spans) ||
+      known_type(g) != s.type || (g.shape[3] > 1 && g.stride[3] != 1)) {
     return nb::none();
   }
+  const Shape rows{s.batch, s.heads, s.queries}, outputs{s.batch, s.heads, s.queries, f.value_dim};
   b.value_dim = f.value_dim, b.value = f.value;
-  b.grad_output = strided<const void>(g, s.type, {s.batch, s.heads, s.queries, b.value_dim}, "grad_output");
-  b.lse = contiguous<double>(lse, {s.batch, s.heads, s.queries}, "lse");
-  b.delta = contiguous<float>(delta, {s.batch, s.heads, s.queries}, "delta");
-  for (int64_t n = 0; n < lse.size(); n++) {
-    if (std::abs(b.lse[n]) > largest_lse && std::isfinite(b.lse[n])) return nb::none();
+  b.output = strided<const void>(output, s.type, outputs, "output");
+  b.grad_output = strided<const void>(g, s.type, outputs, "grad_output");
+  b.lse = contiguous<double>(lse, rows, "lse");
+  Array of_lse, of_bias;
+  if (!grad_lse.is_none()) {
+    expect(read_array(grad_lse, of_lse), "grad_lse", "a tensor in the processor's memory");
+    b.grad_lse = contiguous<double>(of_lse, rows, "grad_lse");
   }
-  const std::vector<int64_t> spans = plain_spans(s, causal, nullptr);
-  s.scale = float(scale ? *scale : std::pow(double(s.dim), -0.5));
-  nb::object grads[3];
-  float** data[] = {&b.grad_query, &b.grad_key, &b.grad_value};
-  const Array* inputs[] = {&q, &k, &v};
-  for (int n = 0; n < 3; n++) {
-    const int64_t heads = inputs[n]->shape[1], rows = inputs[n]->shape[2], dim = inputs[n]->shape[3], row = heads * dim;
-    Array array;
-    grads[n] = empty_beside(value, nb::make_tuple(s.batch, heads, rows, dim), nb::make_tuple(rows * row, dim, row, 1),
-                            single_precision, array);
-    *data[n] = array.as<float>();
+  if (!grad_bias.is_none()) {
+    expect(read_array(grad_bias, of_bias) && known_type(of_bias) == Type::float32 &&
+               read_broadcast(of_bias, s, b.grad_bias),
+           "grad_bias", "float32 that broadcasts to batch, heads, queries and keys");
   }
+  bool says_weights = true;
+  for (int64_t n = 0; n < lse.size(); n++)
+    says_weights &= !(std::abs(b.lse[n]) > largest_lse) | !std::isfinite(b.lse[n]);
+  if (!says_weights) return nb::none();
+  b.grad_type = s.type;
+  const nb::object of_query = empty_gradient(query, b.grad_query), of_key = empty_gradient(key, b.grad_key);
+  const nb::object of_value = empty_gradient(value, b.grad_value);
   {
     nb::gil_scoped_release release;
-    kernel.backward(s, b, threads);
+    kernel->backward(s, b, threads);
   }
-  return nb::make_tuple(grads[0], grads[1], grads[2]);
+  return nb::make_tuple(of_query, of_key, of_value);
 }
 
 constexpr const char* attend_doc = R"(Attention where nothing special is asked, in one call: (output, lse) or None.
@@ -206,18 +235,20 @@ dimensions that broadcast to (B,H,Q,K). None for each is none.
 output (B,H,Q,E), in memory as (B,Q,H,E), of their type; lse (B,H,Q): float64.)";
 
 constexpr const char* attend_backward_doc =
-    R"(The gradient of attend without mask and bias: (grad_query, grad_key, grad_value).
+    R"(The gradient of attend: (grad_query, grad_key, grad_value), of their types.
 
-As `backward`, in memory of its own; single_precision: torch.float32. None where an lse beyond largest_lse does not say
-the weights, or where grad_output is not of the query's type with dense rows.)";
+output, lse: what attend gave. grad_output: of the type of output; grad_lse (B,H,Q), float64, or None for 0. grad_bias,
+added to: float32 in the shape of the bias, or None. None where an lse beyond largest_lse does not say the weights, or
+where grad_output is not of the query's type with dense rows.)";
 
 }  // namespace
 
 void bind_plain(nb::module_& m) {
   m.def("attend", &attend, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a, "lengths"_a.none(),
         "mask"_a.none(), "bias"_a.none(), "double_precision"_a, "threads"_a, attend_doc);
-  m.def("attend_backward", &attend_backward, "query"_a, "key"_a, "value"_a, "lse"_a, "delta"_a, "grad_output"_a,
-        "scale"_a.none(), "causal"_a, "largest_lse"_a, "single_precision"_a, "isa"_a, "threads"_a, attend_backward_doc);
+  m.def("attend_backward", &attend_backward, "query"_a, "key"_a, "value"_a, "scale"_a.none(), "causal"_a,
+        "lengths"_a.none(), "mask"_a.none(), "bias"_a.none(), "output"_a, "lse"_a, "grad_output"_a, "grad_lse"_a.none(),
+        "grad_bias"_a.none(), "largest_lse"_a, "threads"_a, attend_backward_doc);
 }
 
 }  // namespace regard

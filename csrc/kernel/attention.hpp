@@ -129,18 +129,17 @@ struct Largest {
   int64_t* keys = nullptr;  // (B,H,Q,k)
 };
 
-// Gradients in float32, contiguous; that of the bias is added to what is there. delta_i = Σ_e grad_ie output_ie −
-// (gradient of lse_i).
+// Gradients, of which that of the bias is added to what is there. delta_i = Σ_e grad_ie output_ie − grad_lse_i.
 struct Backward {
-  const double* lse = nullptr;      // (B,H,Q)
-  int64_t value_dim = 0;            // E
-  Strided<const void> value;        // (B,G,K,E)
-  Strided<const void> grad_output;  // (B,H,Q,E), of the scores' type
-  const float* delta = nullptr;     // (B,H,Q)
-  float* grad_query = nullptr;      // (B,Q,H,D), as projections want it
-  float* grad_key = nullptr;        // (B,K,G,D)
-  float* grad_value = nullptr;      // (B,K,G,E)
-  Broadcast<float> grad_bias;       // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
+  const double* lse = nullptr;                     // (B,H,Q)
+  int64_t value_dim = 0;                           // E
+  Strided<const void> value;                       // (B,G,K,E)
+  Strided<const void> output, grad_output;         // (B,H,Q,E), of the scores' type
+  const double* grad_lse = nullptr;                // (B,H,Q); null: 0
+  float* delta = nullptr;                          // (B,H,Q), written where it is wanted
+  Type grad_type = Type::float32;                  // of the next three: the scores' type, or float32
+  Strided<void> grad_query, grad_key, grad_value;  // (B,H,Q,D), (B,G,K,D), (B,G,K,E)
+  Broadcast<float> grad_bias;  // of the bias's shape, strides of 0 where it was broadcast; null: not wanted
 };
 
 enum class Activation : int32_t { none, gelu, gelu_tanh, relu };

@@ -1,12 +1,16 @@
-// The gradients, a block of keys at a time. The weights are recomputed from the scores and the lse, and never leave the
-// cache.
+// The gradients, a block of keys and a block of rows at a time. The weights are recomputed from the scores and the lse,
+// and never leave the cache.
 //
-//     dw_ij = do_i·v_j      ds_ij = w_ij (dw_ij − delta_i)      dv_j = Σ_i w_ij do_i
+//     dw_ij = do_i·v_j      δ_i = do_i·o_i − dlse_i      ds_ij = w_ij (dw_ij − δ_i)      dv_j = Σ_i w_ij do_i
 //     dq_i = scale Σ_j ds_ij k_j      dk_j = scale Σ_i ds_ij q_i      (Dao et al. 2022, algorithm 4)
+//
+// Of a short sequence all is one block: what lies in memory as products read it is read there, and sums go where they
+// are wanted. Only keys and values have to be turned, for two of the five products.
 
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "apply.hpp"
 #include "attention.hpp"
@@ -15,74 +19,179 @@
 #include "parallel.hpp"
 #include "rows.hpp"
 #include "simd.hpp"
+#include "small_query.hpp"
 #include "tile.hpp"
 
 namespace regard::REGARD_ISA {
 namespace {
 
-// A block of keys, and the weights of rows for it.
-template <class Lane>
-struct KeyBlock {
-  const Scores& s;
-  int64_t lanes = lanes_of<Lane>(s.dim);
-  Row rows[short_rows];
-  explicit KeyBlock(const Scores& scores) : s(scores) {}
+// Rows of floats that products read: their numbers, padded with zeros to whole vectors, `row` apart.
+struct FloatRows {
+  const float* data;
+  int64_t row;
+  bool finite;
+};
 
-  int64_t panels_at() const { return short_rows * lanes; }
-  int64_t staging_at() const { return panels_at() + block_keys * lanes; }
-  int64_t size() const { return round_up(staging_at() + Float::width * round_up(lanes, Float::width), 16); }
-
-  // Packs the keys, once for all rows.
-  void load_keys(const HeadGroup& group, int64_t first, int64_t known, float* memory) const {
-    const int64_t key = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
-    pack_panels<Lane>(at(s.key.data, s.type, key), s.type, s.key.row, known, s.dim, memory + panels_at(),
-                      memory + staging_at());
-  }
-
-  // Looks up the rows. Returns whether any of them sees any of the keys.
-  bool load_rows(const HeadGroup& group, int64_t first_row, int64_t count, int64_t first, int64_t known) {
-    for (int64_t r = 0; r < count; r++) {
-      rows[r] = row_of(s, group, first_row + r);
-      rows[r].start = maximum(rows[r].start, first), rows[r].stop = minimum(rows[r].stop, first + known);
-    }
-    const Range seen = key_range(rows, count);
-    return seen.from < seen.to;
-  }
-
-  // Computes the weights of the rows, `line` apart, of all panels of keys; 0 where a row sees nothing.
-  void compute_weights(const HeadGroup& group, int64_t count, int64_t first, int64_t known, const double* lse,
-                       float* memory, float* weights, float* slopes = nullptr) const {
-    float *query = memory, *panels = memory + panels_at();
-    for (int64_t r = 0; r < count; r++) {
-      const int64_t offset = group.batch * s.query.batch + rows[r].head * s.query.head + rows[r].query * s.query.row;
-      pack_row<Lane>(at(s.query.data, s.type, offset), s.type, s.dim, query + r * lanes, lanes);
-    }
-    const int64_t end = round_up(known, panel_keys);
-    for (int64_t r = 0; r < count; r += tile_rows) {
-      with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, count - r)), [&]<int n>() {
-        Range keys = key_range(rows + r, n);
-        keys.from = maximum<int64_t>(0, keys.from - first) / panel_keys * panel_keys;
-        keys.to = maximum<int64_t>(keys.from, minimum(end, round_up(keys.to - first, panel_keys)));
-        float top[tile_rows], *scores = weights + r * line, *slope = slopes ? slopes + r * line : nullptr;
-        if (keys.from < keys.to) {
-          score<Lane, n>(s, group.batch, rows + r, query + r * lanes, lanes, {panels, nullptr}, first, known, keys,
-                         scores, line, top, slope);
-        }
-        for (int i = 0; i < n; i++) {
-          float* weight = scores + i * line;
-          const int64_t row = (group.batch * s.heads + rows[r + i].head) * s.queries + rows[r + i].query;
-          weigh(weight, keys, to_powers(s), lse[row]);
-          for (int64_t j = 0; j < keys.from; j++) weight[j] = 0;
-          for (int64_t j = keys.to; j < end; j++) weight[j] = 0;
-        }
-      });
-    }
-  }
+// Rows of sums, likewise; `row` apart.
+struct Sums {
+  float* data;
+  int64_t row;
+  Sums from(int64_t number) const { return {data + number * row, row}; }
 };
 
 inline void zero_nonfinite(float* x, int64_t count) {
   for (int64_t i = 0; i < count; i++) x[i] = x[i] - x[i] == 0 ? x[i] : 0;
 }
+
+// Whether `count` vectors, `step` apart, are finite: of what is not, the product with 0 is not 0.
+inline bool finite_vectors(const float* x, int64_t count, int64_t step) {
+  Float sums[4];
+  for (Float& sum : sums) sum = broadcast(0.0f);
+  const Float zero = broadcast(0.0f);
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; n++) sums[n] = multiply_add(load(x + (i + n) * step), zero, sums[n]);
+  }
+  for (; i < count; i++) sums[0] = multiply_add(load(x + i * step), zero, sums[0]);
+  return all_finite((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// Rows where they lie, if they are whole vectors of floats side by side; copies of them otherwise.
+inline FloatRows float_rows(const void* from, Type type, int64_t stride, int64_t rows, int64_t n, float* room) {
+  const int64_t width = round_up(n, Float::width);
+  if (type != Type::float32 || n != width || stride != n)
+    return {room, width, pack_values<Single>(from, type, stride, rows, n, room, width)};
+  const auto* data = static_cast<const float*>(from);
+  return {data, n, finite_vectors(data, rows * n / Float::width, Float::width)};
+}
+
+// The same rows with 0 for what is not finite: rows that see such a key or value are nan by their weights or outputs,
+// and the others must not meet it.
+inline FloatRows finite_rows(FloatRows of, int64_t rows, float* room) {
+  if (of.finite) return of;
+  if (room != of.data) __builtin_memcpy(room, of.data, rows * of.row * sizeof(float));
+  zero_nonfinite(room, rows * of.row);
+  return {room, of.row, true};
+}
+
+// Σ_e a_e b_e
+inline float dot(const void* a, const void* b, Type type, int64_t n) {
+  Float total = broadcast(0.0f);
+  with_type(type, [&]<Type t>() {
+    const auto *left = static_cast<const char*>(a), *right = static_cast<const char*>(b);
+    int64_t i = 0;
+    for (; i + Float::width <= n; i += Float::width)
+      total = multiply_add(load_as<t>(left, i), load_as<t>(right, i), total);
+    if (i < n) total = multiply_add(load_first_as<t>(left, i, n - i), load_first_as<t>(right, i, n - i), total);
+  });
+  return sum(total);
+}
+
+// Rows of a tile where its sums have but one vector: more of them, so that no sum waits for the one before it.
+constexpr int narrow_rows = 2 * tile_rows;
+
+// Calls visit(from, count) for all of `total`, in parts of at most `most` that are as equal as can be.
+template <class Visit>
+inline __attribute__((always_inline)) void in_equal_parts(int64_t total, int64_t most, Visit&& visit) {
+  const uint32_t parts = uint32_t(total + most - 1) / uint32_t(most);
+  if (parts <= 1) return total ? visit(int64_t(0), total) : void();
+  const uint32_t count = uint32_t(total) / parts, larger = uint32_t(total) % parts;  // and one more in `larger` of them
+  int64_t from = 0;
+  for (uint32_t part = 0; part < parts; part++) {
+    const int64_t size = count + (part < larger);
+    visit(from, size);
+    from += size;
+  }
+}
+
+// Σ_k A[r,k] · B[k,n] for any number of rows and the keys of panels, `line` apart.
+template <class Lane>
+inline void multiply_panels(int64_t rows, Left a, const float* panels, int64_t lanes, Range keys, float* to) {
+  visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
+    constexpr int most = vectors == 1 ? narrow_rows : tile_rows;
+    const Right b{panels + in_panels(key, lanes), panel_keys};
+    in_equal_parts(rows, most, [&](int64_t from, int64_t count) {
+      with_constant<most>(int(count), [&]<int n>() {
+        Float sums[n][vectors];
+        for (int r = 0; r < n; r++)
+          for (int v = 0; v < vectors; v++) sums[r][v] = broadcast(0.0f);
+        multiply<Lane, n, vectors>(Left{a.data + from * a.row, a.row, a.step}, b, lanes, sums);
+        for (int r = 0; r < n; r++)
+          for (int v = 0; v < vectors; v++) store(to + (from + r) * line + key + v * Float::width, sums[r][v]);
+      });
+    });
+  });
+}
+
+// to[r, …] = Σ_k A[r,k] · B[k, …] for any number of rows, added to what is there unless it is fresh.
+inline void sum_up(int64_t rows, Left a, Right b, int64_t steps, bool fresh, Sums to, int64_t columns) {
+  const bool narrow = columns == Float::width;
+  in_equal_parts(rows, narrow ? narrow_rows : tile_rows, [&](int64_t from, int64_t count) {
+    const Left left{a.data + from * a.row, a.row, a.step};
+    float* sums = to.data + from * to.row;
+    if (!narrow) {
+      with_constant<tile_rows>(int(count), [&]<int n>() {
+        accumulate<Single, n>(left, b, steps, fresh ? nullptr : ones, sums, to.row, columns);
+      });
+      return;
+    }
+    with_constant<narrow_rows>(int(count), [&]<int n>() {
+      Float own[n][1];
+      for (int r = 0; r < n; r++) own[r][0] = broadcast(0.0f);
+      multiply<Single, n, 1>(left, b, steps, own);
+      for (int r = 0; r < n; r++) store(sums + r * to.row, fresh ? own[r][0] : load(sums + r * to.row) + own[r][0]);
+    });
+  });
+}
+
+// Rows that are computed one after the other, and the keys of the block, on borders, that any of them may see.
+struct RowTile {
+  int64_t at, count;
+  Range keys;
+};
+
+// What the weights and the gradients of a row are computed from: its lse in the unit of the scores, as a float and what
+// is left of it, and δ.
+struct RowState {
+  float level, rest, delta;
+};
+
+// A block of rows.
+struct RowBlock {
+  HeadGroup group;
+  int64_t first, count, tile_count = 0;
+  Row rows[short_rows];
+  RowTile tiles[short_rows / tile_rows + 1];
+  FloatRows query, grad_output;  // finite queries
+  const float* lanes;            // queries as the scores' products read them, `lanes_row` apart
+  int64_t lanes_row;
+  const RowState* states;
+
+  // The rows that may see any of these keys.
+  Range seeing(Range keys) const {
+    Range seen{count, 0};
+    for (int64_t t = 0; t < tile_count; t++) {
+      if (tiles[t].keys.from >= keys.to || tiles[t].keys.to <= keys.from) continue;
+      seen = {minimum(seen.from, tiles[t].at), tiles[t].at + tiles[t].count};
+    }
+    return seen.from < seen.to ? seen : Range{0, 0};
+  }
+};
+
+// A block of keys: as the scores' products and those with the values read them, and as they are summed over.
+struct KeyBlock {
+  int64_t first, known;
+  const float *panels, *value_panels;
+  FloatRows key;
+};
+
+// What a thread works in.
+struct Rooms {
+  float *lanes, *query, *finite_query, *grad_output, *weights, *grads, *slopes;
+  float *panels, *value_panels, *key, *grad_key, *grad_value, *staging, *grad_query;
+  RowState* states;
+};
 
 // The gradients from a range of keys, for a group of query heads.
 template <class Lane>
@@ -90,112 +199,259 @@ struct Gradient {
   const Scores& s;
   const Backward& b;
   int64_t n_rep = s.groups ? s.heads / s.groups : 1;
+  int64_t lanes = lanes_of<Lane>(s.dim);
   int64_t dims = round_up(s.dim, Float::width), value_dims = round_up(b.value_dim, Float::width);
   int64_t rows = s.queries * n_rep;
+  bool plain = s.softcap == 0 && !b.grad_bias.data;  // the gradients of scores are those of products, but for the scale
 
-  int64_t memory_size() const {
-    return KeyBlock<Lane>(s).size() + 3 * short_rows * line + short_rows * (dims + value_dims) +
-           block_keys * (b.value_dim + 2 * dims + value_dims) + Float::width * value_dims + 64;
+  // Lays out the memory, of which there may be none yet; returns how many floats it takes.
+  int64_t lay_out(float* memory, Rooms& rooms) const {
+    int64_t end = 0;
+    const auto take = [&](int64_t size) {
+      float* from = memory ? memory + end : nullptr;
+      end += round_up(size, 16);
+      return from;
+    };
+    const int64_t tile_lanes = (short_rows + rows_at_once<Lane>)*lanes;  // a tile is read whole
+    rooms = {take(tile_lanes),
+             take(short_rows * dims),
+             take(short_rows * dims),
+             take(short_rows * value_dims),
+             take(short_rows * line),
+             take(short_rows * line),
+             take(short_rows * line),
+             take(block_keys * lanes),
+             take(block_keys * b.value_dim),
+             take(block_keys * dims),
+             take(block_keys * dims),
+             take(block_keys * value_dims),
+             take(Float::width * round_up(maximum(lanes, value_dims), Float::width)),
+             take(rows * dims),
+             reinterpret_cast<RowState*>(take(rows * int64_t(sizeof(RowState) / sizeof(float))))};
+    return end;
   }
 
-  // grad_query: (rows, dims), added to.
-  void add(const HeadGroup& group, Range keys, float* memory, float* grad_query) const {
-    KeyBlock<Lane> block(s);
-    float *weights = memory + block.size(), *grads = weights + short_rows * line, *slopes = grads + short_rows * line;
-    float *query = slopes + short_rows * line, *grad_output = query + short_rows * dims;
-    float *value_panels = grad_output + short_rows * value_dims, *key = value_panels + block_keys * b.value_dim;
-    float *grad_key = key + block_keys * dims, *grad_value = grad_key + block_keys * dims;
-    float* staging = grad_value + block_keys * value_dims;
-    for (int64_t first = keys.from; first < keys.to; first += block_keys) {
-      const int64_t known = minimum(block_keys, keys.to - first);
-      const int64_t key_at = group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row;
-      const int64_t value_at = group.batch * b.value.batch + group.key_head * b.value.head + first * b.value.row;
-      block.load_keys(group, first, known, memory);
-      // Rows that see a value that is not finite are nan by their weights or outputs; the others must not meet it.
-      if (!pack_values<Single>(at(s.key.data, s.type, key_at), s.type, s.key.row, known, s.dim, key, dims))
-        zero_nonfinite(key, known * dims);
-      pack_panels<Single>(at(b.value.data, s.type, value_at), s.type, b.value.row, known, b.value_dim, value_panels,
-                          staging);
-      zero_nonfinite(value_panels, round_up(known, panel_keys) * b.value_dim);
-      __builtin_memset(grad_key, 0, known * dims * sizeof(float));
-      __builtin_memset(grad_value, 0, known * value_dims * sizeof(float));
-      for (int64_t row = 0; row < rows; row += short_rows) {
-        const int64_t count = minimum(short_rows, rows - row);
-        if (!block.load_rows(group, row, count, first, known)) continue;
-        block.compute_weights(group, count, first, known, b.lse, memory, weights, s.softcap != 0 ? slopes : nullptr);
-        for (int64_t r = 0; r < count; r++) {
-          const Row& source = block.rows[r];
-          const int64_t grad_at =
-              group.batch * b.grad_output.batch + source.head * b.grad_output.head + source.query * b.grad_output.row;
-          const int64_t query_at =
-              group.batch * s.query.batch + source.head * s.query.head + source.query * s.query.row;
-          pack_row<Single>(at(b.grad_output.data, s.type, grad_at), s.type, b.value_dim, grad_output + r * value_dims,
-                           value_dims);
-          pack_row<Single>(at(s.query.data, s.type, query_at), s.type, s.dim, query + r * dims, dims);
-        }
-        zero_nonfinite(query, count * dims);
-        accumulate_columns(weights, grad_output, count, known, grad_value, value_dims);
-        grad_of_scores(group, block.rows, count, first, known, grad_output, value_panels, weights, grads, slopes);
-        accumulate_columns(grads, query, count, known, grad_key, dims);
-        for (int64_t r = 0; r < count; r += tile_rows) {
-          with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, count - r)), [&]<int n>() {
-            accumulate<Single, n>(Left{grads + r * line, line, 1}, Right{key, dims}, known, ones,
-                                  grad_query + (row + r) * dims, dims, dims);
-          });
-        }
-      }
-      for (int64_t j = 0; j < known; j++) {
-        const int64_t place = (group.batch * s.keys + first + j) * s.groups + group.key_head;
-        __builtin_memcpy(b.grad_key + place * s.dim, grad_key + j * dims, s.dim * sizeof(float));
-        __builtin_memcpy(b.grad_value + place * b.value_dim, grad_value + j * value_dims, b.value_dim * sizeof(float));
-      }
+  // Whether sums of n numbers may be gathered in the result itself.
+  bool in_place(int64_t n) const { return b.grad_type == Type::float32 && n % Float::width == 0; }
+
+  const char* row_at(const Strided<const void>& of, const HeadGroup& group, const Row& row) const {
+    return at(of.data, s.type, group.batch * of.batch + row.head * of.head + row.query * of.row);
+  }
+  int64_t number(const HeadGroup& group, const Row& row) const {  // of a row among all
+    return (group.batch * s.heads + row.head) * s.queries + row.query;
+  }
+
+  void compute_states(const HeadGroup& group, RowState* states) const {
+    const double unit = 1 / (ln_2 * double(to_powers(s)));
+    for (int64_t r = 0; r < rows; r++) {
+      const Row row = row_of(s, group, r);
+      const int64_t n = number(group, row);
+      RowState& state = states[r];
+      state.delta = dot(row_at(b.output, group, row), row_at(b.grad_output, group, row), s.type, b.value_dim);
+      if (b.grad_lse) state.delta = float(state.delta - b.grad_lse[n]);
+      if (b.delta) b.delta[n] = state.delta;
+      const double level = b.lse[n] == -infinity ? 0 : b.lse[n] * unit;
+      state.level = minimum(maximum(float(level), -largest_float), largest_float);
+      state.rest = float((state.level - level) * to_powers(s));
     }
   }
 
-  void grad_of_scores(const HeadGroup& group, const Row* rows, int64_t count, int64_t first, int64_t known,
-                      const float* grad_output, const float* value_panels, const float* weights, float* grads,
-                      const float* slopes) const {
-    constexpr int vectors = Float::tile_vectors;
+  KeyBlock load_keys(const HeadGroup& group, int64_t first, int64_t known, const Rooms& rooms) const {
+    const char* key =
+        at(s.key.data, s.type, group.batch * s.key.batch + group.key_head * s.key.head + first * s.key.row);
+    const char* value =
+        at(b.value.data, s.type, group.batch * b.value.batch + group.key_head * b.value.head + first * b.value.row);
+    pack_keys<Lane>(key, s.type, s.key.row, known, s.dim, rooms.panels, rooms.staging);
+    pack_keys<Single>(value, s.type, b.value.row, known, b.value_dim, rooms.value_panels, rooms.staging);
+    bool finite = true;
+    for (int64_t j = 0; j < known; j += Float::width)
+      finite &= finite_vectors(rooms.value_panels + in_panels(j, b.value_dim), b.value_dim, panel_keys);
+    if (!finite) zero_nonfinite(rooms.value_panels, round_up(known, panel_keys) * b.value_dim);
+    const FloatRows rows = float_rows(key, s.type, s.key.row, known, s.dim, rooms.key);
+    return {first, known, rooms.panels, rooms.value_panels, finite_rows(rows, known, rooms.key)};
+  }
+
+  FloatRows read(const Strided<const void>& of, const RowBlock& part, int64_t n, float* room) const {
+    if (n_rep == 1) return float_rows(row_at(of, part.group, part.rows[0]), s.type, of.row, part.count, n, room);
+    const int64_t width = round_up(n, Float::width);
+    bool finite = true;
+    for (int64_t r = 0; r < part.count; r++)
+      finite &= pack_values<Single>(row_at(of, part.group, part.rows[r]), s.type, 0, 1, n, room + r * width, width);
+    return {room, width, finite};
+  }
+
+  // Looks up the rows, and packs them if any sees any of the keys; returns whether one does.
+  bool load_rows(const HeadGroup& group, int64_t first, const KeyBlock& block, const Rooms& rooms,
+                 RowBlock& part) const {
+    part.group = group, part.first = first, part.count = minimum(short_rows, rows - first), part.tile_count = 0;
+    const int64_t end = block.first + block.known;
+    for (int64_t r = 0; r < part.count; r++) {
+      Row& row = part.rows[r] = row_of(s, group, first + r);
+      row.start = maximum(row.start, block.first), row.stop = minimum(row.stop, end);
+    }
+    bool sees = false;
+    in_equal_parts(part.count, block.known <= Float::width ? narrow_rows : tile_rows, [&](int64_t r, int64_t n) {
+      Range keys = key_range(part.rows + r, n);
+      sees |= keys.from < keys.to;
+      keys.from = maximum<int64_t>(0, keys.from - block.first) / border<Lane> * border<Lane>;
+      keys.to = maximum(keys.from, round_up(keys.to - block.first, border<Lane>));
+      part.tiles[part.tile_count++] = {r, n, keys};
+    });
+    if (!sees) return false;
+    const FloatRows query = read(s.query, part, s.dim, rooms.query);
+    part.lanes = query.data, part.lanes_row = query.row;
+    if constexpr (!std::is_same_v<Lane, Single>) {
+      part.lanes = rooms.lanes, part.lanes_row = lanes;
+      for (int64_t r = 0; r < part.count; r++)
+        pack_row<Lane>(row_at(s.query, group, part.rows[r]), s.type, s.dim, rooms.lanes + r * lanes, lanes);
+    }
+    part.query = finite_rows(query, part.count, rooms.finite_query);
+    part.grad_output = read(b.grad_output, part, b.value_dim, rooms.grad_output);
+    part.states = rooms.states + first;
+    return true;
+  }
+
+  // The weights of a tile and the gradients of its scores, times the scale and the slope of the softcap: those of the
+  // products q·k. 0 where a row sees nothing.
+  void compute_tile(const KeyBlock& block, const RowBlock& part, const RowTile& tile, const Rooms& rooms) const {
+    const Range keys = tile.keys, known{keys.from, minimum(keys.to, round_up(block.known, Float::width))};
+    float *weights = rooms.weights + tile.at * line, *grads = rooms.grads + tile.at * line;
+    float* slopes = s.softcap != 0 ? rooms.slopes + tile.at * line : nullptr;
+    multiply_panels<Lane>(tile.count, Left{part.lanes + tile.at * part.lanes_row, part.lanes_row, 1}, block.panels,
+                          lanes, keys, weights);
+    const FloatRows& left = part.grad_output;
+    multiply_panels<Single>(tile.count, Left{left.data + tile.at * left.row, left.row, 1}, block.value_panels,
+                            b.value_dim, known, grads);
+    for (int64_t r = 0; r < tile.count; r++, weights += line, grads += line) {
+      const Row& row = part.rows[tile.at + r];
+      if (is_modified(s, row, block.first, keys)) {
+        apply_modifiers(s, part.group.batch, row, block.first + keys.from, keys.to - keys.from, weights + keys.from,
+                        slopes ? slopes + r * line + keys.from : nullptr);
+      }
+      weigh_row(part, part.states[tile.at + r], row, known, weights, grads);
+      for (float* numbers : {weights, grads}) {
+        for (int64_t j = 0; j < keys.from; j++) numbers[j] = 0;
+        for (int64_t j = keys.to; j < block.known; j++) numbers[j] = 0;
+      }
+      if (!plain) finish_grads(block, part, row, known, slopes + r * line, grads);
+    }
+  }
+
+  // From the scores of a row to its weights, and from dw to ds.
+  void weigh_row(const RowBlock& part, const RowState& state, const Row& row, Range keys, float* weights,
+                 float* grads) const {
+    const Float zero = broadcast(0.0f), scale = broadcast(plain ? s.scale : 1), delta = broadcast(state.delta);
+    const double lse = b.lse[number(part.group, row)];
+    const bool usual = lse < infinity;
+    if (!usual) weigh(weights, keys, to_powers(s), lse);
+    const Float factor = broadcast(to_powers(s)), level = broadcast(state.level), rest = broadcast(state.rest);
+    const Float smallest = broadcast(smallest_difference(to_powers(s)));
+    for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+      Float weight = load(weights + j);
+      if (usual) store(weights + j, weight = exp2(larger(smallest, weight - level), factor, rest));
+      store(grads + j, where_at_most(weight, zero, zero, weight * (load(grads + j) - delta) * scale));
+    }
+  }
+
+  void finish_grads(const KeyBlock& block, const RowBlock& part, const Row& row, Range keys, const float* slopes,
+                    float* grad) const {
+    const auto& bias = b.grad_bias;
+    if (bias.data) {
+      float* to = bias.data + part.group.batch * bias.batch + row.head * bias.head + row.query * bias.row +
+                  block.first * bias.column;
+      const int64_t end = minimum(keys.to, block.known);
+      for (int64_t j = keys.from; j < end; j++) to[j * bias.column] += grad[j];
+    }
     const Float zero = broadcast(0.0f), scale = broadcast(s.scale);
-    const Range all{0, round_up(known, panel_keys)};
-    for (int64_t r = 0; r < count; r += tile_rows) {
-      with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, count - r)), [&]<int n>() {
-        float delta[n];
-        for (int i = 0; i < n; i++) {
-          delta[i] = b.delta[(group.batch * s.heads + rows[r + i].head) * s.queries + rows[r + i].query];
-        }
-        for (int64_t key = 0; key < all.to; key += panel_keys) {
-          Float sums[n][vectors];
-          for (int i = 0; i < n; i++)
-            for (int v = 0; v < vectors; v++) sums[i][v] = zero;
-          multiply<Single, n, vectors>(Left{grad_output + r * value_dims, value_dims, 1},
-                                       Right{value_panels + key * b.value_dim, panel_keys}, b.value_dim, sums);
-          for (int i = 0; i < n; i++) {
-            for (int v = 0; v < vectors; v++) {
-              const int64_t place = (r + i) * line + key + v * Float::width;
-              const Float weight = load(weights + place);
-              store(grads + place, where_at_most(weight, zero, zero, weight * (sums[i][v] - broadcast(delta[i]))));
-            }
-          }
-        }
-      });
+    for (int64_t j = keys.from; j < keys.to; j += Float::width) {
+      const Float unscaled = load(grad + j);
+      Float scaled = unscaled * scale;
+      if (s.softcap != 0) scaled = where_at_most(absolute(unscaled), zero, zero, scaled * load(slopes + j));
+      store(grad + j, scaled);
     }
-    for (int64_t r = 0; r < count; r++) {
-      float* grad = grads + r * line;
-      if (b.grad_bias.data) {
-        float* to = b.grad_bias.data + group.batch * b.grad_bias.batch + rows[r].head * b.grad_bias.head +
-                    rows[r].query * b.grad_bias.row + first * b.grad_bias.column;
-        for (int64_t j = 0; j < known; j++) to[j * b.grad_bias.column] += grad[j];
-      }
-      for (int64_t j = 0; j < all.to; j += Float::width) {
-        Float scaled = load(grad + j) * scale;
-        if (s.softcap != 0)
-          scaled = where_at_most(absolute(load(grad + j)), zero, zero, scaled * load(slopes + r * line + j));
-        store(grad + j, scaled);
-      }
+  }
+
+  // sums[j, …] = Σ_r left[r,j] · right[r, …], added to what is there unless it is fresh; only of rows that see the
+  // keys.
+  void sum_over_rows(const float* left, const FloatRows& right, const RowBlock& part, int64_t known, bool fresh,
+                     Sums sums, int64_t width) const {
+    in_equal_parts(known, width == Float::width ? narrow_rows : tile_rows, [&](int64_t j, int64_t count) {
+      const Range seeing = part.seeing({j, j + count});
+      sum_up(count, Left{left + seeing.from * line + j, 1, line},
+             Right{right.data + seeing.from * right.row, right.row}, seeing.to - seeing.from, fresh, sums.from(j),
+             width);
+    });
+  }
+
+  // Adds what a block of rows and a block of keys give to the sums, or writes it, where they are fresh.
+  void add(const KeyBlock& block, const RowBlock& part, const Rooms& rooms, Sums grad_key, Sums grad_value,
+           bool fresh_keys, Sums grad_query, bool fresh_queries) const {
+    for (int64_t t = 0; t < part.tile_count; t++) compute_tile(block, part, part.tiles[t], rooms);
+    sum_over_rows(rooms.weights, part.grad_output, part, block.known, fresh_keys, grad_value, value_dims);
+    sum_over_rows(rooms.grads, part.query, part, block.known, fresh_keys, grad_key, dims);
+    for (int64_t t = 0; t < part.tile_count; t++) {
+      const RowTile& tile = part.tiles[t];
+      const int64_t from = tile.keys.from, to = maximum(from, minimum(tile.keys.to, block.known));
+      sum_up(tile.count, Left{rooms.grads + tile.at * line + from, line, 1},
+             Right{block.key.data + from * block.key.row, block.key.row}, to - from, fresh_queries,
+             grad_query.from(tile.at), dims);
     }
+  }
+
+  // The gradients of all rows of a group from a range of keys, with the sums for the queries where they are to go.
+  void add_range(const HeadGroup& group, Range keys, const Rooms& rooms, Sums grad_query) const {
+    compute_states(group, rooms.states);
+    if (keys.from >= keys.to) clear(grad_query, rows, dims);
+    const auto room = [&](const Strided<void>& of, int64_t n, int64_t first, float* memory) -> Sums {
+      if (!in_place(n) || rows > short_rows) return {memory, round_up(n, Float::width)};
+      return {static_cast<float*>(of.data) + group.batch * of.batch + group.key_head * of.head + first * of.row,
+              of.row};
+    };
+    for (int64_t first = keys.from; first < keys.to; first += block_keys) {
+      const KeyBlock block = load_keys(group, first, minimum(block_keys, keys.to - first), rooms);
+      const Sums grad_key = room(b.grad_key, s.dim, first, rooms.grad_key);
+      const Sums grad_value = room(b.grad_value, b.value_dim, first, rooms.grad_value);
+      bool fresh = true;
+      for (int64_t row = 0; row < rows; row += short_rows) {
+        RowBlock part;
+        if (load_rows(group, row, block, rooms, part)) {
+          add(block, part, rooms, grad_key, grad_value, fresh, grad_query.from(row), first == keys.from);
+          fresh = false;
+        } else if (first == keys.from) {
+          clear(grad_query.from(row), part.count, dims);
+        }
+      }
+      if (fresh) clear(grad_key, block.known, dims), clear(grad_value, block.known, value_dims);
+      write(grad_key, rooms.grad_key, group, first, block.known, s.dim, b.grad_key);
+      write(grad_value, rooms.grad_value, group, first, block.known, b.value_dim, b.grad_value);
+    }
+  }
+
+  void clear(Sums sums, int64_t count, int64_t n) const {
+    for (int64_t r = 0; r < count; r++) __builtin_memset(sums.data + r * sums.row, 0, n * sizeof(float));
+  }
+
+  // Sums for keys to where they are wanted, if they were gathered in `room`.
+  void write(Sums sums, const float* room, const HeadGroup& group, int64_t first, int64_t count, int64_t n,
+             const Strided<void>& of) const {
+    if (sums.data != room) return;
+    for (int64_t j = 0; j < count; j++)
+      write_row(sums.data + j * sums.row, n, of, group.batch, group.key_head, first + j);
+  }
+  void write_row(const float* from, int64_t n, const Strided<void>& of, int64_t batch, int64_t head,
+                 int64_t row) const {
+    char* to = static_cast<char*>(of.data) + (batch * of.batch + head * of.head + row * of.row) * size_of(b.grad_type);
+    from_floats(from, b.grad_type, to, n);
   }
 };
+
+// Groups of so few products that handing each to a thread would take as long as computing it are computed together.
+template <class Lane>
+inline int64_t groups_at_once(const Gradient<Lane>& gradient) {
+  constexpr int64_t products = int64_t(1) << 17;
+  const auto& s = gradient.s;
+  return maximum<int64_t>(1, products / maximum<int64_t>(1, gradient.rows * s.keys * (s.dim + gradient.b.value_dim)));
+}
 
 template <class Lane>
 void backward_in(const Scores& s, const Backward& b, int threads) {
@@ -203,11 +459,6 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   const int64_t head_groups = s.batch * s.groups, blocks = (s.keys + block_keys - 1) / block_keys;
   const int64_t size = gradient.rows * gradient.dims;  // of the gradient of the queries of one group
   if (head_groups == 0) return;
-  if (gradient.rows == 0) {
-    __builtin_memset(b.grad_key, 0, head_groups * s.keys * s.dim * sizeof(float));
-    __builtin_memset(b.grad_value, 0, head_groups * s.keys * b.value_dim * sizeof(float));
-    return;
-  }
 
   // Ranges of keys run in parallel, each with its own gradient of the queries; these are added up in order, so that the
   // bits do not depend on the number of threads. Sequences or heads that share a gradient of the bias take turns.
@@ -222,28 +473,32 @@ void backward_in(const Scores& s, const Backward& b, int threads) {
   const int64_t split = (blocks + splits - 1) / splits * block_keys;
 
   // What the ranges give for the queries of one group, written as their sum.
-  const auto write_query = [&](int64_t n, const float* from) {
+  const auto write_query = [&](int64_t n, float* from) {
     for (int64_t r = 0; r < gradient.rows; r++, from += gradient.dims) {
-      const int64_t head = n % s.groups * gradient.n_rep + r % gradient.n_rep;
-      float* to = b.grad_query + ((n / s.groups * s.queries + r / gradient.n_rep) * s.heads + head) * s.dim;
-      __builtin_memcpy(to, from, s.dim * sizeof(float));
       for (int64_t range = 1; range < splits; range++) {
-        for (int64_t d = 0; d < s.dim; d++) to[d] += from[range * size + d];
+        for (int64_t d = 0; d < s.dim; d++) from[d] += from[range * size + d];
       }
+      const int64_t head = n % s.groups * gradient.n_rep + r % gradient.n_rep;
+      gradient.write_row(from, s.dim, b.grad_query, n / s.groups, head, r / gradient.n_rep);
     }
   };
-  // A single range works in the thread's own memory, which stays in the cache.
+  // A single range works in the thread's own memory, which stays in the cache, or in the result.
   Memory partial(splits > 1 ? head_groups * splits * size : 0);
-  const int64_t items = turns ? splits : head_groups * splits;
-  for_each(items, threads, [&](int64_t item) {
-    float* memory = thread_memory(gradient.memory_size() + size);
-    for (int64_t n = turns ? 0 : item % head_groups; n < head_groups; n += turns ? 1 : head_groups) {
-      const int64_t range = turns ? item : item / head_groups;
-      float* grad_query = splits > 1 ? partial.data + (n * splits + range) * size : memory + gradient.memory_size();
-      __builtin_memset(grad_query, 0, size * sizeof(float));
-      const Range keys{range * split, minimum(s.keys, (range + 1) * split)};
-      gradient.add(head_group(s, n, gradient.n_rep), keys, memory, grad_query);
-      if (splits == 1) write_query(n, grad_query);
+  const bool direct = blocks == 1 && gradient.n_rep == 1 && gradient.in_place(s.dim);
+  const int64_t at_once = turns ? head_groups : groups_at_once(gradient), runs = (head_groups + at_once - 1) / at_once;
+  for_each(runs * splits, threads, [&](int64_t item) {
+    Rooms rooms;
+    gradient.lay_out(thread_memory(gradient.lay_out(nullptr, rooms)), rooms);
+    const int64_t range = item / runs, run = item % runs, end = minimum(head_groups, (run + 1) * at_once);
+    for (int64_t n = run * at_once; n < end; n++) {
+      const HeadGroup group = head_group(s, n, gradient.n_rep);
+      Sums grad_query{splits > 1 ? partial.data + (n * splits + range) * size : rooms.grad_query, gradient.dims};
+      if (direct) {
+        const auto& of = b.grad_query;
+        grad_query = {static_cast<float*>(of.data) + group.batch * of.batch + group.first_head * of.head, of.row};
+      }
+      gradient.add_range(group, {range * split, minimum(s.keys, (range + 1) * split)}, rooms, grad_query);
+      if (splits == 1 && !direct) write_query(n, grad_query.data);
     }
   });
   if (splits == 1) return;

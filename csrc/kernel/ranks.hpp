@@ -47,15 +47,26 @@ inline void insert(Rank newcomer, Rank* list, int64_t count) {
   }
 }
 
-// A score that at least `count` of the keys reach: the count-th of the maxima of the lanes.
+// A score that at least `count` of the keys reach: the count-th of the maxima of sixteen lanes.
 inline float lower_bound_of_top(const float* score, Range keys, int64_t count) {
-  if (count > Float::width) return -infinity;
-  const Float lanes = largest_of(score, keys), zero = broadcast(0.0f), one = broadcast(1.0f);
-  float maxima[Float::width];
-  store(maxima, lanes);
-  Float larger_ones = zero;  // of each lane, how many lanes are larger
-  for (const float& maximum : maxima) larger_ones = larger_ones + where_at_most(broadcast(&maximum), lanes, zero, one);
-  return -largest(where_at_most(larger_ones, broadcast(float(count - 1)), zero - lanes, broadcast(-infinity)));
+  constexpr int lanes = 16, vectors = lanes / Float::width;
+  if (count > lanes) return -infinity;
+  const Float hidden = broadcast(-infinity), zero = broadcast(0.0f), one = broadcast(1.0f);
+  Float tops[vectors], larger_ones[vectors], bound = hidden;
+  for (Float& top : tops) top = hidden;
+  for (int64_t j = keys.from; j < keys.to; j += lanes) {
+    for (int v = 0; v < minimum<int64_t>(vectors, (keys.to - j) / Float::width); v++)
+      tops[v] = larger(tops[v], load(score + j + v * Float::width));
+  }
+  float maxima[lanes];
+  for (int v = 0; v < vectors; v++) store(maxima + v * Float::width, tops[v]);
+  for (int v = 0; v < vectors; v++) {
+    larger_ones[v] = zero;  // of each lane, how many lanes are larger
+    for (const float& other : maxima)
+      larger_ones[v] = larger_ones[v] + where_at_most(broadcast(&other), tops[v], zero, one);
+    bound = larger(bound, where_at_most(larger_ones[v], broadcast(float(count - 1)), zero - tops[v], hidden));
+  }
+  return -largest(bound);
 }
 
 // The keys of a row that may belong into its list, by their places in the block.

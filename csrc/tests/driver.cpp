@@ -98,26 +98,28 @@ void check_backward(const Kernel& kernel, Case& c) {
   const int64_t values = c.value_dim, repeat = s.heads / s.groups;
   Backward b;
   b.lse = c.lse.as<double>(), b.value_dim = values, b.value = c.value;
-  const Array grad_memory = make_strided(c.random, b.grad_output, s.type, s.batch, s.heads, s.queries, values);
-  Array delta(c.random, c.rows(), sizeof(float));
-  for (int64_t row = 0; row < c.rows(); row++) delta.as<float>()[row] = c.random.number();
+  const Array output = make_strided(c.random, b.output, s.type, s.batch, s.heads, s.queries, values);
+  const Array grad_output = make_strided(c.random, b.grad_output, s.type, s.batch, s.heads, s.queries, values);
+  Array grad_lse(c.random, c.rows(), sizeof(double)), delta(c.random, c.rows(), sizeof(float));
+  for (int64_t row = 0; row < c.rows(); row++) grad_lse.as<double>()[row] = c.random.number();
+  if (c.random.chance(0.5)) b.grad_lse = grad_lse.as<double>();
   b.delta = delta.as<float>();
+  b.grad_type = c.random.one_of({s.type, Type::float32});
   const bool bias = c.any_bias() && c.random.chance(0.7);
-  const int64_t queries = c.rows() * s.dim, keys = s.batch * s.groups * s.keys;
   const int64_t biases = bias ? c.bias_memory.bytes / naive::size_of(s.bias_type) : 0;
-  Array computed[4];
-  const int64_t counts[] = {queries, keys * s.dim, keys * values, biases};
-  for (int n = 0; n < 4; n++) {
-    computed[n] = Array(c.random, counts[n], sizeof(float));
-    std::fill_n(computed[n].data, computed[n].bytes, 0);
-  }
-  b.grad_query = computed[0].as<float>(), b.grad_key = computed[1].as<float>(), b.grad_value = computed[2].as<float>();
+  const auto result = [&](Strided<void>& of, int64_t heads, int64_t rows, int64_t n) {
+    return make_strided(c.random, of, b.grad_type, s.batch, heads, rows, n, true);
+  };
+  Array computed[] = {result(b.grad_query, s.heads, s.queries, s.dim), result(b.grad_key, s.groups, s.keys, s.dim),
+                      result(b.grad_value, s.groups, s.keys, values), Array(c.random, biases, sizeof(float))};
+  std::fill_n(computed[3].data, computed[3].bytes, 0);
   if (bias) b.grad_bias = {computed[3].as<float>(), s.bias.batch, s.bias.head, s.bias.row, s.bias.column};
-  Results{{&computed[0], &computed[1], &computed[2], &computed[3]}}.compute(
+  Results{{&computed[0], &computed[1], &computed[2], &computed[3], &delta}}.compute(
       [&](int threads) { kernel.backward(s, b, threads); });
 
   if (!c.finite) return;
   // Each sum with the sum of its terms' sizes, which its error is measured against.
+  const int64_t keys = s.batch * s.groups * s.keys, counts[] = {c.rows() * s.dim, keys * s.dim, keys * values, biases};
   std::vector<double> expected[4], sizes[4];
   for (int n = 0; n < 4; n++) expected[n].resize(counts[n]), sizes[n].resize(counts[n]);
   const auto add = [&](int which, int64_t at, double term) {
@@ -125,11 +127,18 @@ void check_backward(const Kernel& kernel, Case& c) {
   };
   for (int64_t row = 0; row < c.rows(); row++) {
     const int64_t n = row / (s.heads * s.queries), h = row / s.queries % s.heads, i = row % s.queries;
-    const int64_t group = h / repeat, query_at = (n * s.queries + i) * s.heads + h;  // by position
+    const int64_t group = h / repeat;
+    double delta_of_row = b.grad_lse ? -b.grad_lse[row] : 0, delta_size = std::abs(delta_of_row);
+    for (int64_t e = 0; e < values; e++) {
+      const double term = number(b.grad_output.data, s.type, naive::place(b.grad_output, n, h, i) + e) *
+                          number(b.output.data, s.type, naive::place(b.output, n, h, i) + e);
+      delta_of_row += term, delta_size += std::abs(term);
+    }
+    expect("delta", row, b.delta[row], delta_of_row, exact * (1 + delta_size));
     for (int64_t j = 0; j < s.keys; j++) {
       const double weight = c.dense->weights[row * s.keys + j];
       if (weight == 0) continue;
-      const int64_t key = (n * s.keys + j) * s.groups + group;
+      const int64_t key = (n * s.groups + group) * s.keys + j;
       double product = 0, size = 0;
       for (int64_t e = 0; e < values; e++) {
         const double grad = number(b.grad_output.data, s.type, naive::place(b.grad_output, n, h, i) + e);
@@ -137,7 +146,7 @@ void check_backward(const Kernel& kernel, Case& c) {
         product += term, size += std::abs(term);
         add(2, key * values + e, weight * grad);
       }
-      const double grad = weight * (product - b.delta[row]);
+      const double grad = weight * (product - delta_of_row);
       const double scaled = grad * c.dense->slopes[row * s.keys + j] * s.scale;
       if (bias) {
         const int64_t at = naive::place(b.grad_bias, n, h, i, j);
@@ -145,17 +154,23 @@ void check_backward(const Kernel& kernel, Case& c) {
       }
       for (int64_t d = 0; d < s.dim; d++) {
         const double query = number(s.query.data, s.type, naive::place(s.query, n, h, i) + d);
-        add(0, query_at * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
+        add(0, row * s.dim + d, scaled * number(s.key.data, s.type, naive::place(s.key, n, group, j) + d));
         add(1, key * s.dim + d, scaled * query);
       }
     }
   }
-  const char* names[] = {"grad_query", "grad_key", "grad_value", "grad_bias"};
-  for (int n = 0; n < 4; n++) {
-    for (size_t i = 0; i < expected[n].size(); i++) {
-      expect(names[n], int64_t(i), computed[n].as<float>()[i], expected[n][i], exact * (1 + sizes[n][i]));
+  const auto check = [&](int which, const char* name, const Strided<void>& of, int64_t heads, int64_t rows, int64_t n) {
+    for (int64_t i = 0; i < s.batch * heads * rows * n; i++) {
+      const int64_t row = i / n, at = naive::place(of, row / (heads * rows), row / rows % heads, row % rows) + i % n;
+      expect(name, i, number(of.data, b.grad_type, at), expected[which][i],
+             exact * (1 + sizes[which][i]) + (b.grad_type == Type::float32 ? 0 : rounding(b.grad_type)));
     }
-  }
+  };
+  check(0, "grad_query", b.grad_query, s.heads, s.queries, s.dim);
+  check(1, "grad_key", b.grad_key, s.groups, s.keys, s.dim);
+  check(2, "grad_value", b.grad_value, s.groups, s.keys, values);
+  for (int64_t i = 0; i < biases; i++)
+    expect("grad_bias", i, computed[3].as<float>()[i], expected[3][i], exact * (1 + sizes[3][i]));
 }
 
 // The average of a number with itself is that number, whatever it is; with its neighbour it lies between the two, and

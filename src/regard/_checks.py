@@ -41,7 +41,7 @@ def under_autocast(tensors: QueryKeyValue) -> QueryKeyValue:
 
 
 def plain(query: Any, key: Any, value: Any, lengths: Any, mask: Any, bias: Any) -> bool:
-    """Whether these are nothing but tensors, with no derivative of a bias to follow and nobody who watches.
+    """Whether these are nothing but tensors, and nobody watches.
 
     Most calls are such, and what is left to ask of them, the kernel asks (`regard.backends.cpu.attend`). Where it is
     False, nothing need be wrong.
@@ -54,7 +54,7 @@ def plain(query: Any, key: Any, value: Any, lengths: Any, mask: Any, bias: Any) 
         and not (query.is_neg() or key.is_neg() or value.is_neg())
         and (lengths is None or type(lengths) in _NOTHING_BUT_TENSORS)
         and (mask is None or type(mask) in _NOTHING_BUT_TENSORS)
-        and (bias is None or (type(bias) in _NOTHING_BUT_TENSORS and not (bias.requires_grad or bias.is_neg())))
+        and (bias is None or (type(bias) in _NOTHING_BUT_TENSORS and not bias.is_neg()))
     )
 
 

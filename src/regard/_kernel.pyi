@@ -99,24 +99,29 @@ def attend_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    lse: Tensor,
-    delta: Tensor,
-    grad_output: Tensor,
     scale: float | None,
     causal: bool,
+    lengths: Tensor | None,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    output: Tensor,
+    lse: Tensor,
+    grad_output: Tensor,
+    grad_lse: Tensor | None,
+    grad_bias: Tensor | None,
     largest_lse: float,
-    single_precision: torch.dtype,
-    isa: str,
     threads: int,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradient of `attend` without mask and bias, in float32: of query, key and value, in memory as (B,N,H,D).
+    """The gradient of `attend`: of query, key and value, in their types.
 
     None where an lse is beyond the largest, and does not say the weights, and where grad_output is not of the query's
     type with dense rows.
 
     Args:
-        lse, delta, grad_output: as `backward` takes them.
-        single_precision: torch.float32.
+        output, lse: what `attend` gave.
+        grad_output: (B,H,Q,E), of the type of output.
+        grad_lse: (B,H,Q), float64; None for 0.
+        grad_bias: float32, of the shape of the bias, and added to.
     """
 
 def forward(
@@ -178,11 +183,13 @@ def backward(
     *,
     lse: Tensor,
     value: Tensor,
+    output: Tensor,
     grad_output: Tensor,
-    delta: Tensor,
+    grad_lse: Tensor | None = None,
     grad_query: Tensor,
     grad_key: Tensor,
     grad_value: Tensor,
+    delta: Tensor | None = None,
     grad_bias: Tensor | None = None,
     isa: str,
     threads: int,
@@ -192,9 +199,10 @@ def backward(
     Args:
         lse: (B,H,Q), float64.
         value: (B,G,K,E), of the query's type.
-        grad_output: (B,H,Q,E), of the query's type.
+        output, grad_output: (B,H,Q,E), of the query's type.
+        grad_lse: (B,H,Q), float64; None for 0.
+        grad_query, grad_key, grad_value: in the shapes of query, key and value, of their type or float32.
         delta: (B,H,Q), float32: Σ_e grad_output · output, less the gradient of the lse.
-        grad_query, grad_key, grad_value: float32, in the shapes of query, key and value, and in memory as (B,N,H,D).
         grad_bias: float32, added to; four dimensions that broadcast to (B,H,Q,K).
     """
 

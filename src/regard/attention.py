@@ -46,16 +46,19 @@ class Attention:
     value: Float[Tensor, "... K E"]
 
     @staticmethod
-    def _of_plain(output: Tensor, weights: Weights, value: Tensor) -> Attention:
+    def _of_plain(output: Tensor, weights: Weights, value: Tensor, lse: Tensor) -> Attention:
         """An attention whose lse is converted to the type of the arithmetic when it is first asked for."""
         attention = object.__new__(Attention)
-        vars(attention).update(output=output, weights=weights, value=value)
+        vars(attention).update(output=output, weights=weights, value=value, _lse=lse)
         return attention
 
     def __getattr__(self, name: str) -> Tensor:
-        if name != "lse" or "weights" not in vars(self):
+        if name != "lse" or "_lse" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        lse = vars(self)["lse"] = self.weights._lse.to(torch.promote_types(self.output.dtype, torch.float32))
+        given = vars(self)["_lse"]
+        lse: Tensor = given.to(torch.promote_types(self.output.dtype, torch.float32))
+        if lse.requires_grad or not given.requires_grad:  # not what is asked for where no gradient is to follow
+            vars(self)["lse"] = lse
         return lse
 
     def of_sequence(self, n: int) -> Attention:
@@ -178,22 +181,21 @@ def _plain(
     """Attention where little is asked (`_checks.plain`), in one call; None where the general way has to be gone."""
     special = not (lengths is None and mask is None and bias is None)
     options = scale, causal, lengths, mask, bias
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        if special:
-            return None
-        results = plain_attention.attend_differentiably(query, key, value, scale, causal)
+    if torch.is_grad_enabled() and (
+        query.requires_grad or key.requires_grad or value.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        results = plain_attention.attend_differentiably(query, key, value, *options)
         if results is None:
             return None
         output, lse = results
-        weights = Weights._of_plain(query, key, lse.detach(), *options)
-        return Attention(output, lse.float(), weights, value)
+        return Attention._of_plain(output, Weights._of_plain(query, key, lse.detach(), *options), value, lse)
     by, results = "cpu", plain_attention.attend(query, key, value, *options)
     if results is None and not special:
         by, results = "torch", torch_backend.attend(query, key, value, scale, causal)
     if results is None:
         return None
     output, lse = results
-    return Attention._of_plain(output, Weights._of_plain(query, key, lse, *options, backend=by), value)
+    return Attention._of_plain(output, Weights._of_plain(query, key, lse, *options, backend=by), value, lse)
 
 
 class _StandIn(NamedTuple):

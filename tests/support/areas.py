@@ -7,7 +7,7 @@ from pathlib import Path
 # pytest -m lens runs the tests of one area; pyproject.toml says what the areas are.
 AREAS = {
     "core": """architecture attention build cpu fuzz gradient kept_backend map map_families maps_cpu mask packaging
-        packed properties public quantized tensorlike torch weights weights_gradient""",
+        packed plain_gradient properties public quantized tensorlike torch weights weights_gradient""",
     "hf": "cache decoder families hf",
     "nn": "encoder language_model language_model_token nn plain",
     "lens": """compare decoding embed encode encoder_decoder forward generate lens predictions sentence_folders

@@ -207,14 +207,6 @@ def forward(scores: Scores, value: Tensor, sinks: Tensor | None, entropy: bool, 
     return output, lse, entropies, values, keys
 
 
-def delta(output: Tensor, grad_output: Tensor, grad_lse: Tensor | None) -> Float[Tensor, "B H Q"]:
-    """Σ_e grad_output · output, less the gradient of the lse."""
-    if output.dtype != torch.float32:
-        grad_output, output = grad_output.float(), output.float()
-    summed = (grad_output * output).sum(-1)
-    return (summed if grad_lse is None else summed - grad_lse.float()).contiguous()
-
-
 def forward_by_rule(
     scores: Scores, value: Tensor, sinks: Tensor | None
 ) -> tuple[Float[Tensor, "B H Q E"], Float[Tensor, "B H Q"]]:
@@ -282,26 +274,26 @@ def backward(
     if exceeds(lse, LARGEST_LSE):
         return gradient.backward(scores, value, sinks, output, grad_output, grad_lse, bias_needs_grad)
     bias = scores.bias
-    deltas = delta(output, grad_output, grad_lse)
-    grad_query, grad_key, grad_value = (
-        _empty_by_position(t, t.shape[1], t.shape[2], torch.float32) for t in (scores.query, scores.key, value)
-    )
+    grad_query, grad_key, grad_value = (_empty_by_position(t, *t.shape[1:3]) for t in (scores.query, scores.key, value))
     grad_bias = bias.new_zeros(bias.shape, dtype=torch.float32) if bias_needs_grad and bias is not None else None
+    delta = None if sinks is None else lse.new_empty(lse.shape, dtype=torch.float32)
     _kernel.backward(
         _scores(scores, sinks),
         lse=lse,
         value=_with_dense_rows(value),
+        output=_with_dense_rows(output),
         grad_output=_with_dense_rows(grad_output),
-        delta=deltas,
+        grad_lse=None if grad_lse is None else grad_lse.double().contiguous(),
         grad_query=grad_query,
         grad_key=grad_key,
         grad_value=grad_value,
+        delta=delta,
         grad_bias=grad_bias,
         **execution(),
     )
     grad_sinks = None
-    if sinks is not None:
-        grad_sinks = -(streaming.sink_mass(sinks, lse) * deltas).sum((0, 2))
+    if sinks is not None and delta is not None:
+        grad_sinks = -(streaming.sink_mass(sinks, lse) * delta).sum((0, 2))
     return grad_query, grad_key, grad_value, grad_bias, grad_sinks
 
 
