@@ -19,17 +19,22 @@ namespace {
 
 #ifdef REGARD_TILES
 // As the tile registers sum them up: of each 16 lanes first numbers and second numbers apart.
+template <class Lane>
 inline void products_in_tiles(const float* a, const float* b, int64_t lanes, float* products) {
   for (int64_t n = 0; n < panel_keys; n += Float::width) {
     Float sum = broadcast(0.0f);
-    for (int64_t l = 0; l < lanes; l += TiledPair::steps) {
-      Float first = broadcast(0.0f), second = first;
-      for (int64_t k = l; k < l + TiledPair::steps; k++) {
-        const Float left = load(a + k * panel_keys + n), right = load(b + k * panel_keys + n);
-        first = multiply_add(low_half(left), low_half(right), first);
-        second = multiply_add(high_half(left), high_half(right), second);
+    for (int64_t l = 0; l < lanes; l += Lane::steps * Lane::planes) {
+      for (const auto& [of_a, of_b] : Lane::products) {
+        const float* left_at = a + (l + of_a * Lane::steps) * panel_keys + n;
+        const float* right_at = b + (l + of_b * Lane::steps) * panel_keys + n;
+        Float first = broadcast(0.0f), second = first;
+        for (int64_t k = 0; k < Lane::steps * panel_keys; k += panel_keys) {
+          const Float left = load(left_at + k), right = load(right_at + k);
+          first = multiply_add(low_half(left), low_half(right), first);
+          second = multiply_add(high_half(left), high_half(right), second);
+        }
+        sum = sum + (first + second);
       }
-      sum = sum + (first + second);
     }
     store(products + n, sum);
   }
@@ -41,7 +46,7 @@ template <class Lane>
 inline void products_of_pairs(const float* a, const float* b, int64_t lanes, float* products) {
   constexpr int vectors = Float::tile_vectors;
 #ifdef REGARD_TILES
-  if constexpr (Lane::steps > 1) return products_in_tiles(a, b, lanes, products);
+  if constexpr (Lane::steps > 1) return products_in_tiles<Lane>(a, b, lanes, products);
 #endif
   Float sums[vectors];
   for (int v = 0; v < vectors; v++) sums[v] = broadcast(0.0f);
@@ -85,9 +90,15 @@ struct Pairs {
     const int64_t query_at = group.batch * s.query.batch + group.first_head * s.query.head + row * s.query.row;
     const int64_t key_at = group.batch * s.key.batch + group.key_head * s.key.head + key * s.key.row;
     float *second = memory + second_at(), *staging = memory + staging_at();
-    pack_panels<Lane>(at(s.query.data, s.type, query_at), s.type, s.query.row, count, s.dim, memory, staging);
-    pack_panels<Lane>(at(s.key.data, s.type, key_at), s.type, s.key.row, count, s.dim, second, staging);
+    const char *query = at(s.query.data, s.type, query_at), *own_key = at(s.key.data, s.type, key_at);
+    bool finite = pack_panels<Lane>(query, s.type, s.query.row, count, s.dim, memory, staging);
+    finite &= pack_panels<Lane>(own_key, s.type, s.key.row, count, s.dim, second, staging);
     products_of_pairs<Lane>(memory, second, lanes, scores);
+    for (int64_t r = 0; r < count && !finite; r++) {
+      const void* row_query = at(query, s.type, r * s.query.row);
+      const char* row_key = at(own_key, s.type, r * s.key.row);
+      multiply_nonfinite(s.type, 1, &row_query, row_key, s.key.row, s.dim, {0, 1}, scores + r, 1);
+    }
     const bool ready = keeps_raw_products(s) && !s.mask.data;
     for (int64_t r = 0; r < count; r++) {
       const Row own = row_of(s, group, row + r);

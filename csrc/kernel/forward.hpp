@@ -34,20 +34,24 @@ struct Accumulated {
   float* output;  // (rows, width)
 };
 
-// Replaces a row of scores by exp of them, as lanes, and adds their sums to the state.
+// From scores of a row to weights, and their sums.
 template <class Lane, bool entropy, bool distance>
-inline void exponentiate(float* score, Range keys, float factor, float max, float position, State& state) {
-  const Float scale = broadcast(factor), top = broadcast(max), smallest = broadcast(smallest_difference(factor));
-  const Float zero = broadcast(0.0f), below = broadcast(-0x1p-126f);
-  Float sums = zero, others = zero, entropies = zero, distances = zero;
-  Float ahead = counting() + broadcast(float(keys.from) - position);
-  const auto weigh_next = [&](int64_t j) {
-    Float difference = load(score + j) - top;
+struct Weighing {
+  Float scale, top, smallest;
+  Float sums = broadcast(0.0f), others = sums, entropies = sums, distances = sums, ahead = sums;
+
+  Weighing(float factor, float max, int64_t first, float position)
+      : scale(broadcast(factor)), top(broadcast(max)), smallest(broadcast(smallest_difference(factor))) {
+    if constexpr (distance) ahead = counting() + broadcast(float(first) - position);
+  }
+
+  inline __attribute__((always_inline)) Float weigh(const float* score) {
+    Float difference = load(score) - top;
     if constexpr (entropy) difference = larger(smallest, difference);
     const Float weight = exp2_below(difference, scale, smallest);
     sums = sums + weight;
     if constexpr (entropy) {
-      others = others + where_at_most(difference, below, weight, zero);
+      others = others + where_at_most(difference, broadcast(-0x1p-126f), weight, broadcast(0.0f));
       entropies = multiply_add(weight, difference, entropies);
     }
     if constexpr (distance) {
@@ -55,20 +59,35 @@ inline void exponentiate(float* score, Range keys, float factor, float max, floa
       ahead = ahead + broadcast(float(Float::width));
     }
     return weight;
-  };
-  for (int64_t j = keys.from; j < keys.to; j += border<Lane>) {
-    const Float low = weigh_next(j);
-#ifdef REGARD_PAIRS
-    if constexpr (Lane::per_lane == 2) {
-      store_bfloat16(reinterpret_cast<uint16_t*>(score) + j, low, weigh_next(j + Float::width));
-      continue;
-    }
-#endif
-    store(score + j, low);
   }
-  state.sum += sum(sums);
-  if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
-  if constexpr (distance) state.distance += sum(distances);
+
+  // The scores from j to the next border of lanes.
+  inline __attribute__((always_inline)) void step(const float* score, float* weights, int64_t j) {
+    const Float low = weigh(score + j);
+    float* to = weights + lane_of<Lane>(j);
+#ifdef REGARD_TILES
+    if constexpr (Lane::planes > 1) return store_split(to, Float::width, low, weigh(score + j + Float::width));
+#endif
+#ifdef REGARD_PAIRS
+    if constexpr (Lane::per_lane == 2)
+      return store_bfloat16(reinterpret_cast<uint16_t*>(to), low, weigh(score + j + Float::width));
+#endif
+    store(to, low);
+  }
+
+  void add_to(State& state) const {
+    state.sum += sum(sums);
+    if constexpr (entropy) state.others += sum(others), state.entropy += sum(entropies);
+    if constexpr (distance) state.distance += sum(distances);
+  }
+};
+
+template <class Lane, bool entropy, bool distance>
+inline void exponentiate(const float* score, float* weights, Range keys, float factor, float max, float position,
+                         State& state) {
+  Weighing<Lane, entropy, distance> weighing(factor, max, keys.from, position);
+  for (int64_t j = keys.from; j < keys.to; j += border<Lane>) weighing.step(score, weights, j);
+  weighing.add_to(state);
 }
 
 // Rescales the state of a row whose largest score becomes `max`, by the factor `keep`.
@@ -90,13 +109,19 @@ struct Values {
   bool finite;
 };
 
+#ifdef REGARD_TILES
+template <class Pass, class Prepare>
+void run_in_tiles(const Pass&, const HeadGroup&, int64_t first_row, int64_t count, Range keys, Accumulated, float*,
+                  Prepare&&, const Values&);  // in forward_tiles.hpp
+#endif
+
 // The forward pass over blocks of rows.
-template <class Lane>
+template <class Lane_>
 struct Pass {
+  using Lane = Lane_;
   const Scores& s;
   const Forward& f;
   bool direct;
-  static constexpr int most_rows = rows_at_once<Lane>;
   bool shared = f.output.data && f.value_heads == s.groups;  // whether values have the heads of the keys
   Blocks<Lane> blocks{s, direct, shared ? f.value : Strided<const void>{}, shared ? f.value_dim : 0};
   int64_t width = round_up(f.value_dim, Float::width);  // of a value, in floats or pairs
@@ -126,52 +151,38 @@ struct Pass {
       }
       values.finite = pack_values<Lane>(from, s.type, f.value.row, known, f.value_dim, values.packed, width);
     };
-    [[maybe_unused]] const WithTiles<Lane> tiles;
-    blocks.template visit<most_rows>(group, first_row, count, keys, memory, prepare,
-                                     [&]<int n>(const Scored& tile) { finite &= add(n, tile, values, sofar); });
+#ifdef REGARD_TILES
+    if constexpr (Lane::steps > 1) {
+      run_in_tiles(*this, group, first_row, count, keys, sofar, memory, prepare, values);
+      return true;
+    }
+#endif
+    blocks.visit(group, first_row, count, keys, memory, prepare,
+                 [&]<int>(const Scored& tile) { finite &= add(tile, values, sofar); });
     return finite;
   }
 
-  // Adds n ≤ most_rows rows; returns whether all of a small query's output is finite.
-  bool add(int n, const Scored& tile, const Values& values, Accumulated sofar) const {
-    const auto [rows, r, first, known, fresh, next, keys, scores, top] = tile;
+  // Adds at most tile_rows rows; returns whether all of a small query's output is finite.
+  bool add(const Scored& tile, const Values& values, Accumulated sofar) const {
+    const auto [rows, r, first, known, n, fresh, next, keys, scores, top] = tile;
     if (!values.direct) ask_for_next(values, first, next);
     alignas(64) float keep[16] = {};  // the factors by which the sums so far shrink under the new maxima
-    float max[most_rows];
     bool larger_maxima = false;
     for (int i = 0; i < n; i++) {
       const State& state = sofar.state[r + i];
-      max[i] = maximum(state.max, top[i]);
-      keep[i] = fresh ? 0 : 1;
-      larger_maxima |= max[i] != state.max;
+      const float max = maximum(state.max, top[i]);
+      keep[i] = fresh ? -infinity : state.max - reference_score(max);
+      larger_maxima |= max != state.max;
     }
-    if (larger_maxima && !fresh) {
-      for (int i = 0; i < n; i++) keep[i] = sofar.state[r + i].max - reference_score(max[i]);
+    if (larger_maxima && !fresh)
       decay_factors(keep, n);
-    }
-
-    bool hidden[most_rows][block_keys];
+    else
+      for (int i = 0; i < n; i++) keep[i] = fresh ? 0 : 1;
+    bool hidden[tile_rows][block_keys];
     for (int i = 0; i < n; i++) {
-      State& state = sofar.state[r + i];
       float* row = scores + i * block_keys;
-      rescale(state, max[i], keep[i]);
-      if (f.top) {
-        update_top(row, keys, first, top[i], sofar.largest + (r + i) * capacity, f.top, capacity);
-      }
-      if (!values.finite) {
-        for (int64_t j = keys.from; j < keys.to; j++) hidden[i][j] = row[j] == -infinity;
-      }
-#ifdef REGARD_TILES
-      if constexpr (Lane::steps > 1) keep_tiles_awake();
-#endif
-      const float position = float(f.first_position + rows[i].query - first), level = reference_score(max[i]);
-      if (f.distance) {
-        f.entropy ? exponentiate<Lane, true, true>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, true>(row, keys, factor, level, position, state);
-      } else {
-        f.entropy ? exponentiate<Lane, true, false>(row, keys, factor, level, position, state)
-                  : exponentiate<Lane, false, false>(row, keys, factor, level, position, state);
-      }
+      begin_row(tile, i, top[i], keep[i], row, values.finite ? nullptr : hidden[i], sofar);
+      weigh_row(tile, i, row, row, sofar);
     }
     if (!f.output.data) return true;
     float* output = sofar.output + r * width;
@@ -190,10 +201,10 @@ struct Pass {
       return finite;
     }
     if (values.finite) {
-      const int64_t steps = lanes_of<Lane>(count);
-      const Left weights{scores + keys.from / Lane::per_lane, block_keys, 1};
-      const Right packed{values.packed + keys.from / Lane::per_lane * width, width};
-      accumulate_rows<Lane, most_rows>(n, weights, packed, steps, fresh ? nullptr : keep, output, width, width);
+      const int64_t lane = lane_of<Lane>(keys.from);
+      accumulate_rows<Lane, tile_rows>(n, Left{scores + lane, block_keys, 1},
+                                       Right{values.packed + lane * width, width}, lanes_of<Lane>(count),
+                                       fresh ? nullptr : keep, output, width, width);
     } else {
       for (int i = 0; i < n; i++) {
         average_visible(scores + i * block_keys, hidden[i], {keys.from, keys.from + count}, values.packed, keep[i],
@@ -201,6 +212,32 @@ struct Pass {
       }
     }
     return true;
+  }
+
+  // Prepares row i of a tile, with scores of which `top` is the largest: what is known of it so far shrinks by `keep`.
+  // Notes which keys are hidden, where that is asked for.
+  void begin_row(const Scored& tile, int i, float top, float keep, float* scores, bool* hidden,
+                 Accumulated sofar) const {
+    const int64_t r = tile.at + i;
+    State& state = sofar.state[r];
+    rescale(state, maximum(state.max, top), keep);
+    if (f.top) update_top(scores, tile.keys, tile.first, top, sofar.largest + r * capacity, f.top, capacity);
+    for (int64_t j = tile.keys.from; hidden && j < tile.keys.to; j++) hidden[j] = scores[j] == -infinity;
+  }
+
+  // From the scores of row i of a tile to weights.
+  void weigh_row(const Scored& tile, int i, const float* scores, float* weights, Accumulated sofar) const {
+    const Range keys = tile.keys;
+    State& state = sofar.state[tile.at + i];
+    const float position = float(f.first_position + tile.rows[i].query - tile.first);
+    const float level = reference_score(state.max);
+    if (f.distance) {
+      f.entropy ? exponentiate<Lane, true, true>(scores, weights, keys, factor, level, position, state)
+                : exponentiate<Lane, false, true>(scores, weights, keys, factor, level, position, state);
+    } else {
+      f.entropy ? exponentiate<Lane, true, false>(scores, weights, keys, factor, level, position, state)
+                : exponentiate<Lane, false, false>(scores, weights, keys, factor, level, position, state);
+    }
   }
 
   // Asks for keys and values that follow, so that packing them does not wait for memory.
@@ -219,21 +256,28 @@ struct Pass {
       float total = keep == 0 ? 0 : keep * output[e];
       for (int64_t j = keys.from; j < keys.to; j++) {
         if (hidden[j]) continue;
-        if constexpr (Lane::per_lane == 2) {
-          total += half(reinterpret_cast<const uint16_t*>(weights)[j]) *
-                   half(reinterpret_cast<const uint16_t*>(values + j / 2 * width)[2 * e + j % 2]);
-        } else {
-          total += weights[j] * values[j * width + e];
-        }
+        const int64_t lane = split_lane(j);
+        total += number(weights, lane, 1, j) * number(values + e, lane, width, j);
       }
       output[e] = total;
     }
   }
 
-  static float half(uint16_t bits) {
-    float x;
-    to_floats(&bits, Type::bfloat16, &x, 1);
-    return x;
+  // The lane of a weight or value, and the number there.
+  static int64_t split_lane(int64_t j) {
+    return Lane::planes > 1 ? j / (2 * Float::width) * Lane::planes * Float::width + j % Float::width
+                            : j / Lane::per_lane;
+  }
+  static float number(const float* lanes, int64_t lane, int64_t step, int64_t j) {
+    if constexpr (Lane::per_lane == 1) return lanes[lane * step];
+    const int64_t second = Lane::planes > 1 ? j / Float::width % 2 : j % 2;
+    float sum = 0, part;
+    for (int64_t plane = Lane::planes - 1; plane >= 0; plane--) {
+      const auto* halves = reinterpret_cast<const uint16_t*>(lanes + (lane + plane * Float::width) * step);
+      to_floats(halves + second, Type::bfloat16, &part, 1);
+      if (plane == 0 || part == part) sum += part;
+    }
+    return sum;
   }
 
   // The score that is subtracted before exp: the maximum of the row, or 0 where it has seen nothing, as −∞ − −∞ is nan.
@@ -336,7 +380,7 @@ void forward_in(const Scores& s, const Forward& f, int threads) {
                 rows = s.queries * n_rep;
   // Large blocks load keys and values less often; where blocks are few, or rows long, half of that is faster.
   const bool half = head_groups * rows < 32 * block_rows || maximum(s.dim, f.value_dim) > 128;
-  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows);
+  const auto [blocks, block] = RowBlocks(rows, half ? block_rows / 2 : block_rows, rows_at_once<Lane>);
   // Where rows are few and keys many, the keys are split too: by the shapes alone, never by the number of threads.
   const int64_t wanted = (64 + head_groups * blocks - 1) / (head_groups * blocks);
   const int64_t splits = maximum<int64_t>(1, minimum(wanted, s.keys / (4 * block_keys)));

@@ -12,6 +12,7 @@
 #include "backward.hpp"
 #include "diagonal.hpp"
 #include "forward.hpp"
+#include "forward_tiles.hpp"
 #include "largest.hpp"
 #include "linear.hpp"
 #include "linear_split.hpp"
@@ -36,8 +37,12 @@ inline int threads_for(const Scores& s, int threads) {
 
 #ifdef REGARD_TILES
 using FastestPair = TiledPair;
+using FastestFloat = TiledTriple;
 #elif defined(REGARD_PAIRS)
 using FastestPair = Pair;
+#endif
+#ifndef REGARD_TILES
+using FastestFloat = Single;
 #endif
 
 // What linear layers multiply.
@@ -50,37 +55,44 @@ using LinearLane = Single;
 #endif
 
 // Pairs where the scores are bfloat16, the instruction set has them and rows are many; floats otherwise.
-template <class Work>
-void with_lane([[maybe_unused]] const Scores& s, Work&& work) {
+template <class Float32, class Work>
+void with_lane(const Scores& s, Work&& work) {
+  if (is_small_query(s)) return work.template operator()<Single>();
 #ifdef REGARD_PAIRS
-  if (s.type == Type::bfloat16 && !is_small_query(s)) return work.template operator()<FastestPair>();
+  if (s.type == Type::bfloat16) return work.template operator()<FastestPair>();
 #endif
-  work.template operator()<Single>();
+  work.template operator()<Float32>();
+}
+
+// The same for maps, which combine heads as floats.
+template <class Work>
+void with_map_lane(const Scores& s, const Map& m, Work&& work) {
+  m.gram.data ? with_lane<Single>(s, work) : with_lane<FastestFloat>(s, work);
 }
 
 void forward(const Scores& s, const Forward& f, int threads) {
-  with_lane(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
+  with_lane<FastestFloat>(s, [&]<class Lane>() { forward_in<Lane>(s, f, threads_for(s, threads)); });
 }
 void pool(const Scores& s, const Map& m, const Pool& c, int threads) {
-  with_lane(s, [&]<class Lane>() { pool_in<Lane>(s, m, c, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { pool_in<Lane>(s, m, c, threads_for(s, threads)); });
 }
 void tile(const Scores& s, const Map& m, const Tile& t, int threads) {
-  with_lane(s, [&]<class Lane>() { tile_in<Lane>(s, m, t, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { tile_in<Lane>(s, m, t, threads_for(s, threads)); });
 }
 void diagonal(const Scores& s, const Map& m, const Diagonal& d, int threads) {
-  with_lane(s, [&]<class Lane>() { diagonal_in<Lane>(s, m, d, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { diagonal_in<Lane>(s, m, d, threads_for(s, threads)); });
 }
 void apply(const Scores& s, const Map& m, const Apply& a, int threads) {
-  with_lane(s, [&]<class Lane>() { apply_in<Lane>(s, m, a, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { apply_in<Lane>(s, m, a, threads_for(s, threads)); });
 }
 void transposed(const Scores& s, const Map& m, const Transposed& t, int threads) {
-  with_lane(s, [&]<class Lane>() { transposed_in<Lane>(s, m, t, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { transposed_in<Lane>(s, m, t, threads_for(s, threads)); });
 }
 void largest(const Scores& s, const Map& m, const Largest& l, int threads) {
-  with_lane(s, [&]<class Lane>() { largest_in<Lane>(s, m, l, threads_for(s, threads)); });
+  with_map_lane(s, m, [&]<class Lane>() { largest_in<Lane>(s, m, l, threads_for(s, threads)); });
 }
 void backward(const Scores& s, const Backward& b, int threads) {
-  with_lane(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
+  with_lane<Single>(s, [&]<class Lane>() { backward_in<Lane>(s, b, threads_for(s, threads)); });
 }
 void linear(const Linear& l, int threads) {
   const bool little = l.rows * l.inputs * l.outputs < int64_t(1) << 18;

@@ -51,11 +51,14 @@ struct HeadsCombined {
           pack_gram(batch, first, known, memory + gram_at());
           prepare(first, known);
         },
-        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
-          for (int64_t h = 0; h < s.heads; h++) weigh_head<n>(batch, h, rows + r, first, known, tile_keys, memory);
-          alignas(64) float numbers[tile_rows * block_keys];
-          combine<n>(memory + weights_at(), memory + gram_at(), tile_keys, numbers);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, next, tile_keys, numbers, nullptr});
+        [&](int count, int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
+          with_constant<tile_rows>(count, [&]<int n>() {
+            for (int64_t h = 0; h < s.heads; h++) weigh_head<n>(batch, h, rows + r, first, known, tile_keys, memory);
+            alignas(64) float numbers[tile_rows * block_keys];
+            combine<n>(memory + weights_at(), memory + gram_at(), tile_keys, numbers);
+            visit.template operator()<n>(
+                Scored{rows + r, r, first, known, n, fresh, next, tile_keys, numbers, nullptr});
+          });
         });
   }
 

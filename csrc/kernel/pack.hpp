@@ -16,11 +16,11 @@ constexpr int64_t panel_keys = Float::tile_vectors * Float::width;  // keys side
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 template <class T>
-inline T minimum(T a, T b) {
+constexpr T minimum(T a, T b) {
   return a < b ? a : b;
 }
 template <class T>
-inline T maximum(T a, T b) {
+constexpr T maximum(T a, T b) {
   return a > b ? a : b;
 }
 
@@ -82,27 +82,18 @@ inline void from_floats(const float* from, Type type, void* to, int64_t n) {
 // Lanes that hold n numbers, the last of them with zeros: whole tiles, where products are of tiles.
 template <class Lane>
 constexpr int64_t lanes_of(int64_t n) {
-  return round_up((n + Lane::per_lane - 1) / Lane::per_lane, Lane::steps);
+  return round_up((n + Lane::per_lane - 1) / Lane::per_lane, Lane::steps) * Lane::planes;
 }
 
-// One row of n numbers as lanes: bfloat16 stay what they are where a lane is a pair.
+// The lane where number n begins, if it is on a border of them.
 template <class Lane>
-inline void pack_row(const void* from, Type type, int64_t n, float* to, int64_t lanes) {
-  if (type == Type::float32) {
-    const auto* numbers = static_cast<const float*>(from);
-    int64_t i = 0;
-    for (; i + Float::width <= n; i += Float::width) store(to + i, load(numbers + i));
-    if (i < n) store_part(to + i, load_part(numbers + i, n - i), n - i);
-    if (lanes > n) __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
-  } else if constexpr (Lane::per_lane == 2) {
-    __builtin_memcpy(to, from, n * sizeof(uint16_t));
-    __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0,
-                     lanes * sizeof(float) - n * sizeof(uint16_t));
-  } else {
-    to_floats(from, type, to, n);
-    __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
-  }
+constexpr int64_t lane_of(int64_t n) {
+  return n / Lane::per_lane * Lane::planes;
 }
+
+// nan where `sum` is, or where x is not finite; else 0.
+inline Float nan_unless_finite(Float x, Float sum) { return multiply_add(x, broadcast(0.0f), sum); }
+inline bool is_zero(Float sum) { return all_finite(sum); }
 
 // Keys in whole vectors of lanes: what is computed of a panel that is not full.
 template <class Lane>
@@ -121,6 +112,110 @@ inline __attribute__((always_inline)) void visit_panels(int64_t from, int64_t to
 // Where a key lies in panels.
 inline int64_t in_panels(int64_t key, int64_t lanes) {
   return key / panel_keys * panel_keys * lanes + key % panel_keys;
+}
+
+#ifdef REGARD_TILES
+constexpr int64_t split_numbers = 2 * Float::width, split_lanes = lane_of<TiledTriple>(split_numbers);
+
+// Numbers from the i-th on of a row of n, as many as a vector holds, and zeros.
+inline Float load_numbers(const void* from, Type type, int64_t i, int64_t n) {
+  const int64_t count = maximum<int64_t>(0, minimum<int64_t>(Float::width, n - i));
+  if (type == Type::float32) return load_first(static_cast<const float*>(from) + i, count);
+  alignas(64) float numbers[Float::width] = {};
+  to_floats(at(from, type, i), type, numbers, count);
+  return load(numbers);
+}
+
+// The three planes of so many lanes, each `step` floats after the other.
+inline void store_split(float* to, int64_t step, Float first, Float second) {
+  const Split parts = split(first, second);
+  store(to, parts.high), store(to + step, parts.middle), store(to + 2 * step, parts.low);
+}
+
+// What pack_row, pack_keys and pack_values do for floats that are split. All return whether all numbers are finite.
+inline bool split_row(const void* from, Type type, int64_t n, float* to, int64_t lanes) {
+  Float sum = broadcast(0.0f);
+  for (int64_t i = 0; lane_of<TiledTriple>(i) < lanes; i += split_numbers, to += split_lanes) {
+    const Float first = load_numbers(from, type, i, n), second = load_numbers(from, type, i + Float::width, n);
+    sum = nan_unless_finite(first, nan_unless_finite(second, sum));
+    store_split(to, Float::width, first, second);
+  }
+  return is_zero(sum);
+}
+
+inline bool split_keys(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to) {
+  constexpr int64_t width = Float::width;
+  const int64_t lanes = lanes_of<TiledTriple>(n);
+  alignas(64) float block[2 * width * width], numbers[width * width];
+  Float sum = broadcast(0.0f);
+  for (int64_t first = 0; first < round_up(rows, split_numbers); first += width) {
+    const int64_t count = maximum<int64_t>(0, minimum(width, rows - first));
+    float* panel = to + in_panels(first, lanes);
+    for (int64_t i = 0; i < n; i += split_numbers, panel += split_lanes * panel_keys) {
+      for (int64_t half = 0; half < 2; half++) {
+        const int64_t from = i + half * width;
+        const void* corner = at(data, type, first * stride + from);
+        if (type == Type::float32 && count == width && n - from >= width) {
+          transpose(static_cast<const float*>(corner), stride, block + half * width * width, width);
+          continue;
+        }
+        for (int64_t r = 0; r < width; r++) {
+          store(numbers + r * width,
+                r < count ? load_numbers(at(corner, type, r * stride), type, 0, n - from) : broadcast(0.0f));
+        }
+        transpose(numbers, width, block + half * width * width, width);
+      }
+      for (int64_t lane = 0; lane < width; lane++) {
+        const Float a = load(block + lane * width), b = load(block + (width + lane) * width);
+        sum = nan_unless_finite(a, nan_unless_finite(b, sum));
+        store_split(panel + lane * panel_keys, width * panel_keys, a, b);
+      }
+    }
+  }
+  return is_zero(sum);
+}
+
+inline bool split_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+                         int64_t width) {
+  Float sum = broadcast(0.0f);
+  for (int64_t first = 0; first < rows; first += split_numbers, to += split_lanes * width) {
+    for (int64_t lane = 0; lane < Float::width; lane++) {
+      const int64_t row = first + lane, other = row + Float::width;
+      const void *a = at(data, type, row * stride), *b = at(data, type, other * stride);
+      for (int64_t i = 0; i < width; i += Float::width) {
+        const Float x = load_numbers(a, type, i, row < rows ? n : 0),
+                    y = load_numbers(b, type, i, other < rows ? n : 0);
+        sum = nan_unless_finite(x, nan_unless_finite(y, sum));
+        store_split(to + lane * width + i, Float::width * width, x, y);
+      }
+    }
+  }
+  return is_zero(sum);
+}
+#endif
+
+// One row of n numbers as lanes: bfloat16 stay what they are where a lane is a pair. Returns false where numbers that
+// are not finite were split.
+template <class Lane>
+inline bool pack_row(const void* from, Type type, int64_t n, float* to, int64_t lanes) {
+#ifdef REGARD_TILES
+  if constexpr (Lane::planes > 1) return split_row(from, type, n, to, lanes);
+#endif
+  if (type == Type::float32) {
+    const auto* numbers = static_cast<const float*>(from);
+    int64_t i = 0;
+    for (; i + Float::width <= n; i += Float::width) store(to + i, load(numbers + i));
+    if (i < n) store_part(to + i, load_part(numbers + i, n - i), n - i);
+    if (lanes > n) __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
+  } else if constexpr (Lane::per_lane == 2) {
+    __builtin_memcpy(to, from, n * sizeof(uint16_t));
+    __builtin_memset(reinterpret_cast<char*>(to) + n * sizeof(uint16_t), 0,
+                     lanes * sizeof(float) - n * sizeof(uint16_t));
+  } else {
+    to_floats(from, type, to, n);
+    __builtin_memset(to + n, 0, (lanes - n) * sizeof(float));
+  }
+  return true;
 }
 
 // At most `width` rows of a part of their columns become columns, with zeros for the rows that are not there.
@@ -157,10 +252,16 @@ inline void pack_floats(const float* from, int64_t stride, int64_t rows, int64_t
 }
 
 // Rows as panels: panel p holds `panel_keys` rows side by side, [lane][row], `lanes` steps; rows past the end, to the
-// next border, are zeros.
+// next border, are zeros. Returns false where numbers that are not finite were split.
 template <class Lane>
-inline void pack_keys(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
-  if (type == Type::float32) return pack_floats(static_cast<const float*>(data), stride, rows, n, to);
+inline bool pack_keys(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to, float* scratch) {
+#ifdef REGARD_TILES
+  if constexpr (Lane::planes > 1) return split_keys(data, type, stride, rows, n, to);
+#endif
+  if (type == Type::float32) {
+    pack_floats(static_cast<const float*>(data), stride, rows, n, to);
+    return true;
+  }
   const int64_t lanes = lanes_of<Lane>(n), width = round_up(lanes, Float::width);
   const bool ready = n == width * Lane::per_lane && (Lane::per_lane == 2 || type == Type::float32);
   const int64_t row_lanes = stride / Lane::per_lane;
@@ -188,18 +289,20 @@ inline void pack_keys(const void* data, Type type, int64_t stride, int64_t rows,
       }
     }
   }
+  return true;
 }
 
 // The same, with zeros to the end of the last panel.
 template <class Lane>
-inline void pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
+inline bool pack_panels(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         float* scratch) {
-  pack_keys<Lane>(data, type, stride, rows, n, to, scratch);
+  const bool finite = pack_keys<Lane>(data, type, stride, rows, n, to, scratch);
   const int64_t lanes = lanes_of<Lane>(n);
   for (int64_t first = round_up(rows, border<Lane>); first % panel_keys != 0; first += Float::width) {
     float* panel = to + in_panels(first, lanes);
     for (int64_t c = 0; c < lanes; c++) store(panel + c * panel_keys, broadcast(0.0f));
   }
+  return finite;
 }
 
 // Rows as they are summed over, [row lane][column]: `per_lane` rows to a lane, `width` columns, zeros beyond n and
@@ -207,6 +310,9 @@ inline void pack_panels(const void* data, Type type, int64_t stride, int64_t row
 template <class Lane>
 inline bool pack_values(const void* data, Type type, int64_t stride, int64_t rows, int64_t n, float* to,
                         int64_t width) {
+#ifdef REGARD_TILES
+  if constexpr (Lane::planes > 1) return split_values(data, type, stride, rows, n, to, width);
+#endif
   bool finite = true;
 #ifdef REGARD_PAIRS
   if constexpr (Lane::per_lane == 2) {

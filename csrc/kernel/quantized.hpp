@@ -20,7 +20,7 @@ namespace {
 struct Words {  // a lane is two whole numbers of 16 bits: half as fast as four bytes, and on any processor
   using Left = int16_t;
   using Right = int16_t;
-  static constexpr int per_lane = 2, steps = 1;  // lanes at once
+  static constexpr int per_lane = 2, steps = 1, planes = 1;  // steps: lanes at once
   static constexpr float shift = 0;
   static Float multiply_add(Float a, Float b, Float c) { return multiply_add_words(a, b, c); }
 };
@@ -29,7 +29,7 @@ struct Words {  // a lane is two whole numbers of 16 bits: half as fast as four 
 struct Quads {  // a lane is four bytes
   using Left = uint8_t;
   using Right = int8_t;
-  static constexpr int per_lane = 4, steps = 1;
+  static constexpr int per_lane = 4, steps = 1, planes = 1;
   static constexpr float shift = quads_shift;
   static Float multiply_add(Float a, Float b, Float c) { return multiply_add_quads(a, b, c); }
 };
@@ -178,15 +178,15 @@ struct QuantizedLayer {
         });
       }
       return;
-    }
+    } else
 #endif
-    with_constant<Float::tile_rows>(int(count), [&]<int rows>() {
-      Float sum[rows][Float::tile_vectors];
-      for (auto& of_row : sum)
-        for (Float& vector : of_row) vector = broadcast(0.0f);  // the bits of a whole 0 too
-      multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
-      finish(sum, roundings, row, column);
-    });
+      with_constant<Float::tile_rows>(int(count), [&]<int rows>() {
+        Float sum[rows][Float::tile_vectors];
+        for (auto& of_row : sum)
+          for (Float& vector : of_row) vector = broadcast(0.0f);  // the bits of a whole 0 too
+        multiply<Lane, rows, Float::tile_vectors>(left, weight, lanes, sum);
+        finish(sum, roundings, row, column);
+      });
   }
 
   // From whole sums to outputs, for a panel of columns.

@@ -140,6 +140,7 @@ struct Keys {
   const char* direct;
   bool have_products = false;  // with all rows, where the scores are to be
   Upcoming next = {};
+  bool finite = true;  // or their products are right as they are
 };
 
 // Whether the scores of a row and these keys are more than products.
@@ -198,16 +199,43 @@ inline void score(const Scores& s, int64_t batch, const Row* row, const float* q
   }
 }
 
+// Where the row of a query or a key is not finite, its product: sums of splits would be nan.
+inline void multiply_nonfinite(Type type, int n, const void* const* query, const void* key, int64_t stride, int64_t dim,
+                               Range keys, float* scores, int64_t scores_stride) {
+  float a[largest_dim], b[largest_dim];
+  const auto load_row = [&](const void* from, float* to) {
+    to_floats(from, type, to, dim);
+    bool finite = true;
+    for (int64_t d = 0; d < dim; d++) finite &= to[d] - to[d] == 0;
+    return finite;
+  };
+  for (int64_t j = keys.from; j < keys.to; j++) {
+    const bool finite = load_row(at(key, type, j * stride), b);
+    for (int r = 0; r < n; r++) {
+      if (load_row(query[r], a) && finite) continue;
+      float sum = 0;
+      for (int64_t d = 0; d < dim; d++) sum += a[d] * b[d];
+      scores[r * scores_stride + j] = sum;
+    }
+  }
+}
+
 #ifdef REGARD_TILES
-// The same for up to 16 rows, whose products the tile registers write where they belong.
-inline void score_in_tiles(int n, const Scores& s, int64_t batch, const Row* row, const float* query, int64_t lanes,
-                           const float* panels, int64_t first, Range keys, float* scores, float* top) {
+// Up to 16 rows of products, which the tile registers write where they belong.
+template <class Lane, class Meanwhile = NoWork>
+inline void multiply_in_tiles(const float* query, int64_t lanes, const float* panels, Range keys, float* scores,
+                              int64_t stride, Meanwhile&& meanwhile = {}) {
   visit_panels(keys.from, keys.to, [&]<int vectors>(int64_t key) {
-    multiply_in_tiles<vectors>(Left{query, lanes, 1}, Right{panels + in_panels(key, lanes), panel_keys}, lanes,
-                               scores + key, block_keys);
+    multiply_in_tiles<vectors, 1, Lane>(Left{query, lanes, 1}, Right{panels + in_panels(key, lanes), panel_keys}, lanes,
+                                        scores + key, stride, meanwhile);
   });
+}
+
+// From such products to scores, and the largest of each row.
+inline void finish_scores(int n, const Scores& s, int64_t batch, const Row* row, int64_t first, Range keys,
+                          float* scores, int64_t stride, float* top) {
   for (int r = 0; r < n; r++) {
-    float* row_scores = scores + r * block_keys;
+    float* row_scores = scores + r * stride;
     if (is_modified(s, row[r], first, keys)) {
       apply_modifiers(s, batch, row[r], first + keys.from, keys.to - keys.from, row_scores + keys.from, nullptr);
     }
@@ -239,7 +267,8 @@ inline void weigh(float* score, Range keys, float factor, double lse) {
 struct Scored {
   const Row* rows;
   int64_t at, first, known;
-  bool fresh;  // the rows meet their first keys
+  int count;   // of the rows
+  bool fresh;  // they meet their first keys
   Range next;  // the keys to ask memory for meanwhile: a part of those that follow the block, also past the last
   Range keys;
   float* scores;  // block_keys apart
@@ -256,8 +285,7 @@ inline void load_rows(const Scores& s, const HeadGroup& group, int64_t first_row
 }
 
 // Visits all that rows may see, tile by tile: for each block of `step` keys that any row of a run may see it calls
-// prepare(first, known), then visit.operator()<n>(r, first, known, fresh, next, keys) for n ≤ `height` rows from number
-// r on.
+// prepare(first, known), then visit(n, r, first, known, fresh, next, keys) for n ≤ `height` rows from number r on.
 template <class Lane, int height = tile_rows, class Prepare, class Visit>
 inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& prepare, Visit&& visit) {
   for (int64_t from = 0, to; from < count; from = to) {
@@ -267,15 +295,14 @@ inline void visit_tiles(const Row* rows, int64_t count, int64_t step, Prepare&& 
       const int64_t known = minimum(step, seen.to - first);
       prepare(first, known);
       for (int64_t r = from; r < to; r += height) {
-        with_constant<height>(int(minimum<int64_t>(height, to - r)), [&]<int n>() {
-          Range keys = key_range(rows + r, n);
-          const bool fresh = keys.from >= first;
-          const int64_t after = first + known, share = known * n / (to - from) + 1;
-          const Range next{after + known * (r - from) / (to - from), after + known * (r - from) / (to - from) + share};
-          keys.from = maximum<int64_t>(0, keys.from - first) / border<Lane> * border<Lane>;
-          keys.to = round_up(minimum(known, keys.to - first), border<Lane>);
-          if (keys.from < keys.to) visit.template operator()<n>(r, first, known, fresh, next, keys);
-        });
+        const int n = int(minimum<int64_t>(height, to - r));
+        Range keys = key_range(rows + r, n);
+        const bool fresh = keys.from >= first;
+        const int64_t after = first + known, share = known * n / (to - from) + 1;
+        const Range next{after + known * (r - from) / (to - from), after + known * (r - from) / (to - from) + share};
+        keys.from = maximum<int64_t>(0, keys.from - first) / border<Lane> * border<Lane>;
+        keys.to = round_up(minimum(known, keys.to - first), border<Lane>);
+        if (keys.from < keys.to) visit(n, r, first, known, fresh, next, keys);
       }
     }
   }
@@ -298,11 +325,17 @@ struct Blocks {
   int64_t staging_size() const { return Float::width * round_up(lanes, Float::width); }
   int64_t size() const { return round_up(staging_at() + staging_size(), 16); }
 
-  void pack_query(int64_t batch, const Row& row, float* to) const {
-    const int64_t offset = batch * s.query.batch + row.head * s.query.head + row.query * s.query.row;
-    const char* from = at(s.query.data, s.type, offset);
+  const char* query(int64_t batch, const Row& row) const {
+    return at(s.query.data, s.type, batch * s.query.batch + row.head * s.query.head + row.query * s.query.row);
+  }
+
+  // Returns false where numbers that are not finite were split; so does `load_keys`, as `finite`.
+  bool pack_query(int64_t batch, const Row& row, float* to) const {
+    const char* from = query(batch, row);
     ask_for(from, s.query.row * 16 * bytes_of(s.type), s.dim * bytes_of(s.type));
-    direct ? pack_small_query(from, s.type, s.dim, to) : pack_row<Lane>(from, s.type, s.dim, to, lanes);
+    if (!direct) return pack_row<Lane>(from, s.type, s.dim, to, lanes);
+    pack_small_query(from, s.type, s.dim, to);
+    return true;
   }
 
   const char* key(int64_t batch, int64_t key_head, int64_t first) const {
@@ -315,8 +348,9 @@ struct Blocks {
       const int64_t value = batch * values.batch + key_head * values.head + first * values.row;
       return {panels, from, false, Upcoming(values.data ? values.data : from, s.type, value, values.row, value_dim)};
     }
-    pack_keys<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
-    return {panels, nullptr};
+    Keys keys{panels, nullptr};
+    keys.finite = pack_keys<Lane>(from, s.type, s.key.row, known, s.dim, panels, staging);
+    return keys;
   }
 
   // For a small query whose rows fill the lanes: the queries turned, [lane][row]; and all products with a block of
@@ -345,37 +379,63 @@ struct Blocks {
   }
   float* turned(float* memory) const { return memory + largest_small_query * query_lanes; }
 
+  // Packs the queries; returns whether all of them are finite, or need not be.
+  bool load_queries(const HeadGroup& group, const Row* rows, int64_t count, float* memory) const {
+    bool finite = true;
+    for (int64_t r = 0; r < count; r++) finite &= pack_query(group.batch, rows[r], memory + r * query_lanes);
+    return finite;
+  }
+
   // Visits all scores of `count` rows and a range of keys: for each block of keys it calls prepare(first, known), then
-  // visit.operator()<rows>(tile) for at most `height` rows.
-  template <int height = tile_rows, class Prepare, class Visit>
+  // visit.operator()<rows>(tile) for at most tile_rows rows.
+  template <class Prepare, class Visit>
   void visit(const HeadGroup& group, int64_t first_row, int64_t count, Range keys, float* memory, Prepare&& prepare,
              Visit&& visit) const {
     Row rows[block_rows];
     load_rows(s, group, first_row, count, keys, rows);
-    for (int64_t r = 0; r < count; r++) pack_query(group.batch, rows[r], memory + r * query_lanes);
+    [[maybe_unused]] const bool finite = load_queries(group, rows, count, memory);
     const bool by_rows = direct && rows_fill_lanes(s);
     if (by_rows) turn_queries(count, memory);
+    [[maybe_unused]] const WithTiles<Lane> tiles;
     Keys loaded{};
-    visit_tiles<Lane, height>(
+    visit_tiles<Lane, rows_at_once<Lane>>(
         rows, count, keys_at_once(),
         [&](int64_t first, int64_t known) {
           loaded = load_keys(group.batch, group.key_head, first, known, memory + panels_at(), memory + staging_at());
           if (by_rows) multiply_by_rows(count, loaded, known, memory), loaded.have_products = true;
           prepare(first, known);
         },
-        [&]<int n>(int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
-          alignas(64) float of_tile[height * block_keys];
-          float top[height], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
+        [&](int n, int64_t r, int64_t first, int64_t known, bool fresh, Range next, Range tile_keys) {
+          alignas(64) float of_tile[rows_at_once<Lane> * block_keys];
+          float top[rows_at_once<Lane>], *scores = by_rows ? memory + panels_at() + r * block_keys : of_tile;
           const float* query = memory + r * query_lanes;
 #ifdef REGARD_TILES
-          if constexpr (height > tile_rows)
-            score_in_tiles(n, s, group.batch, rows + r, query, lanes, loaded.panels, first, tile_keys, scores, top);
-          else
+          if constexpr (Lane::steps > 1) {
+            multiply_in_tiles<Lane>(query, lanes, loaded.panels, tile_keys, scores, block_keys);
+            if (!finite || !loaded.finite)
+              multiply_nonfinite(n, group, rows + r, first, known, tile_keys, scores, block_keys);
+            finish_scores(n, s, group.batch, rows + r, first, tile_keys, scores, block_keys, top);
+          }
 #endif
-            score<Lane, n>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, scores, block_keys,
-                           top);
-          visit.template operator()<n>(Scored{rows + r, r, first, known, fresh, next, tile_keys, scores, top});
+          for (int64_t from = 0; from < n; from += tile_rows) {
+            with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, n - from)), [&]<int some>() {
+              float* part = scores + from * block_keys;
+              if constexpr (Lane::steps == 1)
+                score<Lane, some>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, part,
+                                  block_keys, top);
+              visit.template operator()<some>(
+                  Scored{rows + r + from, r + from, first, known, some, fresh, next, tile_keys, part, top + from});
+            });
+          }
         });
+  }
+
+  void multiply_nonfinite(int n, const HeadGroup& group, const Row* rows, int64_t first, int64_t known, Range keys,
+                          float* scores, int64_t stride) const {
+    const void* queries[rows_at_once<Lane>];
+    for (int r = 0; r < n; r++) queries[r] = query(group.batch, rows[r]);
+    REGARD_ISA::multiply_nonfinite(s.type, n, queries, key(group.batch, group.key_head, first), s.key.row, s.dim,
+                                   {keys.from, minimum(known, keys.to)}, scores, stride);
   }
 };
 
@@ -388,8 +448,8 @@ inline HeadGroup head_group(const Scores& s, int64_t n, int64_t n_rep) {
 // Rows in blocks of equal size, in whole tiles.
 struct RowBlocks {
   int64_t blocks, size;
-  explicit RowBlocks(int64_t rows, int64_t largest = block_rows)
-      : blocks((rows + largest - 1) / largest), size(blocks ? round_up((rows + blocks - 1) / blocks, tile_rows) : 0) {}
+  explicit RowBlocks(int64_t rows, int64_t largest = block_rows, int64_t tile = tile_rows)
+      : blocks((rows + largest - 1) / largest), size(blocks ? round_up((rows + blocks - 1) / blocks, tile) : 0) {}
 };
 
 }  // namespace

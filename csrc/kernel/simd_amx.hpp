@@ -74,9 +74,5 @@ inline void multiply_add_tiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(a), "i"(b));
 }
 
-// Without work for about a thousand cycles the tile unit falls asleep, and takes as long to wake up. In long stretches
-// of other work a product now and then, which nobody reads, is cheaper.
-inline void keep_tiles_awake() { multiply_add_tiles<7, 4, 5>(); }
-
 }  // namespace
 }  // namespace regard::REGARD_ISA

@@ -11,14 +11,15 @@
 namespace regard::REGARD_ISA {
 namespace {
 
-struct Single {                                  // a lane is a float
-  static constexpr int per_lane = 1, steps = 1;  // steps: of the sum, at once
+struct Single {  // a lane is a float
+  // Steps of the sum at once, and lanes a number takes part in.
+  static constexpr int per_lane = 1, steps = 1, planes = 1;
   static Float multiply_add(Float a, Float b, Float c) { return REGARD_ISA::multiply_add(a, b, c); }
 };
 
 #ifdef REGARD_PAIRS
 struct Pair {  // a lane is two bfloat16
-  static constexpr int per_lane = 2, steps = 1;
+  static constexpr int per_lane = 2, steps = 1, planes = 1;
   static Float multiply_add(Float a, Float b, Float c) { return multiply_add_pairs(a, b, c); }
 };
 #endif
@@ -28,6 +29,15 @@ struct Pair {  // a lane is two bfloat16
 // apart.
 struct TiledPair : Pair {
   static constexpr int steps = TileRegisters::lanes;
+  static constexpr int products[][2] = {{0, 0}};  // of a plane of A and one of B
+};
+
+// Floats, each as three bfloat16: 32 numbers x are 16 lanes (x_i, x_{i+16}) of their first digits, 16 of those that
+// follow and 16 of the last. Six of the nine products of such planes are summed up, the smaller first: what is left out
+// is below 2⁻²³ of a product.
+struct TiledTriple : Pair {
+  static constexpr int steps = TileRegisters::lanes, planes = 3;
+  static constexpr int products[][2] = {{0, 2}, {1, 1}, {0, 1}, {2, 0}, {1, 0}, {0, 0}};
 };
 #endif
 
@@ -62,21 +72,56 @@ inline __attribute__((always_inline)) void with_each(Work&& work) {
   work.template operator()<count - 1>();
 }
 
-// C[r,n] = Σ_k A[r,k] · B[k,n] for one tile of rows and at most 4 vectors of columns, or 2 of each.
-template <int vectors, int row_tiles = 1>
-inline void multiply_in_tiles(Left a, Right b, int64_t steps, float* c, int64_t stride) {
+// The products of TiledTriple for 16 lanes of each plane: the planes of A stay in their registers, and each tile of B
+// is loaded once.
+template <int vectors, class Meanwhile>
+inline __attribute__((always_inline)) void multiply_planes(const float* a, int64_t row, const float* b, int64_t step,
+                                                           Meanwhile& meanwhile) {
+  constexpr int64_t plane = TiledTriple::steps, width = Float::width;
+  load_tile<4>(a, row), load_tile<5>(a + plane, row), load_tile<6>(a + 2 * plane, row);
+  with_each<vectors>([&]<int n>() {
+    load_tile<7>(b + 2 * plane * step + n * width, step);
+    multiply_add_tiles<n, 4, 7>();
+  });
+  with_each<vectors>([&]<int n>() {
+    load_tile<7>(b + plane * step + n * width, step);
+    multiply_add_tiles<n, 5, 7>(), multiply_add_tiles<n, 4, 7>();
+    meanwhile();
+  });
+  with_each<vectors>([&]<int n>() {
+    load_tile<7>(b + n * width, step);
+    multiply_add_tiles<n, 6, 7>(), multiply_add_tiles<n, 5, 7>(), multiply_add_tiles<n, 4, 7>();
+    meanwhile();
+  });
+}
+
+struct NoWork {
+  void operator()() const {}
+};
+
+// C[r,n] = Σ_k A[r,k] · B[k,n] for one tile of rows and at most 4 vectors of columns, or 2 of each. After each product
+// or three `meanwhile` is called, whose work of some thirty cycles the processor does beside them.
+template <int vectors, int row_tiles = 1, class Lane = TiledPair, class Meanwhile = NoWork>
+inline void multiply_in_tiles(Left a, Right b, int64_t steps, float* c, int64_t stride, Meanwhile&& meanwhile = {}) {
   constexpr int rows = TileRegisters::rows, width = Float::width, first_a = 4, first_b = first_a + row_tiles;
   static_assert(row_tiles * vectors <= first_a && row_tiles <= 2);
   zero_tile<0>(), zero_tile<1>(), zero_tile<2>(), zero_tile<3>();
-  for (int64_t k = 0; k < steps; k += TiledPair::steps) {
-    load_tile<first_a>(a.data + k, a.row);
-    if constexpr (row_tiles > 1) load_tile<first_a + 1>(a.data + k + rows * a.row, a.row);
-    with_each<vectors>([&]<int n>() {
-      constexpr int column = first_b + n % (8 - first_b);
-      load_tile<column>(b.data + k * b.step + n * width, b.step);
-      multiply_add_tiles<n, first_a, column>();
-      if constexpr (row_tiles > 1) multiply_add_tiles<vectors + n, first_a + 1, column>();
-    });
+  for (int64_t k = 0; k < steps; k += Lane::steps * Lane::planes) {
+    const float *left = a.data + k, *right = b.data + k * b.step;
+    if constexpr (Lane::planes > 1) {
+      static_assert(row_tiles == 1);
+      multiply_planes<vectors>(left, a.row, right, b.step, meanwhile);
+    } else {
+      load_tile<first_a>(left, a.row);
+      if constexpr (row_tiles > 1) load_tile<first_a + 1>(left + rows * a.row, a.row);
+      with_each<vectors>([&]<int n>() {
+        constexpr int column = first_b + n % (8 - first_b);
+        load_tile<column>(right + n * width, b.step);
+        multiply_add_tiles<n, first_a, column>();
+        if constexpr (row_tiles > 1) multiply_add_tiles<vectors + n, first_a + 1, column>();
+        meanwhile();
+      });
+    }
   }
   with_each<vectors>([&]<int n>() {
     store_tile<n>(c + n * width, stride);
@@ -92,7 +137,7 @@ inline __attribute__((always_inline)) void multiply(Left a, Right b, int64_t ste
   if constexpr (Lane::steps > 1) {  // 16 rows are read, so many are used
     alignas(64) float tile[TileRegisters::rows][vectors * Float::width];
     const TileRegisters registers;
-    multiply_in_tiles<vectors>(a, b, steps, tile[0], vectors * Float::width);
+    multiply_in_tiles<vectors, 1, Lane>(a, b, steps, tile[0], vectors * Float::width);
     for (int r = 0; r < rows; r++) {
       for (int n = 0; n < vectors; n++) sums[r][n] = sums[r][n] + load(tile[r] + n * Float::width);
     }
@@ -174,13 +219,15 @@ inline void accumulate(Left a, Right b, int64_t steps, const float* factor, floa
 }
 
 #ifdef REGARD_TILES
+// As accumulate_rows has it. A factor is read when all products are made: it may be found meanwhile.
+template <class Lane, class Meanwhile>
 inline void accumulate_in_tiles(int n, Left a, Right b, int64_t steps, const float* factor, float* c, int64_t stride,
-                                int64_t columns) {
+                                int64_t columns, Meanwhile&& meanwhile) {
   constexpr int most = Float::tile_vectors, width = most * Float::width;
   for (int64_t at = 0; at < columns; at += width) {
     with_constant<most>(int((columns - at) / Float::width), [&]<int vectors>() {
       alignas(64) float sums[TileRegisters::rows * width];
-      multiply_in_tiles<vectors>(a, Right{b.data + at, b.step}, steps, sums, width);
+      multiply_in_tiles<vectors, 1, Lane>(a, Right{b.data + at, b.step}, steps, sums, width, meanwhile);
       for (int r = 0; r < n; r++) {
         const Float scale = broadcast(factor ? factor[r] : 0);
         for (int v = 0; v < vectors; v++) {
@@ -198,9 +245,6 @@ inline void accumulate_in_tiles(int n, Left a, Right b, int64_t steps, const flo
 template <class Lane, int most>
 inline void accumulate_rows(int n, Left a, Right b, int64_t steps, const float* factor, float* c, int64_t stride,
                             int64_t columns) {
-#ifdef REGARD_TILES
-  if constexpr (Lane::steps > 1) return accumulate_in_tiles(n, a, b, steps, factor, c, stride, columns);
-#endif
   with_constant<most>(n, [&]<int rows>() { accumulate<Lane, rows>(a, b, steps, factor, c, stride, columns); });
 }
 
