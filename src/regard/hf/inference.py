@@ -336,7 +336,7 @@ class _Product:
 def _projection(module: Any, rows: int) -> Product | _Product:
     """A linear layer for so many rows, in the faster way."""
     weight, bias = tensors(module)
-    return Product(weight, bias) if multiplies_in_tiles(rows) and weight.is_contiguous() else _Product(weight, bias)
+    return (Product if multiplies_in_tiles(rows) else _Product)(weight, bias)
 
 
 def _rotate(heads: Float[Tensor, "B N H D"], cosine: Float[Tensor, "B N D"], sine: Float[Tensor, "B N D"]) -> None:

@@ -108,7 +108,7 @@ class Product:
     """x Wᵀ + b for the calls of one forward pass, packed anew for each, as the weights may have changed.
 
     Args:
-        weight: (outputs,inputs) in float32, without gaps.
+        weight: (outputs,inputs) in float32.
         bias: (outputs), or None.
 
     >>> layer, x = torch.nn.Linear(3, 2), torch.randn(5, 3)
@@ -119,7 +119,7 @@ class Product:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.isa = cpu.instruction_set()
-        weight = weight.detach()
+        weight = weight.detach().contiguous()
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         self.packed = torch.empty(_kernel.linear_size(weight, self.isa))
         _kernel.pack_linear(weight, self.packed, self.isa)
