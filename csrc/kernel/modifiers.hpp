@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "exponential.hpp"
+#include "pack.hpp"
 #include "simd.hpp"
 #include "small_query.hpp"
 
@@ -15,9 +16,9 @@ namespace {
 // there, a copy with zeros behind `known`.
 template <class Number>
 inline const Number* in_vectors(const Number* from, int64_t column, int64_t known, int64_t count, Number* copy) {
-  if (column == 1 && known == count) return from;
+  if (column == 1 && known == count && count % Float::width == 0) return from;
   for (int64_t j = 0; j < known; j++) copy[j] = from[j * column];
-  for (int64_t j = known; j < count; j++) copy[j] = 0;
+  for (int64_t j = known; j < round_up(count, Float::width); j++) copy[j] = 0;
   return copy;
 }
 
