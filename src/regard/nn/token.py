@@ -96,7 +96,7 @@ class _Step:
         cpu.token([[*tensors, keys, values]], state.view(-1), angles, scale, self.norms[0].eps, kept)
         queries, lse, attended = (tensor.unsqueeze(2) for tensor in kept)
         weights = Weights._of_plain(queries, keys, lse, scale, True)
-        return state, Attention._of_plain(attended, weights, values)
+        return state, Attention._of_plain(attended, weights, values, lse)
 
 
 _PLAIN = (nn.Parameter, Tensor)  # whose subclasses may compute otherwise
