@@ -30,7 +30,7 @@ inline bool rows_fill_lanes(const Scores& s) { return rows_with_keys(s) > 2 * Fl
 // Not of pairs that would fill the lanes, as packing is quick for pairs. Not for a short text that looks at itself: it
 // would get other last digits alone than as a segment among others.
 inline bool is_small_query(const Scores& s) {
-  if (s.groups == 0 || s.queries >= s.keys || rows_with_keys(s) > largest_small_query) return false;
+  if (s.groups == 0 || s.dim == 0 || s.queries >= s.keys || rows_with_keys(s) > largest_small_query) return false;
   return !rows_fill_lanes(s) || s.type != Type::bfloat16 || !has_pairs;
 }
 
