@@ -33,6 +33,7 @@ template <class Pass, bool entropy>
 struct Pipeline {
   using Lane = typename Pass::Lane;
   static constexpr int64_t line = Stage<Lane>::line;
+  static constexpr int steps_at_once = Lane::planes > 1 ? 1 : 2;  // of weighing, beside one to three products
   const Pass& pass;
   const HeadGroup& group;
   const Values& values;
@@ -80,8 +81,8 @@ struct Pipeline {
       next_row();
       if (j == end) return;
     }
-    weighing.step(weighed->tile.scores + row * line, weighed->weights + row * line, j);
-    j += border<Lane>;
+    for (int step = 0; step < steps_at_once && j < end; step++, j += border<Lane>)
+      weighing.step(weighed->tile.scores + row * line, weighed->weights + row * line, j);
   }
 
   // Ends a row, if one was begun, and begins the next.

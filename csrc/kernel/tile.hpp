@@ -119,7 +119,7 @@ inline void multiply_in_tiles(Left a, Right b, int64_t steps, float* c, int64_t 
         load_tile<column>(right + n * width, b.step);
         multiply_add_tiles<n, first_a, column>();
         if constexpr (row_tiles > 1) multiply_add_tiles<vectors + n, first_a + 1, column>();
-        meanwhile();
+        if constexpr (n % 2 == 1 || vectors == 1) meanwhile();
       });
     }
   }
