@@ -31,9 +31,11 @@ namespace regard {
 namespace REGARD_ISA {
 namespace {
 
-// Of so few products that waking other threads would take longer.
+// Of so few products, and numbers to be read, that waking other threads would take longer. Where queries are few, a
+// number that is read takes as long as some eight products.
 inline int threads_for(const Scores& s, int threads) {
-  return s.batch * s.heads * s.queries * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
+  const int64_t products = s.heads * s.queries, numbers = 8 * s.groups;  // of a sequence, for each number of its keys
+  return s.batch * (products + numbers) * s.keys * s.dim < int64_t(1) << 20 ? 1 : threads;
 }
 
 #ifdef REGARD_TILES
