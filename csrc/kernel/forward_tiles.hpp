@@ -33,7 +33,8 @@ template <class Pass, bool entropy>
 struct Pipeline {
   using Lane = typename Pass::Lane;
   static constexpr int64_t line = Stage<Lane>::line;
-  static constexpr int steps_at_once = Lane::planes > 1 ? 1 : 2;  // of weighing, beside one to three products
+  static constexpr bool has_maximum = entropy && Lane::planes > 1;  // may a row that is weighed in steps
+  static constexpr int steps_at_once = Lane::planes > 1 ? 1 : 2;    // of weighing, beside one to three products
   const Pass& pass;
   const HeadGroup& group;
   const Values& values;
@@ -44,7 +45,7 @@ struct Pipeline {
   Stage<Lane>* weighed = nullptr;
   int row = 0;
   int64_t j = 0, end = 0;
-  Weighing<Lane, entropy, false, false> weighing{1, 0, 0, 0};
+  Weighing<Lane, entropy, false, has_maximum> weighing{1, 0, 0, 0};
 
   // Leaves memory as it is.
   Pipeline(const Pass& pass, const HeadGroup& group, const Values& values, Accumulated sofar)
@@ -108,12 +109,12 @@ struct Pipeline {
       pass.decay_factors(keep, 1);
     weighed->keep[row] = keep[0];
     pass.begin_row(tile, row, top, keep[0], scores, values.finite ? nullptr : weighed->hidden[row], sofar);
-    if (pass.f.distance || (entropy && top == max)) {  // the whole row at once
+    if (pass.f.distance || (entropy && !has_maximum && top == max)) {  // the whole row at once
       pass.weigh_row(tile, row, top, scores, weighed->weights + row * line, sofar);
       row++;
       return;
     }
-    weighing = Weighing<Lane, entropy, false, false>(pass.factor, pass.reference_score(max), 0, 0);
+    weighing = Weighing<Lane, entropy, false, has_maximum>(pass.factor, pass.reference_score(max), 0, 0);
     j = tile.keys.from, end = tile.keys.to;
   }
 
