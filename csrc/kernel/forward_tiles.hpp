@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "attention.hpp"
+#include "blocks.hpp"
 #include "forward.hpp"
 #include "pack.hpp"
 #include "rows.hpp"

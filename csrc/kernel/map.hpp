@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "attention.hpp"
+#include "blocks.hpp"
 #include "factors.hpp"
 #include "pack.hpp"
 #include "rows.hpp"
