@@ -24,7 +24,8 @@ namespace {
 
 void forward(const BoundScores& scores, const Optional& value, const Optional& output, const Optional& lse,
              const Optional& entropy, const Optional& distance, int64_t first_position, const Optional& max_score,
-             const Optional& top_values, const Optional& top_keys, const std::string& isa, int threads) {
+             const Optional& top_values, const Optional& top_keys, const Optional& known_lse, const std::string& isa,
+             int threads) {
   const Scores& s = scores.s;
   Forward f;
   f.value_heads = s.groups;
@@ -52,6 +53,7 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
     f.top_values = contiguous<float>(*top_values, {s.batch, s.heads, s.queries, f.top}, "top_values");
     f.top_keys = contiguous<int64_t>(*top_keys, {s.batch, s.heads, s.queries, f.top}, "top_keys");
   }
+  f.known_lse = contiguous_or_null<const double>(known_lse, {s.batch, s.heads, s.queries}, "known_lse");
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
   kernel.forward(s, f, threads);
@@ -224,7 +226,7 @@ value (B,G|H,K,E) of the query's type, and output (B,H,Q,E) of that type or floa
 lse (B,H,Q): float64. (B,H,Q), float32: entropy, in nats; distance, Σ_j w_ij |i − j|, of queries counted from
 first_position; max_score, the largest score that a row sees, −inf where it sees nothing.
 top_values (B,H,Q,k), float32, and top_keys, int64: the k largest weights by their scores, ties to the lower key;
-k ≤ 64 and k ≤ K.)";
+k ≤ 64 and k ≤ K. known_lse (B,H,Q), float64: that of these weights, where another call has given it.)";
 
 constexpr const char* backward_doc = R"(The gradient of attention; writes into what is given.
 
@@ -258,8 +260,8 @@ NB_MODULE(_kernel, m) {
            "stop"_a = nb::none(), "mask"_a = nb::none(), "bias"_a = nb::none(), "sinks"_a = nb::none());
   m.def("forward", &forward, "scores"_a, nb::kw_only(), "value"_a = nb::none(), "output"_a = nb::none(),
         "lse"_a = nb::none(), "entropy"_a = nb::none(), "distance"_a = nb::none(), "first_position"_a = 0,
-        "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "isa"_a, "threads"_a,
-        forward_doc);
+        "max_score"_a = nb::none(), "top_values"_a = nb::none(), "top_keys"_a = nb::none(), "known_lse"_a = nb::none(),
+        "isa"_a, "threads"_a, forward_doc);
   bind_maps(m);
   bind_token(m);
   bind_plain(m);

@@ -64,6 +64,8 @@ struct Forward {
   int64_t top = 0;              // k: at most largest_top and K
   float* top_values = nullptr;  // (B,H,Q,k), sorted, ties to the lower key
   int64_t* top_keys = nullptr;  // (B,H,Q,k)
+  // (B,H,Q), that of the largest weights where it is known: another way here may have found other last digits.
+  const double* known_lse = nullptr;
 };
 
 enum class Rectifier : int32_t { none, relu, absolute };

@@ -280,8 +280,9 @@ struct Pass {
         f.top_keys[index * f.top + k] = largest[k] ? key_of(largest[k]) : first_unranked_key(largest, k);
       }
       // The bits that the second pass computes from the lse; a large lse has lost these digits.
-      if (__builtin_fabs(lse) < 0x1p29) {
-        weigh(values, {0, f.top}, factor, lse);
+      const double of_weights = f.known_lse ? f.known_lse[index] : lse;
+      if (__builtin_fabs(of_weights) < 0x1p29) {
+        weigh(values, {0, f.top}, factor, of_weights);
       } else {
         for (int64_t k = 0; k < f.top; k++) values[k] -= reference_score(state.max);
         decay_factors(values, int(f.top));

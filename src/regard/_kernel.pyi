@@ -136,6 +136,7 @@ def forward(
     max_score: Tensor | None = None,
     top_values: Tensor | None = None,
     top_keys: Tensor | None = None,
+    known_lse: Tensor | None = None,
     isa: str,
     threads: int,
 ) -> None:
@@ -150,6 +151,7 @@ def forward(
         max_score: (B,H,Q), float32, the largest score that a row sees; −inf where it sees nothing.
         top_values, top_keys: (B,H,Q,k), float32 and int64: the k largest weights by their scores, ties to the lower
             key; k ≤ 64 and k ≤ K.
+        known_lse: (B,H,Q), float64, that of these weights, where another call has given it.
     """
 
 def pool(

@@ -319,7 +319,8 @@ def statistics(matrix: Matrix, names: Sequence[str], rows: slice | None = None) 
         elif top:
             values = torch.empty((*shape, top), dtype=torch.float32, device=CPU)
             keys = torch.empty((*shape, top), dtype=torch.int64, device=CPU)
-            _kernel.forward(scores, top_values=values, top_keys=keys, **execution())
+            lse = matrix.lse[:, :, rows].contiguous()
+            _kernel.forward(scores, top_values=values, top_keys=keys, known_lse=lse, **execution())
             statistics[name] = values, keys
         else:
             statistics[name] = (numbers[name],)

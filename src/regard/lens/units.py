@@ -87,8 +87,8 @@ class Word:
         >>> import regard
         >>> reading = regard.Lens().read("Time flies like an arrow")
         >>> weights = reading.word("flies").attends_to(layer=5, head=11)
-        >>> reading.units[weights.argmax()].text, weights.sum()
-        ('arrow', tensor(1.0000))
+        >>> reading.units[weights.argmax()].text, weights.sum().round(decimals=4)
+        ('arrow', tensor(1.))
         """
         reading = self.reading
         reading.check(layer, head)
