@@ -25,7 +25,7 @@ from regard.backends import cpu
 from regard.hf.growing import GrowingLayer, grow_in_place
 from regard.hf.recorder import Recorded, current
 from regard.mask import Mask
-from regard.models.linear import Product, multiplies_in_tiles
+from regard.models.linear import Product, TorchProduct, multiplies_in_tiles, product_for
 from regard.scores import Scores
 from regard.weights import Weights
 
@@ -316,27 +316,8 @@ class Inference:
         return F.layer_norm(x, gain.shape, gain, shift, self._epsilon)
 
 
-class _Product:
-    """A linear layer by PyTorch, as `regard.models.linear.Product`."""
-
-    def __init__(self, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None) -> None:
-        self.weight, self.bias = weight, bias
-
-    def __call__(
-        self, x: Float[Tensor, "rows inputs"], to: Float[Tensor, "rows outputs"], *, added: bool = False
-    ) -> Float[Tensor, "rows outputs"]:
-        if added:
-            to.addmm_(x, self.weight.T)
-            return to if self.bias is None else to.add_(self.bias)
-        if self.bias is None:
-            return torch.mm(x, self.weight.T, out=to)
-        return torch.addmm(self.bias, x, self.weight.T, out=to)
-
-
-def _projection(module: Any, rows: int) -> Product | _Product:
-    """A linear layer for so many rows, in the faster way."""
-    weight, bias = tensors(module)
-    return (Product if multiplies_in_tiles(rows) else _Product)(weight, bias)
+def _projection(module: Any, rows: int) -> Product | TorchProduct:
+    return product_for(*tensors(module), rows)
 
 
 def _rotate(heads: Float[Tensor, "B N H D"], cosine: Float[Tensor, "B N D"], sine: Float[Tensor, "B N D"]) -> None:

@@ -124,19 +124,39 @@ class Product:
         self.packed = torch.empty(_kernel.linear_size(weight, self.isa))
         _kernel.pack_linear(weight, self.packed, self.isa)
 
-    def __call__(self, x: Tensor, to: Tensor, activation: str = "", added: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, to: Tensor, added: bool = False) -> Tensor:
         """(rows,inputs) → `to` (rows,outputs), which is returned; to what is there, if it is to be `added`."""
         _kernel.linear(
             x=x,
             weight=self.packed,
             bias=self.bias,
             output=to,
-            activation=ACTIVATIONS[activation],
             residual=to if added else None,
             isa=self.isa,
             threads=torch.get_num_threads(),
         )
         return to
+
+
+class TorchProduct:
+    """`Product`, computed by PyTorch from the weights where they are."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Tensor, to: Tensor, added: bool = False) -> Tensor:
+        """As `Product`."""
+        if added:
+            to.addmm_(x, self.weight.T)
+            return to if self.bias is None else to.add_(self.bias)
+        if self.bias is None:
+            return torch.mm(x, self.weight.T, out=to)
+        return torch.addmm(self.bias, x, self.weight.T, out=to)
+
+
+def product_for(weight: Tensor, bias: Tensor | None, rows: int) -> Product | TorchProduct:
+    """The faster of the two for so many rows."""
+    return (Product if multiplies_in_tiles(rows) else TorchProduct)(weight, bias)
 
 
 class KernelLinear(nn.Linear):
