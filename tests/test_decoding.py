@@ -99,7 +99,7 @@ def counted(monkeypatch) -> Iterator[list[int]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_prompts_and_steps_are_those_of_the_modules(name, isa, monkeypatch):
     monkeypatch.setenv("REGARD_ISA", isa)
-    monkeypatch.setattr("regard.models.linear.LEAST_TILED_ROWS", 1)  # in tiles where there are some
+    monkeypatch.setattr("regard.hf.product.LEAST_TILED_ROWS", 1)  # in tiles where there are some
     model = MODELS[name]()
     eager = copy.deepcopy(model).double()
     eager.set_attn_implementation("eager")

@@ -23,9 +23,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from regard.attention import Attention, attention_of_model, is_replaced
 from regard.backends import cpu
 from regard.hf.growing import GrowingLayer, grow_in_place
+from regard.hf.product import Product, TorchProduct, multiplies_in_tiles, product_for
 from regard.hf.recorder import Recorded, current
 from regard.mask import Mask
-from regard.models.linear import Product, TorchProduct, multiplies_in_tiles, product_for
 from regard.scores import Scores
 from regard.weights import Weights
 
