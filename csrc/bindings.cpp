@@ -53,7 +53,7 @@ void forward(const BoundScores& scores, const Optional& value, const Optional& o
     f.top_values = contiguous<float>(*top_values, {s.batch, s.heads, s.queries, f.top}, "top_values");
     f.top_keys = contiguous<int64_t>(*top_keys, {s.batch, s.heads, s.queries, f.top}, "top_keys");
   }
-  f.known_lse = contiguous_or_null<const double>(known_lse, {s.batch, s.heads, s.queries}, "known_lse");
+  f.known_lse = contiguous_or_null<double>(known_lse, {s.batch, s.heads, s.queries}, "known_lse");
   const Kernel& kernel = kernel_of(isa, threads);
   nb::gil_scoped_release release;
   kernel.forward(s, f, threads);
