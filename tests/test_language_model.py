@@ -71,9 +71,9 @@ def test_a_token_at_a_time(pair, mode, steps):
     with mode():
         past = mine.begin()
         parts = [mine(part, past) for part in ids.split(steps, 1)]
-    close(torch.cat([part.logits for part in parts], 1), expected.logits, 1e-4)
+    close(torch.cat([prediction.logits for prediction in parts], 1), expected.logits, 1e-4)
     for n, theirs_state in enumerate(expected.hidden_states):
-        close(torch.cat([part.hidden[n] for part in parts], 1), theirs_state, 1e-4)
+        close(torch.cat([prediction.hidden[n] for prediction in parts], 1), theirs_state, 1e-4)
     for n, weights in enumerate(expected.attentions):  # read at the end, when the caches have grown
         start = 0
         for part, count in zip(parts, steps, strict=True):

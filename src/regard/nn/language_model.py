@@ -68,8 +68,8 @@ class CausalLayer(nn.Module):
         x = x + self.dropout(change)
         if not token.is_plain(self, x):
             return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), attended
-        for some in x.split(ROWS, 1):  # in place, which saves more memory than the output takes
-            some += self.feed_forward(self.feed_forward_norm(some))
+        for rows in x.split(ROWS, 1):  # in place, which saves more memory than the output takes
+            rows += self.feed_forward(self.feed_forward_norm(rows))
         return x, attended
 
 
@@ -182,10 +182,10 @@ class LanguageModel(nn.Module):
         x: Tensor = self.tokens(ids)
         if self.positions is None:
             return x
-        stop, most = start + ids.shape[1], self.positions.num_embeddings
-        if stop > most:
+        stop, limit = start + ids.shape[1], self.positions.num_embeddings
+        if stop > limit:
             raise ValueError(
-                f"LanguageModel: expected at most {most} positions, as many as it has learned. Got {stop}."
+                f"LanguageModel: expected at most {limit} positions, as many as it has learned. Got {stop}."
             )
         return x + self.positions.weight[start:stop]
 
