@@ -124,13 +124,13 @@ struct Blocks {
           }
 #endif
           for (int64_t from = 0; from < n; from += tile_rows) {
-            with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, n - from)), [&]<int some>() {
-              float* part = scores + from * block_keys;
+            with_constant<tile_rows>(int(minimum<int64_t>(tile_rows, n - from)), [&]<int height>() {
+              float* of_rows = scores + from * block_keys;
               if constexpr (Lane::steps == 1)
-                score<Lane, some>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, part,
-                                  block_keys, top);
-              visit.template operator()<some>(
-                  Scored{rows + r + from, r + from, first, known, some, fresh, next, tile_keys, part, top + from});
+                score<Lane, height>(s, group.batch, rows + r, query, lanes, loaded, first, known, tile_keys, of_rows,
+                                    block_keys, top);
+              visit.template operator()<height>(
+                  Scored{rows + r + from, r + from, first, known, height, fresh, next, tile_keys, of_rows, top + from});
             });
           }
         });
